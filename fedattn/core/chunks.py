@@ -1,0 +1,142 @@
+"""Cutting frames into chunks for the stream, and putting them together again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fedattn.core.errors import MalformedFrameError
+from fedattn.core.frames import (
+    HEADER_SIZE,
+    FrameChecksum,
+    FrameHeader,
+    FrameRules,
+    check_header,
+    parse_header,
+)
+
+MAX_CHUNK_SIZE = (1 << 20) - 1024
+"""Bytes of frame in one message; the rest of 1 MiB is left to the message around it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A piece of one frame.
+
+    Attributes:
+        layer: zero-based layer of the frame.
+        offset: place of `data` in the frame, bytes.
+        frame_size: bytes of the whole frame.
+        data: at most MAX_CHUNK_SIZE bytes.
+    """
+
+    layer: int
+    offset: int
+    frame_size: int
+    data: bytes
+
+    @property
+    def is_last(self) -> bool:
+        return self.offset + len(self.data) == self.frame_size
+
+
+def split_frame(frame: bytes, layer: int) -> Iterator[Chunk]:
+    """Cut a frame into chunks in order."""
+    for offset in range(0, len(frame), MAX_CHUNK_SIZE):
+        data = frame[offset : offset + MAX_CHUNK_SIZE]
+        yield Chunk(layer=layer, offset=offset, frame_size=len(frame), data=data)
+
+
+class FrameGuard:
+    """Checks the chunks of one sender as they pass, holding no more than a header.
+
+    Frames of one sender come one after the other, each layer at most once.
+    """
+
+    def __init__(self, rules: FrameRules, layers: frozenset[int]) -> None:
+        self._rules = rules
+        self._awaited = set(layers)
+        self._header: FrameHeader | None = None
+        self._checksum: FrameChecksum | None = None
+        self._offset = 0
+
+    @property
+    def awaited_layers(self) -> frozenset[int]:
+        """Layers whose frame has not yet come completely."""
+        return frozenset(self._awaited)
+
+    def accept(self, chunk: Chunk) -> None:
+        """Check the next chunk.
+
+        Raises:
+            MalformedFrameError: out of order, too large, of a layer not awaited, or not fitting.
+            CorruptFrameError: it completes a frame whose checksum is wrong.
+        """
+        sender = self._rules.sender
+        if not 0 < len(chunk.data) <= MAX_CHUNK_SIZE:
+            raise MalformedFrameError(
+                f"chunk from {sender}: expected 1 to {MAX_CHUNK_SIZE} bytes, got {len(chunk.data)}"
+            )
+        if chunk.offset != self._offset or (self._header and self._header.layer != chunk.layer):
+            raise MalformedFrameError(
+                f"chunk from {sender} at layer {chunk.layer}: expected offset {self._offset}, "
+                f"got {chunk.offset}; chunks of a frame come in order, frames one by one"
+            )
+        if self._header is None:
+            self._begin(chunk)
+        self._continue(chunk)
+
+    def _begin(self, chunk: Chunk) -> None:
+        sender = self._rules.sender
+        header = parse_header(chunk.data, sender)
+        check_header(header, self._rules)
+        if header.layer != chunk.layer or header.frame_size != chunk.frame_size:
+            raise MalformedFrameError(
+                f"chunk from {sender}: says layer {chunk.layer} and {chunk.frame_size} bytes, "
+                f"its frame says layer {header.layer} and {header.frame_size} bytes"
+            )
+        if header.layer not in self._awaited:
+            raise MalformedFrameError(
+                f"frame from {sender}: layer {header.layer} is not awaited "
+                f"(sent twice, or nobody synchronises there)"
+            )
+        self._header = header
+        self._checksum = FrameChecksum(chunk.data[:HEADER_SIZE])
+
+    def _continue(self, chunk: Chunk) -> None:
+        assert self._header is not None and self._checksum is not None
+        payload = memoryview(chunk.data)[HEADER_SIZE if chunk.offset == 0 else 0 :]
+        self._checksum.update(payload)
+        self._offset += len(chunk.data)
+        if self._offset > self._header.frame_size or chunk.frame_size != self._header.frame_size:
+            raise MalformedFrameError(
+                f"frame from {self._rules.sender} at layer {chunk.layer}: expected "
+                f"{self._header.frame_size} bytes, got more"
+            )
+        if self._offset == self._header.frame_size:
+            self._checksum.verify(self._header, self._rules.sender)
+            self._awaited.discard(chunk.layer)
+            self._header, self._checksum, self._offset = None, None, 0
+
+
+class FrameAssembler:
+    """Collects the checked chunks of one sender into whole frames."""
+
+    def __init__(self, rules: FrameRules, layers: frozenset[int]) -> None:
+        self._guard = FrameGuard(rules, layers)
+        self._buffer = bytearray()
+
+    @property
+    def awaited_layers(self) -> frozenset[int]:
+        return self._guard.awaited_layers
+
+    def add(self, chunk: Chunk) -> bytearray | None:
+        """Take the next chunk; returns the frame once it is complete.
+
+        Raises:
+            FrameError: as `FrameGuard.accept`.
+        """
+        self._guard.accept(chunk)
+        self._buffer += chunk.data
+        if not chunk.is_last:
+            return None
+        frame, self._buffer = self._buffer, bytearray()
+        return frame

@@ -1,0 +1,168 @@
+"""The error tree of the whole system.
+
+    FedAttnError
+    ├── InvalidInputError            the caller must change the request
+    │   ├── EmptyQuestionError
+    │   ├── InvalidPlanError
+    │   ├── InvalidSamplingError
+    │   ├── ContextTooLongError
+    │   ├── UnknownParticipantError
+    │   └── InvalidRequestError
+    ├── UnavailableError             the same request may succeed later
+    │   ├── NoContributorsError
+    │   ├── NotEnoughParticipantsError
+    │   ├── PublisherUnavailableError
+    │   ├── AggregatorUnavailableError
+    │   ├── NodeBusyError
+    │   └── DeadlineExceededError
+    ├── IncompatibleError            two nodes do not fit each other
+    │   ├── ModelMismatchError
+    │   ├── ProtocolMismatchError
+    │   ├── PrefixMismatchError
+    │   └── DuplicateNodeError
+    ├── FrameError                   bytes from the wire are not what they claim to be
+    │   ├── MalformedFrameError
+    │   └── CorruptFrameError
+    ├── SessionError
+    │   ├── UnknownSessionError
+    │   ├── SessionAbortedError
+    │   └── SessionStateError
+    ├── ModelError                   a model cannot be found, converted or loaded
+    ├── ConfigurationError           settings or machine set-up
+    └── InternalError                a defect; details are in the log of the node that raised it
+
+Every leaf carries a stable `code`, which the wire and the REST API pass on unchanged.
+Messages say what was expected, what was found and what to do; they never contain private text.
+"""
+
+from typing import ClassVar
+
+
+class FedAttnError(Exception):
+    """Base of every error this project raises on purpose."""
+
+    code: ClassVar[str] = "internal"
+
+
+class InvalidInputError(FedAttnError):
+    """The caller must change the request."""
+
+
+class EmptyQuestionError(InvalidInputError):
+    code = "empty_question"
+
+
+class InvalidPlanError(InvalidInputError):
+    code = "invalid_plan"
+
+
+class InvalidSamplingError(InvalidInputError):
+    code = "invalid_sampling"
+
+
+class ContextTooLongError(InvalidInputError):
+    code = "context_too_long"
+
+
+class UnknownParticipantError(InvalidInputError):
+    code = "unknown_participant"
+
+
+class InvalidRequestError(InvalidInputError):
+    code = "invalid_request"
+
+
+class UnavailableError(FedAttnError):
+    """The same request may succeed later."""
+
+
+class NoContributorsError(UnavailableError):
+    code = "no_contributors"
+
+
+class NotEnoughParticipantsError(UnavailableError):
+    code = "not_enough_participants"
+
+
+class PublisherUnavailableError(UnavailableError):
+    code = "publisher_unavailable"
+
+
+class AggregatorUnavailableError(UnavailableError):
+    code = "aggregator_unavailable"
+
+
+class NodeBusyError(UnavailableError):
+    code = "node_busy"
+
+
+class DeadlineExceededError(UnavailableError):
+    code = "deadline_exceeded"
+
+
+class IncompatibleError(FedAttnError):
+    """Two nodes do not fit each other."""
+
+
+class ModelMismatchError(IncompatibleError):
+    code = "model_mismatch"
+
+
+class ProtocolMismatchError(IncompatibleError):
+    code = "protocol_mismatch"
+
+
+class PrefixMismatchError(IncompatibleError):
+    code = "prefix_mismatch"
+
+
+class DuplicateNodeError(IncompatibleError):
+    code = "duplicate_node"
+
+
+class FrameError(FedAttnError):
+    """Bytes from the wire are not what they claim to be."""
+
+
+class MalformedFrameError(FrameError):
+    code = "malformed_frame"
+
+
+class CorruptFrameError(FrameError):
+    code = "corrupt_frame"
+
+
+class SessionError(FedAttnError):
+    """A session cannot go on."""
+
+
+class UnknownSessionError(SessionError):
+    code = "unknown_session"
+
+
+class SessionAbortedError(SessionError):
+    code = "session_aborted"
+
+
+class SessionStateError(SessionError):
+    code = "session_state"
+
+
+class ModelError(FedAttnError):
+    code = "model"
+
+
+class ConfigurationError(FedAttnError):
+    code = "configuration"
+
+
+class InternalError(FedAttnError):
+    code = "internal"
+
+
+def leaf_errors(root: type[FedAttnError] = FedAttnError) -> tuple[type[FedAttnError], ...]:
+    """All leaves of the tree, in order of definition."""
+    children = root.__subclasses__()
+    if not children:
+        return (root,)
+    return tuple(leaf for child in children for leaf in leaf_errors(child))

@@ -1,0 +1,149 @@
+"""Who owns which tokens of the global sequence, and who synchronises where."""
+
+from dataclasses import dataclass
+from enum import Enum
+from itertools import pairwise
+
+from fedattn.core.plans import SyncPlan
+
+
+class Role(Enum):
+    """What a participant does in one session."""
+
+    CONTRIBUTOR = "contributor"
+    PUBLISHER = "publisher"
+
+
+class PrefixMode(Enum):
+    """Who holds the system prompt and the chat header.
+
+    PUBLIC: everybody computes them, nobody sends them.
+    FIRST: the first participant owns them like the rest of its span (the paper's code).
+    """
+
+    PUBLIC = "public"
+    FIRST = "first"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A half-open range [start, stop) of global token positions."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.stop:
+            raise ValueError(f"a span needs 0 <= start <= stop, got [{self.start}, {self.stop})")
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One participant of a session."""
+
+    node_id: str
+    role: Role
+    span: Span
+    plan: SyncPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLayout:
+    """The global token order of one session: public prefix, contributors, publisher.
+
+    Example with a prefix of 2 tokens, one contributor of 2 and a publisher of 1:
+
+        position   0  1  | 2  3 | 4
+        owner      prefix  c1     publisher
+    """
+
+    num_layers: int
+    prefix_len: int
+    members: tuple[Member, ...]
+
+    def __post_init__(self) -> None:
+        if not self.members or self.members[-1].role is not Role.PUBLISHER:
+            raise ValueError("a session needs a publisher, and its span comes last")
+        if any(member.role is Role.PUBLISHER for member in self.members[:-1]):
+            raise ValueError("a session has exactly one publisher")
+        if len({member.node_id for member in self.members}) != len(self.members):
+            raise ValueError("a node takes part in a session once")
+        if self.members[0].span.start != self.prefix_len:
+            raise ValueError(
+                f"the first span starts after the public prefix, at {self.prefix_len}, "
+                f"got {self.members[0].span.start}"
+            )
+        for before, after in pairwise(self.members):
+            if before.span.stop != after.span.start:
+                raise ValueError(f"spans must be adjacent, got {before.span} then {after.span}")
+        for member in self.members:
+            member.plan.check(self.num_layers)
+
+    @property
+    def publisher(self) -> Member:
+        return self.members[-1]
+
+    @property
+    def contributors(self) -> tuple[Member, ...]:
+        return self.members[:-1]
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the global prompt, public prefix included."""
+        return self.members[-1].span.stop
+
+    def index_of(self, node_id: str) -> int:
+        """Place of a node in token order.
+
+        Raises:
+            KeyError: the node is no member of this session.
+        """
+        for index, member in enumerate(self.members):
+            if member.node_id == node_id:
+                return index
+        raise KeyError(node_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolePlans:
+    """The sync plan of each role."""
+
+    contributors: SyncPlan
+    publisher: SyncPlan
+
+
+def build_layout(
+    *,
+    num_layers: int,
+    prefix_len: int,
+    contributors: list[tuple[str, int]],
+    publisher: tuple[str, int],
+    plans: RolePlans,
+) -> SessionLayout:
+    """Lay the participants out in token order.
+
+    Args:
+        num_layers: Transformer blocks of the model.
+        prefix_len: tokens of the public prefix.
+        contributors: (node id, own tokens) in token order.
+        publisher: (node id, own tokens).
+        plans: sync plan of each role.
+    """
+    members: list[Member] = []
+    start = prefix_len
+    for node_id, num_tokens in [*contributors, publisher]:
+        is_publisher = len(members) == len(contributors)
+        span = Span(start, start + num_tokens)
+        members.append(
+            Member(
+                node_id=node_id,
+                role=Role.PUBLISHER if is_publisher else Role.CONTRIBUTOR,
+                span=span,
+                plan=plans.publisher if is_publisher else plans.contributors,
+            )
+        )
+        start = span.stop
+    return SessionLayout(num_layers=num_layers, prefix_len=prefix_len, members=tuple(members))

@@ -1,0 +1,76 @@
+"""Loading a prepared model."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from fedattn.core.types import KvShape
+from fedattn.model.attention import ATTENTION_NAME, register_attention
+from fedattn.model.prepare import PreparedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A causal LM with our attention, ready for inference.
+
+    Attributes:
+        backbone: the blocks and final norm; maps token ids to hidden states [T, d].
+        head: the language-model head; maps hidden states [T, d] to logits [T, V].
+        shape: sizes of its KV rows.
+        max_positions: tokens in its window.
+        end_token_ids: decoding ends before any of these.
+        fingerprint: hex SHA-256 of config and weights.
+        device: where it computes.
+    """
+
+    backbone: torch.nn.Module
+    head: torch.nn.Module
+    shape: KvShape
+    max_positions: int
+    end_token_ids: frozenset[int]
+    fingerprint: str
+    device: torch.device
+
+
+def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
+    """Give a transformers causal LM (Llama or Qwen2 family) our attention."""
+    register_attention()
+    network.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
+    network.eval()
+    config = network.config
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads  # type: ignore[union-attr,operator]
+    shape = KvShape(
+        num_layers=config.num_hidden_layers,  # type: ignore[union-attr,arg-type]
+        num_kv_heads=config.num_key_value_heads,  # type: ignore[union-attr,arg-type]
+        head_dim=head_dim,  # type: ignore[arg-type]
+    )
+    ends = network.generation_config.eos_token_id  # type: ignore[union-attr]
+    return LoadedModel(
+        backbone=cast(torch.nn.Module, network.model),
+        head=cast(torch.nn.Module, network.lm_head),
+        shape=shape,
+        max_positions=int(config.max_position_embeddings),  # type: ignore[union-attr,arg-type]
+        end_token_ids=frozenset([ends] if isinstance(ends, int) else ends or []),  # type: ignore[arg-type]
+        fingerprint=fingerprint,
+        device=next(network.parameters()).device,
+    )
+
+
+def load_model(prepared: PreparedModel) -> LoadedModel:
+    """Load the weights, memory-mapped, in float32 on the CPU."""
+    transformers_logging.disable_progress_bar()
+    network = AutoModelForCausalLM.from_pretrained(
+        prepared.path, dtype=torch.float32, local_files_only=True
+    )
+    return wrap_model(network, prepared.fingerprint)
+
+
+def load_tokenizer(prepared: PreparedModel) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a prepared model."""
+    return cast(
+        PreTrainedTokenizerBase,
+        AutoTokenizer.from_pretrained(prepared.path, local_files_only=True),
+    )

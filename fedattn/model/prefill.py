@@ -1,0 +1,128 @@
+"""A participant's part of one session: run the blocks over the own span, exchanging on the way."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+
+from fedattn.core.spans import Member, Role
+from fedattn.core.types import KvShape
+from fedattn.model.attention import run_model
+from fedattn.model.cache import FederatedCache, LastUploadDone
+from fedattn.model.exchange import KvExchange
+from fedattn.model.loading import LoadedModel
+
+_KEPT_PREFIXES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillResult:
+    """What the publisher decodes from.
+
+    Attributes:
+        cache: rows of every block.
+        logits: [V] float32 for the token after the span.
+        next_position: global position of that token.
+    """
+
+    cache: FederatedCache
+    logits: torch.Tensor
+    next_position: int
+
+
+class Prefiller:
+    """Runs prefills on one model. Keeps the public prefix's rows, which no session changes."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
+        self._prefixes: OrderedDict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]]
+        self._prefixes = OrderedDict()
+
+    @property
+    def shape(self) -> KvShape:
+        return self.model.shape
+
+    @torch.inference_mode()
+    def contribute(
+        self, member: Member, prefix: list[int], token_ids: list[int], exchange: KvExchange
+    ) -> None:
+        """A contributor's part: compute and send, up to the last block anybody needs.
+
+        Args:
+            member: its span and plan.
+            prefix: token ids of the public prefix.
+            token_ids: token ids of the own span.
+            exchange: where rows go to and come from.
+        """
+        if exchange.route.last_upload is None:
+            return
+        cache = self._start(prefix, exchange, keeps_rows=False)
+        try:
+            self._forward(member, token_ids, cache)
+        except LastUploadDone:
+            pass
+
+    @torch.inference_mode()
+    def publish(
+        self, member: Member, prefix: list[int], token_ids: list[int], exchange: KvExchange
+    ) -> PrefillResult:
+        """The publisher's part: all blocks, and the logits of the first answer token."""
+        if member.role is not Role.PUBLISHER or not token_ids:
+            raise ValueError("publish needs the publisher and at least one token")
+        cache = self._start(prefix, exchange, keeps_rows=True)
+        hidden = self._forward(member, token_ids, cache)
+        logits = self.model.head(hidden[-1:])[0].float()
+        return PrefillResult(cache=cache, logits=logits, next_position=member.span.stop)
+
+    def warm_prefix(self, prefix: list[int]) -> None:
+        """Compute the rows of a public prefix ahead of the first session."""
+        with torch.inference_mode():
+            self._prefix_rows(tuple(prefix))
+
+    def _forward(self, member: Member, token_ids: list[int], cache: FederatedCache) -> torch.Tensor:
+        if len(token_ids) != len(member.span):
+            raise ValueError(f"{len(token_ids)} tokens do not fill {member.span}")
+        return forward_tokens(self.model, cache, token_ids, member.span.start)
+
+    def _start(
+        self, prefix: list[int], exchange: KvExchange, *, keeps_rows: bool
+    ) -> FederatedCache:
+        cache = FederatedCache(
+            self.shape.num_layers, self.model.device, exchange=exchange, keeps_rows=keeps_rows
+        )
+        if prefix:
+            for layer, rows in zip(cache.federated, self._prefix_rows(tuple(prefix)), strict=True):
+                layer.seed(*rows)
+        return cache
+
+    def _prefix_rows(self, prefix: tuple[int, ...]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        rows = self._prefixes.get(prefix)
+        if rows is None:
+            cache = FederatedCache(self.shape.num_layers, self.model.device)
+            forward_tokens(self.model, cache, list(prefix), 0)
+            rows = [(layer.keys, layer.values) for layer in cache.federated]
+            self._prefixes[prefix] = rows
+            while len(self._prefixes) > _KEPT_PREFIXES:
+                self._prefixes.popitem(last=False)
+        return rows
+
+
+def forward_tokens(
+    model: LoadedModel, cache: FederatedCache, token_ids: list[int], start: int
+) -> torch.Tensor:
+    """Run consecutive tokens through all blocks, extending the cache.
+
+    Args:
+        model: the model.
+        cache: rows before these tokens.
+        token_ids: T tokens.
+        start: global position of the first.
+
+    Returns:
+        [T, d] hidden states after the final norm.
+    """
+    ids = torch.tensor(token_ids, dtype=torch.int64, device=model.device)
+    cache.query_positions = torch.arange(start, start + len(token_ids), device=model.device)
+    return run_model(
+        model.backbone, ids, cache.query_positions, layer_masks=cache, cache=cache
+    )

@@ -1,0 +1,152 @@
+"""Turning any model source, once, into a folder that loads in a moment.
+
+A prepared folder holds config, tokenizer, weights in the compute precision (so that processes
+share them through the page cache) and `fedattn.json` with the fingerprint.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from fedattn.core.errors import ModelError
+from fedattn.model.fingerprint import fingerprint_model
+from fedattn.model.source import ModelSource, SourceKind, resolve_source
+
+SUPPORTED_FAMILIES = ("llama", "qwen2")
+RECORD_NAME = "fedattn.json"
+FORMAT_VERSION = 1
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedModel:
+    """A folder that `load_model` reads.
+
+    Attributes:
+        path: the folder.
+        fingerprint: hex SHA-256 over config and source weights.
+        name: what the user called it.
+    """
+
+    path: Path
+    fingerprint: str
+    name: str
+
+
+def default_cache_dir() -> Path:
+    """`FEDATTN_CACHE`, or `~/.cache/fedattn`."""
+    configured = os.environ.get("FEDATTN_CACHE")
+    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "fedattn"
+
+
+def prepare_model(
+    model: str, *, cache_dir: Path | None = None, progress: Progress = lambda _: None
+) -> PreparedModel:
+    """Resolve and convert a model; does nothing if that was done before.
+
+    Args:
+        model: see `resolve_source`.
+        cache_dir: where prepared folders live, None for `default_cache_dir()`.
+        progress: told in a few words what goes on.
+
+    Raises:
+        ModelError: it cannot be found, is of another family, or cannot be read.
+    """
+    if (record := _read_record(Path(model))) is not None:
+        return record
+    source = resolve_source(model)
+    key = hashlib.sha256(f"{FORMAT_VERSION}:{source.identity()}".encode()).hexdigest()[:12]
+    slug = re.sub(r"[^\w.-]+", "-", source.name)
+    folder = (cache_dir or default_cache_dir()) / "models" / f"{slug}-{key}"
+    if (record := _read_record(folder)) is not None:
+        return record
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        return _read_record(folder) or _convert(source, folder, progress)
+
+
+def _read_record(folder: Path) -> PreparedModel | None:
+    try:
+        record = json.loads((folder / RECORD_NAME).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return PreparedModel(path=folder, fingerprint=record["fingerprint"], name=record["name"])
+
+
+def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedModel:
+    progress(f"preparing {source.name}, once; later starts take it from {folder.parent}")
+    location = _fetch(source, progress)
+    options: dict[str, Any] = {}
+    if source.kind is SourceKind.GGUF:
+        options["gguf_file"] = location.name
+        location = location.parent
+    try:
+        config = AutoConfig.from_pretrained(location, **options)
+        if config.model_type not in SUPPORTED_FAMILIES:
+            raise ModelError(
+                f"model {source.name} is of family {config.model_type!r}; "
+                f"supported are {', '.join(SUPPORTED_FAMILIES)}"
+            )
+        progress("fingerprinting")
+        fingerprint = fingerprint_model(config, source.path or location)
+        progress("reading the tokenizer")
+        tokenizer = AutoTokenizer.from_pretrained(location, **options)
+        progress("reading the weights")
+        network = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"model {source.name} cannot be read: {error}") from error
+    prepared = PreparedModel(path=folder, fingerprint=fingerprint, name=source.name)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".preparing-"))
+    try:
+        progress("writing safetensors")
+        config.save_pretrained(staging)
+        network.generation_config.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        _save_weights(network, staging / "model.safetensors")
+        record = asdict(prepared) | {"path": None}
+        (staging / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n")
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    progress("ready")
+    return prepared
+
+
+def _fetch(source: ModelSource, progress: Progress) -> Path:
+    if source.path is not None:
+        return source.path
+    progress(f"fetching {source.name} from the hub")
+    patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "merges.txt"]
+    try:
+        return Path(snapshot_download(source.name, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"model {source.name} cannot be fetched from the hub: {type(error).__name__}; "
+            f"check the name and the network, or give a local folder"
+        ) from error
+
+
+def _save_weights(network: torch.nn.Module, path: Path) -> None:
+    """Write every tensor once; tied heads are restored by the loader."""
+    tensors: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in network.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            tensors[name] = tensor.contiguous()
+    save_file(tensors, path, metadata={"format": "pt"})

@@ -1,0 +1,65 @@
+"""From texts to token ids: public prefix, contexts, question."""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant. Answer briefly, using the notes given."
+_MARK = "\x1dFEDATTN\x1d"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTokenizer:
+    """Cuts one chat prompt at the borders of who may know what.
+
+        header                        public prefix, every node computes it
+        context + blank line          a contributor's span
+        own context + question + end  the publisher's span
+
+    Each piece is tokenized alone, since no node sees its neighbours' text. Private text cannot
+    smuggle in control tokens: inside it they are read as plain characters.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    system_prompt: str = DEFAULT_SYSTEM_PROMPT
+
+    def prefix(self) -> list[int]:
+        """Token ids of the system prompt and the chat header."""
+        return self._encode(self._template()[0], private=False)
+
+    def context(self, text: str) -> list[int]:
+        """Token ids of a contributor's span; none for an empty text."""
+        stripped = text.strip()
+        return self._encode(stripped + "\n\n", private=True) if stripped else []
+
+    def question(self, question: str, own_context: str = "") -> list[int]:
+        """Token ids of the publisher's span, up to where the answer begins."""
+        body = self._encode(question.strip(), private=True)
+        return self.context(own_context) + body + self._encode(self._template()[1], private=False)
+
+    def answer(self, text: str) -> list[int]:
+        """Token ids of a given answer, for its likelihood."""
+        return self._encode(text, private=True)
+
+    def decode(self, token_ids: list[int]) -> str:
+        return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
+
+    def _encode(self, text: str, *, private: bool) -> list[int]:
+        encoded = self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=private, return_attention_mask=False
+        )
+        return list(encoded["input_ids"])
+
+    def _template(self) -> tuple[str, str]:
+        """Text before and after the user's message."""
+        if not self.tokenizer.chat_template:
+            return f"{self.system_prompt}\n\n", "\nAnswer:"
+        messages = [
+            {"role": "system", "content": self.system_prompt},
+            {"role": "user", "content": _MARK},
+        ]
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        before, _, after = str(text).partition(_MARK)
+        return before, after

@@ -1,0 +1,165 @@
+"""Between wire messages and core values. Everything from the wire is checked here, once."""
+
+import hashlib
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from fedattn.core.chunks import Chunk
+from fedattn.core.codecs import Codec, find_codec
+from fedattn.core.errors import InvalidRequestError
+from fedattn.core.plans import MAX_LAYERS, SyncPlan
+from fedattn.core.sampling import Sampling
+from fedattn.core.spans import Member, PrefixMode, Role, SessionLayout, Span
+from fedattn.core.types import KvShape
+from fedattn.wire.protocol import MAX_MEMBERS, check_node_id
+from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
+
+_ROLES = {
+    Role.CONTRIBUTOR: session_pb2.ROLE_CONTRIBUTOR,
+    Role.PUBLISHER: session_pb2.ROLE_PUBLISHER,
+}
+_PREFIX_MODES = {
+    PrefixMode.PUBLIC: session_pb2.PREFIX_MODE_PUBLIC,
+    PrefixMode.FIRST: session_pb2.PREFIX_MODE_FIRST,
+}
+
+
+def shape_to_wire(shape: KvShape) -> session_pb2.KvShape:
+    return session_pb2.KvShape(
+        num_layers=shape.num_layers, num_kv_heads=shape.num_kv_heads, head_dim=shape.head_dim
+    )
+
+
+def shape_from_wire(message: session_pb2.KvShape) -> KvShape:
+    limits = {"num_layers": MAX_LAYERS, "num_kv_heads": 0xFFFF, "head_dim": 0xFFFF}
+    for field, limit in limits.items():
+        require_range(field, getattr(message, field), 1, limit)
+    return KvShape(
+        num_layers=message.num_layers,
+        num_kv_heads=message.num_kv_heads,
+        head_dim=message.head_dim,
+    )
+
+
+def plan_from_wire(layers: Iterable[int], num_layers: int) -> SyncPlan:
+    plan = SyncPlan(tuple(layers))
+    plan.check(num_layers)
+    return plan
+
+
+def codec_from_wire(codec_id: int) -> Codec:
+    codec = find_codec(codec_id)
+    if codec is None:
+        raise InvalidRequestError(f"codec number {codec_id} is not known here; upgrade this node")
+    return codec
+
+
+def layout_to_wire(layout: SessionLayout) -> list[session_pb2.Member]:
+    """The members of a layout; the other fields are the caller's."""
+    return [
+        session_pb2.Member(
+            node_id=member.node_id,
+            role=_ROLES[member.role],
+            span_start=member.span.start,
+            span_stop=member.span.stop,
+            sync_layers=member.plan.layers,
+        )
+        for member in layout.members
+    ]
+
+
+def layout_from_wire(message: session_pb2.SessionLayout) -> SessionLayout:
+    """Check and convert a session layout.
+
+    Raises:
+        InvalidRequestError: it contradicts itself.
+        InvalidPlanError: a sync layer is out of range.
+    """
+    shape = shape_from_wire(message.shape)
+    require_range("number of members", len(message.members), 1, MAX_MEMBERS)
+    try:
+        members = tuple(_member_from_wire(member) for member in message.members)
+        return SessionLayout(
+            num_layers=shape.num_layers, prefix_len=message.prefix_len, members=members
+        )
+    except ValueError as error:
+        raise InvalidRequestError(f"session layout: {error}") from error
+
+
+def _member_from_wire(message: session_pb2.Member) -> Member:
+    roles = {wire: role for role, wire in _ROLES.items()}
+    if message.role not in roles:
+        raise InvalidRequestError(f"member {message.node_id!r} has no role")
+    return Member(
+        node_id=check_node_id(message.node_id),
+        role=roles[message.role],
+        span=Span(message.span_start, message.span_stop),
+        plan=SyncPlan(tuple(message.sync_layers)),
+    )
+
+
+def prefix_mode_to_wire(mode: PrefixMode) -> session_pb2.PrefixMode:
+    return _PREFIX_MODES[mode]
+
+
+def prefix_mode_from_wire(mode: session_pb2.PrefixMode) -> PrefixMode:
+    for core, wire in _PREFIX_MODES.items():
+        if wire == mode:
+            return core
+    raise InvalidRequestError(f"prefix mode {mode} is not known here; use public or first")
+
+
+def prefix_to_wire(mode: PrefixMode, token_ids: list[int]) -> session_pb2.PublicPrefix:
+    digest = hashlib.sha256(np.asarray(token_ids, dtype="<i8").tobytes()).digest()
+    return session_pb2.PublicPrefix(
+        mode=_PREFIX_MODES[mode], num_tokens=len(token_ids), digest=digest
+    )
+
+
+def chunk_to_wire(chunk: Chunk, sender: int = 0) -> aggregator_pb2.KvChunk:
+    return aggregator_pb2.KvChunk(
+        sender=sender,
+        layer=chunk.layer,
+        offset=chunk.offset,
+        frame_size=chunk.frame_size,
+        data=chunk.data,
+    )
+
+
+def chunk_from_wire(message: aggregator_pb2.KvChunk) -> Chunk:
+    return Chunk(
+        layer=message.layer,
+        offset=message.offset,
+        frame_size=message.frame_size,
+        data=message.data,
+    )
+
+
+def sampling_to_wire(sampling: Sampling) -> participant_pb2.Sampling:
+    return participant_pb2.Sampling(
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        seed=sampling.seed,
+        stop=sampling.stop,
+    )
+
+
+def sampling_from_wire(message: participant_pb2.Sampling) -> Sampling:
+    return Sampling(
+        max_new_tokens=message.max_new_tokens,
+        temperature=message.temperature,
+        top_p=message.top_p,
+        top_k=message.top_k,
+        seed=message.seed,
+        stop=tuple(message.stop),
+    )
+
+
+def require_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise InvalidRequestError unless low <= value <= high."""
+    if not (math.isfinite(value) and low <= value <= high):
+        raise InvalidRequestError(f"{name} must be between {low} and {high}, got {value}")

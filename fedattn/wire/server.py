@@ -1,0 +1,130 @@
+"""Starting and stopping a gRPC server: health, reflection, errors, a taken port, draining."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from fedattn.core.errors import ConfigurationError, FedAttnError, InternalError
+from fedattn.wire.protocol import MAX_MESSAGE_SIZE
+from fedattn.wire.status import abort_with
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_SIZE),
+    ("grpc.max_send_message_length", MAX_MESSAGE_SIZE),
+    ("grpc.so_reuseport", 0),  # a second service on one port is an error, not a surprise
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+]
+
+log = structlog.get_logger(__name__)
+
+AddServicers = Callable[[grpc.aio.Server], None]
+
+
+class WireServer:
+    """One listening gRPC server with `grpc.health.v1` and optional reflection."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        """Args: services: full names, such as fedattn.wire.v1.AggregatorService."""
+        self._services = tuple(services)
+        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[ErrorInterceptor()])
+        self._health = health.aio.HealthServicer()
+        self.port = 0
+
+    async def start(self, address: str, add: AddServicers, *, with_reflection: bool) -> None:
+        """Bind and serve.
+
+        Args:
+            address: host:port, port 0 for any free one.
+            add: registers the servicers.
+            with_reflection: whether clients may ask for the schema.
+
+        Raises:
+            ConfigurationError: the address cannot be bound.
+        """
+        add(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if with_reflection:
+            names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"cannot listen on {address}: the port is taken or the address is not of this "
+                f"machine; stop the other program or choose another port"
+            ) from error
+        await self._server.start()
+        await self.set_serving(serving=True)
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tell health checks whether to send work here."""
+        serving_status = health_pb2.HealthCheckResponse.ServingStatus
+        status = serving_status.SERVING if serving else serving_status.NOT_SERVING
+        for name in ("", *self._services):
+            await self._health.set(name, status)
+
+    async def stop(self, grace_s: float) -> None:
+        """Report not serving, refuse new calls, let running ones end within `grace_s`."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Turns our errors into statuses, and everything unforeseen into a logged InternalError."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith("/fedattn."):
+            return handler
+        if handler.response_streaming:
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            behavior = _guard_stream(handler.stream_stream or handler.unary_stream)
+        else:
+            make = grpc.unary_unary_rpc_method_handler
+            behavior = _guard_unary(handler.unary_unary)
+        return make(behavior, handler.request_deserializer, handler.response_serializer)
+
+
+def _guard_stream(behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    async def guarded(request: Any, context: Any) -> Any:
+        try:
+            async for response in behavior(request, context):
+                yield response
+        except Exception as error:  # border: the last place before the wire
+            await _abort(context, error)
+
+    return guarded
+
+
+def _guard_unary(behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    async def guarded(request: Any, context: Any) -> Any:
+        try:
+            return await behavior(request, context)
+        except Exception as error:  # border: the last place before the wire
+            await _abort(context, error)
+
+    return guarded
+
+
+async def _abort(context: Any, error: Exception) -> None:
+    if isinstance(error, asyncio.CancelledError | grpc.aio.AbortError):
+        raise error
+    if not isinstance(error, FedAttnError):
+        log.exception("unforeseen_error")
+        error = InternalError("internal error; see the log of the node that answered")
+    await abort_with(context, error)

@@ -1,0 +1,109 @@
+"""One table: error leaf -> gRPC status -> HTTP status -> whether the same request may be retried.
+
+An error crosses the wire as its gRPC status, its message, and its stable code in trailing
+metadata, and comes out on the other side as the same Python class.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+import grpc
+
+from fedattn.core import errors
+from fedattn.core.errors import FedAttnError, InternalError
+
+CODE_KEY = "fedattn-error-code"
+MAX_MESSAGE_LENGTH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorStatus:
+    """How one error leaf shows itself at the borders."""
+
+    grpc_code: grpc.StatusCode
+    http_status: int
+    is_retryable: bool
+
+
+_INVALID = ErrorStatus(grpc.StatusCode.INVALID_ARGUMENT, 422, False)
+_UNAVAILABLE = ErrorStatus(grpc.StatusCode.UNAVAILABLE, 503, True)
+_CONFLICT = ErrorStatus(grpc.StatusCode.FAILED_PRECONDITION, 409, False)
+_BAD_DATA = ErrorStatus(grpc.StatusCode.DATA_LOSS, 502, True)
+_INTERNAL = ErrorStatus(grpc.StatusCode.INTERNAL, 500, False)
+
+STATUS_TABLE: dict[type[FedAttnError], ErrorStatus] = {
+    errors.EmptyQuestionError: _INVALID,
+    errors.InvalidPlanError: _INVALID,
+    errors.InvalidSamplingError: _INVALID,
+    errors.ContextTooLongError: _INVALID,
+    errors.UnknownParticipantError: ErrorStatus(grpc.StatusCode.NOT_FOUND, 404, False),
+    errors.InvalidRequestError: _INVALID,
+    errors.NoContributorsError: _UNAVAILABLE,
+    errors.NotEnoughParticipantsError: _UNAVAILABLE,
+    errors.PublisherUnavailableError: _UNAVAILABLE,
+    errors.AggregatorUnavailableError: _UNAVAILABLE,
+    errors.NodeBusyError: ErrorStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 429, True),
+    errors.DeadlineExceededError: ErrorStatus(grpc.StatusCode.DEADLINE_EXCEEDED, 504, True),
+    errors.ModelMismatchError: _CONFLICT,
+    errors.ProtocolMismatchError: _CONFLICT,
+    errors.PrefixMismatchError: _CONFLICT,
+    errors.DuplicateNodeError: ErrorStatus(grpc.StatusCode.ALREADY_EXISTS, 409, False),
+    errors.MalformedFrameError: _BAD_DATA,
+    errors.CorruptFrameError: _BAD_DATA,
+    errors.UnknownSessionError: ErrorStatus(grpc.StatusCode.NOT_FOUND, 404, False),
+    errors.SessionAbortedError: ErrorStatus(grpc.StatusCode.ABORTED, 502, True),
+    errors.SessionStateError: _CONFLICT,
+    errors.ModelError: _INTERNAL,
+    errors.ConfigurationError: _INTERNAL,
+    errors.InternalError: _INTERNAL,
+}
+
+_BY_CODE = {leaf.code: leaf for leaf in STATUS_TABLE}
+
+
+def status_of(error: FedAttnError) -> ErrorStatus:
+    """The row of an error's leaf."""
+    return STATUS_TABLE[type(error)]
+
+
+def error_from_code(code: str, message: str) -> FedAttnError:
+    """The error a stable code stands for; InternalError for a code not known here."""
+    return _BY_CODE.get(code, InternalError)(message)
+
+
+class _Aborts(Protocol):
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: object = ()
+    ) -> NoReturn: ...
+
+
+async def abort_with(context: _Aborts, error: FedAttnError) -> NoReturn:
+    """End an RPC with an error's status, message and code."""
+    message = str(error)[:MAX_MESSAGE_LENGTH]
+    await context.abort(status_of(error).grpc_code, message, ((CODE_KEY, error.code),))
+
+
+def error_from_rpc(error: grpc.aio.AioRpcError, unreachable: FedAttnError) -> FedAttnError:
+    """What a failed RPC means to its caller.
+
+    Args:
+        error: as raised by a stub.
+        unreachable: returned if the peer could not be reached, so that it names the peer.
+    """
+    metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
+    for key, value in metadata:
+        if key == CODE_KEY and isinstance(value, str):
+            return error_from_code(value, error.details() or "")
+    match error.code():
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            return unreachable
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return errors.DeadlineExceededError(
+                "the deadline passed; allow more time, or look for the node that is late"
+            )
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return errors.ProtocolMismatchError(
+                "the peer does not offer this call; upgrade the older node"
+            )
+    return InternalError("the peer failed; see its log")

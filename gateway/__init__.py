@@ -1,0 +1,1 @@
+"""The HTTP front: REST and server-sent events outside, gRPC to the publishers inside."""

@@ -13,6 +13,7 @@
     │   ├── NotEnoughParticipantsError
     │   ├── PublisherUnavailableError
     │   ├── AggregatorUnavailableError
+    │   ├── GatewayUnavailableError
     │   ├── NodeBusyError
     │   └── DeadlineExceededError
     ├── IncompatibleError            two nodes do not fit each other
@@ -92,6 +93,10 @@ class AggregatorUnavailableError(UnavailableError):
     code = "aggregator_unavailable"
 
 
+class GatewayUnavailableError(UnavailableError):
+    code = "gateway_unavailable"
+
+
 class NodeBusyError(UnavailableError):
     code = "node_busy"
 
@@ -166,3 +171,9 @@ def leaf_errors(root: type[FedAttnError] = FedAttnError) -> tuple[type[FedAttnEr
     if not children:
         return (root,)
     return tuple(leaf for child in children for leaf in leaf_errors(child))
+
+
+def error_from_code(code: str, message: str) -> FedAttnError:
+    """The error a stable code stands for; InternalError for a code not known here."""
+    by_code = {leaf.code: leaf for leaf in leaf_errors()}
+    return by_code.get(code, InternalError)(message)

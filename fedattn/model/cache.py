@@ -76,9 +76,9 @@ class FederatedLayer(CacheLayerMixin):
         rows = exchange.receive(self._layer)
         like = {"dtype": key_states.dtype, "device": key_states.device}
         return [
-            torch.from_numpy(rows.keys)[None].to(**like),
-            torch.from_numpy(rows.values)[None].to(**like),
-            torch.from_numpy(rows.positions).to(key_states.device),
+            torch.tensor(rows.keys, **like)[None],
+            torch.tensor(rows.values, **like)[None],
+            torch.tensor(rows.positions, device=key_states.device),
         ]
 
     def _own_rows(self, key_states: torch.Tensor, value_states: torch.Tensor) -> KvRows:
@@ -86,9 +86,7 @@ class FederatedLayer(CacheLayerMixin):
             return rows[0].to(device="cpu", dtype=torch.float32).numpy()
 
         positions = self._owner.query_positions.cpu().numpy().astype(np.int64, copy=False)
-        return KvRows(
-            keys=to_numpy(key_states), values=to_numpy(value_states), positions=positions
-        )
+        return KvRows(keys=to_numpy(key_states), values=to_numpy(value_states), positions=positions)
 
     def drop_last(self, num_rows: int) -> None:
         """Forget the newest rows, as if they had never been decoded."""

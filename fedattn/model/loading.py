@@ -49,8 +49,8 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
     )
     ends = network.generation_config.eos_token_id  # type: ignore[union-attr]
     return LoadedModel(
-        backbone=cast(torch.nn.Module, network.model),
-        head=cast(torch.nn.Module, network.lm_head),
+        backbone=cast("torch.nn.Module", network.model),
+        head=cast("torch.nn.Module", network.lm_head),
         shape=shape,
         max_positions=int(config.max_position_embeddings),  # type: ignore[union-attr,arg-type]
         end_token_ids=frozenset([ends] if isinstance(ends, int) else ends or []),  # type: ignore[arg-type]
@@ -71,6 +71,6 @@ def load_model(prepared: PreparedModel) -> LoadedModel:
 def load_tokenizer(prepared: PreparedModel) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a prepared model."""
     return cast(
-        PreTrainedTokenizerBase,
+        "PreTrainedTokenizerBase",
         AutoTokenizer.from_pretrained(prepared.path, local_files_only=True),
     )

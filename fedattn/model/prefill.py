@@ -123,6 +123,4 @@ def forward_tokens(
     """
     ids = torch.tensor(token_ids, dtype=torch.int64, device=model.device)
     cache.query_positions = torch.arange(start, start + len(token_ids), device=model.device)
-    return run_model(
-        model.backbone, ids, cache.query_positions, layer_masks=cache, cache=cache
-    )
+    return run_model(model.backbone, ids, cache.query_positions, layer_masks=cache, cache=cache)

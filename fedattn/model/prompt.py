@@ -46,7 +46,10 @@ class PromptTokenizer:
 
     def _encode(self, text: str, *, private: bool) -> list[int]:
         encoded = self.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=private, return_attention_mask=False
+            text,
+            add_special_tokens=False,
+            split_special_tokens=private,
+            return_attention_mask=False,
         )
         return list(encoded["input_ids"])
 

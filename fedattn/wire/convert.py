@@ -61,7 +61,7 @@ def layout_to_wire(layout: SessionLayout) -> list[session_pb2.Member]:
     return [
         session_pb2.Member(
             node_id=member.node_id,
-            role=_ROLES[member.role],
+            role=role_to_wire(member.role),
             span_start=member.span.start,
             span_stop=member.span.stop,
             sync_layers=member.plan.layers,
@@ -98,6 +98,10 @@ def _member_from_wire(message: session_pb2.Member) -> Member:
         span=Span(message.span_start, message.span_stop),
         plan=SyncPlan(tuple(message.sync_layers)),
     )
+
+
+def role_to_wire(role: Role) -> session_pb2.Role:
+    return _ROLES[role]
 
 
 def prefix_mode_to_wire(mode: PrefixMode) -> session_pb2.PrefixMode:

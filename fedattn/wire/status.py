@@ -11,7 +11,7 @@ from typing import NoReturn, Protocol
 import grpc
 
 from fedattn.core import errors
-from fedattn.core.errors import FedAttnError, InternalError
+from fedattn.core.errors import FedAttnError, InternalError, error_from_code
 
 CODE_KEY = "fedattn-error-code"
 MAX_MESSAGE_LENGTH = 1000
@@ -43,6 +43,7 @@ STATUS_TABLE: dict[type[FedAttnError], ErrorStatus] = {
     errors.NotEnoughParticipantsError: _UNAVAILABLE,
     errors.PublisherUnavailableError: _UNAVAILABLE,
     errors.AggregatorUnavailableError: _UNAVAILABLE,
+    errors.GatewayUnavailableError: _UNAVAILABLE,
     errors.NodeBusyError: ErrorStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 429, True),
     errors.DeadlineExceededError: ErrorStatus(grpc.StatusCode.DEADLINE_EXCEEDED, 504, True),
     errors.ModelMismatchError: _CONFLICT,
@@ -59,17 +60,10 @@ STATUS_TABLE: dict[type[FedAttnError], ErrorStatus] = {
     errors.InternalError: _INTERNAL,
 }
 
-_BY_CODE = {leaf.code: leaf for leaf in STATUS_TABLE}
-
 
 def status_of(error: FedAttnError) -> ErrorStatus:
     """The row of an error's leaf."""
     return STATUS_TABLE[type(error)]
-
-
-def error_from_code(code: str, message: str) -> FedAttnError:
-    """The error a stable code stands for; InternalError for a code not known here."""
-    return _BY_CODE.get(code, InternalError)(message)
 
 
 class _Aborts(Protocol):

@@ -1,0 +1,91 @@
+"""`fedattn ask`."""
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fedattn.cli.client import stream_query
+from fedattn.core.errors import SessionAbortedError
+
+
+def ask_command(gateway: str, body: dict[str, Any], *, as_json: bool) -> None:
+    """Ask and print.
+
+    Raises:
+        FedAttnError: the query failed.
+    """
+    console = Console(highlight=False)
+    if as_json:
+        print(json.dumps(ask_streaming(gateway, body, None), indent=2))
+        return
+    report = ask_streaming(gateway, body, console)
+    console.print(report_table(report))
+    console.print(totals_line(report))
+
+
+def ask_streaming(gateway: str, body: dict[str, Any], console: Console | None) -> dict[str, Any]:
+    """Ask, show progress and answer on the console if there is one, return the report."""
+    report: dict[str, Any] | None = None
+    layers = 0
+    for name, data in stream_query(gateway, body):
+        if name == "report":
+            report = data
+        if console is None:
+            continue
+        match name:
+            case "session":
+                members = ", ".join(member["node_id"] for member in data["members"])
+                console.print(f"[dim]session {data['session_id'][:8]}: {members}[/]")
+                for node in data["excluded"]:
+                    console.print(f"[yellow]without {node['node_id']}: {node['detail']}[/]")
+            case "layer":
+                layers += 1
+                if console.is_terminal:
+                    console.print(f"[dim]exchanged at {layers} blocks[/]", end="\r")
+            case "token":
+                if layers and console.is_terminal:
+                    console.print(" " * 40, end="\r")
+                layers = 0
+                console.print(data["text"], end="", markup=False, soft_wrap=True)
+    if report is None:
+        raise SessionAbortedError("the gateway ended the stream without a report; ask again")
+    if console is not None:
+        console.print()
+    return report
+
+
+def report_table(report: dict[str, Any]) -> Table:
+    """Who did what."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("node", "role", "state"):
+        table.add_column(title)
+    for title in ("tokens", "KiB up", "KiB down", "compute s", "wait s"):
+        table.add_column(title, justify="right")
+    for member in report["participants"]:
+        state = member["state"]
+        if member["missing_from_layer"] is not None:
+            state += f" from block {member['missing_from_layer']}"
+        table.add_row(
+            member["node_id"],
+            member["role"],
+            state,
+            str(member["span_len"]),
+            f"{member['bytes_up'] / 1024:.1f}",
+            f"{member['bytes_down'] / 1024:.1f}",
+            f"{member['compute_s']:.2f}",
+            f"{member['wait_s']:.2f}",
+        )
+    return table
+
+
+def totals_line(report: dict[str, Any]) -> str:
+    """Time and bytes in one line."""
+    totals = report["totals"]
+    speed = totals["tokens_per_s"]
+    decoding = f", then {speed:.1f} tokens/s" if speed else ""
+    return (
+        f"first token after {totals['time_to_first_token_s']:.2f} s{decoding}; "
+        f"KV sent {totals['kv_bytes'] / 1024:.1f} KiB"
+    )

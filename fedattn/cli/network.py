@@ -1,0 +1,194 @@
+"""A whole network of processes on this machine's loopback."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import httpx
+
+from fedattn.core.errors import ConfigurationError
+
+_POLL_S = 0.1
+_STOP_GRACE_S = 15.0
+_LOG_TAIL_LINES = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlan:
+    """One participant to start.
+
+    Attributes:
+        node_id: its id.
+        context: its private text; None for none.
+        model: as for `fedattn model prepare`.
+    """
+
+    node_id: str
+    context: Path | None = None
+    model: str = "default"
+
+
+@dataclass(slots=True)
+class Part:
+    """A started process and its log."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log_path: Path
+
+    def require_alive(self) -> None:
+        """Raise ConfigurationError with the log's tail if the process has ended."""
+        code = self.process.poll()
+        if code is not None:
+            raise ConfigurationError(
+                f"{self.name} ended with exit code {code}; the end of its log:\n{self.log_tail()}"
+            )
+
+    def log_tail(self) -> str:
+        """The last lines of its log."""
+        lines = self.log_path.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-_LOG_TAIL_LINES:])
+
+    def stop(self) -> int:
+        """SIGTERM, then the exit code; SIGKILL if it does not end in time."""
+        self.process.terminate()
+        try:
+            return self.process.wait(_STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+@dataclass(slots=True, kw_only=True)
+class LocalNetwork:
+    """Aggregator, participants and gateway, each a process of its own.
+
+    The last node is the gateway's default publisher; all of them listen, so any can publish.
+    """
+
+    gateway_port: int
+    aggregator_address: str
+    log_dir: Path
+    parts: dict[str, Part] = field(default_factory=dict)
+    listeners: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self.gateway_port}"
+
+    def start_aggregator(self, *flags: str) -> Part:
+        """Start the aggregator; flags go to its command line."""
+        return self._start(
+            "aggregator", ["services.aggregator", f"--listen={self.aggregator_address}", *flags]
+        )
+
+    def start_participant(self, node: NodePlan, *flags: str) -> Part:
+        """Start one node; flags go to its command line."""
+        address = f"127.0.0.1:{free_port()}"
+        self.listeners[node.node_id] = address
+        arguments = [
+            "services.participant",
+            f"--node-id={node.node_id}",
+            f"--aggregator={self.aggregator_address}",
+            f"--listen={address}",
+            f"--model={node.model}",
+            "--threads=1",  # the nodes share this machine's cores
+            *flags,
+        ]
+        if node.context is not None:
+            arguments.append(f"--context={node.context}")
+        return self._start(node.node_id, arguments)
+
+    def start_gateway(self, publishers: list[str], *flags: str) -> Part:
+        """Start the gateway in front of some nodes, the first being the default publisher."""
+        addresses = ",".join(f"{node_id}={self.listeners[node_id]}" for node_id in publishers)
+        return self._start(
+            "gateway",
+            ["gateway", f"--port={self.gateway_port}", f"--participants={addresses}", *flags],
+        )
+
+    def wait_ready(self, node_ids: list[str], timeout_s: float = 120.0) -> Iterator[str]:
+        """Yield each part's name once it is ready, until all are.
+
+        Raises:
+            ConfigurationError: a part ended, or was not ready in time; with its log's tail.
+        """
+        deadline = time.monotonic() + timeout_s
+        missing = set(node_ids)
+        while missing:
+            for part in self.parts.values():
+                part.require_alive()
+            if time.monotonic() > deadline:
+                late = self.parts[sorted(missing)[0]]
+                raise ConfigurationError(
+                    f"{late.name} was not ready within {timeout_s:g} s; the end of its log:\n"
+                    f"{late.log_tail()}"
+                )
+            for node_id in sorted(self._joined() & missing):
+                missing.discard(node_id)
+                yield node_id
+            time.sleep(_POLL_S)
+
+    def _joined(self) -> set[str]:
+        try:
+            answer = httpx.get(f"{self.gateway_url}/v1/participants", timeout=5.0)
+        except httpx.HTTPError:
+            return set()
+        if answer.status_code != httpx.codes.OK:
+            return set()
+        return {node["node_id"] for node in answer.json()}
+
+    def _start(self, name: str, module_and_flags: list[str]) -> Part:
+        log_path = self.log_dir / f"{name}.log"
+        log: IO[bytes]
+        with log_path.open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603 - our own modules
+                [sys.executable, "-m", *module_and_flags],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=_clean_environment(os.environ),
+                start_new_session=True,  # Ctrl-C reaches us alone; we stop them in order
+            )
+        part = Part(name, process, log_path)
+        self.parts[name] = part
+        return part
+
+    def stop(self) -> dict[str, int]:
+        """Stop everything, the gateway first; returns exit codes by name."""
+        return {name: self.parts.pop(name).stop() for name in reversed(list(self.parts))}
+
+
+@contextmanager
+def local_network(gateway_port: int = 0) -> Iterator[LocalNetwork]:
+    """An empty network that stops whatever was started in it."""
+    with ExitStack() as stack:
+        log_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedattn-")))
+        network = LocalNetwork(
+            gateway_port=gateway_port or free_port(),
+            aggregator_address=f"127.0.0.1:{free_port()}",
+            log_dir=log_dir,
+        )
+        stack.callback(network.stop)
+        yield network
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without settings meant for services started by hand."""
+    prefixes = ("FEDATTN_AGGREGATOR_", "FEDATTN_PARTICIPANT_", "FEDATTN_GATEWAY_")
+    return {key: value for key, value in environment.items() if not key.startswith(prefixes)}

@@ -1,0 +1,78 @@
+"""`fedattn simulate`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from fedattn.core.codecs import codec_by_name
+from fedattn.core.errors import InvalidRequestError
+from fedattn.core.plans import PlanSpec
+from fedattn.core.spans import PrefixMode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulateOptions:
+    """Options of the command, as given."""
+
+    cases: Path
+    model: str
+    plan: str
+    publisher_plan: str
+    codec: str
+    prefix: str
+    max_new_tokens: int
+    system_prompt: str | None
+    with_tokens: bool
+    json_path: Path | None
+
+
+def simulate_command(options: SimulateOptions) -> None:
+    """Run all cases; write JSON to a file if one is named, and the means to the terminal.
+
+    Raises:
+        FedAttnError: an option, the model or the cases do not fit.
+    """
+    plan, publisher_plan = PlanSpec(options.plan), PlanSpec(options.publisher_plan)
+    codec = codec_by_name(options.codec)
+    prefix = _prefix_mode(options.prefix)
+
+    from fedattn.model.loading import load_model, load_tokenizer
+    from fedattn.model.prefill import Prefiller
+    from fedattn.model.prepare import prepare_model
+    from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
+    from fedattn.model.simulate import SimulationSettings, Simulator, read_cases, summarize
+
+    cases = read_cases(options.cases)
+    console = Console(stderr=True, highlight=False)
+    prepared = prepare_model(options.model, progress=console.print)
+    tokenizer = PromptTokenizer(
+        load_tokenizer(prepared), options.system_prompt or DEFAULT_SYSTEM_PROMPT
+    )
+    simulator = Simulator(Prefiller(load_model(prepared)), tokenizer)
+    settings = SimulationSettings(
+        plan=plan,
+        publisher_plan=publisher_plan,
+        codec=codec,
+        prefix=prefix,
+        max_new_tokens=options.max_new_tokens,
+    )
+    running = simulator.run(cases, settings)
+    results = list(track(running, total=len(cases), description="cases", console=console))
+    summary = summarize(results, with_tokens=options.with_tokens)
+    if options.json_path is not None:
+        options.json_path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    print(
+        f"{len(results)} cases: exact match {summary['exact_match']:.3f}, "
+        f"NLL {summary['nll']:.3f}, KV {summary['kv_bytes']} bytes"
+    )
+
+
+def _prefix_mode(name: str) -> PrefixMode:
+    try:
+        return PrefixMode(name)
+    except ValueError:
+        known = ", ".join(mode.value for mode in PrefixMode)
+        raise InvalidRequestError(f"unknown prefix mode {name!r}; use one of {known}") from None

@@ -1,0 +1,135 @@
+"""State of a running session, as its aggregator sees it: who is where, what moved.
+
+Each member goes its way once, left to right:
+
+    WAITING -> ATTACHED -> COMPLETE
+       \\________\\________ LOST
+
+LATE is a remark on a member others went on without; it may still complete for itself.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from fedattn.core.codecs import Codec
+from fedattn.core.errors import SessionStateError
+from fedattn.core.frames import FrameRules
+from fedattn.core.routing import Route, route_session
+from fedattn.core.spans import Member, SessionLayout
+from fedattn.core.types import KvShape
+
+
+class MemberState(Enum):
+    """Where a member is on its way."""
+
+    WAITING = "waiting"
+    ATTACHED = "attached"
+    COMPLETE = "complete"
+    LOST = "lost"
+
+
+_NEXT = {
+    MemberState.WAITING: {MemberState.ATTACHED, MemberState.LOST},
+    MemberState.ATTACHED: {MemberState.COMPLETE, MemberState.LOST},
+    MemberState.COMPLETE: set[MemberState](),
+    MemberState.LOST: set[MemberState](),
+}
+
+
+@dataclass(slots=True)
+class MemberLedger:
+    """What one member did so far.
+
+    Attributes:
+        state: where it is on its way.
+        bytes_up: layer -> bytes of frames it sent, headers included.
+        bytes_down: layer -> bytes of frames it was sent, headers included.
+        awaited: layers whose frame has not completely come from it.
+        late_from: first layer at which somebody went on without it.
+        wait_s, compute_s: its own times, seconds.
+        reason: why it was lost, for people.
+    """
+
+    awaited: set[int]
+    state: MemberState = MemberState.WAITING
+    bytes_up: dict[int, int] = field(default_factory=dict)
+    bytes_down: dict[int, int] = field(default_factory=dict)
+    late_from: int | None = None
+    wait_s: float = 0.0
+    compute_s: float = 0.0
+    reason: str = ""
+
+    def move(self, state: MemberState) -> None:
+        """Take the next step.
+
+        Raises:
+            SessionStateError: that step is not possible from here.
+        """
+        if state not in _NEXT[self.state]:
+            raise SessionStateError(f"a member that is {self.state.value} cannot be {state.value}")
+        self.state = state
+
+    @property
+    def is_over(self) -> bool:
+        return not _NEXT[self.state]
+
+    @property
+    def missing_from(self) -> int | None:
+        """First layer at which somebody had to go without it; None if nobody had to."""
+        missing = [self.late_from] if self.late_from is not None else []
+        if self.state is MemberState.LOST and self.awaited:
+            missing.append(min(self.awaited))
+        return min(missing, default=None)
+
+
+class SessionState:
+    """Routes and ledgers of one session; knows no network and no clock."""
+
+    def __init__(self, layout: SessionLayout, shape: KvShape, codec: Codec) -> None:
+        self.layout = layout
+        self.shape = shape
+        self.codec = codec
+        self.routes: tuple[Route, ...] = route_session(layout)
+        self.ledgers = tuple(MemberLedger(awaited=set(route.uploads)) for route in self.routes)
+
+    def rules(self, index: int) -> FrameRules:
+        """What frames of a member must look like."""
+        member = self.layout.members[index]
+        return FrameRules(
+            sender=member.node_id, shape=self.shape, codec=self.codec, span=member.span
+        )
+
+    def receivers(self, sender: int, layer: int) -> tuple[int, ...]:
+        """Members that want a sender's rows of a layer and are still there."""
+        return tuple(
+            index
+            for index, route in enumerate(self.routes)
+            if layer in route.receives
+            and sender in route.senders
+            and not self.ledgers[index].is_over
+        )
+
+    def successors(self, index: int) -> tuple[int, ...]:
+        """Members that receive from this one at any layer."""
+        return tuple(i for i, route in enumerate(self.routes) if index in route.senders)
+
+    def count_up(self, sender: int, layer: int, size: int) -> None:
+        ledger = self.ledgers[sender]
+        ledger.bytes_up[layer] = ledger.bytes_up.get(layer, 0) + size
+
+    def count_down(self, receiver: int, layer: int, size: int) -> None:
+        ledger = self.ledgers[receiver]
+        ledger.bytes_down[layer] = ledger.bytes_down.get(layer, 0) + size
+
+    def note_late(self, index: int, from_layer: int) -> None:
+        """Somebody went on without a member from this layer on."""
+        ledger = self.ledgers[index]
+        if ledger.late_from is None or from_layer < ledger.late_from:
+            ledger.late_from = from_layer
+
+    @property
+    def is_over(self) -> bool:
+        return all(ledger.is_over for ledger in self.ledgers)
+
+    def member(self, index: int) -> Member:
+        return self.layout.members[index]

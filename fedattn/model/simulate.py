@@ -1,0 +1,236 @@
+"""Running cases over the in-process exchange, for evaluation without a network."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedattn.core.codecs import Codec
+from fedattn.core.errors import ContextTooLongError, InvalidRequestError
+from fedattn.core.plans import PlanSpec
+from fedattn.core.sampling import Sampling
+from fedattn.core.spans import PrefixMode, RolePlans, SessionLayout, build_layout
+from fedattn.model.decode import answer_nll, generate_tokens
+from fedattn.model.exchange import InProcessExchange, KvStore
+from fedattn.model.prefill import Prefiller
+from fedattn.model.prompt import PromptTokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One question over private contexts, each of which is one contributor's."""
+
+    contexts: tuple[str, ...]
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationSettings:
+    """How cases are run. Decoding is greedy.
+
+    Attributes:
+        plan: sync plan of the contributors.
+        publisher_plan: sync plan of the publisher.
+        codec: of the KV rows.
+        prefix: public, or owned by the first contributor.
+        max_new_tokens: most tokens to decode.
+    """
+
+    plan: PlanSpec
+    publisher_plan: PlanSpec
+    codec: Codec
+    prefix: PrefixMode = PrefixMode.PUBLIC
+    max_new_tokens: int = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTrace:
+    """Everything needed to check the mathematics elsewhere.
+
+    Attributes:
+        token_ids: the joined prompt, public prefix first.
+        layout: spans and plans over it.
+        generated: greedy answer tokens.
+        answer: tokens of the given answer, which follow the prompt for its likelihood.
+    """
+
+    token_ids: list[int]
+    layout: SessionLayout
+    generated: list[int]
+    answer: list[int]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "token_ids": self.token_ids,
+            "prefix_len": self.layout.prefix_len,
+            "spans": [
+                {
+                    "node_id": member.node_id,
+                    "role": member.role.value,
+                    "start": member.span.start,
+                    "stop": member.span.stop,
+                    "sync_layers": list(member.plan.layers),
+                }
+                for member in self.layout.members
+            ],
+            "generated_ids": self.generated,
+            "answer_ids": self.answer,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseResult:
+    """Outcome of one case.
+
+    Attributes:
+        text: what was decoded.
+        match: whether the given answer occurs in it, ignoring case.
+        nll: mean negative log-likelihood of the given answer, nats a token.
+        kv_bytes: bytes of all frames contributors sent, headers included.
+        trace: tokens and spans.
+    """
+
+    text: str
+    match: bool
+    nll: float
+    kv_bytes: int
+    trace: TokenTrace = field(repr=False)
+
+
+def read_cases(path: Path) -> list[Case]:
+    """Read a JSONL file of cases.
+
+    Raises:
+        InvalidRequestError: names file, line and what is wrong.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"cases {path} cannot be read: {error}") from error
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not numbered:
+        raise InvalidRequestError(f"cases {path}: expected at least one case, got an empty file")
+    return [_read_case(line, f"cases {path}, line {number}") for number, line in numbered]
+
+
+def _read_case(line: str, where: str) -> Case:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InvalidRequestError(f"{where}: no JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise InvalidRequestError(f"{where}: expected an object, got {type(record).__name__}")
+    contexts = record.get("contexts")
+    if not isinstance(contexts, list) or not all(isinstance(text, str) for text in contexts):
+        raise InvalidRequestError(f"{where}: expected contexts, a list of texts")
+    for key in ("question", "answer"):
+        if not isinstance(record.get(key), str) or not record[key].strip():
+            raise InvalidRequestError(f"{where}: expected {key}, a text that is not empty")
+    return Case(contexts=tuple(contexts), question=record["question"], answer=record["answer"])
+
+
+class Simulator:
+    """Runs cases on one model, all participants in this process."""
+
+    def __init__(self, prefiller: Prefiller, tokenizer: PromptTokenizer) -> None:
+        self._prefiller = prefiller
+        self._tokenizer = tokenizer
+
+    def run(self, cases: Iterable[Case], settings: SimulationSettings) -> Iterator[CaseResult]:
+        """Results in the order of the cases, each as soon as it is there.
+
+        Raises:
+            InvalidPlanError: a sync layer is out of range.
+            ContextTooLongError: a joined prompt does not fit the model's window.
+        """
+        for case in cases:
+            yield self.run_case(case, settings)
+
+    def run_case(self, case: Case, settings: SimulationSettings) -> CaseResult:
+        """Run one case; raises as `run`."""
+        prefix = self._tokenizer.prefix()
+        spans = [self._tokenizer.context(text) for text in case.contexts]
+        question = self._tokenizer.question(case.question)
+        answer = self._tokenizer.answer(case.answer)
+        if settings.prefix is PrefixMode.FIRST:
+            prefix, spans, question = _give_prefix_away(prefix, spans, question)
+        layout = self._lay_out(prefix, spans, question, settings)
+        self._check_window(layout, max(settings.max_new_tokens, len(answer)))
+        store = KvStore(layout, self._prefiller.shape, settings.codec)
+        for index, token_ids in enumerate(spans):
+            exchange = InProcessExchange(store, index)
+            self._prefiller.contribute(layout.members[index], prefix, token_ids, exchange)
+        prefill = self._prefiller.publish(
+            layout.publisher, prefix, question, InProcessExchange(store, len(spans))
+        )
+        model = self._prefiller.model
+        nll = answer_nll(model, prefill, answer)
+        sampling = Sampling(max_new_tokens=settings.max_new_tokens)
+        generated = list(generate_tokens(model, prefill, sampling))
+        text = self._tokenizer.decode(generated)
+        joined = [*prefix, *(token for span in spans for token in span), *question]
+        return CaseResult(
+            text=text,
+            match=case.answer.strip().lower() in text.lower(),
+            nll=nll,
+            kv_bytes=store.uploaded_bytes,
+            trace=TokenTrace(token_ids=joined, layout=layout, generated=generated, answer=answer),
+        )
+
+    def _lay_out(
+        self,
+        prefix: list[int],
+        spans: list[list[int]],
+        question: list[int],
+        settings: SimulationSettings,
+    ) -> SessionLayout:
+        num_layers = self._prefiller.shape.num_layers
+        return build_layout(
+            num_layers=num_layers,
+            prefix_len=len(prefix),
+            contributors=[(f"contributor-{i + 1}", len(span)) for i, span in enumerate(spans)],
+            publisher=("publisher", len(question)),
+            plans=RolePlans(
+                contributors=settings.plan.resolve(num_layers),
+                publisher=settings.publisher_plan.resolve(num_layers),
+            ),
+        )
+
+    def _check_window(self, layout: SessionLayout, num_new: int) -> None:
+        limit = self._prefiller.model.max_positions
+        if layout.num_tokens + num_new > limit:
+            raise ContextTooLongError(
+                f"the joined prompt has {layout.num_tokens} tokens and {num_new} may follow, but "
+                f"the model's window is {limit}; shorten the contexts"
+            )
+
+
+def _give_prefix_away(
+    prefix: list[int], spans: list[list[int]], question: list[int]
+) -> tuple[list[int], list[list[int]], list[int]]:
+    """The first participant owns the prefix (the paper's code)."""
+    if spans:
+        return [], [prefix + spans[0], *spans[1:]], question
+    return [], [], prefix + question
+
+
+def summarize(results: list[CaseResult], *, with_tokens: bool) -> dict[str, Any]:
+    """Means over all cases, and every case."""
+    count = len(results)
+    return {
+        "exact_match": sum(result.match for result in results) / count,
+        "nll": sum(result.nll for result in results) / count,
+        "kv_bytes": sum(result.kv_bytes for result in results),
+        "cases": [
+            {
+                "text": result.text,
+                "match": result.match,
+                "nll": result.nll,
+                "kv_bytes": result.kv_bytes,
+                **(result.trace.to_json() if with_tokens else {}),
+            }
+            for result in results
+        ],
+    }

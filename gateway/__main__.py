@@ -1,0 +1,31 @@
+"""`python -m gateway`."""
+
+import asyncio
+import sys
+
+from fedattn.core.errors import ConfigurationError
+from fedattn.runtime.lifecycle import run_service
+from fedattn.runtime.logging import configure_logging
+from gateway.app import create_app
+from gateway.server import listen, serve
+from gateway.settings import GatewaySettings
+
+
+def main() -> int:
+    """Run until SIGTERM."""
+    try:
+        settings = GatewaySettings.load()
+    except ConfigurationError as error:
+        print(f"error [{error.code}]: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    configure_logging(settings.log_level, settings.log_format, "gateway")
+
+    async def run(stopping: asyncio.Event) -> None:
+        listener = listen(settings.host, settings.port)
+        await serve(create_app(settings), listener, stopping, settings.grace_s)
+
+    return run_service(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

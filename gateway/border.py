@@ -1,0 +1,107 @@
+"""The border of the HTTP application: whatever goes wrong leaves it as a problem document."""
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fedattn.core.errors import FedAttnError, InvalidRequestError
+from gateway.problems import http_code, make_problem, problem_of, problem_response
+from gateway.validation import describe_fields
+
+CLIENT_CLOSED_REQUEST = 499
+
+log = structlog.get_logger(__name__)
+
+
+def install_border(app: FastAPI, max_body_bytes: int) -> None:
+    """Register the handlers and middleware that turn errors into problem documents."""
+    app.add_exception_handler(FedAttnError, _on_known)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_middleware(BodyLimitMiddleware, max_body_bytes=max_body_bytes)
+    app.add_middleware(UnforeseenErrorMiddleware)
+
+
+async def _on_known(_request: Request, error: Exception) -> Response:
+    return problem_response(problem_of(error))
+
+
+async def _on_invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fields = describe_fields(error)
+    detail = "; ".join(f"{field.field}: {field.expected}, got {field.got}" for field in fields)
+    return problem_response(make_problem(422, InvalidRequestError.code, detail, fields))
+
+
+async def _on_http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    problem = make_problem(error.status_code, http_code(error.status_code), error.detail)
+    return problem_response(problem, dict(error.headers or {}))
+
+
+async def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)  # nobody reads it
+
+
+class UnforeseenErrorMiddleware:
+    """Answers what no handler foresaw with fixed text; outermost of our layers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_started = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting_send)
+        except Exception as error:  # noqa: BLE001  # border: the last place before the client
+            problem = problem_of(error)
+            if not has_started:
+                await problem_response(problem)(scope, receive, send)
+
+
+class BodyLimitMiddleware:
+    """Refuses a request body above a limit, before and while it is read."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+        num_bytes = 0
+
+        async def limited_receive() -> Message:
+            nonlocal num_bytes
+            if declared.isdigit():
+                self._check(int(declared))
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            self._check(num_bytes)
+            return message
+
+        await self._app(scope, limited_receive, send)
+
+    def _check(self, num_bytes: int) -> None:
+        if num_bytes > self._max_body_bytes:
+            raise HTTPException(
+                413,
+                f"the body has at least {num_bytes} bytes, the limit is {self._max_body_bytes}; "
+                f"ask a shorter question",
+            )

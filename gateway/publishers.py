@@ -1,0 +1,147 @@
+"""The gRPC side of the gateway: one channel to each publisher, and the queries running there."""
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from fedattn.core.errors import (
+    FedAttnError,
+    NodeBusyError,
+    PublisherUnavailableError,
+    UnknownParticipantError,
+)
+from fedattn.wire.channel import open_channel
+from fedattn.wire.protocol import check_node_id
+from fedattn.wire.status import error_from_rpc
+from fedattn.wire.v1 import participant_pb2
+from fedattn.wire.v1.participant_pb2_grpc import ParticipantServiceStub
+from gateway.query_call import QueryCall
+from gateway.settings import PublisherAddress
+
+DEADLINE_MARGIN_S = 5.0
+"""The publisher ends a query at its deadline and says why; this is its time to say it."""
+LIST_TIMEOUT_S = 5.0
+HEALTH_TIMEOUT_S = 2.0
+
+_SERVICE = participant_pb2.DESCRIPTOR.services_by_name["ParticipantService"].full_name
+
+
+class Publishers:
+    """The configured publishers; channels are open inside `async with`."""
+
+    def __init__(self, addresses: Sequence[PublisherAddress], max_concurrent_queries: int) -> None:
+        self._addresses = {address.node_id: address for address in addresses}
+        self._max_queries = max_concurrent_queries
+        self._running: set[QueryCall] = set()
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def __aenter__(self) -> Self:
+        for node_id, address in self._addresses.items():
+            self._channels[node_id] = open_channel(address.address)
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        for call in tuple(self._running):
+            call.close()
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()
+
+    @property
+    def node_ids(self) -> tuple[str, ...]:
+        return tuple(self._addresses)
+
+    def start_query(
+        self, publisher: str | None, request: participant_pb2.QueryRequest
+    ) -> QueryCall:
+        """Send a query to a publisher, the first one for None. The caller closes the call.
+
+        Raises:
+            UnknownParticipantError: it is not configured here.
+            NodeBusyError: too many queries are running.
+        """
+        address = self._find(publisher)
+        if len(self._running) >= self._max_queries:
+            raise NodeBusyError(
+                f"the gateway runs {len(self._running)} queries, its limit; try again shortly, "
+                f"or raise FEDATTN_GATEWAY_MAX_CONCURRENT_QUERIES"
+            )
+        stub = ParticipantServiceStub(self._channels[address.node_id])
+        rpc = stub.Query(request, timeout=request.deadline_s + DEADLINE_MARGIN_S)
+        call = QueryCall(rpc, _unreachable(address), on_close=self._running.discard)
+        self._running.add(call)
+        return call
+
+    async def list_nodes(self) -> participant_pb2.ListParticipantsResponse:
+        """All nodes joined at the aggregator, from the first publisher that answers.
+
+        Raises:
+            PublisherUnavailableError: none answers; names each and why.
+        """
+        failures: list[str] = []
+        for address in self._addresses.values():
+            try:
+                return await self._list_nodes_at(address)
+            except FedAttnError as error:
+                failures.append(f"{address.node_id}: {error}")
+        raise PublisherUnavailableError(
+            f"no publisher can say who is joined: {'; '.join(failures)}"
+        )
+
+    async def check_ready(self) -> None:
+        """Return if a publisher is serving.
+
+        Raises:
+            PublisherUnavailableError: none is; names each.
+        """
+        checks = [self._is_serving(address) for address in self._addresses.values()]
+        if not any(await asyncio.gather(*checks)):
+            names = ", ".join(str(address) for address in self._addresses.values())
+            raise PublisherUnavailableError(
+                f"no publisher is serving, asked {names}; start a participant there"
+            )
+
+    def _find(self, publisher: str | None) -> PublisherAddress:
+        if publisher is None:
+            return next(iter(self._addresses.values()))
+        if check_node_id(publisher) not in self._addresses:
+            raise UnknownParticipantError(
+                f"publisher {publisher!r} is not configured at this gateway; known are "
+                f"{', '.join(self._addresses)}"
+            )
+        return self._addresses[publisher]
+
+    async def _list_nodes_at(
+        self, address: PublisherAddress
+    ) -> participant_pb2.ListParticipantsResponse:
+        stub = ParticipantServiceStub(self._channels[address.node_id])
+        request = participant_pb2.ListParticipantsRequest()
+        try:
+            return await stub.ListParticipants(request, timeout=LIST_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, _unreachable(address)) from error
+
+    async def _is_serving(self, address: PublisherAddress) -> bool:
+        stub = health_pb2_grpc.HealthStub(self._channels[address.node_id])
+        request = health_pb2.HealthCheckRequest(service=_SERVICE)
+        try:
+            answer = await stub.Check(request, timeout=HEALTH_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _unreachable(address: PublisherAddress) -> PublisherUnavailableError:
+    return PublisherUnavailableError(
+        f"publisher {address} cannot be reached; start its participant, or correct "
+        f"FEDATTN_GATEWAY_PARTICIPANTS"
+    )

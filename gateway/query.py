@@ -1,0 +1,160 @@
+"""The body of a query, and its way onto the wire. Everything from a client is checked here."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fedattn.core.codecs import CODEC_NAMES, DEFAULT_CODEC, codec_by_name
+from fedattn.core.errors import EmptyQuestionError, InvalidRequestError
+from fedattn.core.plans import PlanSpec
+from fedattn.core.sampling import MAX_NEW_TOKENS, MAX_STOP_LENGTH, MAX_STOP_STRINGS, Sampling
+from fedattn.core.spans import PrefixMode
+from fedattn.wire.convert import prefix_mode_to_wire, sampling_to_wire
+from fedattn.wire.protocol import MAX_MEMBERS, MAX_QUESTION_LENGTH, check_node_id
+from fedattn.wire.v1 import participant_pb2
+
+MAX_DEADLINE_S = 3600.0
+
+_PLAN_TEXT = "all, none, auto, uniform:INTERVAL or zero-based layers such as 7,9,10-12"
+
+
+class SamplingBody(BaseModel):
+    """How the publisher chooses tokens; the default is greedy.
+
+    The limits are documented here and checked by `fedattn.core.sampling.Sampling`.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    max_new_tokens: int = Field(
+        default=64,
+        description="Most tokens to decode.",
+        json_schema_extra={"minimum": 1, "maximum": MAX_NEW_TOKENS},
+    )
+    temperature: float = Field(
+        default=0.0, description="0 is greedy.", json_schema_extra={"minimum": 0, "maximum": 10}
+    )
+    top_p: float = Field(
+        default=1.0,
+        description="Smallest set of tokens with this probability mass.",
+        json_schema_extra={"minimum": 1e-6, "maximum": 1},
+    )
+    top_k: int = Field(
+        default=0,
+        description="The k most likely tokens, 0 for all.",
+        json_schema_extra={"minimum": 0, "maximum": 1_000_000},
+    )
+    seed: int = Field(
+        default=0,
+        description="Of the random draw, for a temperature above 0.",
+        json_schema_extra={"minimum": 0, "maximum": 2**63 - 1},
+    )
+    stop: list[str] = Field(
+        default_factory=list,
+        description=f"Decoding ends before any of these, each 1 to {MAX_STOP_LENGTH} characters.",
+        examples=[["\n"]],
+        json_schema_extra={"maxItems": MAX_STOP_STRINGS},
+    )
+
+
+class QueryBody(BaseModel):
+    """A collaborative query."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    question: str = Field(
+        description="The question. It goes to the publisher's node only, and into no log.",
+        max_length=MAX_QUESTION_LENGTH,
+        examples=["Which machine reported the highest temperature?"],
+        json_schema_extra={"minLength": 1},
+    )
+    publisher: str | None = Field(
+        None,
+        description="Node that publishes the query; the first configured one if absent.",
+        examples=["publisher"],
+    )
+    contributors: list[str] | None = Field(
+        None,
+        description="Contributing nodes in token order; all that are joined if absent.",
+        max_length=MAX_MEMBERS - 1,
+        examples=[["node-a", "node-b"]],
+    )
+    plan: str = Field(
+        "auto",
+        description=f"Sync plan of the contributors: {_PLAN_TEXT}.",
+        examples=["auto", "uniform:4", "7,9,10-12"],
+    )
+    publisher_plan: str | None = Field(
+        None,
+        description="Sync plan of the publisher; the same as plan if absent.",
+        examples=["all"],
+    )
+    sampling: SamplingBody = Field(
+        default_factory=SamplingBody, description="How to choose tokens."
+    )
+    codec: str = Field(
+        DEFAULT_CODEC,
+        description=f"How KV rows travel: {', '.join(CODEC_NAMES)}.",
+        json_schema_extra={"enum": list(CODEC_NAMES)},
+    )
+    prefix: Literal["public", "first"] = Field(
+        "public",
+        description="Whether everybody computes the system prompt, or the first participant "
+        "owns it like the rest of its span.",
+    )
+    min_participants: int = Field(
+        2, ge=1, le=MAX_MEMBERS, description="Fewest participants, publisher included."
+    )
+    deadline_s: Annotated[float, Field(allow_inf_nan=False)] = Field(
+        120.0, gt=0, le=MAX_DEADLINE_S, description="Longest time for everything, seconds."
+    )
+    stream: bool = Field(
+        False, description="Answer with server-sent events instead of one document."
+    )
+
+
+def query_to_wire(body: QueryBody) -> participant_pb2.QueryRequest:
+    """Check what the schema does not say, and convert.
+
+    Raises:
+        EmptyQuestionError, InvalidPlanError, InvalidSamplingError, InvalidRequestError: what
+            the client must change.
+    """
+    if not body.question.strip():
+        raise EmptyQuestionError("the question is empty; ask something")
+    return participant_pb2.QueryRequest(
+        question=body.question,
+        contributors=_check_contributors(body.contributors),
+        plan=PlanSpec(body.plan).text,
+        publisher_plan="" if body.publisher_plan is None else PlanSpec(body.publisher_plan).text,
+        sampling=sampling_to_wire(_to_sampling(body.sampling)),
+        codec=codec_by_name(body.codec).name,
+        prefix=prefix_mode_to_wire(PrefixMode(body.prefix)),
+        min_participants=body.min_participants,
+        deadline_s=body.deadline_s,
+    )
+
+
+def _check_contributors(node_ids: list[str] | None) -> list[str]:
+    if node_ids is None:
+        return []
+    if not node_ids:
+        raise InvalidRequestError(
+            "contributors is an empty list; name at least one node, or leave the field out for "
+            "all that are joined"
+        )
+    for node_id in node_ids:
+        if node_ids.count(check_node_id(node_id)) > 1:
+            raise InvalidRequestError(f"contributor {node_id!r} is named twice; name it once")
+    return node_ids
+
+
+def _to_sampling(body: SamplingBody) -> Sampling:
+    return Sampling(
+        max_new_tokens=body.max_new_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=body.top_k,
+        seed=body.seed,
+        stop=tuple(body.stop),
+    )

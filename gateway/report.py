@@ -1,0 +1,135 @@
+"""From wire messages to what the gateway answers with."""
+
+from fedattn.core.errors import ProtocolMismatchError
+from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
+from gateway.schemas import (
+    FinishName,
+    LayerEvent,
+    LayerTraffic,
+    ParticipantInfo,
+    ParticipantReport,
+    QueryAnswer,
+    RoleName,
+    SessionEvent,
+    SessionMember,
+    StateName,
+    TokenEvent,
+    Totals,
+)
+
+_STATES: dict[int, StateName] = {
+    session_pb2.MEMBER_STATE_COMPLETE: "complete",
+    session_pb2.MEMBER_STATE_LOST: "lost",
+    session_pb2.MEMBER_STATE_LATE: "late",
+    session_pb2.MEMBER_STATE_EXCLUDED: "excluded",
+}
+_FINISH_REASONS: dict[int, FinishName] = {
+    participant_pb2.FINISH_REASON_END: "end",
+    participant_pb2.FINISH_REASON_LENGTH: "length",
+    participant_pb2.FINISH_REASON_STOP: "stop",
+}
+
+
+def answer_from_wire(result: participant_pb2.QueryResult) -> QueryAnswer:
+    """The final document.
+
+    Raises:
+        ProtocolMismatchError: the publisher says something not known here.
+    """
+    if result.finish_reason not in _FINISH_REASONS:
+        raise ProtocolMismatchError(
+            f"the publisher sent finish reason {result.finish_reason}, which is not known here; "
+            f"upgrade the gateway"
+        )
+    participants = [_report_from_wire(member) for member in result.report.members]
+    return QueryAnswer(
+        session_id=result.report.session_id,
+        answer=result.text,
+        finish_reason=_FINISH_REASONS[result.finish_reason],
+        prompt_tokens=result.prompt_tokens,
+        num_tokens=result.num_tokens,
+        participants=participants,
+        totals=Totals(
+            time_to_first_token_s=result.time_to_first_token_s,
+            tokens_per_s=_tokens_per_s(result),
+            kv_bytes=sum(participant.bytes_up for participant in participants),
+            kv_bytes_down=sum(participant.bytes_down for participant in participants),
+        ),
+    )
+
+
+def _tokens_per_s(result: participant_pb2.QueryResult) -> float | None:
+    if result.num_tokens < 2 or result.decode_s <= 0:
+        return None
+    return (result.num_tokens - 1) / result.decode_s
+
+
+def session_from_wire(opened: participant_pb2.SessionOpened) -> SessionEvent:
+    """Who takes part, where."""
+    return SessionEvent(
+        session_id=opened.layout.session_id,
+        prefix_len=opened.layout.prefix_len,
+        members=[
+            SessionMember(
+                node_id=member.node_id,
+                role=_role_from_wire(member.role),
+                span_start=member.span_start,
+                span_stop=member.span_stop,
+                sync_layers=list(member.sync_layers),
+            )
+            for member in opened.layout.members
+        ],
+        excluded=[_report_from_wire(member) for member in opened.excluded],
+    )
+
+
+def layer_from_wire(progress: participant_pb2.LayerProgress) -> LayerEvent:
+    """The publisher has passed a sync layer."""
+    return LayerEvent(layer=progress.layer, num_rows=progress.num_rows, wait_s=progress.wait_s)
+
+
+def token_from_wire(token: participant_pb2.TokenText) -> TokenEvent:
+    """A piece of the answer."""
+    return TokenEvent(text=token.text)
+
+
+def participant_from_wire(node: aggregator_pb2.NodeInfo, *, can_publish: bool) -> ParticipantInfo:
+    """A node that is joined now."""
+    return ParticipantInfo(
+        node_id=node.node_id,
+        model_name=node.capabilities.model_name,
+        model_fingerprint=node.model_fingerprint,
+        num_layers=node.capabilities.shape.num_layers,
+        max_positions=node.capabilities.max_positions,
+        active_sessions=node.active_sessions,
+        joined_for_s=node.joined_for_s,
+        can_publish=can_publish,
+    )
+
+
+def _report_from_wire(member: session_pb2.MemberReport) -> ParticipantReport:
+    if member.state not in _STATES:
+        raise ProtocolMismatchError(
+            f"node {member.node_id!r} is reported in state {member.state}, which is not known "
+            f"here; upgrade the gateway"
+        )
+    state = _STATES[member.state]
+    return ParticipantReport(
+        node_id=member.node_id,
+        role=_role_from_wire(member.role),
+        state=state,
+        span_len=member.span_len,
+        missing_from_layer=member.missing_from_layer if state in {"lost", "late"} else None,
+        detail=member.detail,
+        wait_s=member.wait_s,
+        compute_s=member.compute_s,
+        bytes_up=sum(layer.up for layer in member.layers),
+        bytes_down=sum(layer.down for layer in member.layers),
+        layers=[
+            LayerTraffic(layer=layer.layer, up=layer.up, down=layer.down) for layer in member.layers
+        ],
+    )
+
+
+def _role_from_wire(role: session_pb2.Role.ValueType) -> RoleName:
+    return "publisher" if role == session_pb2.ROLE_PUBLISHER else "contributor"

@@ -1,0 +1,74 @@
+"""The REST API."""
+
+from contextlib import ExitStack, closing
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Request, Response
+
+from gateway.disconnect import unless_disconnected
+from gateway.events import QueryEventStream
+from gateway.openapi import QUERY_EXAMPLES, document_problems, document_stream
+from gateway.publishers import Publishers
+from gateway.query import QueryBody, query_to_wire
+from gateway.report import answer_from_wire, participant_from_wire
+from gateway.schemas import Health, ParticipantInfo, QueryAnswer
+
+
+def query_router(publishers: Publishers) -> APIRouter:
+    """Routes that ask and look at the network."""
+    router = APIRouter(prefix="/v1")
+
+    @router.post(
+        "/queries",
+        tags=["queries"],
+        response_model=QueryAnswer,
+        responses={
+            200: document_stream(),
+            **document_problems(400, 404, 409, 413, 422, 429, 500, 502, 503, 504),
+        },
+    )
+    async def post_query(
+        request: Request, body: Annotated[QueryBody, Body(openapi_examples=QUERY_EXAMPLES)]
+    ) -> QueryAnswer | Response:
+        """Ask all participants one question.
+
+        Answers with one document, or with server-sent events if `stream` is true. A failure
+        before the first event is a problem document with its status in both cases.
+        """
+        call = publishers.start_query(body.publisher, query_to_wire(body))
+        with ExitStack() as stack:
+            stack.enter_context(closing(call))
+            await unless_disconnected(request, call.wait_started())
+            if body.stream:
+                stack.pop_all()  # the stream closes the call
+                return QueryEventStream(call)
+            return answer_from_wire(await unless_disconnected(request, call.result()))
+
+    @router.get("/participants", tags=["network"], responses=document_problems(500, 503))
+    async def get_participants() -> list[ParticipantInfo]:
+        """All nodes that are joined now."""
+        answer = await publishers.list_nodes()
+        return [
+            participant_from_wire(node, can_publish=node.node_id in publishers.node_ids)
+            for node in answer.nodes
+        ]
+
+    return router
+
+
+def probe_router(publishers: Publishers) -> APIRouter:
+    """Routes for whatever supervises the gateway."""
+    router = APIRouter(tags=["probes"])
+
+    @router.get("/healthz")
+    async def get_health() -> Health:
+        """Whether the process is alive."""
+        return Health(status="ok")
+
+    @router.get("/readyz", responses=document_problems(503))
+    async def get_readiness() -> Health:
+        """Whether at least one publisher takes queries."""
+        await publishers.check_ready()
+        return Health(status="ok")
+
+    return router

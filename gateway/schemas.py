@@ -1,0 +1,138 @@
+"""What the gateway answers with, documented field by field."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+RoleName = Literal["contributor", "publisher"]
+StateName = Literal["complete", "lost", "late", "excluded"]
+FinishName = Literal["end", "length", "stop"]
+
+
+class LayerTraffic(BaseModel):
+    """What one participant moved at one layer."""
+
+    layer: int = Field(description="Zero-based block.", examples=[7])
+    up: int = Field(description="Bytes to the aggregator, headers included.", examples=[18560])
+    down: int = Field(description="Bytes from the aggregator, headers included.", examples=[0])
+
+
+class ParticipantReport(BaseModel):
+    """What one participant did in a session."""
+
+    node_id: str = Field(description="Id of the node.", examples=["node-a"])
+    role: RoleName = Field(description="What it did.", examples=["contributor"])
+    state: StateName = Field(description="How its part ended.", examples=["complete"])
+    span_len: int = Field(description="Tokens of its span.", examples=[96])
+    missing_from_layer: int | None = Field(
+        description="First layer it was left out at; null unless lost or late.", examples=[None]
+    )
+    detail: str = Field(description="Reason if not all went well, else empty.", examples=[""])
+    wait_s: float = Field(description="Time it waited for rows, seconds.", examples=[0.08])
+    compute_s: float = Field(description="Time it computed, seconds.", examples=[0.41])
+    bytes_up: int = Field(description="KV bytes it sent.", examples=[18560])
+    bytes_down: int = Field(description="KV bytes it received.", examples=[0])
+    layers: list[LayerTraffic] = Field(description="By layer; where nothing moved, absent.")
+
+
+class Totals(BaseModel):
+    """The session in numbers."""
+
+    time_to_first_token_s: float = Field(
+        description="From the arrival of the query at the publisher, seconds.", examples=[0.9]
+    )
+    tokens_per_s: float | None = Field(
+        description="Decoding speed after the first token; null below two tokens.",
+        examples=[24.5],
+    )
+    kv_bytes: int = Field(
+        description="Bytes of all frames, each counted once, headers included.", examples=[18560]
+    )
+    kv_bytes_down: int = Field(
+        description="Bytes of all frames as delivered to receivers.", examples=[18560]
+    )
+
+
+class QueryAnswer(BaseModel):
+    """The answer to a query and how it came about."""
+
+    session_id: str = Field(
+        description="Id of the session.", examples=["5f2b7c1e9a0d4e3f8b6a1c2d3e4f5a6b"]
+    )
+    answer: str = Field(description="The whole answer.", examples=["Machine 4, with 91 degrees."])
+    finish_reason: FinishName = Field(
+        description="end: the model ended; length: max_new_tokens; stop: a stop string.",
+        examples=["end"],
+    )
+    prompt_tokens: int = Field(
+        description="Tokens of the global prompt, prefix included.", examples=[212]
+    )
+    num_tokens: int = Field(description="Tokens of the answer.", examples=[9])
+    participants: list[ParticipantReport] = Field(
+        description="Members in token order, then excluded nodes."
+    )
+    totals: Totals = Field(description="The session in numbers.")
+
+
+class SessionMember(BaseModel):
+    """One participant's place in the global token order."""
+
+    node_id: str = Field(description="Id of the node.", examples=["node-a"])
+    role: RoleName = Field(description="What it does.", examples=["contributor"])
+    span_start: int = Field(description="First token position of its span.", examples=[24])
+    span_stop: int = Field(description="One past its last position.", examples=[120])
+    sync_layers: list[int] = Field(
+        description="Zero-based blocks at which it attends to other spans.", examples=[[7, 9]]
+    )
+
+
+class SessionEvent(BaseModel):
+    """Data of `session`: the session is open."""
+
+    session_id: str = Field(
+        description="Id of the session.", examples=["5f2b7c1e9a0d4e3f8b6a1c2d3e4f5a6b"]
+    )
+    prefix_len: int = Field(description="Tokens of the public prefix.", examples=[24])
+    members: list[SessionMember] = Field(description="Token order; the publisher is last.")
+    excluded: list[ParticipantReport] = Field(
+        description="Nodes that were asked but do not take part."
+    )
+
+
+class LayerEvent(BaseModel):
+    """Data of `layer`: the publisher has passed a sync layer."""
+
+    layer: int = Field(description="Zero-based block.", examples=[7])
+    num_rows: int = Field(description="Rows that came from others.", examples=[96])
+    wait_s: float = Field(description="Time it waited for them, seconds.", examples=[0.02])
+
+
+class TokenEvent(BaseModel):
+    """Data of `token`: a piece of the answer."""
+
+    text: str = Field(description="Text that is final.", examples=["Machine"])
+
+
+class ParticipantInfo(BaseModel):
+    """A node that is joined now."""
+
+    node_id: str = Field(description="Id of the node.", examples=["node-a"])
+    model_name: str = Field(description="Its model.", examples=["SmolLM2-135M-Instruct"])
+    model_fingerprint: str = Field(
+        description="SHA-256 of model config and weights.", examples=["9f" * 32]
+    )
+    num_layers: int = Field(description="Blocks of its model.", examples=[30])
+    max_positions: int = Field(description="Tokens in its model's window.", examples=[8192])
+    active_sessions: int = Field(description="Sessions it takes part in.", examples=[0])
+    joined_for_s: float = Field(description="Time since it joined, seconds.", examples=[314.2])
+    can_publish: bool = Field(
+        description="Whether this gateway can publish through it.", examples=[True]
+    )
+
+
+class Health(BaseModel):
+    """All is well."""
+
+    status: Literal["ok"] = Field(
+        description="Always ok; otherwise a problem document.", examples=["ok"]
+    )

@@ -1,0 +1,69 @@
+"""Serving an application until told to stop."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from fedattn.core.errors import ConfigurationError
+
+log = structlog.get_logger(__name__)
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: `run_service` has its own."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigurationError: the address cannot be bound.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address, family=family)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {error.strerror}; stop the other program or choose "
+            f"another address with --host and --port"
+        ) from error
+
+
+async def serve(
+    app: FastAPI, listener: socket.socket, stopping: asyncio.Event, grace_s: int
+) -> None:
+    """Serve until `stopping` is set, then let running requests end within `grace_s` seconds."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=grace_s,
+    )
+    server = HttpServer(config)
+    host, port, *_ = listener.getsockname()
+
+    async def watch() -> None:
+        await stopping.wait()
+        log.info("stopping")
+        server.should_exit = True
+
+    watcher = asyncio.create_task(watch())
+    log.info("serving", host=host, port=port)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        watcher.cancel()

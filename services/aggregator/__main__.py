@@ -1,0 +1,67 @@
+"""`python -m services.aggregator`."""
+
+import asyncio
+import sys
+
+import structlog
+
+from fedattn.core.errors import ConfigurationError
+from fedattn.runtime.lifecycle import run_service
+from fedattn.runtime.logging import configure_logging
+from fedattn.wire.server import WireServer
+from fedattn.wire.v1 import aggregator_pb2, aggregator_pb2_grpc
+from services.aggregator.servicer import AggregatorServicer
+from services.aggregator.settings import AggregatorSettings
+
+log = structlog.get_logger(__name__)
+
+SERVICE_NAME = aggregator_pb2.DESCRIPTOR.services_by_name["AggregatorService"].full_name
+
+
+async def start_aggregator(settings: AggregatorSettings) -> tuple[WireServer, AggregatorServicer]:
+    """Compose and start the service."""
+    servicer = AggregatorServicer(settings)
+    server = WireServer([SERVICE_NAME])
+    await server.start(
+        settings.listen,
+        lambda grpc_server: aggregator_pb2_grpc.add_AggregatorServiceServicer_to_server(
+            servicer, grpc_server
+        ),
+        with_reflection=settings.reflection,
+    )
+    return server, servicer
+
+
+async def stop_aggregator(server: WireServer, servicer: AggregatorServicer, grace_s: float) -> None:
+    """Not serving, drain for at most `grace_s`, end."""
+    await server.set_serving(serving=False)
+    try:
+        async with asyncio.timeout(grace_s):
+            await servicer.drain()
+    except TimeoutError:
+        log.warning("sessions_cut_short", grace_s=grace_s)
+    await servicer.close()
+    await server.stop(grace_s=1.0)
+
+
+def main() -> int:
+    """Run until SIGTERM."""
+    try:
+        settings = AggregatorSettings.load()
+    except ConfigurationError as error:
+        print(f"error [{error.code}]: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    configure_logging(settings.log_level, settings.log_format, "aggregator")
+
+    async def serve(stopping: asyncio.Event) -> None:
+        server, servicer = await start_aggregator(settings)
+        log.info("serving", port=server.port)
+        await stopping.wait()
+        log.info("stopping")
+        await stop_aggregator(server, servicer, settings.grace_s)
+
+    return run_service(serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

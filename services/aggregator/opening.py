@@ -1,0 +1,276 @@
+"""Opening a session: choose contributors, ask their lengths, lay out the spans."""
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+
+from fedattn.core.codecs import Codec
+from fedattn.core.errors import (
+    ContextTooLongError,
+    FedAttnError,
+    InvalidRequestError,
+    ModelMismatchError,
+    NoContributorsError,
+    NotEnoughParticipantsError,
+    UnknownParticipantError,
+    error_from_code,
+)
+from fedattn.core.frames import frame_size
+from fedattn.core.routing import route_session
+from fedattn.core.session import SessionState
+from fedattn.core.spans import PrefixMode, RolePlans, SessionLayout, build_layout
+from fedattn.wire.convert import (
+    codec_from_wire,
+    plan_from_wire,
+    prefix_mode_from_wire,
+    require_range,
+)
+from fedattn.wire.protocol import MAX_MEMBERS
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from fedattn.wire.v1 import session_pb2
+from services.aggregator.registry import Node, NodeRegistry
+from services.aggregator.report import exclude
+from services.aggregator.settings import AggregatorSettings
+
+_MAX_DEADLINE_S = 3600.0
+_MAX_TOKENS = 1 << 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedSession:
+    """A session all of whose lengths are known."""
+
+    session_id: str
+    state: SessionState
+    contributors: tuple[Node, ...]
+    excluded: tuple[session_pb2.MemberReport, ...]
+
+
+class Invitations:
+    """Answers of contributors that the aggregator waits for, by session and node."""
+
+    def __init__(self) -> None:
+        self._pending: dict[tuple[str, str], asyncio.Future[pb.InviteReply]] = {}
+
+    def answer(self, node_id: str, reply: pb.InviteReply) -> None:
+        """Take a node's reply; one nobody waits for any more is dropped."""
+        future = self._pending.get((reply.session_id, node_id))
+        if future is not None and not future.done():
+            future.set_result(reply)
+
+    async def ask(self, node: Node, invite: pb.Invite) -> int | FedAttnError:
+        """A contributor's span length, or why it does not take part."""
+        key = (invite.session_id, node.node_id)
+        self._pending[key] = asyncio.get_running_loop().create_future()
+        try:
+            await node.send(pb.ControlResponse(invite=invite))
+            async with asyncio.timeout(invite.reply_within_s):
+                reply = await self._pending[key]
+        except TimeoutError:
+            return NotEnoughParticipantsError(
+                f"{node.node_id} did not answer within {invite.reply_within_s:g} s"
+            )
+        finally:
+            del self._pending[key]
+        if reply.WhichOneof("answer") == "span_len" and reply.span_len < _MAX_TOKENS:
+            return reply.span_len
+        return error_from_code(reply.decline.code, f"{node.node_id}: {reply.decline.message}")
+
+
+class SessionOpener:
+    """Turns a publisher's wish into a laid-out session."""
+
+    def __init__(
+        self, registry: NodeRegistry, invitations: Invitations, settings: AggregatorSettings
+    ) -> None:
+        self._registry = registry
+        self._invitations = invitations
+        self._settings = settings
+
+    async def open(self, request: pb.OpenSessionRequest) -> OpenedSession:
+        """Choose, ask and lay out.
+
+        Raises:
+            InvalidInputError, UnavailableError, IncompatibleError: says what does not fit.
+        """
+        _check_request(request)
+        publisher = self._registry.find(request.node_id)
+        if publisher is None:
+            raise UnknownParticipantError(f"publisher {request.node_id!r} is not joined here")
+        codec = codec_from_wire(request.codec_id)
+        chosen, excluded = self._choose(request, publisher, codec)
+        _require_enough(request, len(chosen), [])
+        session_id = secrets.token_hex(16)
+        lengths = await self._ask_all(session_id, request, chosen)
+        contributors: list[tuple[Node, int]] = []
+        failures: list[FedAttnError] = []
+        for node, answer in zip(chosen, lengths, strict=True):
+            if isinstance(answer, int):
+                contributors.append((node, answer))
+            elif request.contributors or _owns_prefix(request, node, chosen):
+                await self.cancel(session_id, chosen, "another contributor cannot take part")
+                raise answer
+            else:
+                failures.append(answer)
+                excluded.append(exclude(node.node_id, str(answer)))
+        try:
+            _require_enough(request, len(contributors), failures)
+            layout = self._lay_out(request, publisher, contributors)
+            self._check_sizes(request, publisher, layout, codec)
+        except FedAttnError:
+            await self.cancel(session_id, chosen, "the session cannot be opened")
+            raise
+        return OpenedSession(
+            session_id=session_id,
+            state=SessionState(layout, publisher.shape, codec),
+            contributors=tuple(node for node, _ in contributors),
+            excluded=tuple(excluded),
+        )
+
+    async def cancel(self, session_id: str, nodes: list[Node], reason: str) -> None:
+        """Tell invited nodes that nothing comes of it."""
+        message = pb.SessionCancel(session_id=session_id, reason=reason)
+        for node in nodes:
+            await node.send(pb.ControlResponse(cancel=message))
+
+    def _choose(
+        self, request: pb.OpenSessionRequest, publisher: Node, codec: Codec
+    ) -> tuple[list[Node], list[session_pb2.MemberReport]]:
+        """Contributors in token order, and nodes left out because they do not fit."""
+        chosen: list[Node] = []
+        excluded: list[session_pb2.MemberReport] = []
+        if not request.contributors:
+            for node in self._registry.all():
+                misfit = _misfit(node, publisher, codec)
+                if node is publisher:
+                    continue
+                if misfit is None:
+                    chosen.append(node)
+                else:
+                    excluded.append(exclude(node.node_id, str(misfit)))
+            return chosen, excluded
+        for node_id in request.contributors:
+            found = self._registry.find(node_id)
+            if found is None or found is publisher:
+                known = [n.node_id for n in self._registry.all() if n is not publisher]
+                raise UnknownParticipantError(
+                    f"contributor {node_id[:64]!r} is not joined; "
+                    f"joined are: {', '.join(known) or 'none'}"
+                )
+            if (misfit := _misfit(found, publisher, codec)) is not None:
+                raise misfit
+            chosen.append(found)
+        return chosen, excluded
+
+    async def _ask_all(
+        self, session_id: str, request: pb.OpenSessionRequest, nodes: list[Node]
+    ) -> list[int | FedAttnError]:
+        within = min(self._settings.invite_timeout_s, request.deadline_s)
+        invites = [
+            pb.Invite(
+                session_id=session_id,
+                prefix=request.prefix,
+                owns_prefix=_owns_prefix(request, node, nodes),
+                reply_within_s=within,
+            )
+            for node in nodes
+        ]
+        asks = map(self._invitations.ask, nodes, invites)
+        return list(await asyncio.gather(*asks))
+
+    def _lay_out(
+        self,
+        request: pb.OpenSessionRequest,
+        publisher: Node,
+        contributors: list[tuple[Node, int]],
+    ) -> SessionLayout:
+        is_public = prefix_mode_from_wire(request.prefix.mode) is PrefixMode.PUBLIC
+        num_layers = publisher.shape.num_layers
+        return build_layout(
+            num_layers=num_layers,
+            prefix_len=request.prefix.num_tokens if is_public else 0,
+            contributors=[(node.node_id, length) for node, length in contributors],
+            publisher=(publisher.node_id, request.span_len),
+            plans=RolePlans(
+                contributors=plan_from_wire(request.contributor_sync_layers, num_layers),
+                publisher=plan_from_wire(request.publisher_sync_layers, num_layers),
+            ),
+        )
+
+    def _check_sizes(
+        self,
+        request: pb.OpenSessionRequest,
+        publisher: Node,
+        layout: SessionLayout,
+        codec: Codec,
+    ) -> None:
+        """The joined sequence must fit the window, and each member's rows its memory."""
+        limit = publisher.join.capabilities.max_positions
+        if layout.num_tokens + request.max_new_tokens > limit:
+            parts = ", ".join(f"{m.node_id} {len(m.span)}" for m in layout.members)
+            raise ContextTooLongError(
+                f"the joined prompt has {layout.num_tokens} tokens ({parts}, prefix "
+                f"{layout.prefix_len}) and {request.max_new_tokens} may be decoded, but the "
+                f"model's window is {limit}; shorten a context or ask fewer contributors"
+            )
+        for route, member in zip(route_session(layout), layout.members, strict=True):
+            size = len(route.receives) * sum(
+                frame_size(codec, publisher.shape, len(layout.members[sender].span))
+                for sender in route.senders
+            )
+            if size > self._settings.max_session_bytes:
+                raise ContextTooLongError(
+                    f"{member.node_id} would receive {size} bytes of KV, the limit is "
+                    f"{self._settings.max_session_bytes}; use fewer sync layers or shorter contexts"
+                )
+
+
+def _check_request(request: pb.OpenSessionRequest) -> None:
+    require_range("span_len", request.span_len, 1, _MAX_TOKENS)
+    require_range("prefix tokens", request.prefix.num_tokens, 0, _MAX_TOKENS)
+    require_range("max_new_tokens", request.max_new_tokens, 1, _MAX_TOKENS)
+    require_range("min_participants", request.min_participants, 1, MAX_MEMBERS)
+    require_range("deadline_s", request.deadline_s, 1e-3, _MAX_DEADLINE_S)
+    require_range("number of contributors", len(request.contributors), 0, MAX_MEMBERS - 1)
+    if len(set(request.contributors)) != len(request.contributors):
+        raise InvalidRequestError("a contributor is named twice; name each once")
+
+
+def _require_enough(
+    request: pb.OpenSessionRequest, num_contributors: int, failures: list[FedAttnError]
+) -> None:
+    """Raise unless as many participants are left as the publisher asks for."""
+    first = prefix_mode_from_wire(request.prefix.mode) is PrefixMode.FIRST
+    needed = max(request.min_participants, 2 if first else 1)
+    if num_contributors + 1 >= needed:
+        return
+    if failures:
+        raise failures[0]
+    if num_contributors == 0:
+        raise NoContributorsError(
+            "no contributor with the publisher's model is joined; start one, or check the "
+            "participants list and the logs of the nodes"
+        )
+    raise NotEnoughParticipantsError(
+        f"{num_contributors + 1} participants are there, {needed} are required; "
+        f"start more or lower min_participants"
+    )
+
+
+def _owns_prefix(request: pb.OpenSessionRequest, node: Node, nodes: list[Node]) -> bool:
+    return prefix_mode_from_wire(request.prefix.mode) is PrefixMode.FIRST and node is nodes[0]
+
+
+def _misfit(node: Node, publisher: Node, codec: Codec) -> FedAttnError | None:
+    """Why a node cannot take part in a publisher's session, if so."""
+    if node.fingerprint != publisher.fingerprint or node.shape != publisher.shape:
+        return ModelMismatchError(
+            f"{node.node_id} runs model {node.join.capabilities.model_name} "
+            f"({node.fingerprint[:12]}), the publisher {publisher.join.capabilities.model_name} "
+            f"({publisher.fingerprint[:12]}); all nodes of a session need the same model"
+        )
+    if not node.supports(codec.codec_id):
+        return InvalidRequestError(
+            f"{node.node_id} does not know codec {codec.name}; upgrade it or choose another codec"
+        )
+    return None

@@ -1,0 +1,123 @@
+"""The nodes that are joined right now."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fedattn.core.errors import (
+    DuplicateNodeError,
+    InvalidRequestError,
+    NodeBusyError,
+    ProtocolMismatchError,
+)
+from fedattn.core.types import KvShape
+from fedattn.wire.convert import require_range, shape_from_wire
+from fedattn.wire.protocol import PROTOCOL_VERSION, check_node_id
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.aggregator.outbox import Outbox
+
+_CONTROL_OUTBOX_BYTES = 1 << 20
+_CONTROL_STALL_S = 10.0
+_FINGERPRINT_LENGTH = 64
+_MAX_CODECS = 64
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A joined node and the way to it."""
+
+    join: pb.Join
+    shape: KvShape
+    joined_at: float
+    active_sessions: int = 0
+    outbox: Outbox[pb.ControlResponse] = field(
+        default_factory=lambda: Outbox(_CONTROL_OUTBOX_BYTES)
+    )
+
+    @property
+    def node_id(self) -> str:
+        return self.join.node_id
+
+    @property
+    def fingerprint(self) -> str:
+        return self.join.model_fingerprint
+
+    async def send(self, message: pb.ControlResponse) -> None:
+        """Queue a command; a node that reads none for long loses its membership."""
+        if not await self.outbox.put(message, message.ByteSize(), _CONTROL_STALL_S):
+            await self.outbox.discard()
+
+    def supports(self, codec_id: int) -> bool:
+        return codec_id in self.join.capabilities.codec_ids
+
+
+class NodeRegistry:
+    """Nodes by id."""
+
+    def __init__(self, max_nodes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_nodes = max_nodes
+        self._clock = clock
+        self._nodes: dict[str, Node] = {}
+
+    def join(self, message: pb.Join) -> Node:
+        """Admit a node.
+
+        Raises:
+            ProtocolMismatchError: it speaks another version.
+            InvalidRequestError: its message is not well-formed.
+            DuplicateNodeError: a node of that id is joined.
+            NodeBusyError: no more nodes fit.
+        """
+        if message.protocol_version != PROTOCOL_VERSION:
+            raise ProtocolMismatchError(
+                f"node {message.node_id[:64]!r} speaks protocol version "
+                f"{message.protocol_version}, this aggregator {PROTOCOL_VERSION}; "
+                f"upgrade the older one"
+            )
+        node_id = check_node_id(message.node_id)
+        if len(message.model_fingerprint) != _FINGERPRINT_LENGTH:
+            raise InvalidRequestError(
+                f"node {node_id}: model fingerprint must have {_FINGERPRINT_LENGTH} hex digits, "
+                f"got {len(message.model_fingerprint)}"
+            )
+        require_range("max_positions", message.capabilities.max_positions, 1, 1 << 31)
+        require_range("number of codecs", len(message.capabilities.codec_ids), 1, _MAX_CODECS)
+        if node_id in self._nodes:
+            raise DuplicateNodeError(
+                f"a node {node_id!r} is joined already; give each node an id of its own, "
+                f"or wait until the lost one is noticed"
+            )
+        if len(self._nodes) >= self._max_nodes:
+            raise NodeBusyError(f"{self._max_nodes} nodes are joined, which is the limit here")
+        shape = shape_from_wire(message.capabilities.shape)
+        node = Node(join=message, shape=shape, joined_at=self._clock())
+        self._nodes[node_id] = node
+        return node
+
+    def leave(self, node: Node) -> None:
+        """Forget a node, unless its id has passed to a newer one."""
+        if self._nodes.get(node.node_id) is node:
+            del self._nodes[node.node_id]
+
+    def find(self, node_id: str) -> Node | None:
+        return self._nodes.get(node_id)
+
+    def all(self) -> list[Node]:
+        """All joined nodes, by id."""
+        return [self._nodes[node_id] for node_id in sorted(self._nodes)]
+
+    def describe(self) -> pb.ListNodesResponse:
+        """All joined nodes for the wire."""
+        now = self._clock()
+        return pb.ListNodesResponse(
+            nodes=[
+                pb.NodeInfo(
+                    node_id=node.node_id,
+                    model_fingerprint=node.fingerprint,
+                    capabilities=node.join.capabilities,
+                    active_sessions=node.active_sessions,
+                    joined_for_s=now - node.joined_at,
+                )
+                for node in self.all()
+            ]
+        )

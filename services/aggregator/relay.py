@@ -1,0 +1,90 @@
+"""The exchange of one member: rows in, rows of earlier spans out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from fedattn.core.chunks import FrameGuard
+from fedattn.core.errors import FedAttnError, InvalidRequestError
+from fedattn.core.session import MemberState
+from fedattn.wire.convert import chunk_from_wire
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.aggregator.session import Session
+
+
+async def relay_member(
+    session: Session,
+    member_token: str,
+    requests: AsyncIterator[pb.ExchangeRequest],
+    *,
+    report_timeout_s: float,
+) -> AsyncIterator[pb.ExchangeResponse]:
+    """Serve one member's exchange stream until both directions have ended.
+
+    Args:
+        session: the session it belongs to.
+        member_token: from its Hello.
+        requests: what follows the Hello.
+        report_timeout_s: how long the publisher's report waits for the others' last words.
+
+    Raises:
+        FrameError: the member broke the frame format; the others go on without it.
+        SessionError: the session ended, or the member may not do this.
+    """
+    index = session.attach(member_token)
+    upload = asyncio.create_task(_upload(session, index, requests, report_timeout_s))
+    outbox = session.outboxes[index]
+    try:
+        while (message := await outbox.get()) is not None:
+            yield message
+        if upload.done() or session.state.ledgers[index].state is MemberState.LOST:
+            session.check_alive()
+        await upload
+        session.check_alive()
+    finally:
+        upload.cancel()
+        await session.lose(index, "its connection broke")
+
+
+async def _upload(
+    session: Session,
+    index: int,
+    requests: AsyncIterator[pb.ExchangeRequest],
+    report_timeout_s: float,
+) -> None:
+    guard = FrameGuard(session.state.rules(index), session.state.routes[index].uploads)
+    try:
+        async for request in requests:
+            match request.WhichOneof("body"):
+                case "chunk":
+                    chunk = chunk_from_wire(request.chunk)
+                    guard.accept(chunk)
+                    session.state.ledgers[index].awaited = set(guard.awaited_layers)
+                    await session.forward(index, chunk)
+                case "done":
+                    await _finish(session, index, request.done, report_timeout_s)
+                    return
+                case other:
+                    raise InvalidRequestError(f"expected a chunk or done, got {other}")
+        await session.lose(index, "it ended its stream before it was done")
+    except FedAttnError as error:
+        await session.lose(index, str(error))
+        raise
+
+
+async def _finish(
+    session: Session, index: int, done: pb.MemberDone, report_timeout_s: float
+) -> None:
+    awaited = session.state.ledgers[index].awaited
+    if awaited:
+        raise InvalidRequestError(
+            f"{session.state.member(index).node_id} says it is done, "
+            f"but its rows of layer {min(awaited)} never came"
+        )
+    await session.complete(index, done)
+    if index == len(session.outboxes) - 1:
+        try:
+            async with asyncio.timeout(report_timeout_s):
+                await session.over.wait()
+        except TimeoutError:
+            pass  # the report shows who has not said its last words
+        await session.send_report()

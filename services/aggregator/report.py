@@ -1,0 +1,54 @@
+"""The session report."""
+
+from fedattn.core.session import MemberLedger, MemberState, SessionState
+from fedattn.wire.convert import role_to_wire
+from fedattn.wire.v1 import session_pb2 as pb
+
+
+def build_report(
+    session_id: str, state: SessionState, excluded: list[pb.MemberReport]
+) -> pb.SessionReport:
+    """What every member did, in token order, then the nodes that took no part."""
+    members = [_describe(state, index) for index in range(len(state.ledgers))]
+    return pb.SessionReport(session_id=session_id, members=[*members, *excluded])
+
+
+def exclude(node_id: str, reason: str) -> pb.MemberReport:
+    """A node that was asked but takes no part."""
+    return pb.MemberReport(
+        node_id=node_id,
+        role=pb.ROLE_CONTRIBUTOR,
+        state=pb.MEMBER_STATE_EXCLUDED,
+        detail=reason,
+    )
+
+
+def _describe(state: SessionState, index: int) -> pb.MemberReport:
+    member, ledger = state.member(index), state.ledgers[index]
+    layers = sorted({*ledger.bytes_up, *ledger.bytes_down})
+    return pb.MemberReport(
+        node_id=member.node_id,
+        role=role_to_wire(member.role),
+        state=_state(ledger),
+        span_len=len(member.span),
+        layers=[
+            pb.LayerBytes(
+                layer=layer,
+                up=ledger.bytes_up.get(layer, 0),
+                down=ledger.bytes_down.get(layer, 0),
+            )
+            for layer in layers
+        ],
+        wait_s=ledger.wait_s,
+        compute_s=ledger.compute_s,
+        missing_from_layer=ledger.missing_from or 0,
+        detail=ledger.reason,
+    )
+
+
+def _state(ledger: MemberLedger) -> pb.MemberState:
+    if ledger.late_from is not None:
+        return pb.MEMBER_STATE_LATE
+    if ledger.state is MemberState.COMPLETE or not ledger.awaited:
+        return pb.MEMBER_STATE_COMPLETE
+    return pb.MEMBER_STATE_LOST

@@ -1,0 +1,199 @@
+"""gRPC transport of the aggregator: reads messages, calls the handlers, writes messages."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import structlog
+
+from fedattn.core.errors import (
+    AggregatorUnavailableError,
+    InvalidRequestError,
+    NodeBusyError,
+    UnknownSessionError,
+)
+from fedattn.wire.convert import layout_to_wire, shape_to_wire
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from fedattn.wire.v1 import aggregator_pb2_grpc, session_pb2
+from services.aggregator.opening import Invitations, OpenedSession, SessionOpener
+from services.aggregator.registry import Node, NodeRegistry
+from services.aggregator.relay import relay_member
+from services.aggregator.session import Session
+from services.aggregator.settings import AggregatorSettings
+
+log = structlog.get_logger(__name__)
+M = TypeVar("M")
+_MISSED_HEARTBEATS = 3
+
+
+class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
+    """The aggregator's four calls, and the sessions they share."""
+
+    def __init__(self, settings: AggregatorSettings) -> None:
+        self._settings = settings
+        self._registry = NodeRegistry(settings.max_nodes)
+        self._invitations = Invitations()
+        self._opener = SessionOpener(self._registry, self._invitations, settings)
+        self._sessions: dict[str, Session] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._opening = 0
+        self._is_draining = False
+
+    # -- membership ------------------------------------------------------------------------------
+
+    async def Control(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.ControlRequest], context: Any
+    ) -> AsyncIterator[pb.ControlResponse]:
+        """Membership of one node, for as long as its stream lives."""
+        lease_s = _MISSED_HEARTBEATS * self._settings.heartbeat_interval_s
+        first = await _next_within(request_iterator, lease_s)
+        if first is None or first.WhichOneof("body") != "join":
+            raise InvalidRequestError("the first message on the control stream must be Join")
+        node = self._registry.join(first.join)
+        log.info("node_joined", node=node.node_id, model=node.fingerprint[:12])
+        reader = asyncio.create_task(self._read_control(node, request_iterator, lease_s))
+        try:
+            interval_s = self._settings.heartbeat_interval_s
+            yield pb.ControlResponse(welcome=pb.Welcome(heartbeat_interval_s=interval_s))
+            while (message := await node.outbox.get()) is not None:
+                yield message
+        finally:
+            reader.cancel()
+            self._registry.leave(node)
+            log.info("node_left", node=node.node_id)
+            await self._lose_waiting(node.node_id)
+
+    async def _read_control(
+        self, node: Node, requests: AsyncIterator[pb.ControlRequest], lease_s: float
+    ) -> None:
+        """Take heartbeats and replies until the stream ends or falls silent."""
+        try:
+            while (request := await _next_within(requests, lease_s)) is not None:
+                match request.WhichOneof("body"):
+                    case "heartbeat":
+                        node.active_sessions = request.heartbeat.active_sessions
+                    case "invite_reply":
+                        self._invitations.answer(node.node_id, request.invite_reply)
+                    case other:
+                        log.warning("unexpected_message", node=node.node_id, kind=other)
+                        return
+        finally:
+            await node.outbox.discard()
+
+    async def _lose_waiting(self, node_id: str) -> None:
+        """A node that left will not attach to the sessions that still wait for it."""
+        for session in list(self._sessions.values()):
+            await session.lose_waiting(node_id, "it left before the exchange began")
+
+    async def ListNodes(  # noqa: N802
+        self, request: pb.ListNodesRequest, context: Any
+    ) -> pb.ListNodesResponse:
+        """Nodes that are joined right now."""
+        return self._registry.describe()
+
+    # -- sessions --------------------------------------------------------------------------------
+
+    async def OpenSession(  # noqa: N802
+        self, request: pb.OpenSessionRequest, context: Any
+    ) -> pb.OpenSessionResponse:
+        """Lay out a session and start its contributors."""
+        if self._is_draining:
+            raise AggregatorUnavailableError("this aggregator is stopping; try again in a moment")
+        if len(self._sessions) + self._opening >= self._settings.max_sessions:
+            raise NodeBusyError(
+                f"{self._settings.max_sessions} sessions are open, which is the limit here; "
+                f"try again later"
+            )
+        self._opening += 1
+        try:
+            opened = await self._opener.open(request)
+        finally:
+            self._opening -= 1
+        session = Session(
+            opened.session_id,
+            opened.state,
+            outbox_bytes=self._settings.outbox_bytes,
+            stall_timeout_s=self._settings.progress_timeout_s,
+            excluded=list(opened.excluded),
+        )
+        self._sessions[session.session_id] = session
+        self._tasks[session.session_id] = asyncio.create_task(
+            self._watch(session, request.deadline_s)
+        )
+        log.info("session_opened", session=session.session_id, members=len(session.tokens))
+        layout = self._layout_message(opened, request)
+        for node, token in zip(opened.contributors, session.tokens, strict=False):
+            start = pb.SessionStart(layout=layout, member_token=token)
+            await node.send(pb.ControlResponse(start=start))
+        return pb.OpenSessionResponse(
+            start=pb.SessionStart(layout=layout, member_token=session.tokens[-1]),
+            excluded=opened.excluded,
+        )
+
+    def _layout_message(
+        self, opened: OpenedSession, request: pb.OpenSessionRequest
+    ) -> session_pb2.SessionLayout:
+        state = opened.state
+        return session_pb2.SessionLayout(
+            session_id=opened.session_id,
+            shape=shape_to_wire(state.shape),
+            prefix_len=state.layout.prefix_len,
+            members=layout_to_wire(state.layout),
+            codec_id=state.codec.codec_id,
+            progress_timeout_s=self._settings.progress_timeout_s,
+            min_participants=request.min_participants,
+        )
+
+    async def _watch(self, session: Session, deadline_s: float) -> None:
+        """Hold a session for its life, and end it at its deadline."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                await session.over.wait()
+        except TimeoutError:
+            await session.abort(f"its deadline of {deadline_s:g} s passed")
+        finally:
+            del self._sessions[session.session_id]
+            del self._tasks[session.session_id]
+            log.info("session_closed", session=session.session_id)
+
+    async def Exchange(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.ExchangeRequest], context: Any
+    ) -> AsyncIterator[pb.ExchangeResponse]:
+        """Rows of one member in, rows of earlier spans out."""
+        first = await _next_within(request_iterator, self._settings.invite_timeout_s)
+        if first is None or first.WhichOneof("body") != "hello":
+            raise InvalidRequestError("the first message on the exchange stream must be Hello")
+        session = self._sessions.get(first.hello.session_id)
+        if session is None:
+            raise UnknownSessionError("no such session is open; it may have ended")
+        responses = relay_member(
+            session,
+            first.hello.member_token,
+            request_iterator,
+            report_timeout_s=self._settings.report_timeout_s,
+        )
+        async for response in responses:
+            yield response
+
+    # -- stopping --------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Open no more sessions, and wait for those that run."""
+        self._is_draining = True
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def close(self) -> None:
+        """End what still runs."""
+        for session in list(self._sessions.values()):
+            await session.abort("the aggregator stops")
+        for node in self._registry.all():
+            await node.outbox.close()
+
+
+async def _next_within(requests: AsyncIterator[M], timeout_s: float) -> M | None:
+    """The next message; None if the stream ended or nothing came in time."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await anext(requests)
+    except (StopAsyncIteration, TimeoutError):
+        return None

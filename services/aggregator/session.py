@@ -1,0 +1,130 @@
+"""A running session: its members' outboxes and the pure state behind them."""
+
+import asyncio
+import secrets
+
+import structlog
+
+from fedattn.core.chunks import Chunk
+from fedattn.core.errors import SessionAbortedError, UnknownSessionError
+from fedattn.core.session import MemberState, SessionState
+from fedattn.wire.convert import chunk_to_wire
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from fedattn.wire.v1 import session_pb2
+from services.aggregator.outbox import Outbox
+from services.aggregator.report import build_report
+
+log = structlog.get_logger(__name__)
+
+_MESSAGE_OVERHEAD = 64
+
+
+class Session:
+    """Members, their outboxes, and what they may do. Lives on one event loop."""
+
+    def __init__(
+        self,
+        session_id: str,
+        state: SessionState,
+        *,
+        outbox_bytes: int,
+        stall_timeout_s: float,
+        excluded: list[session_pb2.MemberReport],
+    ) -> None:
+        self.session_id = session_id
+        self.state = state
+        self.excluded = excluded
+        self.tokens = tuple(secrets.token_hex(16) for _ in state.ledgers)
+        self.outboxes: tuple[Outbox[pb.ExchangeResponse], ...] = tuple(
+            Outbox(outbox_bytes) for _ in state.ledgers
+        )
+        self.over = asyncio.Event()
+        self._stall_timeout_s = stall_timeout_s
+        self._abort_reason: str | None = None
+
+    def attach(self, member_token: str) -> int:
+        """Let a member in by its token.
+
+        Raises:
+            UnknownSessionError: nobody here has that token.
+            SessionStateError: the member is in already, or out.
+        """
+        for index, token in enumerate(self.tokens):
+            if secrets.compare_digest(token, member_token):
+                self.state.ledgers[index].move(MemberState.ATTACHED)
+                return index
+        raise UnknownSessionError(f"no member of session {self.session_id} has that token")
+
+    def check_alive(self) -> None:
+        """Raise SessionAbortedError if the session was ended."""
+        if self._abort_reason is not None:
+            raise SessionAbortedError(f"session {self.session_id}: {self._abort_reason}")
+
+    async def forward(self, sender: int, chunk: Chunk) -> None:
+        """Send a checked chunk on to everyone who wants it; waits while an outbox is full."""
+        self.state.count_up(sender, chunk.layer, len(chunk.data))
+        message = pb.ExchangeResponse(chunk=chunk_to_wire(chunk, sender))
+        for receiver in self.state.receivers(sender, chunk.layer):
+            size = len(chunk.data) + _MESSAGE_OVERHEAD
+            if await self.outboxes[receiver].put(message, size, self._stall_timeout_s):
+                self.state.count_down(receiver, chunk.layer, len(chunk.data))
+            else:
+                await self.lose(receiver, f"took no rows for {self._stall_timeout_s:g} s")
+
+    async def complete(self, index: int, done: pb.MemberDone) -> None:
+        """A member has all it needs."""
+        ledger = self.state.ledgers[index]
+        ledger.move(MemberState.COMPLETE)
+        ledger.wait_s, ledger.compute_s = done.wait_s, done.compute_s
+        for late in done.late:
+            if late.member < len(self.state.ledgers):
+                self.state.note_late(late.member, late.from_layer)
+        if index != len(self.outboxes) - 1:  # the publisher still gets its report
+            await self.outboxes[index].close()
+        self._check_over()
+
+    async def lose(self, index: int, reason: str) -> None:
+        """A member is gone: tell those who would have received from it."""
+        ledger = self.state.ledgers[index]
+        if ledger.is_over:
+            return
+        ledger.move(MemberState.LOST)
+        ledger.reason = reason
+        node_id = self.state.member(index).node_id
+        log.warning("member_lost", session=self.session_id, node=node_id, reason=reason)
+        await self.outboxes[index].discard()
+        notice = pb.ExchangeResponse(lost=pb.MemberLost(member=index, reason=reason))
+        for receiver in self.state.successors(index):
+            await self.outboxes[receiver].put(notice, _MESSAGE_OVERHEAD, self._stall_timeout_s)
+        if index == len(self.outboxes) - 1:
+            await self.abort(f"the publisher {node_id} is gone: {reason}")
+        self._check_over()
+
+    async def lose_waiting(self, node_id: str, reason: str) -> None:
+        """A node is gone: lose it if it has not attached yet."""
+        for index, ledger in enumerate(self.state.ledgers):
+            is_that_node = self.state.member(index).node_id == node_id
+            if is_that_node and ledger.state is MemberState.WAITING:
+                await self.lose(index, reason)
+
+    async def abort(self, reason: str) -> None:
+        """End the session for everyone."""
+        if self._abort_reason is None:
+            self._abort_reason = reason
+        for index, ledger in enumerate(self.state.ledgers):
+            if not ledger.is_over:
+                ledger.move(MemberState.LOST)
+                ledger.reason = reason
+            await self.outboxes[index].discard()
+        self._check_over()
+
+    async def send_report(self) -> None:
+        """Tell the publisher what everyone did, and end its stream."""
+        report = build_report(self.session_id, self.state, self.excluded)
+        message = pb.ExchangeResponse(report=report)
+        await self.outboxes[-1].put(message, message.ByteSize(), self._stall_timeout_s)
+        await self.outboxes[-1].close()
+
+    def _check_over(self) -> None:
+        if self.state.is_over:
+            self.over.set()

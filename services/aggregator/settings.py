@@ -1,0 +1,35 @@
+"""Settings of the aggregator."""
+
+from pydantic import Field
+
+from fedattn.runtime.settings import ServiceSettings, service_config
+
+
+class AggregatorSettings(ServiceSettings):
+    """Environment variables FEDATTN_AGGREGATOR_*, overridden by flags."""
+
+    model_config = service_config("FEDATTN_AGGREGATOR_", "python -m services.aggregator")
+
+    listen: str = Field("127.0.0.1:50051", description="host:port to serve on; port 0 for any.")
+    reflection: bool = Field(False, description="Let clients ask for the gRPC schema.")
+    max_nodes: int = Field(1000, ge=1, description="Nodes joined at once.")
+    max_sessions: int = Field(200, ge=1, description="Sessions open at once.")
+    heartbeat_interval_s: float = Field(
+        5.0, gt=0, description="Time between a node's heartbeats; three missed ones end it."
+    )
+    invite_timeout_s: float = Field(
+        10.0, gt=0, description="Longest wait for a contributor to say its length."
+    )
+    progress_timeout_s: float = Field(
+        30.0, gt=0, description="Longest wait for rows without any progress."
+    )
+    report_timeout_s: float = Field(
+        5.0, gt=0, description="Longest wait for contributors' last words after the publisher's."
+    )
+    max_session_bytes: int = Field(
+        1 << 30, ge=1 << 20, description="Most KV bytes one member may receive in a session."
+    )
+    outbox_bytes: int = Field(
+        16 << 20, ge=1 << 20, description="Bytes that may wait for one receiver."
+    )
+    grace_s: float = Field(10.0, ge=0, description="Time for running sessions at a stop.")

@@ -1,0 +1,34 @@
+"""`python -m services.participant`."""
+
+import asyncio
+import sys
+
+import structlog
+
+from fedattn.core.errors import ConfigurationError
+from fedattn.runtime.lifecycle import run_service
+from fedattn.runtime.logging import configure_logging
+from services.participant.app import Participant, build_node
+from services.participant.settings import ParticipantSettings
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> int:
+    """Run until SIGTERM."""
+    try:
+        settings = ParticipantSettings.load()
+    except ConfigurationError as error:
+        print(f"error [{error.code}]: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    configure_logging(settings.log_level, settings.log_format, f"participant/{settings.node_id}")
+
+    async def serve(stopping: asyncio.Event) -> None:
+        node = await asyncio.to_thread(build_node, settings)
+        await Participant(settings, node).serve(stopping)
+
+    return run_service(serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Composition of a participant: the one place where its parts meet."""
+
+import asyncio
+
+import structlog
+import torch
+
+from fedattn import __version__
+from fedattn.model.loading import load_model, load_tokenizer
+from fedattn.model.prefill import Prefiller
+from fedattn.model.prepare import prepare_model
+from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
+from fedattn.wire.channel import open_channel
+from fedattn.wire.server import WireServer
+from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
+from services.participant.context import ContextTokens, PrivateContext
+from services.participant.contribution import Contributor
+from services.participant.control import ControlLoop
+from services.participant.node import ParticipantNode
+from services.participant.servicer import ParticipantServicer
+from services.participant.settings import ParticipantSettings
+
+log = structlog.get_logger(__name__)
+
+SERVICE_NAME = participant_pb2.DESCRIPTOR.services_by_name["ParticipantService"].full_name
+
+
+def build_node(settings: ParticipantSettings) -> ParticipantNode:
+    """Load the model, read the context, compute the public prefix. Blocks for seconds.
+
+    Raises:
+        ModelError: the model cannot be prepared.
+        ConfigurationError: the context cannot be read.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    prepared = prepare_model(settings.model, progress=lambda step: log.info("model", step=step))
+    tokenizer = PromptTokenizer(
+        load_tokenizer(prepared), settings.system_prompt or DEFAULT_SYSTEM_PROMPT
+    )
+    prefiller = Prefiller(load_model(prepared))
+    prefiller.warm_prefix(tokenizer.prefix())
+    context = ContextTokens(PrivateContext(settings.context), tokenizer)
+    log.info("model_loaded", model=prepared.name, context_tokens=len(context.current()))
+    return ParticipantNode(
+        node_id=settings.node_id,
+        model_name=prepared.name,
+        software_version=__version__,
+        prefiller=prefiller,
+        tokenizer=tokenizer,
+        context=context,
+        max_sessions=settings.max_sessions,
+    )
+
+
+class Participant:
+    """A running participant."""
+
+    def __init__(self, settings: ParticipantSettings, node: ParticipantNode) -> None:
+        self._settings = settings
+        self._node = node
+        self._channel = open_channel(settings.aggregator)
+        stub = AggregatorStub(self._channel)
+        self._contributor = Contributor(node, stub)
+        self.control = ControlLoop(
+            node, self._contributor, stub, settings.aggregator, settings.reconnect_max_s
+        )
+        self._servicer = ParticipantServicer(node, stub, settings.aggregator)
+        self.server: WireServer | None = None
+
+    async def serve(self, stopping: asyncio.Event) -> None:
+        """Listen if asked to, stay joined, and end gracefully.
+
+        Raises:
+            FedAttnError: the port is taken, or the aggregator refuses this node for good.
+        """
+        membership = asyncio.create_task(self.control.run())
+        stop = asyncio.create_task(stopping.wait())
+        try:
+            await self._listen()
+            health = asyncio.create_task(self._follow_health())
+            await asyncio.wait({membership, stop}, return_when=asyncio.FIRST_COMPLETED)
+            health.cancel()
+            if membership.done():
+                membership.result()
+            log.info("stopping")
+            await self._drain()
+        finally:
+            stop.cancel()
+            membership.cancel()
+            await asyncio.gather(membership, return_exceptions=True)
+            await self._contributor.close()
+            if self.server is not None:
+                await self.server.stop(grace_s=1.0)
+            await self._channel.close()
+            self._node.close()
+
+    async def _listen(self) -> None:
+        if self._settings.listen is None:
+            return
+        server = WireServer([SERVICE_NAME])
+        await server.start(
+            self._settings.listen,
+            lambda grpc_server: participant_pb2_grpc.add_ParticipantServiceServicer_to_server(
+                self._servicer, grpc_server
+            ),
+            with_reflection=self._settings.reflection,
+        )
+        self.server = server
+        log.info("serving", port=server.port)
+
+    async def _follow_health(self) -> None:
+        """Serving while joined, not serving while the aggregator is out of reach."""
+        while self.server is not None:
+            await self.server.set_serving(serving=self.control.joined.is_set())
+            await self.control.joined.changed()
+
+    async def _drain(self) -> None:
+        if self.server is not None:
+            await self.server.set_serving(serving=False)
+        try:
+            async with asyncio.timeout(self._settings.grace_s):
+                await self._node.wait_idle()
+        except TimeoutError:
+            log.warning("sessions_cut_short", grace_s=self._settings.grace_s)

@@ -1,0 +1,146 @@
+"""The control stream: this node's membership at the aggregator, renewed for ever."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import grpc
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from fedattn.core.errors import (
+    AggregatorUnavailableError,
+    DuplicateNodeError,
+    UnavailableError,
+)
+from fedattn.wire.status import error_from_rpc
+from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.participant.contribution import Contributor
+from services.participant.node import ParticipantNode
+
+log = structlog.get_logger(__name__)
+
+
+class Membership:
+    """Whether the node is joined, for those who want to follow it."""
+
+    def __init__(self) -> None:
+        self._is_joined = False
+        self._changed = asyncio.Event()
+
+    def is_set(self) -> bool:
+        """True while joined."""
+        return self._is_joined
+
+    def turn(self, *, joined: bool) -> None:
+        """Set, and wake all followers."""
+        self._is_joined = joined
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def changed(self) -> None:
+        """Wait for the next turn."""
+        await self._changed.wait()
+
+
+class ControlLoop:
+    """Joins, heartbeats, takes commands; joins again whenever the stream breaks."""
+
+    def __init__(
+        self,
+        node: ParticipantNode,
+        contributor: Contributor,
+        stub: AggregatorStub,
+        address: str,
+        reconnect_max_s: float,
+    ) -> None:
+        self._node = node
+        self._contributor = contributor
+        self._stub = stub
+        self._address = address
+        self._reconnect_max_s = reconnect_max_s
+        self.joined = Membership()
+
+    async def run(self) -> None:
+        """Stay joined until cancelled.
+
+        Raises:
+            IncompatibleError, InvalidInputError: the aggregator will never admit this node.
+        """
+        while True:
+            retrying = AsyncRetrying(
+                retry=retry_if_exception_type((UnavailableError, DuplicateNodeError)),
+                wait=wait_random_exponential(multiplier=0.2, max=self._reconnect_max_s),
+                before_sleep=lambda state: log.warning(
+                    "not_joined", error=str(state.outcome.exception()) if state.outcome else ""
+                ),
+            )
+            await retrying(self._live)
+
+    async def _live(self) -> None:
+        """One life of the stream; returns if it had been joined, so that retries start anew."""
+        outgoing: asyncio.Queue[pb.ControlRequest] = asyncio.Queue(maxsize=256)
+        tasks: set[asyncio.Task[None]] = set()
+        unreachable = AggregatorUnavailableError(
+            f"the aggregator at {self._address} cannot be reached; "
+            f"check FEDATTN_PARTICIPANT_AGGREGATOR and that it runs"
+        )
+        try:
+            async for response in self._stub.Control(self._requests(outgoing)):
+                self._handle(response, outgoing, tasks)
+        except grpc.aio.AioRpcError as error:
+            failure = error_from_rpc(error, unreachable)
+            if not self.joined.is_set() or not isinstance(failure, UnavailableError):
+                raise failure from None
+            log.warning("aggregator_lost", error=str(failure))
+        else:
+            if not self.joined.is_set():
+                raise unreachable
+            log.warning("aggregator_left")
+        finally:
+            self.joined.turn(joined=False)
+            for task in tasks:
+                task.cancel()
+
+    async def _requests(
+        self, outgoing: asyncio.Queue[pb.ControlRequest]
+    ) -> AsyncIterator[pb.ControlRequest]:
+        yield pb.ControlRequest(join=self._node.join_message())
+        while True:
+            yield await outgoing.get()
+
+    def _handle(
+        self,
+        response: pb.ControlResponse,
+        outgoing: asyncio.Queue[pb.ControlRequest],
+        tasks: set[asyncio.Task[None]],
+    ) -> None:
+        match response.WhichOneof("body"):
+            case "welcome":
+                log.info("joined", aggregator=self._address, node=self._node.node_id)
+                self.joined.turn(joined=True)
+                interval_s = max(0.05, response.welcome.heartbeat_interval_s)
+                _spawn(tasks, self._beat(interval_s, outgoing))
+            case "invite":
+                _spawn(tasks, self._reply(response.invite, outgoing))
+            case "start":
+                self._contributor.start(response.start)
+            case "cancel":
+                self._contributor.cancel(response.cancel)
+
+    async def _beat(self, interval_s: float, outgoing: asyncio.Queue[pb.ControlRequest]) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            beat = pb.Heartbeat(active_sessions=self._node.active_sessions)
+            await outgoing.put(pb.ControlRequest(heartbeat=beat))
+
+    async def _reply(self, invite: pb.Invite, outgoing: asyncio.Queue[pb.ControlRequest]) -> None:
+        reply = await self._contributor.answer(invite)
+        await outgoing.put(pb.ControlRequest(invite_reply=reply))
+
+
+def _spawn(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)

@@ -1,0 +1,210 @@
+"""`KvExchange` over gRPC: one stream to the aggregator for one member of one session."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+
+import grpc
+
+from fedattn.core.chunks import split_frame
+from fedattn.core.codecs import Codec
+from fedattn.core.errors import (
+    AggregatorUnavailableError,
+    FedAttnError,
+    InternalError,
+    SessionAbortedError,
+)
+from fedattn.core.frames import encode_frame
+from fedattn.core.routing import Route
+from fedattn.core.session import SessionState
+from fedattn.core.spans import Member
+from fedattn.core.types import KvRows
+from fedattn.wire.convert import (
+    chunk_from_wire,
+    chunk_to_wire,
+    codec_from_wire,
+    layout_from_wire,
+    require_range,
+    role_to_wire,
+    shape_from_wire,
+)
+from fedattn.wire.status import error_from_rpc
+from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from fedattn.wire.v1 import session_pb2
+from services.participant.inbox import RowInbox
+
+MAX_FRAMES_IN_FLIGHT = 4
+LayerListener = Callable[[int, int, float], None]
+"""Told (layer, rows received, seconds waited) after each receive, in the model thread."""
+
+
+class GrpcKvExchange:
+    """Sends own rows and receives others' while the model computes.
+
+    The model thread calls `send` and `receive`; `run` moves bytes on the event loop; encoding
+    happens in the executor. At most MAX_FRAMES_IN_FLIGHT own frames wait to leave.
+    """
+
+    def __init__(
+        self,
+        start: pb.SessionStart,
+        node_id: str,
+        executor: Executor,
+        on_layer: LayerListener = lambda *_: None,
+    ) -> None:
+        """Check the layout and prepare.
+
+        Raises:
+            InvalidInputError: the aggregator's layout contradicts itself or leaves this node out.
+        """
+        message = start.layout
+        layout = layout_from_wire(message)
+        codec: Codec = codec_from_wire(message.codec_id)
+        require_range("progress_timeout_s", message.progress_timeout_s, 1e-3, 3600)
+        self._start = start
+        self._state = SessionState(layout, shape_from_wire(message.shape), codec)
+        self._index = layout.index_of(node_id)
+        is_publisher = self._index == len(layout.members) - 1
+        self._inbox = RowInbox(
+            self._state,
+            self._index,
+            progress_timeout_s=message.progress_timeout_s,
+            min_participants=message.min_participants if is_publisher else 0,
+        )
+        self._executor = executor
+        self._on_layer = on_layer
+        self._loop = asyncio.get_running_loop()
+        self._outgoing: asyncio.Queue[tuple[int, asyncio.Future[bytes]] | pb.MemberDone] = (
+            asyncio.Queue()
+        )
+        self._in_flight = threading.BoundedSemaphore(MAX_FRAMES_IN_FLIGHT)
+        self._report: session_pb2.SessionReport | None = None
+
+    @property
+    def route(self) -> Route:
+        return self._state.routes[self._index]
+
+    @property
+    def member(self) -> Member:
+        return self._state.member(self._index)
+
+    @property
+    def prefix_len(self) -> int:
+        """Tokens of the public prefix; 0 if the first participant owns it."""
+        return self._state.layout.prefix_len
+
+    @property
+    def wait_s(self) -> float:
+        """Time the model thread has waited for rows so far, seconds."""
+        return self._inbox.wait_s
+
+    # -- model thread ----------------------------------------------------------------------------
+
+    def send(self, layer: int, rows: KvRows) -> None:
+        self._inbox.check()
+        self._in_flight.acquire()  # released when the frame has left, or the session has ended
+        self._loop.call_soon_threadsafe(self._encode, layer, rows)
+
+    def receive(self, layer: int) -> KvRows:
+        before_s = self._inbox.wait_s
+        rows = self._inbox.take(layer)
+        self._on_layer(layer, rows.num_rows, self._inbox.wait_s - before_s)
+        return rows
+
+    def check(self) -> None:
+        """Raise the session's error, if it is over."""
+        self._inbox.check()
+
+    # -- event loop ------------------------------------------------------------------------------
+
+    def finish(self, compute_s: float) -> None:
+        """This member has sent and received all it needs."""
+        late = self._inbox.late_members()
+        done = pb.MemberDone(
+            wait_s=self._inbox.wait_s,
+            compute_s=compute_s,
+            late=[pb.LateMember(member=m, from_layer=layer) for m, layer in late.items()],
+        )
+        self._outgoing.put_nowait(done)
+
+    def cancel(self, error: FedAttnError) -> None:
+        """End the session for this member; the model thread stops at its next step."""
+        self._inbox.end(error)
+
+    async def run(self, stub: AggregatorStub) -> None:
+        """Move bytes until the aggregator ends the stream.
+
+        Raises:
+            FedAttnError: the exchange failed; the model thread has been told too.
+        """
+        unreachable = AggregatorUnavailableError("the aggregator was lost during the session")
+        try:
+            async for response in stub.Exchange(self._requests()):
+                self._accept(response)
+            self._inbox.end(SessionAbortedError("the aggregator ended the exchange"))
+        except grpc.aio.AioRpcError as error:
+            failure = error_from_rpc(error, unreachable)
+            self._inbox.end(failure)
+            raise failure from None
+        except FedAttnError as error:
+            self._inbox.end(error)
+            raise
+        finally:
+            self._inbox.end(InternalError("the exchange was cancelled"))
+            self._release_all()
+
+    @property
+    def report(self) -> session_pb2.SessionReport | None:
+        """What everyone did; the publisher has it once `run` is over."""
+        return self._report
+
+    def local_report(self) -> session_pb2.SessionReport:
+        """What this node knows by itself of the session: who took part, but no byte counts."""
+        members = [
+            session_pb2.MemberReport(
+                node_id=member.node_id,
+                role=role_to_wire(member.role),
+                span_len=len(member.span),
+                detail="the aggregator was lost before its report",
+            )
+            for member in self._state.layout.members
+        ]
+        return session_pb2.SessionReport(session_id=self._start.layout.session_id, members=members)
+
+    def _encode(self, layer: int, rows: KvRows) -> None:
+        codec = self._state.codec
+        frame = self._loop.run_in_executor(self._executor, encode_frame, rows, layer, codec)
+        self._outgoing.put_nowait((layer, frame))
+
+    async def _requests(self) -> AsyncIterator[pb.ExchangeRequest]:
+        session_id, token = self._start.layout.session_id, self._start.member_token
+        yield pb.ExchangeRequest(hello=pb.Hello(session_id=session_id, member_token=token))
+        while True:
+            item = await self._outgoing.get()
+            if isinstance(item, pb.MemberDone):
+                yield pb.ExchangeRequest(done=item)
+                return
+            layer, encoding = item
+            frame = await encoding
+            for chunk in split_frame(frame, layer):
+                yield pb.ExchangeRequest(chunk=chunk_to_wire(chunk))
+            self._in_flight.release()
+
+    def _accept(self, response: pb.ExchangeResponse) -> None:
+        match response.WhichOneof("body"):
+            case "chunk":
+                self._inbox.add(response.chunk.sender, chunk_from_wire(response.chunk))
+            case "lost":
+                self._inbox.lose(response.lost.member, response.lost.reason)
+            case "report":
+                self._report = response.report
+
+    def _release_all(self) -> None:
+        """Nothing will leave any more: let a model thread that waits in `send` go on."""
+        for _ in range(MAX_FRAMES_IN_FLIGHT):
+            try:
+                self._in_flight.release()
+            except ValueError:
+                return

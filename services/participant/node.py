@@ -1,0 +1,94 @@
+"""What a participant is made of: model, tokenizer, context. Everything slow runs in its threads."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from fedattn.core.codecs import CODECS
+from fedattn.model.prefill import Prefiller
+from fedattn.model.prompt import PromptTokenizer
+from fedattn.wire.convert import shape_to_wire
+from fedattn.wire.protocol import PROTOCOL_VERSION
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.participant.context import ContextTokens
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, kw_only=True)
+class ParticipantNode:
+    """One node, shared by its control loop and its query servicer.
+
+    Sessions run at the same time, each in a thread of its own: a session that waits for rows of
+    another node must never keep a second one from computing, or two nodes could wait for each
+    other.
+    """
+
+    node_id: str
+    model_name: str
+    software_version: str
+    prefiller: Prefiller
+    tokenizer: PromptTokenizer
+    context: ContextTokens
+    max_sessions: int
+    _threads: ThreadPoolExecutor = field(init=False)
+    _active: int = 0
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        # one thread a session, and as many again for tokenizing and encoding
+        self._idle.set()
+        self._threads = ThreadPoolExecutor(2 * self.max_sessions + 1, thread_name_prefix="model")
+
+    @property
+    def threads(self) -> ThreadPoolExecutor:
+        return self._threads
+
+    @property
+    def active_sessions(self) -> int:
+        return self._active
+
+    def try_enter(self) -> bool:
+        """Take a place for one more session, if there is any."""
+        if self._active >= self.max_sessions:
+            return False
+        self._active += 1
+        self._idle.clear()
+        return True
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._active -= 1
+        if self._active == 0:
+            self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Wait until no session runs here."""
+        await self._idle.wait()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run blocking work in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def join_message(self) -> pb.Join:
+        """How this node introduces itself."""
+        model = self.prefiller.model
+        return pb.Join(
+            protocol_version=PROTOCOL_VERSION,
+            node_id=self.node_id,
+            model_fingerprint=model.fingerprint,
+            capabilities=pb.Capabilities(
+                shape=shape_to_wire(model.shape),
+                max_positions=model.max_positions,
+                codec_ids=[codec.codec_id for codec in CODECS],
+                max_sessions=self.max_sessions,
+                model_name=self.model_name[:200],
+                software_version=self.software_version[:40],
+            ),
+        )
+
+    def close(self) -> None:
+        """End the threads; running work is told to stop by its session."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

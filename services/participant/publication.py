@@ -1,0 +1,270 @@
+"""The publisher's part: open a session, exchange, decode, tell what happens."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import structlog
+
+from fedattn.core.codecs import Codec, codec_by_name
+from fedattn.core.errors import (
+    AggregatorUnavailableError,
+    ContextTooLongError,
+    DeadlineExceededError,
+    EmptyQuestionError,
+    FedAttnError,
+    NodeBusyError,
+    SessionAbortedError,
+)
+from fedattn.core.plans import PlanSpec, SyncPlan
+from fedattn.core.sampling import Sampling
+from fedattn.core.spans import PrefixMode
+from fedattn.model.decode import TextStream, generate_tokens
+from fedattn.wire.convert import (
+    prefix_mode_from_wire,
+    prefix_to_wire,
+    require_range,
+    sampling_from_wire,
+)
+from fedattn.wire.protocol import MAX_QUESTION_LENGTH
+from fedattn.wire.status import error_from_rpc
+from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from fedattn.wire.v1 import participant_pb2, session_pb2
+from services.participant.exchange import GrpcKvExchange
+from services.participant.node import ParticipantNode
+
+log = structlog.get_logger(__name__)
+
+_MAX_DEADLINE_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A checked query."""
+
+    question: str
+    contributors: tuple[str, ...]
+    plan: SyncPlan
+    publisher_plan: SyncPlan
+    sampling: Sampling
+    codec: Codec
+    prefix: PrefixMode
+    min_participants: int
+    deadline_s: float
+
+
+def check_query(request: participant_pb2.QueryRequest, num_layers: int) -> Query:
+    """Check and convert a request.
+
+    Raises:
+        InvalidInputError: names the field and what is wrong.
+    """
+    if not request.question.strip():
+        raise EmptyQuestionError("the question is empty; write what you want to know")
+    require_range("question length", len(request.question), 1, MAX_QUESTION_LENGTH)
+    require_range("deadline_s", request.deadline_s, 1e-3, _MAX_DEADLINE_S)
+    plan = PlanSpec(request.plan).resolve(num_layers)
+    own_plan = (
+        PlanSpec(request.publisher_plan).resolve(num_layers) if request.publisher_plan else plan
+    )
+    return Query(
+        question=request.question,
+        contributors=tuple(request.contributors),
+        plan=plan,
+        publisher_plan=own_plan,
+        sampling=sampling_from_wire(request.sampling),
+        codec=codec_by_name(request.codec),
+        prefix=prefix_mode_from_wire(request.prefix),
+        min_participants=request.min_participants,
+        deadline_s=request.deadline_s,
+    )
+
+
+class Publication:
+    """One query from its arrival to its report. Lives on the event loop."""
+
+    def __init__(
+        self,
+        node: ParticipantNode,
+        stub: AggregatorStub,
+        query: Query,
+        aggregator_address: str,
+    ) -> None:
+        self._node = node
+        self._stub = stub
+        self._query = query
+        self._arrived = time.monotonic()
+        self._events: asyncio.Queue[participant_pb2.QueryEvent | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._stopped_by: FedAttnError | None = None
+        self._unreachable = AggregatorUnavailableError(
+            f"the publisher cannot reach its aggregator at {aggregator_address}"
+        )
+
+    async def run(self) -> AsyncIterator[participant_pb2.QueryEvent]:
+        """Events of the query in order; the last is its result.
+
+        Raises:
+            FedAttnError: the query failed.
+        """
+        if not self._node.try_enter():
+            raise NodeBusyError(
+                f"{self._node.node_id} takes part in {self._node.max_sessions} sessions already; "
+                f"try again later"
+            )
+        try:
+            prefix, token_ids = await self._node.run(self._tokenize)
+            opened = await self._open(prefix, token_ids)
+            yield participant_pb2.QueryEvent(
+                opened=participant_pb2.SessionOpened(
+                    layout=opened.start.layout, excluded=opened.excluded
+                )
+            )
+            async for event in self._exchange_and_answer(opened.start, prefix, token_ids):
+                yield event
+        finally:
+            self._node.leave()
+
+    async def _exchange_and_answer(
+        self, start: pb.SessionStart, prefix: list[int], token_ids: list[int]
+    ) -> AsyncIterator[participant_pb2.QueryEvent]:
+        exchange = GrpcKvExchange(start, self._node.node_id, self._node.threads, self._tell_layer)
+        own_prefix = prefix if exchange.prefix_len else []
+        transfer = asyncio.create_task(exchange.run(self._stub))
+        answer = asyncio.create_task(
+            self._node.run(lambda: self._answer(exchange, own_prefix, token_ids))
+        )
+        answer.add_done_callback(lambda _: self._events.put_nowait(None))
+        deadline = self._loop.call_later(
+            self._query.deadline_s - (time.monotonic() - self._arrived),
+            lambda: self._stop(exchange, self._too_late()),
+        )
+        try:
+            while (event := await self._events.get()) is not None:
+                yield event
+            result = await answer
+            result.report.CopyFrom(await _final_report(exchange, transfer))
+            log.info("answered", session=start.layout.session_id, tokens=result.num_tokens)
+            yield participant_pb2.QueryEvent(result=result)
+        finally:
+            deadline.cancel()
+            self._stop(exchange, SessionAbortedError("the query was cancelled"))
+            transfer.cancel()
+            await asyncio.gather(transfer, answer, return_exceptions=True)
+
+    def _stop(self, exchange: GrpcKvExchange, error: FedAttnError) -> None:
+        """Make the model thread end with this error at its next step."""
+        self._stopped_by = self._stopped_by or error
+        exchange.cancel(error)
+
+    def _too_late(self) -> FedAttnError:
+        return DeadlineExceededError(
+            f"the query did not end within its deadline of {self._query.deadline_s:g} s; "
+            f"allow more time, or ask fewer contributors"
+        )
+
+    def _tokenize(self) -> tuple[list[int], list[int]]:
+        tokenizer, limit = self._node.tokenizer, self._node.prefiller.model.max_positions
+        prefix = tokenizer.prefix()
+        token_ids = self._node.context.current() + tokenizer.question(self._query.question)
+        if len(prefix) + len(token_ids) + self._query.sampling.max_new_tokens > limit:
+            raise ContextTooLongError(
+                f"the publisher's context and question have {len(token_ids)} tokens, the prefix "
+                f"{len(prefix)}, and {self._query.sampling.max_new_tokens} may be decoded, but "
+                f"the model's window is {limit}; shorten them"
+            )
+        return prefix, token_ids
+
+    async def _open(self, prefix: list[int], token_ids: list[int]) -> pb.OpenSessionResponse:
+        query = self._query
+        request = pb.OpenSessionRequest(
+            node_id=self._node.node_id,
+            span_len=len(token_ids),
+            prefix=prefix_to_wire(query.prefix, prefix),
+            contributors=query.contributors,
+            contributor_sync_layers=query.plan.layers,
+            publisher_sync_layers=query.publisher_plan.layers,
+            codec_id=query.codec.codec_id,
+            max_new_tokens=query.sampling.max_new_tokens,
+            min_participants=query.min_participants,
+            deadline_s=query.deadline_s,
+        )
+        try:
+            return await self._stub.OpenSession(request, timeout=query.deadline_s)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, self._unreachable) from None
+
+    # -- model thread ----------------------------------------------------------------------------
+
+    def _answer(
+        self, exchange: GrpcKvExchange, prefix: list[int], token_ids: list[int]
+    ) -> participant_pb2.QueryResult:
+        """Prefill with exchange, then decode; tells layers and text on the way."""
+        begun = time.monotonic()
+        node, sampling = self._node, self._query.sampling
+        prefill = node.prefiller.publish(exchange.member, prefix, token_ids, exchange)
+        compute_s = time.monotonic() - begun - exchange.wait_s
+        self._loop.call_soon_threadsafe(exchange.finish, compute_s)
+        stream = TextStream(node.tokenizer.decode, sampling.stop)
+        first_token_s, decode_begun = 0.0, 0.0
+        num_tokens = 0
+        text = ""
+        for token in generate_tokens(node.prefiller.model, prefill, sampling):
+            num_tokens += 1
+            if num_tokens == 1:
+                decode_begun = time.monotonic()
+                first_token_s = decode_begun - self._arrived
+            text += self._tell_text(stream.push(token))
+            if stream.stopped:
+                break
+            if self._stopped_by is not None:
+                raise self._stopped_by
+        now = time.monotonic()
+        text += self._tell_text(stream.finish())
+        return participant_pb2.QueryResult(
+            text=text,
+            finish_reason=_finish_reason(stream, num_tokens, sampling),
+            num_tokens=num_tokens,
+            time_to_first_token_s=first_token_s if num_tokens else now - self._arrived,
+            decode_s=now - decode_begun if num_tokens else 0.0,
+            prompt_tokens=exchange.member.span.stop,
+        )
+
+    def _tell_layer(self, layer: int, num_rows: int, wait_s: float) -> None:
+        self._tell(
+            participant_pb2.QueryEvent(
+                layer=participant_pb2.LayerProgress(layer=layer, num_rows=num_rows, wait_s=wait_s)
+            )
+        )
+
+    def _tell_text(self, text: str) -> str:
+        if text:
+            self._tell(participant_pb2.QueryEvent(token=participant_pb2.TokenText(text=text)))
+        return text
+
+    def _tell(self, event: participant_pb2.QueryEvent) -> None:
+        self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+
+async def _final_report(
+    exchange: GrpcKvExchange, transfer: asyncio.Task[None]
+) -> session_pb2.SessionReport:
+    """The aggregator's report, or what is known here if it was lost while the answer was decoded."""
+    try:
+        await transfer
+    except FedAttnError as error:
+        log.warning("report_lost", error=str(error))
+    return exchange.report or exchange.local_report()
+
+
+def _finish_reason(
+    stream: TextStream, num_tokens: int, sampling: Sampling
+) -> participant_pb2.FinishReason:
+    if stream.stopped:
+        return participant_pb2.FINISH_REASON_STOP
+    if num_tokens == sampling.max_new_tokens:
+        return participant_pb2.FINISH_REASON_LENGTH
+    return participant_pb2.FINISH_REASON_END

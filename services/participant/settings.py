@@ -1,0 +1,48 @@
+"""Settings of a participant."""
+
+import re
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from fedattn.runtime.settings import ServiceSettings, service_config
+
+
+class ParticipantSettings(ServiceSettings):
+    """Environment variables FEDATTN_PARTICIPANT_*, overridden by flags."""
+
+    model_config = service_config("FEDATTN_PARTICIPANT_", "python -m services.participant")
+
+    node_id: str = Field(description="Id of this node, unique at its aggregator.")
+    aggregator: str = Field("127.0.0.1:50051", description="host:port of the aggregator.")
+    context: Path | None = Field(
+        None, description="Private text: a file, or a folder of .txt and .md files."
+    )
+    listen: str | None = Field(
+        None, description="host:port for this node's own gateway; only a publisher needs it."
+    )
+    reflection: bool = Field(False, description="Let clients ask for the gRPC schema.")
+    model: str = Field("default", description="Model: default, folder, .gguf file or hub id.")
+    system_prompt: str | None = Field(
+        None, description="Public system prompt; the same on every node of a session."
+    )
+    threads: int = Field(0, ge=0, le=256, description="CPU threads for the model; 0 for all.")
+    max_sessions: int = Field(4, ge=1, le=64, description="Sessions at once.")
+    reconnect_max_s: float = Field(
+        10.0, gt=0, description="Longest pause between attempts to reach the aggregator."
+    )
+    grace_s: float = Field(10.0, ge=0, description="Time for running sessions at a stop.")
+
+    @field_validator("node_id")
+    @classmethod
+    def _check_node_id(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
+            raise ValueError("expected 1 to 64 characters of A-Z a-z 0-9 . _ -")
+        return value
+
+    @field_validator("context")
+    @classmethod
+    def _check_context(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.exists():
+            raise ValueError("no such file or folder")
+        return value

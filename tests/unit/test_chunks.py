@@ -1,0 +1,203 @@
+"""Chunks: frames cut for the stream arrive whole, in order, once, and nothing else passes."""
+
+import gc
+from dataclasses import replace
+from itertools import pairwise
+from types import FunctionType, ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedattn.core.chunks import MAX_CHUNK_SIZE, Chunk, FrameAssembler, FrameGuard, split_frame
+from fedattn.core.errors import CorruptFrameError, FrameError, MalformedFrameError
+from fedattn.core.frames import HEADER_SIZE, FrameRules, encode_frame
+from fedattn.core.spans import Span
+from fedattn.core.types import KvShape
+from tests.unit.samples import LAYER, SENDER, sample_frame, sample_rows, sample_rules
+
+BIG_SHAPE = KvShape(num_layers=4, num_kv_heads=4, head_dim=64)
+BIG_SPAN = Span(7, 7 + 2100)  # 2.05 MiB of bf16: three chunks
+
+
+def big_rules() -> FrameRules:
+    return sample_rules(shape=BIG_SHAPE, span=BIG_SPAN)
+
+
+def big_frame(layer: int = LAYER) -> bytes:
+    rows = sample_rows(shape=BIG_SHAPE, span=BIG_SPAN)
+    return encode_frame(rows, layer, big_rules().codec)
+
+
+def big_chunks(layer: int = LAYER) -> list[Chunk]:
+    return list(split_frame(big_frame(layer), layer))
+
+
+def guard_of(*layers: int) -> FrameGuard:
+    return FrameGuard(big_rules(), frozenset(layers or (LAYER,)))
+
+
+def small_chunk(*, layer: int = LAYER) -> Chunk:
+    (chunk,) = split_frame(sample_frame(layer=layer), layer)
+    return chunk
+
+
+def held_bytes(root: object) -> int:
+    """Bytes of all buffers reachable from an object."""
+    seen: dict[int, object] = {}
+    pending: list[object] = [root]
+    while pending:
+        thing = pending.pop()
+        if id(thing) not in seen and not isinstance(thing, type | ModuleType | FunctionType):
+            seen[id(thing)] = thing
+            pending.extend(gc.get_referents(thing))
+    buffers = [
+        thing for thing in seen.values() if isinstance(thing, bytes | bytearray | memoryview)
+    ]
+    return sum(len(buffer) for buffer in buffers)
+
+
+def test_large_frame_is_cut_into_chunks_in_order_that_fill_it() -> None:
+    frame, chunks = big_frame(), big_chunks()
+    assert b"".join(chunk.data for chunk in chunks) == frame
+    assert [chunk.offset for chunk in chunks] == [0, MAX_CHUNK_SIZE, 2 * MAX_CHUNK_SIZE]
+    assert [chunk.is_last for chunk in chunks] == [False, False, True]
+    assert {(chunk.layer, chunk.frame_size) for chunk in chunks} == {(LAYER, len(frame))}
+
+
+def test_large_frames_of_two_layers_are_put_together_again() -> None:
+    assembler = FrameAssembler(big_rules(), frozenset({1, 3}))
+    for layer, still_awaited in ((3, {1}), (1, set[int]())):
+        first, second, third = big_chunks(layer)
+        assert assembler.add(first) is None
+        assert assembler.add(second) is None
+        assert bytes(assembler.add(third) or b"") == big_frame(layer)
+        assert assembler.awaited_layers == still_awaited
+
+
+@given(st.sets(st.integers(HEADER_SIZE, HEADER_SIZE + 15), max_size=8))
+def test_any_cut_behind_the_header_is_put_together_again(cuts: set[int]) -> None:
+    frame = sample_frame()
+    assembler = FrameAssembler(sample_rules(), frozenset({LAYER}))
+    edges = [0, *sorted(cuts), len(frame)]
+    results = [
+        assembler.add(Chunk(layer=LAYER, offset=a, frame_size=len(frame), data=frame[a:b]))
+        for a, b in pairwise(edges)
+    ]
+    assert bytes(results[-1] or b"") == frame
+    assert set(results[:-1]) <= {None}
+
+
+@pytest.mark.parametrize("order", [(1,), (2,), (0, 0), (0, 2), (0, 1, 1), (0, 1, 0), (0, 1, 2, 2)])
+def test_chunks_out_of_order_or_twice_are_refused(order: tuple[int, ...]) -> None:
+    chunks, guard = big_chunks(), guard_of()
+    *accepted, wrong = (chunks[place] for place in order)
+    for chunk in accepted:
+        guard.accept(chunk)
+    with pytest.raises(MalformedFrameError, match=f"chunk from {SENDER} at layer {LAYER}"):
+        guard.accept(wrong)
+
+
+def test_frames_of_two_layers_may_not_be_interleaved() -> None:
+    guard = guard_of(1, 2)
+    guard.accept(big_chunks(1)[0])
+    for intruder in big_chunks(2)[:2]:
+        with pytest.raises(MalformedFrameError, match="frames one by one"):
+            guard.accept(intruder)
+
+
+@pytest.mark.parametrize("size", [0, MAX_CHUNK_SIZE + 1])
+def test_empty_and_overlong_chunks_are_refused(size: int) -> None:
+    chunk = replace(big_chunks()[0], data=big_frame()[:size])
+    with pytest.raises(
+        MalformedFrameError, match=rf"{SENDER}: expected 1 to \d+ bytes, got {size}"
+    ):
+        guard_of().accept(chunk)
+
+
+def test_layer_sent_twice_is_refused() -> None:
+    guard = FrameGuard(sample_rules(), frozenset({LAYER}))
+    guard.accept(small_chunk())
+    assert guard.awaited_layers == frozenset()
+    with pytest.raises(MalformedFrameError, match=f"{SENDER}: layer {LAYER} is not awaited"):
+        guard.accept(small_chunk())
+
+
+def test_layer_nobody_awaits_is_refused() -> None:
+    guard = FrameGuard(sample_rules(), frozenset({LAYER}))
+    with pytest.raises(MalformedFrameError, match="layer 1 is not awaited"):
+        guard.accept(small_chunk(layer=1))
+    assert guard.awaited_layers == {LAYER}
+
+
+@pytest.mark.parametrize(
+    ("lie", "complaint"),
+    [
+        ({"layer": 1}, "says layer 1 and 48 bytes, its frame says layer 2 and 48 bytes"),
+        ({"frame_size": 1 << 30}, "and 1073741824 bytes, its frame says layer 2 and 48 bytes"),
+        ({"frame_size": 47}, "and 47 bytes, its frame says layer 2 and 48 bytes"),
+        ({"data": sample_frame() + b"\0"}, "expected 48 bytes, got more"),
+        ({"data": sample_frame()[: HEADER_SIZE - 1]}, "expected at least 32 bytes, got 31"),
+        ({"offset": 1}, "expected offset 0, got 1"),
+        ({"data": bytes(48)}, "expected magic"),
+        ({"data": sample_frame("fp32")}, "codec expected bf16, got fp32"),
+    ],
+)
+def test_chunk_that_contradicts_its_frame_is_refused(lie: dict[str, Any], complaint: str) -> None:
+    assembler = FrameAssembler(sample_rules(), frozenset({1, LAYER}))
+    with pytest.raises(MalformedFrameError, match=complaint) as caught:
+        assembler.add(replace(small_chunk(), **lie))
+    assert SENDER in str(caught.value)
+    assert assembler.awaited_layers == {1, LAYER}
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_frame_size_may_not_change_within_a_frame(change: int) -> None:
+    first, second, _ = big_chunks()
+    guard = guard_of()
+    guard.accept(first)
+    with pytest.raises(MalformedFrameError, match=SENDER):
+        guard.accept(replace(second, frame_size=second.frame_size + change))
+
+
+def test_last_chunk_may_not_run_over_the_frame() -> None:
+    *head, last = big_chunks()
+    guard = guard_of()
+    for chunk in head:
+        guard.accept(chunk)
+    with pytest.raises(MalformedFrameError, match="got more"):
+        guard.accept(replace(last, data=last.data + b"\0"))
+    assert guard.awaited_layers == {LAYER}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_bit_flipped_in_any_chunk_is_noticed_with_the_last(place: int) -> None:
+    chunks, guard = big_chunks(), guard_of()
+    data = bytearray(chunks[place].data)
+    data[-1] ^= 4
+    chunks[place] = replace(chunks[place], data=bytes(data))
+    guard.accept(chunks[0])
+    guard.accept(chunks[1])
+    with pytest.raises(CorruptFrameError, match=f"{SENDER} at layer {LAYER}: checksum expected"):
+        guard.accept(chunks[2])
+    assert guard.awaited_layers == {LAYER}
+
+
+def test_guard_holds_no_payload_and_the_assembler_one_frame() -> None:
+    guard, assembler = guard_of(), FrameAssembler(big_rules(), frozenset({LAYER}))
+    for chunk in big_chunks()[:2]:
+        guard.accept(chunk)
+        assembler.add(chunk)
+    assert held_bytes(guard) < 1024
+    assert 2 * MAX_CHUNK_SIZE <= held_bytes(assembler) < len(big_frame()) + 1024
+
+
+@given(layer=st.integers(0, 5), offset=st.integers(0, 50), size=st.integers(0, 60),
+       data=st.binary(max_size=60))  # fmt: skip
+def test_random_chunks_are_refused_as_frame_errors(
+    layer: int, offset: int, size: int, data: bytes
+) -> None:
+    assembler = FrameAssembler(sample_rules(), frozenset({LAYER}))
+    with pytest.raises(FrameError):
+        assembler.add(Chunk(layer=layer, offset=offset, frame_size=size, data=data))

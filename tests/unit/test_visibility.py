@@ -1,0 +1,102 @@
+"""The visibility mask against the definition, written again token by token."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedattn.core.plans import SyncPlan
+from fedattn.core.spans import RolePlans, SessionLayout, build_layout
+from fedattn.core.visibility import PREFIX_OWNER, token_owners, visibility_mask
+from tests.unit.definition import PUBLIC, naive_mask, owner_of
+from tests.unit.samples import sample_layout
+from tests.unit.strategies import layouts
+
+
+def with_plan(layout: SessionLayout, layers: tuple[int, ...]) -> SessionLayout:
+    """The same spans, every member with these sync layers."""
+    members = tuple(replace(member, plan=SyncPlan(layers)) for member in layout.members)
+    return replace(layout, members=members)
+
+
+def drawn(layout: SessionLayout, layer: int, num_generated: int = 0) -> list[str]:
+    mask = visibility_mask(layout, layer, num_generated)
+    return ["".join("x" if seen else "." for seen in row) for row in mask]
+
+
+def docstring_layout(publisher: tuple[int, ...]) -> SessionLayout:
+    return build_layout(
+        num_layers=2,
+        prefix_len=1,
+        contributors=[("c", 2)],
+        publisher=("p", 2),
+        plans=RolePlans(contributors=SyncPlan(()), publisher=SyncPlan(publisher)),
+    )
+
+
+def test_worked_example_of_the_docstring() -> None:
+    layout = docstring_layout(publisher=(1,))
+    assert drawn(layout, 1) == ["x....", "xx...", "xxx..", "xxxx.", "xxxxx"]
+    assert drawn(layout, 0) == ["x....", "xx...", "xxx..", "x..x.", "x..xx"]
+
+
+def test_worked_example_with_two_contributors() -> None:
+    layout = sample_layout(contributors=(1,), publisher=(2,))
+    alone = ["x.....", "xx....", "xxx...", "x..x..", "x...x.", "x...xx"]
+    assert drawn(layout, 0) == alone
+    assert drawn(layout, 1) == [*alone[:3], "xxxx..", *alone[4:]]
+    assert drawn(layout, 2) == [*alone[:4], "xxxxx.", "xxxxxx"]
+
+
+def test_generated_tokens_belong_to_the_publisher() -> None:
+    layout = docstring_layout(publisher=(1,))
+    assert drawn(layout, 1, num_generated=1)[-1] == "xxxxxx"
+    assert drawn(layout, 0, num_generated=1)[-1] == "x..xxx"
+    assert token_owners(layout, num_generated=2).tolist() == [PREFIX_OWNER, 0, 0, 1, 1, 1, 1]
+
+
+@given(layouts(), st.integers(0, 2))
+def test_owners_equal_the_definition(layout: SessionLayout, num_generated: int) -> None:
+    owners = [owner_of(layout, token) for token in range(layout.num_tokens + num_generated)]
+    expected = [PREFIX_OWNER if owner is PUBLIC else owner for owner in owners]
+    assert token_owners(layout, num_generated).tolist() == expected
+
+
+@given(layouts(), st.integers(0, 2))
+def test_mask_equals_the_definition_at_every_layer(
+    layout: SessionLayout, num_generated: int
+) -> None:
+    for layer in range(layout.num_layers):
+        mask = visibility_mask(layout, layer, num_generated)
+        assert mask.dtype == np.bool_
+        assert mask.tolist() == naive_mask(layout, layer, num_generated)
+
+
+@given(layouts())
+def test_syncing_at_every_layer_is_plain_causal_attention(layout: SessionLayout) -> None:
+    central = with_plan(layout, tuple(range(layout.num_layers)))
+    size = layout.num_tokens
+    for layer in range(layout.num_layers):
+        assert np.array_equal(visibility_mask(central, layer), np.tri(size, dtype=np.bool_))
+
+
+@given(layouts())
+def test_never_syncing_is_the_publisher_alone_with_the_prefix(layout: SessionLayout) -> None:
+    span = layout.publisher.span
+    known = np.r_[0 : layout.prefix_len, span.start : span.stop]
+    others = np.arange(layout.prefix_len, span.start)
+    for layer in range(layout.num_layers):
+        mask = visibility_mask(with_plan(layout, ()), layer)
+        assert np.array_equal(mask[np.ix_(known, known)], np.tri(len(known), dtype=np.bool_))
+        assert not mask[span.start :, others].any()
+
+
+@pytest.mark.parametrize("layer", range(5))
+def test_plan_of_the_publisher_changes_nothing_for_contributors(layer: int) -> None:
+    quiet, eager = sample_layout((1, 3), ()), sample_layout((1, 3), (0, 1, 2, 3, 4))
+    first = quiet.publisher.span.start
+    assert np.array_equal(
+        visibility_mask(quiet, layer)[:first], visibility_mask(eager, layer)[:first]
+    )

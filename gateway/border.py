@@ -67,7 +67,7 @@ class UnforeseenErrorMiddleware:
 
         try:
             await self._app(scope, receive, noting_send)
-        except Exception as error:  # noqa: BLE001  # border: the last place before the client
+        except Exception as error:  # border: the last place before the client
             problem = problem_of(error)
             if not has_started:
                 await problem_response(problem)(scope, receive, send)

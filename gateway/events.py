@@ -49,7 +49,7 @@ async def _encode_all(call: QueryCall) -> AsyncIterator[ServerSentEvent]:
     try:
         async for event in call.events():
             yield _encode(*_convert(event))
-    except Exception as error:  # noqa: BLE001  # border: the answer has begun, so no status tells
+    except Exception as error:  # border: the answer has begun, so no status tells
         yield _encode("error", problem_of(error))
 
 

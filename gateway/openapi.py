@@ -1,23 +1,19 @@
 """What FastAPI cannot derive for the OpenAPI document: problems, streams, examples."""
 
+import json
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from fastapi import FastAPI
 from fastapi.openapi.models import Example
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.events import EVENT_MODELS
 from gateway.problems import MEDIA_TYPE, Problem
+from gateway.schemas import QueryAnswer
 
 _REF = "#/components/schemas/{model}"
-_STREAM_EXAMPLE = (
-    'event: session\r\ndata: {"session_id":"5f2b...","prefix_len":24,"members":[...],...}\r\n\r\n'
-    'event: layer\r\ndata: {"layer":7,"num_rows":96,"wait_s":0.02}\r\n\r\n'
-    'event: token\r\ndata: {"text":"Machine"}\r\n\r\n'
-    'event: report\r\ndata: {"session_id":"5f2b...","answer":"Machine 4",...}\r\n\r\n'
-)
-
 QUERY_EXAMPLES: dict[str, Example] = {
     "shortest": {
         "summary": "All joined nodes, defaults for the rest",
@@ -43,7 +39,8 @@ QUERY_EXAMPLES: dict[str, Example] = {
 
 def document_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problem documents a route answers with."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model=Problem.__name__)}}}
+    schema = {"$ref": _REF.format(model=Problem.__name__)}
+    content = {MEDIA_TYPE: {"schema": schema, "example": example_of(Problem)}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": content}
         for status in statuses
@@ -57,11 +54,14 @@ def document_stream() -> dict[str, Any]:
         "description": "The answer. If streamed, events in this order, `layer` and `token` any "
         "number of times, `report` or `error` last:\n" + "\n".join(lines),
         "content": {
+            "application/json": {"example": example_of(QueryAnswer)},
             "text/event-stream": {
                 "schema": {"type": "string", "description": "Server-sent events (HTML standard)."},
                 "itemSchema": {"oneOf": [_event_schema(name) for name in EVENT_MODELS]},
-                "example": _STREAM_EXAMPLE,
-            }
+                "example": "".join(
+                    _example_event(name) for name in EVENT_MODELS if name != "error"
+                ),
+            },
         },
     }
 
@@ -81,6 +81,26 @@ def add_schemas(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents
+
+
+def example_of(model: type[BaseModel]) -> dict[str, Any]:
+    """An example document, from the examples of its fields, required ones at least."""
+    return {
+        name: field.examples[0] if field.examples else _example_value(field.annotation)
+        for name, field in model.model_fields.items()
+        if field.examples or field.is_required()
+    }
+
+
+def _example_value(annotation: Any) -> Any:
+    if get_origin(annotation) is list:
+        return [_example_value(get_args(annotation)[0])]
+    assert issubclass(annotation, BaseModel), "only models and lists of them need no examples"
+    return example_of(annotation)
+
+
+def _example_event(name: str) -> str:
+    return f"event: {name}\r\ndata: {json.dumps(example_of(EVENT_MODELS[name]))}\r\n\r\n"
 
 
 def _event_schema(name: str) -> dict[str, Any]:

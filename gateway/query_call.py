@@ -43,7 +43,7 @@ class QueryCall:
             FedAttnError: as `wait_started`.
             SessionAbortedError: the publisher ended without a result.
         """
-        event = self._first or await self._read()
+        event = await self._read() if self._first is None else self._first
         while not event.HasField("result"):
             yield event
             event = await self._read()

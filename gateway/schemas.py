@@ -22,12 +22,14 @@ class ParticipantReport(BaseModel):
 
     node_id: str = Field(description="Id of the node.", examples=["node-a"])
     role: RoleName = Field(description="What it did.", examples=["contributor"])
-    state: StateName = Field(description="How its part ended.", examples=["complete"])
+    state: StateName = Field(description="How its part ended.", examples=["lost"])
     span_len: int = Field(description="Tokens of its span.", examples=[96])
     missing_from_layer: int | None = Field(
-        description="First layer it was left out at; null unless lost or late.", examples=[None]
+        description="First layer it was left out at; null unless lost or late.", examples=[21]
     )
-    detail: str = Field(description="Reason if not all went well, else empty.", examples=[""])
+    detail: str = Field(
+        description="Reason if not all went well, else empty.", examples=["connection lost"]
+    )
     wait_s: float = Field(description="Time it waited for rows, seconds.", examples=[0.08])
     compute_s: float = Field(description="Time it computed, seconds.", examples=[0.41])
     bytes_up: int = Field(description="KV bytes it sent.", examples=[18560])

@@ -28,32 +28,29 @@ def ask_command(gateway: str, body: dict[str, Any], *, as_json: bool) -> None:
 def ask_streaming(gateway: str, body: dict[str, Any], console: Console | None) -> dict[str, Any]:
     """Ask, show progress and answer on the console if there is one, return the report."""
     report: dict[str, Any] | None = None
-    layers = 0
     for name, data in stream_query(gateway, body):
         if name == "report":
             report = data
-        if console is None:
-            continue
-        match name:
-            case "session":
-                members = ", ".join(member["node_id"] for member in data["members"])
-                console.print(f"[dim]session {data['session_id'][:8]}: {members}[/]")
-                for node in data["excluded"]:
-                    console.print(f"[yellow]without {node['node_id']}: {node['detail']}[/]")
-            case "layer":
-                layers += 1
-                if console.is_terminal:
-                    console.print(f"[dim]exchanged at {layers} blocks[/]", end="\r")
-            case "token":
-                if layers and console.is_terminal:
-                    console.print(" " * 40, end="\r")
-                layers = 0
-                console.print(data["text"], end="", markup=False, soft_wrap=True)
+        elif console is not None:
+            _show_event(console, name, data)
     if report is None:
         raise SessionAbortedError("the gateway ended the stream without a report; ask again")
     if console is not None:
         console.print()
     return report
+
+
+def _show_event(console: Console, name: str, data: dict[str, Any]) -> None:
+    match name:
+        case "session":
+            members = ", ".join(member["node_id"] for member in data["members"])
+            console.print(f"[dim]session {data['session_id'][:8]}: {members}[/]")
+            for node in data["excluded"]:
+                console.print(f"[yellow]without {node['node_id']}: {node['detail']}[/]")
+        case "layer" if console.is_terminal:
+            console.print(f"[dim]exchanged at block {data['layer']}[/]", end="\r")
+        case "token":
+            console.print(data["text"], end="", markup=False, soft_wrap=True)
 
 
 def report_table(report: dict[str, Any]) -> Table:

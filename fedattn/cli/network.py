@@ -127,7 +127,7 @@ class LocalNetwork:
             for part in self.parts.values():
                 part.require_alive()
             if time.monotonic() > deadline:
-                late = self.parts[sorted(missing)[0]]
+                late = self.parts[min(missing)]
                 raise ConfigurationError(
                     f"{late.name} was not ready within {timeout_s:g} s; the end of its log:\n"
                     f"{late.log_tail()}"

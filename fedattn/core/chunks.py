@@ -102,7 +102,8 @@ class FrameGuard:
         self._checksum = FrameChecksum(chunk.data[:HEADER_SIZE])
 
     def _continue(self, chunk: Chunk) -> None:
-        assert self._header is not None and self._checksum is not None
+        assert self._header is not None
+        assert self._checksum is not None
         payload = memoryview(chunk.data)[HEADER_SIZE if chunk.offset == 0 else 0 :]
         self._checksum.update(payload)
         self._offset += len(chunk.data)

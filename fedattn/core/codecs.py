@@ -87,7 +87,7 @@ class _RawCodec:
                 bits = np.ascontiguousarray(rows, dtype="<f4").view("<u4")
                 # round to nearest, ties to even, on the 16 bits that are cut off
                 rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-                return rounded.astype("<u2").tobytes()
+                return bytes(rounded.astype("<u2").tobytes())
 
     def _unpack(self, payload: memoryview) -> FloatArray:
         match self.codec_id:

@@ -101,7 +101,8 @@ def _parse_number(digits: str, text: str, minimum: int = 0) -> int:
     number = int(stripped)
     if not minimum <= number < MAX_LAYERS:
         raise InvalidPlanError(
-            f"sync plan {text[:80]!r}: {number} is outside {minimum} to {MAX_LAYERS - 1}; {_GRAMMAR}"
+            f"sync plan {text[:80]!r}: {number} is outside {minimum} to {MAX_LAYERS - 1}; "
+            f"{_GRAMMAR}"
         )
     return number
 

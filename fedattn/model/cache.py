@@ -14,7 +14,7 @@ class LastUploadDone(Exception):  # noqa: N818 - control flow, not an error
     """Ends a contributor's forward pass once nothing more of it can reach anybody."""
 
 
-class FederatedLayer(CacheLayerMixin):
+class FederatedLayer(CacheLayerMixin):  # type: ignore[misc]
     """Cache of one block: keys after RoPE and their global positions, in token order.
 
     The first `update` brings the own span and runs the exchange; later ones only append decoded
@@ -54,8 +54,9 @@ class FederatedLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         received = self._trade(key_states, value_states)
-        keys = torch.cat([self.keys, *received[:1], key_states], dim=2)
-        values = torch.cat([self.values, *received[1:2], value_states], dim=2)
+        old_keys, old_values = self.rows()
+        keys = torch.cat([old_keys, *received[:1], key_states], dim=2)
+        values = torch.cat([old_values, *received[1:2], value_states], dim=2)
         self.positions = torch.cat([self.positions, *received[2:], self._owner.query_positions])
         if self._owner.keeps_rows:
             self.keys, self.values = keys, values
@@ -74,11 +75,11 @@ class FederatedLayer(CacheLayerMixin):
         if self._layer not in route.receives:
             return []
         rows = exchange.receive(self._layer)
-        like = {"dtype": key_states.dtype, "device": key_states.device}
+        dtype, device = key_states.dtype, key_states.device
         return [
-            torch.tensor(rows.keys, **like)[None],
-            torch.tensor(rows.values, **like)[None],
-            torch.tensor(rows.positions, device=key_states.device),
+            torch.tensor(rows.keys, dtype=dtype, device=device)[None],
+            torch.tensor(rows.values, dtype=dtype, device=device)[None],
+            torch.tensor(rows.positions, device=device),
         ]
 
     def _own_rows(self, key_states: torch.Tensor, value_states: torch.Tensor) -> KvRows:
@@ -88,10 +89,17 @@ class FederatedLayer(CacheLayerMixin):
         positions = self._owner.query_positions.cpu().numpy().astype(np.int64, copy=False)
         return KvRows(keys=to_numpy(key_states), values=to_numpy(value_states), positions=positions)
 
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, [1, Hkv, S, D] each."""
+        assert self.keys is not None
+        assert self.values is not None
+        return self.keys, self.values
+
     def drop_last(self, num_rows: int) -> None:
         """Forget the newest rows, as if they had never been decoded."""
         stop = self.positions.shape[0] - num_rows
-        self.keys, self.values = self.keys[:, :, :stop], self.values[:, :, :stop]
+        keys, values = self.rows()
+        self.keys, self.values = keys[:, :, :stop], values[:, :, :stop]
         self.positions = self.positions[:stop]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -104,7 +112,7 @@ class FederatedLayer(CacheLayerMixin):
         return -1
 
 
-class FederatedCache(Cache):
+class FederatedCache(Cache):  # type: ignore[misc]
     """Cache of all blocks, and the source of each block's mask.
 
     Args:

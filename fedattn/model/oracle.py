@@ -49,7 +49,8 @@ def oracle_logits(
     masks = DenseMasks(layout, len(generated), model.device)
     positions = torch.arange(len(ids), device=model.device)
     hidden = run_model(model.backbone, ids, positions, layer_masks=masks)
-    return model.head(hidden).float()
+    logits: torch.Tensor = model.head(hidden).float()
+    return logits
 
 
 def oracle_greedy(

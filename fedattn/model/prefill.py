@@ -1,6 +1,7 @@
 """A participant's part of one session: run the blocks over the own span, exchanging on the way."""
 
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -57,10 +58,8 @@ class Prefiller:
         if exchange.route.last_upload is None:
             return
         cache = self._start(prefix, exchange, keeps_rows=False)
-        try:
+        with suppress(LastUploadDone):
             self._forward(member, token_ids, cache)
-        except LastUploadDone:
-            pass
 
     @torch.inference_mode()
     def publish(
@@ -100,7 +99,7 @@ class Prefiller:
         if rows is None:
             cache = FederatedCache(self.shape.num_layers, self.model.device)
             forward_tokens(self.model, cache, list(prefix), 0)
-            rows = [(layer.keys, layer.values) for layer in cache.federated]
+            rows = [layer.rows() for layer in cache.federated]
             self._prefixes[prefix] = rows
             while len(self._prefixes) > _KEPT_PREFIXES:
                 self._prefixes.popitem(last=False)

@@ -45,7 +45,7 @@ class ServiceSettings(BaseSettings):
         """
         cls._refuse_unknown_environment()
         try:
-            return cls(_cli_parse_args=True if argv is None else argv)
+            return cls(_cli_parse_args=True if argv is None else argv)  # type: ignore[call-arg]
         except ValidationError as error:
             raise ConfigurationError(_describe(cls, error)) from error
 

@@ -100,15 +100,15 @@ def _member_from_wire(message: session_pb2.Member) -> Member:
     )
 
 
-def role_to_wire(role: Role) -> session_pb2.Role:
+def role_to_wire(role: Role) -> "session_pb2.Role.ValueType":
     return _ROLES[role]
 
 
-def prefix_mode_to_wire(mode: PrefixMode) -> session_pb2.PrefixMode:
+def prefix_mode_to_wire(mode: PrefixMode) -> "session_pb2.PrefixMode.ValueType":
     return _PREFIX_MODES[mode]
 
 
-def prefix_mode_from_wire(mode: session_pb2.PrefixMode) -> PrefixMode:
+def prefix_mode_from_wire(mode: "session_pb2.PrefixMode.ValueType") -> PrefixMode:
     for core, wire in _PREFIX_MODES.items():
         if wire == mode:
             return core

@@ -125,6 +125,6 @@ async def _abort(context: Any, error: Exception) -> None:
     if isinstance(error, asyncio.CancelledError | grpc.aio.AbortError):
         raise error
     if not isinstance(error, FedAttnError):
-        log.exception("unforeseen_error")
+        log.error("unforeseen_error", exc_info=error)
         error = InternalError("internal error; see the log of the node that answered")
     await abort_with(context, error)

@@ -49,7 +49,7 @@ def main() -> int:
     try:
         settings = AggregatorSettings.load()
     except ConfigurationError as error:
-        print(f"error [{error.code}]: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error [{error.code}]: {error}", file=sys.stderr)
         return 2
     configure_logging(settings.log_level, settings.log_format, "aggregator")
 

@@ -1,7 +1,7 @@
 """The exchange of one member: rows in, rows of earlier spans out."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from fedattn.core.chunks import FrameGuard
 from fedattn.core.errors import FedAttnError, InvalidRequestError
@@ -17,7 +17,7 @@ async def relay_member(
     requests: AsyncIterator[pb.ExchangeRequest],
     *,
     report_timeout_s: float,
-) -> AsyncIterator[pb.ExchangeResponse]:
+) -> AsyncGenerator[pb.ExchangeResponse, None]:
     """Serve one member's exchange stream until both directions have ended.
 
     Args:

@@ -46,7 +46,7 @@ def _describe(state: SessionState, index: int) -> pb.MemberReport:
     )
 
 
-def _state(ledger: MemberLedger) -> pb.MemberState:
+def _state(ledger: MemberLedger) -> "pb.MemberState.ValueType":
     if ledger.late_from is not None:
         return pb.MEMBER_STATE_LATE
     if ledger.state is MemberState.COMPLETE or not ledger.awaited:

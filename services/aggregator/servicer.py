@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import structlog
@@ -41,7 +42,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
 
     # -- membership ------------------------------------------------------------------------------
 
-    async def Control(  # noqa: N802
+    async def Control(
         self, request_iterator: AsyncIterator[pb.ControlRequest], context: Any
     ) -> AsyncIterator[pb.ControlResponse]:
         """Membership of one node, for as long as its stream lives."""
@@ -85,15 +86,13 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         for session in list(self._sessions.values()):
             await session.lose_waiting(node_id, "it left before the exchange began")
 
-    async def ListNodes(  # noqa: N802
-        self, request: pb.ListNodesRequest, context: Any
-    ) -> pb.ListNodesResponse:
+    async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """Nodes that are joined right now."""
         return self._registry.describe()
 
     # -- sessions --------------------------------------------------------------------------------
 
-    async def OpenSession(  # noqa: N802
+    async def OpenSession(
         self, request: pb.OpenSessionRequest, context: Any
     ) -> pb.OpenSessionResponse:
         """Lay out a session and start its contributors."""
@@ -156,7 +155,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             del self._tasks[session.session_id]
             log.info("session_closed", session=session.session_id)
 
-    async def Exchange(  # noqa: N802
+    async def Exchange(
         self, request_iterator: AsyncIterator[pb.ExchangeRequest], context: Any
     ) -> AsyncIterator[pb.ExchangeResponse]:
         """Rows of one member in, rows of earlier spans out."""
@@ -172,8 +171,9 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             request_iterator,
             report_timeout_s=self._settings.report_timeout_s,
         )
-        async for response in responses:
-            yield response
+        async with aclosing(responses):
+            async for response in responses:
+                yield response
 
     # -- stopping --------------------------------------------------------------------------------
 

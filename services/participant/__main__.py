@@ -19,7 +19,7 @@ def main() -> int:
     try:
         settings = ParticipantSettings.load()
     except ConfigurationError as error:
-        print(f"error [{error.code}]: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error [{error.code}]: {error}", file=sys.stderr)
         return 2
     configure_logging(settings.log_level, settings.log_format, f"participant/{settings.node_id}")
 

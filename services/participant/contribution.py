@@ -92,8 +92,8 @@ class Contributor:
             )
         try:
             token_ids = await self._node.run(self._node.context.current)
-        except ConfigurationError:
-            log.exception("context_unreadable")
+        except ConfigurationError as error:
+            log.warning("context_unreadable", error=str(error))
             raise ConfigurationError("its private context cannot be read; see its log") from None
         limit = self._node.prefiller.model.max_positions
         if len(prefix) + len(token_ids) > limit:

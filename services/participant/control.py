@@ -39,6 +39,11 @@ class Membership:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    async def wait_joined(self) -> None:
+        """Wait until the node is joined."""
+        while not self._is_joined:
+            await self.changed()
+
     async def changed(self) -> None:
         """Wait for the next turn."""
         await self._changed.wait()

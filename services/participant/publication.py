@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import grpc
@@ -104,7 +105,7 @@ class Publication:
             f"the publisher cannot reach its aggregator at {aggregator_address}"
         )
 
-    async def run(self) -> AsyncIterator[participant_pb2.QueryEvent]:
+    async def run(self) -> AsyncGenerator[participant_pb2.QueryEvent, None]:
         """Events of the query in order; the last is its result.
 
         Raises:
@@ -123,14 +124,16 @@ class Publication:
                     layout=opened.start.layout, excluded=opened.excluded
                 )
             )
-            async for event in self._exchange_and_answer(opened.start, prefix, token_ids):
-                yield event
+            answering = self._exchange_and_answer(opened.start, prefix, token_ids)
+            async with aclosing(answering) as events:
+                async for event in events:
+                    yield event
         finally:
             self._node.leave()
 
     async def _exchange_and_answer(
         self, start: pb.SessionStart, prefix: list[int], token_ids: list[int]
-    ) -> AsyncIterator[participant_pb2.QueryEvent]:
+    ) -> AsyncGenerator[participant_pb2.QueryEvent, None]:
         exchange = GrpcKvExchange(start, self._node.node_id, self._node.threads, self._tell_layer)
         own_prefix = prefix if exchange.prefix_len else []
         transfer = asyncio.create_task(exchange.run(self._stub))
@@ -252,7 +255,7 @@ class Publication:
 async def _final_report(
     exchange: GrpcKvExchange, transfer: asyncio.Task[None]
 ) -> session_pb2.SessionReport:
-    """The aggregator's report, or what is known here if it was lost while the answer was decoded."""
+    """The aggregator's report, or what is known here if it was lost during decoding."""
     try:
         await transfer
     except FedAttnError as error:
@@ -262,7 +265,7 @@ async def _final_report(
 
 def _finish_reason(
     stream: TextStream, num_tokens: int, sampling: Sampling
-) -> participant_pb2.FinishReason:
+) -> "participant_pb2.FinishReason.ValueType":
     if stream.stopped:
         return participant_pb2.FINISH_REASON_STOP
     if num_tokens == sampling.max_new_tokens:

@@ -1,6 +1,7 @@
 """gRPC transport of a participant that publishes: its own gateway calls it."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -29,20 +30,15 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
         self._stub = stub
         self._aggregator_address = aggregator_address
 
-    async def Query(  # noqa: N802
-        self, request: pb.QueryRequest, context: Any
-    ) -> AsyncIterator[pb.QueryEvent]:
+    async def Query(self, request: pb.QueryRequest, context: Any) -> AsyncIterator[pb.QueryEvent]:
         """Publish a query and stream what happens."""
         query = check_query(request, self._node.prefiller.shape.num_layers)
         publication = Publication(self._node, self._stub, query, self._aggregator_address)
-        events = publication.run()
-        try:
+        async with aclosing(publication.run()) as events:
             async for event in events:
                 yield event
-        finally:
-            await events.aclose()
 
-    async def ListParticipants(  # noqa: N802
+    async def ListParticipants(
         self, request: pb.ListParticipantsRequest, context: Any
     ) -> pb.ListParticipantsResponse:
         """This node, and all nodes joined at its aggregator."""

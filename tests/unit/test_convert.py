@@ -203,10 +203,9 @@ def test_any_layout_is_read_or_refused_as_invalid_input(
         setting(place, **fields)(message)
     try:
         layout = convert.layout_from_wire(message)
-    except InvalidInputError as error:
-        assert type(error) in {InvalidRequestError, InvalidPlanError}
-    else:
-        assert to_wire(layout).members == message.members
+    except (InvalidRequestError, InvalidPlanError):
+        return
+    assert to_wire(layout).members == message.members
 
 
 @given(st.integers(1, 1024), st.integers(1, 65535), st.integers(1, 65535))

@@ -8,13 +8,12 @@ import grpc
 import pytest
 
 from fedattn.core import errors
-from fedattn.core.errors import FedAttnError, InternalError, leaf_errors
+from fedattn.core.errors import FedAttnError, InternalError, error_from_code, leaf_errors
 from fedattn.wire.status import (
     CODE_KEY,
     MAX_MESSAGE_LENGTH,
     STATUS_TABLE,
     abort_with,
-    error_from_code,
     error_from_rpc,
     status_of,
 )
@@ -22,10 +21,10 @@ from fedattn.wire.status import (
 STABLE_CODES = {
     "empty_question", "invalid_plan", "invalid_sampling", "context_too_long",
     "unknown_participant", "invalid_request", "no_contributors", "not_enough_participants",
-    "publisher_unavailable", "aggregator_unavailable", "node_busy", "deadline_exceeded",
-    "model_mismatch", "protocol_mismatch", "prefix_mismatch", "duplicate_node",
-    "malformed_frame", "corrupt_frame", "unknown_session", "session_aborted", "session_state",
-    "model", "configuration", "internal",
+    "publisher_unavailable", "aggregator_unavailable", "gateway_unavailable", "node_busy",
+    "deadline_exceeded", "model_mismatch", "protocol_mismatch", "prefix_mismatch",
+    "duplicate_node", "malformed_frame", "corrupt_frame", "unknown_session", "session_aborted",
+    "session_state", "model", "configuration", "internal",
 }  # fmt: skip
 OUR_PACKAGES = ("fedattn.", "services.", "gateway.")
 LEAVES = [leaf for leaf in leaf_errors() if leaf.__module__.startswith(OUR_PACKAGES)]

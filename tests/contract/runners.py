@@ -1,0 +1,174 @@
+"""Runs a scenario over each implementation of `KvExchange`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fedattn.core.codecs import codec_by_name
+from fedattn.core.sampling import Sampling
+from fedattn.model.decode import generate_tokens
+from fedattn.model.exchange import InProcessExchange, KvStore
+from fedattn.model.loading import LoadedModel
+from fedattn.model.prefill import Prefiller, PrefillResult
+from fedattn.wire.channel import open_channel
+from fedattn.wire.convert import prefix_to_wire
+from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from fedattn.wire.v1 import session_pb2
+from services.aggregator.__main__ import start_aggregator, stop_aggregator
+from services.aggregator.settings import AggregatorSettings
+from services.participant.app import Participant
+from services.participant.context import ContextTokens, PrivateContext
+from services.participant.exchange import GrpcKvExchange
+from services.participant.node import ParticipantNode
+from services.participant.settings import ParticipantSettings
+from tests.contract.scenarios import NUM_NEW_TOKENS, PUBLISHER, Scenario
+from tests.tiny import word_tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the publisher got.
+
+    Attributes:
+        logits: [V] for the first answer token.
+        generated: greedy tokens.
+        uploaded_bytes: bytes of all frames sent.
+    """
+
+    logits: torch.Tensor
+    generated: list[int]
+    uploaded_bytes: int
+
+
+Runner = Callable[[Scenario, LoadedModel, Path], Awaitable[Outcome]]
+
+
+async def run_in_process(scenario: Scenario, model: LoadedModel, folder: Path) -> Outcome:
+    """All participants in this thread, one after the other."""
+    prefiller = Prefiller(model)
+    prefix, spans, question = scenario.tokens()
+    layout = scenario.layout()
+    store = KvStore(layout, model.shape, codec_by_name("fp32"))
+    for index, token_ids in enumerate(spans):
+        exchange = InProcessExchange(store, index)
+        prefiller.contribute(layout.members[index], prefix, token_ids, exchange)
+    last = InProcessExchange(store, len(spans))
+    prefill = prefiller.publish(layout.publisher, prefix, question, last)
+    return _decode(model, prefill, store.uploaded_bytes)
+
+
+async def run_grpc(scenario: Scenario, model: LoadedModel, folder: Path) -> Outcome:
+    """Real aggregator and participants over loopback; the publisher's own logits are kept."""
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(running_aggregator())
+        for node_id, text in zip(scenario.node_ids(), scenario.contexts(), strict=True):
+            path = folder / f"{node_id}.txt"
+            path.write_text(text)
+            node = make_node(node_id, model, path)
+            await stack.enter_async_context(running_participant(node, address))
+        publisher = make_node(PUBLISHER, model, None)
+        await stack.enter_async_context(running_participant(publisher, address))
+        stub = AggregatorStub(await stack.enter_async_context(open_channel(address)))
+        return await _publish(scenario, model, publisher, stub)
+
+
+RUNNERS: dict[str, Runner] = {"in-process": run_in_process, "gRPC": run_grpc}
+
+
+async def _publish(
+    scenario: Scenario, model: LoadedModel, node: ParticipantNode, stub: AggregatorStub
+) -> Outcome:
+    prefix = word_tokenizer().prefix()
+    question = scenario.tokens()[2]
+    plans = scenario.plans()
+    opened = await stub.OpenSession(
+        pb.OpenSessionRequest(
+            node_id=PUBLISHER,
+            span_len=len(question),
+            prefix=prefix_to_wire(scenario.prefix_mode, prefix),
+            contributors=scenario.node_ids(),
+            contributor_sync_layers=plans.contributors.layers,
+            publisher_sync_layers=plans.publisher.layers,
+            codec_id=codec_by_name("fp32").codec_id,
+            max_new_tokens=NUM_NEW_TOKENS,
+            min_participants=len(scenario.lengths) + 1,
+            deadline_s=60,
+        )
+    )
+    exchange = GrpcKvExchange(opened.start, PUBLISHER, node.threads)
+    transfer = asyncio.create_task(exchange.run(stub))
+    own_prefix = prefix if exchange.prefix_len else []
+    prefill = await node.run(
+        lambda: node.prefiller.publish(exchange.member, own_prefix, question, exchange)
+    )
+    exchange.finish(0.0)
+    await transfer
+    report = exchange.report
+    assert report is not None
+    complete = session_pb2.MEMBER_STATE_COMPLETE
+    assert all(member.state == complete for member in report.members), report
+    return _decode(model, prefill, sum(x.up for m in report.members for x in m.layers))
+
+
+def _decode(model: LoadedModel, prefill: PrefillResult, uploaded_bytes: int) -> Outcome:
+    sampling = Sampling(max_new_tokens=NUM_NEW_TOKENS)
+    return Outcome(
+        logits=prefill.logits.clone(),
+        generated=list(generate_tokens(model, prefill, sampling)),
+        uploaded_bytes=uploaded_bytes,
+    )
+
+
+def make_node(node_id: str, model: LoadedModel, context: Path | None) -> ParticipantNode:
+    """A node on a model that is already in memory."""
+    tokenizer = word_tokenizer()
+    return ParticipantNode(
+        node_id=node_id,
+        model_name="tiny",
+        software_version="test",
+        prefiller=Prefiller(model),
+        tokenizer=tokenizer,
+        context=ContextTokens(PrivateContext(context), tokenizer),
+        max_sessions=2,
+    )
+
+
+@asynccontextmanager
+async def running_aggregator(
+    settings: AggregatorSettings | None = None,
+) -> AsyncIterator[str]:
+    """An aggregator on a free port; yields its address."""
+    settings = settings or AggregatorSettings(listen="127.0.0.1:0", grace_s=0)
+    server, servicer = await start_aggregator(settings)
+    try:
+        yield f"127.0.0.1:{server.port}"
+    finally:
+        await stop_aggregator(server, servicer, settings.grace_s)
+
+
+@asynccontextmanager
+async def running_participant(
+    node: ParticipantNode, aggregator: str, *, listen: str | None = None
+) -> AsyncIterator[Participant]:
+    """A joined participant."""
+    settings = ParticipantSettings(
+        node_id=node.node_id, aggregator=aggregator, listen=listen, grace_s=0
+    )
+    participant = Participant(settings, node)
+    stopping = asyncio.Event()
+    serving = asyncio.create_task(participant.serve(stopping))
+    joined = asyncio.create_task(participant.control.joined.wait_joined())
+    await asyncio.wait({serving, joined}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if serving.done():
+            serving.result()
+        yield participant
+    finally:
+        joined.cancel()
+        stopping.set()
+        await serving

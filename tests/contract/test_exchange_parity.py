@@ -1,0 +1,71 @@
+"""Network == in-process == one-model oracle: the test everything else is held against."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedattn.core.frames import frame_size
+from fedattn.core.codecs import codec_by_name
+from fedattn.core.routing import route_session
+from fedattn.model.loading import LoadedModel
+from fedattn.model.oracle import oracle_greedy, oracle_logits
+from tests.contract.runners import RUNNERS
+from tests.contract.scenarios import NUM_NEW_TOKENS, SCENARIOS, Scenario
+from tests.tiny import FAMILIES, tiny_model, tiny_network
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: pytest.FixtureRequest) -> LoadedModel:
+    return tiny_model(request.param)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("runner", RUNNERS)
+async def test_exchange_gives_the_oracles_logits_and_tokens(
+    runner: str, scenario: Scenario, model: LoadedModel, tmp_path: Path
+) -> None:
+    outcome = await RUNNERS[runner](scenario, model, tmp_path)
+    layout, joined = scenario.layout(), scenario.joined()
+    expected = oracle_logits(model, layout, joined, [])[-1]
+    torch.testing.assert_close(outcome.logits, expected, atol=TOLERANCE, rtol=0)
+    assert outcome.generated == oracle_greedy(model, layout, joined, NUM_NEW_TOKENS)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("runner", RUNNERS)
+async def test_exchange_moves_exactly_the_rows_that_are_needed(
+    runner: str, scenario: Scenario, model: LoadedModel, tmp_path: Path
+) -> None:
+    outcome = await RUNNERS[runner](scenario, model, tmp_path)
+    layout, codec = scenario.layout(), codec_by_name("fp32")
+    expected = sum(
+        len(route.uploads) * frame_size(codec, model.shape, len(member.span))
+        for route, member in zip(route_session(layout), layout.members, strict=True)
+    )
+    assert outcome.uploaded_bytes == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("runner", RUNNERS)
+async def test_all_layers_equal_plain_transformers_on_the_joined_text(
+    runner: str, family: str, tmp_path: Path
+) -> None:
+    scenario = SCENARIOS[1]
+    outcome = await RUNNERS[runner](scenario, tiny_model(family), tmp_path)
+    with torch.inference_mode():
+        plain = tiny_network(family)(torch.tensor([scenario.joined()])).logits[0, -1]
+    torch.testing.assert_close(outcome.logits, plain, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+async def test_other_contexts_change_the_answer_only_through_the_exchange(
+    runner: str, model: LoadedModel, tmp_path: Path
+) -> None:
+    """The suite can fail: without any sync layer the logits differ from those with all."""
+    with_all = await RUNNERS[runner](SCENARIOS[1], model, tmp_path)
+    alone = Scenario(name="none", lengths=(9, 4), plan="none", publisher_plan="none")
+    without = await RUNNERS[runner](alone, model, tmp_path)
+    assert (with_all.logits - without.logits).abs().max() > 100 * TOLERANCE

@@ -1,0 +1,260 @@
+"""A gateway before a real gRPC server whose participant follows a script."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from fedattn.core.errors import FedAttnError
+from fedattn.wire.server import WireServer
+from fedattn.wire.status import abort_with
+from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
+from fedattn.wire.v1.participant_pb2_grpc import (
+    ParticipantServiceServicer,
+    add_ParticipantServiceServicer_to_server,
+)
+from gateway.app import create_app
+from gateway.server import listen, serve
+from gateway.settings import GatewaySettings
+
+QUESTION = "Which ward had the outbreak on 3 May?"
+ANSWER = "Ward 7 had it."
+SESSION_ID = "5f2b7c1e9a0d4e3f8b6a1c2d3e4f5a6b"
+SERVICE = "fedattn.wire.v1.ParticipantService"
+
+QueryEvent = participant_pb2.QueryEvent
+Script = Callable[[participant_pb2.QueryRequest], AsyncIterator[QueryEvent]]
+
+
+class FakeParticipant(ParticipantServiceServicer):
+    """Answers queries by a script and remembers what it was asked."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.list_error: FedAttnError | None = None
+        self.requests: list[participant_pb2.QueryRequest] = []
+        self.timeouts_s: list[float] = []
+        self.started = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def Query(self, request: Any, context: Any) -> AsyncIterator[QueryEvent]:  # noqa: N802
+        self.requests.append(request)
+        self.timeouts_s.append(context.time_remaining())
+        self.started.set()
+        try:
+            async for event in self.script(request):
+                yield event
+        except FedAttnError as error:
+            await abort_with(context, error)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    async def ListParticipants(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if self.list_error is not None:
+            await abort_with(context, self.list_error)
+        return participant_pb2.ListParticipantsResponse(
+            node_id="publisher", nodes=[node_info("node-a"), node_info("publisher")]
+        )
+
+
+@dataclass
+class Harness:
+    """The parts of a running test network."""
+
+    participant: FakeParticipant
+    grpc_server: WireServer
+    app: FastAPI
+    client: httpx.AsyncClient
+
+    async def ask(self, **fields: Any) -> httpx.Response:
+        return await self.client.post("/v1/queries", json={"question": QUESTION, **fields})
+
+
+@asynccontextmanager
+async def running(
+    script: Script | None = None,
+    *,
+    max_concurrent_queries: int = 32,
+    participants: str = "publisher={live}",
+) -> AsyncIterator[Harness]:
+    """The app in this process, called without a socket. Every answer must be documented.
+
+    Args:
+        script: of the participant; None for a query that goes well.
+        max_concurrent_queries: as in the settings.
+        participants: as in the settings; {live} is the address of the participant.
+    """
+    participant = FakeParticipant(script or good_script)
+    grpc_server = WireServer([SERVICE])
+    await grpc_server.start(
+        "127.0.0.1:0",
+        lambda server: add_ParticipantServiceServicer_to_server(participant, server),
+        with_reflection=False,
+    )
+    addresses = participants.format(live=f"127.0.0.1:{grpc_server.port}")
+    app = create_app(make_settings(addresses, max_concurrent_queries))
+    client = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="http://gateway",
+        event_hooks={"response": [check_documented(app)]},
+    )
+    async with app.router.lifespan_context(app), client:
+        yield Harness(participant, grpc_server, app, client)
+    await grpc_server.stop(grace_s=0)
+
+
+@asynccontextmanager
+async def served(harness: Harness, grace_s: int = 0) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """The app of a harness on a real port: its URL, and the event that stops it."""
+    listener = listen("127.0.0.1", 0)
+    stopping = asyncio.Event()
+    serving = asyncio.create_task(serve(harness.app, listener, stopping, grace_s))
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", stopping
+    stopping.set()
+    await serving
+
+
+def make_settings(participants: str, max_concurrent_queries: int = 32) -> GatewaySettings:
+    return GatewaySettings.load(
+        [f"--participants={participants}", f"--max-concurrent-queries={max_concurrent_queries}"]
+    )
+
+
+def check_documented(app: FastAPI) -> Callable[[httpx.Response], Any]:
+    """A hook: status and content type of every answer are in the OpenAPI document."""
+    document = app.openapi()
+
+    async def check(response: httpx.Response) -> None:
+        path = document["paths"].get(response.request.url.path, {})
+        operation = path.get(response.request.method.lower())
+        if operation is not None:
+            media_type = response.headers["content-type"].partition(";")[0]
+            assert media_type in operation["responses"][str(response.status_code)]["content"]
+
+    return check
+
+
+def check_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The problem document, complete and fit for its status."""
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
+    assert (response.status_code, problem["status"], problem["code"]) == (status, status, code)
+    assert problem["type"] == f"urn:fedattn:error:{code}"
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["instance"].startswith("urn:uuid:")
+    return problem
+
+
+async def good_script(request: participant_pb2.QueryRequest) -> AsyncIterator[QueryEvent]:
+    yield opened()
+    yield QueryEvent(layer=participant_pb2.LayerProgress(layer=7, num_rows=3, wait_s=0.25))
+    for text in ("Ward 7", " had it."):
+        yield QueryEvent(token=participant_pb2.TokenText(text=text))
+    yield QueryEvent(result=result())
+
+
+def opened() -> QueryEvent:
+    members = [
+        session_pb2.Member(
+            node_id="node-a",
+            role=session_pb2.ROLE_CONTRIBUTOR,
+            span_start=2,
+            span_stop=5,
+            sync_layers=[7],
+        ),
+        session_pb2.Member(
+            node_id="publisher",
+            role=session_pb2.ROLE_PUBLISHER,
+            span_start=5,
+            span_stop=9,
+            sync_layers=[7, 8],
+        ),
+    ]
+    layout = session_pb2.SessionLayout(session_id=SESSION_ID, prefix_len=2, members=members)
+    return QueryEvent(opened=participant_pb2.SessionOpened(layout=layout, excluded=[excluded()]))
+
+
+def excluded() -> session_pb2.MemberReport:
+    return session_pb2.MemberReport(
+        node_id="node-c",
+        role=session_pb2.ROLE_CONTRIBUTOR,
+        state=session_pb2.MEMBER_STATE_EXCLUDED,
+        detail="model differs",
+    )
+
+
+def result(num_tokens: int = 5, decode_s: float = 2.0) -> participant_pb2.QueryResult:
+    lost = session_pb2.MemberReport(
+        node_id="node-a",
+        role=session_pb2.ROLE_CONTRIBUTOR,
+        state=session_pb2.MEMBER_STATE_LOST,
+        span_len=3,
+        layers=[session_pb2.LayerBytes(layer=7, up=100), session_pb2.LayerBytes(layer=8, up=20)],
+        missing_from_layer=8,
+        detail="connection lost",
+    )
+    publisher = session_pb2.MemberReport(
+        node_id="publisher",
+        role=session_pb2.ROLE_PUBLISHER,
+        state=session_pb2.MEMBER_STATE_COMPLETE,
+        span_len=4,
+        layers=[session_pb2.LayerBytes(layer=7, down=100)],
+        wait_s=0.25,
+        compute_s=0.5,
+    )
+    return participant_pb2.QueryResult(
+        text=ANSWER,
+        finish_reason=participant_pb2.FINISH_REASON_END,
+        num_tokens=num_tokens,
+        time_to_first_token_s=0.75,
+        decode_s=decode_s,
+        prompt_tokens=9,
+        report=session_pb2.SessionReport(
+            session_id=SESSION_ID, members=[lost, publisher, excluded()]
+        ),
+    )
+
+
+def node_info(node_id: str) -> aggregator_pb2.NodeInfo:
+    shape = session_pb2.KvShape(num_layers=30, num_kv_heads=3, head_dim=64)
+    return aggregator_pb2.NodeInfo(
+        node_id=node_id,
+        model_fingerprint="9f" * 32,
+        capabilities=aggregator_pb2.Capabilities(
+            shape=shape, max_positions=8192, model_name="SmolLM2-135M-Instruct"
+        ),
+        active_sessions=1,
+        joined_for_s=12.5,
+    )
+
+
+class Gate:
+    """A script that opens the session, then waits until it is opened itself."""
+
+    def __init__(self, *, waits_first: bool = False) -> None:
+        self.open = asyncio.Event()
+        self._waits_first = waits_first
+
+    async def __call__(self, request: participant_pb2.QueryRequest) -> AsyncIterator[QueryEvent]:
+        if self._waits_first:
+            await self.open.wait()
+        yield opened()
+        await self.open.wait()
+        yield QueryEvent(result=result())
+
+
+def failing(error: FedAttnError, *events: QueryEvent) -> Script:
+    """A script that ends in an error after some events."""
+
+    async def script(request: participant_pb2.QueryRequest) -> AsyncIterator[QueryEvent]:
+        for event in events:
+            yield event
+        raise error
+
+    return script

@@ -1,0 +1,168 @@
+"""The gateway's answers."""
+
+import pytest
+
+from fedattn.core.errors import AggregatorUnavailableError, ConfigurationError
+from fedattn.wire.v1 import participant_pb2, session_pb2
+from gateway.report import answer_from_wire
+from gateway.schemas import ParticipantInfo, QueryAnswer
+from gateway.settings import PublisherAddress
+from tests.integration.gateway_harness import (
+    ANSWER,
+    QUESTION,
+    SESSION_ID,
+    check_problem,
+    make_settings,
+    result,
+    running,
+)
+
+NOBODY = "127.0.0.1:1"
+"""Port 1 is not served."""
+
+
+async def test_answer_holds_text_participants_and_totals() -> None:
+    async with running() as gateway:
+        response = await gateway.ask()
+    assert response.status_code == 200
+    answer = QueryAnswer.model_validate_json(response.content, strict=True)
+    assert (answer.session_id, answer.answer, answer.finish_reason) == (SESSION_ID, ANSWER, "end")
+    assert (answer.prompt_tokens, answer.num_tokens) == (9, 5)
+    node_a, publisher, node_c = answer.participants
+    assert (node_a.state, node_a.missing_from_layer, node_a.bytes_up) == ("lost", 8, 120)
+    assert [layer.model_dump() for layer in node_a.layers] == [
+        {"layer": 7, "up": 100, "down": 0},
+        {"layer": 8, "up": 20, "down": 0},
+    ]
+    assert (publisher.role, publisher.missing_from_layer) == ("publisher", None)
+    assert (publisher.wait_s, publisher.compute_s, publisher.bytes_down) == (0.25, 0.5, 100)
+    assert (node_c.state, node_c.detail) == ("excluded", "model differs")
+    assert answer.totals.model_dump() == {
+        "time_to_first_token_s": 0.75,
+        "tokens_per_s": 2.0,
+        "kv_bytes": 120,
+        "kv_bytes_down": 100,
+    }
+
+
+def test_one_token_has_no_speed() -> None:
+    assert answer_from_wire(result(num_tokens=1)).totals.tokens_per_s is None
+    assert answer_from_wire(result(decode_s=0.0)).totals.tokens_per_s is None
+
+
+async def test_publisher_gets_every_field_and_the_deadline() -> None:
+    async with running() as gateway:
+        await gateway.ask(
+            contributors=["node-b", "node-a"],
+            plan="7,9-11",
+            publisher_plan="all",
+            sampling={
+                "max_new_tokens": 3,
+                "temperature": 1,
+                "top_p": 0.5,
+                "top_k": 4,
+                "seed": 9,
+                "stop": ["."],
+            },
+            codec="fp16",
+            prefix="first",
+            min_participants=3,
+            deadline_s=30,
+        )
+    assert gateway.participant.requests == [
+        participant_pb2.QueryRequest(
+            question=QUESTION,
+            contributors=["node-b", "node-a"],
+            plan="7,9-11",
+            publisher_plan="all",
+            sampling=participant_pb2.Sampling(
+                max_new_tokens=3, temperature=1, top_p=0.5, top_k=4, seed=9, stop=["."]
+            ),
+            codec="fp16",
+            prefix=session_pb2.PREFIX_MODE_FIRST,
+            min_participants=3,
+            deadline_s=30,
+        )
+    ]
+    assert 30 < gateway.participant.timeouts_s[0] <= 35
+
+
+async def test_defaults_reach_the_publisher() -> None:
+    async with running() as gateway:
+        await gateway.ask()
+    (request,) = gateway.participant.requests
+    assert (request.plan, request.publisher_plan, request.codec) == ("auto", "", "bf16")
+    assert (request.min_participants, request.deadline_s) == (2, 120)
+    assert request.prefix == session_pb2.PREFIX_MODE_PUBLIC
+    assert (request.sampling.max_new_tokens, request.sampling.top_p) == (64, 1.0)
+
+
+async def test_query_goes_to_the_named_publisher() -> None:
+    async with running(participants=f"publisher={{live}},node-b={NOBODY}") as gateway:
+        named = await gateway.ask(publisher="publisher")
+        other = await gateway.ask(publisher="node-b")
+    assert named.status_code == 200
+    problem = check_problem(other, 503, "publisher_unavailable")
+    assert f"node-b at {NOBODY}" in problem["detail"]
+
+
+async def test_participants_says_who_is_joined_and_who_can_publish() -> None:
+    async with running() as gateway:
+        response = await gateway.client.get("/v1/participants")
+    node_a, publisher = [ParticipantInfo.model_validate(node) for node in response.json()]
+    assert (node_a.node_id, node_a.can_publish) == ("node-a", False)
+    assert (publisher.node_id, publisher.can_publish) == ("publisher", True)
+    assert (node_a.num_layers, node_a.max_positions, node_a.joined_for_s) == (30, 8192, 12.5)
+
+
+async def test_participants_asks_the_next_publisher_if_one_is_gone() -> None:
+    async with running(participants=f"gone={NOBODY},publisher={{live}}") as gateway:
+        response = await gateway.client.get("/v1/participants")
+    assert [node["node_id"] for node in response.json()] == ["node-a", "publisher"]
+
+
+async def test_participants_names_each_publisher_that_cannot_tell() -> None:
+    async with running(participants=f"publisher={{live}},gone={NOBODY}") as gateway:
+        gateway.participant.list_error = AggregatorUnavailableError("no aggregator at agg:1")
+        response = await gateway.client.get("/v1/participants")
+    problem = check_problem(response, 503, "publisher_unavailable")
+    assert "publisher: no aggregator at agg:1" in problem["detail"]
+    assert f"gone at {NOBODY}" in problem["detail"]
+
+
+async def test_ready_only_while_a_publisher_is_serving() -> None:
+    async with running(participants=f"gone={NOBODY},publisher={{live}}") as gateway:
+        assert (await gateway.client.get("/healthz")).json() == {"status": "ok"}
+        assert (await gateway.client.get("/readyz")).json() == {"status": "ok"}
+        await gateway.grpc_server.set_serving(serving=False)
+        response = await gateway.client.get("/readyz")
+        assert (await gateway.client.get("/healthz")).status_code == 200
+    problem = check_problem(response, 503, "publisher_unavailable")
+    assert f"gone at {NOBODY}" in problem["detail"]
+
+
+def test_settings_read_names_and_addresses() -> None:
+    settings = make_settings("publisher=127.0.0.1:50061, node-b=[::1]:7")
+    assert settings.publishers == (
+        PublisherAddress("publisher", "127.0.0.1:50061"),
+        PublisherAddress("node-b", "[::1]:7"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "entry '' is not name=host:port"),
+        ("publisher", "entry 'publisher' is not name=host:port"),
+        ("publisher=127.0.0.1", "is not name=host:port"),
+        ("publisher=:7", "is not name=host:port"),
+        ("publisher=host:70000", "the port must be 1 to 65535"),
+        ("publisher=host:x", "the port must be 1 to 65535"),
+        ("a b=host:7", "expected 1 to 64 characters"),
+        ("a=host:7,a=host:8", "'a' is named twice"),
+    ],
+)
+def test_malformed_participants_are_named(text: str, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match="FEDATTN_GATEWAY_PARTICIPANTS") as caught:
+        make_settings(text)
+    assert reason in str(caught.value)

@@ -1,0 +1,112 @@
+"""The OpenAPI document says what the gateway does."""
+
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.openapi.models import OpenAPI
+from httpx_sse import EventSource
+from pydantic import BaseModel, TypeAdapter
+
+from gateway import problems, query, schemas
+from gateway.app import create_app
+from gateway.events import EVENT_MODELS
+from tests.integration.gateway_harness import make_settings
+
+MODELS: dict[str, type[BaseModel]] = {
+    name: value
+    for module in (problems, query, schemas)
+    for name, value in vars(module).items()
+    if isinstance(value, type) and issubclass(value, BaseModel) and value is not BaseModel
+}
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return create_app(make_settings("publisher=127.0.0.1:50061")).openapi()
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (path, operation)
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+    ]
+
+
+def references(node: Any) -> set[str]:
+    if isinstance(node, dict):
+        own = {node["$ref"]} if "$ref" in node else set()
+        return own.union(*(references(value) for value in node.values()))
+    if isinstance(node, list):
+        return set().union(*(references(value) for value in node))
+    return set()
+
+
+def test_document_is_openapi_and_complete(document: dict[str, Any]) -> None:
+    OpenAPI.model_validate(document)
+    assert [path for path, _ in operations(document)] == [
+        "/v1/queries",
+        "/v1/participants",
+        "/healthz",
+        "/readyz",
+    ]
+    defined = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert references(document) <= defined
+
+
+def test_every_operation_is_tagged_and_described(document: dict[str, Any]) -> None:
+    tags = {tag["name"] for tag in document["tags"]}
+    for _, operation in operations(document):
+        assert set(operation["tags"]) <= tags
+        assert operation["description"]
+
+
+def test_every_error_is_a_problem_document(document: dict[str, Any]) -> None:
+    for _, operation in operations(document):
+        for status, response in operation["responses"].items():
+            if status != "200":
+                assert list(response["content"]) == ["application/problem+json"]
+
+
+def test_every_field_is_described_and_its_examples_fit(document: dict[str, Any]) -> None:
+    schemas_by_name = document["components"]["schemas"]
+    for name, schema in schemas_by_name.items():
+        model = MODELS[name]
+        assert schema["description"]
+        for field_name, field in schema["properties"].items():
+            assert "description" in field or "$ref" in field, f"{name}.{field_name}"
+            adapter = TypeAdapter(model.model_fields[field_name].rebuild_annotation())
+            for example in field.get("examples", []):
+                adapter.validate_python(example, strict=True)
+
+
+def test_example_requests_fit(document: dict[str, Any]) -> None:
+    body = document["paths"]["/v1/queries"]["post"]["requestBody"]["content"]["application/json"]
+    assert len(body["examples"]) == 2
+    for example in body["examples"].values():
+        query.query_to_wire(query.QueryBody.model_validate(example["value"]))
+
+
+def test_example_answers_fit(document: dict[str, Any]) -> None:
+    responses = document["paths"]["/v1/queries"]["post"]["responses"]
+    content = responses["200"]["content"]
+    schemas.QueryAnswer.model_validate(content["application/json"]["example"], strict=True)
+    problem = responses["404"]["content"]["application/problem+json"]["example"]
+    problems.Problem.model_validate(problem, strict=True)
+    response = httpx.Response(
+        200,
+        headers={"content-type": "text/event-stream"},
+        text=content["text/event-stream"]["example"],
+    )
+    events = list(EventSource(response).iter_sse())
+    assert [event.event for event in events] == ["session", "layer", "token", "report"]
+    for event in events:
+        EVENT_MODELS[event.event].model_validate_json(event.data, strict=True)
+
+
+def test_stream_and_its_events_are_documented(document: dict[str, Any]) -> None:
+    content = document["paths"]["/v1/queries"]["post"]["responses"]["200"]["content"]
+    assert set(content) == {"application/json", "text/event-stream"}
+    events = content["text/event-stream"]["itemSchema"]["oneOf"]
+    assert [event["properties"]["event"]["const"] for event in events] == list(EVENT_MODELS)

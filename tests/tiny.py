@@ -1,0 +1,67 @@
+"""Tiny random models and a word tokenizer, so that every path runs in milliseconds."""
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from fedattn.model.loading import LoadedModel, wrap_model
+from fedattn.model.prompt import PromptTokenizer
+
+VOCABULARY = 97
+NUM_LAYERS = 5
+SYSTEM_PROMPT = "w1 w2 w3"
+FAMILIES = ("llama", "qwen2")
+_SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": NUM_LAYERS,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,  # grouped: three query heads share a key/value head
+    "max_position_embeddings": 256,
+    "eos_token_id": None,
+    "bos_token_id": None,
+    "pad_token_id": None,
+}
+
+
+def tiny_network(family: str, seed: int = 0) -> torch.nn.Module:
+    """A random causal LM; biases, where the family has them, are random too."""
+    torch.manual_seed(seed)
+    network: torch.nn.Module
+    if family == "llama":
+        network = LlamaForCausalLM(LlamaConfig(**_SIZES))
+    else:
+        network = Qwen2ForCausalLM(Qwen2Config(**_SIZES))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=0.3 if parameter.ndim == 1 else 0.15)
+            if parameter.ndim == 1:
+                parameter.add_(0.5)
+    return network.eval()
+
+
+def tiny_model(family: str, seed: int = 0) -> LoadedModel:
+    """A tiny network with our attention."""
+    return wrap_model(tiny_network(family, seed), fingerprint=f"{family}-{seed}".ljust(64, "0"))
+
+
+def word_tokenizer() -> PromptTokenizer:
+    """Token i is the word "wi"; unknown words are token 0."""
+    words = {f"w{number}": number for number in range(VOCABULARY)}
+    backend = Tokenizer(WordLevel(words, unk_token="w0"))
+    backend.pre_tokenizer = WhitespaceSplit()
+    return PromptTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend), SYSTEM_PROMPT)
+
+
+def words(first: int, count: int) -> str:
+    """A text of `count` tokens."""
+    return " ".join(f"w{(first + 7 * step) % VOCABULARY}" for step in range(count))

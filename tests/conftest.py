@@ -1,0 +1,19 @@
+"""Settings for all tests."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a hub
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # many small nodes share the cores
+
+
+@pytest.fixture(autouse=True)
+def _no_service_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of the developer's shell must not reach services under test."""
+    for key in list(os.environ):
+        if key.startswith(("FEDATTN_AGGREGATOR_", "FEDATTN_PARTICIPANT_", "FEDATTN_GATEWAY_")):
+            monkeypatch.delenv(key)

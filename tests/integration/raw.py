@@ -1,0 +1,140 @@
+"""A participant that speaks the wire by hand, so that it can misbehave."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedattn.core.chunks import split_frame
+from fedattn.core.codecs import CODECS, codec_by_name
+from fedattn.core.frames import encode_frame
+from fedattn.core.spans import PrefixMode
+from fedattn.core.types import KvRows, KvShape
+from fedattn.wire.channel import open_channel
+from fedattn.wire.convert import chunk_to_wire, prefix_to_wire, shape_to_wire
+from fedattn.wire.protocol import PROTOCOL_VERSION
+from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.v1 import aggregator_pb2 as pb
+
+SHAPE = KvShape(num_layers=4, num_kv_heads=2, head_dim=8)
+FINGERPRINT = "f" * 64
+CODEC = codec_by_name("fp32")
+PREFIX = prefix_to_wire(PrefixMode.PUBLIC, [1, 2, 3])
+
+
+def join_message(
+    node_id: str, *, fingerprint: str = FINGERPRINT, version: int = PROTOCOL_VERSION
+) -> pb.Join:
+    return pb.Join(
+        protocol_version=version,
+        node_id=node_id,
+        model_fingerprint=fingerprint,
+        capabilities=pb.Capabilities(
+            shape=shape_to_wire(SHAPE),
+            max_positions=64,
+            codec_ids=[codec.codec_id for codec in CODECS],
+            max_sessions=4,
+            model_name="dummy",
+        ),
+    )
+
+
+def open_request(**changes: object) -> pb.OpenSessionRequest:
+    """A valid wish of node "publisher" for sync at layers 1 and 2."""
+    request = pb.OpenSessionRequest(
+        node_id="publisher",
+        span_len=2,
+        prefix=PREFIX,
+        contributor_sync_layers=[1, 2],
+        publisher_sync_layers=[1, 2],
+        codec_id=CODEC.codec_id,
+        max_new_tokens=4,
+        min_participants=2,
+        deadline_s=30,
+    )
+    request.MergeFrom(pb.OpenSessionRequest(**changes))  # type: ignore[arg-type]
+    return request
+
+
+def frame_chunks(start: pb.SessionStart, node_id: str, layer: int) -> list[pb.ExchangeRequest]:
+    """A member's valid frame of one layer."""
+    member = next(m for m in start.layout.members if m.node_id == node_id)
+    num_rows = member.span_stop - member.span_start
+    rows = np.ones((SHAPE.num_kv_heads, num_rows, SHAPE.head_dim), dtype=np.float32)
+    positions = np.arange(member.span_start, member.span_stop)
+    frame = encode_frame(KvRows(keys=rows, values=rows, positions=positions), layer, CODEC)
+    return [
+        pb.ExchangeRequest(chunk=chunk_to_wire(chunk)) for chunk in split_frame(frame, layer)
+    ]
+
+
+def hello(start: pb.SessionStart) -> pb.ExchangeRequest:
+    message = pb.Hello(session_id=start.layout.session_id, member_token=start.member_token)
+    return pb.ExchangeRequest(hello=message)
+
+
+def done() -> pb.ExchangeRequest:
+    return pb.ExchangeRequest(done=pb.MemberDone(wait_s=0.5, compute_s=0.25))
+
+
+async def send_all(requests: list[pb.ExchangeRequest]) -> AsyncIterator[pb.ExchangeRequest]:
+    for request in requests:
+        yield request
+
+
+@dataclass(slots=True, eq=False)
+class RawNode:
+    """A joined node whose commands the test reads and answers itself."""
+
+    node_id: str
+    stub: AggregatorStub
+    replies: asyncio.Queue[pb.ControlRequest] = field(default_factory=asyncio.Queue)
+    commands: asyncio.Queue[pb.ControlResponse] = field(default_factory=asyncio.Queue)
+
+    async def accept(self, span_len: int) -> None:
+        """Wait for an invitation and accept it."""
+        invite = (await self.commands.get()).invite
+        reply = pb.InviteReply(session_id=invite.session_id, span_len=span_len)
+        await self.replies.put(pb.ControlRequest(invite_reply=reply))
+
+    async def decline(self, code: str, message: str) -> None:
+        """Wait for an invitation and decline it."""
+        invite = (await self.commands.get()).invite
+        answer = pb.Decline(code=code, message=message)
+        reply = pb.InviteReply(session_id=invite.session_id, decline=answer)
+        await self.replies.put(pb.ControlRequest(invite_reply=reply))
+
+    async def started(self) -> pb.SessionStart:
+        """Wait for the start of the session."""
+        return (await self.commands.get()).start
+
+
+@asynccontextmanager
+async def raw_node(address: str, node_id: str, **join: str) -> AsyncIterator[RawNode]:
+    """Join by hand; leaves when the block ends."""
+    async with open_channel(address) as channel:
+        node = RawNode(node_id, AggregatorStub(channel))
+
+        async def requests() -> AsyncIterator[pb.ControlRequest]:
+            yield pb.ControlRequest(join=join_message(node_id, **join))  # type: ignore[arg-type]
+            while True:
+                yield await node.replies.get()
+
+        call = node.stub.Control(requests())
+        welcome = await call.read()
+        assert isinstance(welcome, pb.ControlResponse)
+        assert welcome.HasField("welcome")
+
+        async def pump() -> None:
+            while isinstance(command := await call.read(), pb.ControlResponse):
+                await node.commands.put(command)
+
+        pumping = asyncio.create_task(pump())
+        try:
+            yield node
+        finally:
+            pumping.cancel()
+            call.cancel()
+            await asyncio.gather(pumping, return_exceptions=True)

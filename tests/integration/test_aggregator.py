@@ -1,0 +1,327 @@
+"""The aggregator over a real socket, with nodes that behave and nodes that do not."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from fedattn.core.errors import (
+    ContextTooLongError,
+    FedAttnError,
+    InternalError,
+    InvalidPlanError,
+    InvalidRequestError,
+    ModelMismatchError,
+    NoContributorsError,
+    NotEnoughParticipantsError,
+    ProtocolMismatchError,
+    UnknownParticipantError,
+)
+from fedattn.wire.channel import open_channel
+from fedattn.wire.status import error_from_rpc
+from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from fedattn.wire.v1 import session_pb2
+from services.aggregator.__main__ import SERVICE_NAME
+from services.aggregator.settings import AggregatorSettings
+from tests.contract.runners import running_aggregator
+from tests.integration.raw import (
+    CODEC,
+    RawNode,
+    done,
+    frame_chunks,
+    hello,
+    join_message,
+    open_request,
+    raw_node,
+    send_all,
+)
+
+
+@pytest.fixture
+async def address() -> AsyncIterator[str]:
+    settings = AggregatorSettings(
+        listen="127.0.0.1:0", grace_s=0, invite_timeout_s=0.3, report_timeout_s=0.3
+    )
+    async with running_aggregator(settings) as where:
+        yield where
+
+
+@pytest.fixture
+async def stub(address: str) -> AsyncIterator[AggregatorStub]:
+    async with open_channel(address) as channel:
+        yield AggregatorStub(channel)
+
+
+async def failure_of(call: object) -> FedAttnError:
+    """The error a call ends with."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call  # type: ignore[misc]
+    return error_from_rpc(caught.value, InternalError("unreachable"))
+
+
+async def open_with(
+    publisher: RawNode, contributors: dict[RawNode, int], **changes: object
+) -> dict[str, pb.SessionStart]:
+    """Open a session; returns each node's start."""
+    accepting = [asyncio.create_task(node.accept(n)) for node, n in contributors.items()]
+    response = await publisher.stub.OpenSession(open_request(**changes))
+    await asyncio.gather(*accepting)
+    starts = {node.node_id: await node.started() for node in contributors}
+    return {**starts, publisher.node_id: response.start}
+
+
+async def test_joined_nodes_are_listed_until_they_leave(address: str, stub: AggregatorStub) -> None:
+    async with raw_node(address, "a"), raw_node(address, "b"):
+        listed = await stub.ListNodes(pb.ListNodesRequest())
+        assert [node.node_id for node in listed.nodes] == ["a", "b"]
+
+
+async def test_rows_reach_the_publisher_and_the_report_counts_them(address: str) -> None:
+    async with raw_node(address, "a") as a, raw_node(address, "publisher") as publisher:
+        starts = await open_with(publisher, {a: 3})
+        sent = [
+            hello(starts["a"]),
+            *frame_chunks(starts["a"], "a", 1),
+            *frame_chunks(starts["a"], "a", 2),
+            done(),
+        ]
+        upload = a.stub.Exchange(send_all(sent))
+        received = publisher.stub.Exchange(send_all([hello(starts["publisher"]), done()]))
+        answers = [answer async for answer in received]
+        assert [answer async for answer in upload] == []
+    chunks = [answer.chunk for answer in answers if answer.HasField("chunk")]
+    assert [(chunk.sender, chunk.layer) for chunk in chunks] in ([(0, 1), (0, 2)], [])
+    report = answers[-1].report
+    by_id = {member.node_id: member for member in report.members}
+    size = len(sent[1].chunk.data)
+    assert [(x.layer, x.up) for x in by_id["a"].layers] == [(1, size), (2, size)]
+    assert by_id["a"].state == session_pb2.MEMBER_STATE_COMPLETE
+    assert (by_id["a"].wait_s, by_id["a"].compute_s) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "corrupt_frame"),
+        (lambda data: b"XXXX" + data[4:], "malformed_frame"),
+        (lambda data: data[:20] + b"\xff\xff\xff\xff" + data[24:], "malformed_frame"),
+    ],
+    ids=["flipped bit", "wrong magic", "first position"],
+)
+async def test_broken_frame_costs_its_sender_the_session_and_the_publisher_is_told(
+    address: str, damage: object, code: str
+) -> None:
+    async with raw_node(address, "a") as a, raw_node(address, "publisher") as publisher:
+        starts = await open_with(publisher, {a: 3})
+        (bad,) = frame_chunks(starts["a"], "a", 1)
+        bad.chunk.data = damage(bad.chunk.data)  # type: ignore[operator]
+        received = publisher.stub.Exchange(send_all([hello(starts["publisher"]), done()]))
+        upload = a.stub.Exchange(send_all([hello(starts["a"]), bad]))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            [_ async for _ in upload]
+        error = error_from_rpc(caught.value, InternalError("unreachable"))
+        assert error.code == code
+        assert "frame from a" in str(error)
+        report = [answer async for answer in received][-1].report
+    member = report.members[0]
+    assert (member.node_id, member.state) == ("a", session_pb2.MEMBER_STATE_LOST)
+    assert member.missing_from_layer == 1
+    assert "frame from a" in member.detail
+
+
+async def test_lost_contributor_is_announced_to_those_who_wait(address: str) -> None:
+    async with raw_node(address, "publisher") as publisher:
+        async with raw_node(address, "a") as a:
+            starts = await open_with(publisher, {a: 3})
+            received = publisher.stub.Exchange(hold_open(starts["publisher"]))
+            upload = a.stub.Exchange(hold_open(starts["a"]))
+            await upload.wait_for_connection()
+            upload.cancel()
+            answer = await received.read()
+        assert isinstance(answer, pb.ExchangeResponse)
+        assert answer.lost.member == 0
+        received.cancel()
+
+
+async def test_contributor_that_leaves_before_the_exchange_is_announced(address: str) -> None:
+    async with raw_node(address, "publisher") as publisher:
+        async with raw_node(address, "a") as a:
+            starts = await open_with(publisher, {a: 3})
+        received = publisher.stub.Exchange(hold_open(starts["publisher"]))
+        answer = await received.read()
+        assert isinstance(answer, pb.ExchangeResponse)
+        assert "left before" in answer.lost.reason
+        received.cancel()
+
+
+async def test_lost_publisher_ends_the_session_of_its_contributors(address: str) -> None:
+    async with raw_node(address, "publisher") as publisher, raw_node(address, "a") as a:
+        starts = await open_with(publisher, {a: 3})
+        upload = a.stub.Exchange(hold_open(starts["a"]))
+        received = publisher.stub.Exchange(hold_open(starts["publisher"]))
+        await received.wait_for_connection()
+        received.cancel()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            [_ async for _ in upload]
+    error = error_from_rpc(caught.value, InternalError("unreachable"))
+    assert error.code == "session_aborted"
+    assert "publisher" in str(error)
+
+
+async def test_session_ends_at_its_deadline(address: str) -> None:
+    async with raw_node(address, "publisher") as publisher, raw_node(address, "a") as a:
+        starts = await open_with(publisher, {a: 3}, deadline_s=0.2)
+        received = publisher.stub.Exchange(hold_open(starts["publisher"]))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            [_ async for _ in received]
+    assert "deadline of 0.2 s" in str(error_from_rpc(caught.value, InternalError("")))
+
+
+async def hold_open(start: pb.SessionStart) -> AsyncIterator[pb.ExchangeRequest]:
+    yield hello(start)
+    await asyncio.Event().wait()
+
+
+async def test_wrong_token_opens_nothing(address: str) -> None:
+    async with raw_node(address, "publisher") as publisher, raw_node(address, "a") as a:
+        starts = await open_with(publisher, {a: 3})
+        starts["a"].member_token = "0" * 32
+        call = a.stub.Exchange(send_all([hello(starts["a"])]))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert error_from_rpc(caught.value, InternalError("")).code == "unknown_session"
+
+
+async def test_member_may_attach_once(address: str) -> None:
+    async with raw_node(address, "publisher") as publisher, raw_node(address, "a") as a:
+        starts = await open_with(publisher, {a: 3})
+        upload = a.stub.Exchange(hold_open(starts["a"]))
+        await upload.wait_for_connection()
+        again = a.stub.Exchange(send_all([hello(starts["a"])]))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await again.read()
+        upload.cancel()
+    assert error_from_rpc(caught.value, InternalError("")).code == "session_state"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "words"),
+    [
+        ({"contributors": ["ghost"]}, UnknownParticipantError, "'ghost' is not joined"),
+        ({"contributors": ["stranger"]}, ModelMismatchError, "stranger runs model"),
+        ({"contributors": ["a", "a"]}, InvalidRequestError, "named twice"),
+        ({"node_id": "nobody"}, UnknownParticipantError, "'nobody'"),
+        ({"contributor_sync_layers": [4]}, InvalidPlanError, "blocks 0 to 3"),
+        ({"codec_id": 99}, InvalidRequestError, "codec number 99"),
+        ({"min_participants": 9}, NotEnoughParticipantsError, "9 are required"),
+        ({"span_len": 60}, ContextTooLongError, "window is 64"),
+        ({"deadline_s": 1e9}, InvalidRequestError, "deadline_s"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+async def test_bad_wish_is_refused_with_the_reason(
+    address: str, changes: dict[str, object], expected: type[FedAttnError], words: str
+) -> None:
+    async with (
+        raw_node(address, "a") as a,
+        raw_node(address, "stranger", fingerprint="0" * 64),
+        raw_node(address, "publisher") as publisher,
+    ):
+        accepting = asyncio.create_task(a.accept(3))
+        request = open_request()
+        for field in changes:
+            request.ClearField(field)  # type: ignore[arg-type]
+        request.MergeFrom(pb.OpenSessionRequest(**changes))  # type: ignore[arg-type]
+        error = await failure_of(publisher.stub.OpenSession(request))
+        accepting.cancel()
+    assert type(error) is expected
+    assert words in str(error)
+
+
+async def test_without_contributors_there_is_no_session(address: str) -> None:
+    async with raw_node(address, "publisher") as publisher:
+        error = await failure_of(publisher.stub.OpenSession(open_request()))
+    assert isinstance(error, NoContributorsError)
+
+
+async def test_node_with_another_model_is_left_out_and_named(address: str) -> None:
+    async with (
+        raw_node(address, "a") as a,
+        raw_node(address, "stranger", fingerprint="0" * 64),
+        raw_node(address, "publisher") as publisher,
+    ):
+        accepting = asyncio.create_task(a.accept(3))
+        response = await publisher.stub.OpenSession(open_request())
+        await accepting
+    assert [member.node_id for member in response.start.layout.members] == ["a", "publisher"]
+    (excluded,) = response.excluded
+    assert excluded.node_id == "stranger"
+    assert "same model" in excluded.detail
+
+
+async def test_silent_contributor_is_left_out_and_named(address: str) -> None:
+    async with (
+        raw_node(address, "a") as a,
+        raw_node(address, "mute"),
+        raw_node(address, "publisher") as publisher,
+    ):
+        accepting = asyncio.create_task(a.accept(3))
+        response = await publisher.stub.OpenSession(open_request())
+        await accepting
+    assert "mute did not answer within 0.3 s" in response.excluded[0].detail
+
+
+async def test_reason_of_a_declining_contributor_reaches_the_publisher(address: str) -> None:
+    async with raw_node(address, "a") as a, raw_node(address, "publisher") as publisher:
+        declining = asyncio.create_task(a.decline("context_too_long", "70 tokens, window is 64"))
+        error = await failure_of(publisher.stub.OpenSession(open_request()))
+        await declining
+    assert isinstance(error, ContextTooLongError)
+    assert str(error) == "a: 70 tokens, window is 64"
+
+
+async def test_other_protocol_version_is_refused(stub: AggregatorStub) -> None:
+    join = pb.ControlRequest(join=join_message("old", version=99))
+    error = await failure_of(stub.Control(send_control(join)).read())
+    assert isinstance(error, ProtocolMismatchError)
+    assert "99" in str(error)
+
+
+async def test_second_node_of_one_id_is_refused(address: str, stub: AggregatorStub) -> None:
+    async with raw_node(address, "a"):
+        join = pb.ControlRequest(join=join_message("a"))
+        error = await failure_of(stub.Control(send_control(join)).read())
+    assert error.code == "duplicate_node"
+
+
+async def send_control(*requests: pb.ControlRequest) -> AsyncIterator[pb.ControlRequest]:
+    for request in requests:
+        yield request
+
+
+async def test_node_without_heartbeat_loses_its_membership() -> None:
+    settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0, heartbeat_interval_s=0.05)
+    async with running_aggregator(settings) as address, raw_node(address, "mute") as node:
+        stub = node.stub
+        while (await stub.ListNodes(pb.ListNodesRequest())).nodes:
+            await asyncio.sleep(0)
+
+
+async def test_health_is_checked_and_watched(address: str) -> None:
+    serving = health_pb2.HealthCheckResponse.SERVING
+    async with open_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service=SERVICE_NAME)
+        assert (await stub.Check(request)).status == serving
+        watch = stub.Watch(request)
+        assert (await watch.read()).status == serving
+        watch.cancel()
+
+
+async def test_codecs_of_the_frame_are_those_of_the_session(address: str) -> None:
+    async with raw_node(address, "a") as a, raw_node(address, "publisher") as publisher:
+        starts = await open_with(publisher, {a: 3})
+    assert starts["a"].layout.codec_id == CODEC.codec_id

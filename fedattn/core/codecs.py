@@ -27,7 +27,7 @@ class Codec(Protocol):
     name: str
     codec_id: CodecId
     relative_error: float
-    """Upper bound of |decoded - x| / |x| for finite x inside the range of the format."""
+    """Upper bound of |decoded - x| / |x| for x inside the normal range of the format."""
 
     def payload_size(self, shape: KvShape, num_rows: int) -> int:
         """Exact size of `encode`'s result in bytes."""
@@ -36,7 +36,7 @@ class Codec(Protocol):
         """Encode K and V, each [Hkv, T, D] float32.
 
         Raises:
-            OverflowError: a value is outside the range of the format.
+            OverflowError: a value is NaN or outside the range of the format.
         """
 
     def decode(
@@ -52,8 +52,17 @@ class Codec(Protocol):
 class _RawCodec:
     """Fixed-width floats: K then V, each [Hkv, T, D] row-major, little-endian."""
 
-    def __init__(self, name: str, codec_id: CodecId, *, item_size: int, relative_error: float):
+    def __init__(
+        self,
+        name: str,
+        codec_id: CodecId,
+        *,
+        item_size: int,
+        relative_error: float,
+        largest: float,
+    ) -> None:
         self.name = name
+        self.largest = largest
         self.codec_id = codec_id
         self.item_size = item_size
         self.relative_error = relative_error
@@ -76,12 +85,15 @@ class _RawCodec:
         return both[0], both[1]
 
     def _pack(self, rows: FloatArray) -> bytes:
+        if not np.abs(rows).max(initial=0.0) <= self.largest:  # NaN fails too
+            raise OverflowError(
+                f"KV value outside {self.name} (largest {self.largest:.4g}), or NaN; "
+                f"use a wider codec, or check the model"
+            )
         match self.codec_id:
             case CodecId.RAW_FP32:
                 return np.ascontiguousarray(rows, dtype="<f4").tobytes()
             case CodecId.RAW_FP16:
-                if np.abs(rows).max(initial=0.0) > np.finfo(np.float16).max:
-                    raise OverflowError("value outside fp16; use bf16 or fp32 for this model")
                 return rows.astype("<f2").tobytes()
             case CodecId.RAW_BF16:
                 bits = np.ascontiguousarray(rows, dtype="<f4").view("<u4")
@@ -100,10 +112,12 @@ class _RawCodec:
                 return wide.view(np.float32)
 
 
+_MAX_FP32 = float(np.finfo(np.float32).max)
+_MAX_BF16 = float.fromhex("0x1.fep127")
 CODECS: tuple[Codec, ...] = (
-    _RawCodec("fp32", CodecId.RAW_FP32, item_size=4, relative_error=0.0),
-    _RawCodec("fp16", CodecId.RAW_FP16, item_size=2, relative_error=2.0**-11),
-    _RawCodec("bf16", CodecId.RAW_BF16, item_size=2, relative_error=2.0**-8),
+    _RawCodec("fp32", CodecId.RAW_FP32, item_size=4, relative_error=0.0, largest=_MAX_FP32),
+    _RawCodec("fp16", CodecId.RAW_FP16, item_size=2, relative_error=2.0**-11, largest=65504.0),
+    _RawCodec("bf16", CodecId.RAW_BF16, item_size=2, relative_error=2.0**-8, largest=_MAX_BF16),
 )
 CODEC_NAMES: tuple[str, ...] = tuple(codec.name for codec in CODECS)
 DEFAULT_CODEC = "bf16"

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from fedattn.core.errors import InvalidPlanError
 
 MAX_LAYERS = 1024
+MAX_PLAN_LENGTH = 8192
+"""Characters of a plan; the longest one `format_layers` writes has less than 2500."""
 _GRAMMAR = "use all, none, auto, uniform:INTERVAL, or a list such as 7,9,10-12"
 
 
@@ -26,7 +28,8 @@ class SyncPlan:
     def __post_init__(self) -> None:
         if list(self.layers) != sorted(set(self.layers)) or min(self.layers, default=0) < 0:
             raise InvalidPlanError(
-                f"sync layers must be sorted, unique and not negative, got {list(self.layers)}"
+                f"sync layers must be sorted, unique and not negative, "
+                f"got {len(self.layers)} layers: {str(list(self.layers[:20]))[1:-1]}"
             )
 
     def __contains__(self, layer: int) -> bool:
@@ -78,8 +81,12 @@ class PlanSpec:
 
 
 def _parse(text: str) -> tuple[str, tuple[int, ...]]:
-    name, _, argument = text.strip().partition(":")
-    if name in {"all", "none", "auto"} and not argument:
+    if len(text) > MAX_PLAN_LENGTH:
+        raise InvalidPlanError(
+            f"sync plan has {len(text)} characters, at most {MAX_PLAN_LENGTH} are read; {_GRAMMAR}"
+        )
+    name, colon, argument = text.strip().partition(":")
+    if name in {"all", "none", "auto"} and not colon:
         return name, ()
     if name == "uniform":
         return name, (_parse_number(argument, text, minimum=1),)
@@ -89,7 +96,7 @@ def _parse(text: str) -> tuple[str, tuple[int, ...]]:
         start = _parse_number(first, text)
         stop = _parse_number(last, text) if dash else start
         if stop < start:
-            raise InvalidPlanError(f"sync plan {text!r}: range {part.strip()} runs backwards")
+            raise InvalidPlanError(f"sync plan {text[:80]!r}: range {start}-{stop} runs backwards")
         layers.update(range(start, stop + 1))
     return "layers", tuple(sorted(layers))
 

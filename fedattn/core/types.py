@@ -62,6 +62,9 @@ class KvRows:
                 f"positions for {self.keys.shape[1]} rows"
             )
 
+        if (np.diff(self.positions) <= 0).any():
+            raise ValueError("KvRows needs strictly increasing positions")
+
     @property
     def num_rows(self) -> int:
         return int(self.keys.shape[1])

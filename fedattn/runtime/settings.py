@@ -4,7 +4,7 @@ import os
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from fedattn.core.errors import ConfigurationError
 
@@ -46,6 +46,8 @@ class ServiceSettings(BaseSettings):
         cls._refuse_unknown_environment()
         try:
             return cls(_cli_parse_args=True if argv is None else argv)  # type: ignore[call-arg]
+        except SettingsError as error:  # a list or mapping that is no JSON
+            raise ConfigurationError(f'{error}; write lists as JSON, such as ["a"]') from error
         except ValidationError as error:
             raise ConfigurationError(_describe(cls, error)) from error
 

@@ -90,10 +90,11 @@ def layout_from_wire(message: session_pb2.SessionLayout) -> SessionLayout:
 
 def _member_from_wire(message: session_pb2.Member) -> Member:
     roles = {wire: role for role, wire in _ROLES.items()}
+    node_id = check_node_id(message.node_id)
     if message.role not in roles:
-        raise InvalidRequestError(f"member {message.node_id!r} has no role")
+        raise InvalidRequestError(f"member {node_id!r} has no role")
     return Member(
-        node_id=check_node_id(message.node_id),
+        node_id=node_id,
         role=roles[message.role],
         span=Span(message.span_start, message.span_stop),
         plan=SyncPlan(tuple(message.sync_layers)),

@@ -63,9 +63,7 @@ class Scenario:
 
 def _scenario(name: str, lengths: tuple[int, ...], plan: str, own: str, first: int = 0) -> Scenario:
     mode = PrefixMode.FIRST if first else PrefixMode.PUBLIC
-    return Scenario(
-        name=name, lengths=lengths, plan=plan, publisher_plan=own, prefix_mode=mode
-    )
+    return Scenario(name=name, lengths=lengths, plan=plan, publisher_plan=own, prefix_mode=mode)
 
 
 SCENARIOS = (

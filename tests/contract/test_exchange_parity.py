@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedattn.core.frames import frame_size
 from fedattn.core.codecs import codec_by_name
+from fedattn.core.frames import frame_size
 from fedattn.core.routing import route_session
 from fedattn.model.loading import LoadedModel
 from fedattn.model.oracle import oracle_greedy, oracle_logits

@@ -65,9 +65,7 @@ def frame_chunks(start: pb.SessionStart, node_id: str, layer: int) -> list[pb.Ex
     rows = np.ones((SHAPE.num_kv_heads, num_rows, SHAPE.head_dim), dtype=np.float32)
     positions = np.arange(member.span_start, member.span_stop)
     frame = encode_frame(KvRows(keys=rows, values=rows, positions=positions), layer, CODEC)
-    return [
-        pb.ExchangeRequest(chunk=chunk_to_wire(chunk)) for chunk in split_frame(frame, layer)
-    ]
+    return [pb.ExchangeRequest(chunk=chunk_to_wire(chunk)) for chunk in split_frame(frame, layer)]
 
 
 def hello(start: pb.SessionStart) -> pb.ExchangeRequest:

@@ -89,11 +89,13 @@ async def test_rows_reach_the_publisher_and_the_report_counts_them(address: str)
             done(),
         ]
         upload = a.stub.Exchange(send_all(sent))
+        assert [answer async for answer in upload] == []
         received = publisher.stub.Exchange(send_all([hello(starts["publisher"]), done()]))
         answers = [answer async for answer in received]
-        assert [answer async for answer in upload] == []
-    chunks = [answer.chunk for answer in answers if answer.HasField("chunk")]
-    assert [(chunk.sender, chunk.layer) for chunk in chunks] in ([(0, 1), (0, 2)], [])
+    assert [(answer.chunk.sender, answer.chunk.layer) for answer in answers[:-1]] == [
+        (0, 1),
+        (0, 2),
+    ]
     report = answers[-1].report
     by_id = {member.node_id: member for member in report.members}
     size = len(sent[1].chunk.data)
@@ -137,8 +139,9 @@ async def test_lost_contributor_is_announced_to_those_who_wait(address: str) -> 
         async with raw_node(address, "a") as a:
             starts = await open_with(publisher, {a: 3})
             received = publisher.stub.Exchange(hold_open(starts["publisher"]))
-            upload = a.stub.Exchange(hold_open(starts["a"]))
-            await upload.wait_for_connection()
+            first = frame_chunks(starts["a"], "a", 1)
+            upload = a.stub.Exchange(hold_open(starts["a"], *first))
+            assert (await received.read()).chunk.layer == 1  # type: ignore[union-attr]
             upload.cancel()
             answer = await received.read()
         assert isinstance(answer, pb.ExchangeResponse)
@@ -160,9 +163,10 @@ async def test_contributor_that_leaves_before_the_exchange_is_announced(address:
 async def test_lost_publisher_ends_the_session_of_its_contributors(address: str) -> None:
     async with raw_node(address, "publisher") as publisher, raw_node(address, "a") as a:
         starts = await open_with(publisher, {a: 3})
-        upload = a.stub.Exchange(hold_open(starts["a"]))
+        first = frame_chunks(starts["a"], "a", 1)
+        upload = a.stub.Exchange(hold_open(starts["a"], *first))
         received = publisher.stub.Exchange(hold_open(starts["publisher"]))
-        await received.wait_for_connection()
+        await received.read()
         received.cancel()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             [_ async for _ in upload]
@@ -180,8 +184,12 @@ async def test_session_ends_at_its_deadline(address: str) -> None:
     assert "deadline of 0.2 s" in str(error_from_rpc(caught.value, InternalError("")))
 
 
-async def hold_open(start: pb.SessionStart) -> AsyncIterator[pb.ExchangeRequest]:
+async def hold_open(
+    start: pb.SessionStart, *requests: pb.ExchangeRequest
+) -> AsyncIterator[pb.ExchangeRequest]:
     yield hello(start)
+    for request in requests:
+        yield request
     await asyncio.Event().wait()
 
 
@@ -198,12 +206,14 @@ async def test_wrong_token_opens_nothing(address: str) -> None:
 async def test_member_may_attach_once(address: str) -> None:
     async with raw_node(address, "publisher") as publisher, raw_node(address, "a") as a:
         starts = await open_with(publisher, {a: 3})
-        upload = a.stub.Exchange(hold_open(starts["a"]))
-        await upload.wait_for_connection()
+        received = publisher.stub.Exchange(hold_open(starts["publisher"]))
+        upload = a.stub.Exchange(hold_open(starts["a"], *frame_chunks(starts["a"], "a", 1)))
+        await received.read()
         again = a.stub.Exchange(send_all([hello(starts["a"])]))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await again.read()
         upload.cancel()
+        received.cancel()
     assert error_from_rpc(caught.value, InternalError("")).code == "session_state"
 
 

@@ -166,7 +166,6 @@ def test_rows_with_a_gap_cannot_be_encoded() -> None:
         encode_frame(gapped, LAYER, codec_by_name("bf16"))
 
 
-@pytest.mark.xfail(strict=True, reason="bug: KvRows takes positions that do not increase")
 @pytest.mark.parametrize("positions", [[3, 9, 5], [3, 3, 5], [5, 4, 3]])
 def test_rows_refuse_positions_that_do_not_increase(positions: list[int]) -> None:
     rows = sample_rows(span=Span(3, 6))

@@ -110,19 +110,12 @@ def test_all_malformed_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch)
         DemoSettings.load([])
 
 
-LIST_SYNTAX = pytest.mark.xfail(
-    strict=True, reason="bug: load lets pydantic's SettingsError through, which is no FedAttnError"
-)
-
-
-@LIST_SYNTAX
 def test_malformed_list_of_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNITDEMO_PEERS", "a,b")
     with pytest.raises(ConfigurationError, match=r"peers|PEERS"):
         DemoSettings.load([])
 
 
-@LIST_SYNTAX
 def test_malformed_list_flag_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"peers|PEERS"):
         DemoSettings.load(["--peers", "[a"])

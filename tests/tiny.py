@@ -42,10 +42,15 @@ def tiny_network(family: str, seed: int = 0) -> torch.nn.Module:
     else:
         network = Qwen2ForCausalLM(Qwen2Config(**_SIZES))
     with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.normal_(std=0.3 if parameter.ndim == 1 else 0.15)
-            if parameter.ndim == 1:
-                parameter.add_(0.5)
+        for name, parameter in network.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.3)
+            elif parameter.ndim == 1:
+                parameter.normal_(mean=1.0, std=0.2)  # norms
+            else:
+                # sharp attention with weight, so that answers depend on the contexts
+                gain = 2.5 if "_proj" in name and "self_attn" in name else 1.0
+                parameter.normal_(std=gain * parameter.shape[1] ** -0.5)
     return network.eval()
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedattn.core.codecs import Codec, find_codec
-from fedattn.core.errors import CorruptFrameError, MalformedFrameError
+from fedattn.core.errors import CorruptFrameError, InvalidRequestError, MalformedFrameError
 from fedattn.core.spans import Span
 from fedattn.core.types import KvRows, KvShape
 
@@ -78,12 +78,18 @@ def encode_frame(rows: KvRows, layer: int, codec: Codec) -> bytes:
         rows: contiguous positions, T >= 1.
         layer: zero-based.
         codec: how K and V are written.
+
+    Raises:
+        InvalidRequestError: a value does not fit the codec.
     """
     num_heads, num_rows, head_dim = rows.keys.shape
     first = int(rows.positions[0])
     if int(rows.positions[-1]) - first + 1 != num_rows:
         raise ValueError("frame version 1 carries contiguous positions only")
-    payload = codec.encode(rows.keys, rows.values)
+    try:
+        payload = codec.encode(rows.keys, rows.values)
+    except OverflowError as error:
+        raise InvalidRequestError(f"layer {layer}: {error}") from error
     fields = _FIELDS.pack(
         MAGIC, FRAME_VERSION, codec.codec_id, _CONTIGUOUS, 0,
         layer, num_heads, head_dim, 0, num_rows, first, len(payload),

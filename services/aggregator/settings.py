@@ -24,7 +24,7 @@ class AggregatorSettings(ServiceSettings):
         30.0, gt=0, description="Longest wait for rows without any progress."
     )
     report_timeout_s: float = Field(
-        5.0, gt=0, description="Longest wait for contributors' last words after the publisher's."
+        2.0, gt=0, description="Longest wait for contributors' last words after the publisher's."
     )
     max_session_bytes: int = Field(
         1 << 30, ge=1 << 20, description="Most KV bytes one member may receive in a session."

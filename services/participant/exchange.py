@@ -187,7 +187,11 @@ class GrpcKvExchange:
                 yield pb.ExchangeRequest(done=item)
                 return
             layer, encoding = item
-            frame = await encoding
+            try:
+                frame = await encoding
+            except FedAttnError as error:  # tell the model thread; the stream ends with us
+                self._inbox.end(error)
+                raise
             for chunk in split_frame(frame, layer):
                 yield pb.ExchangeRequest(chunk=chunk_to_wire(chunk))
             self._in_flight.release()

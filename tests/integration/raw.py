@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -25,15 +26,20 @@ PREFIX = prefix_to_wire(PrefixMode.PUBLIC, [1, 2, 3])
 
 
 def join_message(
-    node_id: str, *, fingerprint: str = FINGERPRINT, version: int = PROTOCOL_VERSION
+    node_id: str,
+    *,
+    fingerprint: str = FINGERPRINT,
+    version: int = PROTOCOL_VERSION,
+    shape: KvShape = SHAPE,
+    max_positions: int = 64,
 ) -> pb.Join:
     return pb.Join(
         protocol_version=version,
         node_id=node_id,
         model_fingerprint=fingerprint,
         capabilities=pb.Capabilities(
-            shape=shape_to_wire(SHAPE),
-            max_positions=64,
+            shape=shape_to_wire(shape),
+            max_positions=max_positions,
             codec_ids=[codec.codec_id for codec in CODECS],
             max_sessions=4,
             model_name="dummy",
@@ -90,6 +96,7 @@ class RawNode:
     stub: AggregatorStub
     replies: asyncio.Queue[pb.ControlRequest] = field(default_factory=asyncio.Queue)
     commands: asyncio.Queue[pb.ControlResponse] = field(default_factory=asyncio.Queue)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def accept(self, span_len: int) -> None:
         """Wait for an invitation and accept it."""
@@ -110,13 +117,13 @@ class RawNode:
 
 
 @asynccontextmanager
-async def raw_node(address: str, node_id: str, **join: str) -> AsyncIterator[RawNode]:
+async def raw_node(address: str, node_id: str, **join: Any) -> AsyncIterator[RawNode]:
     """Join by hand; leaves when the block ends."""
     async with open_channel(address) as channel:
         node = RawNode(node_id, AggregatorStub(channel))
 
         async def requests() -> AsyncIterator[pb.ControlRequest]:
-            yield pb.ControlRequest(join=join_message(node_id, **join))  # type: ignore[arg-type]
+            yield pb.ControlRequest(join=join_message(node_id, **join))
             while True:
                 yield await node.replies.get()
 
@@ -128,6 +135,7 @@ async def raw_node(address: str, node_id: str, **join: str) -> AsyncIterator[Raw
         async def pump() -> None:
             while isinstance(command := await call.read(), pb.ControlResponse):
                 await node.commands.put(command)
+            node.left.set()
 
         pumping = asyncio.create_task(pump())
         try:

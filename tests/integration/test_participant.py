@@ -1,0 +1,331 @@
+"""Participants over real sockets: publishing, contributing, and what can go wrong."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+
+from fedattn.core.errors import ConfigurationError, FedAttnError, InternalError
+from fedattn.core.sampling import Sampling
+from fedattn.model.loading import LoadedModel
+from fedattn.model.oracle import oracle_greedy
+from fedattn.wire.channel import open_channel
+from fedattn.wire.convert import sampling_to_wire
+from fedattn.wire.status import error_from_rpc
+from fedattn.wire.stubs import ParticipantStub
+from fedattn.wire.v1 import participant_pb2 as pb
+from fedattn.wire.v1 import session_pb2
+from services.aggregator.settings import AggregatorSettings
+from services.participant.node import ParticipantNode
+from tests.contract.runners import make_node, running_aggregator, running_participant
+from tests.contract.scenarios import Scenario
+from tests.integration.raw import hello, raw_node
+from tests.tiny import tiny_model, word_tokenizer, words
+
+NUM_NEW_TOKENS = 5
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    return tiny_model("llama")
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Two contributors and a publisher that listens."""
+
+    aggregator: str
+    publisher: ParticipantStub
+    nodes: dict[str, ParticipantNode]
+    contexts: dict[str, Path]
+
+
+@asynccontextmanager
+async def running_network(
+    model: LoadedModel, folder: Path, settings: AggregatorSettings | None = None
+) -> AsyncIterator[Network]:
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(running_aggregator(settings))
+        nodes, contexts = {}, {}
+        for index, node_id in enumerate(("node-0", "node-1")):
+            contexts[node_id] = folder / f"{node_id}.txt"
+            contexts[node_id].write_text(words(11 * index + 5, 6 + index))
+            nodes[node_id] = make_node(node_id, model, contexts[node_id])
+            await stack.enter_async_context(running_participant(nodes[node_id], address))
+        nodes["publisher"] = make_node("publisher", model, None)
+        participant = await stack.enter_async_context(
+            running_participant(nodes["publisher"], address, listen="127.0.0.1:0")
+        )
+        assert participant.server is not None
+        channel = await stack.enter_async_context(
+            open_channel(f"127.0.0.1:{participant.server.port}")
+        )
+        yield Network(address, ParticipantStub(channel), nodes, contexts)
+
+
+@pytest.fixture
+async def network(model: LoadedModel, tmp_path: Path) -> AsyncIterator[Network]:
+    async with running_network(model, tmp_path) as running:
+        yield running
+
+
+def query(**changes: object) -> pb.QueryRequest:
+    request = pb.QueryRequest(
+        question=words(60, 4),
+        plan="all",
+        sampling=sampling_to_wire(Sampling(max_new_tokens=NUM_NEW_TOKENS)),
+        codec="fp32",
+        prefix=session_pb2.PREFIX_MODE_PUBLIC,
+        min_participants=2,
+        deadline_s=30,
+    )
+    for name, value in changes.items():
+        if isinstance(value, list):
+            getattr(request, name).extend(value)
+        elif name == "sampling":
+            request.sampling.CopyFrom(value)  # type: ignore[arg-type]
+        else:
+            setattr(request, name, value)
+    return request
+
+
+async def ask(network: Network, **changes: object) -> list[pb.QueryEvent]:
+    return [event async for event in network.publisher.Query(query(**changes))]
+
+
+async def failure(network: Network, **changes: object) -> FedAttnError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await ask(network, **changes)
+    return error_from_rpc(caught.value, InternalError("unreachable"))
+
+
+def expected_text(model: LoadedModel, lengths: tuple[int, ...], plan: str = "all") -> str:
+    scenario = Scenario(name="", lengths=lengths, plan=plan, publisher_plan=plan)
+    tokens = oracle_greedy(model, scenario.layout(), scenario.joined(), NUM_NEW_TOKENS)
+    return word_tokenizer().decode(tokens)
+
+
+async def test_answer_is_the_oracles(network: Network, model: LoadedModel) -> None:
+    events = await ask(network)
+    result = events[-1].result
+    assert result.text == expected_text(model, (6, 7))
+    assert "".join(event.token.text for event in events) == result.text
+    assert result.num_tokens == NUM_NEW_TOKENS
+    assert result.finish_reason == pb.FINISH_REASON_LENGTH
+    assert [event.layer.layer for event in events if event.HasField("layer")] == [0, 1, 2, 3, 4]
+
+
+async def test_report_names_everyone_and_counts_both_directions(network: Network) -> None:
+    result = (await ask(network))[-1].result
+    members = result.report.members
+    assert [member.node_id for member in members] == ["node-0", "node-1", "publisher"]
+    up = sum(layer.up for member in members for layer in member.layers)
+    down = {m.node_id: sum(layer.down for layer in m.layers) for m in members}
+    assert up == down["publisher"]  # the publisher receives all that was sent
+    assert 0 < down["node-1"] < up
+    assert down["node-0"] == 0  # nobody is before it
+
+
+async def test_changed_context_changes_the_answer_without_a_restart(
+    network: Network, model: LoadedModel
+) -> None:
+    before = (await ask(network))[-1].result.text
+    network.contexts["node-1"].write_text(words(16, 12))
+    after = (await ask(network))[-1].result.text
+    assert before == expected_text(model, (6, 7))
+    assert after == expected_text(model, (6, 12))
+    assert before != after
+
+
+async def test_any_participant_may_publish_and_contribute_at_once(
+    network: Network, model: LoadedModel
+) -> None:
+    answers = await asyncio.gather(*(ask(network) for _ in range(2)))
+    assert {events[-1].result.text for events in answers} == {expected_text(model, (6, 7))}
+
+
+async def test_chosen_contributors_alone_take_part(network: Network, model: LoadedModel) -> None:
+    result = (await ask(network, contributors=["node-0"]))[-1].result
+    assert result.text == expected_text(model, (6,))
+
+
+async def test_sampling_is_seeded(network: Network) -> None:
+    hot = Sampling(max_new_tokens=NUM_NEW_TOKENS, temperature=2.0, top_k=20, top_p=0.9, seed=3)
+    other = Sampling(max_new_tokens=NUM_NEW_TOKENS, temperature=2.0, top_k=20, top_p=0.9, seed=4)
+    first, again, third = [
+        (await ask(network, sampling=sampling_to_wire(s)))[-1].result.text
+        for s in (hot, hot, other)
+    ]
+    assert first == again
+    assert first != third
+
+
+async def test_stop_string_ends_the_answer_before_it(network: Network) -> None:
+    whole = (await ask(network))[-1].result.text
+    stop = whole.split()[2]
+    sampling = Sampling(max_new_tokens=NUM_NEW_TOKENS, stop=(stop,))
+    result = (await ask(network, sampling=sampling_to_wire(sampling)))[-1].result
+    assert result.text == whole[: whole.index(stop)]
+    assert result.finish_reason == pb.FINISH_REASON_STOP
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words_in_message"),
+    [
+        ({"question": "  "}, "empty_question", "write what you want to know"),
+        ({"plan": "sometimes"}, "invalid_plan", "'sometimes'"),
+        ({"plan": "7"}, "invalid_plan", "blocks 0 to 4"),
+        ({"publisher_plan": "9-"}, "invalid_plan", "9-"),
+        ({"codec": "zip"}, "invalid_request", "'zip'"),
+        ({"contributors": ["ghost"]}, "unknown_participant", "'ghost'"),
+        ({"min_participants": 4}, "not_enough_participants", "4 are required"),
+        ({"question": words(3, 300)}, "context_too_long", "window is 256"),
+        ({"deadline_s": 0.0}, "invalid_request", "deadline_s"),
+    ],
+    ids=lambda value: str(next(iter(value.items())))[:40] if isinstance(value, dict) else "",
+)
+async def test_bad_query_is_refused_with_the_reason(
+    network: Network, changes: dict[str, object], code: str, words_in_message: str
+) -> None:
+    error = await failure(network, **changes)
+    assert (error.code, words_in_message in str(error)) == (code, True), str(error)
+
+
+async def test_contributor_too_long_for_the_window_is_named(network: Network) -> None:
+    network.contexts["node-0"].write_text(words(1, 400))
+    error = await failure(network, contributors=["node-0"])
+    assert error.code == "context_too_long"
+    assert "node-0" in str(error)
+    assert "400 tokens" in str(error)
+    assert "window is 256" in str(error)
+
+
+async def test_other_system_prompt_is_noticed(network: Network) -> None:
+    node = network.nodes["node-0"]
+    node.tokenizer = type(node.tokenizer)(node.tokenizer.tokenizer, "w9 w9 w9")
+    error = await failure(network, contributors=["node-0"])
+    assert error.code == "prefix_mismatch"
+
+
+async def test_unreadable_context_is_a_decline_without_its_text(network: Network) -> None:
+    network.contexts["node-0"].write_bytes(b"secret \xff\xfe")
+    error = await failure(network, contributors=["node-0"])
+    assert error.code == "configuration"
+    assert "secret" not in str(error)
+
+
+async def test_cancelled_query_leaves_nothing_running(network: Network) -> None:
+    long = Sampling(max_new_tokens=200)
+    call = network.publisher.Query(query(sampling=sampling_to_wire(long)))
+    await call.read()
+    call.cancel()
+    for node in network.nodes.values():
+        await node.wait_idle()
+    assert all(node.active_sessions == 0 for node in network.nodes.values())
+
+
+async def test_busy_publisher_says_so(network: Network) -> None:
+    node = network.nodes["publisher"]
+    places = [node.try_enter() for _ in range(node.max_sessions)]
+    error = await failure(network)
+    assert all(places)
+    assert error.code == "node_busy"
+    for _ in places:
+        node.leave()
+
+
+async def test_deadline_ends_a_query_that_waits_for_a_silent_contributor(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    async with running_network(model, tmp_path) as network, silent_contributor(network, model):
+        error = await failure(network, contributors=["silent", "node-0"], deadline_s=0.5)
+    assert error.code in {"deadline_exceeded", "session_aborted"}
+    assert "deadline" in str(error)
+
+
+async def test_late_contributor_is_left_out_and_the_answer_says_so(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    settings = AggregatorSettings(
+        listen="127.0.0.1:0", grace_s=0.0, progress_timeout_s=0.2, report_timeout_s=0.1
+    )
+    async with running_network(model, tmp_path, settings) as network:
+        async with silent_contributor(network, model):
+            events = await ask(network, contributors=["node-0", "silent"])
+    members = {member.node_id: member for member in events[-1].result.report.members}
+    assert members["silent"].state == session_pb2.MEMBER_STATE_LATE
+    assert members["silent"].missing_from_layer == 0
+    assert members["node-0"].state == session_pb2.MEMBER_STATE_COMPLETE
+
+
+async def test_session_fails_below_its_fewest_participants(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    settings = AggregatorSettings(
+        listen="127.0.0.1:0", grace_s=0.0, progress_timeout_s=0.2, report_timeout_s=0.1
+    )
+    async with running_network(model, tmp_path, settings) as network:
+        async with silent_contributor(network, model):
+            error = await failure(network, contributors=["node-0", "silent"], min_participants=3)
+    assert error.code == "not_enough_participants"
+    assert "silent is late" in str(error)
+
+
+@asynccontextmanager
+async def silent_contributor(network: Network, model: LoadedModel) -> AsyncIterator[None]:
+    """A node that accepts, attaches, and then sends nothing."""
+    shape = model.shape
+    async with raw_node(
+        network.aggregator,
+        "silent",
+        fingerprint=model.fingerprint,
+        shape=shape,
+        max_positions=model.max_positions,
+    ) as node:
+
+        async def attach() -> None:
+            await node.accept(3)
+            start = await node.started()
+
+            async def requests() -> AsyncIterator[object]:
+                yield hello(start)
+                await asyncio.Event().wait()
+
+            call = node.stub.Exchange(requests())  # type: ignore[arg-type]
+            await call.read()
+
+        attaching = asyncio.create_task(attach())
+        try:
+            yield
+        finally:
+            attaching.cancel()
+            await asyncio.gather(attaching, return_exceptions=True)
+
+
+async def test_participant_joins_again_when_the_aggregator_comes_back(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    async with running_aggregator() as address:
+        port = address.rpartition(":")[2]
+        node = make_node("node-0", model, None)
+        running = running_participant(node, address)
+        participant = await running.__aenter__()
+        joined = participant.control.joined
+    while joined.is_set():
+        await joined.changed()
+    settings = AggregatorSettings(listen=f"127.0.0.1:{port}", grace_s=0)
+    async with running_aggregator(settings):
+        await joined.wait_joined()
+        await running.__aexit__(None, None, None)
+
+
+async def test_taken_port_is_a_clear_error(model: LoadedModel, network: Network) -> None:
+    node = make_node("second", model, None)
+    taken = network.aggregator
+    with pytest.raises(ConfigurationError, match="port is taken"):
+        async with running_participant(node, network.aggregator, listen=taken):
+            pass

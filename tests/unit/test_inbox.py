@@ -1,0 +1,131 @@
+"""What a participant does when rows come, come late, or never come."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from fedattn.core.chunks import split_frame
+from fedattn.core.codecs import codec_by_name
+from fedattn.core.errors import MalformedFrameError, NotEnoughParticipantsError, SessionAbortedError
+from fedattn.core.frames import encode_frame
+from fedattn.core.plans import PlanSpec
+from fedattn.core.session import SessionState
+from fedattn.core.spans import RolePlans, build_layout
+from fedattn.core.types import KvRows, KvShape
+from services.participant.inbox import RowInbox
+
+SHAPE = KvShape(num_layers=3, num_kv_heads=1, head_dim=2)
+CODEC = codec_by_name("fp32")
+NEVER_S = 3600.0
+AT_ONCE_S = 1e-6
+
+
+def make_state() -> SessionState:
+    """Contributors a (2 tokens) and b (1 token); the publisher receives at every layer."""
+    plans = RolePlans(
+        contributors=PlanSpec("none").resolve(3), publisher=PlanSpec("all").resolve(3)
+    )
+    layout = build_layout(
+        num_layers=3,
+        prefix_len=1,
+        contributors=[("a", 2), ("b", 1)],
+        publisher=("publisher", 1),
+        plans=plans,
+    )
+    return SessionState(layout, SHAPE, CODEC)
+
+
+def make_inbox(timeout_s: float = NEVER_S, min_participants: int = 1) -> RowInbox:
+    return RowInbox(
+        make_state(), 2, progress_timeout_s=timeout_s, min_participants=min_participants
+    )
+
+
+def deliver(inbox: RowInbox, sender: int, layer: int) -> None:
+    span = make_state().member(sender).span
+    values = np.full((1, len(span), 2), 10 * sender + layer, dtype=np.float32)
+    positions = np.arange(span.start, span.stop)
+    rows = KvRows(keys=values, values=values, positions=positions)
+    for chunk in split_frame(encode_frame(rows, layer, CODEC), layer):
+        inbox.add(sender, chunk)
+
+
+def test_rows_come_out_in_token_order_whatever_order_they_came_in() -> None:
+    inbox = make_inbox()
+    deliver(inbox, 1, 0)
+    deliver(inbox, 0, 0)
+    rows = inbox.take(0)
+    assert rows.positions.tolist() == [1, 2, 3]
+    assert rows.keys[0, :, 0].tolist() == [0.0, 0.0, 10.0]
+
+
+def test_later_layer_may_come_first() -> None:
+    inbox = make_inbox()
+    for layer in (2, 0):
+        deliver(inbox, 0, layer)
+        deliver(inbox, 1, layer)
+    assert inbox.take(0).keys[0, 0, 0] == 0.0
+    assert inbox.take(2).keys[0, 0, 0] == 2.0
+
+
+def test_lost_member_is_left_out_once_its_rows_end() -> None:
+    inbox = make_inbox()
+    deliver(inbox, 0, 0)
+    deliver(inbox, 0, 1)
+    deliver(inbox, 1, 0)
+    inbox.lose(1, "gone")
+    assert inbox.take(0).num_rows == 3
+    assert inbox.take(1).positions.tolist() == [1, 2]
+
+
+def test_late_member_is_left_out_from_that_layer_on_and_noted() -> None:
+    inbox = make_inbox(AT_ONCE_S)
+    deliver(inbox, 0, 0)
+    assert inbox.take(0).positions.tolist() == [1, 2]
+    deliver(inbox, 1, 0)
+    deliver(inbox, 1, 1)
+    deliver(inbox, 0, 1)
+    assert inbox.take(1).positions.tolist() == [1, 2]
+    assert inbox.late_members() == {1: 0}
+
+
+def test_too_few_participants_end_the_wait_naming_who_is_missing() -> None:
+    inbox = make_inbox(min_participants=3)
+    deliver(inbox, 0, 0)
+    inbox.lose(1, "its connection broke")
+    with pytest.raises(NotEnoughParticipantsError, match=r"b is lost \(its connection broke\)"):
+        inbox.take(0)
+
+
+def test_end_of_the_session_wakes_who_waits() -> None:
+    inbox = make_inbox()
+    caught: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            inbox.take(0)
+        except SessionAbortedError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    inbox.end(SessionAbortedError("first reason"))
+    inbox.end(SessionAbortedError("second reason"))
+    thread.join()
+    assert [str(error) for error in caught] == ["first reason"]
+
+
+@pytest.mark.parametrize("sender", [2, 9])
+def test_rows_of_nobody_are_refused(sender: int) -> None:
+    inbox = make_inbox()
+    donor = next(split_frame(bytes(64), 0))
+    with pytest.raises(MalformedFrameError, match=f"member {sender}"):
+        inbox.add(sender, donor)
+
+
+def test_frame_that_was_already_sent_is_refused() -> None:
+    inbox = make_inbox()
+    deliver(inbox, 0, 0)
+    with pytest.raises(MalformedFrameError, match="layer 0 is not awaited"):
+        deliver(inbox, 0, 0)

@@ -1,0 +1,61 @@
+"""The state machine of a session's members."""
+
+import itertools
+
+import pytest
+
+from fedattn.core.errors import SessionStateError
+from fedattn.core.session import MemberLedger, MemberState
+from tests.unit.test_inbox import make_state
+
+W, A, C, L = MemberState.WAITING, MemberState.ATTACHED, MemberState.COMPLETE, MemberState.LOST
+ALLOWED = {(W, A), (W, L), (A, C), (A, L)}
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(MemberState, MemberState)))
+def test_only_the_drawn_steps_are_possible(before: MemberState, after: MemberState) -> None:
+    ledger = MemberLedger(awaited=set(), state=before)
+    if (before, after) in ALLOWED:
+        ledger.move(after)
+        assert ledger.state is after
+    else:
+        with pytest.raises(SessionStateError, match=f"is {before.value} cannot be {after.value}"):
+            ledger.move(after)
+
+
+def test_rows_go_only_to_those_who_want_them_and_are_still_there() -> None:
+    state = make_state()
+    assert state.receivers(0, 1) == (2,)
+    assert state.successors(0) == (1, 2)
+    state.ledgers[2].move(MemberState.LOST)
+    assert state.receivers(0, 1) == ()
+
+
+def test_bytes_add_up_a_layer_and_direction() -> None:
+    state = make_state()
+    state.count_up(0, 1, 10)
+    state.count_up(0, 1, 5)
+    state.count_down(2, 1, 15)
+    assert state.ledgers[0].bytes_up == {1: 15}
+    assert state.ledgers[2].bytes_down == {1: 15}
+
+
+def test_missing_layer_is_the_first_that_somebody_lacked() -> None:
+    state = make_state()
+    ledger = state.ledgers[0]
+    assert ledger.missing_from is None
+    ledger.awaited = {1, 2}
+    ledger.move(MemberState.LOST)
+    assert ledger.missing_from == 1
+    state.note_late(0, 2)
+    state.note_late(0, 0)
+    assert ledger.missing_from == 0
+
+
+def test_session_is_over_when_everyone_is() -> None:
+    state = make_state()
+    for ledger in state.ledgers:
+        assert not state.is_over
+        ledger.move(MemberState.ATTACHED)
+        ledger.move(MemberState.COMPLETE)
+    assert state.is_over

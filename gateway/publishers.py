@@ -24,6 +24,7 @@ from gateway.settings import PublisherAddress
 
 DEADLINE_MARGIN_S = 5.0
 """The publisher ends a query at its deadline and says why; this is its time to say it."""
+CONNECT_TIMEOUT_S = 2.0
 LIST_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 2.0
 
@@ -60,16 +61,18 @@ class Publishers:
     def node_ids(self) -> tuple[str, ...]:
         return tuple(self._addresses)
 
-    def start_query(
+    async def start_query(
         self, publisher: str | None, request: participant_pb2.QueryRequest
     ) -> QueryCall:
         """Send a query to a publisher, the first one for None. The caller closes the call.
 
         Raises:
             UnknownParticipantError: it is not configured here.
+            PublisherUnavailableError: it cannot be reached.
             NodeBusyError: too many queries are running.
         """
         address = self._find(publisher)
+        await self._connect(address)
         if len(self._running) >= self._max_queries:
             raise NodeBusyError(
                 f"the gateway runs {len(self._running)} queries, its limit; try again shortly, "
@@ -119,6 +122,14 @@ class Publishers:
                 f"{', '.join(self._addresses)}"
             )
         return self._addresses[publisher]
+
+    async def _connect(self, address: PublisherAddress) -> None:
+        """Wait for the channel: one that failed before may rest between two attempts."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._channels[address.node_id].channel_ready()
+        except TimeoutError:
+            raise _unreachable(address) from None
 
     async def _list_nodes_at(
         self, address: PublisherAddress

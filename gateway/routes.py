@@ -35,7 +35,8 @@ def query_router(publishers: Publishers) -> APIRouter:
         Answers with one document, or with server-sent events if `stream` is true. A failure
         before the first event is a problem document with its status in both cases.
         """
-        call = publishers.start_query(body.publisher, query_to_wire(body))
+        starting = publishers.start_query(body.publisher, query_to_wire(body))
+        call = await unless_disconnected(request, starting)
         with ExitStack() as stack:
             stack.enter_context(closing(call))
             await unless_disconnected(request, call.wait_started())

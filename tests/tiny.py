@@ -1,9 +1,13 @@
 """Tiny random models and a word tokenizer, so that every path runs in milliseconds."""
 
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
+from tokenizers.trainers import BpeTrainer
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -33,14 +37,14 @@ _SIZES = {
 }
 
 
-def tiny_network(family: str, seed: int = 0) -> torch.nn.Module:
+def tiny_network(family: str, seed: int = 0, **sizes: int) -> torch.nn.Module:
     """A random causal LM; biases, where the family has them, are random too."""
     torch.manual_seed(seed)
     network: torch.nn.Module
     if family == "llama":
-        network = LlamaForCausalLM(LlamaConfig(**_SIZES))
+        network = LlamaForCausalLM(LlamaConfig(**{**_SIZES, **sizes}))
     else:
-        network = Qwen2ForCausalLM(Qwen2Config(**_SIZES))
+        network = Qwen2ForCausalLM(Qwen2Config(**{**_SIZES, **sizes}))
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.endswith("bias"):
@@ -70,3 +74,19 @@ def word_tokenizer() -> PromptTokenizer:
 def words(first: int, count: int) -> str:
     """A text of `count` tokens."""
     return " ".join(f"w{(first + 7 * step) % VOCABULARY}" for step in range(count))
+
+
+def save_tiny_model(folder: Path, family: str = "llama", seed: int = 0) -> None:
+    """Write a tiny model with a byte-level tokenizer and a chat template, as a user would have."""
+    backend = Tokenizer(BPE())
+    backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    backend.decoder = ByteLevelDecoder()
+    alphabet = sorted(ByteLevel.alphabet())
+    backend.train_from_iterator([], BpeTrainer(vocab_size=300, initial_alphabet=alphabet))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}<assistant>"
+    )
+    tokenizer.save_pretrained(folder)
+    network = tiny_network(family, seed, vocab_size=300, max_position_embeddings=1024)
+    network.save_pretrained(folder)  # type: ignore[operator]

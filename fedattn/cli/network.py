@@ -132,12 +132,13 @@ class LocalNetwork:
                     f"{late.name} was not ready within {timeout_s:g} s; the end of its log:\n"
                     f"{late.log_tail()}"
                 )
-            for node_id in sorted(self._joined() & missing):
+            for node_id in sorted(self.joined() & missing):
                 missing.discard(node_id)
                 yield node_id
             time.sleep(_POLL_S)
 
-    def _joined(self) -> set[str]:
+    def joined(self) -> set[str]:
+        """Ids of the nodes that the gateway lists."""
         try:
             answer = httpx.get(f"{self.gateway_url}/v1/participants", timeout=5.0)
         except httpx.HTTPError:

@@ -146,7 +146,7 @@ async def test_client_that_takes_nothing_loses_its_place(
         "method": "POST",
         "path": "/v1/queries",
         "query_string": b"",
-        "headers": body.headers.raw,
+        "headers": [(name.lower(), value) for name, value in body.headers.raw],
     }
     messages = [{"type": "http.request", "body": body.content}]
 

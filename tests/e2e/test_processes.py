@@ -1,0 +1,197 @@
+"""The whole system as processes: query, bad input, failures, SIGTERM."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fedattn.cli.client import stream_query
+from fedattn.cli.network import LocalNetwork, NodePlan, free_port, local_network
+from fedattn.core.errors import FedAttnError
+from tests.e2e.conftest import CONTEXTS, PUBLISHER
+from tests.tiny import save_tiny_model
+
+QUESTION = "What is the passcode?"
+QUERY = {"question": QUESTION, "plan": "all", "sampling": {"max_new_tokens": 4}}
+
+
+def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fedattn.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_query_streams_session_layers_tokens_and_report(network: LocalNetwork) -> None:
+    events = list(stream_query(network.gateway_url, QUERY))
+    names = [name for name, _ in events]
+    assert names[0] == "session"
+    assert names[-1] == "report"
+    assert names.count("layer") == 5
+    report = events[-1][1]
+    assert report["answer"] == "".join(data["text"] for name, data in events if name == "token")
+    assert [member["node_id"] for member in report["participants"]] == [*CONTEXTS, PUBLISHER]
+    assert report["totals"]["kv_bytes"] > 0
+
+
+def test_any_node_can_publish(network: LocalNetwork) -> None:
+    body = {**QUERY, "publisher": "clinic"}
+    report = list(stream_query(network.gateway_url, body))[-1][1]
+    assert report["participants"][-1]["node_id"] == "clinic"
+
+
+def test_ask_prints_the_report_as_json(network: LocalNetwork) -> None:
+    asked = run_cli(
+        "ask", QUESTION, "--gateway", network.gateway_url, "--json", "--max-new-tokens", "4"
+    )
+    report = json.loads(asked.stdout)
+    assert asked.returncode == 0
+    assert {"time_to_first_token_s", "tokens_per_s", "kv_bytes"} <= report["totals"].keys()
+
+
+def test_ask_streams_for_people(network: LocalNetwork) -> None:
+    asked = run_cli("ask", QUESTION, "--gateway", network.gateway_url, "--max-new-tokens", "4")
+    assert asked.returncode == 0
+    for word in ("session", "clinic", "contributor", "KiB up", "first token after"):
+        assert word in asked.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"question": " "}, "empty_question"),
+        ({"plan": "often"}, "invalid_plan"),
+        ({"plan": "99"}, "invalid_plan"),
+        ({"contributors": ["ghost"]}, "unknown_participant"),
+        ({"publisher": "ghost"}, "unknown_participant"),
+        ({"question": "why " * 1000}, "context_too_long"),
+    ],
+    ids=lambda value: str(value)[:30] if isinstance(value, dict) else "",
+)
+def test_bad_query_is_a_problem_document_and_leaves_nothing_running(
+    network: LocalNetwork, change: dict[str, object], code: str
+) -> None:
+    with pytest.raises(FedAttnError) as caught:
+        list(stream_query(network.gateway_url, {**QUERY, **change}))
+    assert caught.value.code == code
+    nodes = httpx.get(f"{network.gateway_url}/v1/participants").json()
+    assert {node["active_sessions"] for node in nodes} == {0}
+
+
+def test_no_private_text_in_any_log(network: LocalNetwork) -> None:
+    list(stream_query(network.gateway_url, QUERY))
+    logs = "".join(part.log_path.read_text() for part in network.parts.values())
+    assert "answered" in logs  # the logs are not empty
+    for secret in ("penicillin", "4417", QUESTION):
+        assert secret not in logs
+
+
+def test_ask_without_a_gateway_says_what_to_do() -> None:
+    asked = run_cli("ask", QUESTION, "--gateway", f"http://127.0.0.1:{free_port()}")
+    assert asked.returncode == 1
+    assert "error [gateway_unavailable]" in asked.stderr
+    assert "make up" in asked.stderr
+
+
+def test_contributor_with_another_model_is_refused_by_name(
+    network: LocalNetwork, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    save_tiny_model(folder, seed=1)
+    network.start_participant(NodePlan(node_id="stranger", model=str(folder)))
+    try:
+        assert list(network.wait_ready(["stranger"])) == ["stranger"]
+        with pytest.raises(FedAttnError) as caught:
+            body = {**QUERY, "contributors": ["stranger"]}
+            list(stream_query(network.gateway_url, body))
+        assert caught.value.code == "model_mismatch"
+        report = list(stream_query(network.gateway_url, QUERY))[-1][1]
+        states = {member["node_id"]: member["state"] for member in report["participants"]}
+        assert states["stranger"] == "excluded"
+        assert states["clinic"] == "complete"
+    finally:
+        assert network.parts.pop("stranger").stop() == 0
+
+
+@pytest.mark.parametrize("module", ["services.aggregator", "services.participant", "gateway"])
+def test_taken_port_is_named_and_nothing_is_left(
+    network: LocalNetwork, module: str, tiny_folder: Path
+) -> None:
+    address = network.aggregator_address
+    flags = {
+        "services.aggregator": [f"--listen={address}"],
+        "services.participant": [
+            "--node-id=x",
+            f"--listen={address}",
+            f"--aggregator={address}",
+            f"--model={tiny_folder}",
+        ],
+        "gateway": [f"--port={address.rpartition(':')[2]}", f"--participants=p={address}"],
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", module, *flags[module]],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "error [configuration]: cannot listen on" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "words"),
+    [
+        ("services.aggregator", ["--max-nodes=many"], ["FEDATTN_AGGREGATOR_MAX_NODES", "many"]),
+        ("services.participant", [], ["FEDATTN_PARTICIPANT_NODE_ID"]),
+        (
+            "services.participant",
+            ["--node-id=a b"],
+            ["FEDATTN_PARTICIPANT_NODE_ID", "1 to 64 characters"],
+        ),
+        (
+            "services.participant",
+            ["--node-id=a", "--context=/nowhere"],
+            ["FEDATTN_PARTICIPANT_CONTEXT", "no such file"],
+        ),
+        ("gateway", [], ["FEDATTN_GATEWAY_PARTICIPANTS"]),
+    ],
+)
+def test_bad_setting_is_named_and_refused(module: str, flags: list[str], words: list[str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", module, *flags], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    for word in words:
+        assert word in ended.stderr
+
+
+def test_every_service_ends_with_code_0_on_sigterm(tiny_folder: Path) -> None:
+    with local_network() as network:
+        network.start_aggregator()
+        network.start_participant(NodePlan(node_id="a", model=str(tiny_folder)))
+        network.start_participant(NodePlan(node_id="b", model=str(tiny_folder)))
+        network.start_gateway(["a"])
+        list(network.wait_ready(["a", "b"]))
+        assert network.stop() == {"gateway": 0, "b": 0, "a": 0, "aggregator": 0}
+
+
+def test_killed_contributor_leaves_and_the_rest_answer(tiny_folder: Path) -> None:
+    with local_network() as network:
+        network.start_aggregator()
+        for node_id in ("a", "b", "c"):
+            network.start_participant(NodePlan(node_id=node_id, model=str(tiny_folder)))
+        network.start_gateway(["a"])
+        list(network.wait_ready(["a", "b", "c"]))
+        lost = network.parts.pop("b")
+        lost.process.kill()
+        lost.process.wait()
+        while "b" in network.joined():
+            pass
+        report = list(stream_query(network.gateway_url, QUERY))[-1][1]
+    assert [member["node_id"] for member in report["participants"]] == ["c", "a"]

@@ -15,12 +15,11 @@ from rich.table import Table
 from fedattn.cli.ask import ask_streaming, report_table, totals_line
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 
-CONTRIBUTORS = ("factory", "manual", "store")
+CONTRIBUTORS = ("berths", "cranes", "customs")
 PUBLISHER = "publisher"
-QUESTION = "What does the error code of press 7 mean?"
-TRUTH = "coolant valve"
-MAX_NEW_TOKENS = 24
-STOP = ("\n", ".")
+QUESTION = "What does the ship Aurora carry, and at which pier does it lie?"
+TRUTH = ("300 boxes of tea", "pier 4")  # two facts, each known to one node alone
+MAX_NEW_TOKENS = 32
 
 
 def demo_command() -> None:
@@ -34,8 +33,10 @@ def demo_command() -> None:
         for name, path in contexts.items():
             console.print(f"[bold]{name}[/] knows: {path.read_text().strip()}", soft_wrap=True)
         console.print(f"\n[bold]{PUBLISHER}[/] asks: {QUESTION}\n")
-        sampling = {"max_new_tokens": MAX_NEW_TOKENS, "stop": list(STOP)}
-        body = {"question": QUESTION, "sampling": sampling}
+        body = {
+            "question": QUESTION,
+            "sampling": {"max_new_tokens": MAX_NEW_TOKENS},
+        }
         console.print("[dim]together, over the network:[/]")
         report = ask_streaming(network.gateway_url, body, console)
         with console.status("the same question to one model, alone and with all texts"):
@@ -122,8 +123,7 @@ def _one_model_answers(texts: list[str]) -> tuple[str, str]:
             max_new_tokens=MAX_NEW_TOKENS,
             do_sample=False,
         )
-        text = prompt.decode(output[0, ids.shape[1] :].tolist())
-        return min((text.partition(stop)[0] for stop in STOP), key=len)
+        return prompt.decode(output[0, ids.shape[1] :].tolist())
 
     return answer([]), answer(texts)
 
@@ -138,5 +138,6 @@ def _comparison(alone: str, together: str, joined: str) -> Table:
         "one model with all texts": joined,
     }
     for who, text in rows.items():
-        table.add_row(who, text, "[green]yes[/]" if TRUTH in text.lower() else "[red]no[/]")
+        is_right = all(fact in text for fact in TRUTH)
+        table.add_row(who, text, "[green]yes[/]" if is_right else "[red]no[/]")
     return table

@@ -19,6 +19,7 @@ import torch
 from filelock import FileLock
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -108,7 +109,7 @@ def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedM
         tokenizer = AutoTokenizer.from_pretrained(location, **options)
         progress("reading the weights")
         network = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"model {source.name} cannot be read: {error}") from error
     prepared = PreparedModel(path=folder, fingerprint=fingerprint, name=source.name)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".preparing-"))

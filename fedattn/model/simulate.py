@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fedattn.core.codecs import Codec
 from fedattn.core.errors import ContextTooLongError, InvalidRequestError
 from fedattn.core.plans import PlanSpec
@@ -89,6 +91,7 @@ class CaseResult:
         match: whether the given answer occurs in it, ignoring case.
         nll: mean negative log-likelihood of the given answer, nats a token.
         kv_bytes: bytes of all frames contributors sent, headers included.
+        logits: [V] float32 for the first answer token.
         trace: tokens and spans.
     """
 
@@ -96,6 +99,7 @@ class CaseResult:
     match: bool
     nll: float
     kv_bytes: int
+    logits: torch.Tensor = field(repr=False)
     trace: TokenTrace = field(repr=False)
 
 
@@ -176,6 +180,7 @@ class Simulator:
             match=case.answer.strip().lower() in text.lower(),
             nll=nll,
             kv_bytes=store.uploaded_bytes,
+            logits=prefill.logits,
             trace=TokenTrace(token_ids=joined, layout=layout, generated=generated, answer=answer),
         )
 

@@ -45,7 +45,7 @@ class ServiceSettings(BaseSettings):
         """
         cls._refuse_unknown_environment()
         try:
-            return cls(_cli_parse_args=True if argv is None else argv)  # type: ignore[call-arg]
+            return cls(_cli_parse_args=True if argv is None else argv)
         except SettingsError as error:  # a list or mapping that is no JSON
             raise ConfigurationError(f'{error}; write lists as JSON, such as ["a"]') from error
         except ValidationError as error:

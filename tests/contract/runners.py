@@ -14,6 +14,7 @@ from fedattn.model.decode import generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import Prefiller, PrefillResult
+from fedattn.model.prompt import PromptTokenizer
 from fedattn.wire.channel import open_channel
 from fedattn.wire.convert import prefix_to_wire
 from fedattn.wire.stubs import AggregatorStub
@@ -66,12 +67,12 @@ async def run_grpc(scenario: Scenario, model: LoadedModel, folder: Path) -> Outc
     """Real aggregator and participants over loopback; the publisher's own logits are kept."""
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(running_aggregator())
-        for node_id, text in zip(scenario.node_ids(), scenario.contexts(), strict=True):
+        for node_id, text in zip(scenario.node_ids(), scenario.contexts, strict=True):
             path = folder / f"{node_id}.txt"
             path.write_text(text)
-            node = make_node(node_id, model, path)
+            node = make_node(node_id, model, path, scenario.tokenizer)
             await stack.enter_async_context(running_participant(node, address))
-        publisher = make_node(PUBLISHER, model, None)
+        publisher = make_node(PUBLISHER, model, None, scenario.tokenizer)
         await stack.enter_async_context(running_participant(publisher, address))
         stub = AggregatorStub(await stack.enter_async_context(open_channel(address)))
         return await _publish(scenario, model, publisher, stub)
@@ -83,7 +84,7 @@ RUNNERS: dict[str, Runner] = {"in-process": run_in_process, "gRPC": run_grpc}
 async def _publish(
     scenario: Scenario, model: LoadedModel, node: ParticipantNode, stub: AggregatorStub
 ) -> Outcome:
-    prefix = word_tokenizer().prefix()
+    prefix = scenario.tokenizer.prefix()
     question = scenario.tokens()[2]
     plans = scenario.plans()
     opened = await stub.OpenSession(
@@ -96,7 +97,7 @@ async def _publish(
             publisher_sync_layers=plans.publisher.layers,
             codec_id=codec_by_name("fp32").codec_id,
             max_new_tokens=NUM_NEW_TOKENS,
-            min_participants=len(scenario.lengths) + 1,
+            min_participants=len(scenario.contexts) + 1,
             deadline_s=60,
         )
     )
@@ -124,9 +125,14 @@ def _decode(model: LoadedModel, prefill: PrefillResult, uploaded_bytes: int) -> 
     )
 
 
-def make_node(node_id: str, model: LoadedModel, context: Path | None) -> ParticipantNode:
+def make_node(
+    node_id: str,
+    model: LoadedModel,
+    context: Path | None,
+    tokenizer: PromptTokenizer | None = None,
+) -> ParticipantNode:
     """A node on a model that is already in memory."""
-    tokenizer = word_tokenizer()
+    tokenizer = tokenizer or word_tokenizer()
     return ParticipantNode(
         node_id=node_id,
         model_name="tiny",

@@ -1,9 +1,10 @@
 """What every implementation of the exchange must get right."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedattn.core.plans import PlanSpec
 from fedattn.core.spans import PrefixMode, RolePlans, SessionLayout, build_layout
+from fedattn.model.prompt import PromptTokenizer
 from tests.tiny import NUM_LAYERS, word_tokenizer, words
 
 NUM_NEW_TOKENS = 6
@@ -12,35 +13,31 @@ PUBLISHER = "publisher"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A session over private texts, given by their lengths in tokens."""
+    """A session over private texts."""
 
     name: str
-    lengths: tuple[int, ...]
+    contexts: tuple[str, ...]
     plan: str
     publisher_plan: str
+    question: str = words(60, 4)
     prefix_mode: PrefixMode = PrefixMode.PUBLIC
-
-    def contexts(self) -> list[str]:
-        return [words(11 * index + 5, length) for index, length in enumerate(self.lengths)]
+    num_layers: int = NUM_LAYERS
+    tokenizer: PromptTokenizer = field(default_factory=word_tokenizer)
 
     def node_ids(self) -> list[str]:
-        return [f"node-{index}" for index in range(len(self.lengths))]
-
-    def question(self) -> str:
-        return words(60, 4)
+        return [f"node-{index}" for index in range(len(self.contexts))]
 
     def plans(self) -> RolePlans:
         return RolePlans(
-            contributors=PlanSpec(self.plan).resolve(NUM_LAYERS),
-            publisher=PlanSpec(self.publisher_plan).resolve(NUM_LAYERS),
+            contributors=PlanSpec(self.plan).resolve(self.num_layers),
+            publisher=PlanSpec(self.publisher_plan).resolve(self.num_layers),
         )
 
     def tokens(self) -> tuple[list[int], list[list[int]], list[int]]:
         """Public prefix, contributors' spans, publisher's span."""
-        tokenizer = word_tokenizer()
-        prefix = tokenizer.prefix()
-        spans = [tokenizer.context(text) for text in self.contexts()]
-        question = tokenizer.question(self.question())
+        prefix = self.tokenizer.prefix()
+        spans = [self.tokenizer.context(text) for text in self.contexts]
+        question = self.tokenizer.question(self.question)
         if self.prefix_mode is PrefixMode.FIRST:
             return [], [prefix + spans[0], *spans[1:]], question
         return prefix, spans, question
@@ -49,7 +46,7 @@ class Scenario:
         prefix, spans, question = self.tokens()
         lengths = [len(span) for span in spans]
         return build_layout(
-            num_layers=NUM_LAYERS,
+            num_layers=self.num_layers,
             prefix_len=len(prefix),
             contributors=list(zip(self.node_ids(), lengths, strict=True)),
             publisher=(PUBLISHER, len(question)),
@@ -61,9 +58,16 @@ class Scenario:
         return [*prefix, *(token for span in spans for token in span), *question]
 
 
+def context_words(*lengths: int) -> tuple[str, ...]:
+    """One context a length, each of other tokens."""
+    return tuple(words(11 * index + 5, length) for index, length in enumerate(lengths))
+
+
 def _scenario(name: str, lengths: tuple[int, ...], plan: str, own: str, first: int = 0) -> Scenario:
     mode = PrefixMode.FIRST if first else PrefixMode.PUBLIC
-    return Scenario(name=name, lengths=lengths, plan=plan, publisher_plan=own, prefix_mode=mode)
+    return Scenario(
+        name=name, contexts=context_words(*lengths), plan=plan, publisher_plan=own, prefix_mode=mode
+    )
 
 
 SCENARIOS = (

@@ -11,7 +11,7 @@ from fedattn.core.routing import route_session
 from fedattn.model.loading import LoadedModel
 from fedattn.model.oracle import oracle_greedy, oracle_logits
 from tests.contract.runners import RUNNERS
-from tests.contract.scenarios import NUM_NEW_TOKENS, SCENARIOS, Scenario
+from tests.contract.scenarios import NUM_NEW_TOKENS, SCENARIOS, Scenario, context_words
 from tests.tiny import FAMILIES, tiny_model, tiny_network
 
 TOLERANCE = 1e-4
@@ -66,6 +66,6 @@ async def test_other_contexts_change_the_answer_only_through_the_exchange(
 ) -> None:
     """The suite can fail: without any sync layer the logits differ from those with all."""
     with_all = await RUNNERS[runner](SCENARIOS[1], model, tmp_path)
-    alone = Scenario(name="none", lengths=(9, 4), plan="none", publisher_plan="none")
+    alone = Scenario(name="none", contexts=context_words(9, 4), plan="none", publisher_plan="none")
     without = await RUNNERS[runner](alone, model, tmp_path)
     assert (with_all.logits - without.logits).abs().max() > 100 * TOLERANCE

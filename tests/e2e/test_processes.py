@@ -107,8 +107,8 @@ def test_contributor_with_another_model_is_refused_by_name(
     network.start_participant(NodePlan(node_id="stranger", model=str(folder)))
     try:
         assert list(network.wait_ready(["stranger"])) == ["stranger"]
+        body = {**QUERY, "contributors": ["stranger"]}
         with pytest.raises(FedAttnError) as caught:
-            body = {**QUERY, "contributors": ["stranger"]}
             list(stream_query(network.gateway_url, body))
         assert caught.value.code == "model_mismatch"
         report = list(stream_query(network.gateway_url, QUERY))[-1][1]

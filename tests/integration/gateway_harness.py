@@ -50,7 +50,7 @@ class FakeParticipant(ParticipantServiceServicer):
                 yield event
         except FedAttnError as error:
             await abort_with(context, error)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # the latter if cancelled during a send
             self.cancelled.set()
             raise
 

@@ -141,7 +141,7 @@ async def test_lost_contributor_is_announced_to_those_who_wait(address: str) -> 
             received = publisher.stub.Exchange(hold_open(starts["publisher"]))
             first = frame_chunks(starts["a"], "a", 1)
             upload = a.stub.Exchange(hold_open(starts["a"], *first))
-            assert (await received.read()).chunk.layer == 1  # type: ignore[union-attr]
+            await received.read()
             upload.cancel()
             answer = await received.read()
         assert isinstance(answer, pb.ExchangeResponse)

@@ -22,7 +22,7 @@ from fedattn.wire.v1 import session_pb2
 from services.aggregator.settings import AggregatorSettings
 from services.participant.node import ParticipantNode
 from tests.contract.runners import make_node, running_aggregator, running_participant
-from tests.contract.scenarios import Scenario
+from tests.contract.scenarios import Scenario, context_words
 from tests.integration.raw import hello, raw_node
 from tests.tiny import tiny_model, word_tokenizer, words
 
@@ -104,7 +104,7 @@ async def failure(network: Network, **changes: object) -> FedAttnError:
 
 
 def expected_text(model: LoadedModel, lengths: tuple[int, ...], plan: str = "all") -> str:
-    scenario = Scenario(name="", lengths=lengths, plan=plan, publisher_plan=plan)
+    scenario = Scenario(name="", contexts=context_words(*lengths), plan=plan, publisher_plan=plan)
     tokens = oracle_greedy(model, scenario.layout(), scenario.joined(), NUM_NEW_TOKENS)
     return word_tokenizer().decode(tokens)
 

@@ -43,7 +43,7 @@ def test_bytes_add_up_a_layer_and_direction() -> None:
 def test_missing_layer_is_the_first_that_somebody_lacked() -> None:
     state = make_state()
     ledger = state.ledgers[0]
-    assert ledger.missing_from is None
+    assert state.ledgers[1].missing_from is None
     ledger.awaited = {1, 2}
     ledger.move(MemberState.LOST)
     assert ledger.missing_from == 1

@@ -1,0 +1,166 @@
+"""A session of four processes against one transformers prefill of the joined text, side by side.
+
+    python -m benchmarks.session [--tokens 256] [--repeats 7] [--plan auto] [--json FILE]
+
+Prints medians and their ratio:
+
+    cpu      CPU seconds of all processes of the network for one query of one new token, against CPU
+             seconds of one prefill; both on one thread a process
+    logits   largest difference of the first answer token's logits, in-process exchange against the
+             one-model oracle and (plan `all`) against plain transformers, raw fp32 codec
+    memory   proportional set size (PSS) of each participant, which share mapped weights
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from fedattn.cli.client import stream_query
+from fedattn.cli.network import LocalNetwork, NodePlan, local_network
+from fedattn.core.codecs import codec_by_name
+from fedattn.core.plans import PlanSpec
+from fedattn.model.loading import load_model, load_tokenizer
+from fedattn.model.oracle import oracle_logits
+from fedattn.model.prefill import Prefiller
+from fedattn.model.prepare import prepare_model
+from fedattn.model.prompt import PromptTokenizer
+from fedattn.model.simulate import Case, SimulationSettings, Simulator
+
+QUESTION = "Which pump was serviced last, and by whom?"
+CONTRIBUTORS = ("a", "b", "c")
+PUBLISHER = "publisher"
+
+
+def make_contexts(num_tokens: int) -> list[str]:
+    """Texts of roughly equal length for three contributors and the publisher."""
+    prompt = PromptTokenizer(load_tokenizer(prepare_model("default")))
+    texts = []
+    for node in (*CONTRIBUTORS, PUBLISHER):
+        text, number = "", 0
+        while len(prompt.context(text)) < num_tokens:
+            number += 1
+            text += f"Pump {number} of hall {node} reads {number * 37 % 90} degrees. "
+        texts.append(text)
+    return texts
+
+
+def cpu_seconds(network: LocalNetwork) -> float:
+    times = [psutil.Process(part.process.pid).cpu_times() for part in network.parts.values()]
+    return float(sum(t.user + t.system for t in times))
+
+
+def time_pairs(
+    network: LocalNetwork, body: dict[str, Any], plain: torch.nn.Module, repeats: int
+) -> dict[str, list[float]]:
+    """Query and prefill in turn, so that both see the same machine."""
+    samples: dict[str, list[float]] = {"network_cpu_s": [], "prefill_cpu_s": [], "ttft_s": []}
+    report = list(stream_query(network.gateway_url, body))[-1][1]  # warm-up of both
+    ids = torch.randint(100, 40_000, (1, report["prompt_tokens"]))
+    run_prefill(plain, ids)
+    for _ in range(repeats):
+        before = cpu_seconds(network)
+        report = list(stream_query(network.gateway_url, body))[-1][1]
+        samples["network_cpu_s"].append(cpu_seconds(network) - before)
+        samples["ttft_s"].append(report["totals"]["time_to_first_token_s"])
+        before = time.process_time()
+        run_prefill(plain, ids)
+        samples["prefill_cpu_s"].append(time.process_time() - before)
+    samples["prompt_tokens"] = [report["prompt_tokens"]]
+    samples["kv_bytes"] = [report["totals"]["kv_bytes"]]
+    return samples
+
+
+@torch.inference_mode()
+def run_prefill(plain: torch.nn.Module, ids: torch.Tensor) -> None:
+    plain(ids, use_cache=True, logits_to_keep=1)
+
+
+def measure_network(texts: list[str], plan: str, repeats: int) -> dict[str, Any]:
+    """CPU and memory of the network, and of one prefill of as many tokens."""
+    torch.set_num_threads(1)
+    path = prepare_model("default").path
+    plain = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    body = {"question": QUESTION, "plan": plan, "sampling": {"max_new_tokens": 1}}
+    with tempfile.TemporaryDirectory() as folder, local_network() as network:
+        network.start_aggregator()
+        for node_id, text in zip((*CONTRIBUTORS, PUBLISHER), texts, strict=True):
+            context = Path(folder) / f"{node_id}.txt"
+            context.write_text(text)
+            network.start_participant(NodePlan(node_id=node_id, context=context))
+        network.start_gateway([PUBLISHER])
+        list(network.wait_ready([*CONTRIBUTORS, PUBLISHER]))
+        samples = time_pairs(network, body, plain, repeats)
+        memory = {
+            name: psutil.Process(part.process.pid).memory_full_info()
+            for name, part in network.parts.items()
+        }
+    medians = {name: statistics.median(values) for name, values in samples.items()}
+    return {
+        **medians,
+        "cpu_ratio": medians["network_cpu_s"] / medians["prefill_cpu_s"],
+        "pss_mib": {name: round(info.pss / 2**20) for name, info in memory.items()},
+        "uss_mib": {name: round(info.uss / 2**20) for name, info in memory.items()},
+    }
+
+
+def measure_parity(texts: list[str]) -> dict[str, float]:
+    """Largest differences of logits, raw fp32 codec."""
+    prepared = prepare_model("default")
+    model = load_model(prepared)
+    simulator = Simulator(Prefiller(model), PromptTokenizer(load_tokenizer(prepared)))
+    plain = AutoModelForCausalLM.from_pretrained(prepared.path, dtype=torch.float32)
+    differences: dict[str, float] = {}
+    case = Case(contexts=tuple(texts), question=QUESTION, answer="pump")
+    for plan in ("all", "auto", "none", "8-22"):
+        spec = PlanSpec(plan)
+        settings = SimulationSettings(
+            plan=spec, publisher_plan=spec, codec=codec_by_name("fp32"), max_new_tokens=1
+        )
+        result = simulator.run_case(case, settings)
+        trace = result.trace
+        expected = oracle_logits(model, trace.layout, trace.token_ids, [])[-1]
+        differences[f"{plan}_oracle"] = float((result.logits - expected).abs().max())
+        if plan == "all":
+            with torch.inference_mode():
+                reference = plain(torch.tensor([trace.token_ids])).logits[0, -1]
+            differences["all_transformers"] = float((result.logits - reference).abs().max())
+    return differences
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--tokens", type=int, default=256, help="tokens a context, about")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--plan", default="auto")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    transformers_logging.disable_progress_bar()
+    texts = make_contexts(arguments.tokens)
+    result = {
+        "network": measure_network(texts, arguments.plan, arguments.repeats),
+        "logits_difference": measure_parity(texts),
+    }
+    network = result["network"]
+    print(
+        f"{network['prompt_tokens']:.0f} tokens, plan {arguments.plan}, median of "
+        f"{arguments.repeats}: network {network['network_cpu_s']:.2f} CPU s, one prefill "
+        f"{network['prefill_cpu_s']:.2f} CPU s, ratio {network['cpu_ratio']:.2f}; "
+        f"first token after {network['ttft_s']:.2f} s"
+    )
+    print(f"largest difference of logits: {result['logits_difference']}")
+    print(f"PSS, MiB: {network['pss_mib']}; own pages alone: {network['uss_mib']}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

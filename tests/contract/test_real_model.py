@@ -1,0 +1,67 @@
+"""Parity on the embedded model's real weights, over every implementation."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
+from fedattn.model.oracle import oracle_greedy, oracle_logits
+from fedattn.model.prepare import PreparedModel, prepare_model
+from fedattn.model.prompt import PromptTokenizer
+from tests.contract.runners import RUNNERS
+from tests.contract.scenarios import NUM_NEW_TOKENS, Scenario
+
+TOLERANCE = 1e-4
+PLANS = {"all": ("all", "all"), "default": ("auto", "auto"), "mixed": ("3,9-12", "5-20")}
+
+
+@pytest.fixture(scope="module")
+def prepared() -> PreparedModel:
+    return prepare_model("default")
+
+
+@pytest.fixture(scope="module")
+def model(prepared: PreparedModel) -> LoadedModel:
+    return load_model(prepared)
+
+
+def make_scenario(prepared: PreparedModel, model: LoadedModel, name: str) -> Scenario:
+    plan, publisher_plan = PLANS[name]
+    return Scenario(
+        name=name,
+        contexts=(
+            "Harbour log. The ship Aurora arrived this morning and lies at pier 4.",
+            "Customs. The ship Aurora carries 300 boxes of tea.",
+        ),
+        question="What does the ship Aurora carry, and at which pier does it lie?",
+        plan=plan,
+        publisher_plan=publisher_plan,
+        num_layers=model.shape.num_layers,
+        tokenizer=PromptTokenizer(load_tokenizer(prepared)),
+    )
+
+
+@pytest.mark.parametrize("plans", PLANS)
+@pytest.mark.parametrize("runner", RUNNERS)
+async def test_real_weights_give_the_oracles_logits_and_tokens(
+    runner: str, plans: str, prepared: PreparedModel, model: LoadedModel, tmp_path: Path
+) -> None:
+    scenario = make_scenario(prepared, model, plans)
+    outcome = await RUNNERS[runner](scenario, model, tmp_path)
+    layout, joined = scenario.layout(), scenario.joined()
+    expected = oracle_logits(model, layout, joined, [])[-1]
+    torch.testing.assert_close(outcome.logits, expected, atol=TOLERANCE, rtol=0)
+    assert outcome.generated == oracle_greedy(model, layout, joined, NUM_NEW_TOKENS)
+
+
+async def test_all_layers_equal_plain_transformers_on_real_weights(
+    prepared: PreparedModel, model: LoadedModel, tmp_path: Path
+) -> None:
+    scenario = make_scenario(prepared, model, "all")
+    outcome = await RUNNERS["gRPC"](scenario, model, tmp_path)
+    plain = AutoModelForCausalLM.from_pretrained(prepared.path, dtype=torch.float32)
+    with torch.inference_mode():
+        expected = plain(torch.tensor([scenario.joined()])).logits[0, -1]
+    torch.testing.assert_close(outcome.logits, expected, atol=TOLERANCE, rtol=0)

@@ -1,0 +1,136 @@
+"""The commands of the README, as a user types them."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.e2e.test_processes import run_cli
+
+ROOT = Path(__file__).parents[2]
+CASES = [
+    {"contexts": ["The code is 17.", "The door is red."], "question": "Code?", "answer": "17"},
+    {"contexts": ["", "The sky is blue."], "question": "Sky?", "answer": "blue"},
+]
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> Path:
+    path = tmp_path / "cases.jsonl"
+    path.write_text("".join(json.dumps(case) + "\n" for case in CASES))
+    return path
+
+
+def simulate(cases: Path, folder: Path, *flags: str) -> dict[str, object]:
+    out = cases.with_suffix(".out.json")
+    ended = run_cli(
+        "simulate", f"--cases={cases}", f"--model={folder}", f"--json={out}", "--tokens", *flags
+    )
+    assert ended.returncode == 0, ended.stderr
+    result: dict[str, object] = json.loads(out.read_text())
+    return result
+
+
+def test_simulate_with_all_layers_equals_plain_transformers(cases: Path, tiny_folder: Path) -> None:
+    result = simulate(cases, tiny_folder, "--plan=all", "--codec=fp32")
+    plain = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
+    for case in result["cases"]:  # type: ignore[attr-defined]
+        prompt, answer = case["token_ids"], case["answer_ids"]
+        with torch.inference_mode():
+            logits = plain(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        nll = torch.nn.functional.cross_entropy(logits, torch.tensor(answer))
+        assert case["nll"] == pytest.approx(float(nll), abs=1e-4)
+        assert case["spans"][0]["start"] == case["prefix_len"]
+        assert case["spans"][-1]["stop"] == len(prompt)
+
+
+def test_simulate_without_layers_moves_nothing(cases: Path, tiny_folder: Path) -> None:
+    result = simulate(cases, tiny_folder, "--plan=none")
+    assert result["kv_bytes"] == 0
+    assert {"exact_match", "nll", "kv_bytes", "cases"} == result.keys()
+
+
+def test_simulate_takes_a_plan_for_each_role(cases: Path, tiny_folder: Path) -> None:
+    result = simulate(cases, tiny_folder, "--plan=none", "--publisher-plan=1,3")
+    layers = [span["sync_layers"] for span in result["cases"][0]["spans"]]  # type: ignore[index]
+    assert layers == [[], [], [1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [
+        (["--plan=often"], "invalid_plan"),
+        (["--plan=7"], "invalid_plan"),
+        (["--model=/nowhere"], "model"),
+        (["--codec=zip"], "invalid_request"),
+        (["--prefix=second"], "invalid_request"),
+        (["--max-new-tokens=2000"], "context_too_long"),
+    ],
+)
+def test_simulate_refuses_bad_options_clearly(
+    cases: Path, tiny_folder: Path, flags: list[str], code: str
+) -> None:
+    ended = run_cli("simulate", f"--cases={cases}", f"--model={tiny_folder}", *flags)
+    assert ended.returncode == 1
+    assert f"error [{code}]" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "empty file"),
+        ("{", "line 1: no JSON"),
+        ("[]", "expected an object"),
+        ('{"contexts": "x", "question": "q", "answer": "a"}', "expected contexts"),
+        ('{"contexts": [], "question": "q"}', "expected answer"),
+    ],
+)
+def test_bad_cases_file_is_named_with_its_line(
+    tmp_path: Path, tiny_folder: Path, line: str, words: str
+) -> None:
+    path = tmp_path / "cases.jsonl"
+    path.write_text(line)
+    ended = run_cli("simulate", f"--cases={path}", f"--model={tiny_folder}")
+    assert ended.returncode == 1
+    assert words in ended.stderr
+
+
+def test_model_prepare_of_the_embedded_model_changes_nothing_more() -> None:
+    ended = run_cli("model", "prepare")
+    assert ended.returncode == 0
+    assert "is ready" in ended.stdout
+
+
+def test_demo_is_right_together_and_wrong_alone() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "fedattn.cli.main", "demo"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    rows = {
+        who: re.search(rf"^{who}.*(yes|no)\s*$", ended.stdout, re.MULTILINE)
+        for who in ("the publisher alone", "together, no text shared", "one model with all texts")
+    }
+    verdicts = [row.group(1) if row else None for row in rows.values()]
+    assert verdicts == ["no", "yes", "yes"], ended.stdout
+    assert "all stopped" in ended.stdout
+
+
+def test_readme_names_only_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)`", (ROOT / "README.md").read_text()))
+    assert {"demo", "test"} <= named <= targets
+
+
+def test_readme_commands_are_known_to_the_command_line() -> None:
+    commands = set(re.findall(r"fedattn ((?:model )?[a-z]+)", (ROOT / "README.md").read_text()))
+    known = {"ask", "simulate", "demo", "up", "version", "model prepare"}
+    assert {"ask", "simulate", "model prepare"} <= commands & known

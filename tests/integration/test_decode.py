@@ -1,0 +1,109 @@
+"""Decoding: against transformers, and text streaming."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedattn.core.codecs import codec_by_name
+from fedattn.core.sampling import Sampling
+from fedattn.model.decode import TextStream, TokenChooser, answer_nll, generate_tokens
+from fedattn.model.exchange import InProcessExchange, KvStore
+from fedattn.model.prefill import Prefiller, PrefillResult
+from tests.contract.scenarios import Scenario
+from tests.tiny import FAMILIES, tiny_model, tiny_network
+
+
+def prefill_alone(family: str) -> tuple[Prefiller, PrefillResult, list[int]]:
+    """A publisher without contributors: plain causal attention."""
+    scenario = Scenario(name="", contexts=(), plan="all", publisher_plan="all")
+    prefix, _, question = scenario.tokens()
+    prefiller = Prefiller(tiny_model(family))
+    layout = scenario.layout()
+    store = KvStore(layout, prefiller.shape, codec_by_name("fp32"))
+    exchange = InProcessExchange(store, 0)
+    return (
+        prefiller,
+        prefiller.publish(layout.publisher, prefix, question, exchange),
+        (prefix + question),
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_tokens_equal_transformers_generate(family: str) -> None:
+    prefiller, prefill, prompt = prefill_alone(family)
+    ours = list(generate_tokens(prefiller.model, prefill, Sampling(max_new_tokens=12)))
+    ids = torch.tensor([prompt])
+    plain = tiny_network(family)
+    theirs = plain.generate(  # type: ignore[operator]
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False
+    )
+    assert ours == theirs[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("answer", [[5], [5, 9, 11, 40]])
+def test_nll_equals_plain_transformers_and_leaves_the_cache_alone(answer: list[int]) -> None:
+    prefiller, prefill, prompt = prefill_alone("llama")
+    nll = answer_nll(prefiller.model, prefill, answer)
+    with torch.inference_mode():
+        logits = tiny_network("llama")(torch.tensor([prompt + answer])).logits[0]
+    target = torch.tensor(answer)
+    expected = torch.nn.functional.cross_entropy(logits[len(prompt) - 1 : -1], target)
+    assert nll == pytest.approx(float(expected), abs=1e-4)
+    after = list(generate_tokens(prefiller.model, prefill, Sampling(max_new_tokens=6)))
+    _, fresh, _ = prefill_alone("llama")
+    assert after == list(generate_tokens(prefiller.model, fresh, Sampling(max_new_tokens=6)))
+
+
+def draws(sampling: Sampling, count: int = 200) -> list[int]:
+    chooser = TokenChooser(sampling, torch.device("cpu"))
+    logits = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    return [chooser.choose(logits) for _ in range(count)]
+
+
+def test_greedy_takes_the_most_likely() -> None:
+    assert set(draws(Sampling())) == {3}
+
+
+def test_seed_decides_the_draw() -> None:
+    assert draws(Sampling(temperature=1.0, seed=1)) == draws(Sampling(temperature=1.0, seed=1))
+    assert draws(Sampling(temperature=1.0, seed=1)) != draws(Sampling(temperature=1.0, seed=2))
+
+
+def test_top_k_keeps_k_tokens() -> None:
+    assert set(draws(Sampling(temperature=5.0, top_k=2))) == {2, 3}
+
+
+def test_top_p_keeps_the_smallest_set_with_that_mass() -> None:
+    assert set(draws(Sampling(temperature=1.0, top_p=0.6))) == {3}
+
+
+def test_high_temperature_reaches_every_token() -> None:
+    assert set(draws(Sampling(temperature=10.0))) == {0, 1, 2, 3}
+
+
+def stream_text(pieces: list[str], stop: tuple[str, ...]) -> tuple[str, bool]:
+    """Push pieces as if each were one token."""
+    stream = TextStream(lambda ids: "".join(pieces[i] for i in ids), stop)
+    out = ""
+    for index in range(len(pieces)):
+        out += stream.push(index)
+        if stream.stopped:
+            return out, True
+    return out + stream.finish(), False
+
+
+@given(st.lists(st.text("ab.", max_size=3), max_size=8), st.text("ab.", min_size=1, max_size=3))
+def test_streamed_text_is_the_whole_text_up_to_the_stop_string(
+    pieces: list[str], stop: str
+) -> None:
+    whole = "".join(pieces)
+    text, stopped = stream_text(pieces, (stop,))
+    assert stopped == (stop in whole)
+    assert text == whole.partition(stop)[0]
+
+
+def test_half_a_character_waits_for_its_other_half() -> None:
+    texts = ["a", "a\N{REPLACEMENT CHARACTER}", "aé"]
+    stream = TextStream(lambda ids: texts[len(ids) - 1], ())
+    assert [stream.push(0), stream.push(1), stream.push(2)] == ["a", "", "é"]

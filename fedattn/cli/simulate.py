@@ -10,6 +10,7 @@ from rich.progress import track
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.plans import PlanSpec
+from fedattn.core.sampling import Sampling
 from fedattn.core.spans import PrefixMode
 
 
@@ -38,6 +39,9 @@ def simulate_command(options: SimulateOptions) -> None:
     plan, publisher_plan = PlanSpec(options.plan), PlanSpec(options.publisher_plan)
     codec = codec_by_name(options.codec)
     prefix = _prefix_mode(options.prefix)
+    Sampling(max_new_tokens=options.max_new_tokens)
+    if options.json_path is not None and not options.json_path.absolute().parent.is_dir():
+        raise InvalidRequestError(f"--json {options.json_path}: no such folder; make it first")
 
     from fedattn.model.loading import load_model, load_tokenizer
     from fedattn.model.prefill import Prefiller

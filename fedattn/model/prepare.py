@@ -86,6 +86,10 @@ def _read_record(folder: Path) -> PreparedModel | None:
         record = json.loads((folder / RECORD_NAME).read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / RECORD_NAME} is damaged; delete {folder}") from error
+    if not isinstance(record, dict) or not {"fingerprint", "name"} <= record.keys():
+        raise ModelError(f"{folder / RECORD_NAME} is damaged; delete {folder}")
     return PreparedModel(path=folder, fingerprint=record["fingerprint"], name=record["name"])
 
 
@@ -121,6 +125,7 @@ def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedM
         _save_weights(network, staging / "model.safetensors")
         record = asdict(prepared) | {"path": None}
         (staging / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted run
         staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

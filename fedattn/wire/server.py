@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -103,8 +104,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 def _guard_stream(behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     async def guarded(request: Any, context: Any) -> Any:
         try:
-            async for response in behavior(request, context):
-                yield response
+            async with aclosing(behavior(request, context)) as responses:
+                async for response in responses:
+                    yield response
         except Exception as error:  # border: the last place before the wire
             await _abort(context, error)
 

@@ -40,7 +40,7 @@ async def stop_aggregator(server: WireServer, servicer: AggregatorServicer, grac
             await servicer.drain()
     except TimeoutError:
         log.warning("sessions_cut_short", grace_s=grace_s)
-    await servicer.close()
+    servicer.close()
     await server.stop(grace_s=1.0)
 
 

@@ -34,6 +34,7 @@ from services.aggregator.settings import AggregatorSettings
 
 _MAX_DEADLINE_S = 3600.0
 _MAX_TOKENS = 1 << 24
+_MAX_REASON_LENGTH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +68,27 @@ class Invitations:
             async with asyncio.timeout(invite.reply_within_s):
                 reply = await self._pending[key]
         except TimeoutError:
+            await self._take_back(node, invite)
             return NotEnoughParticipantsError(
                 f"{node.node_id} did not answer within {invite.reply_within_s:g} s"
             )
         finally:
             del self._pending[key]
-        if reply.WhichOneof("answer") == "span_len" and reply.span_len < _MAX_TOKENS:
-            return reply.span_len
-        return error_from_code(reply.decline.code, f"{node.node_id}: {reply.decline.message}")
+        if reply.WhichOneof("answer") != "span_len":
+            reason = reply.decline.message[:_MAX_REASON_LENGTH]
+            return error_from_code(reply.decline.code, f"{node.node_id}: {reason}")
+        if reply.span_len > node.join.capabilities.max_positions:
+            await self._take_back(node, invite)
+            return ContextTooLongError(
+                f"{node.node_id} has {reply.span_len} tokens, but its model's window is "
+                f"{node.join.capabilities.max_positions}"
+            )
+        return reply.span_len
+
+    async def _take_back(self, node: Node, invite: pb.Invite) -> None:
+        """Tell a node that its answer is not awaited any more."""
+        cancel = pb.SessionCancel(session_id=invite.session_id, reason="the answer came too late")
+        await node.send(pb.ControlResponse(cancel=cancel))
 
 
 class SessionOpener:
@@ -94,9 +108,7 @@ class SessionOpener:
             InvalidInputError, UnavailableError, IncompatibleError: says what does not fit.
         """
         _check_request(request)
-        publisher = self._registry.find(request.node_id)
-        if publisher is None:
-            raise UnknownParticipantError(f"publisher {request.node_id!r} is not joined here")
+        publisher = self._registry.authenticate(request.node_id, request.node_token)
         codec = codec_from_wire(request.codec_id)
         chosen, excluded = self._choose(request, publisher, codec)
         _require_enough(request, len(chosen), [])

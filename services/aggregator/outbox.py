@@ -10,8 +10,7 @@ T = TypeVar("T")
 class Outbox(Generic[T]):
     """First in, first out, bounded by bytes; a full one makes its writers wait.
 
-    After `close` what is queued is still read, further writes are dropped. After `discard` readers
-    end at once.
+    After `close` what is queued is still read, and further writes are dropped.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -19,11 +18,8 @@ class Outbox(Generic[T]):
         self._items: deque[tuple[T, int]] = deque()
         self._size = 0
         self._closed = False
-        self._changed = asyncio.Condition()
-
-    @property
-    def size_bytes(self) -> int:
-        return self._size
+        self._has_items = asyncio.Event()
+        self._has_room = asyncio.Event()
 
     async def put(self, item: T, size: int, timeout_s: float) -> bool:
         """Queue an item of `size` bytes once there is room.
@@ -31,42 +27,43 @@ class Outbox(Generic[T]):
         Returns:
             False if the receiver took nothing for `timeout_s`.
         """
-        async with self._changed:
-            while self._size and self._size + size > self._max_bytes and not self._closed:
-                before = self._size
-                try:
-                    async with asyncio.timeout(timeout_s):
-                        await self._changed.wait()
-                except TimeoutError:
-                    if self._size >= before:
-                        return False
-            if not self._closed:
-                self._items.append((item, size))
-                self._size += size
-                self._changed.notify_all()
-            return True
+        while self._size and self._size + size > self._max_bytes and not self._closed:
+            self._has_room.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._has_room.wait()
+            except TimeoutError:
+                return False
+        self.push(item, size)
+        return True
+
+    def push(self, item: T, size: int = 0) -> None:
+        """Queue an item at once, room or not: for the few small ones that must not wait."""
+        if not self._closed:
+            self._items.append((item, size))
+            self._size += size
+            self._has_items.set()
 
     async def get(self) -> T | None:
         """The next item, or None at the end."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._items or self._closed)
-            if not self._items:
+        while not self._items:
+            if self._closed:
                 return None
-            item, size = self._items.popleft()
-            self._size -= size
-            self._changed.notify_all()
-            return item
+            self._has_items.clear()
+            await self._has_items.wait()
+        item, size = self._items.popleft()
+        self._size -= size
+        self._has_room.set()
+        return item
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """No more items come."""
-        async with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._closed = True
+        self._has_items.set()
+        self._has_room.set()
 
-    async def discard(self) -> None:
+    def discard(self) -> None:
         """Drop what is queued and end."""
-        async with self._changed:
-            self._items.clear()
-            self._size = 0
-            self._closed = True
-            self._changed.notify_all()
+        self._items.clear()
+        self._size = 0
+        self.close()

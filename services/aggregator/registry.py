@@ -1,5 +1,7 @@
 """The nodes that are joined right now."""
 
+import re
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +11,7 @@ from fedattn.core.errors import (
     InvalidRequestError,
     NodeBusyError,
     ProtocolMismatchError,
+    UnknownParticipantError,
 )
 from fedattn.core.types import KvShape
 from fedattn.wire.convert import require_range, shape_from_wire
@@ -18,7 +21,7 @@ from services.aggregator.outbox import Outbox
 
 _CONTROL_OUTBOX_BYTES = 1 << 20
 _CONTROL_STALL_S = 10.0
-_FINGERPRINT_LENGTH = 64
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _MAX_CODECS = 64
 
 
@@ -29,6 +32,7 @@ class Node:
     join: pb.Join
     shape: KvShape
     joined_at: float
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
     active_sessions: int = 0
     outbox: Outbox[pb.ControlResponse] = field(
         default_factory=lambda: Outbox(_CONTROL_OUTBOX_BYTES)
@@ -45,7 +49,7 @@ class Node:
     async def send(self, message: pb.ControlResponse) -> None:
         """Queue a command; a node that reads none for long loses its membership."""
         if not await self.outbox.put(message, message.ByteSize(), _CONTROL_STALL_S):
-            await self.outbox.discard()
+            self.outbox.discard()
 
     def supports(self, codec_id: int) -> bool:
         return codec_id in self.join.capabilities.codec_ids
@@ -75,13 +79,16 @@ class NodeRegistry:
                 f"upgrade the older one"
             )
         node_id = check_node_id(message.node_id)
-        if len(message.model_fingerprint) != _FINGERPRINT_LENGTH:
+        if not _FINGERPRINT.fullmatch(message.model_fingerprint):
             raise InvalidRequestError(
-                f"node {node_id}: model fingerprint must have {_FINGERPRINT_LENGTH} hex digits, "
-                f"got {len(message.model_fingerprint)}"
+                f"node {node_id}: the model fingerprint must be 64 hex digits, "
+                f"got {message.model_fingerprint[:80]!r}"
             )
-        require_range("max_positions", message.capabilities.max_positions, 1, 1 << 31)
-        require_range("number of codecs", len(message.capabilities.codec_ids), 1, _MAX_CODECS)
+        offered = message.capabilities
+        require_range("max_positions", offered.max_positions, 1, 1 << 31)
+        require_range("number of codecs", len(offered.codec_ids), 1, _MAX_CODECS)
+        require_range("length of model_name", len(offered.model_name), 0, 200)
+        require_range("length of software_version", len(offered.software_version), 0, 40)
         if node_id in self._nodes:
             raise DuplicateNodeError(
                 f"a node {node_id!r} is joined already; give each node an id of its own, "
@@ -101,6 +108,19 @@ class NodeRegistry:
 
     def find(self, node_id: str) -> Node | None:
         return self._nodes.get(node_id)
+
+    def authenticate(self, node_id: str, node_token: str) -> Node:
+        """The joined node that says it is this one.
+
+        Raises:
+            UnknownParticipantError: it is not joined, or the token is not its own.
+        """
+        node = self._nodes.get(node_id)
+        if node is None or not secrets.compare_digest(node.token.encode(), node_token.encode()):
+            raise UnknownParticipantError(
+                f"publisher {node_id[:64]!r} is not joined here, or the caller is not that node"
+            )
+        return node
 
     def all(self) -> list[Node]:
         """All joined nodes, by id."""

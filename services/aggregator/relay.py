@@ -41,7 +41,7 @@ async def relay_member(
         await upload
     finally:
         upload.cancel()
-        await session.lose(index, SessionAbortedError("its connection broke"))
+        session.lose(index, SessionAbortedError("its connection broke"))
 
 
 async def _upload(
@@ -66,7 +66,7 @@ async def _upload(
                     raise InvalidRequestError(f"expected a chunk or done, got {other}")
         raise SessionAbortedError("it ended its stream before it was done")
     except FedAttnError as error:
-        await session.lose(index, error)  # which ends the stream with this error
+        session.lose(index, error)  # which ends the stream with this error
 
 
 async def _finish(
@@ -78,9 +78,9 @@ async def _finish(
             f"{session.state.member(index).node_id} says it is done, "
             f"but its rows of layer {min(awaited)} never came"
         )
-    await session.complete(index, done)
+    session.complete(index, done)
     if index == len(session.outboxes) - 1:
         with suppress(TimeoutError):  # the report shows who has not said its last words
             async with asyncio.timeout(report_timeout_s):
                 await session.over.wait()
-        await session.send_report()
+        session.send_report()

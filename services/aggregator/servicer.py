@@ -26,6 +26,8 @@ from services.aggregator.settings import AggregatorSettings
 log = structlog.get_logger(__name__)
 M = TypeVar("M")
 _MISSED_HEARTBEATS = 3
+_LAST_WORDS_S = 5.0
+"""Time for members to read the end of their streams once a session is over."""
 
 
 class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
@@ -56,14 +58,15 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         reader = asyncio.create_task(self._read_control(node, request_iterator, lease_s))
         try:
             interval_s = self._settings.heartbeat_interval_s
-            yield pb.ControlResponse(welcome=pb.Welcome(heartbeat_interval_s=interval_s))
+            welcome = pb.Welcome(heartbeat_interval_s=interval_s, node_token=node.token)
+            yield pb.ControlResponse(welcome=welcome)
             while (message := await node.outbox.get()) is not None:
                 yield message
         finally:
             reader.cancel()
             self._registry.leave(node)
             log.info("node_left", node=node.node_id)
-            await self._lose_waiting(node.node_id)
+            self._lose_waiting(node.node_id)
 
     async def _read_control(
         self, node: Node, requests: AsyncIterator[pb.ControlRequest], lease_s: float
@@ -80,13 +83,13 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
                         log.warning("unexpected_message", node=node.node_id, kind=other)
                         return
         finally:
-            await node.outbox.discard()
+            node.outbox.discard()
 
-    async def _lose_waiting(self, node_id: str) -> None:
+    def _lose_waiting(self, node_id: str) -> None:
         """A node that left will not attach to the sessions that still wait for it."""
         for session in list(self._sessions.values()):
             error = SessionAbortedError("it left before the exchange began")
-            await session.lose_waiting(node_id, error)
+            session.lose_waiting(node_id, error)
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """Nodes that are joined right now."""
@@ -114,7 +117,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             opened.session_id,
             opened.state,
             outbox_bytes=self._settings.outbox_bytes,
-            stall_timeout_s=self._settings.progress_timeout_s,
+            stall_timeout_s=self._settings.stall_timeout_s,
             excluded=list(opened.excluded),
         )
         self._sessions[session.session_id] = session
@@ -142,6 +145,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             members=layout_to_wire(state.layout),
             codec_id=state.codec.codec_id,
             progress_timeout_s=self._settings.progress_timeout_s,
+            deadline_s=request.deadline_s,
             min_participants=request.min_participants,
         )
 
@@ -151,11 +155,14 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             async with asyncio.timeout(deadline_s):
                 await session.over.wait()
         except TimeoutError:
-            await session.abort(f"its deadline of {deadline_s:g} s passed")
+            session.abort(f"its deadline of {deadline_s:g} s passed")
         finally:
             del self._sessions[session.session_id]
             del self._tasks[session.session_id]
             log.info("session_closed", session=session.session_id)
+            loop = asyncio.get_running_loop()
+            for stream in session.streams:  # one whose member reads nothing would stay for ever
+                loop.call_later(_LAST_WORDS_S, stream.cancel)
 
     async def Exchange(
         self, request_iterator: AsyncIterator[pb.ExchangeRequest], context: Any
@@ -173,23 +180,30 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             request_iterator,
             report_timeout_s=self._settings.report_timeout_s,
         )
-        async with aclosing(responses):
-            async for response in responses:
-                yield response
+        stream = asyncio.current_task()
+        assert stream is not None
+        session.streams.add(stream)
+        try:
+            async with aclosing(responses):
+                async for response in responses:
+                    yield response
+        finally:
+            session.streams.discard(stream)
 
     # -- stopping --------------------------------------------------------------------------------
 
     async def drain(self) -> None:
         """Open no more sessions, and wait for those that run."""
         self._is_draining = True
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End what still runs."""
         for session in list(self._sessions.values()):
-            await session.abort("the aggregator stops")
+            session.abort("the aggregator stops")
         for node in self._registry.all():
-            await node.outbox.close()
+            node.outbox.close()
 
 
 async def _next_within(requests: AsyncIterator[M], timeout_s: float) -> M | None:

@@ -8,7 +8,7 @@ import structlog
 from fedattn.core.chunks import Chunk
 from fedattn.core.errors import FedAttnError, SessionAbortedError, UnknownSessionError
 from fedattn.core.session import MemberState, SessionState
-from fedattn.wire.convert import chunk_to_wire
+from fedattn.wire.convert import chunk_to_wire, require_range
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.outbox import Outbox
@@ -17,6 +17,7 @@ from services.aggregator.report import build_report
 log = structlog.get_logger(__name__)
 
 _MESSAGE_OVERHEAD = 64
+_MAX_TIME_S = 86_400.0
 
 
 class Session:
@@ -40,6 +41,7 @@ class Session:
         )
         self.over = asyncio.Event()
         self.errors: dict[int, FedAttnError] = {}
+        self.streams: set[asyncio.Task[object]] = set()
         self._stall_timeout_s = stall_timeout_s
 
     def attach(self, member_token: str) -> int:
@@ -50,7 +52,7 @@ class Session:
             SessionStateError: the member is in already, or out.
         """
         for index, token in enumerate(self.tokens):
-            if secrets.compare_digest(token, member_token):
+            if secrets.compare_digest(token.encode(), member_token.encode()):
                 self.state.ledgers[index].move(MemberState.ATTACHED)
                 return index
         raise UnknownSessionError(f"no member of session {self.session_id} has that token")
@@ -65,64 +67,67 @@ class Session:
                 self.state.count_down(receiver, chunk.layer, len(chunk.data))
             else:
                 reason = f"it took no rows for {self._stall_timeout_s:g} s"
-                await self.lose(receiver, SessionAbortedError(reason))
+                self.lose(receiver, SessionAbortedError(reason))
 
-    async def complete(self, index: int, done: pb.MemberDone) -> None:
+    def complete(self, index: int, done: pb.MemberDone) -> None:
         """A member has all it needs."""
+        require_range("wait_s", done.wait_s, 0, _MAX_TIME_S)
+        require_range("compute_s", done.compute_s, 0, _MAX_TIME_S)
         ledger = self.state.ledgers[index]
         ledger.move(MemberState.COMPLETE)
         ledger.wait_s, ledger.compute_s = done.wait_s, done.compute_s
+        route = self.state.routes[index]
         for late in done.late:
-            if late.member < len(self.state.ledgers):
+            if late.member in route.senders and late.from_layer in route.receives:
                 self.state.note_late(late.member, late.from_layer)
         if index != len(self.outboxes) - 1:  # the publisher still gets its report
-            await self.outboxes[index].close()
+            self.outboxes[index].close()
         self._check_over()
 
-    async def lose(self, index: int, error: FedAttnError) -> None:
+    def lose(self, index: int, error: FedAttnError) -> None:
         """A member is gone, for a reason its own stream ends with: tell those who need its rows."""
         if self.state.ledgers[index].is_over:
             return
         reason = str(error)
         node_id = self.state.member(index).node_id
         log.warning("member_lost", session=self.session_id, node=node_id, reason=reason)
-        await self._end_member(index, error)
+        self._end_member(index, error)
         notice = pb.ExchangeResponse(lost=pb.MemberLost(member=index, reason=reason))
         for receiver in self.state.successors(index):
-            await self.outboxes[receiver].put(notice, _MESSAGE_OVERHEAD, self._stall_timeout_s)
+            self.outboxes[receiver].push(notice, _MESSAGE_OVERHEAD)
         if index == len(self.outboxes) - 1:
-            await self.abort(f"the publisher {node_id} is gone: {reason}")
+            self.abort(f"the publisher {node_id} is gone: {reason}")
         self._check_over()
 
-    async def lose_waiting(self, node_id: str, error: FedAttnError) -> None:
+    def lose_waiting(self, node_id: str, error: FedAttnError) -> None:
         """A node is gone: lose it if it has not attached yet."""
         for index, ledger in enumerate(self.state.ledgers):
             is_that_node = self.state.member(index).node_id == node_id
             if is_that_node and ledger.state is MemberState.WAITING:
-                await self.lose(index, error)
+                self.lose(index, error)
 
-    async def abort(self, reason: str) -> None:
+    def abort(self, reason: str) -> None:
         """End the session for everyone who is still in it."""
         error = SessionAbortedError(f"session {self.session_id}: {reason}")
         for index, ledger in enumerate(self.state.ledgers):
             if not ledger.is_over:
-                await self._end_member(index, error)
+                self._end_member(index, error)
         self._check_over()
 
-    async def _end_member(self, index: int, error: FedAttnError) -> None:
+    def _end_member(self, index: int, error: FedAttnError) -> None:
         ledger = self.state.ledgers[index]
         ledger.move(MemberState.LOST)
         ledger.reason = str(error)
         self.errors[index] = error
-        await self.outboxes[index].discard()
+        self.outboxes[index].discard()
 
-    async def send_report(self) -> None:
+    def send_report(self) -> None:
         """Tell the publisher what everyone did, and end the session: nobody needs more rows."""
         report = build_report(self.session_id, self.state, self.excluded)
         message = pb.ExchangeResponse(report=report)
-        await self.outboxes[-1].put(message, message.ByteSize(), self._stall_timeout_s)
-        await self.outboxes[-1].close()
-        await self.abort("the publisher has all it needs")
+        self.outboxes[-1].push(message, message.ByteSize())
+        self.outboxes[-1].close()
+        self.abort("the publisher has all it needs")
 
     def _check_over(self) -> None:
         if self.state.is_over:

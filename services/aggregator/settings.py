@@ -23,6 +23,9 @@ class AggregatorSettings(ServiceSettings):
     progress_timeout_s: float = Field(
         30.0, gt=0, description="Longest wait for rows without any progress."
     )
+    stall_timeout_s: float = Field(
+        10.0, gt=0, description="Longest wait for a receiver that takes no rows."
+    )
     report_timeout_s: float = Field(
         2.0, gt=0, description="Longest wait for contributors' last words after the publisher's."
     )

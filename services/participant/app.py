@@ -121,6 +121,6 @@ class Participant:
             await self.server.set_serving(serving=False)
         try:
             async with asyncio.timeout(self._settings.grace_s):
-                await self._node.wait_idle()
+                await self._node.drain()
         except TimeoutError:
             log.warning("sessions_cut_short", grace_s=self._settings.grace_s)

@@ -13,6 +13,7 @@ from fedattn.core.errors import (
     NodeBusyError,
     PrefixMismatchError,
     SessionAbortedError,
+    SessionStateError,
 )
 from fedattn.wire.convert import prefix_mode_from_wire, prefix_to_wire
 from fedattn.wire.stubs import AggregatorStub
@@ -47,6 +48,8 @@ class Contributor:
         """This node's span length, or why it cannot take part."""
         session_id = invite.session_id
         try:
+            if session_id in self._pending or session_id in self._running:
+                raise SessionStateError("this session has invited the node already")
             if not self._node.try_enter():
                 raise NodeBusyError(f"takes part in {self._node.max_sessions} sessions already")
             try:
@@ -104,7 +107,7 @@ class Contributor:
         )
 
     async def _span_tokens(self, invite: pb.Invite) -> list[int]:
-        prefix = self._node.tokenizer.prefix()
+        prefix = list(self._node.prefix)
         mode = prefix_mode_from_wire(invite.prefix.mode)
         if prefix_to_wire(mode, prefix) != invite.prefix:
             raise PrefixMismatchError(
@@ -148,5 +151,5 @@ class Contributor:
         member = exchange.member
         if len(token_ids) != len(member.span):
             raise SessionAbortedError("the layout does not fit this node's length")
-        prefix = self._node.tokenizer.prefix() if exchange.prefix_len else []
+        prefix = list(self._node.prefix) if exchange.prefix_len else []
         self._node.prefiller.contribute(member, prefix, token_ids, exchange)

@@ -6,12 +6,14 @@ from typing import Any
 
 import grpc
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
 from fedattn.core.errors import (
     AggregatorUnavailableError,
     DuplicateNodeError,
-    UnavailableError,
+    FedAttnError,
+    IncompatibleError,
+    InvalidInputError,
 )
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub
@@ -71,11 +73,12 @@ class ControlLoop:
         """Stay joined until cancelled.
 
         Raises:
-            IncompatibleError, InvalidInputError: the aggregator will never admit this node.
+            IncompatibleError, InvalidInputError: the aggregator will never admit this node. A
+                duplicate id is retried, since the lost older connection will end.
         """
         while True:
             retrying = AsyncRetrying(
-                retry=retry_if_exception_type((UnavailableError, DuplicateNodeError)),
+                retry=retry_if_exception(_may_pass),
                 wait=wait_random_exponential(multiplier=0.2, max=self._reconnect_max_s),
                 before_sleep=lambda state: log.warning(
                     "not_joined", error=str(state.outcome.exception()) if state.outcome else ""
@@ -96,7 +99,7 @@ class ControlLoop:
                 self._handle(response, outgoing, tasks)
         except grpc.aio.AioRpcError as error:
             failure = error_from_rpc(error, unreachable)
-            if not self.joined.is_set() or not isinstance(failure, UnavailableError):
+            if not self.joined.is_set() or not _may_pass(failure):
                 raise failure from None
             log.warning("aggregator_lost", error=str(failure))
         else:
@@ -124,6 +127,7 @@ class ControlLoop:
         match response.WhichOneof("body"):
             case "welcome":
                 log.info("joined", aggregator=self._address, node=self._node.node_id)
+                self._node.token = response.welcome.node_token
                 self.joined.turn(joined=True)
                 interval_s = max(0.05, response.welcome.heartbeat_interval_s)
                 _spawn(tasks, self._beat(interval_s, outgoing))
@@ -143,6 +147,14 @@ class ControlLoop:
     async def _reply(self, invite: pb.Invite, outgoing: asyncio.Queue[pb.ControlRequest]) -> None:
         reply = await self._contributor.answer(invite)
         await outgoing.put(pb.ControlRequest(invite_reply=reply))
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether joining may succeed later."""
+    if isinstance(error, DuplicateNodeError):
+        return True
+    final = IncompatibleError | InvalidInputError
+    return isinstance(error, FedAttnError) and not isinstance(error, final)
 
 
 def _spawn(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:

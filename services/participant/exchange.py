@@ -36,6 +36,7 @@ from fedattn.wire.v1 import session_pb2
 from services.participant.inbox import RowInbox
 
 MAX_FRAMES_IN_FLIGHT = 4
+_DEADLINE_MARGIN_S = 10.0
 LayerListener = Callable[[int, int, float], None]
 """Told (layer, rows received, seconds waited) after each receive, in the model thread."""
 
@@ -63,6 +64,7 @@ class GrpcKvExchange:
         layout = layout_from_wire(message)
         codec: Codec = codec_from_wire(message.codec_id)
         require_range("progress_timeout_s", message.progress_timeout_s, 1e-3, 3600)
+        require_range("deadline_s", message.deadline_s, 1e-3, 3600)
         self._start = start
         self._state = SessionState(layout, shape_from_wire(message.shape), codec)
         self._index = layout.index_of(node_id)
@@ -80,6 +82,7 @@ class GrpcKvExchange:
             asyncio.Queue()
         )
         self._in_flight = threading.BoundedSemaphore(MAX_FRAMES_IN_FLIGHT)
+        self._encoding_error: FedAttnError | None = None
         self._report: session_pb2.SessionReport | None = None
 
     @property
@@ -141,7 +144,8 @@ class GrpcKvExchange:
         """
         unreachable = AggregatorUnavailableError("the aggregator was lost during the session")
         try:
-            async for response in stub.Exchange(self._requests()):
+            timeout_s = self._start.layout.deadline_s + _DEADLINE_MARGIN_S
+            async for response in stub.Exchange(self._requests(), timeout=timeout_s):
                 self._accept(response)
             self._inbox.end(SessionAbortedError("the aggregator ended the exchange"))
         except grpc.aio.AioRpcError as error:
@@ -150,6 +154,10 @@ class GrpcKvExchange:
             raise failure from None
         except FedAttnError as error:
             self._inbox.end(error)
+            raise
+        except asyncio.CancelledError:
+            if self._encoding_error is not None:  # our own requests ended the call
+                raise self._encoding_error from None
             raise
         finally:
             self._inbox.end(InternalError("the exchange was cancelled"))
@@ -162,14 +170,20 @@ class GrpcKvExchange:
 
     def local_report(self) -> session_pb2.SessionReport:
         """What this node knows by itself of the session: who took part, but no byte counts."""
+        left_out = self._inbox.left_out()
         members = [
             session_pb2.MemberReport(
                 node_id=member.node_id,
                 role=role_to_wire(member.role),
+                state=(
+                    session_pb2.MEMBER_STATE_LOST
+                    if index in left_out
+                    else session_pb2.MEMBER_STATE_COMPLETE
+                ),
                 span_len=len(member.span),
-                detail="the aggregator was lost before its report",
+                detail="bytes and times are missing: the aggregator was lost before its report",
             )
-            for member in self._state.layout.members
+            for index, member in enumerate(self._state.layout.members)
         ]
         return session_pb2.SessionReport(session_id=self._start.layout.session_id, members=members)
 
@@ -190,6 +204,7 @@ class GrpcKvExchange:
             try:
                 frame = await encoding
             except FedAttnError as error:  # tell the model thread; the stream ends with us
+                self._encoding_error = error
                 self._inbox.end(error)
                 raise
             for chunk in split_frame(frame, layer):

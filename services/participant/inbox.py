@@ -35,7 +35,7 @@ class RowInbox:
         self._lost: dict[int, str] = {}
         self._late: dict[int, int] = {}
         self._error: FedAttnError | None = None
-        self._arrivals = 0
+        self._last_arrival = 0.0
         self._changed = threading.Condition()
         self._progress_timeout_s = progress_timeout_s
         self._min_participants = min_participants
@@ -53,7 +53,7 @@ class RowInbox:
             raise MalformedFrameError(f"rows of member {sender} do not belong here")
         frame = self._assemblers[sender].add(chunk)
         with self._changed:
-            self._arrivals += 1
+            self._last_arrival = time.monotonic()
             if frame is not None and sender not in self._late:
                 self._frames[sender, chunk.layer] = frame
             self._changed.notify_all()
@@ -90,10 +90,12 @@ class RowInbox:
         begun = time.monotonic()
         with self._changed:
             while self._error is None and (missing := self._missing(layer)):
-                arrivals = self._arrivals
-                self._changed.wait(self._progress_timeout_s)
-                if self._arrivals == arrivals and missing == self._missing(layer):
-                    self._give_up(missing, layer, time.monotonic() - begun)
+                last_progress = max(begun, self._last_arrival)
+                left_s = last_progress + self._progress_timeout_s - time.monotonic()
+                if left_s <= 0:
+                    self._late.update(dict.fromkeys(missing, layer))
+                else:
+                    self._changed.wait(left_s)
             self.wait_s += time.monotonic() - begun
             if self._error is not None:
                 raise self._error
@@ -105,6 +107,11 @@ class RowInbox:
             self._require_enough(layer, frames)
         parts = [decode_frame(frame, self._rules[sender]) for sender, frame in frames.items()]
         return concatenate_rows(parts, self._state.shape)
+
+    def left_out(self) -> set[int]:
+        """Members whose rows did not all come."""
+        with self._changed:
+            return {*self._lost, *self._late}
 
     def late_members(self) -> dict[int, int]:
         """Member -> first layer at which this one went on without it."""
@@ -119,12 +126,6 @@ class RowInbox:
             and sender not in self._lost
             and (sender, layer) not in self._frames
         ]
-
-    def _give_up(self, senders: list[int], layer: int, waited_s: float) -> None:
-        if waited_s < self._progress_timeout_s or self._error is not None:
-            return  # woken for another reason
-        for sender in senders:
-            self._late[sender] = layer
 
     def _require_enough(self, layer: int, frames: dict[int, bytearray]) -> None:
         left_out = [sender for sender in self._route.senders if sender not in frames]

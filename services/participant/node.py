@@ -33,13 +33,17 @@ class ParticipantNode:
     tokenizer: PromptTokenizer
     context: ContextTokens
     max_sessions: int
+    prefix: tuple[int, ...] = field(init=False)
+    token: str = ""  # from the aggregator, proves who opens a session
     _threads: ThreadPoolExecutor = field(init=False)
     _active: int = 0
+    _draining: bool = False
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         # one thread a session, and as many again for tokenizing and encoding
         self._idle.set()
+        self.prefix = tuple(self.tokenizer.prefix())
         self._threads = ThreadPoolExecutor(2 * self.max_sessions + 1, thread_name_prefix="model")
 
     @property
@@ -52,7 +56,7 @@ class ParticipantNode:
 
     def try_enter(self) -> bool:
         """Take a place for one more session, if there is any."""
-        if self._active >= self.max_sessions:
+        if self._draining or self._active >= self.max_sessions:
             return False
         self._active += 1
         self._idle.clear()
@@ -63,6 +67,11 @@ class ParticipantNode:
         self._active -= 1
         if self._active == 0:
             self._idle.set()
+
+    async def drain(self) -> None:
+        """Take no more sessions, and wait for those that run."""
+        self._draining = True
+        await self.wait_idle()
 
     async def wait_idle(self) -> None:
         """Wait until no session runs here."""

@@ -40,6 +40,7 @@ from services.participant.node import ParticipantNode
 log = structlog.get_logger(__name__)
 
 _MAX_DEADLINE_S = 3600.0
+_REPORT_WITHIN_S = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +172,7 @@ class Publication:
 
     def _tokenize(self) -> tuple[list[int], list[int]]:
         tokenizer, limit = self._node.tokenizer, self._node.prefiller.model.max_positions
-        prefix = tokenizer.prefix()
+        prefix = list(self._node.prefix)
         token_ids = self._node.context.current() + tokenizer.question(self._query.question)
         if len(prefix) + len(token_ids) + self._query.sampling.max_new_tokens > limit:
             raise ContextTooLongError(
@@ -194,6 +195,7 @@ class Publication:
             max_new_tokens=query.sampling.max_new_tokens,
             min_participants=query.min_participants,
             deadline_s=query.deadline_s,
+            node_token=self._node.token,
         )
         try:
             return await self._stub.OpenSession(request, timeout=query.deadline_s)
@@ -257,8 +259,9 @@ async def _final_report(
 ) -> session_pb2.SessionReport:
     """The aggregator's report, or what is known here if it was lost during decoding."""
     try:
-        await transfer
-    except FedAttnError as error:
+        async with asyncio.timeout(_REPORT_WITHIN_S):
+            await transfer
+    except (FedAttnError, TimeoutError) as error:
         log.warning("report_lost", error=str(error))
     return exchange.report or exchange.local_report()
 

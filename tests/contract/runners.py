@@ -99,6 +99,7 @@ async def _publish(
             max_new_tokens=NUM_NEW_TOKENS,
             min_participants=len(scenario.contexts) + 1,
             deadline_s=60,
+            node_token=node.token,
         )
     )
     exchange = GrpcKvExchange(opened.start, PUBLISHER, node.threads)

@@ -96,6 +96,7 @@ class RawNode:
     stub: AggregatorStub
     replies: asyncio.Queue[pb.ControlRequest] = field(default_factory=asyncio.Queue)
     commands: asyncio.Queue[pb.ControlResponse] = field(default_factory=asyncio.Queue)
+    token: str = ""
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def accept(self, span_len: int) -> None:
@@ -131,6 +132,7 @@ async def raw_node(address: str, node_id: str, **join: Any) -> AsyncIterator[Raw
         welcome = await call.read()
         assert isinstance(welcome, pb.ControlResponse)
         assert welcome.HasField("welcome")
+        node.token = welcome.welcome.node_token
 
         async def pump() -> None:
             while isinstance(command := await call.read(), pb.ControlResponse):

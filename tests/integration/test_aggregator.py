@@ -67,7 +67,7 @@ async def open_with(
 ) -> dict[str, pb.SessionStart]:
     """Open a session; returns each node's start."""
     accepting = [asyncio.create_task(node.accept(n)) for node, n in contributors.items()]
-    response = await publisher.stub.OpenSession(open_request(**changes))
+    response = await publisher.stub.OpenSession(open_request(node_token=publisher.token, **changes))
     await asyncio.gather(*accepting)
     starts = {node.node_id: await node.started() for node in contributors}
     return {**starts, publisher.node_id: response.start}
@@ -184,6 +184,24 @@ async def test_session_ends_at_its_deadline(address: str) -> None:
     assert "deadline of 0.2 s" in str(error_from_rpc(caught.value, InternalError("")))
 
 
+async def test_stopping_aggregator_tells_the_members_of_running_sessions() -> None:
+    settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0.05)
+    aggregator = running_aggregator(settings)
+    address = await aggregator.__aenter__()
+    async with raw_node(address, "publisher") as publisher, raw_node(address, "a") as a:
+        starts = await open_with(publisher, {a: 3})
+        first = frame_chunks(starts["a"], "a", 1)
+        upload = a.stub.Exchange(hold_open(starts["a"], *first))
+        received = publisher.stub.Exchange(hold_open(starts["publisher"]))
+        await received.read()
+        stopping = asyncio.create_task(aggregator.__aexit__(None, None, None))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            [_ async for _ in upload]
+        received.cancel()
+    await stopping
+    assert "the aggregator stops" in str(error_from_rpc(caught.value, InternalError("")))
+
+
 async def hold_open(
     start: pb.SessionStart, *requests: pb.ExchangeRequest
 ) -> AsyncIterator[pb.ExchangeRequest]:
@@ -224,6 +242,8 @@ async def test_member_may_attach_once(address: str) -> None:
         ({"contributors": ["stranger"]}, ModelMismatchError, "stranger runs model"),
         ({"contributors": ["a", "a"]}, InvalidRequestError, "named twice"),
         ({"node_id": "nobody"}, UnknownParticipantError, "'nobody'"),
+        ({"node_token": "0" * 32}, UnknownParticipantError, "the caller is not that node"),
+        ({"node_token": "é"}, UnknownParticipantError, "the caller is not that node"),
         ({"contributor_sync_layers": [4]}, InvalidPlanError, "blocks 0 to 3"),
         ({"codec_id": 99}, InvalidRequestError, "codec number 99"),
         ({"min_participants": 9}, NotEnoughParticipantsError, "9 are required"),
@@ -241,7 +261,7 @@ async def test_bad_wish_is_refused_with_the_reason(
         raw_node(address, "publisher") as publisher,
     ):
         accepting = asyncio.create_task(a.accept(3))
-        request = open_request()
+        request = open_request(node_token=publisher.token)
         for field in changes:
             request.ClearField(field)  # type: ignore[arg-type]
         request.MergeFrom(pb.OpenSessionRequest(**changes))  # type: ignore[arg-type]
@@ -253,7 +273,9 @@ async def test_bad_wish_is_refused_with_the_reason(
 
 async def test_without_contributors_there_is_no_session(address: str) -> None:
     async with raw_node(address, "publisher") as publisher:
-        error = await failure_of(publisher.stub.OpenSession(open_request()))
+        error = await failure_of(
+            publisher.stub.OpenSession(open_request(node_token=publisher.token))
+        )
     assert isinstance(error, NoContributorsError)
 
 
@@ -264,7 +286,7 @@ async def test_node_with_another_model_is_left_out_and_named(address: str) -> No
         raw_node(address, "publisher") as publisher,
     ):
         accepting = asyncio.create_task(a.accept(3))
-        response = await publisher.stub.OpenSession(open_request())
+        response = await publisher.stub.OpenSession(open_request(node_token=publisher.token))
         await accepting
     assert [member.node_id for member in response.start.layout.members] == ["a", "publisher"]
     (excluded,) = response.excluded
@@ -279,7 +301,7 @@ async def test_silent_contributor_is_left_out_and_named(address: str) -> None:
         raw_node(address, "publisher") as publisher,
     ):
         accepting = asyncio.create_task(a.accept(3))
-        response = await publisher.stub.OpenSession(open_request())
+        response = await publisher.stub.OpenSession(open_request(node_token=publisher.token))
         await accepting
     assert "mute did not answer within 0.3 s" in response.excluded[0].detail
 
@@ -287,7 +309,9 @@ async def test_silent_contributor_is_left_out_and_named(address: str) -> None:
 async def test_reason_of_a_declining_contributor_reaches_the_publisher(address: str) -> None:
     async with raw_node(address, "a") as a, raw_node(address, "publisher") as publisher:
         declining = asyncio.create_task(a.decline("context_too_long", "70 tokens, window is 64"))
-        error = await failure_of(publisher.stub.OpenSession(open_request()))
+        error = await failure_of(
+            publisher.stub.OpenSession(open_request(node_token=publisher.token))
+        )
         await declining
     assert isinstance(error, ContextTooLongError)
     assert str(error) == "a: 70 tokens, window is 64"

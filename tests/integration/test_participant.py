@@ -14,12 +14,14 @@ from fedattn.core.sampling import Sampling
 from fedattn.model.loading import LoadedModel
 from fedattn.model.oracle import oracle_greedy
 from fedattn.wire.channel import open_channel
-from fedattn.wire.convert import sampling_to_wire
+from fedattn.wire.convert import layout_to_wire, sampling_to_wire, shape_to_wire
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
+from fedattn.wire.v1.aggregator_pb2 import SessionStart
 from services.aggregator.settings import AggregatorSettings
+from services.participant.exchange import GrpcKvExchange
 from services.participant.node import ParticipantNode
 from tests.contract.runners import make_node, running_aggregator, running_participant
 from tests.contract.scenarios import Scenario, context_words
@@ -206,7 +208,7 @@ async def test_contributor_too_long_for_the_window_is_named(network: Network) ->
 
 async def test_other_system_prompt_is_noticed(network: Network) -> None:
     node = network.nodes["node-0"]
-    node.tokenizer = type(node.tokenizer)(node.tokenizer.tokenizer, "w9 w9 w9")
+    node.prefix = (9, 9, 9)
     error = await failure(network, contributors=["node-0"])
     assert error.code == "prefix_mismatch"
 
@@ -241,7 +243,10 @@ async def test_busy_publisher_says_so(network: Network) -> None:
 async def test_deadline_ends_a_query_that_waits_for_a_silent_contributor(
     model: LoadedModel, tmp_path: Path
 ) -> None:
-    async with running_network(model, tmp_path) as network, silent_contributor(network, model):
+    async with (
+        running_network(model, tmp_path) as network,
+        silent_contributor(network.aggregator, model),
+    ):
         error = await failure(network, contributors=["silent", "node-0"], deadline_s=0.5)
     assert error.code in {"deadline_exceeded", "session_aborted"}
     assert "deadline" in str(error)
@@ -254,7 +259,7 @@ async def test_late_contributor_is_left_out_and_the_answer_says_so(
         listen="127.0.0.1:0", grace_s=0.0, progress_timeout_s=0.2, report_timeout_s=0.1
     )
     async with running_network(model, tmp_path, settings) as network:
-        async with silent_contributor(network, model):
+        async with silent_contributor(network.aggregator, model):
             events = await ask(network, contributors=["node-0", "silent"])
     members = {member.node_id: member for member in events[-1].result.report.members}
     assert members["silent"].state == session_pb2.MEMBER_STATE_LATE
@@ -269,18 +274,18 @@ async def test_session_fails_below_its_fewest_participants(
         listen="127.0.0.1:0", grace_s=0.0, progress_timeout_s=0.2, report_timeout_s=0.1
     )
     async with running_network(model, tmp_path, settings) as network:
-        async with silent_contributor(network, model):
+        async with silent_contributor(network.aggregator, model):
             error = await failure(network, contributors=["node-0", "silent"], min_participants=3)
     assert error.code == "not_enough_participants"
     assert "silent is late" in str(error)
 
 
 @asynccontextmanager
-async def silent_contributor(network: Network, model: LoadedModel) -> AsyncIterator[None]:
+async def silent_contributor(address: str, model: LoadedModel) -> AsyncIterator[None]:
     """A node that accepts, attaches, and then sends nothing."""
     shape = model.shape
     async with raw_node(
-        network.aggregator,
+        address,
         "silent",
         fingerprint=model.fingerprint,
         shape=shape,
@@ -321,6 +326,57 @@ async def test_participant_joins_again_when_the_aggregator_comes_back(
     async with running_aggregator(settings):
         await joined.wait_joined()
         await running.__aexit__(None, None, None)
+
+
+async def test_answer_survives_an_aggregator_that_is_lost_while_decoding(
+    model: LoadedModel,
+) -> None:
+    """Decoding needs no network."""
+    settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0, report_timeout_s=3600)
+    aggregator = running_aggregator(settings)
+    address = await aggregator.__aenter__()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(silent_contributor(address, model))
+        publisher = await stack.enter_async_context(
+            running_participant(make_node("publisher", model, None), address, listen="127.0.0.1:0")
+        )
+        assert publisher.server is not None
+        channel = open_channel(f"127.0.0.1:{publisher.server.port}")
+        stub = ParticipantStub(await stack.enter_async_context(channel))
+        events = []
+        async for event in stub.Query(query(contributors=["silent"], plan="none")):
+            events.append(event)
+            if sum(event.HasField("token") for event in events) == 1:
+                await aggregator.__aexit__(None, None, None)
+    result = events[-1].result
+    assert result.num_tokens == NUM_NEW_TOKENS
+    assert {member.node_id for member in result.report.members} == {"silent", "publisher"}
+    assert any("the aggregator" in member.detail for member in result.report.members)
+
+
+async def test_report_without_the_aggregator_names_everyone_and_what_is_missing(
+    model: LoadedModel,
+) -> None:
+    scenario = Scenario(name="", contexts=context_words(3, 2), plan="all", publisher_plan="all")
+    layout = scenario.layout()
+    message = session_pb2.SessionLayout(
+        session_id="0" * 32,
+        shape=shape_to_wire(model.shape),
+        prefix_len=layout.prefix_len,
+        members=layout_to_wire(layout),
+        codec_id=1,
+        progress_timeout_s=1,
+        deadline_s=1,
+        min_participants=1,
+    )
+    node = make_node("publisher", model, None)
+    exchange = GrpcKvExchange(SessionStart(layout=message), "publisher", node.threads)
+    members = exchange.local_report().members
+    assert [(member.node_id, member.span_len) for member in members] == [
+        (member.node_id, len(member.span)) for member in layout.members
+    ]
+    assert {member.state for member in members} == {session_pb2.MEMBER_STATE_COMPLETE}
+    assert all("the aggregator was lost" in member.detail for member in members)
 
 
 async def test_taken_port_is_a_clear_error(model: LoadedModel, network: Network) -> None:

@@ -90,6 +90,18 @@ def test_late_member_is_left_out_from_that_layer_on_and_noted() -> None:
     assert inbox.late_members() == {1: 0}
 
 
+def test_news_of_another_member_does_not_shorten_the_wait() -> None:
+    inbox = make_inbox(NEVER_S)
+    rows: list[int] = []
+    thread = threading.Thread(target=lambda: rows.append(inbox.take(0).num_rows))
+    thread.start()
+    inbox.lose(1, "gone")
+    deliver(inbox, 0, 0)
+    thread.join()
+    assert rows == [2]
+    assert inbox.late_members() == {}
+
+
 def test_too_few_participants_end_the_wait_naming_who_is_missing() -> None:
     inbox = make_inbox(min_participants=3)
     deliver(inbox, 0, 0)

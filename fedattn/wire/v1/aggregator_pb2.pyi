@@ -258,16 +258,20 @@ class Welcome(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HEARTBEAT_INTERVAL_S_FIELD_NUMBER: _builtins.int
+    NODE_TOKEN_FIELD_NUMBER: _builtins.int
     heartbeat_interval_s: _builtins.float
     """Time between heartbeats, seconds; above 0. Three missed ones end the membership."""
+    node_token: _builtins.str
+    """Proves to OpenSession that the caller is this node; 32 hex digits."""
     def __init__(
         self,
         *,
         heartbeat_interval_s: _builtins.float = ...,
+        node_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval_s", b"heartbeat_interval_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval_s", b"heartbeat_interval_s", "node_token", b"node_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,6 +383,7 @@ class OpenSessionRequest(_message.Message):
     MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
     MIN_PARTICIPANTS_FIELD_NUMBER: _builtins.int
     DEADLINE_S_FIELD_NUMBER: _builtins.int
+    NODE_TOKEN_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the publisher's node, which must be joined."""
     span_len: _builtins.int
@@ -391,6 +396,8 @@ class OpenSessionRequest(_message.Message):
     """Fewest participants, publisher included; 1 to 256."""
     deadline_s: _builtins.float
     """Longest life of the session, seconds; above 0."""
+    node_token: _builtins.str
+    """Token from Welcome."""
     @_builtins.property
     def prefix(self) -> _session_pb2.PublicPrefix:
         """Public prefix."""
@@ -420,10 +427,11 @@ class OpenSessionRequest(_message.Message):
         max_new_tokens: _builtins.int = ...,
         min_participants: _builtins.int = ...,
         deadline_s: _builtins.float = ...,
+        node_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_id", b"codec_id", "contributor_sync_layers", b"contributor_sync_layers", "contributors", b"contributors", "deadline_s", b"deadline_s", "max_new_tokens", b"max_new_tokens", "min_participants", b"min_participants", "node_id", b"node_id", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_id", b"codec_id", "contributor_sync_layers", b"contributor_sync_layers", "contributors", b"contributors", "deadline_s", b"deadline_s", "max_new_tokens", b"max_new_tokens", "min_participants", b"min_participants", "node_id", b"node_id", "node_token", b"node_token", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\"E\n\x07KvShape\x12\x12\n\nnum_layers\x18\x01 \x01(\r\x12\x14\n\x0cnum_kv_heads\x18\x02 \x01(\r\x12\x10\n\x08head_dim\x18\x03 \x01(\r\"]\n\x0cPublicPrefix\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.fedattn.wire.v1.PrefixMode\x12\x12\n\nnum_tokens\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"z\n\x06Member\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.fedattn.wire.v1.Role\x12\x12\n\nspan_start\x18\x03 \x01(\r\x12\x11\n\tspan_stop\x18\x04 \x01(\r\x12\x13\n\x0bsync_layers\x18\x05 \x03(\r\"\xd2\x01\n\rSessionLayout\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x05shape\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvShape\x12\x12\n\nprefix_len\x18\x03 \x01(\r\x12(\n\x07members\x18\x04 \x03(\x0b\x32\x17.fedattn.wire.v1.Member\x12\x10\n\x08\x63odec_id\x18\x05 \x01(\r\x12\x1a\n\x12progress_timeout_s\x18\x06 \x01(\x01\x12\x18\n\x10min_participants\x18\x07 \x01(\r\"5\n\nLayerBytes\x12\r\n\x05layer\x18\x01 \x01(\r\x12\n\n\x02up\x18\x02 \x01(\x04\x12\x0c\n\x04\x64own\x18\x03 \x01(\x04\"\xff\x01\n\x0cMemberReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.fedattn.wire.v1.Role\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.fedattn.wire.v1.MemberState\x12\x10\n\x08span_len\x18\x04 \x01(\r\x12+\n\x06layers\x18\x05 \x03(\x0b\x32\x1b.fedattn.wire.v1.LayerBytes\x12\x0e\n\x06wait_s\x18\x06 \x01(\x01\x12\x11\n\tcompute_s\x18\x07 \x01(\x01\x12\x1a\n\x12missing_from_layer\x18\x08 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\t\"S\n\rSessionReport\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12.\n\x07members\x18\x02 \x03(\x0b\x32\x1d.fedattn.wire.v1.MemberReport*F\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROLE_CONTRIBUTOR\x10\x01\x12\x12\n\x0eROLE_PUBLISHER\x10\x02*X\n\nPrefixMode\x12\x1b\n\x17PREFIX_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12PREFIX_MODE_PUBLIC\x10\x01\x12\x15\n\x11PREFIX_MODE_FIRST\x10\x02*\x8f\x01\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15MEMBER_STATE_COMPLETE\x10\x01\x12\x15\n\x11MEMBER_STATE_LOST\x10\x02\x12\x15\n\x11MEMBER_STATE_LATE\x10\x03\x12\x19\n\x15MEMBER_STATE_EXCLUDED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\"E\n\x07KvShape\x12\x12\n\nnum_layers\x18\x01 \x01(\r\x12\x14\n\x0cnum_kv_heads\x18\x02 \x01(\r\x12\x10\n\x08head_dim\x18\x03 \x01(\r\"]\n\x0cPublicPrefix\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.fedattn.wire.v1.PrefixMode\x12\x12\n\nnum_tokens\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"z\n\x06Member\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.fedattn.wire.v1.Role\x12\x12\n\nspan_start\x18\x03 \x01(\r\x12\x11\n\tspan_stop\x18\x04 \x01(\r\x12\x13\n\x0bsync_layers\x18\x05 \x03(\r\"\xe6\x01\n\rSessionLayout\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x05shape\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvShape\x12\x12\n\nprefix_len\x18\x03 \x01(\r\x12(\n\x07members\x18\x04 \x03(\x0b\x32\x17.fedattn.wire.v1.Member\x12\x10\n\x08\x63odec_id\x18\x05 \x01(\r\x12\x1a\n\x12progress_timeout_s\x18\x06 \x01(\x01\x12\x18\n\x10min_participants\x18\x07 \x01(\r\x12\x12\n\ndeadline_s\x18\x08 \x01(\x01\"5\n\nLayerBytes\x12\r\n\x05layer\x18\x01 \x01(\r\x12\n\n\x02up\x18\x02 \x01(\x04\x12\x0c\n\x04\x64own\x18\x03 \x01(\x04\"\xff\x01\n\x0cMemberReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.fedattn.wire.v1.Role\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.fedattn.wire.v1.MemberState\x12\x10\n\x08span_len\x18\x04 \x01(\r\x12+\n\x06layers\x18\x05 \x03(\x0b\x32\x1b.fedattn.wire.v1.LayerBytes\x12\x0e\n\x06wait_s\x18\x06 \x01(\x01\x12\x11\n\tcompute_s\x18\x07 \x01(\x01\x12\x1a\n\x12missing_from_layer\x18\x08 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\t\"S\n\rSessionReport\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12.\n\x07members\x18\x02 \x03(\x0b\x32\x1d.fedattn.wire.v1.MemberReport*F\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROLE_CONTRIBUTOR\x10\x01\x12\x12\n\x0eROLE_PUBLISHER\x10\x02*X\n\nPrefixMode\x12\x1b\n\x17PREFIX_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12PREFIX_MODE_PUBLIC\x10\x01\x12\x15\n\x11PREFIX_MODE_FIRST\x10\x02*\x8f\x01\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15MEMBER_STATE_COMPLETE\x10\x01\x12\x15\n\x11MEMBER_STATE_LOST\x10\x02\x12\x15\n\x11MEMBER_STATE_LATE\x10\x03\x12\x19\n\x15MEMBER_STATE_EXCLUDED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedattn.wire.v1.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=951
-  _globals['_ROLE']._serialized_end=1021
-  _globals['_PREFIXMODE']._serialized_start=1023
-  _globals['_PREFIXMODE']._serialized_end=1111
-  _globals['_MEMBERSTATE']._serialized_start=1114
-  _globals['_MEMBERSTATE']._serialized_end=1257
+  _globals['_ROLE']._serialized_start=971
+  _globals['_ROLE']._serialized_end=1041
+  _globals['_PREFIXMODE']._serialized_start=1043
+  _globals['_PREFIXMODE']._serialized_end=1131
+  _globals['_MEMBERSTATE']._serialized_start=1134
+  _globals['_MEMBERSTATE']._serialized_end=1277
   _globals['_KVSHAPE']._serialized_start=50
   _globals['_KVSHAPE']._serialized_end=119
   _globals['_PUBLICPREFIX']._serialized_start=121
@@ -44,11 +44,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEMBER']._serialized_start=216
   _globals['_MEMBER']._serialized_end=338
   _globals['_SESSIONLAYOUT']._serialized_start=341
-  _globals['_SESSIONLAYOUT']._serialized_end=551
-  _globals['_LAYERBYTES']._serialized_start=553
-  _globals['_LAYERBYTES']._serialized_end=606
-  _globals['_MEMBERREPORT']._serialized_start=609
-  _globals['_MEMBERREPORT']._serialized_end=864
-  _globals['_SESSIONREPORT']._serialized_start=866
-  _globals['_SESSIONREPORT']._serialized_end=949
+  _globals['_SESSIONLAYOUT']._serialized_end=571
+  _globals['_LAYERBYTES']._serialized_start=573
+  _globals['_LAYERBYTES']._serialized_end=626
+  _globals['_MEMBERREPORT']._serialized_start=629
+  _globals['_MEMBERREPORT']._serialized_end=884
+  _globals['_SESSIONREPORT']._serialized_start=886
+  _globals['_SESSIONREPORT']._serialized_end=969
 # @@protoc_insertion_point(module_scope)

@@ -206,6 +206,7 @@ class SessionLayout(_message.Message):
     CODEC_ID_FIELD_NUMBER: _builtins.int
     PROGRESS_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     MIN_PARTICIPANTS_FIELD_NUMBER: _builtins.int
+    DEADLINE_S_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Random id of the session; 32 hex digits."""
     prefix_len: _builtins.int
@@ -216,6 +217,8 @@ class SessionLayout(_message.Message):
     """Longest wait for rows of one layer without any progress, seconds; above 0."""
     min_participants: _builtins.int
     """Fewest participants, publisher included, that must stay complete; 1 to 256."""
+    deadline_s: _builtins.float
+    """Longest life of the session, seconds; above 0."""
     @_builtins.property
     def shape(self) -> Global___KvShape:
         """Sizes of the KV rows."""
@@ -234,10 +237,11 @@ class SessionLayout(_message.Message):
         codec_id: _builtins.int = ...,
         progress_timeout_s: _builtins.float = ...,
         min_participants: _builtins.int = ...,
+        deadline_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shape", b"shape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_id", b"codec_id", "members", b"members", "min_participants", b"min_participants", "prefix_len", b"prefix_len", "progress_timeout_s", b"progress_timeout_s", "session_id", b"session_id", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_id", b"codec_id", "deadline_s", b"deadline_s", "members", b"members", "min_participants", b"min_participants", "prefix_len", b"prefix_len", "progress_timeout_s", b"progress_timeout_s", "session_id", b"session_id", "shape", b"shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

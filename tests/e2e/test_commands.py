@@ -10,6 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from fedattn.runtime.settings import ServiceSettings
+from gateway.settings import GatewaySettings
+from services.aggregator.settings import AggregatorSettings
+from services.participant.settings import ParticipantSettings
 from tests.e2e.test_processes import run_cli
 
 ROOT = Path(__file__).parents[2]
@@ -134,3 +138,12 @@ def test_readme_commands_are_known_to_the_command_line() -> None:
     commands = set(re.findall(r"fedattn ((?:model )?[a-z]+)", (ROOT / "README.md").read_text()))
     known = {"ask", "simulate", "demo", "up", "version", "model prepare"}
     assert {"ask", "simulate", "model prepare"} <= commands & known
+
+
+@pytest.mark.parametrize("settings", [AggregatorSettings, ParticipantSettings, GatewaySettings])
+def test_readme_lists_every_setting_and_no_other(settings: type[ServiceSettings]) -> None:
+    prefix = str(settings.model_config["env_prefix"])
+    shared = set(ServiceSettings.model_fields)
+    known = {f"{prefix}{name.upper()}" for name in settings.model_fields if name not in shared}
+    named = set(re.findall(rf"`({prefix}[A-Z_]+)`", (ROOT / "README.md").read_text()))
+    assert named - {prefix} == known

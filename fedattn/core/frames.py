@@ -188,7 +188,11 @@ def decode_frame(frame: bytes | bytearray | memoryview, rules: FrameRules) -> Kv
     checksum = FrameChecksum(view)
     checksum.update(payload)
     checksum.verify(header, rules.sender)
-    keys, values = header.codec.decode(payload, rules.shape, header.num_rows)
+    try:
+        keys, values = header.codec.decode(payload, rules.shape, header.num_rows)
+    except CorruptFrameError as error:
+        where = f"frame from {rules.sender} at layer {header.layer}"
+        raise CorruptFrameError(f"{where}: {error}") from None
     first = header.first_position
     positions = np.arange(first, first + header.num_rows, dtype=np.int64)
     return KvRows(keys=keys, values=values, positions=positions)

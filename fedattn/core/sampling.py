@@ -7,6 +7,7 @@ from fedattn.core.errors import InvalidSamplingError
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 200
 MAX_NEW_TOKENS = 8192
+MIN_TEMPERATURE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,11 @@ class Sampling:
     def __post_init__(self) -> None:
         _check("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS)
         _check("temperature", self.temperature, 0.0, 10.0)
+        if 0.0 < self.temperature < MIN_TEMPERATURE:
+            raise InvalidSamplingError(
+                f"temperature must be 0 (greedy) or at least {MIN_TEMPERATURE}, "
+                f"got {self.temperature}"
+            )
         _check("top_p", self.top_p, 1e-6, 1.0)
         _check("top_k", self.top_k, 0, 1_000_000)
         _check("seed", self.seed, 0, 2**63 - 1)

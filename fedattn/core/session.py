@@ -121,9 +121,10 @@ class SessionState:
         ledger = self.ledgers[receiver]
         ledger.bytes_down[layer] = ledger.bytes_down.get(layer, 0) + size
 
-    def note_late(self, index: int, from_layer: int) -> None:
+    def note_late(self, index: int, from_layer: int, reason: str = "") -> None:
         """Somebody went on without a member from this layer on."""
         ledger = self.ledgers[index]
+        ledger.reason = ledger.reason or reason
         if ledger.late_from is None or from_layer < ledger.late_from:
             ledger.late_from = from_layer
 

@@ -1,6 +1,5 @@
 """A participant's part of one session: run the blocks over the own span, exchanging on the way."""
 
-from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -13,7 +12,8 @@ from fedattn.model.cache import FederatedCache, LastUploadDone
 from fedattn.model.exchange import KvExchange
 from fedattn.model.loading import LoadedModel
 
-_KEPT_PREFIXES = 4
+_Rows = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of every block, [1, Hkv, P, D] each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,7 @@ class Prefiller:
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
-        self._prefixes: OrderedDict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]]
-        self._prefixes = OrderedDict()
+        self._prefix: tuple[tuple[int, ...], _Rows] = ((), [])
 
     @property
     def shape(self) -> KvShape:
@@ -94,15 +93,13 @@ class Prefiller:
                 layer.seed(*rows)
         return cache
 
-    def _prefix_rows(self, prefix: tuple[int, ...]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        rows = self._prefixes.get(prefix)
-        if rows is None:
+    def _prefix_rows(self, prefix: tuple[int, ...]) -> _Rows:
+        kept, rows = self._prefix
+        if kept != prefix:
             cache = FederatedCache(self.shape.num_layers, self.model.device)
             forward_tokens(self.model, cache, list(prefix), 0)
             rows = [layer.rows() for layer in cache.federated]
-            self._prefixes[prefix] = rows
-            while len(self._prefixes) > _KEPT_PREFIXES:
-                self._prefixes.popitem(last=False)
+            self._prefix = (prefix, rows)
         return rows
 
 

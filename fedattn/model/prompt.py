@@ -1,14 +1,11 @@
 """From texts to token ids: public prefix, contexts, question."""
 
-from dataclasses import dataclass
-
 from transformers import PreTrainedTokenizerBase
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant. Answer briefly, using the notes given."
 _MARK = "\x1dFEDATTN\x1d"
 
 
-@dataclass(frozen=True, slots=True)
 class PromptTokenizer:
     """Cuts one chat prompt at the borders of who may know what.
 
@@ -17,15 +14,23 @@ class PromptTokenizer:
         own context + question + end  the publisher's span
 
     Each piece is tokenized alone, since no node sees its neighbours' text. Private text cannot
-    smuggle in control tokens: inside it they are read as plain characters.
+    smuggle in control tokens: inside it they are read as plain characters. The template's own
+    pieces are tokenized here, once: the choice is a switch inside the tokenizer, which threads
+    that tokenize private text share.
     """
 
-    tokenizer: PreTrainedTokenizerBase
-    system_prompt: str = DEFAULT_SYSTEM_PROMPT
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, system_prompt: str = DEFAULT_SYSTEM_PROMPT
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.system_prompt = system_prompt
+        header, end = self._template()
+        self._header = tuple(self._encode(header, private=False))
+        self._end = tuple(self._encode(end, private=False))
 
     def prefix(self) -> list[int]:
         """Token ids of the system prompt and the chat header."""
-        return self._encode(self._template()[0], private=False)
+        return list(self._header)
 
     def context(self, text: str) -> list[int]:
         """Token ids of a contributor's span; none for an empty text."""
@@ -35,7 +40,7 @@ class PromptTokenizer:
     def question(self, question: str, own_context: str = "") -> list[int]:
         """Token ids of the publisher's span, up to where the answer begins."""
         body = self._encode(question.strip(), private=True)
-        return self.context(own_context) + body + self._encode(self._template()[1], private=False)
+        return [*self.context(own_context), *body, *self._end]
 
     def answer(self, text: str) -> list[int]:
         """Token ids of a given answer, for its likelihood."""

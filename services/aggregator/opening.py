@@ -47,6 +47,18 @@ class OpenedSession:
     excluded: tuple[session_pb2.MemberReport, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """A checked request, with the nodes that fit it in token order and those that do not."""
+
+    session_id: str
+    request: pb.OpenSessionRequest
+    publisher: Node
+    codec: Codec
+    chosen: list[Node]
+    excluded: list[session_pb2.MemberReport]
+
+
 class Invitations:
     """Answers of contributors that the aggregator waits for, by session and node."""
 
@@ -59,16 +71,23 @@ class Invitations:
         if future is not None and not future.done():
             future.set_result(reply)
 
+    def leave(self, node_id: str) -> None:
+        """A node has left: it will not answer any more."""
+        left = pb.Decline(code=NotEnoughParticipantsError.code, message="it left")
+        for session_id, asked in list(self._pending):
+            if asked == node_id:
+                self.answer(node_id, pb.InviteReply(session_id=session_id, decline=left))
+
     async def ask(self, node: Node, invite: pb.Invite) -> int | FedAttnError:
         """A contributor's span length, or why it does not take part."""
         key = (invite.session_id, node.node_id)
         self._pending[key] = asyncio.get_running_loop().create_future()
         try:
-            await node.send(pb.ControlResponse(invite=invite))
+            node.send(pb.ControlResponse(invite=invite))
             async with asyncio.timeout(invite.reply_within_s):
                 reply = await self._pending[key]
         except TimeoutError:
-            await self._take_back(node, invite)
+            self._take_back(node, invite)
             return NotEnoughParticipantsError(
                 f"{node.node_id} did not answer within {invite.reply_within_s:g} s"
             )
@@ -78,17 +97,17 @@ class Invitations:
             reason = reply.decline.message[:_MAX_REASON_LENGTH]
             return error_from_code(reply.decline.code, f"{node.node_id}: {reason}")
         if reply.span_len > node.join.capabilities.max_positions:
-            await self._take_back(node, invite)
+            self._take_back(node, invite)
             return ContextTooLongError(
                 f"{node.node_id} has {reply.span_len} tokens, but its model's window is "
                 f"{node.join.capabilities.max_positions}"
             )
         return reply.span_len
 
-    async def _take_back(self, node: Node, invite: pb.Invite) -> None:
+    def _take_back(self, node: Node, invite: pb.Invite) -> None:
         """Tell a node that its answer is not awaited any more."""
         cancel = pb.SessionCancel(session_id=invite.session_id, reason="the answer came too late")
-        await node.send(pb.ControlResponse(cancel=cancel))
+        node.send(pb.ControlResponse(cancel=cancel))
 
 
 class SessionOpener:
@@ -112,38 +131,50 @@ class SessionOpener:
         codec = codec_from_wire(request.codec_id)
         chosen, excluded = self._choose(request, publisher, codec)
         _require_enough(request, len(chosen), [])
-        session_id = secrets.token_hex(16)
-        lengths = await self._ask_all(session_id, request, chosen)
+        wish = _Wish(
+            session_id=secrets.token_hex(16),
+            request=request,
+            publisher=publisher,
+            codec=codec,
+            chosen=chosen,
+            excluded=excluded,
+        )
+        try:
+            return await self._invite(wish)
+        except BaseException:  # also if the publisher has gone: nobody must wait for a start
+            self._cancel(wish.session_id, chosen, "the session was not opened")
+            raise
+
+    async def _invite(self, wish: _Wish) -> OpenedSession:
+        """Ask the chosen nodes, and lay out those that take part."""
+        request, chosen = wish.request, wish.chosen
+        excluded = list(wish.excluded)
+        lengths = await self._ask_all(wish.session_id, request, chosen)
         contributors: list[tuple[Node, int]] = []
         failures: list[FedAttnError] = []
         for node, answer in zip(chosen, lengths, strict=True):
             if isinstance(answer, int):
                 contributors.append((node, answer))
             elif request.contributors or _owns_prefix(request, node, chosen):
-                await self.cancel(session_id, chosen, "another contributor cannot take part")
                 raise answer
             else:
                 failures.append(answer)
                 excluded.append(exclude(node.node_id, str(answer)))
-        try:
-            _require_enough(request, len(contributors), failures)
-            layout = self._lay_out(request, publisher, contributors)
-            self._check_sizes(request, publisher, layout, codec)
-        except FedAttnError:
-            await self.cancel(session_id, chosen, "the session cannot be opened")
-            raise
+        _require_enough(request, len(contributors), failures)
+        layout = self._lay_out(request, wish.publisher, contributors)
+        self._check_sizes(request, wish.publisher, layout, wish.codec)
         return OpenedSession(
-            session_id=session_id,
-            state=SessionState(layout, publisher.shape, codec),
+            session_id=wish.session_id,
+            state=SessionState(layout, wish.publisher.shape, wish.codec),
             contributors=tuple(node for node, _ in contributors),
             excluded=tuple(excluded),
         )
 
-    async def cancel(self, session_id: str, nodes: list[Node], reason: str) -> None:
+    def _cancel(self, session_id: str, nodes: list[Node], reason: str) -> None:
         """Tell invited nodes that nothing comes of it."""
         message = pb.SessionCancel(session_id=session_id, reason=reason)
         for node in nodes:
-            await node.send(pb.ControlResponse(cancel=message))
+            node.send(pb.ControlResponse(cancel=message))
 
     def _choose(
         self, request: pb.OpenSessionRequest, publisher: Node, codec: Codec
@@ -156,10 +187,11 @@ class SessionOpener:
                 misfit = _misfit(node, publisher, codec)
                 if node is publisher:
                     continue
-                if misfit is None:
+                if misfit is None and len(chosen) < MAX_MEMBERS - 1:
                     chosen.append(node)
-                else:
-                    excluded.append(exclude(node.node_id, str(misfit)))
+                elif len(excluded) < MAX_MEMBERS:
+                    reason = str(misfit) if misfit else f"a session has {MAX_MEMBERS} members"
+                    excluded.append(exclude(node.node_id, reason))
             return chosen, excluded
         for node_id in request.contributors:
             found = self._registry.find(node_id)

@@ -21,28 +21,37 @@ class Outbox(Generic[T]):
         self._has_items = asyncio.Event()
         self._has_room = asyncio.Event()
 
+    @property
+    def size_bytes(self) -> int:
+        return self._size
+
+    def has_room(self, size: int) -> bool:
+        """Whether an item of `size` bytes need not wait; an empty outbox takes any."""
+        return self._size == 0 or self._size + size <= self._max_bytes
+
     async def put(self, item: T, size: int, timeout_s: float) -> bool:
         """Queue an item of `size` bytes once there is room.
 
         Returns:
-            False if the receiver took nothing for `timeout_s`.
-        """
-        while self._size and self._size + size > self._max_bytes and not self._closed:
-            self._has_room.clear()
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._has_room.wait()
-            except TimeoutError:
-                return False
-        self.push(item, size)
-        return True
+            False if the outbox is closed and the item was dropped.
 
-    def push(self, item: T, size: int = 0) -> None:
-        """Queue an item at once, room or not: for the few small ones that must not wait."""
-        if not self._closed:
-            self._items.append((item, size))
-            self._size += size
-            self._has_items.set()
+        Raises:
+            TimeoutError: the receiver made no room for it within `timeout_s`.
+        """
+        async with asyncio.timeout(timeout_s):
+            while not self._closed and not self.has_room(size):
+                self._has_room.clear()
+                await self._has_room.wait()
+        return self.push(item, size)
+
+    def push(self, item: T, size: int = 0) -> bool:
+        """Queue an item at once, room or not; False if the outbox is closed."""
+        if self._closed:
+            return False
+        self._items.append((item, size))
+        self._size += size
+        self._has_items.set()
+        return True
 
     async def get(self) -> T | None:
         """The next item, or None at the end."""

@@ -20,7 +20,6 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.outbox import Outbox
 
 _CONTROL_OUTBOX_BYTES = 1 << 20
-_CONTROL_STALL_S = 10.0
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _MAX_CODECS = 64
 
@@ -46,9 +45,11 @@ class Node:
     def fingerprint(self) -> str:
         return self.join.model_fingerprint
 
-    async def send(self, message: pb.ControlResponse) -> None:
-        """Queue a command; a node that reads none for long loses its membership."""
-        if not await self.outbox.put(message, message.ByteSize(), _CONTROL_STALL_S):
+    def send(self, message: pb.ControlResponse) -> None:
+        """Queue a command; a node that reads none of them loses its membership."""
+        if self.outbox.has_room(message.ByteSize()):
+            self.outbox.push(message, message.ByteSize())
+        else:
             self.outbox.discard()
 
     def supports(self, codec_id: int) -> bool:

@@ -57,7 +57,8 @@ async def _upload(
                 case "chunk":
                     chunk = chunk_from_wire(request.chunk)
                     guard.accept(chunk)
-                    session.state.ledgers[index].awaited = set(guard.awaited_layers)
+                    if chunk.is_last:
+                        session.state.ledgers[index].awaited.discard(chunk.layer)
                     await session.forward(index, chunk)
                 case "done":
                     await _finish(session, index, request.done, report_timeout_s)

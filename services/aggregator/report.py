@@ -42,7 +42,7 @@ def _describe(state: SessionState, index: int) -> pb.MemberReport:
         wait_s=ledger.wait_s,
         compute_s=ledger.compute_s,
         missing_from_layer=ledger.missing_from or 0,
-        detail=ledger.reason,
+        detail=ledger.reason or ("" if ledger.is_over else "it had not finished"),
     )
 
 

@@ -13,6 +13,7 @@ from fedattn.core.errors import (
     NodeBusyError,
     SessionAbortedError,
     UnknownSessionError,
+    error_from_code,
 )
 from fedattn.wire.convert import layout_to_wire, shape_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -26,6 +27,8 @@ from services.aggregator.settings import AggregatorSettings
 log = structlog.get_logger(__name__)
 M = TypeVar("M")
 _MISSED_HEARTBEATS = 3
+_MAX_REASON_LENGTH = 500
+_LEFT = "it left before the exchange began"
 _LAST_WORDS_S = 5.0
 """Time for members to read the end of their streams once a session is over."""
 
@@ -66,7 +69,9 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             reader.cancel()
             self._registry.leave(node)
             log.info("node_left", node=node.node_id)
-            self._lose_waiting(node.node_id)
+            self._invitations.leave(node.node_id)
+            for session in list(self._sessions.values()):
+                session.lose_waiting(SessionAbortedError(_LEFT), node.node_id)
 
     async def _read_control(
         self, node: Node, requests: AsyncIterator[pb.ControlRequest], lease_s: float
@@ -78,18 +83,20 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
                     case "heartbeat":
                         node.active_sessions = request.heartbeat.active_sessions
                     case "invite_reply":
-                        self._invitations.answer(node.node_id, request.invite_reply)
+                        self._take_reply(node, request.invite_reply)
                     case other:
                         log.warning("unexpected_message", node=node.node_id, kind=other)
                         return
         finally:
             node.outbox.discard()
 
-    def _lose_waiting(self, node_id: str) -> None:
-        """A node that left will not attach to the sessions that still wait for it."""
-        for session in list(self._sessions.values()):
-            error = SessionAbortedError("it left before the exchange began")
-            session.lose_waiting(node_id, error)
+    def _take_reply(self, node: Node, reply: pb.InviteReply) -> None:
+        """An answer to an invitation, or a contributor's word that it cannot go on."""
+        self._invitations.answer(node.node_id, reply)
+        session = self._sessions.get(reply.session_id)
+        if session is not None and reply.HasField("decline"):
+            reason = reply.decline.message[:_MAX_REASON_LENGTH]
+            session.lose_node(node.node_id, error_from_code(reply.decline.code, reason))
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """Nodes that are joined right now."""
@@ -128,7 +135,9 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         layout = self._layout_message(opened, request)
         for node, token in zip(opened.contributors, session.tokens, strict=False):
             start = pb.SessionStart(layout=layout, member_token=token)
-            await node.send(pb.ControlResponse(start=start))
+            node.send(pb.ControlResponse(start=start))
+            if self._registry.find(node.node_id) is not node:  # while others were answering
+                session.lose_waiting(SessionAbortedError(_LEFT), node.node_id)
         return pb.OpenSessionResponse(
             start=pb.SessionStart(layout=layout, member_token=session.tokens[-1]),
             excluded=opened.excluded,
@@ -151,12 +160,19 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
 
     async def _watch(self, session: Session, deadline_s: float) -> None:
         """Hold a session for its life, and end it at its deadline."""
+        late = SessionAbortedError(
+            f"it did not begin its exchange within {self._settings.invite_timeout_s:g} s"
+        )
+        attaching = asyncio.get_running_loop().call_later(
+            self._settings.invite_timeout_s, session.lose_waiting, late
+        )
         try:
             async with asyncio.timeout(deadline_s):
                 await session.over.wait()
         except TimeoutError:
             session.abort(f"its deadline of {deadline_s:g} s passed")
         finally:
+            attaching.cancel()
             del self._sessions[session.session_id]
             del self._tasks[session.session_id]
             log.info("session_closed", session=session.session_id)

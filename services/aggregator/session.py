@@ -16,8 +16,10 @@ from services.aggregator.report import build_report
 
 log = structlog.get_logger(__name__)
 
-_MESSAGE_OVERHEAD = 64
+_MESSAGE_OVERHEAD = 1024
+"""What a message costs in memory beyond its data, bytes."""
 _MAX_TIME_S = 86_400.0
+_MAX_REASON_LENGTH = 500
 
 
 class Session:
@@ -61,13 +63,25 @@ class Session:
         """Send a checked chunk on to everyone who wants it; waits while an outbox is full."""
         self.state.count_up(sender, chunk.layer, len(chunk.data))
         message = pb.ExchangeResponse(chunk=chunk_to_wire(chunk, sender))
+        size = len(chunk.data) + _MESSAGE_OVERHEAD
+        slow: list[int] = []
         for receiver in self.state.receivers(sender, chunk.layer):
-            size = len(chunk.data) + _MESSAGE_OVERHEAD
-            if await self.outboxes[receiver].put(message, size, self._stall_timeout_s):
+            if not self.outboxes[receiver].has_room(size):
+                slow.append(receiver)
+            elif self.outboxes[receiver].push(message, size):
                 self.state.count_down(receiver, chunk.layer, len(chunk.data))
-            else:
-                reason = f"it took no rows for {self._stall_timeout_s:g} s"
-                self.lose(receiver, SessionAbortedError(reason))
+        if slow:
+            await asyncio.gather(*(self._put_slowly(receiver, message, size) for receiver in slow))
+
+    async def _put_slowly(self, receiver: int, message: pb.ExchangeResponse, size: int) -> None:
+        """Wait for a receiver that lags behind; lose it if it does not move."""
+        try:
+            if await self.outboxes[receiver].put(message, size, self._stall_timeout_s):
+                chunk = message.chunk
+                self.state.count_down(receiver, chunk.layer, len(chunk.data))
+        except TimeoutError:
+            reason = f"it took too few rows for {self._stall_timeout_s:g} s"
+            self.lose(receiver, SessionAbortedError(reason))
 
     def complete(self, index: int, done: pb.MemberDone) -> None:
         """A member has all it needs."""
@@ -79,7 +93,7 @@ class Session:
         route = self.state.routes[index]
         for late in done.late:
             if late.member in route.senders and late.from_layer in route.receives:
-                self.state.note_late(late.member, late.from_layer)
+                self.state.note_late(late.member, late.from_layer, late.reason[:_MAX_REASON_LENGTH])
         if index != len(self.outboxes) - 1:  # the publisher still gets its report
             self.outboxes[index].close()
         self._check_over()
@@ -99,11 +113,18 @@ class Session:
             self.abort(f"the publisher {node_id} is gone: {reason}")
         self._check_over()
 
-    def lose_waiting(self, node_id: str, error: FedAttnError) -> None:
-        """A node is gone: lose it if it has not attached yet."""
+    def lose_node(self, node_id: str, error: FedAttnError) -> None:
+        """A node cannot go on: lose it, wherever it is on its way."""
+        for index, member in enumerate(self.state.layout.members):
+            if member.node_id == node_id:
+                self.lose(index, error)
+
+    def lose_waiting(self, error: FedAttnError, node_id: str | None = None) -> None:
+        """Lose one node, or all, that have not attached yet."""
         for index, ledger in enumerate(self.state.ledgers):
-            is_that_node = self.state.member(index).node_id == node_id
-            if is_that_node and ledger.state is MemberState.WAITING:
+            if node_id in {None, self.state.member(index).node_id} and (
+                ledger.state is MemberState.WAITING
+            ):
                 self.lose(index, error)
 
     def abort(self, reason: str) -> None:

@@ -1,6 +1,8 @@
 """Settings of the aggregator."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from fedattn.runtime.settings import ServiceSettings, service_config
 
@@ -36,3 +38,12 @@ class AggregatorSettings(ServiceSettings):
         16 << 20, ge=1 << 20, description="Bytes that may wait for one receiver."
     )
     grace_s: float = Field(10.0, ge=0, description="Time for running sessions at a stop.")
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.stall_timeout_s >= self.progress_timeout_s:
+            raise ValueError(
+                f"stall_timeout_s ({self.stall_timeout_s:g}) must be below progress_timeout_s "
+                f"({self.progress_timeout_s:g}), or a slow receiver looks like a slow sender"
+            )
+        return self

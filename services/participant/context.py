@@ -1,6 +1,7 @@
 """The private context of a node: read from disk, tokenized, never sent."""
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedattn.core.errors import ConfigurationError
@@ -66,6 +67,7 @@ class ContextTokens:
     tokenizer: PromptTokenizer
     _text: str | None = None
     _token_ids: tuple[int, ...] = ()
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def current(self) -> list[int]:
         """Token ids of a contributor's span, without any prefix.
@@ -73,8 +75,9 @@ class ContextTokens:
         Raises:
             ConfigurationError: the context cannot be read.
         """
-        text = self.context.text()
-        if text != self._text:
-            self._token_ids = tuple(self.tokenizer.context(text))
-            self._text = text
-        return list(self._token_ids)
+        with self._lock:  # sessions tokenize in threads of their own
+            text = self.context.text()
+            if text != self._text:
+                self._token_ids = tuple(self.tokenizer.context(text))
+                self._text = text
+            return list(self._token_ids)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -10,6 +11,7 @@ from fedattn.core.errors import (
     ConfigurationError,
     ContextTooLongError,
     FedAttnError,
+    InternalError,
     NodeBusyError,
     PrefixMismatchError,
     SessionAbortedError,
@@ -35,12 +37,22 @@ class _Accepted:
     expiry: asyncio.TimerHandle
 
 
+Tell = Callable[[pb.InviteReply], None]
+"""Sends one more reply on the control stream."""
+
+
+def _decline(session_id: str, error: FedAttnError) -> pb.InviteReply:
+    decline = pb.Decline(code=error.code, message=str(error))
+    return pb.InviteReply(session_id=session_id, decline=decline)
+
+
 class Contributor:
     """Takes part in other nodes' sessions. Lives on the event loop."""
 
     def __init__(self, node: ParticipantNode, stub: AggregatorStub) -> None:
         self._node = node
         self._stub = stub
+        self._answering: set[str] = set()
         self._pending: dict[str, _Accepted] = {}
         self._running: dict[str, tuple[asyncio.Task[None], GrpcKvExchange]] = {}
 
@@ -48,25 +60,42 @@ class Contributor:
         """This node's span length, or why it cannot take part."""
         session_id = invite.session_id
         try:
-            if session_id in self._pending or session_id in self._running:
-                raise SessionStateError("this session has invited the node already")
-            if not self._node.try_enter():
-                raise NodeBusyError(f"takes part in {self._node.max_sessions} sessions already")
-            try:
-                token_ids = await self._span_tokens(invite)
-            except BaseException:
-                self._node.leave()
-                raise
+            token_ids = await self._accept(invite)
         except FedAttnError as error:
             log.warning("declined", session=session_id, code=error.code)
-            decline = pb.Decline(code=error.code, message=str(error))
-            return pb.InviteReply(session_id=session_id, decline=decline)
+            return _decline(session_id, error)
         expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
         self._pending[session_id] = _Accepted(token_ids, expiry)
         return pb.InviteReply(session_id=session_id, span_len=len(token_ids))
 
-    def start(self, start: pb.SessionStart) -> None:
-        """Begin a session this node was invited to."""
+    async def _accept(self, invite: pb.Invite) -> list[int]:
+        """Tokens of this node's span, and a place kept for the session.
+
+        Raises:
+            FedAttnError: the node cannot take part, or was told meanwhile that it need not.
+        """
+        session_id = invite.session_id
+        if session_id in {*self._answering, *self._pending, *self._running}:
+            raise SessionStateError("this session has invited the node already")
+        if not self._node.try_enter():
+            raise NodeBusyError(f"takes part in {self._node.max_sessions} sessions already")
+        self._answering.add(session_id)
+        try:
+            token_ids = await self._span_tokens(invite)
+            self._check_wanted(session_id)
+        except BaseException:
+            self._node.leave()
+            raise
+        finally:
+            self._answering.discard(session_id)
+        return token_ids
+
+    def _check_wanted(self, session_id: str) -> None:
+        if session_id not in self._answering:
+            raise SessionAbortedError("the session was cancelled")
+
+    def start(self, start: pb.SessionStart, tell: Tell) -> None:
+        """Begin a session this node was invited to; a failure is told as a late decline."""
         session_id = start.layout.session_id
         accepted = self._pending.pop(session_id, None)
         if accepted is None:
@@ -78,12 +107,15 @@ class Contributor:
         except (FedAttnError, KeyError) as error:
             log.warning("bad_layout", session=session_id, error=str(error))
             self._node.leave()
+            tell(_decline(session_id, SessionStateError("it does not understand the layout")))
             return
-        task = asyncio.create_task(self._take_part(session_id, exchange, accepted.token_ids))
+        work = self._take_part(session_id, exchange, accepted.token_ids, tell)
+        task = asyncio.create_task(work)
         self._running[session_id] = (task, exchange)
 
     def cancel(self, cancel: pb.SessionCancel) -> None:
         """Forget or end a session."""
+        self._answering.discard(cancel.session_id)
         self._forget(cancel.session_id)
         if cancel.session_id in self._running:
             self._running[cancel.session_id][1].cancel(SessionAbortedError(cancel.reason))
@@ -95,10 +127,15 @@ class Contributor:
             accepted.expiry.cancel()
             self._node.leave()
 
-    async def close(self) -> None:
-        """End running sessions."""
+    def forget_invitations(self) -> None:
+        """Nothing comes of accepted sessions any more: the aggregator is gone."""
+        self._answering.clear()
         for session_id in list(self._pending):
             self._forget(session_id)
+
+    async def close(self) -> None:
+        """End running sessions."""
+        self.forget_invitations()
         for task, exchange in list(self._running.values()):
             exchange.cancel(SessionAbortedError("this node stops"))
             task.cancel()
@@ -128,7 +165,7 @@ class Contributor:
         return prefix + token_ids if invite.owns_prefix else token_ids
 
     async def _take_part(
-        self, session_id: str, exchange: GrpcKvExchange, token_ids: list[int]
+        self, session_id: str, exchange: GrpcKvExchange, token_ids: list[int], tell: Tell
     ) -> None:
         transfer = asyncio.create_task(exchange.run(self._stub))
         try:
@@ -139,8 +176,10 @@ class Contributor:
             log.info("contributed", session=session_id, tokens=len(token_ids))
         except FedAttnError as error:
             log.warning("session_failed", session=session_id, code=error.code, error=str(error))
+            tell(_decline(session_id, error))
         except Exception:  # border: one session's defect must not end the node
             log.exception("session_failed", session=session_id)
+            tell(_decline(session_id, InternalError("it failed; see its log")))
         finally:
             transfer.cancel()
             await asyncio.gather(transfer, return_exceptions=True)

@@ -24,6 +24,10 @@ from services.participant.node import ParticipantNode
 log = structlog.get_logger(__name__)
 
 
+_Outgoing = asyncio.Queue[pb.ControlRequest | None]
+"""Messages for the aggregator; None ends the stream."""
+
+
 class Membership:
     """Whether the node is joined, for those who want to follow it."""
 
@@ -88,14 +92,15 @@ class ControlLoop:
 
     async def _live(self) -> None:
         """One life of the stream; returns if it had been joined, so that retries start anew."""
-        outgoing: asyncio.Queue[pb.ControlRequest] = asyncio.Queue(maxsize=256)
+        outgoing: _Outgoing = asyncio.Queue()  # a few messages a session, sessions are bounded
         tasks: set[asyncio.Task[None]] = set()
         unreachable = AggregatorUnavailableError(
             f"the aggregator at {self._address} cannot be reached; "
             f"check FEDATTN_PARTICIPANT_AGGREGATOR and that it runs"
         )
+        call = self._stub.Control(self._requests(outgoing))
         try:
-            async for response in self._stub.Control(self._requests(outgoing)):
+            async for response in call:
                 self._handle(response, outgoing, tasks)
         except grpc.aio.AioRpcError as error:
             failure = error_from_rpc(error, unreachable)
@@ -108,20 +113,21 @@ class ControlLoop:
             log.warning("aggregator_left")
         finally:
             self.joined.turn(joined=False)
+            self._contributor.forget_invitations()
+            call.cancel()
+            outgoing.put_nowait(None)  # ends _requests, which the ended call no longer does
             for task in tasks:
                 task.cancel()
 
-    async def _requests(
-        self, outgoing: asyncio.Queue[pb.ControlRequest]
-    ) -> AsyncIterator[pb.ControlRequest]:
+    async def _requests(self, outgoing: _Outgoing) -> AsyncIterator[pb.ControlRequest]:
         yield pb.ControlRequest(join=self._node.join_message())
-        while True:
-            yield await outgoing.get()
+        while (request := await outgoing.get()) is not None:
+            yield request
 
     def _handle(
         self,
         response: pb.ControlResponse,
-        outgoing: asyncio.Queue[pb.ControlRequest],
+        outgoing: _Outgoing,
         tasks: set[asyncio.Task[None]],
     ) -> None:
         match response.WhichOneof("body"):
@@ -134,17 +140,20 @@ class ControlLoop:
             case "invite":
                 _spawn(tasks, self._reply(response.invite, outgoing))
             case "start":
-                self._contributor.start(response.start)
+                self._contributor.start(
+                    response.start,
+                    lambda reply: outgoing.put_nowait(pb.ControlRequest(invite_reply=reply)),
+                )
             case "cancel":
                 self._contributor.cancel(response.cancel)
 
-    async def _beat(self, interval_s: float, outgoing: asyncio.Queue[pb.ControlRequest]) -> None:
+    async def _beat(self, interval_s: float, outgoing: _Outgoing) -> None:
         while True:
             await asyncio.sleep(interval_s)
             beat = pb.Heartbeat(active_sessions=self._node.active_sessions)
             await outgoing.put(pb.ControlRequest(heartbeat=beat))
 
-    async def _reply(self, invite: pb.Invite, outgoing: asyncio.Queue[pb.ControlRequest]) -> None:
+    async def _reply(self, invite: pb.Invite, outgoing: _Outgoing) -> None:
         reply = await self._contributor.answer(invite)
         await outgoing.put(pb.ControlRequest(invite_reply=reply))
 

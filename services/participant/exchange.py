@@ -37,6 +37,8 @@ from services.participant.inbox import RowInbox
 
 MAX_FRAMES_IN_FLIGHT = 4
 _DEADLINE_MARGIN_S = 10.0
+_Outgoing = tuple[int, asyncio.Future[bytes]] | pb.MemberDone | None
+"""(layer, frame being encoded), the last word, or the end."""
 LayerListener = Callable[[int, int, float], None]
 """Told (layer, rows received, seconds waited) after each receive, in the model thread."""
 
@@ -78,9 +80,7 @@ class GrpcKvExchange:
         self._executor = executor
         self._on_layer = on_layer
         self._loop = asyncio.get_running_loop()
-        self._outgoing: asyncio.Queue[tuple[int, asyncio.Future[bytes]] | pb.MemberDone] = (
-            asyncio.Queue()
-        )
+        self._outgoing: asyncio.Queue[_Outgoing] = asyncio.Queue()
         self._in_flight = threading.BoundedSemaphore(MAX_FRAMES_IN_FLIGHT)
         self._encoding_error: FedAttnError | None = None
         self._report: session_pb2.SessionReport | None = None
@@ -128,7 +128,10 @@ class GrpcKvExchange:
         done = pb.MemberDone(
             wait_s=self._inbox.wait_s,
             compute_s=compute_s,
-            late=[pb.LateMember(member=m, from_layer=layer) for m, layer in late.items()],
+            late=[
+                pb.LateMember(member=member, from_layer=layer, reason=reason)
+                for member, (layer, reason) in late.items()
+            ],
         )
         self._outgoing.put_nowait(done)
 
@@ -143,9 +146,10 @@ class GrpcKvExchange:
             FedAttnError: the exchange failed; the model thread has been told too.
         """
         unreachable = AggregatorUnavailableError("the aggregator was lost during the session")
+        timeout_s = self._start.layout.deadline_s + _DEADLINE_MARGIN_S
+        call = stub.Exchange(self._requests(), timeout=timeout_s)
         try:
-            timeout_s = self._start.layout.deadline_s + _DEADLINE_MARGIN_S
-            async for response in stub.Exchange(self._requests(), timeout=timeout_s):
+            async for response in call:
                 self._accept(response)
             self._inbox.end(SessionAbortedError("the aggregator ended the exchange"))
         except grpc.aio.AioRpcError as error:
@@ -161,6 +165,8 @@ class GrpcKvExchange:
             raise
         finally:
             self._inbox.end(InternalError("the exchange was cancelled"))
+            call.cancel()
+            self._end_requests()
             self._release_all()
 
     @property
@@ -197,6 +203,8 @@ class GrpcKvExchange:
         yield pb.ExchangeRequest(hello=pb.Hello(session_id=session_id, member_token=token))
         while True:
             item = await self._outgoing.get()
+            if item is None:
+                return
             if isinstance(item, pb.MemberDone):
                 yield pb.ExchangeRequest(done=item)
                 return
@@ -219,6 +227,14 @@ class GrpcKvExchange:
                 self._inbox.lose(response.lost.member, response.lost.reason)
             case "report":
                 self._report = response.report
+
+    def _end_requests(self) -> None:
+        """Drop what has not left, and end `_requests`, which the ended call no longer does."""
+        while not self._outgoing.empty():
+            item = self._outgoing.get_nowait()
+            if isinstance(item, tuple):
+                item[1].cancel()
+        self._outgoing.put_nowait(None)
 
     def _release_all(self) -> None:
         """Nothing will leave any more: let a model thread that waits in `send` go on."""

@@ -4,7 +4,12 @@ import threading
 import time
 
 from fedattn.core.chunks import Chunk, FrameAssembler
-from fedattn.core.errors import FedAttnError, MalformedFrameError, NotEnoughParticipantsError
+from fedattn.core.errors import (
+    FedAttnError,
+    FrameError,
+    MalformedFrameError,
+    NotEnoughParticipantsError,
+)
 from fedattn.core.frames import FrameRules, decode_frame
 from fedattn.core.session import SessionState
 from fedattn.core.types import KvRows, concatenate_rows
@@ -32,8 +37,10 @@ class RowInbox:
             for sender, rules in self._rules.items()
         }
         self._frames: dict[tuple[int, int], bytearray] = {}
-        self._lost: dict[int, str] = {}
+        self._lost: set[int] = set()
         self._late: dict[int, int] = {}
+        self._reasons: dict[int, str] = {}
+        self._missed: set[int] = set()
         self._error: FedAttnError | None = None
         self._last_arrival = 0.0
         self._changed = threading.Condition()
@@ -61,7 +68,8 @@ class RowInbox:
     def lose(self, sender: int, reason: str) -> None:
         """An earlier member sends no more."""
         with self._changed:
-            self._lost.setdefault(sender, reason)
+            self._lost.add(sender)
+            self._reasons.setdefault(sender, reason)
             self._changed.notify_all()
 
     def end(self, error: FedAttnError) -> None:
@@ -89,34 +97,67 @@ class RowInbox:
         """
         begun = time.monotonic()
         with self._changed:
+            since = begun
             while self._error is None and (missing := self._missing(layer)):
-                last_progress = max(begun, self._last_arrival)
-                left_s = last_progress + self._progress_timeout_s - time.monotonic()
-                if left_s <= 0:
-                    self._late.update(dict.fromkeys(missing, layer))
-                else:
+                left_s = max(since, self._last_arrival) + self._progress_timeout_s
+                left_s -= time.monotonic()
+                if left_s > 0:
                     self._changed.wait(left_s)
+                    continue
+                reason = f"no rows for {self._progress_timeout_s:g} s"
+                for sender in self._culprits(missing):
+                    self._leave_out(sender, layer, reason)
+                since = time.monotonic()
             self.wait_s += time.monotonic() - begun
             if self._error is not None:
                 raise self._error
-            frames = {
-                sender: frame
-                for sender in self._route.senders
-                if (frame := self._frames.pop((sender, layer), None)) is not None
-            }
-            self._require_enough(layer, frames)
-        parts = [decode_frame(frame, self._rules[sender]) for sender, frame in frames.items()]
-        return concatenate_rows(parts, self._state.shape)
+            frames = self._pop_frames(layer)
+        parts = self._decode(frames, layer)
+        with self._changed:
+            self._require_enough(layer, parts)
+        return concatenate_rows(list(parts.values()), self._state.shape)
+
+    def _pop_frames(self, layer: int) -> dict[int, bytearray]:
+        return {
+            sender: frame
+            for sender in self._route.senders
+            if (frame := self._frames.pop((sender, layer), None)) is not None
+            and sender not in self._late
+        }
+
+    def _decode(self, frames: dict[int, bytearray], layer: int) -> dict[int, KvRows]:
+        """Rows by sender; one whose rows cannot be read is left out from here on."""
+        parts: dict[int, KvRows] = {}
+        for sender, frame in frames.items():
+            try:
+                parts[sender] = decode_frame(frame, self._rules[sender])
+            except FrameError as error:
+                with self._changed:
+                    self._leave_out(sender, layer, str(error))
+        return parts
+
+    def _leave_out(self, sender: int, layer: int, reason: str) -> None:
+        self._late[sender] = layer
+        self._reasons.setdefault(sender, reason)
+
+    def _culprits(self, missing: list[int]) -> list[int]:
+        """Those that cannot be waiting for another missing one themselves."""
+        routes = self._state.routes
+        return [
+            sender
+            for sender in missing
+            if not routes[sender].receives or not set(routes[sender].senders) & set(missing)
+        ]
 
     def left_out(self) -> set[int]:
-        """Members whose rows did not all come."""
+        """Members this one had to go on without, at any layer."""
         with self._changed:
-            return {*self._lost, *self._late}
+            return set(self._missed)
 
-    def late_members(self) -> dict[int, int]:
-        """Member -> first layer at which this one went on without it."""
+    def late_members(self) -> dict[int, tuple[int, str]]:
+        """Member -> first layer at which this one went on without it though not lost, and why."""
         with self._changed:
-            return dict(self._late)
+            return {sender: (layer, self._reasons[sender]) for sender, layer in self._late.items()}
 
     def _missing(self, layer: int) -> list[int]:
         return [
@@ -127,8 +168,9 @@ class RowInbox:
             and (sender, layer) not in self._frames
         ]
 
-    def _require_enough(self, layer: int, frames: dict[int, bytearray]) -> None:
-        left_out = [sender for sender in self._route.senders if sender not in frames]
+    def _require_enough(self, layer: int, parts: dict[int, KvRows]) -> None:
+        left_out = [sender for sender in self._route.senders if sender not in parts]
+        self._missed.update(left_out)
         remaining = len(self._state.layout.members) - len(left_out)
         if left_out and remaining < self._min_participants:
             names = ", ".join(self._explain(sender) for sender in left_out)
@@ -139,6 +181,6 @@ class RowInbox:
 
     def _explain(self, sender: int) -> str:
         node_id = self._state.member(sender).node_id
-        if sender in self._lost:
-            return f"{node_id} is lost ({self._lost[sender]})"
-        return f"{node_id} is late (no rows for {self._progress_timeout_s:g} s)"
+        if sender in self._late:
+            return f"{node_id} is late ({self._reasons[sender]})"
+        return f"{node_id} is lost ({self._reasons.get(sender, 'no reason given')})"

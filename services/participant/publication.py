@@ -143,14 +143,15 @@ class Publication:
         )
         answer.add_done_callback(lambda _: self._events.put_nowait(None))
         deadline = self._loop.call_later(
-            self._query.deadline_s - (time.monotonic() - self._arrived),
+            self._remaining_s(),
             lambda: self._stop(exchange, self._too_late()),
         )
         try:
             while (event := await self._events.get()) is not None:
                 yield event
             result = await answer
-            result.report.CopyFrom(await _final_report(exchange, transfer))
+            within_s = max(0.1, min(_REPORT_WITHIN_S, self._remaining_s()))
+            result.report.CopyFrom(await _final_report(exchange, transfer, within_s))
             log.info("answered", session=start.layout.session_id, tokens=result.num_tokens)
             yield participant_pb2.QueryEvent(result=result)
         finally:
@@ -163,6 +164,9 @@ class Publication:
         """Make the model thread end with this error at its next step."""
         self._stopped_by = self._stopped_by or error
         exchange.cancel(error)
+
+    def _remaining_s(self) -> float:
+        return self._query.deadline_s - (time.monotonic() - self._arrived)
 
     def _too_late(self) -> FedAttnError:
         return DeadlineExceededError(
@@ -194,11 +198,11 @@ class Publication:
             codec_id=query.codec.codec_id,
             max_new_tokens=query.sampling.max_new_tokens,
             min_participants=query.min_participants,
-            deadline_s=query.deadline_s,
+            deadline_s=max(0.001, self._remaining_s()),
             node_token=self._node.token,
         )
         try:
-            return await self._stub.OpenSession(request, timeout=query.deadline_s)
+            return await self._stub.OpenSession(request, timeout=max(0.001, self._remaining_s()))
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None
 
@@ -255,11 +259,11 @@ class Publication:
 
 
 async def _final_report(
-    exchange: GrpcKvExchange, transfer: asyncio.Task[None]
+    exchange: GrpcKvExchange, transfer: asyncio.Task[None], within_s: float
 ) -> session_pb2.SessionReport:
     """The aggregator's report, or what is known here if it was lost during decoding."""
     try:
-        async with asyncio.timeout(_REPORT_WITHIN_S):
+        async with asyncio.timeout(within_s):
             await transfer
     except (FedAttnError, TimeoutError) as error:
         log.warning("report_lost", error=str(error))

@@ -184,6 +184,50 @@ async def test_session_ends_at_its_deadline(address: str) -> None:
     assert "deadline of 0.2 s" in str(error_from_rpc(caught.value, InternalError("")))
 
 
+async def test_contributor_that_cannot_go_on_says_why_at_once(address: str) -> None:
+    async with raw_node(address, "a") as a, raw_node(address, "publisher") as publisher:
+        starts = await open_with(publisher, {a: 3})
+        decline = pb.Decline(code="configuration", message="its disk is full")
+        session_id = starts["a"].layout.session_id
+        reply = pb.InviteReply(session_id=session_id, decline=decline)
+        await a.replies.put(pb.ControlRequest(invite_reply=reply))
+        received = publisher.stub.Exchange(hold_open(starts["publisher"]))
+        answer = await received.read()
+        received.cancel()
+    assert isinstance(answer, pb.ExchangeResponse)
+    assert answer.lost.reason == "its disk is full"
+
+
+async def test_members_that_never_attach_end_their_session(address: str) -> None:
+    """Nothing stays open because a publisher vanished between opening and exchanging."""
+    async with raw_node(address, "a") as a, raw_node(address, "publisher") as publisher:
+        starts = await open_with(publisher, {a: 3}, deadline_s=3600)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            [_ async for _ in a.stub.Exchange(hold_open(starts["a"]))]
+    assert "did not begin its exchange" in str(error_from_rpc(caught.value, InternalError("")))
+
+
+async def test_cancelled_opening_takes_its_invitations_back(address: str) -> None:
+    async with raw_node(address, "a") as a, raw_node(address, "publisher") as publisher:
+        opening = publisher.stub.OpenSession(open_request(node_token=publisher.token))
+        invite = (await a.commands.get()).invite
+        opening.cancel()
+        cancel = (await a.commands.get()).cancel
+    assert cancel.session_id == invite.session_id
+
+
+async def test_contributor_that_leaves_during_the_invitation_is_not_waited_for() -> None:
+    settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0, invite_timeout_s=3600)
+    async with running_aggregator(settings) as address:
+        async with raw_node(address, "publisher") as publisher:
+            async with raw_node(address, "a") as a:
+                opening = publisher.stub.OpenSession(open_request(node_token=publisher.token))
+                await a.commands.get()
+            error = await failure_of(opening)
+    assert isinstance(error, NotEnoughParticipantsError)
+    assert str(error) == "a: it left"
+
+
 async def test_stopping_aggregator_tells_the_members_of_running_sessions() -> None:
     settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0.05)
     aggregator = running_aggregator(settings)

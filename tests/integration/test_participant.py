@@ -256,7 +256,11 @@ async def test_late_contributor_is_left_out_and_the_answer_says_so(
     model: LoadedModel, tmp_path: Path
 ) -> None:
     settings = AggregatorSettings(
-        listen="127.0.0.1:0", grace_s=0.0, progress_timeout_s=0.2, report_timeout_s=0.1
+        listen="127.0.0.1:0",
+        grace_s=0.0,
+        progress_timeout_s=0.2,
+        stall_timeout_s=0.1,
+        report_timeout_s=0.1,
     )
     async with running_network(model, tmp_path, settings) as network:
         async with silent_contributor(network.aggregator, model):
@@ -271,7 +275,11 @@ async def test_session_fails_below_its_fewest_participants(
     model: LoadedModel, tmp_path: Path
 ) -> None:
     settings = AggregatorSettings(
-        listen="127.0.0.1:0", grace_s=0.0, progress_timeout_s=0.2, report_timeout_s=0.1
+        listen="127.0.0.1:0",
+        grace_s=0.0,
+        progress_timeout_s=0.2,
+        stall_timeout_s=0.1,
+        report_timeout_s=0.1,
     )
     async with running_network(model, tmp_path, settings) as network:
         async with silent_contributor(network.aggregator, model):

@@ -1,6 +1,8 @@
 """What a participant does when rows come, come late, or never come."""
 
+import struct
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from fedattn.core.chunks import split_frame
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.errors import MalformedFrameError, NotEnoughParticipantsError, SessionAbortedError
-from fedattn.core.frames import encode_frame
+from fedattn.core.frames import HEADER_SIZE, encode_frame
 from fedattn.core.plans import PlanSpec
 from fedattn.core.session import SessionState
 from fedattn.core.spans import RolePlans, build_layout
@@ -42,13 +44,24 @@ def make_inbox(timeout_s: float = NEVER_S, min_participants: int = 1) -> RowInbo
     )
 
 
-def deliver(inbox: RowInbox, sender: int, layer: int) -> None:
+def deliver(inbox: RowInbox, sender: int, layer: int, value: float | None = None) -> None:
+    """Rows whose scalars are `value`, or tell sender and layer."""
     span = make_state().member(sender).span
-    values = np.full((1, len(span), 2), 10 * sender + layer, dtype=np.float32)
-    positions = np.arange(span.start, span.stop)
-    rows = KvRows(keys=values, values=values, positions=positions)
-    for chunk in split_frame(encode_frame(rows, layer, CODEC), layer):
+    value = 10.0 * sender + layer if value is None else value
+    rows = np.full(2 * len(span) * 2, value, dtype="<f4").tobytes()
+    frame = bytearray(encode_frame(_zeros(sender), layer, CODEC))
+    frame[HEADER_SIZE:] = rows
+    frame[HEADER_SIZE - 4 : HEADER_SIZE] = struct.pack(
+        "<I", zlib.crc32(rows, zlib.crc32(frame[: HEADER_SIZE - 4]))
+    )
+    for chunk in split_frame(bytes(frame), layer):
         inbox.add(sender, chunk)
+
+
+def _zeros(sender: int) -> KvRows:
+    span = make_state().member(sender).span
+    values = np.zeros((1, len(span), 2), dtype=np.float32)
+    return KvRows(keys=values, values=values, positions=np.arange(span.start, span.stop))
 
 
 def test_rows_come_out_in_token_order_whatever_order_they_came_in() -> None:
@@ -87,7 +100,7 @@ def test_late_member_is_left_out_from_that_layer_on_and_noted() -> None:
     deliver(inbox, 1, 1)
     deliver(inbox, 0, 1)
     assert inbox.take(1).positions.tolist() == [1, 2]
-    assert inbox.late_members() == {1: 0}
+    assert inbox.late_members() == {1: (0, "no rows for 1e-06 s")}
 
 
 def test_news_of_another_member_does_not_shorten_the_wait() -> None:
@@ -100,6 +113,37 @@ def test_news_of_another_member_does_not_shorten_the_wait() -> None:
     thread.join()
     assert rows == [2]
     assert inbox.late_members() == {}
+
+
+def test_unreadable_rows_cost_their_sender_alone() -> None:
+    inbox = make_inbox()
+    deliver(inbox, 0, 0)
+    deliver(inbox, 1, 0, value=float("nan"))
+    assert inbox.take(0).positions.tolist() == [1, 2]
+    layer, reason = inbox.late_members()[1]
+    assert layer == 0
+    assert "frame from b at layer 0" in reason
+    assert inbox.left_out() == {1}
+
+
+def test_member_that_waits_for_a_late_one_is_not_blamed_for_it() -> None:
+    """a is silent; b receives from a, so b may be waiting too."""
+    plans = RolePlans(contributors=PlanSpec("0").resolve(3), publisher=PlanSpec("1").resolve(3))
+    layout = build_layout(
+        num_layers=3, prefix_len=1, contributors=[("a", 2), ("b", 1)],
+        publisher=("publisher", 1), plans=plans,
+    )  # fmt: skip
+    state = SessionState(layout, SHAPE, CODEC)
+    inbox = RowInbox(state, 2, progress_timeout_s=0.5, min_participants=1)
+    rows: list[int] = []
+    thread = threading.Thread(target=lambda: rows.append(inbox.take(1).num_rows))
+    thread.start()
+    while 0 not in inbox.late_members():
+        pass
+    deliver(inbox, 1, 1)
+    thread.join()
+    assert rows == [1]
+    assert list(inbox.late_members()) == [0]
 
 
 def test_too_few_participants_end_the_wait_naming_who_is_missing() -> None:

@@ -157,7 +157,7 @@ Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class InviteReply(_message.Message):
-    """A contributor's answer to an invitation."""
+    """A contributor's answer to an invitation; a decline may also follow later, if it cannot go on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -603,19 +603,23 @@ class LateMember(_message.Message):
 
     MEMBER_FIELD_NUMBER: _builtins.int
     FROM_LAYER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     member: _builtins.int
     """Place of the late member in token order, zero-based."""
     from_layer: _builtins.int
     """First layer at which it was left out."""
+    reason: _builtins.str
+    """Why, for people; up to 500 characters are kept."""
     def __init__(
         self,
         *,
         member: _builtins.int = ...,
         from_layer: _builtins.int = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_layer", b"from_layer", "member", b"member"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_layer", b"from_layer", "member", b"member", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

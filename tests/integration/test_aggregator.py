@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from fedattn.core.errors import (
     ContextTooLongError,
@@ -402,3 +403,20 @@ async def test_codecs_of_the_frame_are_those_of_the_session(address: str) -> Non
     async with raw_node(address, "a") as a, raw_node(address, "publisher") as publisher:
         starts = await open_with(publisher, {a: 3})
     assert starts["a"].layout.codec_id == CODEC.codec_id
+
+
+@pytest.mark.parametrize("reflection", [True, False])
+async def test_schema_is_told_only_if_asked_for(reflection: bool) -> None:
+    settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0, reflection=reflection)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    async with running_aggregator(settings) as address, open_channel(address) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        call = stub.ServerReflectionInfo(iter([request]))
+        if reflection:
+            answer = await call.read()
+            names = {service.name for service in answer.list_services_response.service}
+            assert {SERVICE_NAME, "grpc.health.v1.Health"} <= names
+        else:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call.read()
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

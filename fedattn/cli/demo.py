@@ -61,7 +61,8 @@ def up_command(port: int) -> None:
         signal.signal(number, lambda *_: stopping.set())
     with _demo_contexts() as contexts, _running(console, contexts, port) as network:
         console.print(f"gateway on {network.gateway_url} (interactive API: /docs), Ctrl-C stops")
-        console.print(f'try: .venv/bin/fedattn ask --gateway {network.gateway_url} "{QUESTION}"')
+        hint = f'try: .venv/bin/fedattn ask --gateway {network.gateway_url} "{QUESTION}"'
+        console.print(hint, soft_wrap=True)
         while not stopping.wait(0.5):
             for part in network.parts.values():
                 part.require_alive()

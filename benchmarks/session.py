@@ -5,7 +5,8 @@
 Prints medians and their ratio:
 
     cpu      CPU seconds of all processes of the network for one query of one new token, against CPU
-             seconds of one prefill; both on one thread a process
+             seconds of one prefill; both on one thread a process; then the same session inside one
+             process, without the network
     logits   largest difference of the first answer token's logits, in-process exchange against the
              one-model oracle and (plan `all`) against plain transformers, raw fp32 codec
     memory   proportional set size (PSS) of each participant, which share mapped weights
@@ -28,6 +29,8 @@ from fedattn.cli.client import stream_query
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.plans import PlanSpec
+from fedattn.core.spans import RolePlans, build_layout
+from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import load_model, load_tokenizer
 from fedattn.model.oracle import oracle_logits
 from fedattn.model.prefill import Prefiller
@@ -112,6 +115,38 @@ def measure_network(texts: list[str], plan: str, repeats: int) -> dict[str, Any]
     }
 
 
+def measure_in_process(texts: list[str], plan: str, repeats: int) -> dict[str, float]:
+    """The same session's mathematics in this process: no network, no other process."""
+    prepared = prepare_model("default")
+    prompt = PromptTokenizer(load_tokenizer(prepared))
+    prefiller = Prefiller(load_model(prepared))
+    plain = AutoModelForCausalLM.from_pretrained(prepared.path, dtype=torch.float32)
+    prefix, spans = prompt.prefix(), [prompt.context(text) for text in texts[:-1]]
+    question = prompt.question(QUESTION, texts[-1])
+    sync = PlanSpec(plan).resolve(prefiller.shape.num_layers)
+    layout = build_layout(
+        num_layers=prefiller.shape.num_layers,
+        prefix_len=len(prefix),
+        contributors=[(node, len(span)) for node, span in zip(CONTRIBUTORS, spans, strict=True)],
+        publisher=(PUBLISHER, len(question)),
+        plans=RolePlans(contributors=sync, publisher=sync),
+    )
+    ids = torch.randint(100, 40_000, (1, layout.num_tokens))
+    ratios = []
+    for _ in range(repeats + 1):
+        store = KvStore(layout, prefiller.shape, codec_by_name("bf16"))
+        begun = time.process_time()
+        for index, span in enumerate(spans):
+            exchange = InProcessExchange(store, index)
+            prefiller.contribute(layout.members[index], prefix, span, exchange)
+        last = InProcessExchange(store, len(spans))
+        prefiller.publish(layout.publisher, prefix, question, last)
+        middle = time.process_time()
+        run_prefill(plain, ids)
+        ratios.append((middle - begun) / (time.process_time() - middle))
+    return {"cpu_ratio": statistics.median(ratios[1:])}
+
+
 def measure_parity(texts: list[str]) -> dict[str, float]:
     """Largest differences of logits, raw fp32 codec."""
     prepared = prepare_model("default")
@@ -147,6 +182,7 @@ def main() -> None:
     texts = make_contexts(arguments.tokens)
     result = {
         "network": measure_network(texts, arguments.plan, arguments.repeats),
+        "in_process": measure_in_process(texts, arguments.plan, arguments.repeats),
         "logits_difference": measure_parity(texts),
     }
     network = result["network"]
@@ -156,6 +192,7 @@ def main() -> None:
         f"{network['prefill_cpu_s']:.2f} CPU s, ratio {network['cpu_ratio']:.2f}; "
         f"first token after {network['ttft_s']:.2f} s"
     )
+    print(f"the same in one process: ratio {result['in_process']['cpu_ratio']:.2f}")
     print(f"largest difference of logits: {result['logits_difference']}")
     print(f"PSS, MiB: {network['pss_mib']}; own pages alone: {network['uss_mib']}")
     if arguments.json:

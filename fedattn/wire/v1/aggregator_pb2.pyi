@@ -29,11 +29,17 @@ class ControlRequest(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     INVITE_REPLY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def join(self) -> Global___Join: ...
+    def join(self) -> Global___Join:
+        """First message of the stream, once."""
+
     @_builtins.property
-    def heartbeat(self) -> Global___Heartbeat: ...
+    def heartbeat(self) -> Global___Heartbeat:
+        """Sent every Welcome.heartbeat_interval_s."""
+
     @_builtins.property
-    def invite_reply(self) -> Global___InviteReply: ...
+    def invite_reply(self) -> Global___InviteReply:
+        """At most one a session while answering, and one more if the node cannot go on."""
+
     def __init__(
         self,
         *,
@@ -226,13 +232,21 @@ class ControlResponse(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def welcome(self) -> Global___Welcome: ...
+    def welcome(self) -> Global___Welcome:
+        """First message of the stream, once."""
+
     @_builtins.property
-    def invite(self) -> Global___Invite: ...
+    def invite(self) -> Global___Invite:
+        """Asks for a length; answered by InviteReply."""
+
     @_builtins.property
-    def start(self) -> Global___SessionStart: ...
+    def start(self) -> Global___SessionStart:
+        """Follows an accepted invitation, once a session."""
+
     @_builtins.property
-    def cancel(self) -> Global___SessionCancel: ...
+    def cancel(self) -> Global___SessionCancel:
+        """Ends an invitation or a session for this node."""
+
     def __init__(
         self,
         *,
@@ -477,11 +491,17 @@ class ExchangeRequest(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def hello(self) -> Global___Hello: ...
+    def hello(self) -> Global___Hello:
+        """First message of the stream, once."""
+
     @_builtins.property
-    def chunk(self) -> Global___KvChunk: ...
+    def chunk(self) -> Global___KvChunk:
+        """Frames one after the other, each in order of offset, each awaited layer once."""
+
     @_builtins.property
-    def done(self) -> Global___MemberDone: ...
+    def done(self) -> Global___MemberDone:
+        """Last message of the stream, once, after all awaited layers."""
+
     def __init__(
         self,
         *,
@@ -635,11 +655,17 @@ class ExchangeResponse(_message.Message):
     LOST_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def chunk(self) -> Global___KvChunk: ...
+    def chunk(self) -> Global___KvChunk:
+        """Frames of earlier members; those of one member come in order of offset."""
+
     @_builtins.property
-    def lost(self) -> Global___MemberLost: ...
+    def lost(self) -> Global___MemberLost:
+        """At most once a member."""
+
     @_builtins.property
-    def report(self) -> _session_pb2.SessionReport: ...
+    def report(self) -> _session_pb2.SessionReport:
+        """Last message of the publisher's stream; others get none."""
+
     def __init__(
         self,
         *,

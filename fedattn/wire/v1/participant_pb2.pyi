@@ -160,13 +160,21 @@ class QueryEvent(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def opened(self) -> Global___SessionOpened: ...
+    def opened(self) -> Global___SessionOpened:
+        """First event, once."""
+
     @_builtins.property
-    def layer(self) -> Global___LayerProgress: ...
+    def layer(self) -> Global___LayerProgress:
+        """Once a layer at which the publisher receives, in order of layers."""
+
     @_builtins.property
-    def token(self) -> Global___TokenText: ...
+    def token(self) -> Global___TokenText:
+        """Pieces of the answer, in order."""
+
     @_builtins.property
-    def result(self) -> Global___QueryResult: ...
+    def result(self) -> Global___QueryResult:
+        """Last event, once."""
+
     def __init__(
         self,
         *,

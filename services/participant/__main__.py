@@ -8,7 +8,6 @@ import structlog
 from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.lifecycle import run_service
 from fedattn.runtime.logging import configure_logging
-from services.participant.app import Participant, build_node
 from services.participant.settings import ParticipantSettings
 
 log = structlog.get_logger(__name__)
@@ -20,6 +19,15 @@ def main() -> int:
         settings = ParticipantSettings.load()
     except ConfigurationError as error:
         print(f"error [{error.code}]: {error}", file=sys.stderr)
+        return 2
+    try:  # only now: settings are checked, and --help answers, without loading torch
+        from services.participant.app import Participant, build_node  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        print(
+            f"error [configuration]: {error.name} is not installed; a participant needs the "
+            f"extra: pip install 'fedattn[participant]'",
+            file=sys.stderr,
+        )
         return 2
     configure_logging(settings.log_level, settings.log_format, f"participant/{settings.node_id}")
 

@@ -10,10 +10,8 @@ from fedattn.core.plans import PlanSpec
 from fedattn.core.sampling import MAX_NEW_TOKENS, MAX_STOP_LENGTH, MAX_STOP_STRINGS, Sampling
 from fedattn.core.spans import PrefixMode
 from fedattn.wire.convert import prefix_mode_to_wire, sampling_to_wire
-from fedattn.wire.protocol import MAX_MEMBERS, MAX_QUESTION_LENGTH, check_node_id
+from fedattn.wire.protocol import MAX_DEADLINE_S, MAX_MEMBERS, MAX_QUESTION_LENGTH, check_node_id
 from fedattn.wire.v1 import participant_pb2
-
-MAX_DEADLINE_S = 3600.0
 
 _PLAN_TEXT = "all, none, auto, uniform:INTERVAL or zero-based layers such as 7,9,10-12"
 

@@ -132,5 +132,9 @@ class SessionState:
     def is_over(self) -> bool:
         return all(ledger.is_over for ledger in self.ledgers)
 
+    def is_publisher(self, index: int) -> bool:
+        """Whether this member asks; it is the last in token order."""
+        return index == len(self.ledgers) - 1
+
     def member(self, index: int) -> Member:
         return self.layout.members[index]

@@ -8,6 +8,9 @@ from fedattn.core.errors import InvalidRequestError
 PROTOCOL_VERSION = 1
 MAX_MEMBERS = 256
 MAX_QUESTION_LENGTH = 32_768
+MAX_REASON_LENGTH = 500
+"""Characters kept of a reason that another node gives for people."""
+MAX_DEADLINE_S = 3600.0
 MAX_MESSAGE_SIZE = 1 << 20
 """Bytes of any gRPC message; a chunk with its envelope stays below."""
 

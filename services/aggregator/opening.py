@@ -25,16 +25,14 @@ from fedattn.wire.convert import (
     prefix_mode_from_wire,
     require_range,
 )
-from fedattn.wire.protocol import MAX_MEMBERS
+from fedattn.wire.protocol import MAX_DEADLINE_S, MAX_MEMBERS, MAX_REASON_LENGTH
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.report import exclude
 from services.aggregator.settings import AggregatorSettings
 
-_MAX_DEADLINE_S = 3600.0
 _MAX_TOKENS = 1 << 24
-_MAX_REASON_LENGTH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +92,7 @@ class Invitations:
         finally:
             del self._pending[key]
         if reply.WhichOneof("answer") != "span_len":
-            reason = reply.decline.message[:_MAX_REASON_LENGTH]
+            reason = reply.decline.message[:MAX_REASON_LENGTH]
             return error_from_code(reply.decline.code, f"{node.node_id}: {reason}")
         if reply.span_len > node.join.capabilities.max_positions:
             self._take_back(node, invite)
@@ -274,7 +272,7 @@ def _check_request(request: pb.OpenSessionRequest) -> None:
     require_range("prefix tokens", request.prefix.num_tokens, 0, _MAX_TOKENS)
     require_range("max_new_tokens", request.max_new_tokens, 1, _MAX_TOKENS)
     require_range("min_participants", request.min_participants, 1, MAX_MEMBERS)
-    require_range("deadline_s", request.deadline_s, 1e-3, _MAX_DEADLINE_S)
+    require_range("deadline_s", request.deadline_s, 1e-3, MAX_DEADLINE_S)
     require_range("number of contributors", len(request.contributors), 0, MAX_MEMBERS - 1)
     if len(set(request.contributors)) != len(request.contributors):
         raise InvalidRequestError("a contributor is named twice; name each once")

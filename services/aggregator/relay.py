@@ -80,7 +80,7 @@ async def _finish(
             f"but its rows of layer {min(awaited)} never came"
         )
     session.complete(index, done)
-    if index == len(session.outboxes) - 1:
+    if session.state.is_publisher(index):
         with suppress(TimeoutError):  # the report shows who has not said its last words
             async with asyncio.timeout(report_timeout_s):
                 await session.over.wait()

@@ -16,6 +16,7 @@ from fedattn.core.errors import (
     error_from_code,
 )
 from fedattn.wire.convert import layout_to_wire, shape_to_wire
+from fedattn.wire.protocol import MAX_REASON_LENGTH
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import aggregator_pb2_grpc, session_pb2
 from services.aggregator.opening import Invitations, OpenedSession, SessionOpener
@@ -27,7 +28,6 @@ from services.aggregator.settings import AggregatorSettings
 log = structlog.get_logger(__name__)
 M = TypeVar("M")
 _MISSED_HEARTBEATS = 3
-_MAX_REASON_LENGTH = 500
 _LEFT = "it left before the exchange began"
 _LAST_WORDS_S = 5.0
 """Time for members to read the end of their streams once a session is over."""
@@ -95,7 +95,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         self._invitations.answer(node.node_id, reply)
         session = self._sessions.get(reply.session_id)
         if session is not None and reply.HasField("decline"):
-            reason = reply.decline.message[:_MAX_REASON_LENGTH]
+            reason = reply.decline.message[:MAX_REASON_LENGTH]
             session.lose_node(node.node_id, error_from_code(reply.decline.code, reason))
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:

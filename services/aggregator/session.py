@@ -9,6 +9,7 @@ from fedattn.core.chunks import Chunk
 from fedattn.core.errors import FedAttnError, SessionAbortedError, UnknownSessionError
 from fedattn.core.session import MemberState, SessionState
 from fedattn.wire.convert import chunk_to_wire, require_range
+from fedattn.wire.protocol import MAX_REASON_LENGTH
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.outbox import Outbox
@@ -19,7 +20,6 @@ log = structlog.get_logger(__name__)
 _MESSAGE_OVERHEAD = 1024
 """What a message costs in memory beyond its data, bytes."""
 _MAX_TIME_S = 86_400.0
-_MAX_REASON_LENGTH = 500
 
 
 class Session:
@@ -93,8 +93,8 @@ class Session:
         route = self.state.routes[index]
         for late in done.late:
             if late.member in route.senders and late.from_layer in route.receives:
-                self.state.note_late(late.member, late.from_layer, late.reason[:_MAX_REASON_LENGTH])
-        if index != len(self.outboxes) - 1:  # the publisher still gets its report
+                self.state.note_late(late.member, late.from_layer, late.reason[:MAX_REASON_LENGTH])
+        if not self.state.is_publisher(index):  # the publisher still gets its report
             self.outboxes[index].close()
         self._check_over()
 
@@ -109,7 +109,7 @@ class Session:
         notice = pb.ExchangeResponse(lost=pb.MemberLost(member=index, reason=reason))
         for receiver in self.state.successors(index):
             self.outboxes[receiver].push(notice, _MESSAGE_OVERHEAD)
-        if index == len(self.outboxes) - 1:
+        if self.state.is_publisher(index):
             self.abort(f"the publisher {node_id} is gone: {reason}")
         self._check_over()
 

@@ -29,6 +29,7 @@ from fedattn.wire.convert import (
     role_to_wire,
     shape_from_wire,
 )
+from fedattn.wire.protocol import MAX_DEADLINE_S
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -65,12 +66,12 @@ class GrpcKvExchange:
         message = start.layout
         layout = layout_from_wire(message)
         codec: Codec = codec_from_wire(message.codec_id)
-        require_range("progress_timeout_s", message.progress_timeout_s, 1e-3, 3600)
-        require_range("deadline_s", message.deadline_s, 1e-3, 3600)
+        require_range("progress_timeout_s", message.progress_timeout_s, 1e-3, MAX_DEADLINE_S)
+        require_range("deadline_s", message.deadline_s, 1e-3, MAX_DEADLINE_S)
         self._start = start
         self._state = SessionState(layout, shape_from_wire(message.shape), codec)
         self._index = layout.index_of(node_id)
-        is_publisher = self._index == len(layout.members) - 1
+        is_publisher = self._state.is_publisher(self._index)
         self._inbox = RowInbox(
             self._state,
             self._index,
@@ -115,10 +116,6 @@ class GrpcKvExchange:
         rows = self._inbox.take(layer)
         self._on_layer(layer, rows.num_rows, self._inbox.wait_s - before_s)
         return rows
-
-    def check(self) -> None:
-        """Raise the session's error, if it is over."""
-        self._inbox.check()
 
     # -- event loop ------------------------------------------------------------------------------
 

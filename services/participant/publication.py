@@ -29,7 +29,7 @@ from fedattn.wire.convert import (
     require_range,
     sampling_from_wire,
 )
-from fedattn.wire.protocol import MAX_QUESTION_LENGTH
+from fedattn.wire.protocol import MAX_DEADLINE_S, MAX_QUESTION_LENGTH
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -39,7 +39,6 @@ from services.participant.node import ParticipantNode
 
 log = structlog.get_logger(__name__)
 
-_MAX_DEADLINE_S = 3600.0
 _REPORT_WITHIN_S = 15.0
 
 
@@ -67,7 +66,7 @@ def check_query(request: participant_pb2.QueryRequest, num_layers: int) -> Query
     if not request.question.strip():
         raise EmptyQuestionError("the question is empty; write what you want to know")
     require_range("question length", len(request.question), 1, MAX_QUESTION_LENGTH)
-    require_range("deadline_s", request.deadline_s, 1e-3, _MAX_DEADLINE_S)
+    require_range("deadline_s", request.deadline_s, 1e-3, MAX_DEADLINE_S)
     plan = PlanSpec(request.plan).resolve(num_layers)
     own_plan = (
         PlanSpec(request.publisher_plan).resolve(num_layers) if request.publisher_plan else plan

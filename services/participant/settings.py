@@ -1,11 +1,12 @@
 """Settings of a participant."""
 
-import re
 from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from fedattn.core.errors import InvalidRequestError
 from fedattn.runtime.settings import ServiceSettings, service_config
+from fedattn.wire.protocol import check_node_id
 
 
 class ParticipantSettings(ServiceSettings):
@@ -36,9 +37,10 @@ class ParticipantSettings(ServiceSettings):
     @field_validator("node_id")
     @classmethod
     def _check_node_id(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
-            raise ValueError("expected 1 to 64 characters of A-Z a-z 0-9 . _ -")
-        return value
+        try:
+            return check_node_id(value)
+        except InvalidRequestError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("context")
     @classmethod

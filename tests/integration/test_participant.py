@@ -31,6 +31,17 @@ from tests.tiny import tiny_model, word_tokenizer, words
 NUM_NEW_TOKENS = 5
 
 
+def impatient() -> AggregatorSettings:
+    """Settings under which a silent contributor is soon too late."""
+    return AggregatorSettings(
+        listen="127.0.0.1:0",
+        grace_s=0.0,
+        progress_timeout_s=0.2,
+        stall_timeout_s=0.1,
+        report_timeout_s=0.1,
+    )
+
+
 @pytest.fixture(scope="module")
 def model() -> LoadedModel:
     return tiny_model("llama")
@@ -255,14 +266,7 @@ async def test_deadline_ends_a_query_that_waits_for_a_silent_contributor(
 async def test_late_contributor_is_left_out_and_the_answer_says_so(
     model: LoadedModel, tmp_path: Path
 ) -> None:
-    settings = AggregatorSettings(
-        listen="127.0.0.1:0",
-        grace_s=0.0,
-        progress_timeout_s=0.2,
-        stall_timeout_s=0.1,
-        report_timeout_s=0.1,
-    )
-    async with running_network(model, tmp_path, settings) as network:
+    async with running_network(model, tmp_path, impatient()) as network:
         async with silent_contributor(network.aggregator, model):
             events = await ask(network, contributors=["node-0", "silent"])
     members = {member.node_id: member for member in events[-1].result.report.members}
@@ -274,14 +278,7 @@ async def test_late_contributor_is_left_out_and_the_answer_says_so(
 async def test_session_fails_below_its_fewest_participants(
     model: LoadedModel, tmp_path: Path
 ) -> None:
-    settings = AggregatorSettings(
-        listen="127.0.0.1:0",
-        grace_s=0.0,
-        progress_timeout_s=0.2,
-        stall_timeout_s=0.1,
-        report_timeout_s=0.1,
-    )
-    async with running_network(model, tmp_path, settings) as network:
+    async with running_network(model, tmp_path, impatient()) as network:
         async with silent_contributor(network.aggregator, model):
             error = await failure(network, contributors=["node-0", "silent"], min_participants=3)
     assert error.code == "not_enough_participants"

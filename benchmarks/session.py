@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from fedattn.cli.client import stream_query
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.core.codecs import codec_by_name
+from fedattn.core.compression import Compression
 from fedattn.core.plans import PlanSpec
 from fedattn.core.spans import RolePlans, build_layout
 from fedattn.model.exchange import InProcessExchange, KvStore
@@ -36,7 +37,8 @@ from fedattn.model.oracle import oracle_logits
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import PromptTokenizer
-from fedattn.model.simulate import Case, SimulationSettings, Simulator
+from fedattn.model.simulate import SimulationSettings, Simulator
+from fedattn.tasks.cases import Case
 
 QUESTION = "Which pump was serviced last, and by whom?"
 CONTRIBUTORS = ("a", "b", "c")
@@ -130,11 +132,12 @@ def measure_in_process(texts: list[str], plan: str, repeats: int) -> dict[str, f
         contributors=[(node, len(span)) for node, span in zip(CONTRIBUTORS, spans, strict=True)],
         publisher=(PUBLISHER, len(question)),
         plans=RolePlans(contributors=sync, publisher=sync),
+        compression=Compression(codec=codec_by_name("bf16")),
     )
     ids = torch.randint(100, 40_000, (1, layout.num_tokens))
     ratios = []
     for _ in range(repeats + 1):
-        store = KvStore(layout, prefiller.shape, codec_by_name("bf16"))
+        store = KvStore(layout, prefiller.shape, prefiller.model.rotary)
         begun = time.process_time()
         for index, span in enumerate(spans):
             exchange = InProcessExchange(store, index)
@@ -158,7 +161,10 @@ def measure_parity(texts: list[str]) -> dict[str, float]:
     for plan in ("all", "auto", "none", "8-22"):
         spec = PlanSpec(plan)
         settings = SimulationSettings(
-            plan=spec, publisher_plan=spec, codec=codec_by_name("fp32"), max_new_tokens=1
+            plan=spec,
+            publisher_plan=spec,
+            compression=Compression(codec=codec_by_name("fp32")),
+            max_new_tokens=1,
         )
         result = simulator.run_case(case, settings)
         trace = result.trace

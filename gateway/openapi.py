@@ -2,6 +2,7 @@
 
 import json
 from http import HTTPStatus
+from types import UnionType
 from typing import Any, get_args, get_origin
 
 from fastapi import FastAPI
@@ -95,6 +96,8 @@ def example_of(model: type[BaseModel]) -> dict[str, Any]:
 def _example_value(annotation: Any) -> Any:
     if get_origin(annotation) is list:
         return [_example_value(get_args(annotation)[0])]
+    if get_origin(annotation) is UnionType:
+        return _example_value(get_args(annotation)[0])
     assert issubclass(annotation, BaseModel), "only models and lists of them need no examples"
     return example_of(annotation)
 

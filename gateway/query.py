@@ -5,14 +5,17 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedattn.core.codecs import CODEC_NAMES, DEFAULT_CODEC, codec_by_name
+from fedattn.core.compression import MAX_SEED, Compression
 from fedattn.core.errors import EmptyQuestionError, InvalidRequestError
 from fedattn.core.plans import PlanSpec
 from fedattn.core.sampling import MAX_NEW_TOKENS, MAX_STOP_LENGTH, MAX_STOP_STRINGS, Sampling
+from fedattn.core.selection import DEFAULT_SELECTOR, MAX_KEEP_ENDS, SELECTOR_NAMES
 from fedattn.core.spans import PrefixMode
-from fedattn.wire.convert import prefix_mode_to_wire, sampling_to_wire
+from fedattn.wire.convert import compression_to_wire, prefix_mode_to_wire, sampling_to_wire
 from fedattn.wire.protocol import MAX_DEADLINE_S, MAX_MEMBERS, MAX_QUESTION_LENGTH, check_node_id
-from fedattn.wire.v1 import participant_pb2
+from fedattn.wire.v1 import aggregator_pb2, participant_pb2
 
+MAX_BUDGET_BYTES = 1 << 50
 _PLAN_TEXT = "all, none, auto, uniform:INTERVAL or zero-based layers such as 7,9,10-12"
 
 
@@ -95,6 +98,51 @@ class QueryBody(BaseModel):
         description=f"How KV rows travel: {', '.join(CODEC_NAMES)}.",
         json_schema_extra={"enum": list(CODEC_NAMES)},
     )
+    keep_ratio: Annotated[float, Field(allow_inf_nan=False)] = Field(
+        1.0,
+        description="Share of a contributor's rows that travel at a sync layer.",
+        gt=0,
+        le=1,
+    )
+    selector: str = Field(
+        DEFAULT_SELECTOR,
+        description=f"Which rows travel if not all: {', '.join(SELECTOR_NAMES)}.",
+        json_schema_extra={"enum": list(SELECTOR_NAMES)},
+    )
+    keep_ends: int = Field(
+        0, ge=0, le=MAX_KEEP_ENDS, description="Rows at each end of a span that always travel."
+    )
+    input_keep_ratio: Annotated[float, Field(allow_inf_nan=False)] = Field(
+        1.0,
+        description="Share of a contributor's tokens that are computed at all, drawn at random. "
+        "What the others say is lost; below 1 answers get worse.",
+        gt=0,
+        le=1,
+    )
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Of the draws of rows and tokens.")
+    kv_budget_bytes: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_BUDGET_BYTES,
+        description="Most bytes of all frames together, headers included. The aggregator lowers "
+        "codec (if it is auto), keep ratio and plan as far as needed.",
+        examples=[100_000],
+    )
+    link_rate_mbit_s: Annotated[float | None, Field(allow_inf_nan=False)] = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        description="Rate of the slowest participant's link; with link_time_s a byte budget for "
+        "each link, in either direction.",
+        examples=[20.0],
+    )
+    link_time_s: Annotated[float | None, Field(allow_inf_nan=False)] = Field(
+        None,
+        gt=0,
+        le=MAX_DEADLINE_S,
+        description="Time the frames may take on a link of link_rate_mbit_s.",
+        examples=[0.5],
+    )
     prefix: Literal["public", "first"] = Field(
         "public",
         description="Whether everybody computes the system prompt, or the first participant "
@@ -126,10 +174,38 @@ def query_to_wire(body: QueryBody) -> participant_pb2.QueryRequest:
         plan=PlanSpec(body.plan).text,
         publisher_plan="" if body.publisher_plan is None else PlanSpec(body.publisher_plan).text,
         sampling=sampling_to_wire(_to_sampling(body.sampling)),
-        codec=codec_by_name(body.codec).name,
+        compression=compression_to_wire(_to_compression(body)),
+        budget=_to_budget(body),
         prefix=prefix_mode_to_wire(PrefixMode(body.prefix)),
         min_participants=body.min_participants,
         deadline_s=body.deadline_s,
+    )
+
+
+def _to_compression(body: QueryBody) -> Compression:
+    return Compression(
+        codec=codec_by_name(body.codec),
+        keep_ratio=body.keep_ratio,
+        selector=body.selector,
+        keep_ends=body.keep_ends,
+        input_keep_ratio=body.input_keep_ratio,
+        seed=body.seed,
+    )
+
+
+def _to_budget(body: QueryBody) -> aggregator_pb2.ByteBudget | None:
+    rate, time_s = body.link_rate_mbit_s, body.link_time_s
+    if (rate is None) != (time_s is None):
+        raise InvalidRequestError(
+            "link_rate_mbit_s and link_time_s make a byte budget together; give both or neither"
+        )
+    link_bytes = 0 if rate is None or time_s is None else max(1, int(rate * 1e6 / 8 * time_s))
+    if not (link_bytes or body.kv_budget_bytes):
+        return None
+    return aggregator_pb2.ByteBudget(
+        kv_bytes=body.kv_budget_bytes or 0,
+        link_bytes=link_bytes,
+        may_choose_codec=body.codec == DEFAULT_CODEC,
     )
 
 

@@ -1,13 +1,16 @@
 """From wire messages to what the gateway answers with."""
 
+from fedattn.core.codecs import find_codec
 from fedattn.core.errors import ProtocolMismatchError
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
 from gateway.schemas import (
+    AppliedCompression,
     FinishName,
     LayerEvent,
     LayerTraffic,
     ParticipantInfo,
     ParticipantReport,
+    PlannedCost,
     QueryAnswer,
     RoleName,
     SessionEvent,
@@ -53,6 +56,7 @@ def answer_from_wire(result: participant_pb2.QueryResult) -> QueryAnswer:
             time_to_first_token_s=result.time_to_first_token_s,
             tokens_per_s=_tokens_per_s(result),
             kv_bytes=sum(participant.bytes_up for participant in participants),
+            planned_kv_bytes=sum(part.planned.bytes_up for part in participants if part.planned),
             kv_bytes_down=sum(participant.bytes_down for participant in participants),
         ),
     )
@@ -128,6 +132,37 @@ def _report_from_wire(member: session_pb2.MemberReport) -> ParticipantReport:
         layers=[
             LayerTraffic(layer=layer.layer, up=layer.up, down=layer.down) for layer in member.layers
         ],
+        sync_layers=list(member.sync_layers),
+        compression=_compression(member) if member.HasField("compression") else None,
+        planned=_planned(member.planned) if member.HasField("planned") else None,
+    )
+
+
+def _compression(member: session_pb2.MemberReport) -> AppliedCompression:
+    message = member.compression
+    codec = find_codec(message.codec_id)
+    if codec is None:
+        raise ProtocolMismatchError(
+            f"node {member.node_id!r} is reported with codec {message.codec_id}, which is not "
+            f"known here; upgrade the gateway"
+        )
+    return AppliedCompression(
+        codec=codec.name,
+        keep_ratio=message.keep_ratio,
+        selector=message.selector,
+        keep_ends=message.keep_ends,
+        input_keep_ratio=message.input_keep_ratio,
+        seed=message.seed,
+    )
+
+
+def _planned(message: session_pb2.PlannedCost) -> PlannedCost:
+    return PlannedCost(
+        bytes_up=message.bytes_up,
+        bytes_down=message.bytes_down,
+        flops_prefill=message.flops_prefill,
+        flops_decode=message.flops_decode,
+        peak_memory_bytes=message.peak_memory_bytes,
     )
 
 

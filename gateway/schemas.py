@@ -17,6 +17,36 @@ class LayerTraffic(BaseModel):
     down: int = Field(description="Bytes from the aggregator, headers included.", examples=[0])
 
 
+class PlannedCost(BaseModel):
+    """What the cost model foretold of one participant."""
+
+    bytes_up: int = Field(
+        description="Most KV bytes it sends; exact for codecs of fixed size.", examples=[18816]
+    )
+    bytes_down: int = Field(description="Most KV bytes it receives.", examples=[0])
+    flops_prefill: int = Field(
+        description="Floating-point operations of its prefill.", examples=[21000000000]
+    )
+    flops_decode: int = Field(
+        description="Floating-point operations of decoding; 0 for contributors.", examples=[0]
+    )
+    peak_memory_bytes: int = Field(
+        description="Weights, KV rows and the largest block's tensors, bytes.",
+        examples=[560000000],
+    )
+
+
+class AppliedCompression(BaseModel):
+    """How a participant's rows travelled."""
+
+    codec: str = Field(description="Codec of its frames.", examples=["int8"])
+    keep_ratio: float = Field(description="Share of its rows that travelled.", examples=[0.7])
+    selector: str = Field(description="Which rows, if not all.", examples=["key-difference"])
+    keep_ends: int = Field(description="Rows at each end chosen first.", examples=[0])
+    input_keep_ratio: float = Field(description="Share of its tokens computed.", examples=[1.0])
+    seed: int = Field(description="Of all draws.", examples=[0])
+
+
 class ParticipantReport(BaseModel):
     """What one participant did in a session."""
 
@@ -35,6 +65,15 @@ class ParticipantReport(BaseModel):
     bytes_up: int = Field(description="KV bytes it sent.", examples=[18560])
     bytes_down: int = Field(description="KV bytes it received.", examples=[0])
     layers: list[LayerTraffic] = Field(description="By layer; where nothing moved, absent.")
+    sync_layers: list[int] = Field(
+        description="Zero-based blocks at which it attended to other spans.", examples=[[7, 9]]
+    )
+    compression: AppliedCompression | None = Field(
+        description="How its rows travelled; null for excluded nodes."
+    )
+    planned: PlannedCost | None = Field(
+        description="What was foretold for it; null for excluded nodes."
+    )
 
 
 class Totals(BaseModel):
@@ -49,6 +88,9 @@ class Totals(BaseModel):
     )
     kv_bytes: int = Field(
         description="Bytes of all frames, each counted once, headers included.", examples=[18560]
+    )
+    planned_kv_bytes: int = Field(
+        description="Most bytes that were foretold; kv_bytes never exceeds it.", examples=[18816]
     )
     kv_bytes_down: int = Field(
         description="Bytes of all frames as delivered to receivers.", examples=[18560]

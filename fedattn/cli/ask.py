@@ -84,5 +84,19 @@ def totals_line(report: dict[str, Any]) -> str:
     decoding = f", then {speed:.1f} tokens/s" if speed else ""
     return (
         f"first token after {totals['time_to_first_token_s']:.2f} s{decoding}; "
-        f"KV sent {totals['kv_bytes'] / 1024:.1f} KiB"
+        f"KV sent {totals['kv_bytes'] / 1024:.1f} KiB "
+        f"of {totals['planned_kv_bytes'] / 1024:.1f} planned ({_how(report)})"
     )
+
+
+def _how(report: dict[str, Any]) -> str:
+    """Codec, keep ratio and plan of the first contributor, which stand for all."""
+    for member in report["participants"]:
+        compression = member["compression"]
+        if member["role"] == "contributor" and compression is not None:
+            rows = compression["keep_ratio"]
+            kept = (
+                "all rows" if rows == 1 else f"{rows:.0%} of the rows by {compression['selector']}"
+            )
+            return f"{compression['codec']}, {kept}"
+    return "nobody contributed"

@@ -7,7 +7,10 @@ from typing import Annotated
 import typer
 
 from fedattn import __version__
+from fedattn.core.codecs import CODEC_NAMES, DEFAULT_CODEC, codec_by_name
+from fedattn.core.compression import Compression
 from fedattn.core.errors import FedAttnError
+from fedattn.core.selection import DEFAULT_SELECTOR, SELECTOR_NAMES
 
 app = typer.Typer(
     help="Federated Attention: edge nodes answer one question without handing over their texts.",
@@ -20,6 +23,19 @@ app.add_typer(model_app, name="model")
 GatewayOption = Annotated[
     str, typer.Option("--gateway", envvar="FEDATTN_GATEWAY", help="URL of the gateway.")
 ]
+CodecOption = Annotated[
+    str, typer.Option(help=f"How KV rows are written: {', '.join(CODEC_NAMES)}.")
+]
+KeepRatioOption = Annotated[float, typer.Option(help="Share of the rows that travel.")]
+SelectorOption = Annotated[
+    str, typer.Option(help=f"Which rows travel: {', '.join(SELECTOR_NAMES)}.")
+]
+KeepEndsOption = Annotated[int, typer.Option(help="Rows at each span's ends that always travel.")]
+InputKeepRatioOption = Annotated[
+    float,
+    typer.Option(help="Share of the contributors' tokens computed at all; loses information."),
+]
+SeedOption = Annotated[int, typer.Option(help="Of all random draws.")]
 
 
 def main() -> None:
@@ -61,13 +77,26 @@ def ask(
     publisher_plan: Annotated[
         str | None, typer.Option(help="Sync plan of the publisher; default: as --plan.")
     ] = None,
-    codec: Annotated[str | None, typer.Option(help="How KV rows are written.")] = None,
+    codec: CodecOption = DEFAULT_CODEC,
+    keep_ratio: KeepRatioOption = 1.0,
+    selector: SelectorOption = DEFAULT_SELECTOR,
+    keep_ends: KeepEndsOption = 0,
+    input_keep_ratio: InputKeepRatioOption = 1.0,
+    kv_budget_bytes: Annotated[
+        int | None, typer.Option(help="Most bytes of KV; the aggregator adapts to it.")
+    ] = None,
+    link_rate_mbit_s: Annotated[
+        float | None, typer.Option(help="Rate of the slowest link; with --link-time-s a budget.")
+    ] = None,
+    link_time_s: Annotated[
+        float | None, typer.Option(help="Seconds the KV may take on that link.")
+    ] = None,
     prefix: Annotated[str, typer.Option(help="public, or first as in the paper.")] = "public",
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens to decode.")] = 64,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Probability mass kept.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Tokens kept, 0 for all.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the random draw.")] = 0,
+    seed: SeedOption = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text.")] = None,
     min_participants: Annotated[int, typer.Option(help="Fewest, publisher included.")] = 2,
     deadline: Annotated[float, typer.Option(help="Seconds for everything.")] = 120.0,
@@ -83,6 +112,14 @@ def ask(
         "plan": plan,
         "publisher_plan": publisher_plan,
         "codec": codec,
+        "keep_ratio": keep_ratio,
+        "selector": selector,
+        "keep_ends": keep_ends,
+        "input_keep_ratio": input_keep_ratio,
+        "seed": seed,
+        "kv_budget_bytes": kv_budget_bytes,
+        "link_rate_mbit_s": link_rate_mbit_s,
+        "link_time_s": link_time_s,
         "prefix": prefix,
         "min_participants": min_participants,
         "deadline_s": deadline,
@@ -107,7 +144,12 @@ def simulate(
     publisher_plan: Annotated[
         str | None, typer.Option(help="Sync plan of the publisher; default: as --plan.")
     ] = None,
-    codec: Annotated[str, typer.Option(help="How KV rows are written.")] = "bf16",
+    codec: CodecOption = DEFAULT_CODEC,
+    keep_ratio: KeepRatioOption = 1.0,
+    selector: SelectorOption = DEFAULT_SELECTOR,
+    keep_ends: KeepEndsOption = 0,
+    input_keep_ratio: InputKeepRatioOption = 1.0,
+    seed: SeedOption = 0,
     prefix: Annotated[str, typer.Option(help="public, or first as in the paper.")] = "public",
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens to decode.")] = 32,
     system_prompt: Annotated[str | None, typer.Option(help="Public system prompt.")] = None,
@@ -123,12 +165,59 @@ def simulate(
             model=model,
             plan=plan,
             publisher_plan=publisher_plan or plan,
-            codec=codec,
+            compression=Compression(
+                codec=codec_by_name(codec),
+                keep_ratio=keep_ratio,
+                selector=selector,
+                keep_ends=keep_ends,
+                input_keep_ratio=input_keep_ratio,
+                seed=seed,
+            ),
             prefix=prefix,
             max_new_tokens=max_new_tokens,
             system_prompt=system_prompt,
             with_tokens=tokens,
             json_path=json_path,
+        )
+    )
+
+
+@app.command()
+def cost(
+    contexts: Annotated[
+        str, typer.Option(help="Tokens of each contributor's context, such as 200,300,150.")
+    ],
+    publisher_tokens: Annotated[int, typer.Option(help="Tokens of the publisher's span.")] = 40,
+    prefix_tokens: Annotated[int, typer.Option(help="Tokens of the public prefix.")] = 30,
+    model: Annotated[str, typer.Option(help="As for `model prepare`.")] = "default",
+    plan: Annotated[str, typer.Option(help="Sync plan of the contributors.")] = "auto",
+    publisher_plan: Annotated[
+        str | None, typer.Option(help="Sync plan of the publisher; default: as --plan.")
+    ] = None,
+    codec: CodecOption = DEFAULT_CODEC,
+    keep_ratio: KeepRatioOption = 1.0,
+    input_keep_ratio: InputKeepRatioOption = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of the answer.")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Say what a query would cost each participant: bytes, FLOPs, memory. Runs nothing."""
+    from fedattn.cli.cost import CostOptions, cost_command
+
+    cost_command(
+        CostOptions(
+            model=model,
+            contexts=contexts,
+            publisher_tokens=publisher_tokens,
+            prefix_tokens=prefix_tokens,
+            plan=plan,
+            publisher_plan=publisher_plan or plan,
+            compression=Compression(
+                codec=codec_by_name(codec),
+                keep_ratio=keep_ratio,
+                input_keep_ratio=input_keep_ratio,
+            ),
+            max_new_tokens=max_new_tokens,
+            as_json=as_json,
         )
     )
 

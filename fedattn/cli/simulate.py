@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from fedattn.core.codecs import codec_by_name
+from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.plans import PlanSpec
 from fedattn.core.sampling import Sampling
@@ -22,7 +22,7 @@ class SimulateOptions:
     model: str
     plan: str
     publisher_plan: str
-    codec: str
+    compression: Compression
     prefix: str
     max_new_tokens: int
     system_prompt: str | None
@@ -37,7 +37,6 @@ def simulate_command(options: SimulateOptions) -> None:
         FedAttnError: an option, the model or the cases do not fit.
     """
     plan, publisher_plan = PlanSpec(options.plan), PlanSpec(options.publisher_plan)
-    codec = codec_by_name(options.codec)
     prefix = _prefix_mode(options.prefix)
     Sampling(max_new_tokens=options.max_new_tokens)
     if options.json_path is not None and not options.json_path.absolute().parent.is_dir():
@@ -47,7 +46,8 @@ def simulate_command(options: SimulateOptions) -> None:
     from fedattn.model.prefill import Prefiller
     from fedattn.model.prepare import prepare_model
     from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
-    from fedattn.model.simulate import SimulationSettings, Simulator, read_cases, summarize
+    from fedattn.model.simulate import SimulationSettings, Simulator, summarize
+    from fedattn.tasks.cases import read_cases
 
     cases = read_cases(options.cases)
     console = Console(stderr=True, highlight=False)
@@ -59,7 +59,7 @@ def simulate_command(options: SimulateOptions) -> None:
     settings = SimulationSettings(
         plan=plan,
         publisher_plan=publisher_plan,
-        codec=codec,
+        compression=options.compression,
         prefix=prefix,
         max_new_tokens=options.max_new_tokens,
     )

@@ -1,21 +1,26 @@
 """The KV frame: the rows of one participant at one layer, self-describing and checksummed.
 
-Little-endian, 32 bytes of header, then the payload of the codec:
+Little-endian, 36 bytes of header, then the body:
 
     offset  size  field
     0       4     magic "FKV1"
-    4       1     frame version, 1
+    4       1     frame version, 2
     5       1     codec number
-    6       1     position encoding, 0 = contiguous from `first position`
+    6       1     position encoding, 0 = all rows of the span, 1 = bitmap
     7       1     reserved, 0
     8       2     layer, zero-based
     10      2     key/value heads
     12      2     head size
     14      2     reserved, 0
     16      4     rows
-    20      4     first position, global
-    24      4     payload size in bytes
-    28      4     CRC-32 of bytes 0..27 and the payload
+    20      4     first position of the span, global
+    24      4     positions in the span
+    28      4     body size in bytes
+    32      4     CRC-32 of bytes 0..31 and the body
+
+    body = the bitmap, if there is one, then the payload of the codec
+
+The bitmap has one bit for each position of the span, lowest bit first, set where a row travels.
 """
 
 import struct
@@ -26,16 +31,17 @@ import numpy as np
 
 from fedattn.core.codecs import Codec, find_codec
 from fedattn.core.errors import CorruptFrameError, InvalidRequestError, MalformedFrameError
+from fedattn.core.rotary import Rotary
 from fedattn.core.spans import Span
-from fedattn.core.types import KvRows, KvShape
+from fedattn.core.types import IntArray, KvRows, KvShape
 
 MAGIC = b"FKV1"
-FRAME_VERSION = 1
-HEADER_SIZE = 32
+FRAME_VERSION = 2
+HEADER_SIZE = 36
 MAX_FRAME_SIZE = 1 << 30
-_FIELDS = struct.Struct("<4sBBBBHHHHIII")
+_FIELDS = struct.Struct("<4sBBBBHHHHIIII")
 _CHECKSUM = struct.Struct("<I")
-_CONTIGUOUS = 0
+_ALL_ROWS, _BITMAP = 0, 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +53,15 @@ class FrameHeader:
     num_kv_heads: int
     head_dim: int
     num_rows: int
+    has_bitmap: bool
     first_position: int
-    payload_size: int
+    span_len: int
+    body_size: int
     checksum: int
 
     @property
     def frame_size(self) -> int:
-        return HEADER_SIZE + self.payload_size
+        return HEADER_SIZE + self.body_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,38 +72,53 @@ class FrameRules:
     shape: KvShape
     codec: Codec
     span: Span
+    num_rows: int
+
+    @property
+    def bitmap_size(self) -> int:
+        return bitmap_size(len(self.span), self.num_rows)
 
 
-def frame_size(codec: Codec, shape: KvShape, num_rows: int) -> int:
-    """Bytes of a whole frame, header included."""
-    return HEADER_SIZE + codec.payload_size(shape, num_rows)
+def bitmap_size(span_len: int, num_rows: int) -> int:
+    """Bytes that tell which rows travel; none if all do."""
+    return 0 if num_rows == span_len else (span_len + 7) // 8
 
 
-def encode_frame(rows: KvRows, layer: int, codec: Codec) -> bytes:
-    """Encode the rows of one layer.
+def max_frame_size(codec: Codec, shape: KvShape, span_len: int, num_rows: int) -> int:
+    """Bytes a frame never exceeds, header included; exact for a codec of fixed size."""
+    return HEADER_SIZE + bitmap_size(span_len, num_rows) + codec.max_payload_size(shape, num_rows)
+
+
+def encode_frame(
+    rows: KvRows, layer: int, codec: Codec, span: Span, rotary: Rotary | None = None
+) -> bytes:
+    """Encode rows of one layer.
 
     Args:
-        rows: contiguous positions, T >= 1.
+        rows: at least one, at positions of the span.
         layer: zero-based.
         codec: how K and V are written.
+        span: whose rows these are.
+        rotary: of the model; needed by codecs that send keys before RoPE.
 
     Raises:
         InvalidRequestError: a value does not fit the codec.
     """
     num_heads, num_rows, head_dim = rows.keys.shape
-    first = int(rows.positions[0])
-    if int(rows.positions[-1]) - first + 1 != num_rows:
-        raise ValueError("frame version 1 carries contiguous positions only")
+    keys = rows.keys
+    if codec.keys_before_rope:
+        keys = _require_rotary(codec, rotary).undo(keys, rows.positions)
     try:
-        payload = codec.encode(rows.keys, rows.values)
+        payload = codec.encode(keys, rows.values)
     except OverflowError as error:
         raise InvalidRequestError(f"layer {layer}: {error}") from error
+    bitmap = _write_bitmap(rows.positions, span)
     fields = _FIELDS.pack(
-        MAGIC, FRAME_VERSION, codec.codec_id, _CONTIGUOUS, 0,
-        layer, num_heads, head_dim, 0, num_rows, first, len(payload),
+        MAGIC, FRAME_VERSION, codec.codec_id, _BITMAP if bitmap else _ALL_ROWS, 0,
+        layer, num_heads, head_dim, 0, num_rows, span.start, len(span), len(bitmap) + len(payload),
     )  # fmt: skip
-    checksum = zlib.crc32(payload, zlib.crc32(fields))
-    return fields + _CHECKSUM.pack(checksum) + payload
+    checksum = zlib.crc32(payload, zlib.crc32(bitmap, zlib.crc32(fields)))
+    return b"".join((fields, _CHECKSUM.pack(checksum), bitmap, payload))
 
 
 def parse_header(data: bytes | memoryview, sender: str) -> FrameHeader:
@@ -108,20 +131,23 @@ def parse_header(data: bytes | memoryview, sender: str) -> FrameHeader:
         raise MalformedFrameError(
             f"frame from {sender}: expected at least {HEADER_SIZE} bytes, got {len(data)}"
         )
-    (magic, version, codec_id, encoding, zero, layer, heads, head_dim, zero2, rows, first, size) = (
-        _FIELDS.unpack_from(data)
-    )
+    (
+        magic, version, codec_id, encoding, zero, layer, heads, head_dim, zero2,
+        rows, first, span_len, size,
+    ) = _FIELDS.unpack_from(data)  # fmt: skip
     codec = find_codec(codec_id)
-    if magic != MAGIC or version != FRAME_VERSION or encoding != _CONTIGUOUS or zero or zero2:
+    known = encoding in {_ALL_ROWS, _BITMAP}
+    if magic != MAGIC or version != FRAME_VERSION or not known or zero or zero2:
         raise MalformedFrameError(
-            f"frame from {sender}: expected magic {MAGIC!r}, version {FRAME_VERSION} and zero "
-            f"reserved bytes, got {magic!r}, version {version}; upgrade the older node"
+            f"frame from {sender}: expected magic {MAGIC!r}, version {FRAME_VERSION}, a known "
+            f"position encoding and zero reserved bytes, got {magic!r}, version {version}, "
+            f"encoding {encoding}; upgrade the older node"
         )
     if codec is None:
         raise MalformedFrameError(f"frame from {sender}: codec {codec_id} is not known here")
     return FrameHeader(
         codec=codec, layer=layer, num_kv_heads=heads, head_dim=head_dim, num_rows=rows,
-        first_position=first, payload_size=size,
+        has_bitmap=encoding == _BITMAP, first_position=first, span_len=span_len, body_size=size,
         checksum=_CHECKSUM.unpack_from(data, _FIELDS.size)[0],
     )  # fmt: skip
 
@@ -132,14 +158,17 @@ def check_header(header: FrameHeader, rules: FrameRules) -> None:
     Raises:
         MalformedFrameError: names the sender, what was expected and what came.
     """
-    shape, span = rules.shape, rules.span
+    shape, span, codec = rules.shape, rules.span, rules.codec
+    largest = rules.bitmap_size + codec.max_payload_size(shape, rules.num_rows)
+    smallest = largest if codec.is_fixed_size else min(rules.bitmap_size + 1, largest)
     expected: dict[str, tuple[object, object]] = {
-        "codec": (rules.codec.name, header.codec.name),
+        "codec": (codec.name, header.codec.name),
         "key/value heads": (shape.num_kv_heads, header.num_kv_heads),
         "head size": (shape.head_dim, header.head_dim),
-        "rows": (len(span), header.num_rows),
+        "rows": (rules.num_rows, header.num_rows),
+        "bitmap": (rules.bitmap_size > 0, header.has_bitmap),
         "first position": (span.start, header.first_position),
-        "payload size": (rules.codec.payload_size(shape, len(span)), header.payload_size),
+        "span length": (len(span), header.span_len),
         "layer in range": (True, header.layer < shape.num_layers),
         "frame within the size limit": (True, header.frame_size <= MAX_FRAME_SIZE),
     }
@@ -149,6 +178,11 @@ def check_header(header: FrameHeader, rules: FrameRules) -> None:
                 f"frame from {rules.sender} at layer {header.layer}: {what} expected {want}, "
                 f"got {got}"
             )
+    if not smallest <= header.body_size <= largest:
+        raise MalformedFrameError(
+            f"frame from {rules.sender} at layer {header.layer}: body size expected {smallest} to "
+            f"{largest}, got {header.body_size}"
+        )
 
 
 class FrameChecksum:
@@ -169,12 +203,14 @@ class FrameChecksum:
             )
 
 
-def decode_frame(frame: bytes | bytearray | memoryview, rules: FrameRules) -> KvRows:
-    """Check and decode a whole frame.
+def decode_frame(
+    frame: bytes | bytearray | memoryview, rules: FrameRules, rotary: Rotary | None = None
+) -> KvRows:
+    """Check and decode a whole frame; keys come after RoPE.
 
     Raises:
         MalformedFrameError: it does not fit `rules`.
-        CorruptFrameError: checksum or values are wrong.
+        CorruptFrameError: checksum, positions or values are wrong.
     """
     view = memoryview(frame)
     header = parse_header(view, rules.sender)
@@ -184,15 +220,47 @@ def decode_frame(frame: bytes | bytearray | memoryview, rules: FrameRules) -> Kv
             f"frame from {rules.sender} at layer {header.layer}: expected {header.frame_size} "
             f"bytes, got {len(view)}"
         )
-    payload = view[HEADER_SIZE:]
+    body = view[HEADER_SIZE:]
     checksum = FrameChecksum(view)
-    checksum.update(payload)
+    checksum.update(body)
     checksum.verify(header, rules.sender)
     try:
-        keys, values = header.codec.decode(payload, rules.shape, header.num_rows)
+        positions = _read_positions(body[: rules.bitmap_size], rules)
+        payload = body[rules.bitmap_size :]
+        keys, values = rules.codec.decode(payload, rules.shape, rules.num_rows)
     except CorruptFrameError as error:
         where = f"frame from {rules.sender} at layer {header.layer}"
         raise CorruptFrameError(f"{where}: {error}") from None
-    first = header.first_position
-    positions = np.arange(first, first + header.num_rows, dtype=np.int64)
+    if rules.codec.keys_before_rope:
+        keys = _require_rotary(rules.codec, rotary).apply(keys, positions)
     return KvRows(keys=keys, values=values, positions=positions)
+
+
+def _require_rotary(codec: Codec, rotary: Rotary | None) -> Rotary:
+    if rotary is None:
+        raise ValueError(f"codec {codec.name} sends keys before RoPE and needs the model's rotary")
+    return rotary
+
+
+def _write_bitmap(positions: IntArray, span: Span) -> bytes:
+    if positions[0] < span.start or positions[-1] >= span.stop:
+        raise ValueError(f"rows at {positions[0]} to {positions[-1]} are not all of {span}")
+    if len(positions) == len(span):
+        return b""
+    kept = np.zeros(len(span), dtype=np.bool_)
+    kept[positions - span.start] = True
+    return np.packbits(kept, bitorder="little").tobytes()
+
+
+def _read_positions(bitmap: memoryview, rules: FrameRules) -> IntArray:
+    """Global positions of the rows, [num_rows] int64."""
+    if not bitmap:
+        return np.arange(rules.span.start, rules.span.stop, dtype=np.int64)
+    bits = np.unpackbits(np.frombuffer(bitmap, dtype=np.uint8), bitorder="little")
+    kept = np.flatnonzero(bits)
+    if len(kept) != rules.num_rows or kept[-1] >= len(rules.span):
+        raise CorruptFrameError(
+            f"bitmap expected {rules.num_rows} rows within {len(rules.span)} positions, got "
+            f"{len(kept)}"
+        )
+    return (kept + rules.span.start).astype(np.int64)

@@ -11,11 +11,11 @@ LATE is a remark on a member others went on without; it may still complete for i
 from dataclasses import dataclass, field
 from enum import Enum
 
-from fedattn.core.codecs import Codec
 from fedattn.core.errors import SessionStateError
 from fedattn.core.frames import FrameRules
 from fedattn.core.routing import Route, route_session
 from fedattn.core.spans import Member, SessionLayout
+from fedattn.core.transfer import frame_rules
 from fedattn.core.types import KvShape
 
 
@@ -85,19 +85,15 @@ class MemberLedger:
 class SessionState:
     """Routes and ledgers of one session; knows no network and no clock."""
 
-    def __init__(self, layout: SessionLayout, shape: KvShape, codec: Codec) -> None:
+    def __init__(self, layout: SessionLayout, shape: KvShape) -> None:
         self.layout = layout
         self.shape = shape
-        self.codec = codec
         self.routes: tuple[Route, ...] = route_session(layout)
         self.ledgers = tuple(MemberLedger(awaited=set(route.uploads)) for route in self.routes)
 
     def rules(self, index: int) -> FrameRules:
         """What frames of a member must look like."""
-        member = self.layout.members[index]
-        return FrameRules(
-            sender=member.node_id, shape=self.shape, codec=self.codec, span=member.span
-        )
+        return frame_rules(self.layout.members[index], self.shape)
 
     def receivers(self, sender: int, layer: int) -> tuple[int, ...]:
         """Members that want a sender's rows of a layer and are still there."""

@@ -1,10 +1,15 @@
 """Who owns which tokens of the global sequence, and who synchronises where."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
 
+import numpy as np
+
+from fedattn.core.compression import Compression
 from fedattn.core.plans import SyncPlan
+from fedattn.core.selection import num_kept
+from fedattn.core.types import IntArray
 
 
 class Role(Enum):
@@ -42,12 +47,39 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One participant of a session."""
+    """One participant of a session.
+
+    A contributor with an input keep ratio below 1 computes only some tokens of its span; with a
+    keep ratio below 1 it sends only some of their rows. Example, span [10, 20):
+
+        input_keep_ratio 0.5, keep_ratio 0.5    computes 5 tokens, sends 2 rows a layer
+    """
 
     node_id: str
     role: Role
     span: Span
     plan: SyncPlan
+    compression: Compression = field(default_factory=Compression)
+
+    @property
+    def num_inputs(self) -> int:
+        """Tokens of the span that are computed; the publisher's all are."""
+        if self.role is Role.PUBLISHER:
+            return len(self.span)
+        return num_kept(len(self.span), self.compression.input_keep_ratio)
+
+    @property
+    def num_sent(self) -> int:
+        """Rows that travel at each layer it uploads."""
+        return num_kept(self.num_inputs, self.compression.keep_ratio)
+
+    def input_positions(self) -> IntArray:
+        """Global positions of the tokens that are computed, [num_inputs] int64, sorted."""
+        positions = np.arange(self.span.start, self.span.stop, dtype=np.int64)
+        if self.num_inputs == len(positions):
+            return positions
+        random = np.random.default_rng([self.compression.seed, self.span.start])
+        return np.sort(random.choice(positions, size=self.num_inputs, replace=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +154,7 @@ def build_layout(
     contributors: list[tuple[str, int]],
     publisher: tuple[str, int],
     plans: RolePlans,
+    compression: Compression | None = None,
 ) -> SessionLayout:
     """Lay the participants out in token order.
 
@@ -131,6 +164,7 @@ def build_layout(
         contributors: (node id, own tokens) in token order.
         publisher: (node id, own tokens).
         plans: sync plan of each role.
+        compression: of every member; None for the defaults.
     """
     members: list[Member] = []
     start = prefix_len
@@ -143,6 +177,7 @@ def build_layout(
                 role=Role.PUBLISHER if is_publisher else Role.CONTRIBUTOR,
                 span=span,
                 plan=plans.publisher if is_publisher else plans.contributors,
+                compression=compression or Compression(),
             )
         )
         start = span.stop

@@ -1,9 +1,12 @@
 """Which token sees which: the definition every faster path is tested against."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
 from fedattn.core.spans import SessionLayout
+from fedattn.core.types import IntArray
 
 PREFIX_OWNER = -1
 
@@ -25,13 +28,24 @@ def token_owners(layout: SessionLayout, num_generated: int = 0) -> npt.NDArray[n
     return owners
 
 
+def computed_positions(layout: SessionLayout, num_generated: int = 0) -> IntArray:
+    """Global positions that take part: all but dropped input tokens, sorted."""
+    inputs = [member.input_positions() for member in layout.members]
+    generated = np.arange(layout.num_tokens, layout.num_tokens + num_generated)
+    return np.concatenate([np.arange(layout.prefix_len), *inputs, generated])
+
+
 def visibility_mask(
-    layout: SessionLayout, layer: int, num_generated: int = 0
+    layout: SessionLayout,
+    layer: int,
+    num_generated: int = 0,
+    kept: Mapping[tuple[int, int], IntArray] | None = None,
 ) -> npt.NDArray[np.bool_]:
-    """Mask of one layer for the joined sequence, with every row kept.
+    """Mask of one layer for the joined sequence.
 
     Query i of participant p sees key j if and only if j <= i and one of: p owns j; j is in the
-    public prefix; p synchronises at this layer.
+    public prefix; p synchronises at this layer and j was kept by its owner there. Dropped input
+    tokens see nothing and are seen by nobody.
 
     Example: prefix 1 token, contributor 2 tokens, publisher 2 tokens, only the publisher syncs:
 
@@ -41,6 +55,12 @@ def visibility_mask(
               2  x x x
               3  x x x x         with `none` instead: x . . x
               4  x x x x x                            x . . x x
+
+    Args:
+        layout: the session.
+        layer: zero-based.
+        num_generated: tokens decoded so far.
+        kept: global positions that travelled, by (participant, layer); where nothing is said, all.
 
     Returns:
         [S, S] bool, rows are queries.
@@ -52,5 +72,13 @@ def visibility_mask(
     public = owners[None, :] == PREFIX_OWNER
     syncs = np.array([layer in member.plan for member in layout.members], dtype=np.bool_)
     owner_syncs = np.where(owners == PREFIX_OWNER, False, syncs[owners])
-    mask: npt.NDArray[np.bool_] = causal & (same_owner | public | owner_syncs[:, None])
-    return mask
+    travels = np.ones(len(owners), dtype=np.bool_)
+    for (owner, at_layer), sent in (kept or {}).items():
+        if at_layer == layer:
+            travels[owners == owner] = False
+            travels[sent] = True
+    takes_part = np.zeros(len(owners), dtype=np.bool_)
+    takes_part[computed_positions(layout, num_generated)] = True
+    received = owner_syncs[:, None] & travels[None, :]
+    mask: npt.NDArray[np.bool_] = causal & (same_owner | public | received)
+    return mask & takes_part[:, None] & takes_part[None, :]

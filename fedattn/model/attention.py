@@ -1,6 +1,9 @@
-"""The two seams into transformers: an attention function and its mask function.
+"""The seam into transformers: an attention function (and a mask function that refuses to guess).
 
-Traps these guard against: a registered attention name without a mask function silently gets no
+The attention function is the one place where a block hands over its queries, keys and values. A
+`KvView` answers with the keys and values these queries see, wherever they come from.
+
+Traps this guards against: a registered attention name without a mask function silently gets no
 mask at all; no mask with more keys than queries aligns top-left, silently wrong; gapped position
 ids without a mask are read as packed sequences. So every call passes a ready 4-D boolean mask,
 and the mask function refuses to invent one.
@@ -15,11 +18,24 @@ from transformers import AttentionInterface, AttentionMaskInterface
 ATTENTION_NAME = "fedattn"
 
 
-class LayerMasks(Protocol):
-    """Knows what the queries of the running forward see at each layer."""
+class KvView(Protocol):
+    """Knows what the queries of the running forward pass see at each layer."""
 
-    def layer_mask(self, layer: int, num_queries: int) -> torch.Tensor | None:
-        """[1, 1, T, S] bool, True where visible; None if every query sees every key."""
+    def visible(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Keys and values that the queries see, and the mask between them.
+
+        Args:
+            layer: zero-based block.
+            query: [1, Hq, T, D] after RoPE.
+            key: [1, Hkv, T, D] after RoPE, of the same tokens.
+            value: [1, Hkv, T, D].
+
+        Returns:
+            keys and values [1, Hkv, S, D] in token order; [1, 1, T, S] bool, True where visible,
+            or None if every query sees every key.
+        """
 
 
 def federated_attention(
@@ -29,25 +45,26 @@ def federated_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    layer_masks: LayerMasks,
+    kv_view: KvView,
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Scaled dot-product attention with the mask of `module`'s own layer.
+    """Scaled dot-product attention over what `module`'s own layer sees.
 
     Args:
-        module: the attention block; its `layer_idx` picks the mask.
+        module: the attention block; its `layer_idx` is the layer.
         query: [B, Hq, T, D] after RoPE.
-        key: [B, Hkv, S, D] after RoPE, placed in token order.
-        value: [B, Hkv, S, D].
+        key: [B, Hkv, T, D] after RoPE.
+        value: [B, Hkv, T, D].
         attention_mask: ignored; it only keeps transformers from building one.
-        layer_masks: the source of the mask.
+        kv_view: what the queries see.
         scaling: factor on the scores, None for 1 / sqrt(D).
 
     Returns:
         ([B, T, Hq, D], None).
     """
-    mask = layer_masks.layer_mask(int(module.layer_idx), query.shape[2])  # type: ignore[arg-type]
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    key, value, mask = kv_view.visible(layer, query, key, value)
     output = scaled_dot_product_attention(
         query, key, value, attn_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )
@@ -68,9 +85,7 @@ def run_model(
     backbone: torch.nn.Module,
     token_ids: torch.Tensor,
     positions: torch.Tensor,
-    *,
-    layer_masks: LayerMasks,
-    cache: Any = None,
+    kv_view: KvView,
 ) -> torch.Tensor:
     """One forward pass of the Transformer blocks, without the language-model head.
 
@@ -78,8 +93,7 @@ def run_model(
         backbone: the inner model of a Llama- or Qwen2-family causal LM.
         token_ids: [T] int64.
         positions: [T] int64 global positions.
-        layer_masks: what each layer's queries see.
-        cache: transformers cache to read and extend, or None.
+        kv_view: what each layer's queries see.
 
     Returns:
         [T, d] hidden states after the final norm.
@@ -89,9 +103,8 @@ def run_model(
         input_ids=token_ids[None],
         position_ids=positions[None],
         attention_mask=placeholder,
-        past_key_values=cache,
-        use_cache=cache is not None,
-        layer_masks=layer_masks,
+        use_cache=False,
+        kv_view=kv_view,
     )
     hidden: torch.Tensor = output.last_hidden_state[0]
     return hidden

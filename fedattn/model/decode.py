@@ -60,7 +60,7 @@ def generate_tokens(
         yield token
         if step + 1 < sampling.max_new_tokens:
             with torch.inference_mode():
-                hidden = forward_tokens(model, prefill.cache, [token], position)
+                hidden = forward_tokens(model, prefill.cache, [token], [position])
                 logits = model.head(hidden)[0].float()
             position += 1
 
@@ -79,7 +79,9 @@ def answer_nll(model: LoadedModel, prefill: PrefillResult, answer: list[int]) ->
     """
     logits = prefill.logits[None]
     if len(answer) > 1:
-        hidden = forward_tokens(model, prefill.cache, answer[:-1], prefill.next_position)
+        start = prefill.next_position
+        positions = range(start, start + len(answer) - 1)
+        hidden = forward_tokens(model, prefill.cache, answer[:-1], positions)
         prefill.cache.drop_last(len(answer) - 1)
         logits = torch.cat([logits, model.head(hidden).float()])
     target = torch.tensor(answer, dtype=torch.int64, device=logits.device)

@@ -3,11 +3,12 @@
 import threading
 from typing import Protocol
 
-from fedattn.core.codecs import Codec
-from fedattn.core.frames import FrameRules, decode_frame, encode_frame
+from fedattn.core.frames import decode_frame
+from fedattn.core.rotary import Rotary
 from fedattn.core.routing import Route, route_session
 from fedattn.core.spans import SessionLayout
-from fedattn.core.types import KvRows, KvShape, concatenate_rows
+from fedattn.core.transfer import frame_rules, write_frame
+from fedattn.core.types import FloatArray, IntArray, KvRows, KvShape, concatenate_rows
 
 
 class KvExchange(Protocol):
@@ -20,8 +21,11 @@ class KvExchange(Protocol):
     def route(self) -> Route:
         """Layers at which this participant sends and receives."""
 
-    def send(self, layer: int, rows: KvRows) -> None:
+    def send(self, layer: int, rows: KvRows, queries: FloatArray) -> None:
         """Hand over the own rows of a layer; called once for each layer in `route.uploads`.
+
+        What travels of them is up to the session's compression. `queries`, [Hq, T, D] float32
+        after RoPE, do not travel: row selection may look at them.
 
         Returns as soon as the rows are accepted, so computing goes on while they travel.
         May block while earlier rows still wait to leave (back-pressure).
@@ -44,10 +48,10 @@ class KvExchange(Protocol):
 class KvStore:
     """Frames of one session, shared by the in-process exchanges of its participants."""
 
-    def __init__(self, layout: SessionLayout, shape: KvShape, codec: Codec) -> None:
+    def __init__(self, layout: SessionLayout, shape: KvShape, rotary: Rotary) -> None:
         self.layout = layout
         self.shape = shape
-        self.codec = codec
+        self.rotary = rotary
         self.routes = route_session(layout)
         self._frames: dict[tuple[int, int], bytes] = {}
         self._changed = threading.Condition()
@@ -63,11 +67,16 @@ class KvStore:
             self._changed.wait_for(lambda: (index, layer) in self._frames)
             return self._frames[index, layer]
 
-    def rules(self, index: int) -> FrameRules:
-        member = self.layout.members[index]
-        return FrameRules(
-            sender=member.node_id, shape=self.shape, codec=self.codec, span=member.span
-        )
+    def rows(self, index: int, layer: int) -> KvRows:
+        """Decoded rows of a participant at a layer; waits as `get`."""
+        rules = frame_rules(self.layout.members[index], self.shape)
+        return decode_frame(self.get(index, layer), rules, self.rotary)
+
+    def kept_positions(self) -> dict[tuple[int, int], IntArray]:
+        """Positions that travelled so far, by (participant, layer)."""
+        with self._changed:
+            sent = list(self._frames)
+        return {key: self.rows(*key).positions for key in sent}
 
     @property
     def uploaded_bytes(self) -> int:
@@ -87,12 +96,11 @@ class InProcessExchange:
     def route(self) -> Route:
         return self._store.routes[self._index]
 
-    def send(self, layer: int, rows: KvRows) -> None:
-        self._store.put(self._index, layer, encode_frame(rows, layer, self._store.codec))
+    def send(self, layer: int, rows: KvRows, queries: FloatArray) -> None:
+        member = self._store.layout.members[self._index]
+        frame = write_frame(member, layer, rows, queries, self._store.rotary)
+        self._store.put(self._index, layer, frame)
 
     def receive(self, layer: int) -> KvRows:
-        parts = [
-            decode_frame(self._store.get(sender, layer), self._store.rules(sender))
-            for sender in self.route.senders
-        ]
+        parts = [self._store.rows(sender, layer) for sender in self.route.senders]
         return concatenate_rows(parts, self._store.shape)

@@ -1,12 +1,14 @@
 """Loading a prepared model."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from fedattn.core.costs import ModelSizes
+from fedattn.core.rotary import Rotary
 from fedattn.core.types import KvShape
 from fedattn.model.attention import ATTENTION_NAME, register_attention
 from fedattn.model.prepare import PreparedModel
@@ -20,6 +22,8 @@ class LoadedModel:
         backbone: the blocks and final norm; maps token ids to hidden states [T, d].
         head: the language-model head; maps hidden states [T, d] to logits [T, V].
         shape: sizes of its KV rows.
+        sizes: what its costs follow from.
+        rotary: its rotary position embedding.
         max_positions: tokens in its window.
         end_token_ids: decoding ends before any of these.
         fingerprint: hex SHA-256 of config and weights.
@@ -29,6 +33,8 @@ class LoadedModel:
     backbone: torch.nn.Module
     head: torch.nn.Module
     shape: KvShape
+    sizes: ModelSizes
+    rotary: Rotary
     max_positions: int
     end_token_ids: frozenset[int]
     fingerprint: str
@@ -40,22 +46,51 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
     register_attention()
     network.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
     network.eval()
-    config = network.config
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads  # type: ignore[union-attr,operator]
-    shape = KvShape(
-        num_layers=config.num_hidden_layers,  # type: ignore[union-attr,arg-type]
-        num_kv_heads=config.num_key_value_heads,  # type: ignore[union-attr,arg-type]
-        head_dim=head_dim,  # type: ignore[arg-type]
-    )
+    config: Any = network.config
+    sizes = _sizes(network)
+    frequencies: torch.Tensor = network.model.rotary_emb.inv_freq  # type: ignore[union-attr,assignment]
     ends = network.generation_config.eos_token_id  # type: ignore[union-attr]
     return LoadedModel(
         backbone=cast("torch.nn.Module", network.model),
         head=cast("torch.nn.Module", network.lm_head),
-        shape=shape,
-        max_positions=int(config.max_position_embeddings),  # type: ignore[union-attr,arg-type]
+        shape=sizes.kv,
+        sizes=sizes,
+        rotary=Rotary(inverse_frequencies=frequencies.double().cpu().numpy()),
+        max_positions=int(config.max_position_embeddings),
         end_token_ids=frozenset([ends] if isinstance(ends, int) else ends or []),  # type: ignore[arg-type]
         fingerprint=fingerprint,
         device=next(network.parameters()).device,
+    )
+
+
+def read_sizes(prepared: PreparedModel) -> ModelSizes:
+    """Sizes of a prepared model, without loading its weights."""
+    config = AutoConfig.from_pretrained(prepared.path, local_files_only=True)
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return _sizes(network)
+
+
+def _sizes(network: torch.nn.Module) -> ModelSizes:
+    config: Any = network.config
+    weights = list(network.parameters())  # tied ones once
+    return ModelSizes(
+        kv=_kv_shape(config),
+        hidden_size=config.hidden_size,
+        num_query_heads=config.num_attention_heads,
+        intermediate_size=config.intermediate_size,
+        vocab_size=config.vocab_size,
+        weight_bytes=sum(weight.nbytes for weight in weights),
+        bytes_per_scalar=weights[0].element_size(),
+    )
+
+
+def _kv_shape(config: Any) -> KvShape:
+    head_dim = getattr(config, "head_dim", None)
+    return KvShape(
+        num_layers=config.num_hidden_layers,
+        num_kv_heads=config.num_key_value_heads,
+        head_dim=head_dim or config.hidden_size // config.num_attention_heads,
     )
 
 

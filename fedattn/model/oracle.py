@@ -4,62 +4,85 @@ It shares no line with the fast path but the mask definition in `fedattn.core.vi
 kept for ever: every faster path must give its logits and its greedy tokens.
 """
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 
 from fedattn.core.spans import SessionLayout
-from fedattn.core.visibility import visibility_mask
+from fedattn.core.types import IntArray
+from fedattn.core.visibility import computed_positions, visibility_mask
 from fedattn.model.attention import run_model
 from fedattn.model.loading import LoadedModel
 
+KeptPositions = Mapping[tuple[int, int], IntArray]
+"""Global positions that travelled, by (participant, layer); where nothing is said, all."""
+
 
 class DenseMasks:
-    """A full [S, S] mask for every block."""
+    """A `KvView` of one sequence that holds every token: a full mask for every block."""
 
-    def __init__(self, layout: SessionLayout, num_generated: int, device: torch.device) -> None:
-        self._masks = [
-            torch.from_numpy(visibility_mask(layout, layer, num_generated)).to(device)[None, None]
+    def __init__(
+        self,
+        layout: SessionLayout,
+        num_generated: int,
+        kept: KeptPositions | None,
+        device: torch.device,
+    ) -> None:
+        chosen = computed_positions(layout, num_generated)
+        masks = [
+            visibility_mask(layout, layer, num_generated, kept)[np.ix_(chosen, chosen)]
             for layer in range(layout.num_layers)
         ]
+        self._masks = [torch.from_numpy(mask).to(device)[None, None] for mask in masks]
 
-    def layer_mask(self, layer: int, num_queries: int) -> torch.Tensor:
-        mask = self._masks[layer]
-        if mask.shape[-1] != num_queries:
-            raise ValueError(f"the oracle runs {mask.shape[-1]} tokens at once, got {num_queries}")
-        return mask
+    def visible(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return key, value, self._masks[layer]
 
 
 @torch.inference_mode()
 def oracle_logits(
-    model: LoadedModel, layout: SessionLayout, token_ids: list[int], generated: list[int]
+    model: LoadedModel,
+    layout: SessionLayout,
+    token_ids: list[int],
+    generated: list[int],
+    kept: KeptPositions | None = None,
 ) -> torch.Tensor:
-    """Logits after every token of the joined sequence.
+    """Logits after every token of the joined sequence that takes part.
 
     Args:
         model: the model.
-        layout: spans and plans.
+        layout: spans, plans and dropped inputs.
         token_ids: public prefix and all spans joined, `layout.num_tokens` of them.
         generated: answer tokens so far, the publisher's.
+        kept: which rows travelled.
 
     Returns:
         [S, V] float32.
     """
     if len(token_ids) != layout.num_tokens:
         raise ValueError(f"expected {layout.num_tokens} tokens, got {len(token_ids)}")
+    chosen = torch.from_numpy(computed_positions(layout, len(generated))).to(model.device)
     ids = torch.tensor(token_ids + generated, dtype=torch.int64, device=model.device)
-    masks = DenseMasks(layout, len(generated), model.device)
-    positions = torch.arange(len(ids), device=model.device)
-    hidden = run_model(model.backbone, ids, positions, layer_masks=masks)
+    masks = DenseMasks(layout, len(generated), kept, model.device)
+    hidden = run_model(model.backbone, ids[chosen], chosen, masks)
     logits: torch.Tensor = model.head(hidden).float()
     return logits
 
 
 def oracle_greedy(
-    model: LoadedModel, layout: SessionLayout, token_ids: list[int], max_new_tokens: int
+    model: LoadedModel,
+    layout: SessionLayout,
+    token_ids: list[int],
+    max_new_tokens: int,
+    kept: KeptPositions | None = None,
 ) -> list[int]:
     """Greedy answer tokens, recomputing everything for each one; ends before an end token."""
     generated: list[int] = []
     while len(generated) < max_new_tokens:
-        token = int(oracle_logits(model, layout, token_ids, generated)[-1].argmax())
+        token = int(oracle_logits(model, layout, token_ids, generated, kept)[-1].argmax())
         if token in model.end_token_ids:
             break
         generated.append(token)

@@ -1,5 +1,6 @@
 """A participant's part of one session: run the blocks over the own span, exchanging on the way."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -8,12 +9,9 @@ import torch
 from fedattn.core.spans import Member, Role
 from fedattn.core.types import KvShape
 from fedattn.model.attention import run_model
-from fedattn.model.cache import FederatedCache, LastUploadDone
+from fedattn.model.cache import FederatedCache, LastUploadDone, LayerCache
 from fedattn.model.exchange import KvExchange
 from fedattn.model.loading import LoadedModel
-
-_Rows = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of every block, [1, Hkv, P, D] each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +34,7 @@ class Prefiller:
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
-        self._prefix: tuple[tuple[int, ...], _Rows] = ((), [])
+        self._prefix: tuple[tuple[int, ...], list[LayerCache]] = ((), [])
 
     @property
     def shape(self) -> KvShape:
@@ -78,9 +76,14 @@ class Prefiller:
             self._prefix_rows(tuple(prefix))
 
     def _forward(self, member: Member, token_ids: list[int], cache: FederatedCache) -> torch.Tensor:
+        """Run the tokens of the span that take part, trading rows on the way."""
         if len(token_ids) != len(member.span):
             raise ValueError(f"{len(token_ids)} tokens do not fill {member.span}")
-        return forward_tokens(self.model, cache, token_ids, member.span.start)
+        positions = member.input_positions().tolist()
+        kept = [token_ids[position - member.span.start] for position in positions]
+        hidden = forward_tokens(self.model, cache, kept, positions)
+        cache.end_exchange()
+        return hidden
 
     def _start(
         self, prefix: list[int], exchange: KvExchange, *, keeps_rows: bool
@@ -89,34 +92,33 @@ class Prefiller:
             self.shape.num_layers, self.model.device, exchange=exchange, keeps_rows=keeps_rows
         )
         if prefix:
-            for layer, rows in zip(cache.federated, self._prefix_rows(tuple(prefix)), strict=True):
-                layer.seed(*rows)
+            cache.seed(self._prefix_rows(tuple(prefix)))
         return cache
 
-    def _prefix_rows(self, prefix: tuple[int, ...]) -> _Rows:
+    def _prefix_rows(self, prefix: tuple[int, ...]) -> list[LayerCache]:
         kept, rows = self._prefix
         if kept != prefix:
             cache = FederatedCache(self.shape.num_layers, self.model.device)
-            forward_tokens(self.model, cache, list(prefix), 0)
-            rows = [layer.rows() for layer in cache.federated]
+            forward_tokens(self.model, cache, list(prefix), range(len(prefix)))
+            rows = cache.layers
             self._prefix = (prefix, rows)
         return rows
 
 
 def forward_tokens(
-    model: LoadedModel, cache: FederatedCache, token_ids: list[int], start: int
+    model: LoadedModel, cache: FederatedCache, token_ids: list[int], positions: Sequence[int]
 ) -> torch.Tensor:
-    """Run consecutive tokens through all blocks, extending the cache.
+    """Run tokens through all blocks, extending the cache.
 
     Args:
         model: the model.
         cache: rows before these tokens.
         token_ids: T tokens.
-        start: global position of the first.
+        positions: their T global positions, strictly increasing.
 
     Returns:
         [T, d] hidden states after the final norm.
     """
     ids = torch.tensor(token_ids, dtype=torch.int64, device=model.device)
-    cache.query_positions = torch.arange(start, start + len(token_ids), device=model.device)
-    return run_model(model.backbone, ids, cache.query_positions, layer_masks=cache, cache=cache)
+    cache.query_positions = torch.tensor(positions, dtype=torch.int64, device=model.device)
+    return run_model(model.backbone, ids, cache.query_positions, cache)

@@ -1,31 +1,22 @@
 """Running cases over the in-process exchange, for evaluation without a network."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from fedattn.core.codecs import Codec
-from fedattn.core.errors import ContextTooLongError, InvalidRequestError
+from fedattn.core.compression import Compression
+from fedattn.core.errors import ContextTooLongError
 from fedattn.core.plans import PlanSpec
 from fedattn.core.sampling import Sampling
 from fedattn.core.spans import PrefixMode, RolePlans, SessionLayout, build_layout
+from fedattn.core.types import IntArray
 from fedattn.model.decode import answer_nll, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One question over private contexts, each of which is one contributor's."""
-
-    contexts: tuple[str, ...]
-    question: str
-    answer: str
+from fedattn.tasks.cases import Case
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +26,14 @@ class SimulationSettings:
     Attributes:
         plan: sync plan of the contributors.
         publisher_plan: sync plan of the publisher.
-        codec: of the KV rows.
+        compression: what is left out, and the codec.
         prefix: public, or owned by the first contributor.
         max_new_tokens: most tokens to decode.
     """
 
     plan: PlanSpec
     publisher_plan: PlanSpec
-    codec: Codec
+    compression: Compression
     prefix: PrefixMode = PrefixMode.PUBLIC
     max_new_tokens: int = 32
 
@@ -54,12 +45,14 @@ class TokenTrace:
     Attributes:
         token_ids: the joined prompt, public prefix first.
         layout: spans and plans over it.
+        kept: global positions whose rows travelled, by (participant, layer).
         generated: greedy answer tokens.
         answer: tokens of the given answer, which follow the prompt for its likelihood.
     """
 
     token_ids: list[int]
     layout: SessionLayout
+    kept: dict[tuple[int, int], IntArray]
     generated: list[int]
     answer: list[int]
 
@@ -74,8 +67,14 @@ class TokenTrace:
                     "start": member.span.start,
                     "stop": member.span.stop,
                     "sync_layers": list(member.plan.layers),
+                    "input_positions": member.input_positions().tolist(),
+                    "kept_positions": {
+                        str(layer): positions.tolist()
+                        for (owner, layer), positions in sorted(self.kept.items())
+                        if owner == index
+                    },
                 }
-                for member in self.layout.members
+                for index, member in enumerate(self.layout.members)
             ],
             "generated_ids": self.generated,
             "answer_ids": self.answer,
@@ -101,38 +100,6 @@ class CaseResult:
     kv_bytes: int
     logits: torch.Tensor = field(repr=False)
     trace: TokenTrace = field(repr=False)
-
-
-def read_cases(path: Path) -> list[Case]:
-    """Read a JSONL file of cases.
-
-    Raises:
-        InvalidRequestError: names file, line and what is wrong.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"cases {path} cannot be read: {error}") from error
-    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not numbered:
-        raise InvalidRequestError(f"cases {path}: expected at least one case, got an empty file")
-    return [_read_case(line, f"cases {path}, line {number}") for number, line in numbered]
-
-
-def _read_case(line: str, where: str) -> Case:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InvalidRequestError(f"{where}: no JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise InvalidRequestError(f"{where}: expected an object, got {type(record).__name__}")
-    contexts = record.get("contexts")
-    if not isinstance(contexts, list) or not all(isinstance(text, str) for text in contexts):
-        raise InvalidRequestError(f"{where}: expected contexts, a list of texts")
-    for key in ("question", "answer"):
-        if not isinstance(record.get(key), str) or not record[key].strip():
-            raise InvalidRequestError(f"{where}: expected {key}, a text that is not empty")
-    return Case(contexts=tuple(contexts), question=record["question"], answer=record["answer"])
 
 
 class Simulator:
@@ -162,7 +129,7 @@ class Simulator:
             prefix, spans, question = _give_prefix_away(prefix, spans, question)
         layout = self._lay_out(prefix, spans, question, settings)
         self._check_window(layout, max(settings.max_new_tokens, len(answer)))
-        store = KvStore(layout, self._prefiller.shape, settings.codec)
+        store = KvStore(layout, self._prefiller.shape, self._prefiller.model.rotary)
         for index, token_ids in enumerate(spans):
             exchange = InProcessExchange(store, index)
             self._prefiller.contribute(layout.members[index], prefix, token_ids, exchange)
@@ -181,7 +148,13 @@ class Simulator:
             nll=nll,
             kv_bytes=store.uploaded_bytes,
             logits=prefill.logits,
-            trace=TokenTrace(token_ids=joined, layout=layout, generated=generated, answer=answer),
+            trace=TokenTrace(
+                token_ids=joined,
+                layout=layout,
+                kept=store.kept_positions(),
+                generated=generated,
+                answer=answer,
+            ),
         )
 
     def _lay_out(
@@ -201,6 +174,7 @@ class Simulator:
                 contributors=settings.plan.resolve(num_layers),
                 publisher=settings.publisher_plan.resolve(num_layers),
             ),
+            compression=settings.compression,
         )
 
     def _check_window(self, layout: SessionLayout, num_new: int) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 
 from fedattn.core.chunks import Chunk
 from fedattn.core.codecs import Codec, find_codec
+from fedattn.core.compression import Compression
+from fedattn.core.costs import ModelSizes
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.plans import MAX_LAYERS, SyncPlan
 from fedattn.core.sampling import Sampling
@@ -56,6 +58,56 @@ def codec_from_wire(codec_id: int) -> Codec:
     return codec
 
 
+def compression_to_wire(compression: Compression) -> session_pb2.Compression:
+    return session_pb2.Compression(
+        codec_id=compression.codec.codec_id,
+        keep_ratio=compression.keep_ratio,
+        selector=compression.selector,
+        keep_ends=compression.keep_ends,
+        input_keep_ratio=compression.input_keep_ratio,
+        seed=compression.seed,
+    )
+
+
+def compression_from_wire(message: session_pb2.Compression) -> Compression:
+    return Compression(
+        codec=codec_from_wire(message.codec_id),
+        keep_ratio=message.keep_ratio,
+        selector=message.selector,
+        keep_ends=message.keep_ends,
+        input_keep_ratio=message.input_keep_ratio,
+        seed=message.seed,
+    )
+
+
+def sizes_to_wire(sizes: ModelSizes) -> aggregator_pb2.ModelSizes:
+    return aggregator_pb2.ModelSizes(
+        hidden_size=sizes.hidden_size,
+        num_query_heads=sizes.num_query_heads,
+        intermediate_size=sizes.intermediate_size,
+        vocab_size=sizes.vocab_size,
+        weight_bytes=sizes.weight_bytes,
+        bytes_per_scalar=sizes.bytes_per_scalar,
+    )
+
+
+def sizes_from_wire(message: aggregator_pb2.ModelSizes, shape: KvShape) -> ModelSizes:
+    limit = 1 << 31
+    for field in ("hidden_size", "num_query_heads", "intermediate_size", "vocab_size"):
+        require_range(field, getattr(message, field), 1, limit)
+    require_range("weight_bytes", message.weight_bytes, 1, 1 << 50)
+    require_range("bytes_per_scalar", message.bytes_per_scalar, 1, 8)
+    return ModelSizes(
+        kv=shape,
+        hidden_size=message.hidden_size,
+        num_query_heads=message.num_query_heads,
+        intermediate_size=message.intermediate_size,
+        vocab_size=message.vocab_size,
+        weight_bytes=message.weight_bytes,
+        bytes_per_scalar=message.bytes_per_scalar,
+    )
+
+
 def layout_to_wire(layout: SessionLayout) -> list[session_pb2.Member]:
     """The members of a layout; the other fields are the caller's."""
     return [
@@ -65,6 +117,7 @@ def layout_to_wire(layout: SessionLayout) -> list[session_pb2.Member]:
             span_start=member.span.start,
             span_stop=member.span.stop,
             sync_layers=member.plan.layers,
+            compression=compression_to_wire(member.compression),
         )
         for member in layout.members
     ]
@@ -98,6 +151,7 @@ def _member_from_wire(message: session_pb2.Member) -> Member:
         role=roles[message.role],
         span=Span(message.span_start, message.span_stop),
         plan=SyncPlan(tuple(message.sync_layers)),
+        compression=compression_from_wire(message.compression),
     )
 
 

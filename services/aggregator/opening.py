@@ -5,6 +5,8 @@ import secrets
 from dataclasses import dataclass
 
 from fedattn.core.codecs import Codec
+from fedattn.core.compression import Compression
+from fedattn.core.costs import session_bytes
 from fedattn.core.errors import (
     ContextTooLongError,
     FedAttnError,
@@ -15,12 +17,10 @@ from fedattn.core.errors import (
     UnknownParticipantError,
     error_from_code,
 )
-from fedattn.core.frames import frame_size
-from fedattn.core.routing import route_session
 from fedattn.core.session import SessionState
 from fedattn.core.spans import PrefixMode, RolePlans, SessionLayout, build_layout
 from fedattn.wire.convert import (
-    codec_from_wire,
+    compression_from_wire,
     plan_from_wire,
     prefix_mode_from_wire,
     require_range,
@@ -28,6 +28,7 @@ from fedattn.wire.convert import (
 from fedattn.wire.protocol import MAX_DEADLINE_S, MAX_MEMBERS, MAX_REASON_LENGTH
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
+from services.aggregator.planning import fit_layout, plan_costs
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.report import exclude
 from services.aggregator.settings import AggregatorSettings
@@ -42,6 +43,7 @@ class OpenedSession:
     session_id: str
     state: SessionState
     contributors: tuple[Node, ...]
+    planned: tuple[session_pb2.PlannedCost, ...]
     excluded: tuple[session_pb2.MemberReport, ...]
 
 
@@ -52,7 +54,7 @@ class _Wish:
     session_id: str
     request: pb.OpenSessionRequest
     publisher: Node
-    codec: Codec
+    compression: Compression
     chosen: list[Node]
     excluded: list[session_pb2.MemberReport]
 
@@ -126,14 +128,15 @@ class SessionOpener:
         """
         _check_request(request)
         publisher = self._registry.authenticate(request.node_id, request.node_token)
-        codec = codec_from_wire(request.codec_id)
+        compression = compression_from_wire(request.compression)
+        codec = compression.codec
         chosen, excluded = self._choose(request, publisher, codec)
         _require_enough(request, len(chosen), [])
         wish = _Wish(
             session_id=secrets.token_hex(16),
             request=request,
             publisher=publisher,
-            codec=codec,
+            compression=compression,
             chosen=chosen,
             excluded=excluded,
         )
@@ -159,12 +162,15 @@ class SessionOpener:
                 failures.append(answer)
                 excluded.append(exclude(node.node_id, str(answer)))
         _require_enough(request, len(contributors), failures)
-        layout = self._lay_out(request, wish.publisher, contributors)
-        self._check_sizes(request, wish.publisher, layout, wish.codec)
+        layout = self._lay_out(wish, contributors)
+        nodes = [*(node for node, _ in contributors), wish.publisher]
+        layout = fit_layout(layout, nodes, request)
+        self._check_sizes(request, wish.publisher, layout)
         return OpenedSession(
             session_id=wish.session_id,
-            state=SessionState(layout, wish.publisher.shape, wish.codec),
+            state=SessionState(layout, wish.publisher.shape),
             contributors=tuple(node for node, _ in contributors),
+            planned=plan_costs(layout, wish.publisher, request.max_new_tokens),
             excluded=tuple(excluded),
         )
 
@@ -220,12 +226,8 @@ class SessionOpener:
         asks = map(self._invitations.ask, nodes, invites)
         return list(await asyncio.gather(*asks))
 
-    def _lay_out(
-        self,
-        request: pb.OpenSessionRequest,
-        publisher: Node,
-        contributors: list[tuple[Node, int]],
-    ) -> SessionLayout:
+    def _lay_out(self, wish: _Wish, contributors: list[tuple[Node, int]]) -> SessionLayout:
+        request, publisher = wish.request, wish.publisher
         is_public = prefix_mode_from_wire(request.prefix.mode) is PrefixMode.PUBLIC
         num_layers = publisher.shape.num_layers
         return build_layout(
@@ -237,6 +239,7 @@ class SessionOpener:
                 contributors=plan_from_wire(request.contributor_sync_layers, num_layers),
                 publisher=plan_from_wire(request.publisher_sync_layers, num_layers),
             ),
+            compression=wish.compression,
         )
 
     def _check_sizes(
@@ -244,7 +247,6 @@ class SessionOpener:
         request: pb.OpenSessionRequest,
         publisher: Node,
         layout: SessionLayout,
-        codec: Codec,
     ) -> None:
         """The joined sequence must fit the window, and each member's rows its memory."""
         limit = publisher.join.capabilities.max_positions
@@ -255,11 +257,8 @@ class SessionOpener:
                 f"{layout.prefix_len}) and {request.max_new_tokens} may be decoded, but the "
                 f"model's window is {limit}; shorten a context or ask fewer contributors"
             )
-        for route, member in zip(route_session(layout), layout.members, strict=True):
-            size = len(route.receives) * sum(
-                frame_size(codec, publisher.shape, len(layout.members[sender].span))
-                for sender in route.senders
-            )
+        for member in session_bytes(layout, publisher.shape):
+            size = member.total_down
             if size > self._settings.max_session_bytes:
                 raise ContextTooLongError(
                     f"{member.node_id} would receive {size} bytes of KV, the limit is "

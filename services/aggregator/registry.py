@@ -14,7 +14,7 @@ from fedattn.core.errors import (
     UnknownParticipantError,
 )
 from fedattn.core.types import KvShape
-from fedattn.wire.convert import require_range, shape_from_wire
+from fedattn.wire.convert import require_range, shape_from_wire, sizes_from_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION, check_node_id
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.outbox import Outbox
@@ -98,6 +98,8 @@ class NodeRegistry:
         if len(self._nodes) >= self._max_nodes:
             raise NodeBusyError(f"{self._max_nodes} nodes are joined, which is the limit here")
         shape = shape_from_wire(message.capabilities.shape)
+        if offered.HasField("sizes"):
+            sizes_from_wire(offered.sizes, shape)
         node = Node(join=message, shape=shape, joined_at=self._clock())
         self._nodes[node_id] = node
         return node

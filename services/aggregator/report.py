@@ -1,15 +1,20 @@
 """The session report."""
 
+from collections.abc import Sequence
+
 from fedattn.core.session import MemberLedger, MemberState, SessionState
-from fedattn.wire.convert import role_to_wire
+from fedattn.wire.convert import compression_to_wire, role_to_wire
 from fedattn.wire.v1 import session_pb2 as pb
 
 
 def build_report(
-    session_id: str, state: SessionState, excluded: list[pb.MemberReport]
+    session_id: str,
+    state: SessionState,
+    planned: Sequence[pb.PlannedCost],
+    excluded: Sequence[pb.MemberReport],
 ) -> pb.SessionReport:
-    """What every member did, in token order, then the nodes that took no part."""
-    members = [_describe(state, index) for index in range(len(state.ledgers))]
+    """What every member did and was to do, in token order, then the nodes that took no part."""
+    members = [_describe(state, index, cost) for index, cost in enumerate(planned)]
     return pb.SessionReport(session_id=session_id, members=[*members, *excluded])
 
 
@@ -23,7 +28,7 @@ def exclude(node_id: str, reason: str) -> pb.MemberReport:
     )
 
 
-def _describe(state: SessionState, index: int) -> pb.MemberReport:
+def _describe(state: SessionState, index: int, planned: pb.PlannedCost) -> pb.MemberReport:
     member, ledger = state.member(index), state.ledgers[index]
     layers = sorted({*ledger.bytes_up, *ledger.bytes_down})
     return pb.MemberReport(
@@ -43,6 +48,9 @@ def _describe(state: SessionState, index: int) -> pb.MemberReport:
         compute_s=ledger.compute_s,
         missing_from_layer=ledger.missing_from or 0,
         detail=ledger.reason or ("" if ledger.is_over else "it had not finished"),
+        planned=planned,
+        compression=compression_to_wire(member.compression),
+        sync_layers=member.plan.layers,
     )
 
 

@@ -121,11 +121,9 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         finally:
             self._opening -= 1
         session = Session(
-            opened.session_id,
-            opened.state,
+            opened,
             outbox_bytes=self._settings.outbox_bytes,
             stall_timeout_s=self._settings.stall_timeout_s,
-            excluded=list(opened.excluded),
         )
         self._sessions[session.session_id] = session
         self._tasks[session.session_id] = asyncio.create_task(
@@ -152,7 +150,6 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             shape=shape_to_wire(state.shape),
             prefix_len=state.layout.prefix_len,
             members=layout_to_wire(state.layout),
-            codec_id=state.codec.codec_id,
             progress_timeout_s=self._settings.progress_timeout_s,
             deadline_s=request.deadline_s,
             min_participants=request.min_participants,

@@ -7,11 +7,11 @@ import structlog
 
 from fedattn.core.chunks import Chunk
 from fedattn.core.errors import FedAttnError, SessionAbortedError, UnknownSessionError
-from fedattn.core.session import MemberState, SessionState
+from fedattn.core.session import MemberState
 from fedattn.wire.convert import chunk_to_wire, require_range
 from fedattn.wire.protocol import MAX_REASON_LENGTH
 from fedattn.wire.v1 import aggregator_pb2 as pb
-from fedattn.wire.v1 import session_pb2
+from services.aggregator.opening import OpenedSession
 from services.aggregator.outbox import Outbox
 from services.aggregator.report import build_report
 
@@ -25,18 +25,10 @@ _MAX_TIME_S = 86_400.0
 class Session:
     """Members, their outboxes, and what they may do. Lives on one event loop."""
 
-    def __init__(
-        self,
-        session_id: str,
-        state: SessionState,
-        *,
-        outbox_bytes: int,
-        stall_timeout_s: float,
-        excluded: list[session_pb2.MemberReport],
-    ) -> None:
-        self.session_id = session_id
-        self.state = state
-        self.excluded = excluded
+    def __init__(self, opened: OpenedSession, *, outbox_bytes: int, stall_timeout_s: float) -> None:
+        self.session_id = opened.session_id
+        self.state = state = opened.state
+        self._opened = opened
         self.tokens = tuple(secrets.token_hex(16) for _ in state.ledgers)
         self.outboxes: tuple[Outbox[pb.ExchangeResponse], ...] = tuple(
             Outbox(outbox_bytes) for _ in state.ledgers
@@ -144,7 +136,9 @@ class Session:
 
     def send_report(self) -> None:
         """Tell the publisher what everyone did, and end the session: nobody needs more rows."""
-        report = build_report(self.session_id, self.state, self.excluded)
+        report = build_report(
+            self.session_id, self.state, self._opened.planned, self._opened.excluded
+        )
         message = pb.ExchangeResponse(report=report)
         self.outboxes[-1].push(message, message.ByteSize())
         self.outboxes[-1].close()

@@ -103,7 +103,9 @@ class Contributor:
             return
         accepted.expiry.cancel()
         try:
-            exchange = GrpcKvExchange(start, self._node.node_id, self._node.threads)
+            exchange = GrpcKvExchange(
+                start, self._node.node_id, self._node.threads, self._node.prefiller.model.rotary
+            )
         except (FedAttnError, KeyError) as error:
             log.warning("bad_layout", session=session_id, error=str(error))
             self._node.leave()

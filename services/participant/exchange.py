@@ -8,22 +8,21 @@ from concurrent.futures import Executor
 import grpc
 
 from fedattn.core.chunks import split_frame
-from fedattn.core.codecs import Codec
 from fedattn.core.errors import (
     AggregatorUnavailableError,
     FedAttnError,
     InternalError,
     SessionAbortedError,
 )
-from fedattn.core.frames import encode_frame
+from fedattn.core.rotary import Rotary
 from fedattn.core.routing import Route
 from fedattn.core.session import SessionState
 from fedattn.core.spans import Member
-from fedattn.core.types import KvRows
+from fedattn.core.transfer import write_frame
+from fedattn.core.types import FloatArray, KvRows
 from fedattn.wire.convert import (
     chunk_from_wire,
     chunk_to_wire,
-    codec_from_wire,
     layout_from_wire,
     require_range,
     role_to_wire,
@@ -56,6 +55,7 @@ class GrpcKvExchange:
         start: pb.SessionStart,
         node_id: str,
         executor: Executor,
+        rotary: Rotary,
         on_layer: LayerListener = lambda *_: None,
     ) -> None:
         """Check the layout and prepare.
@@ -65,20 +65,21 @@ class GrpcKvExchange:
         """
         message = start.layout
         layout = layout_from_wire(message)
-        codec: Codec = codec_from_wire(message.codec_id)
         require_range("progress_timeout_s", message.progress_timeout_s, 1e-3, MAX_DEADLINE_S)
         require_range("deadline_s", message.deadline_s, 1e-3, MAX_DEADLINE_S)
         self._start = start
-        self._state = SessionState(layout, shape_from_wire(message.shape), codec)
+        self._state = SessionState(layout, shape_from_wire(message.shape))
         self._index = layout.index_of(node_id)
         is_publisher = self._state.is_publisher(self._index)
         self._inbox = RowInbox(
             self._state,
             self._index,
+            rotary,
             progress_timeout_s=message.progress_timeout_s,
             min_participants=message.min_participants if is_publisher else 0,
         )
         self._executor = executor
+        self._rotary = rotary
         self._on_layer = on_layer
         self._loop = asyncio.get_running_loop()
         self._outgoing: asyncio.Queue[_Outgoing] = asyncio.Queue()
@@ -106,10 +107,10 @@ class GrpcKvExchange:
 
     # -- model thread ----------------------------------------------------------------------------
 
-    def send(self, layer: int, rows: KvRows) -> None:
+    def send(self, layer: int, rows: KvRows, queries: FloatArray) -> None:
         self._inbox.check()
         self._in_flight.acquire()  # released when the frame has left, or the session has ended
-        self._loop.call_soon_threadsafe(self._encode, layer, rows)
+        self._loop.call_soon_threadsafe(self._encode, layer, rows, queries)
 
     def receive(self, layer: int) -> KvRows:
         before_s = self._inbox.wait_s
@@ -190,9 +191,10 @@ class GrpcKvExchange:
         ]
         return session_pb2.SessionReport(session_id=self._start.layout.session_id, members=members)
 
-    def _encode(self, layer: int, rows: KvRows) -> None:
-        codec = self._state.codec
-        frame = self._loop.run_in_executor(self._executor, encode_frame, rows, layer, codec)
+    def _encode(self, layer: int, rows: KvRows, queries: FloatArray) -> None:
+        frame = self._loop.run_in_executor(
+            self._executor, write_frame, self.member, layer, rows, queries, self._rotary
+        )
         self._outgoing.put_nowait((layer, frame))
 
     async def _requests(self) -> AsyncIterator[pb.ExchangeRequest]:

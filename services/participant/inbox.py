@@ -11,6 +11,7 @@ from fedattn.core.errors import (
     NotEnoughParticipantsError,
 )
 from fedattn.core.frames import FrameRules, decode_frame
+from fedattn.core.rotary import Rotary
 from fedattn.core.session import SessionState
 from fedattn.core.types import KvRows, concatenate_rows
 
@@ -25,11 +26,13 @@ class RowInbox:
         self,
         state: SessionState,
         index: int,
+        rotary: Rotary,
         *,
         progress_timeout_s: float,
         min_participants: int,
     ) -> None:
         self._state = state
+        self._rotary = rotary
         self._route = state.routes[index]
         self._rules: dict[int, FrameRules] = {i: state.rules(i) for i in self._route.senders}
         self._assemblers = {
@@ -130,7 +133,7 @@ class RowInbox:
         parts: dict[int, KvRows] = {}
         for sender, frame in frames.items():
             try:
-                parts[sender] = decode_frame(frame, self._rules[sender])
+                parts[sender] = decode_frame(frame, self._rules[sender], self._rotary)
             except FrameError as error:
                 with self._changed:
                     self._leave_out(sender, layer, str(error))

@@ -9,7 +9,7 @@ from typing import TypeVar
 from fedattn.core.codecs import CODECS
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
-from fedattn.wire.convert import shape_to_wire
+from fedattn.wire.convert import shape_to_wire, sizes_to_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.context import ContextTokens
@@ -92,6 +92,7 @@ class ParticipantNode:
                 shape=shape_to_wire(model.shape),
                 max_positions=model.max_positions,
                 codec_ids=[codec.codec_id for codec in CODECS],
+                sizes=sizes_to_wire(model.sizes),
                 max_sessions=self.max_sessions,
                 model_name=self.model_name[:200],
                 software_version=self.software_version[:40],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import grpc
 import structlog
 
-from fedattn.core.codecs import Codec, codec_by_name
+from fedattn.core.compression import Compression
 from fedattn.core.errors import (
     AggregatorUnavailableError,
     ContextTooLongError,
@@ -24,6 +24,8 @@ from fedattn.core.sampling import Sampling
 from fedattn.core.spans import PrefixMode
 from fedattn.model.decode import TextStream, generate_tokens
 from fedattn.wire.convert import (
+    compression_from_wire,
+    compression_to_wire,
     prefix_mode_from_wire,
     prefix_to_wire,
     require_range,
@@ -51,7 +53,8 @@ class Query:
     plan: SyncPlan
     publisher_plan: SyncPlan
     sampling: Sampling
-    codec: Codec
+    compression: Compression
+    budget: pb.ByteBudget | None
     prefix: PrefixMode
     min_participants: int
     deadline_s: float
@@ -77,7 +80,8 @@ def check_query(request: participant_pb2.QueryRequest, num_layers: int) -> Query
         plan=plan,
         publisher_plan=own_plan,
         sampling=sampling_from_wire(request.sampling),
-        codec=codec_by_name(request.codec),
+        compression=compression_from_wire(request.compression),
+        budget=request.budget if request.HasField("budget") else None,
         prefix=prefix_mode_from_wire(request.prefix),
         min_participants=request.min_participants,
         deadline_s=request.deadline_s,
@@ -134,7 +138,13 @@ class Publication:
     async def _exchange_and_answer(
         self, start: pb.SessionStart, prefix: list[int], token_ids: list[int]
     ) -> AsyncGenerator[participant_pb2.QueryEvent, None]:
-        exchange = GrpcKvExchange(start, self._node.node_id, self._node.threads, self._tell_layer)
+        exchange = GrpcKvExchange(
+            start,
+            self._node.node_id,
+            self._node.threads,
+            self._node.prefiller.model.rotary,
+            self._tell_layer,
+        )
         own_prefix = prefix if exchange.prefix_len else []
         transfer = asyncio.create_task(exchange.run(self._stub))
         answer = asyncio.create_task(
@@ -194,7 +204,8 @@ class Publication:
             contributors=query.contributors,
             contributor_sync_layers=query.plan.layers,
             publisher_sync_layers=query.publisher_plan.layers,
-            codec_id=query.codec.codec_id,
+            compression=compression_to_wire(query.compression),
+            budget=query.budget,
             max_new_tokens=query.sampling.max_new_tokens,
             min_participants=query.min_participants,
             deadline_s=max(0.001, self._remaining_s()),

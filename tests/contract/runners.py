@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from fedattn.core.codecs import codec_by_name
 from fedattn.core.sampling import Sampling
 from fedattn.model.decode import generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
@@ -16,7 +15,7 @@ from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.wire.channel import open_channel
-from fedattn.wire.convert import prefix_to_wire
+from fedattn.wire.convert import compression_to_wire, prefix_to_wire
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
@@ -54,7 +53,7 @@ async def run_in_process(scenario: Scenario, model: LoadedModel, folder: Path) -
     prefiller = Prefiller(model)
     prefix, spans, question = scenario.tokens()
     layout = scenario.layout()
-    store = KvStore(layout, model.shape, codec_by_name("fp32"))
+    store = KvStore(layout, model.shape, model.rotary)
     for index, token_ids in enumerate(spans):
         exchange = InProcessExchange(store, index)
         prefiller.contribute(layout.members[index], prefix, token_ids, exchange)
@@ -95,14 +94,14 @@ async def _publish(
             contributors=scenario.node_ids(),
             contributor_sync_layers=plans.contributors.layers,
             publisher_sync_layers=plans.publisher.layers,
-            codec_id=codec_by_name("fp32").codec_id,
+            compression=compression_to_wire(scenario.compression),
             max_new_tokens=NUM_NEW_TOKENS,
             min_participants=len(scenario.contexts) + 1,
             deadline_s=60,
             node_token=node.token,
         )
     )
-    exchange = GrpcKvExchange(opened.start, PUBLISHER, node.threads)
+    exchange = GrpcKvExchange(opened.start, PUBLISHER, node.threads, model.rotary)
     transfer = asyncio.create_task(exchange.run(stub))
     own_prefix = prefix if exchange.prefix_len else []
     prefill = await node.run(

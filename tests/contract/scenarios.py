@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from fedattn.core.codecs import codec_by_name
+from fedattn.core.compression import Compression
 from fedattn.core.plans import PlanSpec
 from fedattn.core.spans import PrefixMode, RolePlans, SessionLayout, build_layout
 from fedattn.model.prompt import PromptTokenizer
@@ -9,6 +11,7 @@ from tests.tiny import NUM_LAYERS, word_tokenizer, words
 
 NUM_NEW_TOKENS = 6
 PUBLISHER = "publisher"
+LOSSLESS = Compression(codec=codec_by_name("fp32"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,7 @@ class Scenario:
     prefix_mode: PrefixMode = PrefixMode.PUBLIC
     num_layers: int = NUM_LAYERS
     tokenizer: PromptTokenizer = field(default_factory=word_tokenizer)
+    compression: Compression = LOSSLESS
 
     def node_ids(self) -> list[str]:
         return [f"node-{index}" for index in range(len(self.contexts))]
@@ -51,6 +55,7 @@ class Scenario:
             contributors=list(zip(self.node_ids(), lengths, strict=True)),
             publisher=(PUBLISHER, len(question)),
             plans=self.plans(),
+            compression=self.compression,
         )
 
     def joined(self) -> list[int]:

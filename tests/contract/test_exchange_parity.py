@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedattn.core.codecs import codec_by_name
-from fedattn.core.frames import frame_size
 from fedattn.core.routing import route_session
+from fedattn.core.transfer import max_upload_size
 from fedattn.model.loading import LoadedModel
 from fedattn.model.oracle import oracle_greedy, oracle_logits
 from tests.contract.runners import RUNNERS
@@ -40,9 +39,9 @@ async def test_exchange_moves_exactly_the_rows_that_are_needed(
     runner: str, scenario: Scenario, model: LoadedModel, tmp_path: Path
 ) -> None:
     outcome = await RUNNERS[runner](scenario, model, tmp_path)
-    layout, codec = scenario.layout(), codec_by_name("fp32")
+    layout = scenario.layout()
     expected = sum(
-        len(route.uploads) * frame_size(codec, model.shape, len(member.span))
+        len(route.uploads) * max_upload_size(member, model.shape)
         for route, member in zip(route_session(layout), layout.members, strict=True)
     )
     assert outcome.uploaded_bytes == expected

@@ -10,11 +10,12 @@ import numpy as np
 
 from fedattn.core.chunks import split_frame
 from fedattn.core.codecs import CODECS, codec_by_name
+from fedattn.core.compression import Compression
 from fedattn.core.frames import encode_frame
-from fedattn.core.spans import PrefixMode
+from fedattn.core.spans import PrefixMode, Span
 from fedattn.core.types import KvRows, KvShape
 from fedattn.wire.channel import open_channel
-from fedattn.wire.convert import chunk_to_wire, prefix_to_wire, shape_to_wire
+from fedattn.wire.convert import chunk_to_wire, compression_to_wire, prefix_to_wire, shape_to_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -55,7 +56,7 @@ def open_request(**changes: object) -> pb.OpenSessionRequest:
         prefix=PREFIX,
         contributor_sync_layers=[1, 2],
         publisher_sync_layers=[1, 2],
-        codec_id=CODEC.codec_id,
+        compression=compression_to_wire(Compression(codec=CODEC)),
         max_new_tokens=4,
         min_participants=2,
         deadline_s=30,
@@ -69,8 +70,9 @@ def frame_chunks(start: pb.SessionStart, node_id: str, layer: int) -> list[pb.Ex
     member = next(m for m in start.layout.members if m.node_id == node_id)
     num_rows = member.span_stop - member.span_start
     rows = np.ones((SHAPE.num_kv_heads, num_rows, SHAPE.head_dim), dtype=np.float32)
-    positions = np.arange(member.span_start, member.span_stop)
-    frame = encode_frame(KvRows(keys=rows, values=rows, positions=positions), layer, CODEC)
+    span = Span(member.span_start, member.span_stop)
+    positions = np.arange(span.start, span.stop)
+    frame = encode_frame(KvRows(keys=rows, values=rows, positions=positions), layer, CODEC, span)
     return [pb.ExchangeRequest(chunk=chunk_to_wire(chunk)) for chunk in split_frame(frame, layer)]
 
 

@@ -290,7 +290,16 @@ async def test_member_may_attach_once(address: str) -> None:
         ({"node_token": "0" * 32}, UnknownParticipantError, "the caller is not that node"),
         ({"node_token": "é"}, UnknownParticipantError, "the caller is not that node"),
         ({"contributor_sync_layers": [4]}, InvalidPlanError, "blocks 0 to 3"),
-        ({"codec_id": 99}, InvalidRequestError, "codec number 99"),
+        (
+            {"compression": session_pb2.Compression(codec_id=99)},
+            InvalidRequestError,
+            "codec number 99",
+        ),
+        (
+            {"compression": session_pb2.Compression(codec_id=1, selector="random")},
+            InvalidRequestError,
+            "keep_ratio must be above 0 and at most 1, got 0.0",
+        ),
         ({"min_participants": 9}, NotEnoughParticipantsError, "9 are required"),
         ({"span_len": 60}, ContextTooLongError, "window is 64"),
         ({"deadline_s": 1e9}, InvalidRequestError, "deadline_s"),
@@ -399,10 +408,11 @@ async def test_health_is_checked_and_watched(address: str) -> None:
         watch.cancel()
 
 
-async def test_codecs_of_the_frame_are_those_of_the_session(address: str) -> None:
+async def test_members_compress_as_the_publisher_wishes(address: str) -> None:
     async with raw_node(address, "a") as a, raw_node(address, "publisher") as publisher:
         starts = await open_with(publisher, {a: 3})
-    assert starts["a"].layout.codec_id == CODEC.codec_id
+    codecs = {member.compression.codec_id for member in starts["a"].layout.members}
+    assert codecs == {CODEC.codec_id}
 
 
 @pytest.mark.parametrize("reflection", [True, False])

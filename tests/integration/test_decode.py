@@ -5,7 +5,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedattn.core.codecs import codec_by_name
 from fedattn.core.sampling import Sampling
 from fedattn.model.decode import TextStream, TokenChooser, answer_nll, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
@@ -20,7 +19,7 @@ def prefill_alone(family: str) -> tuple[Prefiller, PrefillResult, list[int]]:
     prefix, _, question = scenario.tokens()
     prefiller = Prefiller(tiny_model(family))
     layout = scenario.layout()
-    store = KvStore(layout, prefiller.shape, codec_by_name("fp32"))
+    store = KvStore(layout, prefiller.shape, prefiller.model.rotary)
     exchange = InProcessExchange(store, 0)
     return (
         prefiller,

@@ -2,8 +2,10 @@
 
 import pytest
 
+from fedattn.core.compression import Compression
 from fedattn.core.errors import AggregatorUnavailableError, ConfigurationError
-from fedattn.wire.v1 import participant_pb2, session_pb2
+from fedattn.wire.convert import compression_from_wire
+from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
 from gateway.report import answer_from_wire
 from gateway.schemas import ParticipantInfo, QueryAnswer
 from gateway.settings import PublisherAddress
@@ -41,6 +43,7 @@ async def test_answer_holds_text_participants_and_totals() -> None:
         "time_to_first_token_s": 0.75,
         "tokens_per_s": 2.0,
         "kv_bytes": 120,
+        "planned_kv_bytes": 0,
         "kv_bytes_down": 100,
     }
 
@@ -65,6 +68,14 @@ async def test_publisher_gets_every_field_and_the_deadline() -> None:
                 "stop": ["."],
             },
             codec="fp16",
+            keep_ratio=0.5,
+            selector="recency",
+            keep_ends=2,
+            input_keep_ratio=0.75,
+            seed=11,
+            kv_budget_bytes=5000,
+            link_rate_mbit_s=8,
+            link_time_s=0.5,
             prefix="first",
             min_participants=3,
             deadline_s=30,
@@ -78,7 +89,17 @@ async def test_publisher_gets_every_field_and_the_deadline() -> None:
             sampling=participant_pb2.Sampling(
                 max_new_tokens=3, temperature=1, top_p=0.5, top_k=4, seed=9, stop=["."]
             ),
-            codec="fp16",
+            compression=session_pb2.Compression(
+                codec_id=2,
+                keep_ratio=0.5,
+                selector="recency",
+                keep_ends=2,
+                input_keep_ratio=0.75,
+                seed=11,
+            ),
+            budget=aggregator_pb2.ByteBudget(
+                kv_bytes=5000, link_bytes=500_000, may_choose_codec=False
+            ),
             prefix=session_pb2.PREFIX_MODE_FIRST,
             min_participants=3,
             deadline_s=30,
@@ -91,7 +112,9 @@ async def test_defaults_reach_the_publisher() -> None:
     async with running() as gateway:
         await gateway.ask()
     (request,) = gateway.participant.requests
-    assert (request.plan, request.publisher_plan, request.codec) == ("auto", "", "bf16")
+    assert (request.plan, request.publisher_plan) == ("auto", "")
+    assert compression_from_wire(request.compression) == Compression()
+    assert not request.HasField("budget")
     assert (request.min_participants, request.deadline_s) == (2, 120)
     assert request.prefix == session_pb2.PREFIX_MODE_PUBLIC
     assert (request.sampling.max_new_tokens, request.sampling.top_p) == (64, 1.0)

@@ -14,7 +14,12 @@ from fedattn.core.sampling import Sampling
 from fedattn.model.loading import LoadedModel
 from fedattn.model.oracle import oracle_greedy
 from fedattn.wire.channel import open_channel
-from fedattn.wire.convert import layout_to_wire, sampling_to_wire, shape_to_wire
+from fedattn.wire.convert import (
+    compression_to_wire,
+    layout_to_wire,
+    sampling_to_wire,
+    shape_to_wire,
+)
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2 as pb
@@ -24,7 +29,7 @@ from services.aggregator.settings import AggregatorSettings
 from services.participant.exchange import GrpcKvExchange
 from services.participant.node import ParticipantNode
 from tests.contract.runners import make_node, running_aggregator, running_participant
-from tests.contract.scenarios import Scenario, context_words
+from tests.contract.scenarios import LOSSLESS, Scenario, context_words
 from tests.integration.raw import hello, raw_node
 from tests.tiny import tiny_model, word_tokenizer, words
 
@@ -91,7 +96,7 @@ def query(**changes: object) -> pb.QueryRequest:
         question=words(60, 4),
         plan="all",
         sampling=sampling_to_wire(Sampling(max_new_tokens=NUM_NEW_TOKENS)),
-        codec="fp32",
+        compression=compression_to_wire(LOSSLESS),
         prefix=session_pb2.PREFIX_MODE_PUBLIC,
         min_participants=2,
         deadline_s=30,
@@ -99,8 +104,8 @@ def query(**changes: object) -> pb.QueryRequest:
     for name, value in changes.items():
         if isinstance(value, list):
             getattr(request, name).extend(value)
-        elif name == "sampling":
-            request.sampling.CopyFrom(value)  # type: ignore[arg-type]
+        elif name in {"sampling", "compression"}:
+            getattr(request, name).CopyFrom(value)
         else:
             setattr(request, name, value)
     return request
@@ -193,7 +198,11 @@ async def test_stop_string_ends_the_answer_before_it(network: Network) -> None:
         ({"plan": "sometimes"}, "invalid_plan", "'sometimes'"),
         ({"plan": "7"}, "invalid_plan", "blocks 0 to 4"),
         ({"publisher_plan": "9-"}, "invalid_plan", "9-"),
-        ({"codec": "zip"}, "invalid_request", "'zip'"),
+        (
+            {"compression": session_pb2.Compression(codec_id=99)},
+            "invalid_request",
+            "codec number 99",
+        ),
         ({"contributors": ["ghost"]}, "unknown_participant", "'ghost'"),
         ({"min_participants": 4}, "not_enough_participants", "4 are required"),
         ({"question": words(3, 300)}, "context_too_long", "window is 256"),
@@ -369,13 +378,12 @@ async def test_report_without_the_aggregator_names_everyone_and_what_is_missing(
         shape=shape_to_wire(model.shape),
         prefix_len=layout.prefix_len,
         members=layout_to_wire(layout),
-        codec_id=1,
         progress_timeout_s=1,
         deadline_s=1,
         min_participants=1,
     )
     node = make_node("publisher", model, None)
-    exchange = GrpcKvExchange(SessionStart(layout=message), "publisher", node.threads)
+    exchange = GrpcKvExchange(SessionStart(layout=message), "publisher", node.threads, model.rotary)
     members = exchange.local_report().members
     assert [(member.node_id, member.span_len) for member in members] == [
         (member.node_id, len(member.span)) for member in layout.members

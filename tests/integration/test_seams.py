@@ -1,31 +1,39 @@
-"""The two public seams into transformers, which a new release might move."""
+"""The seam into transformers, which a new release might move, and the view behind it."""
 
 import pytest
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
 
 from fedattn.model.attention import ATTENTION_NAME, run_model
-from fedattn.model.cache import FederatedCache, FederatedLayer
+from fedattn.model.cache import FederatedCache, LayerCache
 from tests.tiny import FAMILIES, tiny_model
 
 
-class RecordingMasks:
-    """Notes for which blocks a mask was asked."""
+class RecordingView:
+    """Notes for which blocks it was asked, and with what."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[int, int]] = []
+        self.asked: list[int] = []
+        self.shapes: set[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = set()
 
-    def layer_mask(self, layer: int, num_queries: int) -> torch.Tensor | None:
-        self.asked.append((layer, num_queries))
-        return torch.ones(1, 1, num_queries, num_queries, dtype=torch.bool).tril()
+    def visible(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self.asked.append(layer)
+        self.shapes.add((tuple(query.shape), tuple(key.shape), tuple(value.shape)))
+        num_tokens = query.shape[2]
+        return key, value, torch.ones(1, 1, num_tokens, num_tokens, dtype=torch.bool).tril()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_attention_function_is_asked_for_every_block_in_order(family: str) -> None:
-    model, masks = tiny_model(family), RecordingMasks()
+def test_view_is_asked_for_every_block_in_order(family: str) -> None:
+    model, view = tiny_model(family), RecordingView()
     with torch.inference_mode():
-        run_model(model.backbone, torch.arange(4), torch.arange(4), layer_masks=masks)
-    assert masks.asked == [(layer, 4) for layer in range(model.shape.num_layers)]
+        run_model(model.backbone, torch.arange(4), torch.arange(4), view)
+    shape = model.shape
+    key_shape = (1, shape.num_kv_heads, 4, shape.head_dim)
+    query_shape = (1, model.sizes.num_query_heads, 4, shape.head_dim)
+    assert view.asked == list(range(shape.num_layers))
+    assert view.shapes == {(query_shape, key_shape, key_shape)}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -36,31 +44,62 @@ def test_model_without_a_ready_mask_is_refused(family: str) -> None:
         model.backbone(input_ids=torch.arange(4)[None])
 
 
-def test_every_block_updates_its_own_cache_layer() -> None:
-    model = tiny_model("llama")
-    cache = FederatedCache(model.shape.num_layers, model.device)
-    assert isinstance(cache, Cache)
-    assert isinstance(cache.layers[0], CacheLayerMixin)
-    cache.query_positions = torch.arange(3)
-    with torch.inference_mode():
-        run_model(
-            model.backbone, torch.arange(3), cache.query_positions, layer_masks=cache, cache=cache
-        )
-    for layer in cache.federated:
-        assert isinstance(layer, FederatedLayer)
-        assert layer.positions.tolist() == [0, 1, 2]
-        assert layer.rows()[0].shape == (1, 2, 3, 8)
-
-
 def test_attention_of_a_wrapped_model_is_ours() -> None:
     assert tiny_model("llama").backbone.config._attn_implementation == ATTENTION_NAME  # type: ignore[union-attr]
+
+
+def test_every_block_keeps_its_own_rows() -> None:
+    model = tiny_model("llama")
+    cache = FederatedCache(model.shape.num_layers, model.device)
+    cache.query_positions = torch.arange(3)
+    with torch.inference_mode():
+        run_model(model.backbone, torch.arange(3), cache.query_positions, cache)
+    assert len(cache.layers) == model.shape.num_layers
+    for layer in cache.layers:
+        assert layer.positions.tolist() == [0, 1, 2]
+        assert layer.keys.shape == (1, 2, 3, 8)
+    assert not torch.equal(cache.layers[0].keys, cache.layers[1].keys)
+
+
+def rows_at(*positions: int) -> LayerCache:
+    rows = torch.ones(1, 1, len(positions), 2)
+    return LayerCache(rows, rows.clone(), torch.tensor(positions))
+
+
+def ask(cache: FederatedCache, *positions: int) -> torch.Tensor | None:
+    """The mask for queries at these positions of block 0."""
+    cache.query_positions = torch.tensor(positions)
+    rows = torch.zeros(1, 1, len(positions), 2)
+    return cache.visible(0, rows, rows, rows)[2]
 
 
 def test_mask_reaches_back_over_gapped_positions() -> None:
     """Keys at 0 1 | 5 6 (own), queries 5 and 6: causal by position, not by place."""
     cache = FederatedCache(1, torch.device("cpu"))
-    cache.federated[0].positions = torch.tensor([0, 1, 5, 6])
-    cache.query_positions = torch.tensor([5, 6])
-    mask = cache.layer_mask(0, 2)
+    cache.seed([rows_at(0, 1)])
+    mask = ask(cache, 5, 6)
     assert mask is not None
     assert mask[0, 0].tolist() == [[True, True, True, False], [True, True, True, True]]
+
+
+def test_single_query_sees_every_key() -> None:
+    cache = FederatedCache(1, torch.device("cpu"))
+    cache.seed([rows_at(0, 1)])
+    assert ask(cache, 7) is None
+
+
+def test_rows_of_a_seed_are_never_written() -> None:
+    shared = rows_at(0, 1)
+    cache = FederatedCache(1, torch.device("cpu"))
+    cache.seed([shared])
+    ask(cache, 5, 6)
+    assert shared.positions.tolist() == [0, 1]
+    assert torch.equal(shared.keys, torch.ones(1, 1, 2, 2))
+    assert cache.layers[0].positions.tolist() == [0, 1, 5, 6]
+
+
+def test_dropped_rows_are_forgotten_at_every_block() -> None:
+    cache = FederatedCache(2, torch.device("cpu"))
+    cache.seed([rows_at(0, 1, 2), rows_at(0, 1, 2)])
+    cache.drop_last(2)
+    assert [layer.positions.tolist() for layer in cache.layers] == [[0], [0]]

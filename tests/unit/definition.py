@@ -1,9 +1,14 @@
 """Visibility as section 3 of the design says it, token by token: slow, obvious, and no numpy."""
 
+from collections.abc import Mapping
+
 from fedattn.core.spans import SessionLayout
 
 PUBLIC = None
 """Owner of a token of the public prefix."""
+Kept = Mapping[tuple[int, int], frozenset[int]]
+"""Tokens whose rows travelled, by (participant, layer); where nothing is said, all."""
+EVERYTHING: Kept = {}
 
 
 def owner_of(layout: SessionLayout, token: int) -> int | None:
@@ -16,17 +21,39 @@ def owner_of(layout: SessionLayout, token: int) -> int | None:
     return len(layout.members) - 1
 
 
-def sees(layout: SessionLayout, layer: int, query: int, key: int) -> bool:
-    """Whether token `query` attends to token `key` at `layer`, every row being kept."""
+def dropped_tokens(layout: SessionLayout) -> set[int]:
+    """Tokens that their owner does not compute."""
+    return {
+        token
+        for member in layout.members
+        for token in range(member.span.start, member.span.stop)
+        if token not in member.input_positions().tolist()
+    }
+
+
+def sees(layout: SessionLayout, layer: int, query: int, key: int, kept: Kept = EVERYTHING) -> bool:
+    """Whether token `query` attends to token `key` at `layer`, both being computed."""
     if key > query:
         return False
-    participant = owner_of(layout, query)
-    if owner_of(layout, key) in {participant, PUBLIC}:
+    participant, owner = owner_of(layout, query), owner_of(layout, key)
+    if owner in {participant, PUBLIC}:
         return True
-    return participant is not PUBLIC and layer in layout.members[participant].plan.layers
+    if participant is PUBLIC or layer not in layout.members[participant].plan.layers:
+        return False
+    assert owner is not PUBLIC
+    return (owner, layer) not in kept or key in kept[owner, layer]
 
 
-def naive_mask(layout: SessionLayout, layer: int, num_generated: int = 0) -> list[list[bool]]:
-    """[S][S], rows are queries."""
+def naive_mask(
+    layout: SessionLayout, layer: int, num_generated: int = 0, kept: Kept = EVERYTHING
+) -> list[list[bool]]:
+    """[S][S], rows are queries; dropped tokens see nothing and nobody sees them."""
     tokens = range(layout.num_tokens + num_generated)
-    return [[sees(layout, layer, query, key) for key in tokens] for query in tokens]
+    dropped = dropped_tokens(layout)
+    return [
+        [
+            query not in dropped and key not in dropped and sees(layout, layer, query, key, kept)
+            for key in tokens
+        ]
+        for query in tokens
+    ]

@@ -1,10 +1,14 @@
 """Small rows, rules and layouts that several tests start from."""
 
+import struct
+import zlib
+
 import numpy as np
 
 from fedattn.core.codecs import codec_by_name
-from fedattn.core.frames import FrameRules, encode_frame
+from fedattn.core.frames import HEADER_SIZE, FrameRules, encode_frame
 from fedattn.core.plans import SyncPlan
+from fedattn.core.rotary import Rotary
 from fedattn.core.spans import RolePlans, SessionLayout, Span, build_layout
 from fedattn.core.types import KvRows, KvShape
 
@@ -12,25 +16,79 @@ SENDER = "node-7"
 SHAPE = KvShape(num_layers=4, num_kv_heads=1, head_dim=2)
 SPAN = Span(3, 5)
 LAYER = 2
+ROTARY = Rotary(inverse_frequencies=np.array([1.0]))
+WIDE_SPAN = Span(3, 13)
+KEPT = (3, 4, 12)
+"""Positions of WIDE_SPAN whose rows travel; as a bitmap 03 02."""
 
 
-def sample_rules(codec: str = "bf16", *, shape: KvShape = SHAPE, span: Span = SPAN) -> FrameRules:
-    """What a receiver accepts from SENDER."""
-    return FrameRules(sender=SENDER, shape=shape, codec=codec_by_name(codec), span=span)
+def sample_rules(
+    codec: str = "bf16",
+    *,
+    shape: KvShape = SHAPE,
+    span: Span = SPAN,
+    num_rows: int | None = None,
+) -> FrameRules:
+    """What a receiver accepts from SENDER: all rows of the span, or `num_rows` of them."""
+    return FrameRules(
+        sender=SENDER,
+        shape=shape,
+        codec=codec_by_name(codec),
+        span=span,
+        num_rows=len(span) if num_rows is None else num_rows,
+    )
 
 
-def sample_rows(*, shape: KvShape = SHAPE, span: Span = SPAN) -> KvRows:
-    """Rows whose scalars have at most 8 significant bits: every codec keeps them exactly."""
-    num_scalars = shape.values_per_row * len(span)
-    scalars = (np.arange(num_scalars) % 251 - 125).astype(np.float32) / 16
-    both = scalars.reshape(2, shape.num_kv_heads, len(span), shape.head_dim)
-    positions = np.arange(span.start, span.stop, dtype=np.int64)
-    return KvRows(keys=both[0], values=both[1], positions=positions)
+def sample_rows(
+    *, shape: KvShape = SHAPE, span: Span = SPAN, positions: tuple[int, ...] = ()
+) -> KvRows:
+    """Rows whose scalars have at most 8 significant bits: raw codecs keep them exactly.
+
+    Those of the whole span, or those at `positions`.
+    """
+    at = np.array(positions or range(span.start, span.stop), dtype=np.int64)
+    scalars = (np.arange(shape.values_per_row * len(at)) % 251 - 125).astype(np.float32) / 16
+    both = scalars.reshape(2, shape.num_kv_heads, len(at), shape.head_dim)
+    return KvRows(keys=both[0], values=both[1], positions=at)
 
 
 def sample_frame(codec: str = "bf16", *, layer: int = LAYER) -> bytes:
     """A frame that `sample_rules` accepts."""
-    return encode_frame(sample_rows(), layer, codec_by_name(codec))
+    return encode_frame(sample_rows(), layer, codec_by_name(codec), SPAN, ROTARY)
+
+
+def kept_rules(codec: str = "bf16") -> FrameRules:
+    """What a receiver accepts of SENDER where three rows of ten travel."""
+    return sample_rules(codec, span=WIDE_SPAN, num_rows=len(KEPT))
+
+
+def kept_frame(codec: str = "bf16") -> bytes:
+    """A frame that `kept_rules` accepts, with a bitmap."""
+    rows = sample_rows(positions=KEPT)
+    return encode_frame(rows, LAYER, codec_by_name(codec), WIDE_SPAN, ROTARY)
+
+
+def sealed(frame: bytes | bytearray) -> bytes:
+    """The same bytes with the right checksum."""
+    checksum = zlib.crc32(frame[HEADER_SIZE:], zlib.crc32(frame[: HEADER_SIZE - 4]))
+    return (
+        bytes(frame[: HEADER_SIZE - 4]) + struct.pack("<I", checksum) + bytes(frame[HEADER_SIZE:])
+    )
+
+
+def same_rows(left: KvRows, right: KvRows) -> bool:
+    """Whether they are equal, bit by bit."""
+    return (
+        np.array_equal(left.keys, right.keys)
+        and np.array_equal(left.values, right.values)
+        and np.array_equal(left.positions, right.positions)
+    )
+
+
+def rotary_of(head_dim: int) -> Rotary:
+    """Turns every channel, the usual frequencies."""
+    pairs = head_dim // 2
+    return Rotary(inverse_frequencies=10000.0 ** (-np.arange(pairs) / max(1, pairs)))
 
 
 def sample_layout(contributors: tuple[int, ...], publisher: tuple[int, ...]) -> SessionLayout:

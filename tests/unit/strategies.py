@@ -1,9 +1,18 @@
-"""Hypothesis strategies for plans and layouts."""
+"""Hypothesis strategies for plans, compression, layouts and rows."""
 
+import numpy as np
 from hypothesis import strategies as st
 
+from fedattn.core.codecs import CODECS
+from fedattn.core.compression import MAX_SEED, Compression
 from fedattn.core.plans import SyncPlan
+from fedattn.core.selection import MAX_KEEP_ENDS, SELECTOR_NAMES
 from fedattn.core.spans import Member, Role, SessionLayout, Span
+from fedattn.core.types import FloatArray
+
+RATIOS = st.floats(0, 1, exclude_min=True)
+KINDS = ("normal", "constant rows", "constant head", "zeros", "outlier row", "outlier scalar",
+         "subnormal", "channel offsets", "signs", "heavy tails")  # fmt: skip
 
 
 def layer_tuples(num_layers: int) -> st.SearchStrategy[tuple[int, ...]]:
@@ -12,12 +21,28 @@ def layer_tuples(num_layers: int) -> st.SearchStrategy[tuple[int, ...]]:
     return layers.map(lambda chosen: tuple(sorted(chosen)))
 
 
+def compressions() -> st.SearchStrategy[Compression]:
+    """Any settings of a participant."""
+    return st.builds(
+        Compression,
+        codec=st.sampled_from(CODECS),
+        keep_ratio=RATIOS,
+        selector=st.sampled_from(SELECTOR_NAMES),
+        keep_ends=st.integers(0, MAX_KEEP_ENDS),
+        input_keep_ratio=RATIOS,
+        seed=st.integers(0, MAX_SEED),
+    )
+
+
 @st.composite
-def layouts(draw: st.DrawFn, *, min_members: int = 1) -> SessionLayout:
-    """Sessions of up to 5 members and layers, each member with its own plan, some spans empty."""
+def layouts(draw: st.DrawFn, *, min_members: int = 1, max_span: int = 2) -> SessionLayout:
+    """Sessions of up to 5 members and layers, each with a plan and compression of its own.
+
+    Some spans are empty.
+    """
     num_layers = draw(st.integers(1, 5))
     prefix_len = draw(st.integers(0, 2))
-    lengths = draw(st.lists(st.integers(0, 2), min_size=min_members, max_size=5))
+    lengths = draw(st.lists(st.integers(0, max_span), min_size=min_members, max_size=5))
     members: list[Member] = []
     start = prefix_len
     for index, length in enumerate(lengths):
@@ -28,7 +53,41 @@ def layouts(draw: st.DrawFn, *, min_members: int = 1) -> SessionLayout:
                 role=Role.PUBLISHER if is_last else Role.CONTRIBUTOR,
                 span=Span(start, start + length),
                 plan=SyncPlan(draw(layer_tuples(num_layers))),
+                compression=draw(compressions()),
             )
         )
         start += length
     return SessionLayout(num_layers=num_layers, prefix_len=prefix_len, members=tuple(members))
+
+
+@st.composite
+def kv_scalars(draw: st.DrawFn, *, largest: float, smallest: float = 1e-20) -> FloatArray:
+    """K and V stacked, [2, Hkv, T, D] float32: 1 to 4 heads, 1 to 70 rows, head sizes 1 to 64.
+
+    Their scale is between `smallest` and `largest`; nothing is larger than that.
+    """
+    shape = (2, draw(st.integers(1, 4)), draw(st.integers(1, 70)), draw(st.integers(1, 64)))
+    exponent = draw(st.floats(np.log10(smallest), np.log10(largest)))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    both = random.normal(size=shape)
+    match draw(st.sampled_from(KINDS)):
+        case "constant rows":
+            both[:] = both[:, :, :1]
+        case "constant head":
+            both[:] = both[:, :, :1, :1]
+        case "zeros":
+            both[:] = 0
+        case "outlier row":
+            both[:, :, shape[2] // 2] *= 1e6
+        case "outlier scalar":
+            both[:] = 0
+            both[:, 0, -1, 0] = 1
+        case "subnormal":
+            both *= 1e-40 / 10**exponent
+        case "channel offsets":
+            both = both * 10 ** random.uniform(-8, 0) + random.normal(size=shape)[:, :, :1]
+        case "signs":
+            both = np.sign(both)
+        case "heavy tails":
+            both = random.standard_cauchy(size=shape)
+    return np.clip(both * 10**exponent, -largest, largest).astype(np.float32)

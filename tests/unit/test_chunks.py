@@ -27,7 +27,7 @@ def big_rules() -> FrameRules:
 
 def big_frame(layer: int = LAYER) -> bytes:
     rows = sample_rows(shape=BIG_SHAPE, span=BIG_SPAN)
-    return encode_frame(rows, layer, big_rules().codec)
+    return encode_frame(rows, layer, big_rules().codec, BIG_SPAN)
 
 
 def big_chunks(layer: int = LAYER) -> list[Chunk]:
@@ -134,13 +134,13 @@ def test_layer_nobody_awaits_is_refused() -> None:
 @pytest.mark.parametrize(
     ("lie", "complaint"),
     [
-        ({"layer": 1}, "says layer 1 and 48 bytes, its frame says layer 2 and 48 bytes"),
-        ({"frame_size": 1 << 30}, "and 1073741824 bytes, its frame says layer 2 and 48 bytes"),
-        ({"frame_size": 47}, "and 47 bytes, its frame says layer 2 and 48 bytes"),
-        ({"data": sample_frame() + b"\0"}, "expected 48 bytes, got more"),
-        ({"data": sample_frame()[: HEADER_SIZE - 1]}, "expected at least 32 bytes, got 31"),
+        ({"layer": 1}, "says layer 1 and 52 bytes, its frame says layer 2 and 52 bytes"),
+        ({"frame_size": 1 << 30}, "and 1073741824 bytes, its frame says layer 2 and 52 bytes"),
+        ({"frame_size": 51}, "and 51 bytes, its frame says layer 2 and 52 bytes"),
+        ({"data": sample_frame() + b"\0"}, "expected 52 bytes, got more"),
+        ({"data": sample_frame()[: HEADER_SIZE - 1]}, "expected at least 36 bytes, got 35"),
         ({"offset": 1}, "expected offset 0, got 1"),
-        ({"data": bytes(48)}, "expected magic"),
+        ({"data": bytes(52)}, "expected magic"),
         ({"data": sample_frame("fp32")}, "codec expected bf16, got fp32"),
     ],
 )

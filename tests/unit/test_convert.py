@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fedattn.core.chunks import MAX_CHUNK_SIZE, Chunk
 from fedattn.core.codecs import CODECS
+from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidPlanError, InvalidRequestError, InvalidSamplingError
 from fedattn.core.plans import SyncPlan
 from fedattn.core.sampling import Sampling
@@ -18,6 +19,7 @@ from fedattn.core.types import KvShape
 from fedattn.wire import convert
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE, check_node_id
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
+from tests.unit.strategies import compressions
 
 
 @given(st.integers(1, 1024), st.integers(1, 65535), st.integers(1, 65535))
@@ -37,6 +39,39 @@ def test_codec_comes_back_from_its_number_and_an_unknown_one_is_refused() -> Non
     assert [convert.codec_from_wire(int(codec.codec_id)) for codec in CODECS] == list(CODECS)
     with pytest.raises(InvalidRequestError, match="codec number 99 is not known here"):
         convert.codec_from_wire(99)
+
+
+@given(compressions())
+def test_compression_comes_back_from_the_wire(compression: Compression) -> None:
+    message = convert.compression_to_wire(compression)
+    copy = session_pb2.Compression.FromString(message.SerializeToString())
+    assert convert.compression_from_wire(copy) == compression
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"codec_id": 0}, "codec number 0 is not known here"),
+        ({"codec_id": 2**32 - 1}, "codec number 4294967295 is not known here"),
+        ({"keep_ratio": 0.0}, "keep_ratio must be above 0"),
+        ({"keep_ratio": math.nan}, "keep_ratio must be above 0"),
+        ({"input_keep_ratio": 1.5}, "input_keep_ratio must be above 0 and at most 1"),
+        ({"input_keep_ratio": -math.inf}, "input_keep_ratio must be above 0 and at most 1"),
+        ({"selector": ""}, "unknown selector ''"),
+        ({"selector": "x" * 100_000}, "unknown selector 'xxx"),
+        ({"keep_ends": 2**32 - 1}, "keep_ends must be between 0 and"),
+        ({"seed": 2**63}, "seed must be between 0 and"),
+    ],
+)
+def test_compression_out_of_range_is_refused_briefly(
+    fields: dict[str, Any], complaint: str
+) -> None:
+    message = convert.compression_to_wire(Compression())
+    for name, value in fields.items():
+        setattr(message, name, value)
+    with pytest.raises(InvalidRequestError, match=complaint) as caught:
+        convert.compression_from_wire(message)
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("mode", PrefixMode)

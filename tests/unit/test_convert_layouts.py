@@ -52,6 +52,16 @@ def syncing(place: int, *layers: int) -> Damage:
     return damage
 
 
+def compressing(place: int, **fields: Any) -> Damage:
+    """Overwrites fields of one member's compression."""
+
+    def damage(message: session_pb2.SessionLayout) -> None:
+        for name, value in fields.items():
+            setattr(message.members[place].compression, name, value)
+
+    return damage
+
+
 def shaped(**sizes: int) -> Damage:
     return lambda message: message.shape.MergeFrom(session_pb2.KvShape(**sizes))
 
@@ -93,6 +103,10 @@ def test_layout_comes_back_from_the_wire(layout: SessionLayout) -> None:
         (setting(2, role=session_pb2.ROLE_CONTRIBUTOR), "needs a publisher"),
         (lambda message: message.members.pop(), "needs a publisher"),
         (lambda message: message.ClearField("members"), "number of members must be between 1"),
+        (compressing(1, codec_id=99), "codec number 99 is not known here"),
+        (compressing(0, keep_ratio=0.0), "keep_ratio must be above 0"),
+        (compressing(2, selector="best"), "unknown selector 'best'"),
+        (lambda message: message.members[1].ClearField("compression"), "codec number 0"),
         (crowd, "number of members must be between 1 and 256, got 257"),
         (
             lambda message: message.ClearField("shape"),

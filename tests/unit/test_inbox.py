@@ -9,6 +9,7 @@ import pytest
 
 from fedattn.core.chunks import split_frame
 from fedattn.core.codecs import codec_by_name
+from fedattn.core.compression import Compression
 from fedattn.core.errors import MalformedFrameError, NotEnoughParticipantsError, SessionAbortedError
 from fedattn.core.frames import HEADER_SIZE, encode_frame
 from fedattn.core.plans import PlanSpec
@@ -16,6 +17,7 @@ from fedattn.core.session import SessionState
 from fedattn.core.spans import RolePlans, build_layout
 from fedattn.core.types import KvRows, KvShape
 from services.participant.inbox import RowInbox
+from tests.unit.samples import ROTARY
 
 SHAPE = KvShape(num_layers=3, num_kv_heads=1, head_dim=2)
 CODEC = codec_by_name("fp32")
@@ -34,13 +36,14 @@ def make_state() -> SessionState:
         contributors=[("a", 2), ("b", 1)],
         publisher=("publisher", 1),
         plans=plans,
+        compression=Compression(codec=CODEC),
     )
-    return SessionState(layout, SHAPE, CODEC)
+    return SessionState(layout, SHAPE)
 
 
 def make_inbox(timeout_s: float = NEVER_S, min_participants: int = 1) -> RowInbox:
     return RowInbox(
-        make_state(), 2, progress_timeout_s=timeout_s, min_participants=min_participants
+        make_state(), 2, ROTARY, progress_timeout_s=timeout_s, min_participants=min_participants
     )
 
 
@@ -49,7 +52,7 @@ def deliver(inbox: RowInbox, sender: int, layer: int, value: float | None = None
     span = make_state().member(sender).span
     value = 10.0 * sender + layer if value is None else value
     rows = np.full(2 * len(span) * 2, value, dtype="<f4").tobytes()
-    frame = bytearray(encode_frame(_zeros(sender), layer, CODEC))
+    frame = bytearray(encode_frame(_zeros(sender), layer, CODEC, span))
     frame[HEADER_SIZE:] = rows
     frame[HEADER_SIZE - 4 : HEADER_SIZE] = struct.pack(
         "<I", zlib.crc32(rows, zlib.crc32(frame[: HEADER_SIZE - 4]))
@@ -131,10 +134,10 @@ def test_member_that_waits_for_a_late_one_is_not_blamed_for_it() -> None:
     plans = RolePlans(contributors=PlanSpec("0").resolve(3), publisher=PlanSpec("1").resolve(3))
     layout = build_layout(
         num_layers=3, prefix_len=1, contributors=[("a", 2), ("b", 1)],
-        publisher=("publisher", 1), plans=plans,
+        publisher=("publisher", 1), plans=plans, compression=Compression(codec=CODEC),
     )  # fmt: skip
-    state = SessionState(layout, SHAPE, CODEC)
-    inbox = RowInbox(state, 2, progress_timeout_s=0.5, min_participants=1)
+    state = SessionState(layout, SHAPE)
+    inbox = RowInbox(state, 2, ROTARY, progress_timeout_s=0.5, min_participants=1)
     rows: list[int] = []
     thread = threading.Thread(target=lambda: rows.append(inbox.take(1).num_rows))
     thread.start()

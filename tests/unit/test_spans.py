@@ -1,15 +1,18 @@
 """Layouts: which token orders a session may have."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidPlanError
 from fedattn.core.plans import SyncPlan
 from fedattn.core.spans import Member, Role, RolePlans, SessionLayout, Span, build_layout
 from tests.unit.samples import sample_layout
+from tests.unit.strategies import compressions
 
 NONE = SyncPlan(())
 
@@ -101,3 +104,44 @@ def test_built_spans_cover_every_token_after_the_prefix_once(
     covered = [t for m in layout.members for t in range(m.span.start, m.span.stop)]
     assert covered == list(range(prefix_len, layout.num_tokens))
     assert [len(m.span) for m in layout.members] == [*lengths, publisher_len]
+
+
+def compressed(role: Role, length: int = 10, **settings: Any) -> Member:
+    plain = member("a", 10, 10 + length, role)
+    return replace(plain, compression=Compression(**settings))
+
+
+def test_worked_example_of_the_docstring() -> None:
+    half = compressed(Role.CONTRIBUTOR, input_keep_ratio=0.5, keep_ratio=0.5)
+    assert (half.num_inputs, half.num_sent) == (5, 2)
+
+
+def test_publisher_computes_all_its_tokens() -> None:
+    asking = compressed(Role.PUBLISHER, input_keep_ratio=0.1)
+    assert asking.input_positions().tolist() == list(range(10, 20))
+
+
+def test_member_without_tokens_computes_and_sends_nothing() -> None:
+    empty = compressed(Role.CONTRIBUTOR, length=0, input_keep_ratio=0.5)
+    assert (empty.num_inputs, empty.num_sent) == (0, 0)
+    assert empty.input_positions().tolist() == []
+
+
+@given(compressions(), st.integers(1, 60))
+def test_computed_positions_are_drawn_from_the_span_once_for_all(
+    compression: Compression, length: int
+) -> None:
+    drawing = replace(member("a", 7, 7 + length), compression=compression)
+    positions = drawing.input_positions().tolist()
+    assert positions == sorted(set(positions))
+    assert set(positions) <= set(range(7, 7 + length))
+    assert len(positions) == drawing.num_inputs
+    assert 1 <= drawing.num_sent <= drawing.num_inputs <= length
+    assert drawing.input_positions().tolist() == positions
+
+
+def test_computed_positions_differ_between_seeds_and_spans() -> None:
+    drawn = [compressed(Role.CONTRIBUTOR, 60, input_keep_ratio=0.5, seed=s) for s in (1, 2)]
+    drawn.append(replace(drawn[0], span=Span(70, 130)))
+    offsets = {tuple(d.input_positions() - d.span.start) for d in drawn}
+    assert len(offsets) == 3

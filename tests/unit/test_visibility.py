@@ -7,17 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedattn.core.compression import Compression
 from fedattn.core.plans import SyncPlan
 from fedattn.core.spans import RolePlans, SessionLayout, build_layout
-from fedattn.core.visibility import PREFIX_OWNER, token_owners, visibility_mask
-from tests.unit.definition import PUBLIC, naive_mask, owner_of
+from fedattn.core.visibility import (
+    PREFIX_OWNER,
+    computed_positions,
+    token_owners,
+    visibility_mask,
+)
+from tests.unit.definition import PUBLIC, dropped_tokens, naive_mask, owner_of
 from tests.unit.samples import sample_layout
 from tests.unit.strategies import layouts
 
 
 def with_plan(layout: SessionLayout, layers: tuple[int, ...]) -> SessionLayout:
-    """The same spans, every member with these sync layers."""
-    members = tuple(replace(member, plan=SyncPlan(layers)) for member in layout.members)
+    """The same spans, every member with these sync layers and all its tokens."""
+    members = tuple(
+        replace(member, plan=SyncPlan(layers), compression=Compression())
+        for member in layout.members
+    )
     return replace(layout, members=members)
 
 
@@ -64,14 +73,69 @@ def test_owners_equal_the_definition(layout: SessionLayout, num_generated: int) 
     assert token_owners(layout, num_generated).tolist() == expected
 
 
-@given(layouts(), st.integers(0, 2))
-def test_mask_equals_the_definition_at_every_layer(
+@given(st.data(), layouts(max_span=4), st.integers(0, 2))
+def test_mask_equals_the_definition_whatever_is_kept_and_dropped(
+    data: st.DataObject, layout: SessionLayout, num_generated: int
+) -> None:
+    kept = {
+        (place, layer): frozenset(data.draw(st.sets(st.sampled_from(inputs))))
+        for place, member in enumerate(layout.members)
+        if (inputs := member.input_positions().tolist())
+        for layer in range(layout.num_layers)
+        if data.draw(st.booleans())
+    }
+    arrays = {key: np.array(sorted(sent), dtype=np.int64) for key, sent in kept.items()}
+    for layer in range(layout.num_layers):
+        mask = visibility_mask(layout, layer, num_generated, arrays)
+        assert mask.dtype == np.bool_
+        assert mask.tolist() == naive_mask(layout, layer, num_generated, kept)
+
+
+@given(layouts(max_span=4), st.integers(0, 2))
+def test_mask_without_row_selection_equals_the_definition(
     layout: SessionLayout, num_generated: int
 ) -> None:
     for layer in range(layout.num_layers):
         mask = visibility_mask(layout, layer, num_generated)
-        assert mask.dtype == np.bool_
         assert mask.tolist() == naive_mask(layout, layer, num_generated)
+
+
+@given(layouts(max_span=4), st.integers(0, 2))
+def test_positions_that_take_part_are_all_but_the_dropped(
+    layout: SessionLayout, num_generated: int
+) -> None:
+    everything = range(layout.num_tokens + num_generated)
+    dropped = dropped_tokens(layout)
+    taking_part = computed_positions(layout, num_generated)
+    assert taking_part.tolist() == [token for token in everything if token not in dropped]
+
+
+def test_worked_example_with_selected_rows() -> None:
+    """a keeps its second row at layer 1 for others; itself it sees both."""
+    layout = sample_layout(contributors=(1,), publisher=(1,))
+    kept = {(0, 1): np.array([2])}
+    mask = visibility_mask(layout, 1, kept=kept)
+    assert ["".join(".x"[seen] for seen in row) for row in mask.astype(int).tolist()] == [
+        "x.....", "xx....", "xxx...", "x.xx..", "x.xxx.", "x.xxxx",
+    ]  # fmt: skip
+    assert np.array_equal(
+        visibility_mask(layout, 0, kept=kept), visibility_mask(layout, 0)
+    )  # said of layer 1 only
+
+
+def test_worked_example_with_a_dropped_token() -> None:
+    """Of a's two tokens one is computed; the other has neither row nor column."""
+    layout = sample_layout(contributors=(1,), publisher=(1,))
+    half = replace(layout.members[0], compression=Compression(input_keep_ratio=0.5))
+    layout = replace(layout, members=(half, *layout.members[1:]))
+    (computed,) = half.input_positions().tolist()
+    dropped = 3 - computed
+    mask = visibility_mask(layout, 1)
+    assert not mask[dropped].any()
+    assert not mask[:, dropped].any()
+    assert mask[:, computed].tolist() == [
+        token >= computed and token != dropped for token in range(6)
+    ]
 
 
 @given(layouts())

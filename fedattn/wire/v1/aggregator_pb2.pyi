@@ -94,6 +94,48 @@ class Join(_message.Message):
 Global___Join: _TypeAlias = Join  # noqa: Y015
 
 @_typing.final
+class ModelSizes(_message.Message):
+    """Sizes of a model that its costs follow from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HIDDEN_SIZE_FIELD_NUMBER: _builtins.int
+    NUM_QUERY_HEADS_FIELD_NUMBER: _builtins.int
+    INTERMEDIATE_SIZE_FIELD_NUMBER: _builtins.int
+    VOCAB_SIZE_FIELD_NUMBER: _builtins.int
+    WEIGHT_BYTES_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SCALAR_FIELD_NUMBER: _builtins.int
+    hidden_size: _builtins.int
+    """Scalars of a hidden state; at least 1."""
+    num_query_heads: _builtins.int
+    """Query heads; at least 1."""
+    intermediate_size: _builtins.int
+    """Scalars inside a feed-forward block; at least 1."""
+    vocab_size: _builtins.int
+    """Tokens of the vocabulary; at least 1."""
+    weight_bytes: _builtins.int
+    """Weights in memory, bytes; at least 1."""
+    bytes_per_scalar: _builtins.int
+    """Bytes of a scalar while computing; 1 to 8."""
+    def __init__(
+        self,
+        *,
+        hidden_size: _builtins.int = ...,
+        num_query_heads: _builtins.int = ...,
+        intermediate_size: _builtins.int = ...,
+        vocab_size: _builtins.int = ...,
+        weight_bytes: _builtins.int = ...,
+        bytes_per_scalar: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_scalar", b"bytes_per_scalar", "hidden_size", b"hidden_size", "intermediate_size", b"intermediate_size", "num_query_heads", b"num_query_heads", "vocab_size", b"vocab_size", "weight_bytes", b"weight_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelSizes: _TypeAlias = ModelSizes  # noqa: Y015
+
+@_typing.final
 class Capabilities(_message.Message):
     """What a node can do."""
 
@@ -105,6 +147,7 @@ class Capabilities(_message.Message):
     MAX_SESSIONS_FIELD_NUMBER: _builtins.int
     MODEL_NAME_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
+    SIZES_FIELD_NUMBER: _builtins.int
     max_positions: _builtins.int
     """Tokens in its model's window; at least 1."""
     max_sessions: _builtins.int
@@ -121,6 +164,10 @@ class Capabilities(_message.Message):
     def codec_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Codec numbers it can write and read, as in the frame header."""
 
+    @_builtins.property
+    def sizes(self) -> Global___ModelSizes:
+        """Sizes of its model; absent if it does not want to say."""
+
     def __init__(
         self,
         *,
@@ -130,10 +177,11 @@ class Capabilities(_message.Message):
         max_sessions: _builtins.int = ...,
         model_name: _builtins.str = ...,
         software_version: _builtins.str = ...,
+        sizes: Global___ModelSizes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["shape", b"shape"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shape", b"shape", "sizes", b"sizes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_ids", b"codec_ids", "max_positions", b"max_positions", "max_sessions", b"max_sessions", "model_name", b"model_name", "shape", b"shape", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_ids", b"codec_ids", "max_positions", b"max_positions", "max_sessions", b"max_sessions", "model_name", b"model_name", "shape", b"shape", "sizes", b"sizes", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -393,17 +441,16 @@ class OpenSessionRequest(_message.Message):
     CONTRIBUTORS_FIELD_NUMBER: _builtins.int
     CONTRIBUTOR_SYNC_LAYERS_FIELD_NUMBER: _builtins.int
     PUBLISHER_SYNC_LAYERS_FIELD_NUMBER: _builtins.int
-    CODEC_ID_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
     MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
     MIN_PARTICIPANTS_FIELD_NUMBER: _builtins.int
     DEADLINE_S_FIELD_NUMBER: _builtins.int
     NODE_TOKEN_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the publisher's node, which must be joined."""
     span_len: _builtins.int
     """Tokens of its span, question included; at least 1."""
-    codec_id: _builtins.int
-    """Codec number of every frame."""
     max_new_tokens: _builtins.int
     """Tokens it may decode; they must fit the window too; at least 1."""
     min_participants: _builtins.int
@@ -428,6 +475,14 @@ class OpenSessionRequest(_message.Message):
     def publisher_sync_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Zero-based sync layers of the publisher; strictly increasing."""
 
+    @_builtins.property
+    def compression(self) -> _session_pb2.Compression:
+        """How rows travel; what a byte budget leaves open is chosen by the aggregator."""
+
+    @_builtins.property
+    def budget(self) -> Global___ByteBudget:
+        """What may travel; absent for no limit."""
+
     def __init__(
         self,
         *,
@@ -437,19 +492,50 @@ class OpenSessionRequest(_message.Message):
         contributors: _abc.Iterable[_builtins.str] | None = ...,
         contributor_sync_layers: _abc.Iterable[_builtins.int] | None = ...,
         publisher_sync_layers: _abc.Iterable[_builtins.int] | None = ...,
-        codec_id: _builtins.int = ...,
+        compression: _session_pb2.Compression | None = ...,
         max_new_tokens: _builtins.int = ...,
         min_participants: _builtins.int = ...,
         deadline_s: _builtins.float = ...,
         node_token: _builtins.str = ...,
+        budget: Global___ByteBudget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_id", b"codec_id", "contributor_sync_layers", b"contributor_sync_layers", "contributors", b"contributors", "deadline_s", b"deadline_s", "max_new_tokens", b"max_new_tokens", "min_participants", b"min_participants", "node_id", b"node_id", "node_token", b"node_token", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributor_sync_layers", b"contributor_sync_layers", "contributors", b"contributors", "deadline_s", b"deadline_s", "max_new_tokens", b"max_new_tokens", "min_participants", b"min_participants", "node_id", b"node_id", "node_token", b"node_token", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OpenSessionRequest: _TypeAlias = OpenSessionRequest  # noqa: Y015
+
+@_typing.final
+class ByteBudget(_message.Message):
+    """Limits on the bytes of one session. The aggregator keeps them by codec, keep ratio and plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KV_BYTES_FIELD_NUMBER: _builtins.int
+    LINK_BYTES_FIELD_NUMBER: _builtins.int
+    MAY_CHOOSE_CODEC_FIELD_NUMBER: _builtins.int
+    kv_bytes: _builtins.int
+    """Most bytes of all frames that contributors send, headers included; 0 for no limit."""
+    link_bytes: _builtins.int
+    """Most bytes of frames through one participant's link in either direction; 0 for no limit."""
+    may_choose_codec: _builtins.bool
+    """Whether the aggregator may choose the codec too; otherwise the request's stays."""
+    def __init__(
+        self,
+        *,
+        kv_bytes: _builtins.int = ...,
+        link_bytes: _builtins.int = ...,
+        may_choose_codec: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_bytes", b"kv_bytes", "link_bytes", b"link_bytes", "may_choose_codec", b"may_choose_codec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ByteBudget: _TypeAlias = ByteBudget  # noqa: Y015
 
 @_typing.final
 class OpenSessionResponse(_message.Message):

@@ -58,18 +58,17 @@ class QueryRequest(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     PUBLISHER_PLAN_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
-    CODEC_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     MIN_PARTICIPANTS_FIELD_NUMBER: _builtins.int
     DEADLINE_S_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question; 1 to 32768 characters."""
     plan: _builtins.str
     """Sync plan of the contributors, such as all, none, uniform:4 or 7,9,10-12."""
     publisher_plan: _builtins.str
     """Sync plan of the publisher; empty for the same as plan."""
-    codec: _builtins.str
-    """Name of the codec, such as bf16."""
     prefix: _session_pb2.PrefixMode.ValueType
     """Whether the prefix is public or owned by the first participant."""
     min_participants: _builtins.int
@@ -84,6 +83,14 @@ class QueryRequest(_message.Message):
     def sampling(self) -> Global___Sampling:
         """How to choose tokens."""
 
+    @_builtins.property
+    def compression(self) -> _session_pb2.Compression:
+        """How rows travel."""
+
+    @_builtins.property
+    def budget(self) -> _aggregator_pb2.ByteBudget:
+        """What may travel; absent for no limit."""
+
     def __init__(
         self,
         *,
@@ -92,14 +99,15 @@ class QueryRequest(_message.Message):
         plan: _builtins.str = ...,
         publisher_plan: _builtins.str = ...,
         sampling: Global___Sampling | None = ...,
-        codec: _builtins.str = ...,
         prefix: _session_pb2.PrefixMode.ValueType = ...,
         min_participants: _builtins.int = ...,
         deadline_s: _builtins.float = ...,
+        compression: _session_pb2.Compression | None = ...,
+        budget: _aggregator_pb2.ByteBudget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "contributors", b"contributors", "deadline_s", b"deadline_s", "min_participants", b"min_participants", "plan", b"plan", "prefix", b"prefix", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributors", b"contributors", "deadline_s", b"deadline_s", "min_participants", b"min_participants", "plan", b"plan", "prefix", b"prefix", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -154,6 +154,48 @@ class PublicPrefix(_message.Message):
 Global___PublicPrefix: _TypeAlias = PublicPrefix  # noqa: Y015
 
 @_typing.final
+class Compression(_message.Message):
+    """What a participant leaves out of its KV rows, and how it writes the rest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODEC_ID_FIELD_NUMBER: _builtins.int
+    KEEP_RATIO_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    KEEP_ENDS_FIELD_NUMBER: _builtins.int
+    INPUT_KEEP_RATIO_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    codec_id: _builtins.int
+    """Codec number of its frames, as in the frame header."""
+    keep_ratio: _builtins.float
+    """Share of its computed rows that travel at a sync layer; above 0, at most 1."""
+    selector: _builtins.str
+    """Name of the scores that choose them, such as random; 1 to 64 characters."""
+    keep_ends: _builtins.int
+    """Rows at each end of its span that are chosen first; 0 to 1024."""
+    input_keep_ratio: _builtins.float
+    """Share of a contributor's tokens that are computed at all; above 0, at most 1."""
+    seed: _builtins.int
+    """Of all draws; 0 to 2^63 - 1."""
+    def __init__(
+        self,
+        *,
+        codec_id: _builtins.int = ...,
+        keep_ratio: _builtins.float = ...,
+        selector: _builtins.str = ...,
+        keep_ends: _builtins.int = ...,
+        input_keep_ratio: _builtins.float = ...,
+        seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_id", b"codec_id", "input_keep_ratio", b"input_keep_ratio", "keep_ends", b"keep_ends", "keep_ratio", b"keep_ratio", "seed", b"seed", "selector", b"selector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Compression: _TypeAlias = Compression  # noqa: Y015
+
+@_typing.final
 class Member(_message.Message):
     """One participant of a session."""
 
@@ -164,6 +206,7 @@ class Member(_message.Message):
     SPAN_START_FIELD_NUMBER: _builtins.int
     SPAN_STOP_FIELD_NUMBER: _builtins.int
     SYNC_LAYERS_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node; 1 to 64 characters of [A-Za-z0-9._-]."""
     role: Global___Role.ValueType
@@ -176,6 +219,10 @@ class Member(_message.Message):
     def sync_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Zero-based blocks at which it attends to other spans; strictly increasing, below num_layers."""
 
+    @_builtins.property
+    def compression(self) -> Global___Compression:
+        """What it sends of its rows."""
+
     def __init__(
         self,
         *,
@@ -184,10 +231,11 @@ class Member(_message.Message):
         span_start: _builtins.int = ...,
         span_stop: _builtins.int = ...,
         sync_layers: _abc.Iterable[_builtins.int] | None = ...,
+        compression: Global___Compression | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "role", b"role", "span_start", b"span_start", "span_stop", b"span_stop", "sync_layers", b"sync_layers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "node_id", b"node_id", "role", b"role", "span_start", b"span_start", "span_stop", b"span_stop", "sync_layers", b"sync_layers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -203,7 +251,6 @@ class SessionLayout(_message.Message):
     SHAPE_FIELD_NUMBER: _builtins.int
     PREFIX_LEN_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
-    CODEC_ID_FIELD_NUMBER: _builtins.int
     PROGRESS_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     MIN_PARTICIPANTS_FIELD_NUMBER: _builtins.int
     DEADLINE_S_FIELD_NUMBER: _builtins.int
@@ -211,8 +258,6 @@ class SessionLayout(_message.Message):
     """Random id of the session; 32 hex digits."""
     prefix_len: _builtins.int
     """Tokens before the first span; 0 if the first participant owns them."""
-    codec_id: _builtins.int
-    """Codec number of every frame, as in the frame header."""
     progress_timeout_s: _builtins.float
     """Longest wait for rows of one layer without any progress, seconds; above 0."""
     min_participants: _builtins.int
@@ -234,14 +279,13 @@ class SessionLayout(_message.Message):
         shape: Global___KvShape | None = ...,
         prefix_len: _builtins.int = ...,
         members: _abc.Iterable[Global___Member] | None = ...,
-        codec_id: _builtins.int = ...,
         progress_timeout_s: _builtins.float = ...,
         min_participants: _builtins.int = ...,
         deadline_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shape", b"shape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_id", b"codec_id", "deadline_s", b"deadline_s", "members", b"members", "min_participants", b"min_participants", "prefix_len", b"prefix_len", "progress_timeout_s", b"progress_timeout_s", "session_id", b"session_id", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_s", b"deadline_s", "members", b"members", "min_participants", b"min_participants", "prefix_len", b"prefix_len", "progress_timeout_s", b"progress_timeout_s", "session_id", b"session_id", "shape", b"shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -278,6 +322,44 @@ class LayerBytes(_message.Message):
 Global___LayerBytes: _TypeAlias = LayerBytes  # noqa: Y015
 
 @_typing.final
+class PlannedCost(_message.Message):
+    """What the cost model foretells of one participant in one session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_UP_FIELD_NUMBER: _builtins.int
+    BYTES_DOWN_FIELD_NUMBER: _builtins.int
+    FLOPS_PREFILL_FIELD_NUMBER: _builtins.int
+    FLOPS_DECODE_FIELD_NUMBER: _builtins.int
+    PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    bytes_up: _builtins.int
+    """Most bytes of frames it sends, headers included; exact for codecs of fixed size."""
+    bytes_down: _builtins.int
+    """Most bytes of frames it is sent, headers included."""
+    flops_prefill: _builtins.int
+    """Floating-point operations of its prefill, a multiply-add counting 2; 0 if its model did not say its sizes."""
+    flops_decode: _builtins.int
+    """Floating-point operations of decoding max_new_tokens tokens; 0 for contributors."""
+    peak_memory_bytes: _builtins.int
+    """Most memory of weights, KV rows and the largest block's tensors, bytes; 0 as flops_prefill."""
+    def __init__(
+        self,
+        *,
+        bytes_up: _builtins.int = ...,
+        bytes_down: _builtins.int = ...,
+        flops_prefill: _builtins.int = ...,
+        flops_decode: _builtins.int = ...,
+        peak_memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "flops_decode", b"flops_decode", "flops_prefill", b"flops_prefill", "peak_memory_bytes", b"peak_memory_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedCost: _TypeAlias = PlannedCost  # noqa: Y015
+
+@_typing.final
 class MemberReport(_message.Message):
     """One participant's part of the final report."""
 
@@ -292,6 +374,9 @@ class MemberReport(_message.Message):
     COMPUTE_S_FIELD_NUMBER: _builtins.int
     MISSING_FROM_LAYER_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
+    SYNC_LAYERS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node."""
     role: Global___Role.ValueType
@@ -312,6 +397,18 @@ class MemberReport(_message.Message):
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerBytes]:
         """Bytes a layer, counted by the aggregator; layers where nothing moved are absent."""
 
+    @_builtins.property
+    def planned(self) -> Global___PlannedCost:
+        """What was planned for it; absent for excluded nodes."""
+
+    @_builtins.property
+    def compression(self) -> Global___Compression:
+        """How its rows travelled; absent for excluded nodes."""
+
+    @_builtins.property
+    def sync_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Zero-based blocks at which it attended to other spans."""
+
     def __init__(
         self,
         *,
@@ -324,10 +421,13 @@ class MemberReport(_message.Message):
         compute_s: _builtins.float = ...,
         missing_from_layer: _builtins.int = ...,
         detail: _builtins.str = ...,
+        planned: Global___PlannedCost | None = ...,
+        compression: Global___Compression | None = ...,
+        sync_layers: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "planned", b"planned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_s", b"compute_s", "detail", b"detail", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "role", b"role", "span_len", b"span_len", "state", b"state", "wait_s", b"wait_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "compute_s", b"compute_s", "detail", b"detail", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "planned", b"planned", "role", b"role", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "wait_s", b"wait_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

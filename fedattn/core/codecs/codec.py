@@ -1,0 +1,64 @@
+"""What a codec is: KV rows of one layer to bytes and back."""
+
+from enum import IntEnum
+from typing import Protocol
+
+from fedattn.core.types import FloatArray, KvShape
+
+
+class CodecId(IntEnum):
+    """Number of a codec on the wire. Never reuse one."""
+
+    RAW_FP32 = 1
+    RAW_FP16 = 2
+    RAW_BF16 = 3
+    INT8 = 4
+    INT4 = 5
+    ENTROPY_FINE = 6
+    ENTROPY_MEDIUM = 7
+    ENTROPY_COARSE = 8
+
+
+class Codec(Protocol):
+    """Turns the K and V of one layer into bytes and back. Stateless, usable from any thread.
+
+    Keys come and go before or after RoPE as `keys_before_rope` says; the frame sees to that.
+    """
+
+    @property
+    def name(self) -> str:
+        """For users."""
+
+    @property
+    def codec_id(self) -> CodecId:
+        """For the wire."""
+
+    @property
+    def keys_before_rope(self) -> bool:
+        """Whether keys come to `encode` and leave `decode` before RoPE."""
+
+    @property
+    def is_fixed_size(self) -> bool:
+        """Whether every payload has exactly `max_payload_size`."""
+
+    def max_payload_size(self, shape: KvShape, num_rows: int) -> int:
+        """Bytes that `encode`'s result never exceeds; exact if `is_fixed_size`."""
+
+    def error_bound(self, keys: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Largest absolute error of each decoded scalar, broadcastable to [Hkv, T, D]."""
+
+    def encode(self, keys: FloatArray, values: FloatArray) -> bytes:
+        """Encode K and V, each [Hkv, T, D] float32, T >= 1.
+
+        Raises:
+            OverflowError: a value is NaN or outside the range of the format.
+        """
+
+    def decode(
+        self, payload: memoryview, shape: KvShape, num_rows: int
+    ) -> tuple[FloatArray, FloatArray]:
+        """Decode to K and V, each [Hkv, T, D] float32. The caller has checked the size.
+
+        Raises:
+            CorruptFrameError: the bytes are none of this codec's, or hold a value not finite.
+        """

@@ -1,0 +1,194 @@
+"""Entropy-coded levels: one step for a whole head, few bits for what is frequent.
+
+Keys travel before RoPE and without their channel means, which are sent beside them. A head's step
+is a fixed multiple of the root mean square of what is left, so frequent levels are small numbers
+and DEFLATE's Huffman stage (RFC 1951, no string matching) writes them in few bits. At the same
+error this takes about two bits a scalar less than fixed-width levels with a scale a row: large
+rows use more bits than small ones. CacheGen (arXiv 2310.07240) codes KV by arithmetic coding.
+
+    decoded value = step * level;  decoded key = step * level + mean step * mean level
+
+    payload = steps of K, mean steps of K, steps of V, each [Hkv] float32
+              DEFLATE of (mean levels [Hkv, D], levels of K, levels of V, each [Hkv, T, D]),
+              a byte each, level + 128
+
+The size is bounded: of all numbers with a given variance, normally distributed ones have the
+largest entropy. Rows that come out larger all the same are coded again with larger steps.
+"""
+
+import math
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+
+from fedattn.core.codecs.checks import check_range, require_finite
+from fedattn.core.codecs.codec import CodecId
+from fedattn.core.errors import CorruptFrameError
+from fedattn.core.types import FloatArray, KvShape
+
+_LARGEST = 1e15
+"""Largest scalar that can be sent: the sum of a head's squares must fit float32."""
+_LARGEST_STEP = 1e30
+_SMALLEST_STEP = 1e-20
+"""What is much smaller vanishes when it is squared, so its root mean square would come out as 0."""
+_TOP_LEVEL = 127
+_ZERO = 128
+_REDUNDANCY = 1.07
+"""Huffman coding against the entropy, for levels of one normal distribution."""
+_TABLE_SIZE = 28
+"""Code tables and framing of one DEFLATE block, bytes."""
+_BLOCK_LEVELS = 1 << 15
+_COARSER = 1.25
+LevelArray = npt.NDArray[np.int8]
+
+
+class EntropyCodec:
+    """Uniform levels of one step a head, Huffman-coded.
+
+    Args:
+        name: for users.
+        codec_id: its number.
+        key_step: step of K as a multiple of the root mean square of a head's rows.
+        value_step: the same of V, which bears larger errors.
+    """
+
+    keys_before_rope = True
+    is_fixed_size = False
+
+    def __init__(self, name: str, codec_id: CodecId, *, key_step: float, value_step: float) -> None:
+        self.name = name
+        self.codec_id = codec_id
+        self._key_step = key_step
+        self._value_step = value_step
+
+    def max_payload_size(self, shape: KvShape, num_rows: int) -> int:
+        num_scalars = shape.num_kv_heads * shape.head_dim * num_rows
+        num_means = shape.num_kv_heads * shape.head_dim
+        num_bits = _largest_entropy(self._key_step) * (num_scalars + num_means)
+        num_bits += _largest_entropy(self._value_step) * num_scalars
+        num_blocks = 2 + (2 * num_scalars + num_means) // _BLOCK_LEVELS
+        return (
+            12 * shape.num_kv_heads
+            + num_blocks * _TABLE_SIZE
+            + math.ceil(num_bits * _REDUNDANCY / 8)
+        )
+
+    def error_bound(self, keys: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Half a step of the head, and the rounding of the sum with the mean."""
+        coded, _ = self._code(keys, values)
+        half = np.float32(0.501)
+        rounding = np.abs(coded.mean_levels * coded.mean_steps) * np.float32(2.0**-23)
+        return coded.key_steps * half + rounding, coded.value_steps * half
+
+    def encode(self, keys: FloatArray, values: FloatArray) -> bytes:
+        check_range(keys, _LARGEST, self.name)
+        check_range(values, _LARGEST, self.name)
+        coded, stream = self._code(keys, values)
+        steps = (coded.key_steps, coded.mean_steps, coded.value_steps)
+        return b"".join((*(step.astype("<f4").tobytes() for step in steps), stream))
+
+    def decode(
+        self, payload: memoryview, shape: KvShape, num_rows: int
+    ) -> tuple[FloatArray, FloatArray]:
+        heads, head_dim = shape.num_kv_heads, shape.head_dim
+        if len(payload) < 12 * heads:
+            raise CorruptFrameError(f"{self.name} frame ends within its steps")
+        steps = np.frombuffer(payload, dtype="<f4", count=3 * heads)
+        require_finite(steps, self.name)
+        if np.abs(steps).max() > _LARGEST_STEP:
+            raise CorruptFrameError(f"{self.name} frame has a step above {_LARGEST_STEP:g}")
+        levels = self._inflate(payload[12 * heads :], heads * head_dim * (1 + 2 * num_rows))
+        key_steps, mean_steps, value_steps = steps.reshape(3, heads, 1, 1)
+        means = levels[: heads * head_dim].reshape(heads, 1, head_dim) * mean_steps
+        both = levels[heads * head_dim :].reshape(2, heads, num_rows, head_dim)
+        keys = both[0] * key_steps
+        keys += means
+        values = both[1] * value_steps
+        return keys, values
+
+    def _inflate(self, stream: memoryview, num_levels: int) -> LevelArray:
+        """Exactly `num_levels` levels; never holds more than one byte more."""
+        inflater = zlib.decompressobj(wbits=-15)
+        try:
+            plain = inflater.decompress(stream, num_levels + 1)
+        except zlib.error as error:
+            raise CorruptFrameError(f"{self.name} frame is no DEFLATE stream: {error}") from None
+        if len(plain) != num_levels or not inflater.eof or inflater.unused_data:
+            raise CorruptFrameError(
+                f"{self.name} frame: expected {num_levels} levels and the end of the stream, "
+                f"got {'more' if len(plain) > num_levels else len(plain)}"
+            )
+        return (np.frombuffer(plain, dtype=np.uint8) ^ _ZERO).view(np.int8)
+
+    def _code(self, keys: FloatArray, values: FloatArray) -> tuple["_Levels", bytes]:
+        """Levels and their stream, with steps so large that it fits."""
+        heads, num_rows, head_dim = keys.shape
+        shape = KvShape(num_layers=1, num_kv_heads=heads, head_dim=head_dim)
+        limit = self.max_payload_size(shape, num_rows) - 12 * heads
+        coarser = 1.0
+        while True:
+            coded = _Levels(keys, values, self._key_step * coarser, self._value_step * coarser)
+            stream = _deflate(coded)
+            if len(stream) <= limit:
+                return coded, stream
+            coarser *= _COARSER
+
+
+class _Levels:
+    """Quantised rows: steps [Hkv, 1, 1] float32, levels int8."""
+
+    def __init__(
+        self, keys: FloatArray, values: FloatArray, key_step: float, value_step: float
+    ) -> None:
+        means = keys.mean(axis=1, keepdims=True)
+        self.mean_steps = _steps(means, key_step)
+        self.mean_levels = _round(means, self.mean_steps)
+        rest = keys - self.mean_levels * self.mean_steps
+        self.key_steps = _steps(rest, key_step)
+        self.key_levels = _round(rest, self.key_steps)
+        self.value_steps = _steps(values, value_step)
+        self.value_levels = _round(values, self.value_steps)
+
+
+def _largest_entropy(relative_step: float) -> float:
+    """Most bits of a level: an integer of variance s has less than those of a normal one.
+
+    Source: 0.5 log2(2 pi e (s + 1/12)), Cover and Thomas, Elements of Information Theory, 8.7.
+    """
+    variance = 1 / relative_step**2 + 1 / 12
+    return 0.5 * math.log2(2 * math.pi * math.e * variance)
+
+
+def _steps(rows: FloatArray, relative_step: float) -> FloatArray:
+    """Step of each head, [Hkv, 1, 1] float32; large enough for the head's largest scalar."""
+    flat = rows.reshape(len(rows), -1)
+    root_mean_square = np.sqrt(np.einsum("ij,ij->i", flat, flat) / np.float32(flat.shape[1]))
+    largest = np.maximum(flat.max(axis=1), -flat.min(axis=1))
+    relative = root_mean_square * np.float32(relative_step)
+    steps: FloatArray = np.maximum(relative, largest / np.float32(_TOP_LEVEL))
+    return np.maximum(steps, np.float32(_SMALLEST_STEP))[:, None, None]
+
+
+def _round(rows: FloatArray, steps: FloatArray) -> LevelArray:
+    scaled = rows * (np.float32(1) / steps)
+    return np.rint(scaled, out=scaled).astype(np.int8)
+
+
+def _deflate(coded: _Levels) -> bytes:
+    deflater = zlib.compressobj(
+        level=1, method=zlib.DEFLATED, wbits=-15, memLevel=9, strategy=zlib.Z_HUFFMAN_ONLY
+    )
+    pieces = [
+        deflater.compress(_to_bytes(coded.mean_levels)),
+        deflater.compress(_to_bytes(coded.key_levels)),
+        deflater.flush(zlib.Z_BLOCK),  # values have code tables of their own
+        deflater.compress(_to_bytes(coded.value_levels)),
+        deflater.flush(),
+    ]
+    return b"".join(pieces)
+
+
+def _to_bytes(levels: LevelArray) -> bytes:
+    shifted: bytes = (levels.view(np.uint8) ^ _ZERO).tobytes()
+    return shifted

@@ -1,0 +1,235 @@
+"""The cost model: bytes, floating-point operations and memory of a session, before it runs.
+
+Source of the formulas: Federated Attention, arXiv 2511.02647, and its authors' code; the downlink,
+the stop of a contributor after its last upload, and the memory of attention without materialised
+scores are ours. Sizes in bytes; a multiply-add counts 2 operations.
+
+Letters: d hidden size, Hq and Hkv heads, D head size, F feed-forward size, V vocabulary, T computed
+own tokens, S keys visible at a layer, P tokens of the public prefix.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from fedattn.core.routing import Route, route_session
+from fedattn.core.spans import Member, Role, SessionLayout
+from fedattn.core.transfer import max_upload_size
+from fedattn.core.types import KvShape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSizes:
+    """What costs follow from.
+
+    Attributes:
+        kv: blocks, key/value heads, head size.
+        hidden_size: d.
+        num_query_heads: Hq.
+        intermediate_size: F, scalars inside a gated feed-forward block.
+        vocab_size: V.
+        weight_bytes: all weights in memory.
+        bytes_per_scalar: of weights and activations while computing.
+    """
+
+    kv: KvShape
+    hidden_size: int
+    num_query_heads: int
+    intermediate_size: int
+    vocab_size: int
+    weight_bytes: int
+    bytes_per_scalar: int = 4
+
+    def __post_init__(self) -> None:
+        sizes = (self.hidden_size, self.num_query_heads, self.intermediate_size, self.vocab_size)
+        if min(*sizes, self.weight_bytes, self.bytes_per_scalar) < 1:
+            raise ValueError(f"ModelSizes needs positive sizes, got {self}")
+
+    @property
+    def query_width(self) -> int:
+        """Hq * D."""
+        return self.num_query_heads * self.kv.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Hkv * D."""
+        return self.kv.num_kv_heads * self.kv.head_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberBytes:
+    """Bytes of frames of one participant by layer, headers included.
+
+    Exact for codecs of fixed size, upper bounds for the others.
+    """
+
+    node_id: str
+    up: dict[int, int]
+    down: dict[int, int]
+
+    @cached_property
+    def total_up(self) -> int:
+        return sum(self.up.values())
+
+    @cached_property
+    def total_down(self) -> int:
+        return sum(self.down.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberCost:
+    """What one participant's part of a session takes.
+
+    Attributes:
+        traffic: bytes by layer.
+        flops_prefill: of its span; the public prefix is computed once a process, not a session.
+        flops_decode: of the publisher's answer; 0 for contributors.
+        peak_memory_bytes: weights, KV rows and the tensors of the largest block; without the
+            memory of Python and its libraries.
+    """
+
+    traffic: MemberBytes
+    flops_prefill: int
+    flops_decode: int
+    peak_memory_bytes: int
+
+
+def session_bytes(layout: SessionLayout, shape: KvShape) -> tuple[MemberBytes, ...]:
+    """Bytes of every participant, in token order.
+
+    A participant sends one frame at each layer of its route, and is sent those of earlier spans at
+    each layer at which it receives.
+    """
+    sizes = [max_upload_size(member, shape) if member.num_sent else 0 for member in layout.members]
+    traffic = []
+    for index, route in enumerate(route_session(layout)):
+        received = sum(sizes[sender] for sender in route.senders)
+        traffic.append(
+            MemberBytes(
+                node_id=layout.members[index].node_id,
+                up=dict.fromkeys(sorted(route.uploads), sizes[index]),
+                down=dict.fromkeys(sorted(route.receives), received),
+            )
+        )
+    return tuple(traffic)
+
+
+def session_costs(
+    layout: SessionLayout, sizes: ModelSizes, *, num_new_tokens: int = 0
+) -> tuple[MemberCost, ...]:
+    """Costs of every participant, in token order.
+
+    Args:
+        layout: the session.
+        sizes: of the model.
+        num_new_tokens: tokens the publisher decodes.
+    """
+    routes = route_session(layout)
+    costs = []
+    for member, route, traffic in zip(
+        layout.members, routes, session_bytes(layout, sizes.kv), strict=True
+    ):
+        part = _Part(layout, sizes, member, route, num_new_tokens)
+        costs.append(
+            MemberCost(
+                traffic=traffic,
+                flops_prefill=part.flops_prefill(),
+                flops_decode=part.flops_decode(),
+                peak_memory_bytes=part.peak_memory_bytes(),
+            )
+        )
+    return tuple(costs)
+
+
+class _Part:
+    """One participant's computation."""
+
+    def __init__(
+        self,
+        layout: SessionLayout,
+        sizes: ModelSizes,
+        member: Member,
+        route: Route,
+        num_new_tokens: int,
+    ) -> None:
+        self._sizes = sizes
+        self._route = route
+        self._tokens = member.num_inputs
+        self._is_publisher = member.role is Role.PUBLISHER
+        self._prefix_len = layout.prefix_len
+        self._received = sum(layout.members[sender].num_sent for sender in route.senders)
+        self._num_new_tokens = num_new_tokens if self._is_publisher else 0
+
+    @property
+    def _num_blocks(self) -> int:
+        """Blocks computed whole: all of a publisher's, a contributor's below its last upload."""
+        if self._is_publisher:
+            return self._sizes.kv.num_layers
+        return self._route.last_upload or 0
+
+    def flops_prefill(self) -> int:
+        """Blocks, then the head for one token; a contributor's last upload is projections only."""
+        if self._tokens == 0 or (not self._is_publisher and self._route.last_upload is None):
+            return 0
+        blocks = sum(
+            _block_flops(self._sizes, self._tokens, self._visible(layer))
+            for layer in range(self._num_blocks)
+        )
+        if self._is_publisher:
+            return blocks + _head_flops(self._sizes)
+        return blocks + _projection_flops(self._sizes, self._tokens)
+
+    def flops_decode(self) -> int:
+        """One token a pass. The first comes of the prefill, and the last is not run."""
+        return sum(
+            _head_flops(self._sizes)
+            + sum(
+                _block_flops(self._sizes, 1, self._visible(layer) + step)
+                for layer in range(self._sizes.kv.num_layers)
+            )
+            for step in range(1, self._num_new_tokens)
+        )
+
+    def peak_memory_bytes(self) -> int:
+        """Weights + KV rows + the larger of attention's and feed-forward's tensors.
+
+        A publisher keeps the rows it sees at every block; a contributor the public prefix, and one
+        block's rows at a time.
+        """
+        sizes, tokens = self._sizes, self._tokens
+        seen = [self._visible(layer) for layer in range(self._num_blocks)]
+        most = max(seen, default=0)
+        rows = self._prefix_len * sizes.kv.num_layers
+        if self._is_publisher:
+            rows = sum(seen) + self._num_new_tokens * sizes.kv.num_layers
+        scalar = sizes.bytes_per_scalar
+        attention = 2 * tokens * sizes.hidden_size + 2 * tokens * sizes.query_width
+        attention += 2 * most * sizes.kv_width + (tokens * most + 3) // 4  # and a mask of bytes
+        feed_forward = 2 * tokens * sizes.hidden_size + 3 * tokens * sizes.intermediate_size
+        kept = rows * sizes.kv.values_per_row
+        return sizes.weight_bytes + scalar * (kept + max(attention, feed_forward))
+
+    def _visible(self, layer: int) -> int:
+        """S: keys that the own tokens' queries are multiplied with at a layer."""
+        received = self._received if layer in self._route.receives else 0
+        return self._prefix_len + received + self._tokens
+
+
+def _projection_flops(sizes: ModelSizes, num_tokens: int) -> int:
+    """Q, K and V of one block: 2 T d (Hq D + 2 Hkv D)."""
+    return 2 * num_tokens * sizes.hidden_size * (sizes.query_width + 2 * sizes.kv_width)
+
+
+def _block_flops(sizes: ModelSizes, num_tokens: int, num_visible: int) -> int:
+    """One block: projections, 4 T S Hq D of attention, output 2 T d Hq D, feed-forward 6 T d F.
+
+    With d = Hq D and r = Hkv / Hq this is the paper's 2 T d^2 (2 + 2r) + 4 T S d + 6 T d F.
+    """
+    attention = 4 * num_tokens * num_visible * sizes.query_width
+    output = 2 * num_tokens * sizes.hidden_size * sizes.query_width
+    feed_forward = 6 * num_tokens * sizes.hidden_size * sizes.intermediate_size
+    return _projection_flops(sizes, num_tokens) + attention + output + feed_forward
+
+
+def _head_flops(sizes: ModelSizes) -> int:
+    """The language-model head for one token: 2 d V."""
+    return 2 * sizes.hidden_size * sizes.vocab_size

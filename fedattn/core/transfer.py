@@ -1,0 +1,63 @@
+"""One participant's rows on their way: choose, then encode."""
+
+import numpy as np
+
+from fedattn.core.frames import FrameRules, encode_frame, max_frame_size
+from fedattn.core.rotary import Rotary
+from fedattn.core.selection import SpanRows, select_rows
+from fedattn.core.spans import Member
+from fedattn.core.types import FloatArray, KvRows, KvShape
+
+
+def write_frame(
+    member: Member,
+    layer: int,
+    rows: KvRows,
+    queries: FloatArray,
+    rotary: Rotary | None = None,
+) -> bytes:
+    """The frame of one layer: the rows that `member.compression` keeps, encoded.
+
+    Args:
+        member: whose rows these are.
+        layer: zero-based.
+        rows: all computed rows of its span, keys after RoPE.
+        queries: [Hq, T, D] float32 of the same tokens, after RoPE.
+        rotary: of the model.
+
+    Raises:
+        InvalidRequestError: a value does not fit the codec.
+    """
+    compression = member.compression
+    if member.num_sent < rows.num_rows:
+        span_rows = SpanRows(
+            queries=queries,
+            keys=rows.keys,
+            values=rows.values,
+            positions=rows.positions,
+            random=np.random.default_rng([compression.seed, member.span.start, layer]),
+        )
+        kept = select_rows(
+            span_rows, compression.selector, member.num_sent, keep_ends=compression.keep_ends
+        )
+        rows = KvRows(
+            keys=rows.keys[:, kept], values=rows.values[:, kept], positions=rows.positions[kept]
+        )
+    return encode_frame(rows, layer, compression.codec, member.span, rotary)
+
+
+def frame_rules(member: Member, shape: KvShape) -> FrameRules:
+    """What frames of a member must look like."""
+    return FrameRules(
+        sender=member.node_id,
+        shape=shape,
+        codec=member.compression.codec,
+        span=member.span,
+        num_rows=member.num_sent,
+    )
+
+
+def max_upload_size(member: Member, shape: KvShape) -> int:
+    """Bytes that a frame of this member never exceeds; exact for a codec of fixed size."""
+    codec = member.compression.codec
+    return max_frame_size(codec, shape, len(member.span), member.num_sent)

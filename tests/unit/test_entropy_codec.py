@@ -1,0 +1,167 @@
+"""Entropy coding: the levels it writes, sizes it keeps to, and streams it refuses."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedattn.core.codecs import CODEC_LADDER, codec_by_name
+from fedattn.core.errors import CorruptFrameError
+from fedattn.core.types import FloatArray, KvShape
+from tests.fuzz.memory import peak_bytes
+from tests.unit.strategies import kv_scalars
+
+SHAPE = KvShape(num_layers=1, num_kv_heads=1, head_dim=2)
+NUM_ROWS = 3
+NUM_LEVELS = 2 + 2 * 2 * NUM_ROWS
+STEPS = struct.pack("<3f", 0.5, 1.0, 0.25)
+each_name = pytest.mark.parametrize("name", CODEC_LADDER)
+
+
+def deflated(levels: bytes) -> bytes:
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return deflater.compress(levels) + deflater.flush()
+
+
+def decode(payload: bytes, num_rows: int = NUM_ROWS) -> tuple[FloatArray, FloatArray]:
+    return codec_by_name("auto").decode(memoryview(payload), SHAPE, num_rows)
+
+
+def normal_rows(*shape: int, scale: float = 1.0) -> FloatArray:
+    return (np.random.default_rng(0).normal(size=shape) * scale).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "levels"),
+    [  # mean 4 -4; then keys 4 -4, 4 -4 without it; values 1 -1, 1 1
+        ("entropy-fine", (0.12, 1.2, 0.7), [3, -3, 3, -3, 3, -3, 1, -1, 1, 1]),
+        ("entropy-medium", (1e-20, 2.0, 1.1), [2, -2, 0, 0, 0, 0, 1, -1, 1, 1]),
+        ("entropy-coarse", (0.64, 3.2, 1.5), [1, -1, 1, -1, 1, -1, 1, -1, 1, 1]),
+    ],
+)
+def test_worked_example_is_written_level_by_level(
+    name: str, steps: tuple[float, ...], levels: list[int]
+) -> None:
+    keys = np.array([[[4, -4], [4, -4]]], dtype=np.float32)
+    values = np.array([[[1, -1], [1, 1]]], dtype=np.float32)
+    payload = codec_by_name(name).encode(keys, values)
+    assert struct.unpack("<3f", payload[:12]) == pytest.approx(steps, rel=1e-6)
+    written = zlib.decompress(payload[12:], wbits=-15)
+    assert [byte - 128 for byte in written] == levels
+
+
+@each_name
+def test_offset_of_a_channel_costs_keys_less_precision_than_values(name: str) -> None:
+    rows = normal_rows(1, 64, 8) + 1000 * normal_rows(1, 1, 8)
+    key_bound, value_bound = codec_by_name(name).error_bound(rows, rows)
+    assert key_bound.max() < value_bound.max() / 4
+
+
+@each_name
+@given(both=kv_scalars(largest=1e15, smallest=1e-40))
+def test_rows_of_any_scale_keep_to_the_size_limit(name: str, both: FloatArray) -> None:
+    codec = codec_by_name(name)
+    shape = KvShape(num_layers=1, num_kv_heads=both.shape[1], head_dim=both.shape[3])
+    payload = codec.encode(both[0], both[1])
+    assert len(payload) <= codec.max_payload_size(shape, both.shape[2])
+
+
+@each_name
+@pytest.mark.parametrize("scale", [1e-18, 1e-20, 1e-22, 1e-24, 1e-30, 1e-38, 1e-44])
+def test_rows_too_small_to_be_squared_are_sent_all_the_same(name: str, scale: float) -> None:
+    rows = normal_rows(2, 50, 40, scale=scale)
+    codec = codec_by_name(name)
+    payload = codec.encode(rows, rows)
+    shape = KvShape(num_layers=1, num_kv_heads=2, head_dim=40)
+    decoded, _ = codec.decode(memoryview(payload), shape, 50)
+    assert np.abs(decoded - rows).max() <= max(1e-20, 2 * scale)
+
+
+def test_rows_that_come_out_too_large_are_coded_again_with_larger_steps() -> None:
+    """Three even levels and the end of the block are a bad fit for whole bits."""
+    codec, shape = codec_by_name("entropy-coarse"), (2, 4, 67, 42)
+    even = np.random.default_rng(1).uniform(-1, 1, size=shape).astype(np.float32)
+    payload = codec.encode(even[0], even[1])
+    limit = codec.max_payload_size(KvShape(num_layers=1, num_kv_heads=4, head_dim=42), 67)
+    assert len(payload) <= limit
+    value_steps = np.frombuffer(payload, dtype="<f4", count=4, offset=32)
+    root_mean_square = np.sqrt((even[1].astype(np.float64) ** 2).mean(axis=(1, 2)))
+    assert value_steps == pytest.approx(1.5 * 1.25 * root_mean_square, rel=1e-5)
+
+
+def test_largest_steps_with_the_largest_levels_stay_finite() -> None:
+    for step in (1e30, -1e30):
+        for level in (b"\x00", b"\xff"):
+            decoded = decode(struct.pack("<3f", *[step] * 3) + deflated(level * NUM_LEVELS))
+            assert np.isfinite(decoded).all()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("step", [1.1e30, -1.1e30, 3.4e38, -3.4e38])
+def test_step_whose_multiple_could_overflow_is_refused(place: int, step: float) -> None:
+    steps = [1.0, 1.0, 1.0]
+    steps[place] = step
+    with pytest.raises(CorruptFrameError, match=r"has a step above 1e\+30"):
+        decode(struct.pack("<3f", *steps) + deflated(bytes(NUM_LEVELS)))
+
+
+def test_bomb_is_refused_holding_no_more_than_the_declared_levels() -> None:
+    """One mebibyte that would inflate to a gibibyte: the same blocks a thousand times."""
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
+    mebibyte = deflater.compress(bytes(1 << 20)) + deflater.flush(zlib.Z_FULL_FLUSH)
+    bomb = STEPS + mebibyte * 1024 + deflated(b"")
+    num_rows = 10_000
+
+    def refuse() -> None:
+        with pytest.raises(CorruptFrameError, match=r"expected 40002 levels .* got more"):
+            decode(bomb, num_rows)
+
+    levels = 2 + 4 * num_rows
+    assert peak_bytes(refuse, tries=3) < len(bomb) + 4 * levels  # zlib keeps what it did not read
+
+
+@pytest.mark.parametrize("num_levels", [0, 1, NUM_LEVELS - 1, NUM_LEVELS + 1, 100_000])
+def test_stream_of_another_number_of_levels_is_refused(num_levels: int) -> None:
+    with pytest.raises(CorruptFrameError, match=f"expected {NUM_LEVELS} levels"):
+        decode(STEPS + deflated(bytes(num_levels)))
+
+
+@pytest.mark.parametrize("surplus", [b"\0", b"\xff", b"\x03\x00", deflated(b"again")])
+def test_bytes_behind_the_stream_are_refused(surplus: bytes) -> None:
+    decode(STEPS + deflated(bytes(NUM_LEVELS)))
+    with pytest.raises(CorruptFrameError, match="and the end of the stream"):
+        decode(STEPS + deflated(bytes(NUM_LEVELS)) + surplus)
+
+
+def test_every_truncation_is_refused() -> None:
+    whole = codec_by_name("auto").encode(normal_rows(1, 3, 2), normal_rows(1, 3, 2))
+    decode(whole)
+    for size in range(len(whole)):
+        with pytest.raises(CorruptFrameError, match=r"ends within its steps|expected|no DEFLATE"):
+            decode(whole[:size])
+
+
+def test_stream_that_never_ends_is_refused() -> None:
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
+    unfinished = deflater.compress(bytes(NUM_LEVELS)) + deflater.flush(zlib.Z_SYNC_FLUSH)
+    with pytest.raises(CorruptFrameError, match=f"end of the stream, got {NUM_LEVELS}"):
+        decode(STEPS + unfinished)
+
+
+@pytest.mark.parametrize("wbits", [15, 31])
+def test_zlib_and_gzip_containers_are_refused(wbits: int) -> None:
+    wrapped = zlib.compress(bytes(NUM_LEVELS), wbits=wbits)
+    with pytest.raises(CorruptFrameError, match="entropy-medium frame"):
+        decode(STEPS + wrapped)
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_read_as_finite_rows_or_refused(garbage: bytes) -> None:
+    try:
+        decoded = decode(STEPS + garbage)
+    except CorruptFrameError:
+        return
+    assert np.isfinite(decoded).all()

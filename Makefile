@@ -11,7 +11,7 @@ INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup demo up test check lint format proto proto-check bench fuzz clean
+.PHONY: help setup demo up test check lint format proto proto-check bench bench-codecs fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ proto-check: $(STAMP)
 
 bench: setup ## network session against one model, side by side
 	$(BIN)/python -m benchmarks.session
+
+bench-codecs: setup ## bytes, errors, speed and answers for every codec and selector
+	$(BIN)/python -m benchmarks.codecs
 
 fuzz: $(STAMP) ## hostile frames against the decoder, some minutes
 	$(BIN)/python -m tests.fuzz.frames --examples 200000

@@ -1,6 +1,7 @@
 """Codecs and row selection on the embedded model: bytes, errors, speed, quality of answers.
 
     python -m benchmarks.codecs [--cases 48] [--seed 1000] [--json FILE] [--skip-answers]
+    python -m benchmarks.codecs --draw FILE.json PICTURE.svg
 
 Two tables. The first encodes the model's real KV at every layer with every codec. The second
 answers generated retrieval questions over the in-process exchange, for every codec at keep ratio 1
@@ -272,13 +273,41 @@ def answer_line(row: AnswerRow) -> str:
     return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
+def draw(result: dict[str, Any], picture: Path) -> None:
+    """Change of NLL against bytes, one line a selector."""
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - only here
+
+    rows = [row for row in result["answers"] if row["plan"] == "auto" and row["bytes_ratio"] > 1]
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for selector in SELECTOR_NAMES:
+        line = [row for row in rows if row["selector"] == selector and row["codec"] == "bf16"]
+        ratios = [row["bytes_ratio"] for row in line]
+        axes.plot(ratios, [row["nll_change"] for row in line], "o-", label=f"bf16, {selector}")
+    coded = [row for row in rows if row["codec"] != "bf16"]
+    for row in coded:
+        kept = "" if row["keep_ratio"] == 1 else f", {row['keep_ratio']:.0%}"
+        point = (row["bytes_ratio"], row["nll_change"])
+        axes.plot(*point, "ks")
+        axes.annotate(row["codec"] + kept, point, xytext=(5, 4), textcoords="offset points")
+    axes.set(xscale="log", xlabel="bf16 bytes / bytes", ylabel="change of answer NLL, nats a token")
+    axes.set_xticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
+    axes.axhline(0.05, color="gray", linestyle=":")
+    axes.set_yscale("symlog", linthresh=0.1)
+    axes.legend(fontsize="small")
+    figure.savefig(picture)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--cases", type=int, default=48, help="questions of the second table")
     parser.add_argument("--seed", type=int, default=1000, help="of the generated questions")
     parser.add_argument("--json", type=Path, help="write both tables here")
     parser.add_argument("--skip-answers", action="store_true", help="the first table only")
+    parser.add_argument("--draw", nargs=2, type=Path, help="draw a JSON file, measure nothing")
     options = parser.parse_args()
+    if options.draw:
+        draw(json.loads(options.draw[0].read_text(encoding="utf-8")), options.draw[1])
+        return
     torch.set_num_threads(1)
     console = Console(width=110, highlight=False)
     prepared = prepare_model("default", progress=console.print)

@@ -65,9 +65,57 @@ def test_simulate_takes_a_plan_for_each_role(cases: Path, tiny_folder: Path) -> 
     assert layers == [[], [], [1, 3]]
 
 
+def test_simulate_compresses_as_it_is_told(cases: Path, tiny_folder: Path) -> None:
+    full = simulate(cases, tiny_folder, "--plan=all", "--codec=bf16")
+    flags = ("--plan=all", "--codec=bf16", "--keep-ratio=0.5", "--selector=random")
+    half = simulate(cases, tiny_folder, *flags, "--seed=1")
+    assert half["kv_bytes"] < 0.7 * full["kv_bytes"]  # type: ignore[operator]
+    assert half == simulate(cases, tiny_folder, *flags, "--seed=1")
+    assert half != simulate(cases, tiny_folder, *flags, "--seed=2")
+    fewer = simulate(cases, tiny_folder, *flags, "--input-keep-ratio=0.5")
+    span = fewer["cases"][0]["spans"][0]  # type: ignore[index]
+    assert 2 * len(span["input_positions"]) <= span["stop"] - span["start"]
+    assert set(span["kept_positions"]["1"]) <= set(span["input_positions"])
+
+
+def test_cost_foretells_the_bytes_that_simulate_counts(cases: Path, tiny_folder: Path) -> None:
+    counted = simulate(cases, tiny_folder, "--plan=1,3", "--codec=int8", "--keep-ratio=0.5")
+    case = counted["cases"][0]  # type: ignore[index]
+    lengths = [span["stop"] - span["start"] for span in case["spans"]]
+    ended = run_cli(
+        "cost",
+        f"--contexts={','.join(map(str, lengths[:-1]))}",
+        f"--publisher-tokens={lengths[-1]}",
+        f"--prefix-tokens={case['prefix_len']}",
+        f"--model={tiny_folder}",
+        "--plan=1,3",
+        "--codec=int8",
+        "--keep-ratio=0.5",
+        "--json",
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["kv_bytes"] == case["kv_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--contexts=12,many"], "expected token counts separated by commas"),
+        (["--contexts=12", "--publisher-tokens=-1"], "publisher_tokens must be between"),
+        (["--contexts=12", "--keep-ratio=0"], "keep_ratio must be above 0"),
+    ],
+)
+def test_cost_refuses_bad_options_clearly(tiny_folder: Path, flags: list[str], words: str) -> None:
+    ended = run_cli("cost", f"--model={tiny_folder}", *flags)
+    assert ended.returncode == 1
+    assert words in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "code"),
     [
+        (["--keep-ratio=1.5"], "invalid_request"),
+        (["--selector=best"], "invalid_request"),
         (["--plan=often"], "invalid_plan"),
         (["--plan=7"], "invalid_plan"),
         (["--model=/nowhere"], "model"),
@@ -136,8 +184,8 @@ def test_readme_names_only_targets_that_exist() -> None:
 
 def test_readme_commands_are_known_to_the_command_line() -> None:
     commands = set(re.findall(r"fedattn ((?:model )?[a-z]+)", (ROOT / "README.md").read_text()))
-    known = {"ask", "simulate", "demo", "up", "version", "model prepare"}
-    assert {"ask", "simulate", "model prepare"} <= commands & known
+    known = {"ask", "cost", "simulate", "demo", "up", "version", "model prepare"}
+    assert {"ask", "cost", "simulate", "model prepare"} <= commands & known
 
 
 @pytest.mark.parametrize("settings", [AggregatorSettings, ParticipantSettings, GatewaySettings])

@@ -23,12 +23,8 @@ def owner_of(layout: SessionLayout, token: int) -> int | None:
 
 def dropped_tokens(layout: SessionLayout) -> set[int]:
     """Tokens that their owner does not compute."""
-    return {
-        token
-        for member in layout.members
-        for token in range(member.span.start, member.span.stop)
-        if token not in member.input_positions().tolist()
-    }
+    spans = {token for m in layout.members for token in range(m.span.start, m.span.stop)}
+    return spans - {token for m in layout.members for token in m.input_positions().tolist()}
 
 
 def sees(layout: SessionLayout, layer: int, query: int, key: int, kept: Kept = EVERYTHING) -> bool:

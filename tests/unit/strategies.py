@@ -35,10 +35,19 @@ def compressions() -> st.SearchStrategy[Compression]:
 
 
 @st.composite
-def layouts(draw: st.DrawFn, *, min_members: int = 1, max_span: int = 2) -> SessionLayout:
-    """Sessions of up to 5 members and layers, each with a plan and compression of its own.
+def layouts(
+    draw: st.DrawFn,
+    *,
+    min_members: int = 1,
+    max_span: int = 2,
+    compression: st.SearchStrategy[Compression] | None = None,
+) -> SessionLayout:
+    """Sessions of up to 5 members and layers, each member with its own plan, some spans empty.
 
-    Some spans are empty.
+    Args:
+        min_members: fewest members.
+        max_span: most tokens of one.
+        compression: of each member; None for the defaults.
     """
     num_layers = draw(st.integers(1, 5))
     prefix_len = draw(st.integers(0, 2))
@@ -53,7 +62,7 @@ def layouts(draw: st.DrawFn, *, min_members: int = 1, max_span: int = 2) -> Sess
                 role=Role.PUBLISHER if is_last else Role.CONTRIBUTOR,
                 span=Span(start, start + length),
                 plan=SyncPlan(draw(layer_tuples(num_layers))),
-                compression=draw(compressions()),
+                compression=Compression() if compression is None else draw(compression),
             )
         )
         start += length

@@ -13,7 +13,7 @@ from fedattn.wire import convert
 from fedattn.wire.protocol import MAX_MEMBERS
 from fedattn.wire.v1 import session_pb2
 from tests.unit.samples import sample_layout
-from tests.unit.strategies import layouts
+from tests.unit.strategies import compressions, layouts
 
 UINT32 = st.integers(0, 2**32 - 1)
 Damage = Callable[[session_pb2.SessionLayout], object]
@@ -80,7 +80,7 @@ def crowd(message: session_pb2.SessionLayout) -> None:
         )
 
 
-@given(layouts())
+@given(layouts(compression=compressions()))
 def test_layout_comes_back_from_the_wire(layout: SessionLayout) -> None:
     assert convert.layout_from_wire(to_wire(layout)) == layout
 

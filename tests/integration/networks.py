@@ -1,0 +1,89 @@
+"""A small network over real sockets, and queries to it."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+
+from fedattn.core.errors import FedAttnError, InternalError
+from fedattn.core.sampling import Sampling
+from fedattn.model.loading import LoadedModel
+from fedattn.wire.channel import open_channel
+from fedattn.wire.convert import compression_to_wire, sampling_to_wire
+from fedattn.wire.status import error_from_rpc
+from fedattn.wire.stubs import ParticipantStub
+from fedattn.wire.v1 import participant_pb2 as pb
+from fedattn.wire.v1 import session_pb2
+from services.aggregator.settings import AggregatorSettings
+from services.participant.node import ParticipantNode
+from tests.contract.runners import make_node, running_aggregator, running_participant
+from tests.contract.scenarios import LOSSLESS
+from tests.tiny import words
+
+NUM_NEW_TOKENS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Two contributors and a publisher that listens."""
+
+    aggregator: str
+    publisher: ParticipantStub
+    nodes: dict[str, ParticipantNode]
+    contexts: dict[str, Path]
+
+
+@asynccontextmanager
+async def running_network(
+    model: LoadedModel, folder: Path, settings: AggregatorSettings | None = None
+) -> AsyncIterator[Network]:
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(running_aggregator(settings))
+        nodes, contexts = {}, {}
+        for index, node_id in enumerate(("node-0", "node-1")):
+            contexts[node_id] = folder / f"{node_id}.txt"
+            contexts[node_id].write_text(words(11 * index + 5, 6 + index))
+            nodes[node_id] = make_node(node_id, model, contexts[node_id])
+            await stack.enter_async_context(running_participant(nodes[node_id], address))
+        nodes["publisher"] = make_node("publisher", model, None)
+        participant = await stack.enter_async_context(
+            running_participant(nodes["publisher"], address, listen="127.0.0.1:0")
+        )
+        assert participant.server is not None
+        channel = await stack.enter_async_context(
+            open_channel(f"127.0.0.1:{participant.server.port}")
+        )
+        yield Network(address, ParticipantStub(channel), nodes, contexts)
+
+
+def query(**changes: object) -> pb.QueryRequest:
+    request = pb.QueryRequest(
+        question=words(60, 4),
+        plan="all",
+        sampling=sampling_to_wire(Sampling(max_new_tokens=NUM_NEW_TOKENS)),
+        compression=compression_to_wire(LOSSLESS),
+        prefix=session_pb2.PREFIX_MODE_PUBLIC,
+        min_participants=2,
+        deadline_s=30,
+    )
+    for name, value in changes.items():
+        if isinstance(value, list):
+            getattr(request, name).extend(value)
+        elif name in {"sampling", "compression", "budget"}:
+            getattr(request, name).CopyFrom(value)
+        else:
+            setattr(request, name, value)
+    return request
+
+
+async def ask(network: Network, **changes: object) -> list[pb.QueryEvent]:
+    return [event async for event in network.publisher.Query(query(**changes))]
+
+
+async def failure(network: Network, **changes: object) -> FedAttnError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await ask(network, **changes)
+    return error_from_rpc(caught.value, InternalError("unreachable"))

@@ -1,6 +1,7 @@
 """Entropy-coded levels: one step for a whole head, few bits for what is frequent.
 
-Keys travel before RoPE and without their channel means, which are sent beside them. A head's step
+Keys travel before RoPE and without their channel means, which are sent beside them: however large
+the biases of a model, levels are left for what differs from row to row. A head's step
 is a fixed multiple of the root mean square of what is left, so frequent levels are small numbers
 and DEFLATE's Huffman stage (RFC 1951, no string matching) writes them in few bits. At the same
 error this takes about two bits a scalar less than fixed-width levels with a scale a row: large
@@ -36,10 +37,12 @@ _TOP_LEVEL = 127
 _ZERO = 128
 _REDUNDANCY = 1.07
 """Huffman coding against the entropy, for levels of one normal distribution."""
-_TABLE_SIZE = 28
+_TABLE_SIZE = 20
 """Code tables and framing of one DEFLATE block, bytes."""
 _BLOCK_LEVELS = 1 << 15
 _COARSER = 1.25
+_MEAN_STEP = 0.5
+"""Step of the channel means, as a multiple of the root mean square of the rows around them."""
 LevelArray = npt.NDArray[np.int8]
 
 
@@ -65,11 +68,13 @@ class EntropyCodec:
     def max_payload_size(self, shape: KvShape, num_rows: int) -> int:
         num_scalars = shape.num_kv_heads * shape.head_dim * num_rows
         num_means = shape.num_kv_heads * shape.head_dim
-        num_bits = _largest_entropy(self._key_step) * (num_scalars + num_means)
-        num_bits += _largest_entropy(self._value_step) * num_scalars
-        num_blocks = 2 + (2 * num_scalars + num_means) // _BLOCK_LEVELS
+        num_bits = num_scalars * (
+            _largest_entropy(self._key_step) + _largest_entropy(self._value_step)
+        )
+        num_blocks = 3 + 2 * num_scalars // _BLOCK_LEVELS
         return (
             12 * shape.num_kv_heads
+            + num_means  # at worst a byte each
             + num_blocks * _TABLE_SIZE
             + math.ceil(num_bits * _REDUNDANCY / 8)
         )
@@ -142,7 +147,8 @@ class _Levels:
         self, keys: FloatArray, values: FloatArray, key_step: float, value_step: float
     ) -> None:
         means = keys.mean(axis=1, keepdims=True)
-        self.mean_steps = _steps(means, key_step)
+        spread = _root_mean_square(keys - means) * np.float32(_MEAN_STEP)
+        self.mean_steps = np.maximum(spread, _least_steps(means))
         self.mean_levels = _round(means, self.mean_steps)
         rest = keys - self.mean_levels * self.mean_steps
         self.key_steps = _steps(rest, key_step)
@@ -161,13 +167,26 @@ def _largest_entropy(relative_step: float) -> float:
 
 
 def _steps(rows: FloatArray, relative_step: float) -> FloatArray:
-    """Step of each head, [Hkv, 1, 1] float32; large enough for the head's largest scalar."""
+    """Step of each head, [Hkv, 1, 1] float32."""
+    steps: FloatArray = np.maximum(
+        _root_mean_square(rows) * np.float32(relative_step), _least_steps(rows)
+    )
+    return steps
+
+
+def _root_mean_square(rows: FloatArray) -> FloatArray:
+    """Of each head, [Hkv, 1, 1] float32."""
     flat = rows.reshape(len(rows), -1)
-    root_mean_square = np.sqrt(np.einsum("ij,ij->i", flat, flat) / np.float32(flat.shape[1]))
-    largest = np.maximum(flat.max(axis=1), -flat.min(axis=1))
-    relative = root_mean_square * np.float32(relative_step)
-    steps: FloatArray = np.maximum(relative, largest / np.float32(_TOP_LEVEL))
-    return np.maximum(steps, np.float32(_SMALLEST_STEP))[:, None, None]
+    squares: FloatArray = np.einsum("ij,ij->i", flat, flat) / np.float32(flat.shape[1])
+    roots: FloatArray = np.sqrt(squares)
+    return roots[:, None, None]
+
+
+def _least_steps(rows: FloatArray) -> FloatArray:
+    """The smallest step of each head at which its largest scalar has a level, [Hkv, 1, 1]."""
+    largest = np.maximum(rows.max(axis=(1, 2)), -rows.min(axis=(1, 2)))
+    steps: FloatArray = np.maximum(largest / np.float32(_TOP_LEVEL), np.float32(_SMALLEST_STEP))
+    return steps[:, None, None]
 
 
 def _round(rows: FloatArray, steps: FloatArray) -> LevelArray:
@@ -181,8 +200,9 @@ def _deflate(coded: _Levels) -> bytes:
     )
     pieces = [
         deflater.compress(_to_bytes(coded.mean_levels)),
+        deflater.flush(zlib.Z_BLOCK),  # means, keys and values have code tables of their own
         deflater.compress(_to_bytes(coded.key_levels)),
-        deflater.flush(zlib.Z_BLOCK),  # values have code tables of their own
+        deflater.flush(zlib.Z_BLOCK),
         deflater.compress(_to_bytes(coded.value_levels)),
         deflater.flush(),
     ]

@@ -236,6 +236,12 @@ def decode_frame(
     return KvRows(keys=keys, values=values, positions=positions)
 
 
+def read_positions(frame: bytes, rules: FrameRules) -> IntArray:
+    """Global positions of the rows of a frame that has been checked, [num_rows] int64."""
+    bitmap = memoryview(frame)[HEADER_SIZE : HEADER_SIZE + rules.bitmap_size]
+    return _read_positions(bitmap, rules)
+
+
 def _require_rotary(codec: Codec, rotary: Rotary | None) -> Rotary:
     if rotary is None:
         raise ValueError(f"codec {codec.name} sends keys before RoPE and needs the model's rotary")

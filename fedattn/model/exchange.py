@@ -3,7 +3,7 @@
 import threading
 from typing import Protocol
 
-from fedattn.core.frames import decode_frame
+from fedattn.core.frames import decode_frame, read_positions
 from fedattn.core.rotary import Rotary
 from fedattn.core.routing import Route, route_session
 from fedattn.core.spans import SessionLayout
@@ -75,8 +75,13 @@ class KvStore:
     def kept_positions(self) -> dict[tuple[int, int], IntArray]:
         """Positions that travelled so far, by (participant, layer)."""
         with self._changed:
-            sent = list(self._frames)
-        return {key: self.rows(*key).positions for key in sent}
+            sent = dict(self._frames)
+        return {
+            (index, layer): read_positions(
+                frame, frame_rules(self.layout.members[index], self.shape)
+            )
+            for (index, layer), frame in sent.items()
+        }
 
     @property
     def uploaded_bytes(self) -> int:

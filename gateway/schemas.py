@@ -41,7 +41,7 @@ class AppliedCompression(BaseModel):
 
     codec: str = Field(description="Codec of its frames.", examples=["int8"])
     keep_ratio: float = Field(description="Share of its rows that travelled.", examples=[0.7])
-    selector: str = Field(description="Which rows, if not all.", examples=["key-difference"])
+    selector: str = Field(description="Which rows, if not all.", examples=["value-weighted"])
     keep_ends: int = Field(description="Rows at each end chosen first.", examples=[0])
     input_keep_ratio: float = Field(description="Share of its tokens computed.", examples=[1.0])
     seed: int = Field(description="Of all draws.", examples=[0])

@@ -87,7 +87,7 @@ def own_attention(rows: SpanRows) -> FloatArray:
 
 
 _MAX_QUERIES = 64
-DEFAULT_SELECTOR = "key-difference"
+DEFAULT_SELECTOR = "value-weighted"
 SELECTORS: dict[str, Selector] = {
     "random": random_rows,
     "recency": recency,

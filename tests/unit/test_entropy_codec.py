@@ -67,7 +67,7 @@ def test_offset_of_every_channel_costs_keys_next_to_nothing(name: str) -> None:
     shape = KvShape(num_layers=1, num_kv_heads=1, head_dim=8)
     errors = []
     for offset in (0.0, 30.0):
-        keys = rows + np.float32(offset) * np.sign(normal_rows(1, 1, 8))
+        keys = (rows + offset * np.sign(normal_rows(1, 1, 8))).astype(np.float32)
         codec = codec_by_name(name)
         decoded, _ = codec.decode(memoryview(codec.encode(keys, rows)), shape, 64)
         errors.append(float(np.square(decoded - keys).mean()))

@@ -29,7 +29,7 @@ from fedattn.core.frames import FrameRules, decode_frame, encode_frame
 from fedattn.core.plans import PlanSpec
 from fedattn.core.routing import Route
 from fedattn.core.selection import SELECTOR_NAMES
-from fedattn.core.spans import RolePlans, Span, build_layout
+from fedattn.core.spans import Span, build_layout, shared_plan
 from fedattn.core.types import FloatArray, KvRows, KvShape, empty_rows
 from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
 from fedattn.model.prefill import Prefiller
@@ -38,6 +38,8 @@ from fedattn.model.prompt import PromptTokenizer
 from fedattn.model.simulate import SimulationSettings, Simulator
 from fedattn.tasks.retrieval import generate_cases
 
+EVERY_BUT_0 = "1-29"  # of the embedded model
+NUM_LAYERS = 30
 KEEP_RATIOS = (0.7, 0.5, 0.3)
 SPAN_TOKENS = 512
 REPEATS = 5
@@ -78,13 +80,12 @@ def record_rows(model: LoadedModel, tokenizer: PromptTokenizer) -> Recorder:
     texts = [text for case in generate_cases(60, seed=7) for text in case.contexts]
     tokens = [token for text in texts for token in tokenizer.context(text)][:SPAN_TOKENS]
     prefix = tokenizer.prefix()
-    plan = PlanSpec("all").resolve(model.shape.num_layers)
     layout = build_layout(
         num_layers=model.shape.num_layers,
         prefix_len=len(prefix),
         contributors=[("node", len(tokens))],
         publisher=("publisher", 1),
-        plans=RolePlans(contributors=plan, publisher=plan),
+        plans=shared_plan(range(model.shape.num_layers)),
     )
     recorder = Recorder(model.shape)
     Prefiller(model).contribute(layout.members[0], prefix, tokens, recorder)
@@ -203,20 +204,20 @@ class AnswerRow:
 
 def grid() -> Iterator[tuple[str, Compression]]:
     """Plan and compression of every row of the second table; the first is the reference."""
-    yield "auto", Compression(codec=codec_by_name("bf16"))
+    yield EVERY_BUT_0, Compression(codec=codec_by_name("bf16"))
     yield "none", Compression(codec=codec_by_name("bf16"))
     yield "all", Compression(codec=codec_by_name("fp32"))
     for codec in CODECS:
         if codec.name not in {"fp32", "fp16", "bf16"}:
-            yield "auto", Compression(codec=codec)
+            yield EVERY_BUT_0, Compression(codec=codec)
     for selector in SELECTOR_NAMES:
         for ratio in KEEP_RATIOS:
             yield (
-                "auto",
+                EVERY_BUT_0,
                 Compression(codec=codec_by_name("bf16"), selector=selector, keep_ratio=ratio),
             )
     for ratio in KEEP_RATIOS:
-        yield "auto", Compression(codec=codec_by_name(AUTO_CODEC), keep_ratio=ratio)
+        yield EVERY_BUT_0, Compression(codec=codec_by_name(AUTO_CODEC), keep_ratio=ratio)
 
 
 def measure_answers(
@@ -226,9 +227,10 @@ def measure_answers(
     reference_nll: list[float] = []
     reference_bytes = 0
     for plan, compression in grid():
-        spec = PlanSpec(plan)
         settings = SimulationSettings(
-            plan=spec, publisher_plan=spec, compression=compression, max_new_tokens=16
+            plans=shared_plan(PlanSpec(plan).resolve(NUM_LAYERS).layers),
+            compression=compression,
+            max_new_tokens=16,
         )
         name = f"{plan} {compression.codec.name} {compression.selector} {compression.keep_ratio}"
         running = simulator.run(cases, settings)
@@ -277,7 +279,9 @@ def draw(result: dict[str, Any], picture: Path) -> None:
     """Change of NLL against bytes, one line a selector."""
     from matplotlib import pyplot as plt  # noqa: PLC0415 - only here
 
-    rows = [row for row in result["answers"] if row["plan"] == "auto" and row["bytes_ratio"] > 1]
+    rows = [
+        row for row in result["answers"] if row["plan"] == EVERY_BUT_0 and row["bytes_ratio"] > 1
+    ]
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for selector in SELECTOR_NAMES:
         line = [row for row in rows if row["selector"] == selector and row["codec"] == "bf16"]

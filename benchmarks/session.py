@@ -27,10 +27,10 @@ from transformers.utils import logging as transformers_logging
 
 from fedattn.cli.client import stream_query
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
+from fedattn.cli.plans import read_plans
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
-from fedattn.core.plans import PlanSpec
-from fedattn.core.spans import RolePlans, build_layout
+from fedattn.core.spans import build_layout
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import load_model, load_tokenizer
 from fedattn.model.oracle import oracle_logits
@@ -125,13 +125,13 @@ def measure_in_process(texts: list[str], plan: str, repeats: int) -> dict[str, f
     plain = AutoModelForCausalLM.from_pretrained(prepared.path, dtype=torch.float32)
     prefix, spans = prompt.prefix(), [prompt.context(text) for text in texts[:-1]]
     question = prompt.question(QUESTION, texts[-1])
-    sync = PlanSpec(plan).resolve(prefiller.shape.num_layers)
+    plans = read_plans(plan, None, prefiller.shape.num_layers, prepared.fingerprint)
     layout = build_layout(
         num_layers=prefiller.shape.num_layers,
         prefix_len=len(prefix),
         contributors=[(node, len(span)) for node, span in zip(CONTRIBUTORS, spans, strict=True)],
         publisher=(PUBLISHER, len(question)),
-        plans=RolePlans(contributors=sync, publisher=sync),
+        plans=plans,
         compression=Compression(codec=codec_by_name("bf16")),
     )
     ids = torch.randint(100, 40_000, (1, layout.num_tokens))
@@ -159,10 +159,8 @@ def measure_parity(texts: list[str]) -> dict[str, float]:
     differences: dict[str, float] = {}
     case = Case(contexts=tuple(texts), question=QUESTION, answer="pump")
     for plan in ("all", "auto", "none", "8-22"):
-        spec = PlanSpec(plan)
         settings = SimulationSettings(
-            plan=spec,
-            publisher_plan=spec,
+            plans=read_plans(plan, None, model.shape.num_layers, model.fingerprint),
             compression=Compression(codec=codec_by_name("fp32")),
             max_new_tokens=1,
         )

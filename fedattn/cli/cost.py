@@ -7,12 +7,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fedattn.cli.plans import read_plans
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.costs import MemberCost, ModelSizes, session_bytes, session_costs
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.plans import PlanSpec
-from fedattn.core.spans import RolePlans, SessionLayout, build_layout
+from fedattn.core.spans import RolePlans, SessionLayout, build_layout, shared_plan
 
 _MAX_TOKENS = 1 << 24
 
@@ -26,7 +26,7 @@ class CostOptions:
     publisher_tokens: int
     prefix_tokens: int
     plan: str
-    publisher_plan: str
+    publisher_plan: str | None
     compression: Compression
     max_new_tokens: int
     as_json: bool
@@ -45,11 +45,14 @@ def cost_command(options: CostOptions) -> None:
     from fedattn.model.prepare import prepare_model
 
     console = Console(stderr=True, highlight=False)
-    sizes = read_sizes(prepare_model(options.model, progress=console.print))
-    layout = _lay_out(options, lengths, sizes, options.compression)
+    prepared = prepare_model(options.model, progress=console.print)
+    sizes = read_sizes(prepared)
+    num_layers = sizes.kv.num_layers
+    plans = read_plans(options.plan, options.publisher_plan, num_layers, prepared.fingerprint)
+    layout = _lay_out(options, lengths, sizes, options.compression, plans)
     costs = session_costs(layout, sizes, num_new_tokens=options.max_new_tokens)
     bf16 = Compression(codec=codec_by_name("bf16"))
-    full = _lay_out(options, lengths, sizes, bf16, plan="all")
+    full = _lay_out(options, lengths, sizes, bf16, shared_plan(range(num_layers)))
     reference = sum(member.total_up for member in session_bytes(full, sizes.kv))
     if options.as_json:
         print(json.dumps(_to_json(layout, costs, reference), indent=2))
@@ -83,18 +86,14 @@ def _lay_out(
     lengths: list[int],
     sizes: ModelSizes,
     compression: Compression,
-    plan: str | None = None,
+    plans: RolePlans,
 ) -> SessionLayout:
-    num_layers = sizes.kv.num_layers
     return build_layout(
-        num_layers=num_layers,
+        num_layers=sizes.kv.num_layers,
         prefix_len=options.prefix_tokens,
         contributors=[(f"contributor-{i + 1}", length) for i, length in enumerate(lengths)],
         publisher=("publisher", options.publisher_tokens),
-        plans=RolePlans(
-            contributors=PlanSpec(plan or options.plan).resolve(num_layers),
-            publisher=PlanSpec(plan or options.publisher_plan).resolve(num_layers),
-        ),
+        plans=plans,
         compression=compression,
     )
 

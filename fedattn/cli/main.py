@@ -164,7 +164,7 @@ def simulate(
             cases=cases,
             model=model,
             plan=plan,
-            publisher_plan=publisher_plan or plan,
+            publisher_plan=publisher_plan,
             compression=Compression(
                 codec=codec_by_name(codec),
                 keep_ratio=keep_ratio,
@@ -178,6 +178,44 @@ def simulate(
             system_prompt=system_prompt,
             with_tokens=tokens,
             json_path=json_path,
+        )
+    )
+
+
+@app.command()
+def calibrate(
+    out: Annotated[Path, typer.Option(help="Profile to write, a .json file.")],
+    model: Annotated[str, typer.Option(help="As for `model prepare`.")] = "default",
+    cases: Annotated[
+        Path | None, typer.Option(help="JSONL of contexts, question, answer; default: generated.")
+    ] = None,
+    layers: Annotated[int, typer.Option(help="Sync layers of the smallest plan.")] = 4,
+    objective: Annotated[
+        str, typer.Option(help="kl: stay near centralised; nll: of the given answers.")
+    ] = "kl",
+    search: Annotated[
+        str, typer.Option(help="elimination, exchange, ranking or addition.")
+    ] = "elimination",
+    seed: Annotated[int, typer.Option(help="Of the cases.")] = 0,
+    search_cases: Annotated[int, typer.Option(help="Generated cases to search with.")] = 30,
+    held_out_cases: Annotated[int, typer.Option(help="Generated cases to measure with.")] = 60,
+    system_prompt: Annotated[str | None, typer.Option(help="Public system prompt.")] = None,
+) -> None:
+    """Find at which blocks nodes should synchronise, from few blocks to all; write a profile."""
+    from fedattn.cli.calibrate import CalibrateOptions, calibrate_command
+
+    calibrate_command(
+        CalibrateOptions(
+            model=model,
+            out=out,
+            cases=cases,
+            layers=layers,
+            objective=objective,
+            search=search,
+            seed=seed,
+            num_search=search_cases,
+            num_held_out=held_out_cases,
+            system_prompt=system_prompt,
         )
     )
 
@@ -210,7 +248,7 @@ def cost(
             publisher_tokens=publisher_tokens,
             prefix_tokens=prefix_tokens,
             plan=plan,
-            publisher_plan=publisher_plan or plan,
+            publisher_plan=publisher_plan,
             compression=Compression(
                 codec=codec_by_name(codec),
                 keep_ratio=keep_ratio,

@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from fedattn.cli.plans import read_plans
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.plans import PlanSpec
 from fedattn.core.sampling import Sampling
 from fedattn.core.spans import PrefixMode
 
@@ -21,7 +21,7 @@ class SimulateOptions:
     cases: Path
     model: str
     plan: str
-    publisher_plan: str
+    publisher_plan: str | None
     compression: Compression
     prefix: str
     max_new_tokens: int
@@ -36,7 +36,6 @@ def simulate_command(options: SimulateOptions) -> None:
     Raises:
         FedAttnError: an option, the model or the cases do not fit.
     """
-    plan, publisher_plan = PlanSpec(options.plan), PlanSpec(options.publisher_plan)
     prefix = _prefix_mode(options.prefix)
     Sampling(max_new_tokens=options.max_new_tokens)
     if options.json_path is not None and not options.json_path.absolute().parent.is_dir():
@@ -55,10 +54,13 @@ def simulate_command(options: SimulateOptions) -> None:
     tokenizer = PromptTokenizer(
         load_tokenizer(prepared), options.system_prompt or DEFAULT_SYSTEM_PROMPT
     )
-    simulator = Simulator(Prefiller(load_model(prepared)), tokenizer)
+    model = load_model(prepared)
+    plans = read_plans(
+        options.plan, options.publisher_plan, model.shape.num_layers, prepared.fingerprint
+    )
+    simulator = Simulator(Prefiller(model), tokenizer)
     settings = SimulationSettings(
-        plan=plan,
-        publisher_plan=publisher_plan,
+        plans=plans,
         compression=options.compression,
         prefix=prefix,
         max_new_tokens=options.max_new_tokens,

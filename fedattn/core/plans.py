@@ -4,19 +4,24 @@ A plan is written as text (`PlanSpec`) by users and resolved once against a mode
 
     all            every block
     none           no block: the participant stays alone
-    auto           every block but 0, whose KV gives tokens away by look-up
-    uniform:4      blocks 0, 4, 8, ... (paper: sync interval H)
+    auto, auto@8   as a profile of the model says, with at most 8 blocks; without a profile `middle`
+    uniform:4      schedule with sync interval 4 (paper: H), which is ceil(blocks / 4) blocks
+    uniform@8      schedule with 8 blocks; see `core.schedules` for all names
     7,9,10-12      blocks 7, 9, 10, 11 and 12
 """
 
 from dataclasses import dataclass
 
 from fedattn.core.errors import InvalidPlanError
+from fedattn.core.schedules import SCHEDULES, default_count
 
 MAX_LAYERS = 1024
 MAX_PLAN_LENGTH = 8192
 """Characters of a plan; the longest one `format_layers` writes has less than 2500."""
-_GRAMMAR = "use all, none, auto, uniform:INTERVAL, or a list such as 7,9,10-12"
+_GRAMMAR = (
+    f"use all, none, auto, one of {', '.join(SCHEDULES)} with :INTERVAL or @BLOCKS, "
+    "or a list such as 7,9,10-12"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,39 +62,78 @@ class PlanSpec:
     def __post_init__(self) -> None:
         _parse(self.text)
 
+    @property
+    def is_auto(self) -> bool:
+        """Whether a profile decides."""
+        return _parse(self.text).name == "auto"
+
+    @property
+    def is_explicit(self) -> bool:
+        """Whether it names blocks (or `none`), whatever the model."""
+        return _parse(self.text).name in {"layers", "none"}
+
+    @property
+    def num_layers(self) -> int | None:
+        """Blocks asked for with `@`, if so."""
+        return _parse(self.text).count
+
     def resolve(self, num_layers: int) -> SyncPlan:
-        """The sync layers for a model of `num_layers` blocks.
+        """The sync layers for a model of `num_layers` blocks, of which no profile is at hand.
 
         Raises:
-            InvalidPlanError: a layer is out of range.
+            InvalidPlanError: a layer is out of range, or the schedule has no such number of blocks.
         """
-        kind, numbers = _parse(self.text)
-        match kind:
+        parsed = _parse(self.text)
+        match parsed.name:
             case "none":
                 layers: tuple[int, ...] = ()
             case "all":
                 layers = tuple(range(num_layers))
+            case "layers":
+                layers = parsed.layers
+            case "uniform" if parsed.interval is not None:
+                layers = tuple(range(0, num_layers, parsed.interval))
             case "auto":
-                layers = tuple(range(1, num_layers))
-            case "uniform":
-                layers = tuple(range(0, num_layers, numbers[0]))
-            case _:
-                layers = numbers
+                layers = SCHEDULES["middle"](num_layers, parsed.num_blocks(num_layers))
+            case name:
+                layers = SCHEDULES[name](num_layers, parsed.num_blocks(num_layers))
         plan = SyncPlan(layers)
         plan.check(num_layers)
         return plan
 
 
-def _parse(text: str) -> tuple[str, tuple[int, ...]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parsed:
+    name: str
+    layers: tuple[int, ...] = ()
+    interval: int | None = None
+    count: int | None = None
+
+    def num_blocks(self, num_layers: int) -> int:
+        """How many blocks a schedule takes."""
+        if self.interval is not None:
+            return -(-num_layers // self.interval)
+        return default_count(num_layers) if self.count is None else min(self.count, num_layers)
+
+
+def _parse(text: str) -> _Parsed:
     if len(text) > MAX_PLAN_LENGTH:
         raise InvalidPlanError(
             f"sync plan has {len(text)} characters, at most {MAX_PLAN_LENGTH} are read; {_GRAMMAR}"
         )
-    name, colon, argument = text.strip().partition(":")
-    if name in {"all", "none", "auto"} and not colon:
-        return name, ()
-    if name == "uniform":
-        return name, (_parse_number(argument, text, minimum=1),)
+    stripped = text.strip()
+    if stripped in {"all", "none"}:
+        return _Parsed(name=stripped)
+    name, at, count = stripped.partition("@")
+    if name == "auto" or (at and name in SCHEDULES):
+        return _Parsed(name=name, count=_parse_number(count, text, minimum=1) if at else None)
+    name, colon, interval = stripped.partition(":")
+    if colon and name in SCHEDULES:
+        return _Parsed(name=name, interval=_parse_number(interval, text, minimum=1))
+    return _Parsed(name="layers", layers=_parse_list(text))
+
+
+def _parse_list(text: str) -> tuple[int, ...]:
     layers: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.partition("-")
@@ -98,7 +142,7 @@ def _parse(text: str) -> tuple[str, tuple[int, ...]]:
         if stop < start:
             raise InvalidPlanError(f"sync plan {text[:80]!r}: range {start}-{stop} runs backwards")
         layers.update(range(start, stop + 1))
-    return "layers", tuple(sorted(layers))
+    return tuple(sorted(layers))
 
 
 def _parse_number(digits: str, text: str, minimum: int = 0) -> int:

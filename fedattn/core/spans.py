@@ -1,5 +1,6 @@
 """Who owns which tokens of the global sequence, and who synchronises where."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
@@ -145,6 +146,22 @@ class RolePlans:
 
     contributors: SyncPlan
     publisher: SyncPlan
+
+    @property
+    def num_travelling(self) -> int:
+        """Blocks at which anybody's rows travel.
+
+        What contributors would receive above the publisher's last block reaches nobody.
+        """
+        last = max(self.publisher.layers, default=-1)
+        below = {layer for layer in self.contributors.layers if layer < last}
+        return len(below | set(self.publisher.layers))
+
+
+def shared_plan(layers: Iterable[int]) -> RolePlans:
+    """The same sync layers for both roles, in any order."""
+    plan = SyncPlan(tuple(sorted(layers)))
+    return RolePlans(contributors=plan, publisher=plan)
 
 
 def build_layout(

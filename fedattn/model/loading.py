@@ -94,13 +94,19 @@ def _kv_shape(config: Any) -> KvShape:
     )
 
 
-def load_model(prepared: PreparedModel) -> LoadedModel:
-    """Load the weights, memory-mapped, in float32 on the CPU."""
+def load_model(prepared: PreparedModel, dtype: torch.dtype = torch.float32) -> LoadedModel:
+    """Load the weights on the CPU; float32 ones are memory-mapped."""
     transformers_logging.disable_progress_bar()
     network = AutoModelForCausalLM.from_pretrained(
-        prepared.path, dtype=torch.float32, local_files_only=True
+        prepared.path, dtype=dtype, local_files_only=True
     )
     return wrap_model(network, prepared.fingerprint)
+
+
+def fastest_dtype() -> torch.dtype:
+    """bfloat16 where this CPU multiplies it in hardware, else float32."""
+    in_hardware = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001 - no public way to ask
+    return torch.bfloat16 if in_hardware else torch.float32
 
 
 def load_tokenizer(prepared: PreparedModel) -> PreTrainedTokenizerBase:

@@ -8,7 +8,6 @@ import torch
 
 from fedattn.core.compression import Compression
 from fedattn.core.errors import ContextTooLongError
-from fedattn.core.plans import PlanSpec
 from fedattn.core.sampling import Sampling
 from fedattn.core.spans import PrefixMode, RolePlans, SessionLayout, build_layout
 from fedattn.core.types import IntArray
@@ -24,15 +23,13 @@ class SimulationSettings:
     """How cases are run. Decoding is greedy.
 
     Attributes:
-        plan: sync plan of the contributors.
-        publisher_plan: sync plan of the publisher.
+        plans: sync plan of each role.
         compression: what is left out, and the codec.
         prefix: public, or owned by the first contributor.
         max_new_tokens: most tokens to decode.
     """
 
-    plan: PlanSpec
-    publisher_plan: PlanSpec
+    plans: RolePlans
     compression: Compression
     prefix: PrefixMode = PrefixMode.PUBLIC
     max_new_tokens: int = 32
@@ -164,16 +161,12 @@ class Simulator:
         question: list[int],
         settings: SimulationSettings,
     ) -> SessionLayout:
-        num_layers = self._prefiller.shape.num_layers
         return build_layout(
-            num_layers=num_layers,
+            num_layers=self._prefiller.shape.num_layers,
             prefix_len=len(prefix),
             contributors=[(f"contributor-{i + 1}", len(span)) for i, span in enumerate(spans)],
             publisher=("publisher", len(question)),
-            plans=RolePlans(
-                contributors=settings.plan.resolve(num_layers),
-                publisher=settings.publisher_plan.resolve(num_layers),
-            ),
+            plans=settings.plans,
             compression=settings.compression,
         )
 

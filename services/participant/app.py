@@ -1,15 +1,18 @@
 """Composition of a participant: the one place where its parts meet."""
 
 import asyncio
+from pathlib import Path
 
 import structlog
 import torch
 
 from fedattn import __version__
+from fedattn.core.profile import Profile
 from fedattn.model.loading import load_model, load_tokenizer
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
+from fedattn.profiles import load_profile, shipped_profile
 from fedattn.wire.channel import open_channel
 from fedattn.wire.server import WireServer
 from fedattn.wire.stubs import AggregatorStub
@@ -42,6 +45,7 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
     prefiller = Prefiller(load_model(prepared))
     prefiller.warm_prefix(tokenizer.prefix())
     context = ContextTokens(PrivateContext(settings.context), tokenizer)
+    profile = _find_profile(settings.profile, prepared.fingerprint)
     log.info("model_loaded", model=prepared.name, context_tokens=len(context.current()))
     return ParticipantNode(
         node_id=settings.node_id,
@@ -51,7 +55,21 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
         tokenizer=tokenizer,
         context=context,
         max_sessions=settings.max_sessions,
+        profile=profile,
     )
+
+
+def _find_profile(path: Path | None, fingerprint: str) -> Profile | None:
+    """The profile of the settings or the shipped one.
+
+    Raises:
+        InvalidPlanError: it is no profile of this model.
+    """
+    if path is None:
+        return shipped_profile(fingerprint)
+    profile = load_profile(path)
+    profile.check_model(fingerprint)
+    return profile
 
 
 class Participant:

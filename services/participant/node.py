@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from fedattn.core.codecs import CODECS
+from fedattn.core.profile import Profile
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.wire.convert import shape_to_wire, sizes_to_wire
@@ -33,6 +34,7 @@ class ParticipantNode:
     tokenizer: PromptTokenizer
     context: ContextTokens
     max_sessions: int
+    profile: Profile | None = None  # what `auto` plans mean
     prefix: tuple[int, ...] = field(init=False)
     token: str = ""  # from the aggregator, proves who opens a session
     _threads: ThreadPoolExecutor = field(init=False)

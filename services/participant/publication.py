@@ -19,9 +19,10 @@ from fedattn.core.errors import (
     NodeBusyError,
     SessionAbortedError,
 )
-from fedattn.core.plans import PlanSpec, SyncPlan
+from fedattn.core.plans import PlanSpec
+from fedattn.core.profile import Profile, resolve_plans
 from fedattn.core.sampling import Sampling
-from fedattn.core.spans import PrefixMode
+from fedattn.core.spans import PrefixMode, RolePlans
 from fedattn.model.decode import TextStream, generate_tokens
 from fedattn.wire.convert import (
     compression_from_wire,
@@ -50,8 +51,7 @@ class Query:
 
     question: str
     contributors: tuple[str, ...]
-    plan: SyncPlan
-    publisher_plan: SyncPlan
+    plans: RolePlans
     sampling: Sampling
     compression: Compression
     budget: pb.ByteBudget | None
@@ -60,8 +60,15 @@ class Query:
     deadline_s: float
 
 
-def check_query(request: participant_pb2.QueryRequest, num_layers: int) -> Query:
+def check_query(
+    request: participant_pb2.QueryRequest, num_layers: int, profile: Profile | None
+) -> Query:
     """Check and convert a request.
+
+    Args:
+        request: as it came.
+        num_layers: blocks of the model.
+        profile: what `auto` plans mean for it, if known.
 
     Raises:
         InvalidInputError: names the field and what is wrong.
@@ -70,15 +77,12 @@ def check_query(request: participant_pb2.QueryRequest, num_layers: int) -> Query
         raise EmptyQuestionError("the question is empty; write what you want to know")
     require_range("question length", len(request.question), 1, MAX_QUESTION_LENGTH)
     require_range("deadline_s", request.deadline_s, 1e-3, MAX_DEADLINE_S)
-    plan = PlanSpec(request.plan).resolve(num_layers)
-    own_plan = (
-        PlanSpec(request.publisher_plan).resolve(num_layers) if request.publisher_plan else plan
-    )
+    contributors = PlanSpec(request.plan)
+    publisher = PlanSpec(request.publisher_plan or request.plan)
     return Query(
         question=request.question,
         contributors=tuple(request.contributors),
-        plan=plan,
-        publisher_plan=own_plan,
+        plans=resolve_plans(contributors, publisher, num_layers, profile),
         sampling=sampling_from_wire(request.sampling),
         compression=compression_from_wire(request.compression),
         budget=request.budget if request.HasField("budget") else None,
@@ -202,8 +206,8 @@ class Publication:
             span_len=len(token_ids),
             prefix=prefix_to_wire(query.prefix, prefix),
             contributors=query.contributors,
-            contributor_sync_layers=query.plan.layers,
-            publisher_sync_layers=query.publisher_plan.layers,
+            contributor_sync_layers=query.plans.contributors.layers,
+            publisher_sync_layers=query.plans.publisher.layers,
             compression=compression_to_wire(query.compression),
             budget=query.budget,
             max_new_tokens=query.sampling.max_new_tokens,

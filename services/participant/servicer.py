@@ -32,7 +32,7 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
 
     async def Query(self, request: pb.QueryRequest, context: Any) -> AsyncIterator[pb.QueryEvent]:
         """Publish a query and stream what happens."""
-        query = check_query(request, self._node.prefiller.shape.num_layers)
+        query = check_query(request, self._node.prefiller.shape.num_layers, self._node.profile)
         publication = Publication(self._node, self._stub, query, self._aggregator_address)
         async with aclosing(publication.run()) as events:
             async for event in events:

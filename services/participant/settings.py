@@ -24,6 +24,9 @@ class ParticipantSettings(ServiceSettings):
     )
     reflection: bool = Field(False, description="Let clients ask for the gRPC schema.")
     model: str = Field("default", description="Model: default, folder, .gguf file or hub id.")
+    profile: Path | None = Field(
+        None, description="Profile that says what plan `auto` is; default: the shipped one."
+    )
     system_prompt: str | None = Field(
         None, description="Public system prompt; the same on every node of a session."
     )
@@ -42,9 +45,9 @@ class ParticipantSettings(ServiceSettings):
         except InvalidRequestError as error:
             raise ValueError(str(error)) from None
 
-    @field_validator("context")
+    @field_validator("context", "profile")
     @classmethod
-    def _check_context(cls, value: Path | None) -> Path | None:
+    def _check_path(cls, value: Path | None) -> Path | None:
         if value is not None and not value.exists():
             raise ValueError("no such file or folder")
         return value

@@ -14,7 +14,7 @@ from tests.contract.runners import RUNNERS
 from tests.contract.scenarios import NUM_NEW_TOKENS, Scenario
 
 TOLERANCE = 1e-4
-PLANS = {"all": ("all", "all"), "default": ("auto", "auto"), "mixed": ("3,9-12", "5-20")}
+PLANS = {"all": ("all", "all"), "most": ("1-29", "1-29"), "mixed": ("3,9-12", "5-20")}
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ LADDER = tuple(codec_by_name(name) for name in ("int8", "entropy-medium", "entro
 FINEST = LADDER[:1]
 
 
-def layout(*lengths: int, plan: str = "auto") -> SessionLayout:
+def layout(*lengths: int, plan: str = "1-7") -> SessionLayout:
     sync = PlanSpec(plan).resolve(SHAPE.num_layers)
     return build_layout(
         num_layers=SHAPE.num_layers,

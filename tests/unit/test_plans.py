@@ -8,7 +8,10 @@ from fedattn.core.errors import InvalidPlanError
 from fedattn.core.plans import MAX_LAYERS, PlanSpec, SyncPlan, format_layers
 from tests.unit.strategies import layer_tuples
 
-GRAMMAR_HINT = "use all, none, auto, uniform:INTERVAL, or a list such as 7,9,10-12"
+GRAMMAR_HINT = (
+    "use all, none, auto, one of uniform, shallow-half, deep-half, progressive, regressive, middle "
+    "with :INTERVAL or @BLOCKS, or a list such as 7,9,10-12"
+)
 LONGEST_PLAN = ",".join(str(layer) for layer in range(0, MAX_LAYERS, 2))
 
 
@@ -17,7 +20,16 @@ LONGEST_PLAN = ",".join(str(layer) for layer in range(0, MAX_LAYERS, 2))
     [
         ("all", (0, 1, 2, 3, 4, 5)),
         ("none", ()),
-        ("auto", (1, 2, 3, 4, 5)),
+        ("auto", (2, 3, 4)),
+        ("auto@2", (2, 3)),
+        ("auto@99", (0, 1, 2, 3, 4, 5)),
+        ("middle@1", (3,)),
+        ("middle:2", (2, 3, 4)),
+        ("uniform@4", (0, 1, 3, 4)),
+        ("shallow-half@2", (0, 1)),
+        ("deep-half@2", (4, 5)),
+        ("progressive@3", (0, 2, 5)),
+        ("regressive@3", (0, 3, 5)),
         ("uniform:1", (0, 1, 2, 3, 4, 5)),
         ("uniform:4", (0, 4)),
         ("uniform: 2", (0, 2, 4)),
@@ -41,7 +53,7 @@ def test_plan_text_resolves_to_layers_of_a_six_layer_model(
 @pytest.mark.parametrize(
     "text",
     ["", " ", "al", "ALL", "all,1", "all:3", "none:0", "uniform", "uniform:", "uniform:x",
-     "uniform:2:3", "uniform:-1", "1,", ",1", "1,,2", "1;2", "1 2", "-3", "3-", "1--3", "1-2-3",
+     "uniform:2:3", "auto:2", "auto@", "uniform@", "middle", "all@2", "uniform@2@3", "deep-half@x", "uniform:-1", "1,", ",1", "1,,2", "1;2", "1 2", "-3", "3-", "1--3", "1-2-3",
      "+3", "1.0", "1e1", "0x1", "1_0", "\u0663", "\u00b2", "00001", "every"],
 )  # fmt: skip
 def test_text_outside_the_grammar_is_refused_and_the_grammar_shown(text: str) -> None:
@@ -53,7 +65,14 @@ def test_text_outside_the_grammar_is_refused_and_the_grammar_shown(text: str) ->
 
 @pytest.mark.parametrize(
     ("text", "number", "low"),
-    [("1024", 1024, 0), ("3-9999", 9999, 0), ("uniform:0", 0, 1), ("uniform:1024", 1024, 1)],
+    [
+        ("1024", 1024, 0),
+        ("3-9999", 9999, 0),
+        ("uniform:0", 0, 1),
+        ("uniform:1024", 1024, 1),
+        ("auto@0", 0, 1),
+        ("middle@1024", 1024, 1),
+    ],
 )
 def test_number_outside_the_grammar_is_refused_with_the_range(
     text: str, number: int, low: int

@@ -1,0 +1,39 @@
+"""Profiles shipped with this package, one file a model, and those of users."""
+
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from fedattn.core.errors import InvalidPlanError
+from fedattn.core.profile import MAX_PROFILE_BYTES, Profile, read_profile
+
+
+def shipped_profile(fingerprint: str) -> Profile | None:
+    """The shipped profile of a model, if there is one."""
+    return _shipped().get(fingerprint)
+
+
+def load_profile(path: Path) -> Profile:
+    """Read a profile file.
+
+    Raises:
+        InvalidPlanError: it cannot be read, is too large, or is no profile.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_PROFILE_BYTES + 1)
+        if len(data) > MAX_PROFILE_BYTES:
+            raise InvalidPlanError(
+                f"profile {path}: expected at most {MAX_PROFILE_BYTES} bytes; is this the file?"
+            )
+        text = data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidPlanError(f"profile {path} cannot be read: {error}") from error
+    return read_profile(text, str(path))
+
+
+@cache
+def _shipped() -> dict[str, Profile]:
+    files = [file for file in resources.files(__package__).iterdir() if file.name.endswith(".json")]
+    profiles = [read_profile(file.read_text(encoding="utf-8"), file.name) for file in files]
+    return {profile.fingerprint: profile for profile in profiles}

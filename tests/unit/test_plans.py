@@ -53,7 +53,8 @@ def test_plan_text_resolves_to_layers_of_a_six_layer_model(
 @pytest.mark.parametrize(
     "text",
     ["", " ", "al", "ALL", "all,1", "all:3", "none:0", "uniform", "uniform:", "uniform:x",
-     "uniform:2:3", "auto:2", "auto@", "uniform@", "middle", "all@2", "uniform@2@3", "deep-half@x", "uniform:-1", "1,", ",1", "1,,2", "1;2", "1 2", "-3", "3-", "1--3", "1-2-3",
+     "uniform:2:3", "uniform:-1", "1,", ",1", "1,,2", "1;2", "1 2", "-3", "3-", "1--3", "1-2-3",
+     "auto:2", "auto@", "uniform@", "middle", "all@2", "uniform@2@3", "deep-half@x",
      "+3", "1.0", "1e1", "0x1", "1_0", "\u0663", "\u00b2", "00001", "every"],
 )  # fmt: skip
 def test_text_outside_the_grammar_is_refused_and_the_grammar_shown(text: str) -> None:

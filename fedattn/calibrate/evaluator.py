@@ -14,7 +14,7 @@ All prompts of a batch run together. Results equal the masked one-model oracle's
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, TypeAlias, assert_never
+from typing import Any, TypeAlias, TypeVar, assert_never
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from fedattn.core.plans import SyncPlan
 from fedattn.core.spans import RolePlans
 from fedattn.model.loading import LoadedModel
 
+T = TypeVar("T")
 Rows: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Keys after RoPE and values, [B, Hkv, T, D] each."""
 
@@ -172,12 +173,11 @@ class _BatchRunner:
         synced = layer in state.plans.publisher
         return [self._fixed_rows[layer], *([state.later.rows[layer]] if synced else [])]
 
-    def mean_by_prompt(self, values: torch.Tensor) -> list[float]:
-        """Means over the answer tokens of each prompt, of [N] values."""
-        rows, size = self._batch.answer_rows, self._batch.size
-        sums = torch.zeros(size, device=values.device).index_add(0, rows, values)
-        means: list[float] = (sums / torch.bincount(rows, minlength=size)).tolist()
-        return means
+    def sum_by_prompt(self, values: torch.Tensor) -> list[float]:
+        """Sums over the answer tokens of each prompt, of [N] values."""
+        zeros = torch.zeros(self._batch.size, device=values.device)
+        sums: list[float] = zeros.index_add(0, self._batch.answer_rows, values).tolist()
+        return sums
 
     @property
     def answers(self) -> torch.Tensor:
@@ -201,6 +201,20 @@ class _BatchRunner:
         passage.inputs.append(hidden)
         passage.rows.append(view.own[0])
         self.token_blocks += tokens.ids.numel()
+
+
+def _make_runners(
+    model: LoadedModel, prompts: Sequence[Prompt], batch_size: int
+) -> tuple[list[int], list[_BatchRunner]]:
+    """Prompts of like length run together; also the order in which they are."""
+    order = sorted(range(len(prompts)), key=lambda at: len(prompts[at].token_ids))
+    batches = make_batches(model, [prompts[at] for at in order], batch_size)
+    return order, [_BatchRunner(model, batch) for batch in batches]
+
+
+def _in_order(values: list[T], order: list[int]) -> list[T]:
+    """Undo the sorting of `_make_runners`."""
+    return [value for _, value in sorted(zip(order, values, strict=True), key=lambda one: one[0])]
 
 
 def _first_difference(plan: SyncPlan, other: SyncPlan) -> int:
@@ -240,8 +254,7 @@ class PlanEvaluator:
         self._naive_tokens = sum(len(prompt.token_ids) + len(prompt.answer) for prompt in prompts)
         self._num_scored = 0
         with torch.inference_mode():
-            batches = make_batches(model, prompts, batch_size)
-            self._runners = [_BatchRunner(model, batch) for batch in batches]
+            self._order, self._runners = _make_runners(model, prompts, batch_size)
             every = SyncPlan(tuple(range(self._num_layers)))
             central = RolePlans(contributors=every, publisher=every)
             self._bases = [runner.run(central, runner.start()) for runner in self._runners]
@@ -261,14 +274,14 @@ class PlanEvaluator:
         return float(np.mean(self.scores(plans)))
 
     def scores(self, plans: RolePlans) -> list[float]:
-        """One number a prompt: the objective, mean over answer tokens, nats."""
+        """One number a prompt: the objective, summed over its answer, nats."""
         self._num_scored += 1
         scores: list[float] = []
         with torch.inference_mode():
             for runner, base, target in zip(self._runners, self._bases, self._targets, strict=True):
                 log_probs = runner.log_probs(runner.run(plans, base))
-                scores += runner.mean_by_prompt(self._loss(log_probs, target, runner.answers))
-        return scores
+                scores += runner.sum_by_prompt(self._loss(log_probs, target, runner.answers))
+        return _in_order(scores, self._order)
 
     def _loss(
         self, log_probs: torch.Tensor, target: torch.Tensor, answers: torch.Tensor
@@ -301,8 +314,7 @@ class BatchDecoder:
         self._end_token_ids = model.end_token_ids
         unanswered = [replace(prompt, answer=[0]) for prompt in prompts]
         with torch.inference_mode():
-            batches = make_batches(model, unanswered, batch_size)
-            self._runners = [_BatchRunner(model, batch) for batch in batches]
+            self._order, self._runners = _make_runners(model, unanswered, batch_size)
 
     def decode(self, plans: RolePlans, num_tokens: int) -> list[list[int]]:
         """At most `num_tokens` tokens a prompt; ends before an end token."""
@@ -311,7 +323,7 @@ class BatchDecoder:
             for runner in self._runners:
                 state = runner.run(plans, runner.start())
                 answers += map(self._cut, runner.decode(state, num_tokens).tolist())
-        return answers
+        return _in_order(answers, self._order)
 
     def _cut(self, tokens: list[int]) -> list[int]:
         ends = [at for at, token in enumerate(tokens) if token in self._end_token_ids]

@@ -3,31 +3,28 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from fedattn.calibrate.batches import Prompt
-from fedattn.calibrate.evaluator import Objective, PlanEvaluator
+from fedattn.calibrate.evaluator import BatchDecoder, Objective, PlanEvaluator
 from fedattn.calibrate.scorelog import ScoreLog
-from fedattn.calibrate.search import STRATEGIES, Found, relieve_contributors
-from fedattn.core.codecs import codec_by_name
-from fedattn.core.compression import Compression
+from fedattn.calibrate.search import DEFAULT_STRATEGY, STRATEGIES, Found
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.profile import Profile, ProfilePoint
-from fedattn.core.spans import RolePlans, shared_plan
+from fedattn.core.spans import RolePlans, build_layout, shared_plan
 from fedattn.model.loading import LoadedModel
-from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
-from fedattn.model.simulate import CaseResult, SimulationSettings, Simulator
-from fedattn.tasks.cases import Case
+from fedattn.tasks.cases import Case, is_right
 from fedattn.tasks.retrieval import generate_cases
 
-_ANSWER_TOKENS = 12
+_ANSWER_TOKENS = 14
+_FEWEST_RIGHT = 8
 _NUM_CONTEXTS = (2, 3, 4)
 _KEEP_SHARE = 0.95
 
@@ -47,10 +44,10 @@ class CalibrationSettings:
 
     fewest: int = 4
     objective: Objective = Objective.KL
-    strategy: str = "elimination"
+    strategy: str = DEFAULT_STRATEGY
     seed: int = 0
-    num_search: int = 30
-    num_held_out: int = 60
+    num_search: int = 96
+    num_held_out: int = 120
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -112,7 +109,7 @@ class Calibration:
     """One calibration of one model.
 
     Args:
-        model: float32.
+        model: float32; measures.
         search_model: the same in the dtype the search computes in; may be `model`.
         tokenizer: cuts the prompts.
         split: the cases.
@@ -127,14 +124,13 @@ class Calibration:
         split: CaseSplit,
         settings: CalibrationSettings,
     ) -> None:
-        if settings.fewest >= model.shape.num_layers:
+        self._num_layers = model.shape.num_layers
+        if not settings.fewest < self._num_layers:
             raise InvalidRequestError(
-                f"sync layers: expected 1 to {model.shape.num_layers - 1}, got {settings.fewest}"
+                f"sync layers: expected 1 to {self._num_layers - 1}, got {settings.fewest}"
             )
         self._model, self._search_model = model, search_model
-        self._simulator = Simulator(Prefiller(model), tokenizer)
         self._tokenizer = tokenizer
-        self._central = shared_plan(range(model.shape.num_layers))
         self._split, self._settings = split, settings
 
     def run(self, log_path: Path, report: Report) -> Profile:
@@ -145,36 +141,55 @@ class Calibration:
             report: told how far it is.
         """
         begun = time.monotonic()
-        central = list(
-            self._run_cases(self._split.search, self._central, report, "centralised answers")
-        )
-        evaluator = self._evaluator(central)
+        prompts = self._search_prompts()
+        evaluator = PlanEvaluator(self._search_model, prompts, self._settings.objective)
         scorer = ScoreLog(evaluator, log_path, self._signature())
         found = self._search(scorer, report)
-        chosen = [relieve_contributors(scorer, found[size]) for size in _report_sizes(found)]
+        chosen = [found[size] for size in _measured_sizes(found)]
         searched_s = time.monotonic() - begun
-        points, reference = self._measure(chosen, report)
+        reference, points = self._measure([one.plans for one in chosen], report)
         return Profile(
             fingerprint=self._model.fingerprint,
-            num_layers=self._model.shape.num_layers,
+            num_layers=self._num_layers,
             points=points,
             default=_default_point(points, reference.exact_match or 0.0),
             origin={
                 "objective": self._settings.objective.value,
                 "search": self._settings.strategy,
                 "seed": self._settings.seed,
-                "search_cases": len(self._split.search),
+                "search_cases": len(prompts),
                 "held_out_cases": len(self._split.held_out),
-                "centralised_exact_match": reference.exact_match,
+                "centralised_exact_match": round(reference.exact_match or 0.0, 5),
                 "centralised_nll": round(reference.nll or 0.0, 5),
                 "search_seconds": round(searched_s),
-                "fewer_tokens_than_naive": round(evaluator.speedup, 2),
+                "times_fewer_token_blocks_than_naive": round(evaluator.speedup, 2),
             },
         )
 
+    def _search_prompts(self) -> list[Prompt]:
+        """Cases that centralised answers right, with the answer whose likelihood is scored.
+
+        Where it is wrong there is nothing to keep; if that leaves too few, all are taken.
+        """
+        cases = self._split.search
+        prompts = [tokenize_case(case, self._tokenizer, self._num_layers) for case in cases]
+        decoder = BatchDecoder(self._search_model, prompts)
+        answers = decoder.decode(shared_plan(range(self._num_layers)), _ANSWER_TOKENS)
+        if self._settings.objective is Objective.KL:
+            prompts = [
+                replace(prompt, answer=answer or prompt.answer)
+                for prompt, answer in zip(prompts, answers, strict=True)
+            ]
+        right = [
+            prompt
+            for prompt, case, answer in zip(prompts, cases, answers, strict=True)
+            if is_right(self._tokenizer.decode(answer), case)
+        ]
+        return right if len(right) >= _FEWEST_RIGHT else prompts
+
     def _search(self, scorer: ScoreLog, report: Report) -> dict[int, Found]:
         """The best plans by number of layers."""
-        layers = tuple(range(1, self._model.shape.num_layers))
+        layers = tuple(range(1, self._num_layers))
         total = len(layers) - self._settings.fewest
         everything = shared_plan(layers)
         found = {len(layers): Found(plans=everything, score=scorer.score(everything))}
@@ -183,54 +198,44 @@ class Calibration:
             size = one.plans.num_travelling
             if size not in found or one.score < found[size].score:
                 found[size] = one
-            news = f"{size} layers: {one.score:.4f} nats, {one.plans.publisher}"
+            news = f"{size} layers: {one.score:.3f} nats, {one.plans.publisher}"
             report("search", min(len(found) - 1, total), total, news)
         return found
 
     def _measure(
-        self, chosen: list[Found], report: Report
-    ) -> tuple[tuple[ProfilePoint, ...], ProfilePoint]:
-        """Points of the profile, and centralised, on the held-out cases."""
+        self, chosen: list[RolePlans], report: Report
+    ) -> tuple[ProfilePoint, tuple[ProfilePoint, ...]]:
+        """Centralised and the points of the profile on the held-out cases."""
         cases = self._split.held_out
-        central = list(self._run_cases(cases, self._central, report, "held-out cases, centralised"))
-        evaluator = self._evaluator(central)
-        reference = _point(shared_plan(()), 0.0, central)
-        points = []
-        for found in sorted(chosen, key=lambda one: one.plans.num_travelling):
-            stage = f"held-out cases, {found.plans.num_travelling} layers"
-            results = list(self._run_cases(cases, found.plans, report, stage))
-            points.append(_point(found.plans, evaluator.score(found.plans), results))
-        return tuple(points), reference
-
-    def _run_cases(
-        self, cases: list[Case], plans: RolePlans, report: Report, stage: str
-    ) -> Iterator[CaseResult]:
-        settings = SimulationSettings(
-            plans=plans,
-            compression=Compression(codec=codec_by_name("fp32")),
-            max_new_tokens=_ANSWER_TOKENS,
-        )
-        for done, result in enumerate(self._simulator.run(cases, settings), start=1):
-            report(stage, done, len(cases))
-            yield result
-
-    def _evaluator(self, central: list[CaseResult]) -> PlanEvaluator:
-        prompts = [
-            Prompt(
-                token_ids=result.trace.token_ids,
-                layout=result.trace.layout,
-                answer=self._answer(result),
-            )
-            for result in central
+        prompts = [tokenize_case(case, self._tokenizer, self._num_layers) for case in cases]
+        decoder = BatchDecoder(self._model, prompts)
+        likelihood = PlanEvaluator(self._model, prompts, Objective.NLL)
+        central = shared_plan(range(self._num_layers))
+        texts = decoder.decode(central, _ANSWER_TOKENS)
+        followed = [
+            replace(prompt, answer=answer or prompt.answer)
+            for prompt, answer in zip(prompts, texts, strict=True)
         ]
-        return PlanEvaluator(self._search_model, prompts, self._settings.objective)
-
-    def _answer(self, result: CaseResult) -> list[int]:
-        """Tokens whose prediction is scored; the given answer if centralised says nothing."""
-        given = result.trace.answer
-        return (
-            given if self._settings.objective is Objective.NLL else result.trace.generated or given
-        )
+        divergence = PlanEvaluator(self._model, followed, Objective.KL)
+        lengths = [len(prompt.answer) for prompt in prompts]
+        points = []
+        for done, plans in enumerate([central, *chosen]):
+            report("held-out cases", done, len(chosen))
+            answers = decoder.decode(plans, _ANSWER_TOKENS)
+            matches = [
+                is_right(self._tokenizer.decode(answer), case)
+                for answer, case in zip(answers, cases, strict=True)
+            ]
+            points.append(
+                ProfilePoint(
+                    plans=plans,
+                    divergence=divergence.score(plans),
+                    exact_match=float(np.mean(matches)),
+                    nll=float(np.mean(np.divide(likelihood.scores(plans), lengths))),
+                )
+            )
+        report("held-out cases", len(chosen), len(chosen))
+        return points[0], tuple(points[1:])
 
     def _signature(self) -> str:
         """What scores depend on."""
@@ -245,19 +250,26 @@ class Calibration:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _report_sizes(found: dict[int, Found]) -> list[int]:
-    """Every size up to 16, then every fourth, and the largest."""
-    sizes = sorted(found)
-    return [size for size in sizes if size <= 16 or size % 4 == 0 or size == sizes[-1]]
-
-
-def _point(plans: RolePlans, divergence: float, results: list[CaseResult]) -> ProfilePoint:
-    return ProfilePoint(
-        plans=plans,
-        divergence=divergence,
-        exact_match=sum(result.match for result in results) / len(results),
-        nll=sum(result.nll for result in results) / len(results),
+def tokenize_case(case: Case, tokenizer: PromptTokenizer, num_layers: int) -> Prompt:
+    """The joined prompt of a case, followed by its given answer."""
+    prefix = tokenizer.prefix()
+    spans = [tokenizer.context(text) for text in case.contexts]
+    question = tokenizer.question(case.question)
+    layout = build_layout(
+        num_layers=num_layers,
+        prefix_len=len(prefix),
+        contributors=[(f"contributor-{i + 1}", len(span)) for i, span in enumerate(spans)],
+        publisher=("publisher", len(question)),
+        plans=shared_plan(()),
     )
+    joined = [*prefix, *(token for span in spans for token in span), *question]
+    return Prompt(token_ids=joined, layout=layout, answer=tokenizer.answer(case.answer))
+
+
+def _measured_sizes(found: dict[int, Found]) -> list[int]:
+    """Every size up to half of the blocks, then every second, and the largest; growing."""
+    sizes, largest = sorted(found), max(found)
+    return [size for size in sizes if size <= largest // 2 or (largest - size) % 2 == 0]
 
 
 def _default_point(points: tuple[ProfilePoint, ...], central_exact_match: float) -> int:

@@ -182,6 +182,76 @@ def simulate(
     )
 
 
+@app.command("eval")
+def evaluate(
+    task: Annotated[str, typer.Argument(help="retrieval, labels or gsm8k.")] = "retrieval",
+    model: Annotated[str, typer.Option(help="As for `model prepare`.")] = "default",
+    cases: Annotated[
+        Path | None,
+        typer.Option(help="JSONL of contexts, question, answer; of gsm8k question, answer."),
+    ] = None,
+    num_cases: Annotated[int, typer.Option(help="Most cases to run.")] = 60,
+    num_contexts: Annotated[int, typer.Option(help="Contexts of a generated case.")] = 3,
+    shots: Annotated[int, typer.Option(help="Exemplars of labels and gsm8k.")] = 8,
+    segmentation: Annotated[
+        str | None,
+        typer.Option(help="tok-ag, sem-ag, tok-ex or sem-ex; default: a context a contributor."),
+    ] = None,
+    participants: Annotated[int, typer.Option("-n", help="With --segmentation.")] = 4,
+    plan: Annotated[
+        list[str] | None, typer.Option(help="Of the contributors; may be repeated.")
+    ] = None,
+    publisher_plan: Annotated[
+        list[str] | None, typer.Option(help="Of the publisher; default: as --plan.")
+    ] = None,
+    codec: Annotated[list[str] | None, typer.Option(help="May be repeated; default fp32.")] = None,
+    keep_ratio: Annotated[list[float] | None, typer.Option(help="May be repeated.")] = None,
+    input_keep_ratio: Annotated[list[float] | None, typer.Option(help="May be repeated.")] = None,
+    selector: SelectorOption = DEFAULT_SELECTOR,
+    seed: SeedOption = 0,
+    prefix: Annotated[str, typer.Option(help="public, or first as in the paper.")] = "public",
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens to decode; default: the task's.")
+    ] = None,
+    system_prompt: Annotated[str | None, typer.Option(help="Public system prompt.")] = None,
+    network: Annotated[
+        bool, typer.Option("--network", help="A process a node, through the gateway.")
+    ] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write results here.")] = None,
+    plot_path: Annotated[
+        Path | None, typer.Option("--plot", help="Draw a picture here, as PNG and SVG.")
+    ] = None,
+) -> None:
+    """Score plans, codecs and ratios on a task, beside centralised and the publisher alone."""
+    from fedattn.cli.evaluate import EvalOptions, eval_command
+
+    eval_command(
+        EvalOptions(
+            task=task,
+            model=model,
+            cases=cases,
+            num_cases=num_cases,
+            num_contexts=num_contexts,
+            shots=shots,
+            segmentation=segmentation,
+            participants=participants,
+            plans=plan or ["auto"],
+            publisher_plans=publisher_plan or [],
+            codecs=codec or ["fp32"],
+            keep_ratios=keep_ratio or [1.0],
+            input_keep_ratios=input_keep_ratio or [1.0],
+            selector=selector,
+            seed=seed,
+            prefix=prefix,
+            max_new_tokens=max_new_tokens,
+            system_prompt=system_prompt,
+            network=network,
+            json_path=json_path,
+            plot_path=plot_path,
+        )
+    )
+
+
 @app.command()
 def calibrate(
     out: Annotated[Path, typer.Option(help="Profile to write, a .json file.")],
@@ -197,8 +267,8 @@ def calibrate(
         str, typer.Option(help="elimination, exchange, ranking or addition.")
     ] = "elimination",
     seed: Annotated[int, typer.Option(help="Of the cases.")] = 0,
-    search_cases: Annotated[int, typer.Option(help="Generated cases to search with.")] = 30,
-    held_out_cases: Annotated[int, typer.Option(help="Generated cases to measure with.")] = 60,
+    search_cases: Annotated[int, typer.Option(help="Generated cases to search with.")] = 96,
+    held_out_cases: Annotated[int, typer.Option(help="Generated cases to measure with.")] = 120,
     system_prompt: Annotated[str | None, typer.Option(help="Public system prompt.")] = None,
 ) -> None:
     """Find at which blocks nodes should synchronise, from few blocks to all; write a profile."""

@@ -66,16 +66,16 @@ def generate_tokens(
 
 
 @torch.inference_mode()
-def answer_nll(model: LoadedModel, prefill: PrefillResult, answer: list[int]) -> float:
-    """Mean negative log-likelihood of answer tokens, teacher-forced; leaves the cache as it was.
+def answer_log_probs(model: LoadedModel, prefill: PrefillResult, answer: list[int]) -> torch.Tensor:
+    """Log-probabilities along an answer, teacher-forced; leaves the cache as it was.
 
     Args:
         model: the model.
         prefill: cache and first logits.
-        answer: at least one token id.
+        answer: A >= 1 token ids.
 
     Returns:
-        nats a token.
+        [A, V] float32 of the distribution before each token.
     """
     logits = prefill.logits[None]
     if len(answer) > 1:
@@ -84,8 +84,14 @@ def answer_nll(model: LoadedModel, prefill: PrefillResult, answer: list[int]) ->
         hidden = forward_tokens(model, prefill.cache, answer[:-1], positions)
         prefill.cache.drop_last(len(answer) - 1)
         logits = torch.cat([logits, model.head(hidden).float()])
-    target = torch.tensor(answer, dtype=torch.int64, device=logits.device)
-    return float(torch.nn.functional.cross_entropy(logits, target))
+    return torch.log_softmax(logits, dim=-1)
+
+
+def answer_nll(model: LoadedModel, prefill: PrefillResult, answer: list[int]) -> float:
+    """Mean negative log-likelihood of answer tokens, nats a token; as `answer_log_probs`."""
+    log_probs = answer_log_probs(model, prefill, answer)
+    target = torch.tensor(answer, dtype=torch.int64, device=log_probs.device)
+    return float(torch.nn.functional.nll_loss(log_probs, target))
 
 
 class TextStream:

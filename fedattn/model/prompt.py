@@ -42,6 +42,10 @@ class PromptTokenizer:
         body = self._encode(question.strip(), private=True)
         return [*self.context(own_context), *body, *self._end]
 
+    def plain(self, text: str) -> list[int]:
+        """Token ids of a text as it is, without any template."""
+        return self._encode(text, private=True)
+
     def answer(self, text: str) -> list[int]:
         """Token ids of a given answer, for its likelihood."""
         return self._encode(text, private=True)

@@ -1,7 +1,8 @@
 """Running cases over the in-process exchange, for evaluation without a network."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,11 +12,11 @@ from fedattn.core.errors import ContextTooLongError
 from fedattn.core.sampling import Sampling
 from fedattn.core.spans import PrefixMode, RolePlans, SessionLayout, build_layout
 from fedattn.core.types import IntArray
-from fedattn.model.decode import answer_nll, generate_tokens
+from fedattn.model.decode import answer_log_probs, answer_nll, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
-from fedattn.tasks.cases import Case
+from fedattn.tasks.cases import Case, is_right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,19 @@ class TokenTrace:
         }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """What centralised answers, and how likely it thought each token.
+
+    Attributes:
+        tokens: greedy answer, A of them.
+        log_probs: [A, V] float32 of the distribution before each.
+    """
+
+    tokens: list[int]
+    log_probs: torch.Tensor
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
     """Outcome of one case.
@@ -86,17 +100,39 @@ class CaseResult:
         text: what was decoded.
         match: whether the given answer occurs in it, ignoring case.
         nll: mean negative log-likelihood of the given answer, nats a token.
+        divergence: mean KL divergence a token from a reference along its answer, nats; None if
+            there was no reference.
         kv_bytes: bytes of all frames contributors sent, headers included.
         logits: [V] float32 for the first answer token.
+        reference: its own answer to tell others' divergence from, if asked for.
         trace: tokens and spans.
     """
 
     text: str
     match: bool
     nll: float
+    divergence: float | None
     kv_bytes: int
     logits: torch.Tensor = field(repr=False)
+    reference: Reference | None = field(repr=False)
     trace: TokenTrace = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseTokens:
+    """A case cut into spans of token ids.
+
+    Attributes:
+        prefix: public prefix.
+        contexts: one span a contributor.
+        question: the publisher's span.
+        answer: the given answer, for its likelihood.
+    """
+
+    prefix: list[int]
+    contexts: list[list[int]]
+    question: list[int]
+    answer: list[int]
 
 
 class Simulator:
@@ -118,54 +154,81 @@ class Simulator:
 
     def run_case(self, case: Case, settings: SimulationSettings) -> CaseResult:
         """Run one case; raises as `run`."""
-        prefix = self._tokenizer.prefix()
-        spans = [self._tokenizer.context(text) for text in case.contexts]
-        question = self._tokenizer.question(case.question)
-        answer = self._tokenizer.answer(case.answer)
-        if settings.prefix is PrefixMode.FIRST:
-            prefix, spans, question = _give_prefix_away(prefix, spans, question)
-        layout = self._lay_out(prefix, spans, question, settings)
-        self._check_window(layout, max(settings.max_new_tokens, len(answer)))
-        store = KvStore(layout, self._prefiller.shape, self._prefiller.model.rotary)
-        for index, token_ids in enumerate(spans):
-            exchange = InProcessExchange(store, index)
-            self._prefiller.contribute(layout.members[index], prefix, token_ids, exchange)
-        prefill = self._prefiller.publish(
-            layout.publisher, prefix, question, InProcessExchange(store, len(spans))
+        tokens = CaseTokens(
+            prefix=self._tokenizer.prefix(),
+            contexts=[self._tokenizer.context(text) for text in case.contexts],
+            question=self._tokenizer.question(case.question),
+            answer=self._tokenizer.answer(case.answer),
         )
+        return self.run_tokens(tokens, settings, lambda text: is_right(text, case))
+
+    def run_tokens(
+        self,
+        tokens: CaseTokens,
+        settings: SimulationSettings,
+        grade: Callable[[str], bool],
+        reference: Reference | None = None,
+        *,
+        as_reference: bool = False,
+    ) -> CaseResult:
+        """Run one case that is cut already; raises as `run`.
+
+        Args:
+            tokens: the spans.
+            settings: how to run it.
+            grade: says whether a decoded text is right.
+            reference: what to tell the divergence from; None for none.
+            as_reference: whether others' divergence from this run will be asked for.
+        """
+        if settings.prefix is PrefixMode.FIRST:
+            tokens = _give_prefix_away(tokens)
+        layout = self._lay_out(tokens, settings)
+        self._check_window(layout, max(settings.max_new_tokens, len(tokens.answer)))
+        store = KvStore(layout, self._prefiller.shape, self._prefiller.model.rotary)
+        for index, token_ids in enumerate(tokens.contexts):
+            exchange = InProcessExchange(store, index)
+            self._prefiller.contribute(layout.members[index], tokens.prefix, token_ids, exchange)
+        last = InProcessExchange(store, len(tokens.contexts))
+        prefill = self._prefiller.publish(layout.publisher, tokens.prefix, tokens.question, last)
         model = self._prefiller.model
-        nll = answer_nll(model, prefill, answer)
+        nll = answer_nll(model, prefill, tokens.answer)
+        divergence = None
+        if reference is not None:
+            divergence = _divergence(reference, answer_log_probs(model, prefill, reference.tokens))
         sampling = Sampling(max_new_tokens=settings.max_new_tokens)
         generated = list(generate_tokens(model, prefill, sampling))
+        own = None
+        if as_reference and generated:
+            decoded = prefill.cache.layers[0].positions >= prefill.next_position
+            prefill.cache.drop_last(int(decoded.sum()))
+            own = Reference(generated, answer_log_probs(model, prefill, generated))
         text = self._tokenizer.decode(generated)
-        joined = [*prefix, *(token for span in spans for token in span), *question]
+        spans = chain(*tokens.contexts)
         return CaseResult(
             text=text,
-            match=case.answer.strip().lower() in text.lower(),
+            match=grade(text),
             nll=nll,
+            divergence=divergence,
             kv_bytes=store.uploaded_bytes,
             logits=prefill.logits,
+            reference=own,
             trace=TokenTrace(
-                token_ids=joined,
+                token_ids=[*tokens.prefix, *spans, *tokens.question],
                 layout=layout,
                 kept=store.kept_positions(),
                 generated=generated,
-                answer=answer,
+                answer=tokens.answer,
             ),
         )
 
-    def _lay_out(
-        self,
-        prefix: list[int],
-        spans: list[list[int]],
-        question: list[int],
-        settings: SimulationSettings,
-    ) -> SessionLayout:
+    def _lay_out(self, tokens: CaseTokens, settings: SimulationSettings) -> SessionLayout:
         return build_layout(
             num_layers=self._prefiller.shape.num_layers,
-            prefix_len=len(prefix),
-            contributors=[(f"contributor-{i + 1}", len(span)) for i, span in enumerate(spans)],
-            publisher=("publisher", len(question)),
+            prefix_len=len(tokens.prefix),
+            contributors=[
+                (f"contributor-{i + 1}", len(span)) for i, span in enumerate(tokens.contexts)
+            ],
+            publisher=("publisher", len(tokens.question)),
             plans=settings.plans,
             compression=settings.compression,
         )
@@ -179,13 +242,20 @@ class Simulator:
             )
 
 
-def _give_prefix_away(
-    prefix: list[int], spans: list[list[int]], question: list[int]
-) -> tuple[list[int], list[list[int]], list[int]]:
+def _divergence(reference: Reference, log_probs: torch.Tensor) -> float:
+    """Mean KL divergence a token, reference || log_probs, nats."""
+    expected = reference.log_probs
+    return float((expected.exp() * (expected - log_probs)).sum(dim=-1).mean())
+
+
+def _give_prefix_away(tokens: CaseTokens) -> CaseTokens:
     """The first participant owns the prefix (the paper's code)."""
-    if spans:
-        return [], [prefix + spans[0], *spans[1:]], question
-    return [], [], prefix + question
+    prefix, contexts, question = tokens.prefix, tokens.contexts, tokens.question
+    if contexts:
+        contexts = [prefix + contexts[0], *contexts[1:]]
+    else:
+        question = prefix + question
+    return replace(tokens, prefix=[], contexts=contexts, question=question)
 
 
 def summarize(results: list[CaseResult], *, with_tokens: bool) -> dict[str, Any]:

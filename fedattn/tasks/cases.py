@@ -25,6 +25,11 @@ class Case:
     kind: str = ""
 
 
+def is_right(text: str, case: Case) -> bool:
+    """Whether the given answer occurs in a text, ignoring case."""
+    return case.answer.strip().lower() in text.lower()
+
+
 def read_cases(path: Path) -> list[Case]:
     """Read a JSONL file of cases.
 

@@ -8,7 +8,7 @@ from fedattn.core.errors import InvalidPlanError
 from fedattn.core.plans import PlanSpec
 from fedattn.core.schedules import SCHEDULES
 
-PAPER = {
+PAPER: dict[tuple[int, int], dict[str, tuple[int, ...]]] = {
     (24, 8): {
         "uniform": (0, 8, 16),
         "shallow-half": (0, 4, 8),

@@ -1,0 +1,72 @@
+"""The same cases over a live network of processes on this machine."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fedattn.core.errors import InvalidRequestError
+from fedattn.evaluate.runs import CaseScore, Setup
+from fedattn.tasks.cases import Case
+from fedattn.tasks.task import Task
+
+Ask = Callable[[dict[str, Any]], dict[str, Any]]
+"""Sends the body of POST /v1/queries and returns the report."""
+
+
+class NetworkRuns:
+    """Runs a task through a gateway. Contributor i's context is a file that is rewritten.
+
+    A network says what it answered and what travelled; likelihoods stay on the nodes.
+
+    Args:
+        ask: sends a query.
+        context_files: one a contributor, by its node id, in token order.
+        max_new_tokens: most tokens to decode; None for the task's own.
+    """
+
+    def __init__(
+        self, ask: Ask, context_files: dict[str, Path], max_new_tokens: int | None
+    ) -> None:
+        self._ask, self._files = ask, context_files
+        self._max_new_tokens = max_new_tokens
+
+    def run_case(self, task: Task, case: Case, setups: list[Setup]) -> Iterator[CaseScore]:
+        """Scores of one case, in the order of the setups.
+
+        Raises:
+            InvalidRequestError: the case has more contexts than there are nodes.
+        """
+        if len(case.contexts) > len(self._files):
+            raise InvalidRequestError(
+                f"a case has {len(case.contexts)} contexts for {len(self._files)} contributors; "
+                "start more, or leave the case out"
+            )
+        nodes = list(self._files)[: len(case.contexts)]
+        for node, text in zip(nodes, case.contexts, strict=True):
+            self._files[node].write_text(text, encoding="utf-8")
+        for setup in setups:
+            report = self._ask(self._body(task, case, setup, nodes))
+            text = str(report["answer"])
+            yield CaseScore(
+                text=text,
+                match=task.is_right(text, case),
+                nll=None,
+                divergence=None,
+                kv_bytes=int(report["totals"]["kv_bytes"]),
+            )
+
+    def _body(self, task: Task, case: Case, setup: Setup, nodes: list[str]) -> dict[str, Any]:
+        compression = setup.compression
+        return {
+            "question": case.question,
+            "contributors": nodes,
+            "plan": str(setup.plans.contributors),
+            "publisher_plan": str(setup.plans.publisher),
+            "codec": compression.codec.name,
+            "keep_ratio": compression.keep_ratio,
+            "selector": compression.selector,
+            "keep_ends": compression.keep_ends,
+            "input_keep_ratio": compression.input_keep_ratio,
+            "seed": compression.seed,
+            "sampling": {"max_new_tokens": self._max_new_tokens or task.max_new_tokens},
+        }

@@ -16,7 +16,11 @@ from fedattn.wire.protocol import MAX_DEADLINE_S, MAX_MEMBERS, MAX_QUESTION_LENG
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2
 
 MAX_BUDGET_BYTES = 1 << 50
-_PLAN_TEXT = "all, none, auto, uniform:INTERVAL or zero-based layers such as 7,9,10-12"
+_PLAN_TEXT = (
+    "all, none, auto or auto@BLOCKS (what was found best for the model), a schedule with :INTERVAL "
+    "or @BLOCKS (uniform, shallow-half, deep-half, progressive, regressive, middle), or zero-based "
+    "blocks such as 7,9,10-12"
+)
 
 
 class SamplingBody(BaseModel):
@@ -83,7 +87,7 @@ class QueryBody(BaseModel):
     plan: str = Field(
         "auto",
         description=f"Sync plan of the contributors: {_PLAN_TEXT}.",
-        examples=["auto", "uniform:4", "7,9,10-12"],
+        examples=["auto", "auto@8", "uniform:4", "7,9,10-12"],
     )
     publisher_plan: str | None = Field(
         None,

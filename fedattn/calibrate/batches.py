@@ -6,28 +6,13 @@ from typing import TypeAlias
 
 import torch
 
-from fedattn.core.spans import SessionLayout
 from fedattn.core.visibility import PREFIX_OWNER, token_owners
 from fedattn.model.loading import LoadedModel
+from fedattn.model.prompt import Prompt
 
 _PAD_OWNER = -2
 _Part: TypeAlias = tuple[list[int], list[int], list[int]]
 """Token ids, positions and owners of some tokens of one prompt."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """A joined prompt and the answer whose likelihood is looked at.
-
-    Attributes:
-        token_ids: public prefix and all spans.
-        layout: who owns them; its plans do not matter.
-        answer: at least one token id that follows.
-    """
-
-    token_ids: list[int]
-    layout: SessionLayout
-    answer: list[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

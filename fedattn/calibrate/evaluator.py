@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from fedattn.calibrate.batches import (
-    Prompt,
     PromptBatch,
     Tokens,
     make_batches,
@@ -30,6 +29,7 @@ from fedattn.calibrate.batches import (
 from fedattn.core.plans import SyncPlan
 from fedattn.core.spans import RolePlans
 from fedattn.model.loading import LoadedModel
+from fedattn.model.prompt import Prompt
 
 T = TypeVar("T")
 Rows: TypeAlias = tuple[torch.Tensor, torch.Tensor]

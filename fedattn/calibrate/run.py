@@ -11,15 +11,14 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from fedattn.calibrate.batches import Prompt
 from fedattn.calibrate.evaluator import BatchDecoder, Objective, PlanEvaluator
 from fedattn.calibrate.scorelog import ScoreLog
 from fedattn.calibrate.search import DEFAULT_STRATEGY, STRATEGIES, Found
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.profile import Profile, ProfilePoint
-from fedattn.core.spans import RolePlans, build_layout, shared_plan
+from fedattn.core.spans import RolePlans, shared_plan
 from fedattn.model.loading import LoadedModel
-from fedattn.model.prompt import PromptTokenizer
+from fedattn.model.prompt import Prompt, PromptTokenizer, tokenize_case
 from fedattn.tasks.cases import Case, is_right
 from fedattn.tasks.retrieval import generate_cases
 
@@ -248,22 +247,6 @@ class Calibration:
             *(json.dumps(asdict(case), sort_keys=True) for case in self._split.search),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def tokenize_case(case: Case, tokenizer: PromptTokenizer, num_layers: int) -> Prompt:
-    """The joined prompt of a case, followed by its given answer."""
-    prefix = tokenizer.prefix()
-    spans = [tokenizer.context(text) for text in case.contexts]
-    question = tokenizer.question(case.question)
-    layout = build_layout(
-        num_layers=num_layers,
-        prefix_len=len(prefix),
-        contributors=[(f"contributor-{i + 1}", len(span)) for i, span in enumerate(spans)],
-        publisher=("publisher", len(question)),
-        plans=shared_plan(()),
-    )
-    joined = [*prefix, *(token for span in spans for token in span), *question]
-    return Prompt(token_ids=joined, layout=layout, answer=tokenizer.answer(case.answer))
 
 
 def _measured_sizes(found: dict[int, Found]) -> list[int]:

@@ -128,9 +128,10 @@ def make_setups(options: EvalOptions, prepared: "PreparedModel") -> "list[Setup]
 
     num_layers = read_sizes(prepared).kv.num_layers
     setups = {setup.name: setup for setup in ends(num_layers)}
+    publisher_plans: list[str | None] = [*options.publisher_plans] or [None]
     grid = product(
         options.plans,
-        [*options.publisher_plans] or [None],
+        publisher_plans,
         options.codecs,
         options.keep_ratios,
         options.input_keep_ratios,

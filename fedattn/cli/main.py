@@ -104,7 +104,9 @@ def ask(
 ) -> None:
     """Send a query to a running gateway; stream the answer, then the report."""
     from fedattn.cli.ask import ask_command
+    from fedattn.cli.plans import write_out
 
+    plan, publisher_plan = write_out(plan, publisher_plan)
     body = {
         "question": question,
         "publisher": publisher,
@@ -246,6 +248,42 @@ def evaluate(
             max_new_tokens=max_new_tokens,
             system_prompt=system_prompt,
             network=network,
+            json_path=json_path,
+            plot_path=plot_path,
+        )
+    )
+
+
+@app.command()
+def trace(
+    plan: Annotated[str, typer.Option(help="Sync plan of the contributors.")] = "auto",
+    publisher_plan: Annotated[
+        str | None, typer.Option(help="Sync plan of the publisher; default: as --plan.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="As for `model prepare`.")] = "default",
+    cases: Annotated[
+        Path | None, typer.Option(help="JSONL of contexts, question, answer; default: generated.")
+    ] = None,
+    num_cases: Annotated[int, typer.Option(help="Most cases to run.")] = 16,
+    num_contexts: Annotated[int, typer.Option(help="Contexts of a generated case.")] = 3,
+    seed: SeedOption = 0,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write results here.")] = None,
+    plot_path: Annotated[
+        Path | None, typer.Option("--plot", help="Draw a picture here, as PNG and SVG.")
+    ] = None,
+) -> None:
+    """Show, block by block, how far each participant's hidden states are from centralised."""
+    from fedattn.cli.trace import TraceOptions, trace_command
+
+    trace_command(
+        TraceOptions(
+            model=model,
+            cases=cases,
+            num_cases=num_cases,
+            num_contexts=num_contexts,
+            plan=plan,
+            publisher_plan=publisher_plan,
+            seed=seed,
             json_path=json_path,
             plot_path=plot_path,
         )

@@ -34,6 +34,23 @@ def _resolve(text: str, num_layers: int, fingerprint: str) -> RolePlans:
     return resolve_plans(spec, spec, num_layers, profile or shipped_profile(fingerprint))
 
 
+def write_out(plan: str, publisher_plan: str | None) -> tuple[str, str | None]:
+    """Plans as the gateway takes them: profile files become lists of blocks.
+
+    Raises:
+        InvalidPlanError: a file is no profile, or has no plan so small.
+    """
+    spec, profile = split_profile(plan)
+    chosen = None if profile is None else profile.choose(spec.num_layers).plans
+    if publisher_plan is not None:
+        own, own_profile = split_profile(publisher_plan)
+        if own_profile is not None:
+            publisher_plan = str(own_profile.choose(own.num_layers).plans.publisher)
+    if chosen is None:
+        return plan, publisher_plan
+    return str(chosen.contributors), publisher_plan or str(chosen.publisher)
+
+
 def split_profile(text: str) -> tuple[PlanSpec, Profile | None]:
     """A plan, and the profile it is taken from if the text names a file."""
     name, at, count = text.rpartition("@") if ".json@" in text else (text, "", "")

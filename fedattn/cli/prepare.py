@@ -4,6 +4,8 @@ import time
 
 from rich.console import Console
 
+from fedattn.profiles import shipped_profile
+
 
 def prepare_command(model: str) -> None:
     """Prepare a model, telling each step and how long it took."""
@@ -23,3 +25,9 @@ def prepare_command(model: str) -> None:
         prepared = prepare_model(model, progress=show)
     console.print(f"model {prepared.name} is ready in {prepared.path}", soft_wrap=True)
     console.print(f"fingerprint {prepared.fingerprint}", soft_wrap=True)
+    if shipped_profile(prepared.fingerprint) is None:
+        console.print(
+            f"no profile of this model is shipped, so plan auto is its middle blocks; find better "
+            f"ones with: fedattn calibrate --model {model} --out profile.json",
+            soft_wrap=True,
+        )

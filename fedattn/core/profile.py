@@ -56,17 +56,16 @@ class Profile:
         sizes = [point.plans.num_travelling for point in self.points]
         if not sizes or sizes != sorted(set(sizes)):
             raise InvalidPlanError(
-                f"a profile's points must grow in blocks that travel, got {sizes}; write it with "
-                "fedattn calibrate"
-            )
-        if not 0 <= self.default < len(self.points):
-            raise InvalidPlanError(
-                f"a profile's default must name one of its {len(self.points)} points, "
-                f"got {self.default}; write it with fedattn calibrate"
+                f"a profile's points must grow in blocks that travel, got {sizes}"
             )
         for point in self.points:
             point.plans.contributors.check(self.num_layers)
             point.plans.publisher.check(self.num_layers)
+        if not 0 <= self.default < len(self.points):
+            raise InvalidPlanError(
+                f"a profile's default must name one of its {len(self.points)} points, "
+                f"got {self.default}"
+            )
 
     def choose(self, most_layers: int | None = None) -> ProfilePoint:
         """The default point, or the largest one within a number of blocks.

@@ -66,7 +66,10 @@ def _find_profile(path: Path | None, fingerprint: str) -> Profile | None:
         InvalidPlanError: it is no profile of this model.
     """
     if path is None:
-        return shipped_profile(fingerprint)
+        shipped = shipped_profile(fingerprint)
+        if shipped is None:
+            log.info("no_profile", hint="plan auto is the middle blocks; run fedattn calibrate")
+        return shipped
     profile = load_profile(path)
     profile.check_model(fingerprint)
     return profile

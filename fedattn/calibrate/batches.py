@@ -10,7 +10,7 @@ from fedattn.core.visibility import PREFIX_OWNER, token_owners
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prompt import Prompt
 
-_PAD_OWNER = -2
+PAD_OWNER = -2
 _Part: TypeAlias = tuple[list[int], list[int], list[int]]
 """Token ids, positions and owners of some tokens of one prompt."""
 
@@ -22,7 +22,7 @@ class Tokens:
     Attributes:
         ids: [B, T] int64.
         positions: [B, T] int64, global; of padding larger than any other.
-        owners: [B, T] int64: place in token order, PREFIX_OWNER, or _PAD_OWNER.
+        owners: [B, T] int64: place in token order, PREFIX_OWNER, or PAD_OWNER.
         rotation: cosines and sines of the positions, as the model's blocks take them.
     """
 
@@ -80,7 +80,7 @@ def visibility(queries: Tokens, keys: Sequence[Tokens], *, is_synced: bool) -> t
     own, own_positions = queries.owners[:, :, None], queries.positions[:, :, None]
     allowed = (owners == own) | (owners == PREFIX_OWNER)
     if is_synced:
-        allowed |= owners != _PAD_OWNER
+        allowed |= owners != PAD_OWNER
     return (allowed & (positions <= own_positions))[:, None]
 
 
@@ -117,7 +117,7 @@ def _take(prompt: Prompt, group: int) -> _Part:
 
 def _pad(model: LoadedModel, parts: list[_Part]) -> Tokens:
     width = max(1, *(len(ids) for ids, _, _ in parts))
-    fillers = (0, model.max_positions - 1, _PAD_OWNER)
+    fillers = (0, model.max_positions - 1, PAD_OWNER)
     ids, positions, owners = (
         torch.tensor([row + [filler] * (width - len(row)) for row in rows], device=model.device)
         for filler, rows in zip(fillers, zip(*parts, strict=True), strict=True)

@@ -11,9 +11,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from fedattn.calibrate.evaluator import BatchDecoder, Objective, PlanEvaluator
+from fedattn.calibrate.evaluator import Objective, PlanEvaluator
+from fedattn.calibrate.meter import PlanMeter
 from fedattn.calibrate.scorelog import ScoreLog
 from fedattn.calibrate.search import DEFAULT_STRATEGY, STRATEGIES, Found
+from fedattn.core.costs import session_bytes
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.profile import Profile, ProfilePoint
 from fedattn.core.spans import RolePlans, shared_plan
@@ -39,6 +41,8 @@ class CalibrationSettings:
         seed: of the generated cases, or of the draw of the held-out ones from a file.
         num_search: generated cases that the search sees.
         num_held_out: generated cases kept apart.
+        budget_bytes: most KV bytes of a query, mean over the held-out cases, codec `auto`; decides
+            the smallest plan and the default one instead of `fewest` and quality. None for none.
     """
 
     fewest: int = 4
@@ -47,6 +51,7 @@ class CalibrationSettings:
     seed: int = 0
     num_search: int = 96
     num_held_out: int = 120
+    budget_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -131,6 +136,9 @@ class Calibration:
         self._model, self._search_model = model, search_model
         self._tokenizer = tokenizer
         self._split, self._settings = split, settings
+        self._fewest = settings.fewest
+        if settings.budget_bytes is not None:
+            self._fewest = self._layers_within(settings.budget_bytes)
 
     def run(self, log_path: Path, report: Report) -> Profile:
         """Search, measure on the held-out cases, choose the default.
@@ -140,7 +148,9 @@ class Calibration:
             report: told how far it is.
         """
         begun = time.monotonic()
-        prompts = self._search_prompts()
+        prompts = centralised_prompts(
+            self._search_model, self._tokenizer, self._split.search, self._settings.objective
+        )
         evaluator = PlanEvaluator(self._search_model, prompts, self._settings.objective)
         scorer = ScoreLog(evaluator, log_path, self._signature())
         found = self._search(scorer, report)
@@ -151,7 +161,9 @@ class Calibration:
             fingerprint=self._model.fingerprint,
             num_layers=self._num_layers,
             points=points,
-            default=_default_point(points, reference.exact_match or 0.0),
+            default=0
+            if self._settings.budget_bytes is not None
+            else _default_point(points, reference.exact_match or 0.0),
             origin={
                 "objective": self._settings.objective.value,
                 "search": self._settings.strategy,
@@ -165,35 +177,14 @@ class Calibration:
             },
         )
 
-    def _search_prompts(self) -> list[Prompt]:
-        """Cases that centralised answers right, with the answer whose likelihood is scored.
-
-        Where it is wrong there is nothing to keep; if that leaves too few, all are taken.
-        """
-        cases = self._split.search
-        prompts = [tokenize_case(case, self._tokenizer, self._num_layers) for case in cases]
-        decoder = BatchDecoder(self._search_model, prompts)
-        answers = decoder.decode(shared_plan(range(self._num_layers)), _ANSWER_TOKENS)
-        if self._settings.objective is Objective.KL:
-            prompts = [
-                replace(prompt, answer=answer or prompt.answer)
-                for prompt, answer in zip(prompts, answers, strict=True)
-            ]
-        right = [
-            prompt
-            for prompt, case, answer in zip(prompts, cases, answers, strict=True)
-            if is_right(self._tokenizer.decode(answer), case)
-        ]
-        return right if len(right) >= _FEWEST_RIGHT else prompts
-
     def _search(self, scorer: ScoreLog, report: Report) -> dict[int, Found]:
         """The best plans by number of layers."""
         layers = tuple(range(1, self._num_layers))
-        total = len(layers) - self._settings.fewest
+        total = len(layers) - self._fewest
         everything = shared_plan(layers)
         found = {len(layers): Found(plans=everything, score=scorer.score(everything))}
         strategy = STRATEGIES[self._settings.strategy]
-        for one in strategy(scorer, layers, self._settings.fewest):
+        for one in strategy(scorer, layers, self._fewest):
             size = one.plans.num_travelling
             if size not in found or one.score < found[size].score:
                 found[size] = one
@@ -207,34 +198,44 @@ class Calibration:
         """Centralised and the points of the profile on the held-out cases."""
         cases = self._split.held_out
         prompts = [tokenize_case(case, self._tokenizer, self._num_layers) for case in cases]
-        decoder = BatchDecoder(self._model, prompts)
-        likelihood = PlanEvaluator(self._model, prompts, Objective.NLL)
-        central = shared_plan(range(self._num_layers))
-        texts = decoder.decode(central, _ANSWER_TOKENS)
-        followed = [
-            replace(prompt, answer=answer or prompt.answer)
-            for prompt, answer in zip(prompts, texts, strict=True)
-        ]
-        divergence = PlanEvaluator(self._model, followed, Objective.KL)
-        lengths = [len(prompt.answer) for prompt in prompts]
+        meter = PlanMeter(self._model, prompts, _ANSWER_TOKENS)
         points = []
-        for done, plans in enumerate([central, *chosen]):
-            report("held-out cases", done, len(chosen))
-            answers = decoder.decode(plans, _ANSWER_TOKENS)
+        for done, plans in enumerate([shared_plan(range(self._num_layers)), *chosen]):
+            report("held-out cases", done, len(chosen) + 1)
+            found = meter.measure(plans)
             matches = [
-                is_right(self._tokenizer.decode(answer), case)
-                for answer, case in zip(answers, cases, strict=True)
+                is_right(self._tokenizer.decode(one.answer), case)
+                for one, case in zip(found, cases, strict=True)
             ]
             points.append(
                 ProfilePoint(
                     plans=plans,
-                    divergence=divergence.score(plans),
+                    divergence=float(np.mean([one.divergence for one in found])),
                     exact_match=float(np.mean(matches)),
-                    nll=float(np.mean(np.divide(likelihood.scores(plans), lengths))),
+                    nll=float(np.mean([one.nll for one in found])),
                 )
             )
-        report("held-out cases", len(chosen), len(chosen))
+        report("held-out cases", len(chosen) + 1, len(chosen) + 1)
         return points[0], tuple(points[1:])
+
+    def _layers_within(self, budget_bytes: int) -> int:
+        """Sync layers that a byte budget pays for; every layer costs the same.
+
+        Raises:
+            InvalidRequestError: it does not pay for one.
+        """
+        sizes = []
+        for case in self._split.held_out:
+            prompt = tokenize_case(case, self._tokenizer, self._num_layers, shared_plan((1,)))
+            traffic = session_bytes(prompt.layout, self._model.shape)
+            sizes.append(sum(member.total_up for member in traffic))
+        layer_bytes = float(np.mean(sizes))
+        if budget_bytes < layer_bytes:
+            raise InvalidRequestError(
+                f"budget: one sync layer takes {layer_bytes:.0f} bytes a query, mean over the "
+                f"cases, got {budget_bytes}; allow at least that"
+            )
+        return min(int(budget_bytes / layer_bytes), self._num_layers - 1)
 
     def _signature(self) -> str:
         """What scores depend on."""
@@ -247,6 +248,32 @@ class Calibration:
             *(json.dumps(asdict(case), sort_keys=True) for case in self._split.search),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def centralised_prompts(
+    model: LoadedModel,
+    tokenizer: PromptTokenizer,
+    cases: list[Case],
+    objective: Objective = Objective.KL,
+) -> list[Prompt]:
+    """Prompts of the cases that centralised answers right, with the answer that is scored.
+
+    Where it is wrong there is nothing to keep; if that leaves too few, all cases are taken. The
+    answer is centralised's own for `Objective.KL`, else the given one.
+    """
+    prompts = [tokenize_case(case, tokenizer, model.shape.num_layers) for case in cases]
+    central = shared_plan(range(model.shape.num_layers))
+    found = PlanMeter(model, prompts, _ANSWER_TOKENS).measure(central)
+    right = [
+        is_right(tokenizer.decode(one.answer), case) for one, case in zip(found, cases, strict=True)
+    ]
+    if objective is Objective.KL:
+        prompts = [
+            replace(prompt, answer=one.answer or prompt.answer)
+            for prompt, one in zip(prompts, found, strict=True)
+        ]
+    kept = [prompt for prompt, is_kept in zip(prompts, right, strict=True) if is_kept]
+    return kept if len(kept) >= _FEWEST_RIGHT else prompts
 
 
 def _measured_sizes(found: dict[int, Found]) -> list[int]:

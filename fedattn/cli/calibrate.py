@@ -32,6 +32,7 @@ class CalibrateOptions:
     seed: int
     num_search: int
     num_held_out: int
+    budget_bytes: int | None
     system_prompt: str | None
 
 
@@ -45,7 +46,7 @@ def calibrate_command(options: CalibrateOptions) -> None:
         raise InvalidRequestError(
             f"--out {options.out}: expected a .json file in a folder that exists"
         )
-    from fedattn.calibrate.evaluator import Objective
+    from fedattn.calibrate.evaluator import read_objective
     from fedattn.calibrate.run import (
         Calibration,
         CalibrationSettings,
@@ -59,11 +60,12 @@ def calibrate_command(options: CalibrateOptions) -> None:
 
     settings = CalibrationSettings(
         fewest=options.layers,
-        objective=Objective(options.objective),
+        objective=read_objective(options.objective),
         strategy=options.search,
         seed=options.seed,
         num_search=options.num_search,
         num_held_out=options.num_held_out,
+        budget_bytes=options.budget_bytes,
     )
     given = read_cases(options.cases) if options.cases else None
     split = split_cases(given, settings.seed) if given else generated_split(settings)

@@ -307,6 +307,10 @@ def calibrate(
     seed: Annotated[int, typer.Option(help="Of the cases.")] = 0,
     search_cases: Annotated[int, typer.Option(help="Generated cases to search with.")] = 96,
     held_out_cases: Annotated[int, typer.Option(help="Generated cases to measure with.")] = 120,
+    budget_bytes: Annotated[
+        int | None,
+        typer.Option(help="Most KV bytes of a query, instead of --layers; codec auto."),
+    ] = None,
     system_prompt: Annotated[str | None, typer.Option(help="Public system prompt.")] = None,
 ) -> None:
     """Find at which blocks nodes should synchronise, from few blocks to all; write a profile."""
@@ -323,6 +327,7 @@ def calibrate(
             seed=seed,
             num_search=search_cases,
             num_held_out=held_out_cases,
+            budget_bytes=budget_bytes,
             system_prompt=system_prompt,
         )
     )

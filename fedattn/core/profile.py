@@ -23,7 +23,7 @@ class ProfilePoint:
 
     Attributes:
         plans: of contributors and publisher.
-        divergence: KL from centralised along its own greedy answer, nats an answer, mean.
+        divergence: KL from centralised along its own greedy answer, nats a token, mean over cases.
         exact_match: share of right answers; None if not measured.
         nll: mean negative log-likelihood of the given answers, nats a token; None likewise.
     """

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedattn.calibrate.evaluator import BatchDecoder, Objective, PlanEvaluator
+from fedattn.calibrate.evaluator import Objective, PlanEvaluator
+from fedattn.calibrate.meter import PlanMeter
 from fedattn.core.spans import RolePlans, SessionLayout, shared_plan
 from fedattn.model.loading import LoadedModel
 from fedattn.model.oracle import oracle_greedy, oracle_logits
@@ -83,15 +84,22 @@ def test_scores_equal_the_oracles_whatever_the_base(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answers_equal_the_oracles(family: str) -> None:
+def test_measurements_equal_the_oracles(family: str) -> None:
     model, some = tiny_model(family), prompts()
-    decoder = BatchDecoder(model, some, batch_size=3)
+    meter = PlanMeter(model, some, 5, batch_size=3)
+    central = [
+        oracle_greedy(model, with_plans(prompt.layout, EVERY), prompt.token_ids, 5)
+        for prompt in some
+    ]
     for plans in PLANS:
-        expected = [
-            oracle_greedy(model, with_plans(prompt.layout, plans), prompt.token_ids, 5)
-            for prompt in some
-        ]
-        assert decoder.decode(plans, 5) == expected
+        for prompt, answer, found in zip(some, central, meter.measure(plans), strict=True):
+            layout = with_plans(prompt.layout, plans)
+            assert found.answer == oracle_greedy(model, layout, prompt.token_ids, 5)
+            nll = oracle_score(model, prompt, plans, Objective.NLL) / len(prompt.answer)
+            assert found.nll == pytest.approx(nll, abs=TOLERANCE)
+            followed = replace(prompt, answer=answer)
+            divergence = oracle_score(model, followed, plans, Objective.KL) / len(answer)
+            assert found.divergence == pytest.approx(divergence, abs=TOLERANCE)
 
 
 def test_plans_near_the_base_run_far_fewer_tokens() -> None:

@@ -1,0 +1,121 @@
+"""calibrate, eval and trace, as a user types them, on a tiny random Qwen2."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedattn.model.prepare import prepare_model
+from tests.e2e.test_processes import run_cli
+from tests.tiny import NUM_LAYERS, save_tiny_model
+
+
+@pytest.fixture(scope="module")
+def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny-qwen2")
+    save_tiny_model(folder, "qwen2")
+    return prepare_model(str(folder), cache_dir=tmp_path_factory.mktemp("cache")).path
+
+
+@pytest.fixture(scope="module")
+def profile(qwen_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("profile") / "found.json"
+    ended = run_cli(
+        "calibrate", f"--model={qwen_folder}", f"--out={out}", "--layers=2",
+        "--search-cases=3", "--held-out-cases=3",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return out
+
+
+def test_calibrated_profile_is_accepted_where_a_plan_is(
+    profile: Path, qwen_folder: Path, tmp_path: Path
+) -> None:
+    found = json.loads(profile.read_text())
+    assert found["num_layers"] == NUM_LAYERS
+    assert all("0" not in point["publisher"].split(",") for point in found["points"])
+    assert not list(profile.parent.glob("*.jsonl"))
+    out = tmp_path / "results.json"
+    ended = run_cli(
+        "eval", "retrieval", f"--model={qwen_folder}", "--num-cases=2", f"--plan={profile}@2",
+        "--plan=middle@2", "--codec=fp32", "--codec=int8", f"--json={out}",
+        f"--plot={tmp_path / 'plot.png'}", "--max-new-tokens=4",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    setups = json.loads(out.read_text())["setups"]
+    assert [setup["name"] for setup in setups][:2] == ["centralised", "publisher alone"]
+    assert len(setups) == 6
+    assert setups[2]["publisher"] == found["points"][0]["publisher"]
+    assert setups[0]["divergence"] == 0 < setups[1]["divergence"]
+    assert setups[1]["kv_bytes"] == 0 < setups[3]["kv_bytes"] < setups[2]["kv_bytes"]
+    for suffix in (".png", ".svg"):
+        assert (tmp_path / "plot").with_suffix(suffix).stat().st_size > 1000
+
+
+def test_stopped_evaluation_goes_on_where_it_was(qwen_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    flags = ("eval", "labels", f"--model={qwen_folder}", "--num-cases=3", "--plan=all",
+             "--segmentation=tok-ag", "-n", "3", f"--json={out}")  # fmt: skip
+    assert run_cli(*flags).returncode == 0
+    whole = out.read_text()
+    log = tmp_path / "results.cases.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([*lines[:2], lines[2][:40]]))
+    again = run_cli(*flags)
+    assert again.returncode == 0, again.stderr
+    assert "1 cases were done before" in again.stderr
+    assert out.read_text() == whole
+
+
+def test_network_evaluation_equals_the_one_in_this_process(
+    qwen_folder: Path, tmp_path: Path
+) -> None:
+    texts, sizes = [], []
+    for flags in ([], ["--network"]):
+        out = tmp_path / f"{len(flags)}.json"
+        ended = run_cli(
+            "eval", "retrieval", f"--model={qwen_folder}", "--num-cases=2", "--num-contexts=2",
+            "--plan=1-3", "--codec=int8", "--max-new-tokens=5", f"--json={out}", *flags,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        setups = json.loads(out.read_text())["setups"]
+        texts.append([[case["text"].strip() for case in one["results"]] for one in setups])
+        sizes.append([one["kv_bytes"] for one in setups])
+    assert texts[0] == texts[1]
+    assert sizes[0] == sizes[1]
+
+
+def test_trace_shows_every_block_and_participant(qwen_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "trace.json"
+    ended = run_cli(
+        "trace", f"--model={qwen_folder}", "--num-cases=2", "--plan=2", f"--json={out}",
+        f"--plot={tmp_path / 'trace.svg'}",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    participants = json.loads(out.read_text())["participants"]
+    assert [len(one["errors"]) for one in participants] == [NUM_LAYERS] * 4
+    assert max(participants[0]["errors"]) < 1e-5 < min(participants[3]["errors"])
+    assert (tmp_path / "trace.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["calibrate", "--out=x.txt"], "expected a .json file"),
+        (["calibrate", "--out=x.json", "--search=best"], "unknown search 'best'"),
+        (["calibrate", "--out=x.json", "--objective=em"], "unknown objective 'em'; use kl or nll"),
+        (["calibrate", "--out=x.json", "--layers=5"], "expected 1 to 4, got 5"),
+        (["calibrate", "--out=x.json", "--budget-bytes=9"], "one sync layer takes"),
+        (["eval", "poetry"], "unknown task 'poetry'"),
+        (["eval", "--segmentation=half"], "unknown segmentation 'half'; use one of tok-ag"),
+        (["eval", "labels", "--network"], "--network runs whole contexts"),
+        (["eval", "--plan=none.json"], "profile none.json cannot be read"),
+        (["eval", "gsm8k", "--cases=none.jsonl"], "problems none.jsonl cannot be read"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(
+    command: list[str], message: str, qwen_folder: Path
+) -> None:
+    ended = run_cli(*command, f"--model={qwen_folder}")
+    assert ended.returncode == 1
+    assert message in ended.stderr.replace("\n", " ")

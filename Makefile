@@ -11,7 +11,7 @@ INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup demo up test check lint format proto proto-check bench bench-codecs fuzz clean
+.PHONY: help setup demo up test check lint format proto proto-check bench bench-codecs bench-plans fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ bench: setup ## network session against one model, side by side
 
 bench-codecs: setup ## bytes, errors, speed and answers for every codec and selector
 	$(BIN)/python -m benchmarks.codecs
+
+bench-plans: setup ## right answers and likelihood against the number of sync layers
+	$(BIN)/python -m benchmarks.plans
 
 fuzz: $(STAMP) ## hostile frames against the decoder, some minutes
 	$(BIN)/python -m tests.fuzz.frames --examples 200000

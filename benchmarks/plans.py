@@ -1,6 +1,6 @@
 """Sync plans on the embedded model: exact match, NLL and KL against the number of sync layers.
 
-    python -m benchmarks.plans [--cases 90] [--profile FILE.json] [--json FILE] [--plot FILE]
+    python -m benchmarks.plans [--cases 60] [--profile FILE.json] [--json FILE] [--plot FILE]
     python -m benchmarks.plans --searches [--layers 10] [--json FILE]
 
 The first measures every schedule and the profile's plans on generated cases that no search has
@@ -34,7 +34,7 @@ from fedattn.model.prompt import PromptTokenizer, tokenize_case
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.tasks.cases import is_right
 
-SIZES = (6, 10, 15, 20)
+SIZES = (8, 13)
 CASES_SEED = 2_000_003
 SEARCH_SEED = 3_000_009
 ANSWER_TOKENS = 14
@@ -157,7 +157,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--cases", type=int, default=90)
+    parser.add_argument("--cases", type=int, default=60)
     parser.add_argument("--profile", type=Path, help="instead of the shipped one")
     parser.add_argument("--searches", action="store_true", help="compare search strategies")
     parser.add_argument("--layers", type=int, default=10, help="size the searches are compared at")

@@ -58,7 +58,7 @@ class PlanEvaluator:
         self._objective = objective
         self._num_layers = model.shape.num_layers
         self._naive_tokens = sum(len(prompt.token_ids) + len(prompt.answer) for prompt in prompts)
-        self._num_scored = 0
+        self.num_scored = 0
         with torch.inference_mode():
             self._order, self._runners = make_runners(model, prompts, batch_size)
             central = shared_plan(range(self._num_layers))
@@ -80,7 +80,7 @@ class PlanEvaluator:
 
     def scores(self, plans: RolePlans) -> list[float]:
         """One number a prompt: the objective, summed over its answer, nats."""
-        self._num_scored += 1
+        self.num_scored += 1
         scores: list[float] = []
         with torch.inference_mode():
             for runner, base, target in zip(self._runners, self._bases, self._targets, strict=True):
@@ -102,5 +102,5 @@ class PlanEvaluator:
     @property
     def speedup(self) -> float:
         """Tokens through blocks that a naive search would have run / that were run."""
-        naive = self._num_scored * self._naive_tokens * self._num_layers
+        naive = self.num_scored * self._naive_tokens * self._num_layers
         return naive / max(1, sum(runner.token_blocks for runner in self._runners))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
@@ -28,6 +29,7 @@ _ANSWER_TOKENS = 14
 _FEWEST_RIGHT = 8
 _NUM_CONTEXTS = (2, 3, 4)
 _KEEP_SHARE = 0.95
+_MOST_NLL = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +165,7 @@ class Calibration:
             points=points,
             default=0
             if self._settings.budget_bytes is not None
-            else _default_point(points, reference.exact_match or 0.0),
+            else default_point(points, reference),
             origin={
                 "objective": self._settings.objective.value,
                 "search": self._settings.strategy,
@@ -173,7 +175,8 @@ class Calibration:
                 "centralised_exact_match": round(reference.exact_match or 0.0, 5),
                 "centralised_nll": round(reference.nll or 0.0, 5),
                 "search_seconds": round(searched_s),
-                "times_fewer_token_blocks_than_naive": round(evaluator.speedup, 2),
+                "scores_recalled": scorer.num_recalled,
+                "scores_computed": evaluator.num_scored,
             },
         )
 
@@ -200,8 +203,8 @@ class Calibration:
         prompts = [tokenize_case(case, self._tokenizer, self._num_layers) for case in cases]
         meter = PlanMeter(self._model, prompts, _ANSWER_TOKENS)
         points = []
-        for done, plans in enumerate([shared_plan(range(self._num_layers)), *chosen]):
-            report("held-out cases", done, len(chosen) + 1)
+        central = shared_plan(range(self._num_layers))
+        for done, plans in enumerate([central, *chosen], start=1):
             found = meter.measure(plans)
             matches = [
                 is_right(self._tokenizer.decode(one.answer), case)
@@ -215,7 +218,8 @@ class Calibration:
                     nll=float(np.mean([one.nll for one in found])),
                 )
             )
-        report("held-out cases", len(chosen) + 1, len(chosen) + 1)
+            news = f"held out, {plans.num_travelling} layers: right {np.mean(matches):.3f}"
+            report("held-out cases", done, len(chosen) + 1, news)
         return points[0], tuple(points[1:])
 
     def _layers_within(self, budget_bytes: int) -> int:
@@ -282,9 +286,14 @@ def _measured_sizes(found: dict[int, Found]) -> list[int]:
     return [size for size in sizes if size <= largest // 2 or (largest - size) % 2 == 0]
 
 
-def _default_point(points: tuple[ProfilePoint, ...], central_exact_match: float) -> int:
-    """The smallest point from which on every one keeps 95 % of centralised's exact match."""
-    for index in reversed(range(len(points))):
-        if (points[index].exact_match or 0.0) < _KEEP_SHARE * central_exact_match:
-            return min(index + 1, len(points) - 1)
-    return 0
+def default_point(points: Sequence[ProfilePoint], central: ProfilePoint) -> int:
+    """Index of the smallest plan that keeps 95 % of the right answers, and their likelihood.
+
+    Exact match on some hundred cases moves by chance, so the NLL of the given answers must stay
+    within 0.2 nats a token too. The largest plan, if none does.
+    """
+    for index, point in enumerate(points):
+        keeps = (point.exact_match or 0.0) >= _KEEP_SHARE * (central.exact_match or 0.0)
+        if keeps and (point.nll or 0.0) <= (central.nll or 0.0) + _MOST_NLL:
+            return index
+    return len(points) - 1

@@ -37,7 +37,7 @@ from fedattn.tasks.cases import is_right
 SIZES = (8, 13)
 CASES_SEED = 2_000_003
 SEARCH_SEED = 3_000_009
-ANSWER_TOKENS = 14
+ANSWER_TOKENS = 24
 
 
 def grid(num_layers: int, profile: Profile | None) -> Iterator[tuple[str, RolePlans]]:

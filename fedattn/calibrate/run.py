@@ -23,9 +23,9 @@ from fedattn.core.spans import RolePlans, shared_plan
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prompt import Prompt, PromptTokenizer, tokenize_case
 from fedattn.tasks.cases import Case, is_right
-from fedattn.tasks.retrieval import generate_cases
+from fedattn.tasks.retrieval import ALL_KINDS, generate_cases
 
-_ANSWER_TOKENS = 14
+_ANSWER_TOKENS = 24
 _FEWEST_RIGHT = 8
 _NUM_CONTEXTS = (2, 3, 4)
 _KEEP_SHARE = 0.95
@@ -82,9 +82,9 @@ def generated_split(settings: CalibrationSettings) -> CaseSplit:
 
 
 def mixed_cases(count: int, seed: int) -> list[Case]:
-    """Generated cases over 2, 3 and 4 contexts in turn."""
+    """Generated cases of all kinds over 2, 3 and 4 contexts in turn."""
     kinds = [
-        generate_cases(-(-count // 3), seed=seed + offset, num_contexts=num)
+        generate_cases(-(-count // 3), seed=seed + offset, num_contexts=num, kinds=ALL_KINDS)
         for offset, num in enumerate(_NUM_CONTEXTS)
     ]
     return [case for same in zip(*kinds, strict=True) for case in same][:count]

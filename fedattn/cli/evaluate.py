@@ -51,6 +51,7 @@ class EvalOptions:
     codecs: list[str]
     keep_ratios: list[float]
     input_keep_ratios: list[float]
+    responders: list[int]
     selector: str
     seed: int
     prefix: str
@@ -129,19 +130,22 @@ def make_setups(options: EvalOptions, prepared: "PreparedModel") -> "list[Setup]
     num_layers = read_sizes(prepared).kv.num_layers
     setups = {setup.name: setup for setup in ends(num_layers)}
     publisher_plans: list[str | None] = [*options.publisher_plans] or [None]
+    responders: list[int | None] = [*options.responders] or [None]
     grid = product(
         options.plans,
         publisher_plans,
         options.codecs,
         options.keep_ratios,
         options.input_keep_ratios,
+        responders,
     )
-    for plan, publisher_plan, codec, keep_ratio, input_keep_ratio in grid:
+    for plan, publisher_plan, codec, keep_ratio, input_keep_ratio, responder in grid:
         plans = read_plans(plan, publisher_plan, num_layers, prepared.fingerprint)
         name = plan if publisher_plan is None else f"{plan} publisher {publisher_plan}"
         name += f" {codec}" if len(options.codecs) > 1 or codec != "fp32" else ""
         name += f" keep {keep_ratio:g}" if keep_ratio < 1 else ""
         name += f" input {input_keep_ratio:g}" if input_keep_ratio < 1 else ""
+        name += "" if responder is None else f" responder {responder}"
         compression = Compression(
             codec=codec_by_name(codec),
             keep_ratio=keep_ratio,
@@ -149,7 +153,7 @@ def make_setups(options: EvalOptions, prepared: "PreparedModel") -> "list[Setup]
             selector=options.selector,
             seed=options.seed,
         )
-        setups[name] = Setup(name=name, plans=plans, compression=compression)
+        setups[name] = Setup(name=name, plans=plans, compression=compression, responder=responder)
     return list(setups.values())
 
 
@@ -184,10 +188,10 @@ def _network_runs(options: EvalOptions, task: Task) -> "Iterator[NetworkRuns]":
     """A network of as many contributors as the largest case has contexts."""
     from fedattn.evaluate.network import NetworkRuns
 
-    if not task.is_chat or options.segmentation is not None:
+    if not task.is_chat or options.segmentation is not None or options.responders:
         raise InvalidRequestError(
-            "--network runs whole contexts in chat prompts, a node each; leave out "
-            "--segmentation, and choose the task retrieval"
+            "--network runs whole contexts in chat prompts, a node each, and the publisher "
+            "answers; leave out --segmentation and --responder, and choose the task retrieval"
         )
     nodes = [f"contributor-{i + 1}" for i in range(max(len(c.contexts) for c in task.cases))]
     with TemporaryDirectory() as folder, local_network() as network:

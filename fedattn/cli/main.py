@@ -209,6 +209,10 @@ def evaluate(
     codec: Annotated[list[str] | None, typer.Option(help="May be repeated; default fp32.")] = None,
     keep_ratio: Annotated[list[float] | None, typer.Option(help="May be repeated.")] = None,
     input_keep_ratio: Annotated[list[float] | None, typer.Option(help="May be repeated.")] = None,
+    responder: Annotated[
+        list[int] | None,
+        typer.Option(help="Who answers, 1 is first; may be repeated; default: the publisher."),
+    ] = None,
     selector: SelectorOption = DEFAULT_SELECTOR,
     seed: SeedOption = 0,
     prefix: Annotated[str, typer.Option(help="public, or first as in the paper.")] = "public",
@@ -242,6 +246,7 @@ def evaluate(
             codecs=codec or ["fp32"],
             keep_ratios=keep_ratio or [1.0],
             input_keep_ratios=input_keep_ratio or [1.0],
+            responders=responder or [],
             selector=selector,
             seed=seed,
             prefix=prefix,

@@ -37,8 +37,13 @@ class Route:
         return max(self.uploads, default=None)
 
 
-def route_session(layout: SessionLayout) -> tuple[Route, ...]:
-    """One route a participant, in token order."""
+def route_session(layout: SessionLayout, responder: int | None = None) -> tuple[Route, ...]:
+    """One route a participant, in token order.
+
+    Args:
+        layout: the session.
+        responder: place of a contributor that answers too: it receives wherever its plan says.
+    """
     routes: list[Route] = []
     needed: frozenset[int] = frozenset()  # layers at which somebody later receives
     for index in reversed(range(len(layout.members))):
@@ -49,7 +54,9 @@ def route_session(layout: SessionLayout) -> tuple[Route, ...]:
             uploads, receives = frozenset(), frozenset(member.plan.layers)
         else:
             last = max(uploads, default=-1)
-            receives = frozenset(layer for layer in member.plan.layers if layer < last)
+            receives = frozenset(
+                layer for layer in member.plan.layers if layer < last or index == responder
+            )
         if not senders:
             receives = frozenset()
         needed |= receives

@@ -11,12 +11,15 @@ from fedattn.core.types import IntArray
 PREFIX_OWNER = -1
 
 
-def token_owners(layout: SessionLayout, num_generated: int = 0) -> npt.NDArray[np.int64]:
+def token_owners(
+    layout: SessionLayout, num_generated: int = 0, responder: int | None = None
+) -> npt.NDArray[np.int64]:
     """Owner of every global token.
 
     Args:
         layout: the session.
-        num_generated: tokens decoded so far; they belong to the publisher.
+        num_generated: tokens decoded so far.
+        responder: place of the participant they belong to; None for the publisher.
 
     Returns:
         [S] int64: place of the participant in token order, PREFIX_OWNER for the public prefix.
@@ -24,7 +27,7 @@ def token_owners(layout: SessionLayout, num_generated: int = 0) -> npt.NDArray[n
     owners = np.full(layout.num_tokens + num_generated, PREFIX_OWNER, dtype=np.int64)
     for index, member in enumerate(layout.members):
         owners[member.span.start : member.span.stop] = index
-    owners[layout.num_tokens :] = len(layout.members) - 1
+    owners[layout.num_tokens :] = len(layout.members) - 1 if responder is None else responder
     return owners
 
 
@@ -40,6 +43,7 @@ def visibility_mask(
     layer: int,
     num_generated: int = 0,
     kept: Mapping[tuple[int, int], IntArray] | None = None,
+    responder: int | None = None,
 ) -> npt.NDArray[np.bool_]:
     """Mask of one layer for the joined sequence.
 
@@ -61,17 +65,20 @@ def visibility_mask(
         layer: zero-based.
         num_generated: tokens decoded so far.
         kept: global positions that travelled, by (participant, layer); where nothing is said, all.
+        responder: who owns the decoded tokens, as in `token_owners`; they synchronise where the
+            publisher does, whoever that is.
 
     Returns:
         [S, S] bool, rows are queries.
     """
-    owners = token_owners(layout, num_generated)
+    owners = token_owners(layout, num_generated, responder)
     positions = np.arange(len(owners))
     causal = positions[None, :] <= positions[:, None]
     same_owner = owners[None, :] == owners[:, None]
     public = owners[None, :] == PREFIX_OWNER
     syncs = np.array([layer in member.plan for member in layout.members], dtype=np.bool_)
     owner_syncs = np.where(owners == PREFIX_OWNER, False, syncs[owners])
+    owner_syncs[layout.num_tokens :] = layer in layout.publisher.plan
     travels = np.ones(len(owners), dtype=np.bool_)
     for (owner, at_layer), sent in (kept or {}).items():
         if at_layer == layer:

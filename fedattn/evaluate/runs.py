@@ -28,11 +28,12 @@ ALONE = "publisher alone"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """One row of the result: plans and compression under a name."""
+    """One row of the result: plans, compression and who answers, under a name."""
 
     name: str
     plans: RolePlans
     compression: Compression
+    responder: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,7 @@ class InProcessRuns:
                 compression=setup.compression,
                 prefix=self._shape.prefix,
                 max_new_tokens=self._shape.max_new_tokens or task.max_new_tokens,
+                responder=setup.responder,
             )
             result = self._simulator.run_tokens(
                 tokens, settings, lambda text: task.is_right(text, case), reference,

@@ -27,6 +27,12 @@ class LayerCache:
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor) -> None:
         self.keys, self.values, self.positions = keys, values, positions
 
+    def select(self, chosen: torch.Tensor) -> "LayerCache":
+        """The rows at indices, or of a boolean mask."""
+        return LayerCache(
+            self.keys[:, :, chosen], self.values[:, :, chosen], self.positions[chosen]
+        )
+
     def without_last(self, num_rows: int) -> "LayerCache":
         stop = self.positions.shape[0] - num_rows
         return LayerCache(self.keys[:, :, :stop], self.values[:, :, :stop], self.positions[:stop])
@@ -71,10 +77,10 @@ class FederatedCache:
         """As `KvView.visible`; the rows are kept for later passes.
 
         Raises:
-            LastUploadDone: the owner is a contributor and has just sent its last layer.
+            LastUploadDone: the owner has just sent its last layer, and will not decode.
         """
         own = LayerCache(key, value, self.query_positions)
-        rows = _join([*self._kept[layer], *self._trade(layer, query, own), own])
+        rows = join_rows([*self._kept[layer], *self._trade(layer, query, own), own])
         if self._keeps_rows:
             self._kept[layer] = [rows]
         if query.shape[2] == 1:
@@ -97,7 +103,7 @@ class FederatedCache:
         route = self._exchange.route
         if layer in route.uploads:
             self._exchange.send(layer, self._own_rows(own), _to_numpy(query))
-        if layer == route.last_upload:
+        if layer == route.last_upload and not self._keeps_rows:
             raise LastUploadDone
         if layer not in route.receives:
             return []
@@ -116,7 +122,7 @@ class FederatedCache:
         return KvRows(keys=_to_numpy(own.keys), values=_to_numpy(own.values), positions=positions)
 
 
-def _join(parts: list[LayerCache]) -> LayerCache:
+def join_rows(parts: list[LayerCache]) -> LayerCache:
     """Rows of all parts, one after the other."""
     return LayerCache(
         torch.cat([part.keys for part in parts], dim=2),

@@ -46,13 +46,22 @@ class KvExchange(Protocol):
 
 
 class KvStore:
-    """Frames of one session, shared by the in-process exchanges of its participants."""
+    """Frames of one session, shared by the in-process exchanges of its participants.
 
-    def __init__(self, layout: SessionLayout, shape: KvShape, rotary: Rotary) -> None:
+    Args:
+        layout: the session.
+        shape: sizes of KV rows.
+        rotary: for codecs that need keys before RoPE.
+        responder: place of a contributor that answers too, as for `route_session`.
+    """
+
+    def __init__(
+        self, layout: SessionLayout, shape: KvShape, rotary: Rotary, responder: int | None = None
+    ) -> None:
         self.layout = layout
         self.shape = shape
         self.rotary = rotary
-        self.routes = route_session(layout)
+        self.routes = route_session(layout, responder)
         self._frames: dict[tuple[int, int], bytes] = {}
         self._changed = threading.Condition()
 

@@ -28,10 +28,11 @@ class DenseMasks:
         num_generated: int,
         kept: KeptPositions | None,
         device: torch.device,
+        responder: int | None = None,
     ) -> None:
         chosen = computed_positions(layout, num_generated)
         masks = [
-            visibility_mask(layout, layer, num_generated, kept)[np.ix_(chosen, chosen)]
+            visibility_mask(layout, layer, num_generated, kept, responder)[np.ix_(chosen, chosen)]
             for layer in range(layout.num_layers)
         ]
         self._masks = [torch.from_numpy(mask).to(device)[None, None] for mask in masks]
@@ -43,12 +44,13 @@ class DenseMasks:
 
 
 @torch.inference_mode()
-def oracle_logits(
+def oracle_logits(  # noqa: PLR0913, PLR0917 - spelt out
     model: LoadedModel,
     layout: SessionLayout,
     token_ids: list[int],
     generated: list[int],
     kept: KeptPositions | None = None,
+    responder: int | None = None,
 ) -> torch.Tensor:
     """Logits after every token of the joined sequence that takes part.
 
@@ -56,8 +58,9 @@ def oracle_logits(
         model: the model.
         layout: spans, plans and dropped inputs.
         token_ids: public prefix and all spans joined, `layout.num_tokens` of them.
-        generated: answer tokens so far, the publisher's.
+        generated: answer tokens so far.
         kept: which rows travelled.
+        responder: place of the participant the answer belongs to; None for the publisher.
 
     Returns:
         [S, V] float32.
@@ -66,23 +69,25 @@ def oracle_logits(
         raise ValueError(f"expected {layout.num_tokens} tokens, got {len(token_ids)}")
     chosen = torch.from_numpy(computed_positions(layout, len(generated))).to(model.device)
     ids = torch.tensor(token_ids + generated, dtype=torch.int64, device=model.device)
-    masks = DenseMasks(layout, len(generated), kept, model.device)
+    masks = DenseMasks(layout, len(generated), kept, model.device, responder)
     hidden = run_model(model.backbone, ids[chosen], chosen, masks)
     logits: torch.Tensor = model.head(hidden).float()
     return logits
 
 
-def oracle_greedy(
+def oracle_greedy(  # noqa: PLR0913, PLR0917 - spelt out
     model: LoadedModel,
     layout: SessionLayout,
     token_ids: list[int],
     max_new_tokens: int,
     kept: KeptPositions | None = None,
+    responder: int | None = None,
 ) -> list[int]:
     """Greedy answer tokens, recomputing everything for each one; ends before an end token."""
     generated: list[int] = []
     while len(generated) < max_new_tokens:
-        token = int(oracle_logits(model, layout, token_ids, generated, kept)[-1].argmax())
+        logits = oracle_logits(model, layout, token_ids, generated, kept, responder)
+        token = int(logits[-1].argmax())
         if token in model.end_token_ids:
             break
         generated.append(token)

@@ -59,6 +59,15 @@ class Prefiller:
             self._forward(member, token_ids, cache)
 
     @torch.inference_mode()
+    def accompany(
+        self, member: Member, prefix: list[int], token_ids: list[int], exchange: KvExchange
+    ) -> FederatedCache:
+        """As `contribute`, but on through all blocks, for a contributor that answers too."""
+        cache = self._start(prefix, exchange, keeps_rows=True)
+        self._forward(member, token_ids, cache)
+        return cache
+
+    @torch.inference_mode()
     def publish(
         self, member: Member, prefix: list[int], token_ids: list[int], exchange: KvExchange
     ) -> PrefillResult:

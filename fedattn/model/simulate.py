@@ -8,14 +8,15 @@ from typing import Any
 import torch
 
 from fedattn.core.compression import Compression
-from fedattn.core.errors import ContextTooLongError
+from fedattn.core.errors import ContextTooLongError, InvalidRequestError
 from fedattn.core.sampling import Sampling
 from fedattn.core.spans import PrefixMode, RolePlans, SessionLayout, build_layout
 from fedattn.core.types import IntArray
 from fedattn.model.decode import answer_log_probs, answer_nll, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
-from fedattn.model.prefill import Prefiller
+from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.model.prompt import PromptTokenizer
+from fedattn.model.responder import answer_as
 from fedattn.tasks.cases import Case, is_right
 
 
@@ -28,12 +29,14 @@ class SimulationSettings:
         compression: what is left out, and the codec.
         prefix: public, or owned by the first contributor.
         max_new_tokens: most tokens to decode.
+        responder: who answers, from 1 in token order; None for the publisher, who is last.
     """
 
     plans: RolePlans
     compression: Compression
     prefix: PrefixMode = PrefixMode.PUBLIC
     max_new_tokens: int = 32
+    responder: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +150,7 @@ class Simulator:
 
         Raises:
             InvalidPlanError: a sync layer is out of range.
+            InvalidRequestError: there is no such responder.
             ContextTooLongError: a joined prompt does not fit the model's window.
         """
         for case in cases:
@@ -184,13 +188,10 @@ class Simulator:
             tokens = _give_prefix_away(tokens)
         layout = self._lay_out(tokens, settings)
         self._check_window(layout, max(settings.max_new_tokens, len(tokens.answer)))
-        store = KvStore(layout, self._prefiller.shape, self._prefiller.model.rotary)
-        for index, token_ids in enumerate(tokens.contexts):
-            exchange = InProcessExchange(store, index)
-            self._prefiller.contribute(layout.members[index], tokens.prefix, token_ids, exchange)
-        last = InProcessExchange(store, len(tokens.contexts))
-        prefill = self._prefiller.publish(layout.publisher, tokens.prefix, tokens.question, last)
+        responder = _place(settings.responder, layout)
         model = self._prefiller.model
+        store = KvStore(layout, model.shape, model.rotary, responder)
+        prefill = self._prefill(tokens, store, responder)
         nll = answer_nll(model, prefill, tokens.answer)
         divergence = None
         if reference is not None:
@@ -221,6 +222,20 @@ class Simulator:
             ),
         )
 
+    def _prefill(self, tokens: CaseTokens, store: KvStore, responder: int) -> PrefillResult:
+        """What the responder decodes from."""
+        layout, answering = store.layout, None
+        for index, token_ids in enumerate(tokens.contexts):
+            member, exchange = layout.members[index], InProcessExchange(store, index)
+            if index == responder:
+                rows = self._prefiller.accompany(member, tokens.prefix, token_ids, exchange)
+                answering = member, rows
+            else:
+                self._prefiller.contribute(member, tokens.prefix, token_ids, exchange)
+        last = InProcessExchange(store, len(tokens.contexts))
+        prefill = self._prefiller.publish(layout.publisher, tokens.prefix, tokens.question, last)
+        return prefill if answering is None else answer_as(*answering, prefill, layout)
+
     def _lay_out(self, tokens: CaseTokens, settings: SimulationSettings) -> SessionLayout:
         return build_layout(
             num_layers=self._prefiller.shape.num_layers,
@@ -240,6 +255,16 @@ class Simulator:
                 f"the joined prompt has {layout.num_tokens} tokens and {num_new} may follow, but "
                 f"the model's window is {limit}; shorten the contexts"
             )
+
+
+def _place(responder: int | None, layout: SessionLayout) -> int:
+    """Place of the participant who answers."""
+    count = len(layout.members)
+    if responder is not None and not 1 <= responder <= count:
+        raise InvalidRequestError(
+            f"responder: expected 1 to {count}, the publisher, got {responder}"
+        )
+    return (responder or count) - 1
 
 
 def _divergence(reference: Reference, log_probs: torch.Tensor) -> float:

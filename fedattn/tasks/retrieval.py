@@ -4,10 +4,11 @@ from random import Random
 
 from fedattn.core.errors import InvalidRequestError
 from fedattn.tasks.cases import Case
-from fedattn.tasks.templates import LOOKUPS, TWO_HOPS, Lookup, TwoHop
+from fedattn.tasks.templates import LOOKUPS, TWO_FACTS, TWO_HOPS, Lookup, TwoHop
 
-TWO_HOP = "two-hop"
+TWO_HOP, TWO_FACT = "two-hop", "two-fact"
 KINDS = (*LOOKUPS, TWO_HOP)
+ALL_KINDS = (*KINDS, TWO_FACT)
 MAX_CONTEXTS = 8
 _FACTS_PER_CONTEXT = (1, 2)  # least and most
 
@@ -33,7 +34,9 @@ def generate_cases(
 
 def _generate(kind: str, num_contexts: int, rng: Random) -> Case:
     if kind == TWO_HOP:
-        return _two_hop(rng.choice(TWO_HOPS), num_contexts, rng)
+        return _two_hop(rng.choice(TWO_HOPS), kind, num_contexts, rng)
+    if kind == TWO_FACT:
+        return _two_hop(rng.choice(TWO_FACTS), kind, num_contexts, rng)
     return _lookup(kind, rng.choice(LOOKUPS[kind]), num_contexts, rng)
 
 
@@ -58,7 +61,7 @@ def _lookup(kind: str, template: Lookup, num_contexts: int, rng: Random) -> Case
     )
 
 
-def _two_hop(template: TwoHop, num_contexts: int, rng: Random) -> Case:
+def _two_hop(template: TwoHop, kind: str, num_contexts: int, rng: Random) -> Case:
     """Contexts hold either first or second facts; those of chain 0 are among both.
 
     With 3 contexts of 2 facts: chains 1, 0 | links 2, 0 | links 3, 1.
@@ -77,7 +80,7 @@ def _two_hop(template: TwoHop, num_contexts: int, rng: Random) -> Case:
         for chain in rng.sample(range(num_first), num_first)
     )
     seconds = iter(
-        template.second.format(link=links[chain], value=values[chain])
+        template.second.format(subject=subjects[chain], link=links[chain], value=values[chain])
         for chain in rng.sample(range(num_second), num_second)
     )
     contexts = tuple(
@@ -85,7 +88,7 @@ def _two_hop(template: TwoHop, num_contexts: int, rng: Random) -> Case:
         for size, first in zip(sizes, is_first, strict=True)
     )
     question = template.question.format(subject=subjects[0])
-    return Case(contexts=contexts, question=question, answer=values[0], kind=TWO_HOP)
+    return Case(contexts=contexts, question=question, answer=values[0], kind=kind)
 
 
 def _draw_sizes(num_contexts: int, rng: Random) -> list[int]:
@@ -102,9 +105,9 @@ def _check_range(name: str, value: int, low: int, high: int | None) -> None:
 
 
 def _check_kinds(kinds: tuple[str, ...]) -> None:
-    unknown = [kind for kind in kinds if kind not in KINDS]
+    unknown = [kind for kind in kinds if kind not in ALL_KINDS]
     if not kinds or unknown or len(set(kinds)) < len(kinds):
         raise InvalidRequestError(
-            f"kinds: expected different ones of {', '.join(KINDS)}, "
+            f"kinds: expected different ones of {', '.join(ALL_KINDS)}, "
             f"got {', '.join(kinds) or 'none'}; name each kind once"
         )

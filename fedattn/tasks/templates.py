@@ -44,10 +44,10 @@ class TwoHop:
 
     Attributes:
         first: of `{subject}` and `{link}`.
-        second: of `{link}` and `{value}`.
-        question: about `{subject}`; the value of its link is the answer.
+        second: of `{value}` and of `{link}` or `{subject}`.
+        question: about `{subject}`; the value is the answer.
         subjects: what the question is about.
-        links: what both facts share and the question does not name.
+        links: what the first fact says of a subject, and the question does not name.
         values: the answers.
     """
 
@@ -248,5 +248,40 @@ TWO_HOPS = (
         subjects=full_names,
         links=_courses,
         values=dates,
+    ),
+)
+
+TWO_FACTS = (
+    TwoHop(
+        first="The ship {subject} carries {link}.",
+        second="The ship {subject} leaves on {value}.",
+        question="What does the ship {subject} carry, and when does it leave?",
+        subjects=_ships,
+        links=_goods,
+        values=dates,
+    ),
+    TwoHop(
+        first="{subject} lives in {link}.",
+        second="The PIN of {subject} is {value}.",
+        question="Where does {subject} live, and what is the PIN?",
+        subjects=full_names,
+        links=_cities,
+        values=_codes,
+    ),
+    TwoHop(
+        first="The {subject} shows a pressure of {link} millibar.",
+        second="The {subject} was repaired by {value}.",
+        question="Which pressure does the {subject} show, and who repaired it?",
+        subjects=_machines,
+        links=_codes,
+        values=full_names,
+    ),
+    TwoHop(
+        first="The teacher of the {subject} course is {link}.",
+        second="The {subject} course takes place in {value}.",
+        question="Who is the teacher of the {subject} course, and where does it take place?",
+        subjects=_courses,
+        links=full_names,
+        values=_cities,
     ),
 )

@@ -1,0 +1,66 @@
+"""Whoever answers, in process equals the one-model oracle."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fedattn.core.compression import Compression
+from fedattn.core.errors import InvalidRequestError
+from fedattn.model.oracle import oracle_greedy, oracle_logits
+from fedattn.model.prefill import Prefiller
+from fedattn.model.simulate import CaseTokens, SimulationSettings, Simulator
+from tests.contract.scenarios import LOSSLESS, NUM_NEW_TOKENS, SCENARIOS, Scenario
+from tests.tiny import FAMILIES, tiny_model
+
+SPARSE = replace(LOSSLESS, keep_ratio=0.5, input_keep_ratio=0.7, selector="random", seed=3)
+FILLED = [one for one in SCENARIOS if all(one.contexts) and one.contexts]
+ANSWER = [9, 4, 17]
+
+
+def settings(case: Scenario, compression: Compression, responder: int) -> SimulationSettings:
+    return SimulationSettings(
+        plans=case.plans(),
+        compression=compression,
+        prefix=case.prefix_mode,
+        max_new_tokens=NUM_NEW_TOKENS,
+        responder=responder,
+    )
+
+
+def cut(case: Scenario) -> CaseTokens:
+    tokenizer = case.tokenizer
+    return CaseTokens(
+        prefix=tokenizer.prefix(),
+        contexts=[tokenizer.context(text) for text in case.contexts],
+        question=tokenizer.question(case.question),
+        answer=ANSWER,
+    )
+
+
+@pytest.mark.parametrize("compression", [LOSSLESS, SPARSE], ids=["dense", "sparse"])
+@pytest.mark.parametrize("case", FILLED, ids=lambda case: case.name)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_participant_answers_as_the_oracle_says(
+    family: str, case: Scenario, compression: Compression
+) -> None:
+    model = tiny_model(family)
+    simulator = Simulator(Prefiller(model), case.tokenizer)
+    for responder in range(1, len(case.contexts) + 2):
+        chosen = settings(case, compression, responder)
+        result = simulator.run_tokens(cut(case), chosen, lambda _: True)
+        trace = result.trace
+        args = (model, trace.layout, trace.token_ids)
+        expected = oracle_greedy(*args, NUM_NEW_TOKENS, trace.kept, responder - 1)
+        assert trace.generated == expected
+        logits = oracle_logits(*args, ANSWER, trace.kept, responder - 1)
+        log_probs = torch.log_softmax(logits[-len(ANSWER) - 1 : -1], dim=-1)
+        nll = -float(log_probs[range(len(ANSWER)), ANSWER].mean())
+        assert result.nll == pytest.approx(nll, abs=1e-4)
+
+
+def test_responder_that_is_not_there_is_refused() -> None:
+    case = SCENARIOS[0]
+    simulator = Simulator(Prefiller(tiny_model("llama")), case.tokenizer)
+    with pytest.raises(InvalidRequestError, match="expected 1 to 2, the publisher, got 3"):
+        simulator.run_tokens(cut(case), settings(case, LOSSLESS, 3), lambda _: True)

@@ -34,10 +34,11 @@ from fedattn.model.prompt import PromptTokenizer, tokenize_case
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.tasks.cases import is_right
 
-SIZES = (8, 13)
+SIZES = (5, 8, 10, 15, 20)
+CONTRIBUTORS, PUBLISHERS = "uniform:6", ("uniform:3", "uniform:2", "all")
 CASES_SEED = 2_000_003
 SEARCH_SEED = 3_000_009
-ANSWER_TOKENS = 24
+ANSWER_TOKENS = 20
 
 
 def grid(num_layers: int, profile: Profile | None) -> Iterator[tuple[str, RolePlans]]:
@@ -61,6 +62,13 @@ def grid(num_layers: int, profile: Profile | None) -> Iterator[tuple[str, RolePl
             except InvalidPlanError:
                 continue  # that schedule has no such size
             yield name, shared_plan(plan.layers)
+    contributors = PlanSpec(CONTRIBUTORS).resolve(num_layers)
+    for name in PUBLISHERS:
+        publisher = PlanSpec(name).resolve(num_layers)
+        yield (
+            f"contributors {CONTRIBUTORS}, publisher more often",
+            RolePlans(contributors=contributors, publisher=publisher),
+        )
 
 
 def measure_plans(

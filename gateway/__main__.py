@@ -6,6 +6,7 @@ import sys
 from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.lifecycle import run_service
 from fedattn.runtime.logging import configure_logging
+from fedattn.wire.security import choose_security
 from gateway.app import create_app
 from gateway.server import listen, serve
 from gateway.settings import GatewaySettings
@@ -21,8 +22,9 @@ def main() -> int:
     configure_logging(settings.log_level, settings.log_format, "gateway")
 
     async def run(stopping: asyncio.Event) -> None:
+        certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
         listener = listen(settings.host, settings.port)
-        await serve(create_app(settings), listener, stopping, settings.grace_s)
+        await serve(create_app(settings, certificates), listener, stopping, settings.grace_s)
 
     return run_service(run)
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from fedattn import __version__
+from fedattn.wire.security import Certificates
 from gateway.border import install_border
 from gateway.openapi import add_schemas
 from gateway.publishers import Publishers
@@ -22,10 +23,13 @@ _TAGS = [
 ]
 
 
-def create_app(settings: GatewaySettings) -> FastAPI:
-    """The gateway's application. A further API is a further router, made here."""
+def create_app(settings: GatewaySettings, certificates: Certificates | None = None) -> FastAPI:
+    """The gateway's application; speaks plaintext to participants without certificates.
+
+    A further API is a further router, made here.
+    """
     logging.getLogger("sse_starlette.sse").setLevel(logging.INFO)  # its debug holds the answer
-    publishers = Publishers(settings.publishers, settings.max_concurrent_queries)
+    publishers = Publishers(settings.publishers, settings.max_concurrent_queries, certificates)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -16,6 +16,7 @@ from fedattn.core.errors import (
 )
 from fedattn.wire.channel import open_channel
 from fedattn.wire.protocol import check_node_id
+from fedattn.wire.security import Certificates
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2
@@ -34,15 +35,23 @@ _SERVICE = participant_pb2.DESCRIPTOR.services_by_name["ParticipantService"].ful
 class Publishers:
     """The configured publishers; channels are open inside `async with`."""
 
-    def __init__(self, addresses: Sequence[PublisherAddress], max_concurrent_queries: int) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[PublisherAddress],
+        max_concurrent_queries: int,
+        certificates: Certificates | None = None,
+    ) -> None:
         self._addresses = {address.node_id: address for address in addresses}
         self._max_queries = max_concurrent_queries
+        self._certificates = certificates
         self._running: set[QueryCall] = set()
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def __aenter__(self) -> Self:
         for node_id, address in self._addresses.items():
-            self._channels[node_id] = open_channel(address.address)
+            self._channels[node_id] = open_channel(
+                address.address, self._certificates, peer=node_id
+            )
         return self
 
     async def __aexit__(

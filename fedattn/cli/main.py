@@ -9,7 +9,7 @@ import typer
 from fedattn import __version__
 from fedattn.core.codecs import CODEC_NAMES, DEFAULT_CODEC, codec_by_name
 from fedattn.core.compression import Compression
-from fedattn.core.errors import FedAttnError
+from fedattn.core.errors import ConfigurationError, FedAttnError
 from fedattn.core.selection import DEFAULT_SELECTOR, SELECTOR_NAMES
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 model_app = typer.Typer(help="Models on this machine.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
+certs_app = typer.Typer(help="Certificates for mutual TLS.", no_args_is_help=True)
+app.add_typer(certs_app, name="certs")
 
 GatewayOption = Annotated[
     str, typer.Option("--gateway", envvar="FEDATTN_GATEWAY", help="URL of the gateway.")
@@ -63,6 +65,27 @@ def model_prepare(
     from fedattn.cli.prepare import prepare_command
 
     prepare_command(model)
+
+
+@certs_app.command("init")
+def certs_init(
+    nodes: Annotated[
+        list[str] | None,
+        typer.Argument(help="Node ids; aggregator and gateway are made in any case."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of all certificates.")] = Path("certs"),
+    days: Annotated[int, typer.Option(help="How long they are valid.")] = 825,
+    renew: Annotated[bool, typer.Option("--renew", help="Make those anew that are there.")] = False,
+) -> None:
+    """Make a private authority and a certificate a service; later calls add what is missing."""
+    try:
+        from fedattn.cli.certs import init_certificates
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.name} is not installed; certificates need: pip install 'fedattn[certs]'"
+        ) from error
+
+    init_certificates(out, nodes or [], days, renew=renew)
 
 
 @app.command()

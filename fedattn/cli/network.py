@@ -71,12 +71,14 @@ class Part:
 class LocalNetwork:
     """Aggregator, participants and gateway, each a process of its own.
 
-    The last node is the gateway's default publisher; all of them listen, so any can publish.
+    All nodes listen, so any can publish. They speak mutual TLS if `certificates` is a folder that
+    `fedattn certs init` made, else plaintext: nothing leaves the loopback.
     """
 
     gateway_port: int
     aggregator_address: str
     log_dir: Path
+    certificates: Path | None = None
     parts: dict[str, Part] = field(default_factory=dict)
     listeners: dict[str, str] = field(default_factory=dict)
 
@@ -149,10 +151,13 @@ class LocalNetwork:
 
     def _start(self, name: str, module_and_flags: list[str]) -> Part:
         log_path = self.log_dir / f"{name}.log"
+        security = "--plaintext"
+        if self.certificates is not None:
+            security = f"--certificates={self.certificates / name}"
         log: IO[bytes]
         with log_path.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own modules
-                [sys.executable, "-m", *module_and_flags],
+                [sys.executable, "-m", *module_and_flags, security],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -169,7 +174,9 @@ class LocalNetwork:
 
 
 @contextmanager
-def local_network(gateway_port: int = 0) -> Iterator[LocalNetwork]:
+def local_network(
+    gateway_port: int = 0, certificates: Path | None = None
+) -> Iterator[LocalNetwork]:
     """An empty network that stops whatever was started in it."""
     with ExitStack() as stack:
         log_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedattn-")))
@@ -177,6 +184,7 @@ def local_network(gateway_port: int = 0) -> Iterator[LocalNetwork]:
             gateway_port=gateway_port or free_port(),
             aggregator_address=f"127.0.0.1:{free_port()}",
             log_dir=log_dir,
+            certificates=certificates,
         )
         stack.callback(network.stop)
         yield network

@@ -20,7 +20,8 @@
     │   ├── ModelMismatchError
     │   ├── ProtocolMismatchError
     │   ├── PrefixMismatchError
-    │   └── DuplicateNodeError
+    │   ├── DuplicateNodeError
+    │   └── IdentityMismatchError
     ├── FrameError                   bytes from the wire are not what they claim to be
     │   ├── MalformedFrameError
     │   └── CorruptFrameError
@@ -123,6 +124,10 @@ class PrefixMismatchError(IncompatibleError):
 
 class DuplicateNodeError(IncompatibleError):
     code = "duplicate_node"
+
+
+class IdentityMismatchError(IncompatibleError):
+    code = "identity_mismatch"
 
 
 class FrameError(FedAttnError):

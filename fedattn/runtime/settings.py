@@ -1,6 +1,7 @@
 """What every service's settings class has in common."""
 
 import os
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError
@@ -26,6 +27,13 @@ def service_config(prefix: str, program: str) -> SettingsConfigDict:
 class ServiceSettings(BaseSettings):
     """Base of the one settings class of each service; read once, in main."""
 
+    certificates: Path | None = Field(
+        None,
+        description="Folder with ca.crt, tls.crt and tls.key of this service, for mutual TLS.",
+    )
+    plaintext: bool = Field(
+        False, description="Speak without TLS; for the loopback, or networks nobody else is on."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log entries to write."
     )

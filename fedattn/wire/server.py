@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from fedattn.core.errors import ConfigurationError, FedAttnError, InternalError
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE
+from fedattn.wire.security import Certificates, check_caller
 from fedattn.wire.status import abort_with
 
 _OPTIONS = [
@@ -29,12 +30,23 @@ AddServicers = Callable[[grpc.aio.Server], None]
 
 
 class WireServer:
-    """One listening gRPC server with `grpc.health.v1` and optional reflection."""
+    """One listening gRPC server with `grpc.health.v1` and optional reflection.
 
-    def __init__(self, services: Sequence[str]) -> None:
-        """Args: services: full names, such as fedattn.wire.v1.AggregatorService."""
+    Args:
+        services: full names, such as fedattn.wire.v1.AggregatorService.
+        certificates: what it proves itself with; None for plaintext.
+        callers: names that callers' certificates must bear; None for any that is signed.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[str],
+        certificates: Certificates | None = None,
+        callers: frozenset[str] | None = None,
+    ) -> None:
         self._services = tuple(services)
-        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[ErrorInterceptor()])
+        self._certificates = certificates
+        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[BorderInterceptor(callers)])
         self._health = health.aio.HealthServicer()
         self.port = 0
 
@@ -55,7 +67,7 @@ class WireServer:
             names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
         try:
-            self.port = self._server.add_insecure_port(address)
+            self.port = self._bind(address)
         except RuntimeError as error:
             raise ConfigurationError(
                 f"cannot listen on {address}: the port is taken or the address is not of this "
@@ -63,6 +75,11 @@ class WireServer:
             ) from error
         await self._server.start()
         await self.set_serving(serving=True)
+
+    def _bind(self, address: str) -> int:
+        if self._certificates is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, self._certificates.for_server())
 
     async def set_serving(self, *, serving: bool) -> None:
         """Tell health checks whether to send work here."""
@@ -77,8 +94,14 @@ class WireServer:
         await self._server.stop(grace_s)
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns our errors into statuses, and everything unforeseen into a logged InternalError."""
+class BorderInterceptor(grpc.aio.ServerInterceptor):
+    """Lets only some callers in.
+
+    Turns our errors into statuses, and everything unforeseen into a logged InternalError.
+    """
+
+    def __init__(self, callers: frozenset[str] | None) -> None:
+        self._callers = callers
 
     async def intercept_service(
         self,
@@ -94,33 +117,37 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 if handler.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            behavior = _guard_stream(handler.stream_stream or handler.unary_stream)
+            behavior = self._guard_stream(handler.stream_stream or handler.unary_stream)
         else:
             make = grpc.unary_unary_rpc_method_handler
-            behavior = _guard_unary(handler.unary_unary)
+            behavior = self._guard_unary(handler.unary_unary)
         return make(behavior, handler.request_deserializer, handler.response_serializer)
 
+    def _guard_stream(self, behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        async def guarded(request: Any, context: Any) -> Any:
+            try:
+                self._check(context)
+                async with aclosing(behavior(request, context)) as responses:
+                    async for response in responses:
+                        yield response
+            except Exception as error:  # border: the last place before the wire
+                await _abort(context, error)
 
-def _guard_stream(behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    async def guarded(request: Any, context: Any) -> Any:
-        try:
-            async with aclosing(behavior(request, context)) as responses:
-                async for response in responses:
-                    yield response
-        except Exception as error:  # border: the last place before the wire
-            await _abort(context, error)
+        return guarded
 
-    return guarded
+    def _guard_unary(self, behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        async def guarded(request: Any, context: Any) -> Any:
+            try:
+                self._check(context)
+                return await behavior(request, context)
+            except Exception as error:  # border: the last place before the wire
+                await _abort(context, error)
 
+        return guarded
 
-def _guard_unary(behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    async def guarded(request: Any, context: Any) -> Any:
-        try:
-            return await behavior(request, context)
-        except Exception as error:  # border: the last place before the wire
-            await _abort(context, error)
-
-    return guarded
+    def _check(self, context: Any) -> None:
+        if self._callers is not None:
+            check_caller(context, self._callers)
 
 
 async def _abort(context: Any, error: Exception) -> None:

@@ -15,6 +15,7 @@ from fedattn.core.errors import FedAttnError, InternalError, error_from_code
 
 CODE_KEY = "fedattn-error-code"
 MAX_MESSAGE_LENGTH = 1000
+_TLS_WORDS = ("SSL", "Ssl", "TLS", "handshake", "Peer name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ STATUS_TABLE: dict[type[FedAttnError], ErrorStatus] = {
     errors.ProtocolMismatchError: _CONFLICT,
     errors.PrefixMismatchError: _CONFLICT,
     errors.DuplicateNodeError: ErrorStatus(grpc.StatusCode.ALREADY_EXISTS, 409, False),
+    errors.IdentityMismatchError: ErrorStatus(grpc.StatusCode.PERMISSION_DENIED, 409, False),
     errors.MalformedFrameError: _BAD_DATA,
     errors.CorruptFrameError: _BAD_DATA,
     errors.UnknownSessionError: ErrorStatus(grpc.StatusCode.NOT_FOUND, 404, False),
@@ -91,6 +93,9 @@ def error_from_rpc(error: grpc.aio.AioRpcError, unreachable: FedAttnError) -> Fe
             return error_from_code(value, error.details() or "")
     match error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            details = error.details() or ""
+            if any(word in details for word in _TLS_WORDS):
+                return type(unreachable)(f"{unreachable}; TLS says: {details[:200]}")
             return unreachable
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return errors.DeadlineExceededError(

@@ -8,6 +8,7 @@ import structlog
 from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.lifecycle import run_service
 from fedattn.runtime.logging import configure_logging
+from fedattn.wire.security import Certificates, choose_security
 from fedattn.wire.server import WireServer
 from fedattn.wire.v1 import aggregator_pb2, aggregator_pb2_grpc
 from services.aggregator.servicer import AggregatorServicer
@@ -18,10 +19,12 @@ log = structlog.get_logger(__name__)
 SERVICE_NAME = aggregator_pb2.DESCRIPTOR.services_by_name["AggregatorService"].full_name
 
 
-async def start_aggregator(settings: AggregatorSettings) -> tuple[WireServer, AggregatorServicer]:
-    """Compose and start the service."""
+async def start_aggregator(
+    settings: AggregatorSettings, certificates: Certificates | None = None
+) -> tuple[WireServer, AggregatorServicer]:
+    """Compose and start the service; plaintext without certificates."""
     servicer = AggregatorServicer(settings)
-    server = WireServer([SERVICE_NAME])
+    server = WireServer([SERVICE_NAME], certificates)
     await server.start(
         settings.listen,
         lambda grpc_server: aggregator_pb2_grpc.add_AggregatorServiceServicer_to_server(
@@ -54,7 +57,8 @@ def main() -> int:
     configure_logging(settings.log_level, settings.log_format, "aggregator")
 
     async def serve(stopping: asyncio.Event) -> None:
-        server, servicer = await start_aggregator(settings)
+        certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
+        server, servicer = await start_aggregator(settings, certificates)
         log.info("serving", port=server.port)
         await stopping.wait()
         log.info("stopping")

@@ -17,6 +17,7 @@ from fedattn.core.errors import (
 )
 from fedattn.wire.convert import layout_to_wire, shape_to_wire
 from fedattn.wire.protocol import MAX_REASON_LENGTH
+from fedattn.wire.security import check_caller
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import aggregator_pb2_grpc, session_pb2
 from services.aggregator.opening import Invitations, OpenedSession, SessionOpener
@@ -56,6 +57,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         first = await _next_within(request_iterator, lease_s)
         if first is None or first.WhichOneof("body") != "join":
             raise InvalidRequestError("the first message on the control stream must be Join")
+        check_caller(context, frozenset({first.join.node_id}))
         node = self._registry.join(first.join)
         log.info("node_joined", node=node.node_id, model=node.fingerprint[:12])
         reader = asyncio.create_task(self._read_control(node, request_iterator, lease_s))

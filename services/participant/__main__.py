@@ -8,6 +8,7 @@ import structlog
 from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.lifecycle import run_service
 from fedattn.runtime.logging import configure_logging
+from fedattn.wire.security import choose_security
 from services.participant.settings import ParticipantSettings
 
 log = structlog.get_logger(__name__)
@@ -32,8 +33,9 @@ def main() -> int:
     configure_logging(settings.log_level, settings.log_format, f"participant/{settings.node_id}")
 
     async def serve(stopping: asyncio.Event) -> None:
+        certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
         node = await asyncio.to_thread(build_node, settings)
-        await Participant(settings, node).serve(stopping)
+        await Participant(settings, node, certificates).serve(stopping)
 
     return run_service(serve)
 

@@ -14,6 +14,7 @@ from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.wire.channel import open_channel
+from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
 from fedattn.wire.server import WireServer
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
@@ -76,12 +77,18 @@ def _find_profile(path: Path | None, fingerprint: str) -> Profile | None:
 
 
 class Participant:
-    """A running participant."""
+    """A running participant; speaks plaintext without certificates."""
 
-    def __init__(self, settings: ParticipantSettings, node: ParticipantNode) -> None:
+    def __init__(
+        self,
+        settings: ParticipantSettings,
+        node: ParticipantNode,
+        certificates: Certificates | None = None,
+    ) -> None:
         self._settings = settings
         self._node = node
-        self._channel = open_channel(settings.aggregator)
+        self._certificates = certificates
+        self._channel = open_channel(settings.aggregator, certificates, peer=AGGREGATOR)
         stub = AggregatorStub(self._channel)
         self._contributor = Contributor(node, stub)
         self.control = ControlLoop(
@@ -120,7 +127,7 @@ class Participant:
     async def _listen(self) -> None:
         if self._settings.listen is None:
             return
-        server = WireServer([SERVICE_NAME])
+        server = WireServer([SERVICE_NAME], self._certificates, callers=frozenset({GATEWAY}))
         await server.start(
             self._settings.listen,
             lambda grpc_server: participant_pb2_grpc.add_ParticipantServiceServicer_to_server(

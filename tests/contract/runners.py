@@ -16,6 +16,7 @@ from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.wire.channel import open_channel
 from fedattn.wire.convert import compression_to_wire, prefix_to_wire
+from fedattn.wire.security import Certificates
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
@@ -146,11 +147,11 @@ def make_node(
 
 @asynccontextmanager
 async def running_aggregator(
-    settings: AggregatorSettings | None = None,
+    settings: AggregatorSettings | None = None, certificates: Certificates | None = None
 ) -> AsyncIterator[str]:
     """An aggregator on a free port; yields its address."""
     settings = settings or AggregatorSettings(listen="127.0.0.1:0", grace_s=0)
-    server, servicer = await start_aggregator(settings)
+    server, servicer = await start_aggregator(settings, certificates)
     try:
         yield f"127.0.0.1:{server.port}"
     finally:
@@ -159,13 +160,17 @@ async def running_aggregator(
 
 @asynccontextmanager
 async def running_participant(
-    node: ParticipantNode, aggregator: str, *, listen: str | None = None
+    node: ParticipantNode,
+    aggregator: str,
+    *,
+    listen: str | None = None,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[Participant]:
     """A joined participant."""
     settings = ParticipantSettings(
         node_id=node.node_id, aggregator=aggregator, listen=listen, grace_s=0
     )
-    participant = Participant(settings, node)
+    participant = Participant(settings, node, certificates)
     stopping = asyncio.Event()
     serving = asyncio.create_task(participant.serve(stopping))
     joined = asyncio.create_task(participant.control.joined.wait_joined())

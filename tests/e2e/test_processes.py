@@ -135,7 +135,7 @@ def test_taken_port_is_named_and_nothing_is_left(
         "gateway": [f"--port={address.rpartition(':')[2]}", f"--participants=p={address}"],
     }
     ended = subprocess.run(
-        [sys.executable, "-m", module, *flags[module]],
+        [sys.executable, "-m", module, "--plaintext", *flags[module]],
         capture_output=True,
         text=True,
         check=False,
@@ -179,6 +179,20 @@ def test_every_service_ends_with_code_0_on_sigterm(tiny_folder: Path) -> None:
         network.start_gateway(["a"])
         list(network.wait_ready(["a", "b"]))
         assert network.stop() == {"gateway": 0, "b": 0, "a": 0, "aggregator": 0}
+
+
+def test_query_runs_over_mutual_tls(tiny_folder: Path, tmp_path: Path) -> None:
+    made = run_cli("certs", "init", "a", "b", f"--out={tmp_path}")
+    assert made.returncode == 0, made.stderr
+    with local_network(certificates=tmp_path) as network:
+        network.start_aggregator("--log-format=json")
+        network.start_participant(NodePlan(node_id="a", model=str(tiny_folder)))
+        network.start_participant(NodePlan(node_id="b", model=str(tiny_folder)))
+        network.start_gateway(["a"])
+        list(network.wait_ready(["a", "b"]))
+        report = list(stream_query(network.gateway_url, QUERY))[-1][1]
+        assert "plaintext" not in network.parts["aggregator"].log_tail()
+    assert [member["node_id"] for member in report["participants"]] == ["b", "a"]
 
 
 def test_killed_contributor_leaves_and_the_rest_answer(tiny_folder: Path) -> None:

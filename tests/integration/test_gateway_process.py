@@ -33,6 +33,7 @@ async def test_serves_then_stops_with_0_on_sigterm_and_logs_nothing_private() ->
     async with running() as gateway:
         process = await start(
             "--port=0",
+            "--plaintext",
             "--log-format=json",
             "--log-level=debug",
             FEDATTN_GATEWAY_PARTICIPANTS=f"publisher=127.0.0.1:{gateway.grpc_server.port}",
@@ -55,12 +56,21 @@ async def test_serves_then_stops_with_0_on_sigterm_and_logs_nothing_private() ->
 async def test_taken_port_is_an_error_of_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        process = await start("--participants=publisher=127.0.0.1:7", f"--port={port}")
+        process = await start(
+            "--participants=publisher=127.0.0.1:7", f"--port={port}", "--plaintext"
+        )
         _, log = await process.communicate()
     assert process.returncode == 1
     prefix = f"error [configuration]: cannot listen on 127.0.0.1:{port}: Address already in use"
-    assert log.decode().startswith(prefix)
-    assert log.count(b"\n") == 1
+    assert log.decode().splitlines()[-1].startswith(prefix)
+    assert b"Traceback" not in log
+
+
+async def test_plaintext_must_be_asked_for() -> None:
+    process = await start("--participants=publisher=127.0.0.1:7", "--port=0")
+    _, log = await process.communicate()
+    assert process.returncode == 1
+    assert b"no certificates: give --certificates DIR" in log
 
 
 async def test_malformed_setting_refuses_to_start() -> None:

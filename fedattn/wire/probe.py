@@ -1,0 +1,50 @@
+"""`python -m fedattn.wire.probe HOST:PORT`: whether a service serves, for health checks.
+
+Exit code 0 if it does. With certificates, those of the machine that asks.
+"""
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from fedattn.core.errors import ConfigurationError
+from fedattn.wire.channel import open_channel
+from fedattn.wire.security import Certificates, read_certificates
+
+
+async def is_serving(
+    address: str, certificates: Certificates | None, peer: str, timeout_s: float = 5.0
+) -> bool:
+    """Ask `grpc.health.v1` about the service as a whole."""
+    async with open_channel(address, certificates, peer=peer) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            print(f"{address}: {error.details()}", file=sys.stderr)
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def main() -> int:
+    """Ask once."""
+    parser = argparse.ArgumentParser(description="Whether a service serves.")
+    parser.add_argument("address", help="host:port")
+    parser.add_argument("--certificates", type=Path, help="folder, as for the services")
+    parser.add_argument("--peer", default="", help="name its certificate bears")
+    options = parser.parse_args()
+    try:
+        folder = options.certificates
+        certificates = None if folder is None else read_certificates(folder)
+    except ConfigurationError as error:
+        print(f"error [{error.code}]: {error}", file=sys.stderr)
+        return 2
+    return 0 if asyncio.run(is_serving(options.address, certificates, options.peer)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

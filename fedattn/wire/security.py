@@ -1,0 +1,100 @@
+"""Who is who on the wire: mutual TLS by a private certificate authority.
+
+Every service proves itself with a certificate whose name is its node id, or `aggregator`, or
+`gateway`. A client says which name it expects, wherever that service may live, so certificates
+need not know addresses. Services that listen look at the caller's name.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+
+from fedattn.core.errors import ConfigurationError, IdentityMismatchError
+
+AGGREGATOR, GATEWAY = "aggregator", "gateway"
+"""Names of the two services that are no nodes."""
+
+AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.crt", "tls.crt", "tls.key"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """PEM of the authority, of the own certificate and of its key."""
+
+    authority: bytes
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+    def for_server(self) -> grpc.ServerCredentials:
+        """Only callers that the authority has signed get in."""
+        return grpc.ssl_server_credentials(
+            [(self.key, self.certificate)], self.authority, require_client_auth=True
+        )
+
+    def for_client(self) -> grpc.ChannelCredentials:
+        """Only a server that the authority has signed is spoken to."""
+        return grpc.ssl_channel_credentials(self.authority, self.key, self.certificate)
+
+
+def read_certificates(folder: Path) -> Certificates:
+    """Read `ca.crt`, `tls.crt` and `tls.key` of a folder, the names that Kubernetes uses.
+
+    Raises:
+        ConfigurationError: one of them is missing or empty.
+    """
+
+    def read(name: str) -> bytes:
+        try:
+            content = (folder / name).read_bytes()
+        except OSError as error:
+            raise ConfigurationError(
+                f"certificates: cannot read {folder / name}: {error.strerror}; a node's folder "
+                f"holds {AUTHORITY_FILE}, {CERTIFICATE_FILE} and {KEY_FILE}, and "
+                f"`fedattn certs init` makes it"
+            ) from error
+        if b"-----BEGIN " not in content:
+            raise ConfigurationError(f"certificates: {folder / name} is no PEM file")
+        return content
+
+    return Certificates(read(AUTHORITY_FILE), read(CERTIFICATE_FILE), read(KEY_FILE))
+
+
+def choose_security(certificates: Path | None, *, plaintext: bool) -> Certificates | None:
+    """What the settings of a service ask for: certificates, or None for plaintext.
+
+    Raises:
+        ConfigurationError: they ask for neither or for both, or files are missing.
+    """
+    if certificates is not None and plaintext:
+        raise ConfigurationError("--certificates and --plaintext exclude each other; leave one out")
+    if certificates is not None:
+        return read_certificates(certificates)
+    if not plaintext:
+        raise ConfigurationError(
+            "no certificates: give --certificates DIR (`fedattn certs init` makes them), or "
+            "--plaintext if nobody else can read or write this network, such as the loopback"
+        )
+    log.warning("plaintext", hint="no TLS: anyone on the network can read KV and join as any node")
+    return None
+
+
+def check_caller(context: Any, names: frozenset[str]) -> None:
+    """Refuse a caller whose certificate bears none of the names; plaintext has no names to check.
+
+    Raises:
+        IdentityMismatchError: it bears another one.
+    """
+    identity = context.auth_context()
+    if identity.get("transport_security_type", [b"insecure"])[0] != b"ssl":
+        return
+    given = {name.decode(errors="replace") for name in identity.get("x509_common_name", ())}
+    if not given & names:
+        raise IdentityMismatchError(
+            f"expected the certificate of {' or '.join(sorted(names))}, got the one of "
+            f"{', '.join(sorted(given)) or 'nobody'}; give this node its own certificate"
+        )

@@ -29,7 +29,7 @@ _ANSWER_TOKENS = 24
 _FEWEST_RIGHT = 8
 _NUM_CONTEXTS = (2, 3, 4)
 _KEEP_SHARE = 0.95
-_MOST_NLL = 0.2
+_MOST_NLL = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +156,7 @@ class Calibration:
         evaluator = PlanEvaluator(self._search_model, prompts, self._settings.objective)
         scorer = ScoreLog(evaluator, log_path, self._signature())
         found = self._search(scorer, report)
-        chosen = [found[size] for size in _measured_sizes(found)]
+        chosen = [found[size] for size in sorted(found)]
         searched_s = time.monotonic() - begun
         reference, points = self._measure([one.plans for one in chosen], report)
         return Profile(
@@ -280,17 +280,11 @@ def centralised_prompts(
     return kept if len(kept) >= _FEWEST_RIGHT else prompts
 
 
-def _measured_sizes(found: dict[int, Found]) -> list[int]:
-    """Every size up to half of the blocks, then every second, and the largest; growing."""
-    sizes, largest = sorted(found), max(found)
-    return [size for size in sizes if size <= largest // 2 or (largest - size) % 2 == 0]
-
-
 def default_point(points: Sequence[ProfilePoint], central: ProfilePoint) -> int:
     """Index of the smallest plan that keeps 95 % of the right answers, and their likelihood.
 
     Exact match on some hundred cases moves by chance, so the NLL of the given answers must stay
-    within 0.2 nats a token too. The largest plan, if none does.
+    within 0.05 nats a token too. The largest plan, if none does.
     """
     for index, point in enumerate(points):
         keeps = (point.exact_match or 0.0) >= _KEEP_SHARE * (central.exact_match or 0.0)

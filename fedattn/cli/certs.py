@@ -34,7 +34,14 @@ class _Authority:
     key: ec.EllipticCurvePrivateKey
 
 
-def init_certificates(folder: Path, node_ids: Sequence[str], days: int, *, renew: bool) -> None:
+def init_certificates(
+    folder: Path,
+    node_ids: Sequence[str],
+    days: int,
+    *,
+    renew: bool = False,
+    owner: int | None = None,
+) -> None:
     """Make what is missing: the authority, and certificates of aggregator, gateway and nodes.
 
     Args:
@@ -43,6 +50,7 @@ def init_certificates(folder: Path, node_ids: Sequence[str], days: int, *, renew
         node_ids: names besides `aggregator` and `gateway`.
         days: how long certificates are valid.
         renew: make those anew that are there; the authority stays.
+        owner: user id that gets each name's folder; the authority stays with the caller.
 
     Raises:
         InvalidRequestError: a name is not allowed.
@@ -64,6 +72,8 @@ def init_certificates(folder: Path, node_ids: Sequence[str], days: int, *, renew
                 print(f"kept   {own}")
                 continue
             _issue(authority, name, own, days)
+            for path in (own, *own.iterdir()) if owner is not None else ():
+                os.chown(path, owner, -1)
             print(f"made   {own}")
     except OSError as error:
         raise ConfigurationError(

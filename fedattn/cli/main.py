@@ -76,6 +76,9 @@ def certs_init(
     out: Annotated[Path, typer.Option(help="Folder of all certificates.")] = Path("certs"),
     days: Annotated[int, typer.Option(help="How long they are valid.")] = 825,
     renew: Annotated[bool, typer.Option("--renew", help="Make those anew that are there.")] = False,
+    owner: Annotated[
+        int | None, typer.Option(help="User id that gets each service's folder.")
+    ] = None,
 ) -> None:
     """Make a private authority and a certificate a service; later calls add what is missing."""
     try:
@@ -85,7 +88,7 @@ def certs_init(
             f"{error.name} is not installed; certificates need: pip install 'fedattn[certs]'"
         ) from error
 
-    init_certificates(out, nodes or [], days, renew=renew)
+    init_certificates(out, nodes or [], days, renew=renew, owner=owner)
 
 
 @app.command()

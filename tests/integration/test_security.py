@@ -39,7 +39,7 @@ UNREACHABLE = AggregatorUnavailableError("out of reach")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("certs")
-    init_certificates(made, ["a", "publisher"], 30, renew=False)
+    init_certificates(made, ["a", "publisher"], 30)
     return made
 
 
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Another authority's node of the same name."""
     made = tmp_path_factory.mktemp("others")
-    init_certificates(made, ["a"], 30, renew=False)
+    init_certificates(made, ["a"], 30)
     return read_certificates(made / "a")
 
 
@@ -140,10 +140,10 @@ async def test_listing_of_nodes_needs_the_gateways_certificate_too(
 def test_certificates_are_kept_until_asked_for_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    init_certificates(tmp_path, ["a"], 30, renew=False)
+    init_certificates(tmp_path, ["a"], 30)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     assert all(path.stat().st_mode & 0o077 == 0 for path in before if path.suffix == ".key")
-    init_certificates(tmp_path, ["a", "b"], 30, renew=False)
+    init_certificates(tmp_path, ["a", "b"], 30)
     assert all(path.read_bytes() == content for path, content in before.items())
     assert f"made   {tmp_path / 'b'}" in capsys.readouterr().out
     init_certificates(tmp_path, ["a"], 30, renew=True)
@@ -155,7 +155,7 @@ def test_certificates_are_kept_until_asked_for_anew(
 @pytest.mark.parametrize("node_id", ["ca", ".hidden", "a b", ""])
 def test_names_that_cannot_be_are_refused(node_id: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="node id"):
-        init_certificates(tmp_path, [node_id], 30, renew=False)
+        init_certificates(tmp_path, [node_id], 30)
     assert not list(tmp_path.iterdir())
 
 

@@ -25,7 +25,7 @@ CODECS: tuple[Codec, ...] = (
     EntropyCodec("entropy-coarse", CodecId.ENTROPY_COARSE, key_step=0.8, value_step=1.5),
 )
 DEFAULT_CODEC = "auto"
-AUTO_CODEC = "entropy-medium"
+AUTO_CODEC = "entropy-fine"
 """What `auto` stands for: the best quality for its bytes, by measurement (docs/compression.md)."""
 CODEC_LADDER = ("entropy-fine", "entropy-medium", "entropy-coarse")
 """From best quality to fewest bytes: what a byte budget goes down."""

@@ -11,7 +11,7 @@ INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup demo up test check lint format proto proto-check bench bench-codecs bench-plans fuzz clean
+.PHONY: help setup demo up test check lint format proto proto-check compose-test bench bench-codecs bench-plans fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,9 @@ proto-check: $(STAMP)
 	  --mypy_out=$$scratch --mypy_grpc_out=$$scratch; \
 	diff -ru --exclude=__pycache__ --exclude=__init__.py fedattn/wire/v1 $$scratch/fedattn/wire/v1 \
 	  || { echo "generated code differs from proto/; run: make proto"; exit 1; }
+
+compose-test: ## build the images, run docker-compose.yml, ask, kill a node, ask again (needs Docker)
+	docker/compose-test.sh
 
 bench: setup ## network session against one model, side by side
 	$(BIN)/python -m benchmarks.session

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Builds the images, starts docker-compose.yml, asks, kills a contributor, asks again, stops, and looks for private
+# text in the logs. Needs Docker with Compose 2 or 1.29. BUILD_FLAGS go to `docker build`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export COMPOSE_PROJECT_NAME=fedattn-test FEDATTN_PORT=${FEDATTN_PORT:-18000}
+url=http://127.0.0.1:$FEDATTN_PORT
+question='What does the ship Aurora carry, and at which pier does it lie?'
+logs=$(mktemp)
+
+if docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
+
+finish() {
+  local code=$?
+  ((code == 0)) || "${compose[@]}" logs --tail 20 || true
+  "${compose[@]}" down --volumes --timeout 15 >/dev/null 2>&1 || true
+  rm -f "$logs"
+  exit "$code"
+}
+trap finish EXIT
+
+fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
+
+ask() { # prints answer, finish reason and who took part
+  curl -sS --fail-with-body --max-time 120 "$url/v1/queries" -H 'content-type: application/json' \
+    -d "{\"question\": \"$question\", \"sampling\": {\"max_new_tokens\": 32}}" |
+    python3 -c 'import json, sys
+report = json.load(sys.stdin)
+print(report["answer"].strip().replace("\n", " "))
+print(*(member["node_id"] + ":" + member["state"] for member in report["participants"]))'
+}
+
+echo "== build"
+for target in aggregator gateway participant; do
+  # shellcheck disable=SC2086  # flags are words
+  docker build ${BUILD_FLAGS:-} --quiet -f docker/Dockerfile --target "$target" -t "fedattn-$target" . >/dev/null
+done
+docker images --format 'table {{.Repository}}\t{{.Size}}' | grep -E 'REPOSITORY|^fedattn-|^python'
+
+echo "== start"
+SECONDS=0
+"${compose[@]}" up -d --no-build
+until curl -sf "$url/readyz" >/dev/null; do
+  ((SECONDS < 300)) || fail "the gateway was not ready within 300 s"
+  sleep 1
+done
+echo "ready after $SECONDS s"
+
+echo "== four participants"
+answer=$(ask)
+echo "$answer"
+grep -q '300 boxes of tea' <<<"$answer" || fail "expected the cargo in the answer"
+grep -q 'pier 4' <<<"$answer" || fail "expected the pier in the answer"
+grep -q 'berths:complete cranes:complete customs:complete publisher:complete' <<<"$answer" || fail "expected all four"
+
+echo "== memory"
+docker stats --no-stream --format 'table {{.Name}}\t{{.MemUsage}}' | grep -E 'NAME|fedattn'
+
+echo "== without customs"
+"${compose[@]}" kill customs >/dev/null 2>&1
+until [[ $(curl -sf "$url/v1/participants") != *'"customs"'* ]]; do sleep 1; done
+answer=$(ask)
+echo "$answer"
+grep -q 'berths:complete cranes:complete publisher:complete' <<<"$answer" || fail "expected the other three"
+grep -q '300 boxes' <<<"$answer" && fail "the cargo is known to customs alone"
+
+echo "== nodes reach the aggregator only"
+for peer in cranes:50061 gateway:8000 publisher:50061; do
+  "${compose[@]}" exec -T berths python -c "import socket; socket.create_connection('$peer'.split(':'), 3)" \
+    >/dev/null 2>&1 && fail "berths reaches $peer"
+done
+"${compose[@]}" exec -T berths python -c "import socket; socket.create_connection(('aggregator', 50051), 3)" ||
+  fail "berths does not reach the aggregator"
+
+echo "== stop"
+"${compose[@]}" stop --timeout 15 >/dev/null 2>&1
+"${compose[@]}" logs --no-color >"$logs" 2>&1
+for text in Aurora 'boxes of tea' 'pier' 'PRIVATE KEY'; do
+  grep -qi "$text" "$logs" && fail "the logs contain '$text'"
+done
+for service in aggregator gateway berths cranes publisher; do
+  code=$(docker inspect -f '{{.State.ExitCode}}' "$("${compose[@]}" ps -q "$service")")
+  [[ $code == 0 ]] || fail "$service ended with code $code"
+done
+echo "passed: $(wc -l <"$logs") lines of log hold no private text, all services ended with code 0"

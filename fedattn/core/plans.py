@@ -94,7 +94,8 @@ class PlanSpec:
             case "uniform" if parsed.interval is not None:
                 layers = tuple(range(0, num_layers, parsed.interval))
             case "auto":
-                layers = SCHEDULES["middle"](num_layers, parsed.num_blocks(num_layers))
+                wanted = parsed.count or -(-2 * num_layers // 3)
+                layers = SCHEDULES["middle"](num_layers, min(wanted, max(1, num_layers - 1)))
             case name:
                 layers = SCHEDULES[name](num_layers, parsed.num_blocks(num_layers))
         plan = SyncPlan(layers)

@@ -69,7 +69,10 @@ def _find_profile(path: Path | None, fingerprint: str) -> Profile | None:
     if path is None:
         shipped = shipped_profile(fingerprint)
         if shipped is None:
-            log.info("no_profile", hint="plan auto is the middle blocks; run fedattn calibrate")
+            log.info(
+                "no_profile",
+                hint="plan auto is the middle two thirds of the blocks; run fedattn calibrate",
+            )
         return shipped
     profile = load_profile(path)
     profile.check_model(fingerprint)

@@ -63,7 +63,7 @@ def test_auto_is_what_the_profile_says_of_each_role(
 
 def test_auto_without_a_profile_is_the_middle() -> None:
     plans = resolve_plans(PlanSpec("auto"), PlanSpec("auto@2"), 6, None)
-    assert (plans.contributors.layers, plans.publisher.layers) == ((2, 3, 4), (2, 3))
+    assert (plans.contributors.layers, plans.publisher.layers) == ((1, 2, 3, 4), (2, 3))
 
 
 def test_fewer_blocks_than_the_smallest_point_are_refused(path: Path) -> None:

@@ -1,0 +1,67 @@
+"""The wheel, installed into an empty environment with the pinned versions."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fedattn
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(argument) for argument in arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment that holds the wheel, its gateway and its client, and nothing of this tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+    built = run(*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = folder.glob("fedattn-*.whl")
+    assert run(sys.executable, "-m", "venv", "--without-pip", folder / "env").returncode == 0
+    python = folder / "env" / "bin" / "python"
+    target = f"{wheel}[certs,client,gateway]"
+    installed = run(*pip, "--python", python, "install", "-c", ROOT / "constraints.txt", target)
+    assert installed.returncode == 0, installed.stderr
+    return python
+
+
+def test_version_is_the_one_of_the_package(python: Path) -> None:
+    assert run(python.with_name("fedattn"), "version").stdout.strip() == fedattn.__version__
+    assert f"## [{fedattn.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_data_files_and_generated_code_are_in_the_wheel(python: Path) -> None:
+    program = (
+        "from importlib.resources import files; import fedattn, fedattn.wire.v1.session_pb2;"
+        "print(len(list(files('fedattn.profiles').glob('*.json'))),"
+        "len(list((files('fedattn.cli') / 'demo_contexts').glob('*.txt'))))"
+    )
+    ended = run(python, "-I", "-c", program)
+    assert ended.stdout.split() == ["1", "3"], ended.stderr
+
+
+@pytest.mark.parametrize("module", ["services.aggregator", "gateway"])
+def test_services_without_a_model_start_from_the_wheel(python: Path, module: str) -> None:
+    ended = run(python, "-I", "-m", module, "--help")
+    assert ended.returncode == 0, ended.stderr
+    assert "--certificates" in ended.stdout
+
+
+def test_certificates_are_made_from_the_wheel(python: Path, tmp_path: Path) -> None:
+    ended = run(python.with_name("fedattn"), "certs", "init", "a", f"--out={tmp_path}")
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "a" / "tls.key").exists()
+
+
+def test_participant_names_the_extra_it_needs(python: Path) -> None:
+    ended = run(python, "-I", "-m", "services.participant", "--node-id=a")
+    assert ended.returncode == 2
+    assert "pip install 'fedattn[participant]'" in ended.stderr

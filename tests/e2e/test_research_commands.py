@@ -67,6 +67,18 @@ def test_stopped_evaluation_goes_on_where_it_was(qwen_folder: Path, tmp_path: Pa
     assert out.read_text() == whole
 
 
+def test_every_participant_can_answer(qwen_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    flags = ("eval", "labels", f"--model={qwen_folder}", "--num-cases=1", "--plan=2",
+             "--segmentation=sem-ag", "-n", "2", f"--json={out}")  # fmt: skip
+    assert run_cli(*flags, "--responder=1", "--responder=2").returncode == 0
+    names = [setup["name"] for setup in json.loads(out.read_text())["setups"]]
+    assert names[2:] == ["2 responder 1", "2 responder 2"]
+    refused = run_cli(*flags, "--responder=3")
+    assert refused.returncode == 1
+    assert "responder: expected 1 to 2" in refused.stderr
+
+
 def test_network_evaluation_equals_the_one_in_this_process(
     qwen_folder: Path, tmp_path: Path
 ) -> None:

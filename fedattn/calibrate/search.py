@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from fedattn.core.plans import SyncPlan
 from fedattn.core.spans import RolePlans, shared_plan
 
 Layers: TypeAlias = tuple[int, ...]
@@ -97,26 +96,6 @@ STRATEGIES: dict[str, Strategy] = {
     "exchange": exchange,
 }
 DEFAULT_STRATEGY = "elimination"
-
-
-def relieve_contributors(scorer: Scorer, found: Found) -> Found:
-    """Leave layers out of the contributors' plan while that helps or costs nothing.
-
-    It saves no upload, since the publisher reads those layers all the same, but downloads.
-    """
-    while found.plans.contributors.layers:
-        scorer.move_base(found.plans)
-        publisher, layers = found.plans.publisher, found.plans.contributors.layers
-        tried = [
-            RolePlans(contributors=SyncPlan(_without(layers, layer)), publisher=publisher)
-            for layer in layers
-        ]
-        scored = [Found(plans=plans, score=scorer.score(plans)) for plans in tried]
-        best = min(scored, key=lambda one: one.score)
-        if best.score > found.score:
-            return found
-        found = best
-    return found
 
 
 def _best(scorer: Scorer, tried: list[Layers]) -> Found:

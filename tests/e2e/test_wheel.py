@@ -1,5 +1,6 @@
 """The wheel, installed into an empty environment with the pinned versions."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,12 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment that holds the wheel, its gateway and its client, and nothing of this tree."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-    built = run(*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT)
+    source = folder / "source"  # setuptools leaves files where it builds
+    for package in ("fedattn", "gateway", "services"):
+        shutil.copytree(ROOT / package, source / package)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    built = run(*pip, "wheel", "--no-deps", "--wheel-dir", folder, source)
     assert built.returncode == 0, built.stderr
     (wheel,) = folder.glob("fedattn-*.whl")
     assert run(sys.executable, "-m", "venv", "--without-pip", folder / "env").returncode == 0

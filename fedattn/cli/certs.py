@@ -4,7 +4,6 @@ import datetime as dt
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -72,8 +71,9 @@ def init_certificates(
                 print(f"kept   {own}")
                 continue
             _issue(authority, name, own, days)
-            for path in (own, *own.iterdir()) if owner is not None else ():
-                os.chown(path, owner, -1)
+            if owner is not None:
+                for path in (own, *own.iterdir()):
+                    os.chown(path, owner, -1)
             print(f"made   {own}")
     except OSError as error:
         raise ConfigurationError(
@@ -111,7 +111,6 @@ def _authority(folder: Path) -> _Authority:
 def _issue(authority: _Authority, name: str, folder: Path, days: int) -> None:
     """Make one key and certificate, good for calling and for being called."""
     key = ec.generate_private_key(ec.SECP256R1())
-    local = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
     issuer = authority.certificate
     certificate = (
         _builder(_name(name), issuer.subject, key.public_key(), days)
@@ -123,7 +122,7 @@ def _issue(authority: _Authority, name: str, folder: Path, days: int) -> None:
             ),
             critical=False,
         )
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name), *local]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .sign(authority.key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM

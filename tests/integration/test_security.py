@@ -33,13 +33,14 @@ from tests.contract.runners import make_node, running_aggregator, running_partic
 from tests.integration.networks import query
 from tests.tiny import words
 
+PUBLISHER = "Desk_1.north"
 UNREACHABLE = AggregatorUnavailableError("out of reach")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("certs")
-    init_certificates(made, ["a", "publisher"], 30)
+    init_certificates(made, ["a", PUBLISHER], 30)
     return made
 
 
@@ -56,7 +57,7 @@ async def secure_network(model: LoadedModel, folder: Path, texts: Path) -> Async
     """A contributor and a publisher; yields the addresses of aggregator and publisher."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        own = {name: read_certificates(folder / name) for name in (AGGREGATOR, "a", "publisher")}
+        own = {name: read_certificates(folder / name) for name in (AGGREGATOR, "a", PUBLISHER)}
         address = await enter(running_aggregator(certificates=own[AGGREGATOR]))
         context = texts / "a.txt"
         context.write_text(words(5, 6))
@@ -65,10 +66,10 @@ async def secure_network(model: LoadedModel, folder: Path, texts: Path) -> Async
         )
         publisher = await enter(
             running_participant(
-                make_node("publisher", model, None),
+                make_node(PUBLISHER, model, None),
                 address,
                 listen="127.0.0.1:0",
-                certificates=own["publisher"],
+                certificates=own[PUBLISHER],
             )
         )
         assert publisher.server is not None
@@ -99,12 +100,12 @@ async def test_query_runs_over_mutual_tls_and_only_as_who_one_is(
 ) -> None:
     gateway, own = read_certificates(folder / GATEWAY), read_certificates(folder / "a")
     async with secure_network(model, folder, tmp_path) as (aggregator, publisher):
-        assert (await ask(publisher, gateway, "publisher"))[-1] == "result"
-        assert await is_serving(publisher, own, "publisher")
+        assert (await ask(publisher, gateway, PUBLISHER))[-1] == "result"
+        assert await is_serving(publisher, own, PUBLISHER)
         assert not await is_serving(publisher, own, "another")
 
         with pytest.raises(grpc.aio.AioRpcError) as caught:  # a node is no gateway
-            await ask(publisher, own, "publisher")
+            await ask(publisher, own, PUBLISHER)
         error = error_from_rpc(caught.value, UNREACHABLE)
         assert isinstance(error, IdentityMismatchError)
         assert "expected the certificate of gateway, got the one of a" in str(error)
@@ -128,7 +129,7 @@ async def test_listing_of_nodes_needs_the_gateways_certificate_too(
     async with secure_network(model, folder, tmp_path) as (_, publisher):
         for name, is_allowed in ((GATEWAY, True), ("a", False)):
             own = read_certificates(folder / name)
-            async with open_channel(publisher, own, peer="publisher") as channel:
+            async with open_channel(publisher, own, peer=PUBLISHER) as channel:
                 call = ParticipantStub(channel).ListParticipants(request)
                 if is_allowed:
                     assert len((await call).nodes) == 2

@@ -15,7 +15,7 @@ from fedattn.core.errors import FedAttnError, InternalError, error_from_code
 
 CODE_KEY = "fedattn-error-code"
 MAX_MESSAGE_LENGTH = 1000
-_TLS_WORDS = ("SSL", "Ssl", "TLS", "handshake", "Peer name")
+_TLS_WORDS = ("SSL", "Ssl", "TLS", "andshake", "Peer name", "erification")
 
 
 @dataclass(frozen=True, slots=True)

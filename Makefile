@@ -11,7 +11,7 @@ INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup demo up test check lint format proto proto-check compose-test bench bench-codecs bench-plans fuzz clean
+.PHONY: help setup demo up test check lint format proto proto-check compose-test bench bench-codecs bench-plans bench-findings fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,9 @@ bench-codecs: setup ## bytes, errors, speed and answers for every codec and sele
 
 bench-plans: setup ## right answers and likelihood against the number of sync layers
 	$(BIN)/python -m benchmarks.plans
+
+bench-findings: setup ## the paper's findings, into the folder findings
+	$(BIN)/python -m benchmarks.findings --out findings --plot findings/findings.svg
 
 fuzz: $(STAMP) ## hostile frames against the decoder, some minutes
 	$(BIN)/python -m tests.fuzz.frames --examples 200000

@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from fedattn.core.errors import ConfigurationError
+from fedattn.runtime.supervision import notify_ready
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +64,7 @@ async def serve(
 
     watcher = asyncio.create_task(watch())
     log.info("serving", host=host, port=port)
+    notify_ready()
     try:
         await server.serve(sockets=[listener])
     finally:

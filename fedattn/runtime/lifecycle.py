@@ -6,6 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable
 
 from fedattn.core.errors import FedAttnError
+from fedattn.runtime.supervision import keep_watchdog_quiet, notify_stopping
 
 
 def run_service(serve: Callable[[asyncio.Event], Awaitable[None]]) -> int:
@@ -20,7 +21,12 @@ def run_service(serve: Callable[[asyncio.Event], Awaitable[None]]) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
-        await serve(stopping)
+        watchdog = asyncio.create_task(keep_watchdog_quiet())
+        try:
+            await serve(stopping)
+        finally:
+            notify_stopping()
+            watchdog.cancel()
 
     try:
         asyncio.run(main())

@@ -8,6 +8,7 @@ import structlog
 from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.lifecycle import run_service
 from fedattn.runtime.logging import configure_logging
+from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.security import Certificates, choose_security
 from fedattn.wire.server import WireServer
 from fedattn.wire.v1 import aggregator_pb2, aggregator_pb2_grpc
@@ -60,6 +61,7 @@ def main() -> int:
         certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
         server, servicer = await start_aggregator(settings, certificates)
         log.info("serving", port=server.port)
+        notify_ready()
         await stopping.wait()
         log.info("stopping")
         await stop_aggregator(server, servicer, settings.grace_s)

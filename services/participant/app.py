@@ -13,6 +13,7 @@ from fedattn.model.prefill import Prefiller
 from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
 from fedattn.profiles import load_profile, shipped_profile
+from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.channel import open_channel
 from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
 from fedattn.wire.server import WireServer
@@ -110,6 +111,7 @@ class Participant:
         stop = asyncio.create_task(stopping.wait())
         try:
             await self._listen()
+            notify_ready()
             health = asyncio.create_task(self._follow_health())
             await asyncio.wait({membership, stop}, return_when=asyncio.FIRST_COMPLETED)
             health.cancel()

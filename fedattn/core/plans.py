@@ -94,8 +94,8 @@ class PlanSpec:
             case "uniform" if parsed.interval is not None:
                 layers = tuple(range(0, num_layers, parsed.interval))
             case "auto":
-                wanted = parsed.count or -(-2 * num_layers // 3)
-                layers = SCHEDULES["middle"](num_layers, min(wanted, max(1, num_layers - 1)))
+                count = min(parsed.num_blocks(num_layers), max(1, num_layers - 1))  # without 0
+                layers = SCHEDULES["middle"](num_layers, count)
             case name:
                 layers = SCHEDULES[name](num_layers, parsed.num_blocks(num_layers))
         plan = SyncPlan(layers)

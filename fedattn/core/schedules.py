@@ -18,8 +18,8 @@ from fedattn.core.errors import InvalidPlanError
 
 
 def default_count(num_layers: int) -> int:
-    """Blocks of a schedule when nobody says how many: half of them."""
-    return -(-num_layers // 2)
+    """Blocks of a schedule when nobody says how many: two thirds of them."""
+    return -(-2 * num_layers // 3)
 
 
 def uniform(num_layers: int, count: int) -> tuple[int, ...]:

@@ -7,7 +7,9 @@ the publisher's.
 
 from dataclasses import replace
 
-from fedattn.core.spans import Member, SessionLayout
+import torch
+
+from fedattn.core.spans import Member, SessionLayout, Span
 from fedattn.model.cache import FederatedCache, LayerCache, join_rows
 from fedattn.model.prefill import PrefillResult
 
@@ -25,15 +27,19 @@ def answer_as(
     """
     layers = []
     for layer, (mine, received) in enumerate(zip(own.layers, prefill.cache.layers, strict=True)):
-        is_own = (mine.positions >= responder.span.start) & (mine.positions < responder.span.stop)
         is_other = received.positions < layout.prefix_len
         if layer in layout.publisher.plan:
-            positions = received.positions
-            is_other = (positions < responder.span.start) | (positions >= responder.span.stop)
-        layers.append(_in_order(join_rows([mine.select(is_own), received.select(is_other)])))
+            is_other = ~_is_inside(received, responder.span)
+        rows = [mine.select(_is_inside(mine, responder.span)), received.select(is_other)]
+        layers.append(_in_order(join_rows(rows)))
     cache = FederatedCache(len(layers), prefill.logits.device)
     cache.seed(layers)
     return replace(prefill, cache=cache)
+
+
+def _is_inside(rows: LayerCache, span: Span) -> torch.Tensor:
+    """[S] bool: which rows are of the span."""
+    return (rows.positions >= span.start) & (rows.positions < span.stop)
 
 
 def _in_order(rows: LayerCache) -> LayerCache:

@@ -8,9 +8,11 @@ from gateway.schemas import (
     FinishName,
     LayerEvent,
     LayerTraffic,
+    NodeHealth,
     ParticipantInfo,
     ParticipantReport,
     PlannedCost,
+    PressureName,
     QueryAnswer,
     RoleName,
     SessionEvent,
@@ -30,6 +32,11 @@ _FINISH_REASONS: dict[int, FinishName] = {
     participant_pb2.FINISH_REASON_END: "end",
     participant_pb2.FINISH_REASON_LENGTH: "length",
     participant_pb2.FINISH_REASON_STOP: "stop",
+}
+_PRESSURES: dict[int, PressureName] = {
+    aggregator_pb2.PRESSURE_NONE: "none",
+    aggregator_pb2.PRESSURE_HIGH: "high",
+    aggregator_pb2.PRESSURE_CRITICAL: "critical",
 }
 
 
@@ -108,6 +115,15 @@ def participant_from_wire(node: aggregator_pb2.NodeInfo, *, can_publish: bool) -
         active_sessions=node.active_sessions,
         joined_for_s=node.joined_for_s,
         can_publish=can_publish,
+        health=_health_from_wire(node.health) if node.HasField("health") else None,
+    )
+
+
+def _health_from_wire(health: aggregator_pb2.Health) -> NodeHealth:
+    return NodeHealth(
+        pressure=_PRESSURES[health.pressure],
+        memory_free=health.memory_free,
+        temperature_c=health.temperature_c or None,
     )
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 RoleName = Literal["contributor", "publisher"]
 StateName = Literal["complete", "lost", "late", "excluded"]
 FinishName = Literal["end", "length", "stop"]
+PressureName = Literal["none", "high", "critical"]
 
 
 class LayerTraffic(BaseModel):
@@ -157,6 +158,22 @@ class TokenEvent(BaseModel):
     text: str = Field(description="Text that is final.", examples=["Machine"])
 
 
+class NodeHealth(BaseModel):
+    """How much heat or lack of memory troubles a node."""
+
+    pressure: PressureName = Field(
+        description="high: it sends fewer rows; critical: it takes no new sessions.",
+        examples=["none"],
+    )
+    memory_free: float = Field(
+        description="Share of its memory that is left, 0 to 1.", examples=[0.62]
+    )
+    temperature_c: float | None = Field(
+        description="Of its hottest sensor, degrees Celsius; null if it has none.",
+        examples=[61.5],
+    )
+
+
 class ParticipantInfo(BaseModel):
     """A node that is joined now."""
 
@@ -172,6 +189,7 @@ class ParticipantInfo(BaseModel):
     can_publish: bool = Field(
         description="Whether this gateway can publish through it.", examples=[True]
     )
+    health: NodeHealth | None = Field(description="By its last heartbeat; null before the first.")
 
 
 class Health(BaseModel):

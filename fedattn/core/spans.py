@@ -1,7 +1,7 @@
 """Who owns which tokens of the global sequence, and who synchronises where."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise
 
@@ -199,3 +199,22 @@ def build_layout(
         )
         start = span.stop
     return SessionLayout(num_layers=num_layers, prefix_len=prefix_len, members=tuple(members))
+
+
+def limit_keep_ratios(layout: SessionLayout, most: list[float]) -> SessionLayout:
+    """The layout with each contributor keeping at most its share of rows.
+
+    Args:
+        layout: the session as wished.
+        most: of each contributor, in token order, above 0 to 1.
+    """
+    contributors = tuple(
+        replace(
+            member,
+            compression=replace(
+                member.compression, keep_ratio=min(member.compression.keep_ratio, ratio)
+            ),
+        )
+        for member, ratio in zip(layout.contributors, most, strict=True)
+    )
+    return replace(layout, members=(*contributors, layout.publisher))

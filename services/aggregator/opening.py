@@ -18,7 +18,13 @@ from fedattn.core.errors import (
     error_from_code,
 )
 from fedattn.core.session import SessionState
-from fedattn.core.spans import PrefixMode, RolePlans, SessionLayout, build_layout
+from fedattn.core.spans import (
+    PrefixMode,
+    RolePlans,
+    SessionLayout,
+    build_layout,
+    limit_keep_ratios,
+)
 from fedattn.wire.convert import (
     compression_from_wire,
     plan_from_wire,
@@ -59,6 +65,15 @@ class _Wish:
     excluded: list[session_pb2.MemberReport]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A contributor that takes part: the length of its span, and most of its rows it will send."""
+
+    node: Node
+    span_len: int
+    max_keep_ratio: float
+
+
 class Invitations:
     """Answers of contributors that the aggregator waits for, by session and node."""
 
@@ -78,8 +93,8 @@ class Invitations:
             if asked == node_id:
                 self.answer(node_id, pb.InviteReply(session_id=session_id, decline=left))
 
-    async def ask(self, node: Node, invite: pb.Invite) -> int | FedAttnError:
-        """A contributor's span length, or why it does not take part."""
+    async def ask(self, node: Node, invite: pb.Invite) -> Offer | FedAttnError:
+        """What a contributor offers, or why it does not take part."""
         key = (invite.session_id, node.node_id)
         self._pending[key] = asyncio.get_running_loop().create_future()
         try:
@@ -102,7 +117,13 @@ class Invitations:
                 f"{node.node_id} has {reply.span_len} tokens, but its model's window is "
                 f"{node.join.capabilities.max_positions}"
             )
-        return reply.span_len
+        if not 0 <= reply.max_keep_ratio <= 1:  # nor NaN
+            self._take_back(node, invite)
+            return InvalidRequestError(
+                f"{node.node_id} wants to send the share {reply.max_keep_ratio} of its rows, "
+                f"expected 0 to 1; upgrade it"
+            )
+        return Offer(node=node, span_len=reply.span_len, max_keep_ratio=reply.max_keep_ratio or 1.0)
 
     def _take_back(self, node: Node, invite: pb.Invite) -> None:
         """Tell a node that its answer is not awaited any more."""
@@ -150,26 +171,26 @@ class SessionOpener:
         """Ask the chosen nodes, and lay out those that take part."""
         request, chosen = wish.request, wish.chosen
         excluded = list(wish.excluded)
-        lengths = await self._ask_all(wish.session_id, request, chosen)
-        contributors: list[tuple[Node, int]] = []
+        answers = await self._ask_all(wish.session_id, request, chosen)
+        offers: list[Offer] = []
         failures: list[FedAttnError] = []
-        for node, answer in zip(chosen, lengths, strict=True):
-            if isinstance(answer, int):
-                contributors.append((node, answer))
+        for node, answer in zip(chosen, answers, strict=True):
+            if isinstance(answer, Offer):
+                offers.append(answer)
             elif request.contributors or _owns_prefix(request, node, chosen):
                 raise answer
             else:
                 failures.append(answer)
                 excluded.append(exclude(node.node_id, str(answer)))
-        _require_enough(request, len(contributors), failures)
-        layout = self._lay_out(wish, contributors)
-        nodes = [*(node for node, _ in contributors), wish.publisher]
+        _require_enough(request, len(offers), failures)
+        layout = self._lay_out(wish, offers)
+        nodes = [*(offer.node for offer in offers), wish.publisher]
         layout = fit_layout(layout, nodes, request)
         self._check_sizes(request, wish.publisher, layout)
         return OpenedSession(
             session_id=wish.session_id,
             state=SessionState(layout, wish.publisher.shape),
-            contributors=tuple(node for node, _ in contributors),
+            contributors=tuple(offer.node for offer in offers),
             planned=plan_costs(layout, wish.publisher, request.max_new_tokens),
             excluded=tuple(excluded),
         )
@@ -212,7 +233,7 @@ class SessionOpener:
 
     async def _ask_all(
         self, session_id: str, request: pb.OpenSessionRequest, nodes: list[Node]
-    ) -> list[int | FedAttnError]:
+    ) -> list[Offer | FedAttnError]:
         within = min(self._settings.invite_timeout_s, request.deadline_s)
         invites = [
             pb.Invite(
@@ -226,14 +247,14 @@ class SessionOpener:
         asks = map(self._invitations.ask, nodes, invites)
         return list(await asyncio.gather(*asks))
 
-    def _lay_out(self, wish: _Wish, contributors: list[tuple[Node, int]]) -> SessionLayout:
+    def _lay_out(self, wish: _Wish, offers: list[Offer]) -> SessionLayout:
         request, publisher = wish.request, wish.publisher
         is_public = prefix_mode_from_wire(request.prefix.mode) is PrefixMode.PUBLIC
         num_layers = publisher.shape.num_layers
-        return build_layout(
+        layout = build_layout(
             num_layers=num_layers,
             prefix_len=request.prefix.num_tokens if is_public else 0,
-            contributors=[(node.node_id, length) for node, length in contributors],
+            contributors=[(offer.node.node_id, offer.span_len) for offer in offers],
             publisher=(publisher.node_id, request.span_len),
             plans=RolePlans(
                 contributors=plan_from_wire(request.contributor_sync_layers, num_layers),
@@ -241,6 +262,7 @@ class SessionOpener:
             ),
             compression=wish.compression,
         )
+        return limit_keep_ratios(layout, [offer.max_keep_ratio for offer in offers])
 
     def _check_sizes(
         self,

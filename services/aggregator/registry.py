@@ -33,6 +33,7 @@ class Node:
     joined_at: float
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     active_sessions: int = 0
+    health: pb.Health | None = None  # by its last heartbeat
     outbox: Outbox[pb.ControlResponse] = field(
         default_factory=lambda: Outbox(_CONTROL_OUTBOX_BYTES)
     )
@@ -51,6 +52,22 @@ class Node:
             self.outbox.push(message, message.ByteSize())
         else:
             self.outbox.discard()
+
+    def beat(self, heartbeat: pb.Heartbeat) -> None:
+        """Take what the node says of itself.
+
+        Raises:
+            InvalidRequestError: a number is out of range.
+        """
+        self.active_sessions = heartbeat.active_sessions
+        if not heartbeat.HasField("health"):
+            self.health = None
+            return
+        health = heartbeat.health
+        require_range("pressure", health.pressure, pb.PRESSURE_NONE, pb.PRESSURE_CRITICAL)
+        require_range("memory_free", health.memory_free, 0, 1)
+        require_range("temperature_c", health.temperature_c, 0, 1000)
+        self.health = health
 
     def supports(self, codec_id: int) -> bool:
         return codec_id in self.join.capabilities.codec_ids
@@ -140,6 +157,7 @@ class NodeRegistry:
                     capabilities=node.join.capabilities,
                     active_sessions=node.active_sessions,
                     joined_for_s=now - node.joined_at,
+                    health=node.health,
                 )
                 for node in self.all()
             ]

@@ -83,12 +83,14 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             while (request := await _next_within(requests, lease_s)) is not None:
                 match request.WhichOneof("body"):
                     case "heartbeat":
-                        node.active_sessions = request.heartbeat.active_sessions
+                        node.beat(request.heartbeat)
                     case "invite_reply":
                         self._take_reply(node, request.invite_reply)
                     case other:
                         log.warning("unexpected_message", node=node.node_id, kind=other)
                         return
+        except InvalidRequestError as error:
+            log.warning("bad_message", node=node.node_id, error=str(error))
         finally:
             node.outbox.discard()
 

@@ -22,7 +22,9 @@ from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
 from services.participant.context import ContextTokens, PrivateContext
 from services.participant.contribution import Contributor
 from services.participant.control import ControlLoop
+from services.participant.machine import usable_cpus
 from services.participant.node import ParticipantNode
+from services.participant.pressure import PressureGauge, PressureLimits
 from services.participant.servicer import ParticipantServicer
 from services.participant.settings import ParticipantSettings
 
@@ -38,8 +40,8 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
         ModelError: the model cannot be prepared.
         ConfigurationError: the context cannot be read.
     """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    num_threads = settings.threads or usable_cpus()
+    torch.set_num_threads(num_threads)
     prepared = prepare_model(settings.model, progress=lambda step: log.info("model", step=step))
     tokenizer = PromptTokenizer(
         load_tokenizer(prepared), settings.system_prompt or DEFAULT_SYSTEM_PROMPT
@@ -57,7 +59,19 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
         tokenizer=tokenizer,
         context=context,
         max_sessions=settings.max_sessions,
+        num_threads=num_threads,
+        pressure=PressureGauge(_pressure_limits(settings)),
         profile=profile,
+    )
+
+
+def _pressure_limits(settings: ParticipantSettings) -> PressureLimits:
+    return PressureLimits(
+        high_c=settings.high_temperature_c,
+        critical_c=settings.critical_temperature_c,
+        high_memory=settings.high_memory_free,
+        critical_memory=settings.critical_memory_free,
+        keep_ratio=settings.pressure_keep_ratio,
     )
 
 

@@ -12,7 +12,6 @@ from fedattn.core.errors import (
     ContextTooLongError,
     FedAttnError,
     InternalError,
-    NodeBusyError,
     PrefixMismatchError,
     SessionAbortedError,
     SessionStateError,
@@ -66,7 +65,8 @@ class Contributor:
             return _decline(session_id, error)
         expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
         self._pending[session_id] = _Accepted(token_ids, expiry)
-        return pb.InviteReply(session_id=session_id, span_len=len(token_ids))
+        ratio = self._node.pressure.max_keep_ratio
+        return pb.InviteReply(session_id=session_id, span_len=len(token_ids), max_keep_ratio=ratio)
 
     async def _accept(self, invite: pb.Invite) -> list[int]:
         """Tokens of this node's span, and a place kept for the session.
@@ -77,8 +77,7 @@ class Contributor:
         session_id = invite.session_id
         if session_id in {*self._answering, *self._pending, *self._running}:
             raise SessionStateError("this session has invited the node already")
-        if not self._node.try_enter():
-            raise NodeBusyError(f"takes part in {self._node.max_sessions} sessions already")
+        self._node.enter()
         self._answering.add(session_id)
         try:
             token_ids = await self._span_tokens(invite)
@@ -172,7 +171,7 @@ class Contributor:
         transfer = asyncio.create_task(exchange.run(self._stub))
         try:
             begun = time.monotonic()
-            await self._node.run(lambda: self._compute(exchange, token_ids))
+            await self._node.compute(lambda: self._compute(exchange, token_ids))
             exchange.finish(time.monotonic() - begun - exchange.wait_s)
             await transfer
             log.info("contributed", session=session_id, tokens=len(token_ids))

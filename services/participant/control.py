@@ -150,8 +150,7 @@ class ControlLoop:
     async def _beat(self, interval_s: float, outgoing: _Outgoing) -> None:
         while True:
             await asyncio.sleep(interval_s)
-            beat = pb.Heartbeat(active_sessions=self._node.active_sessions)
-            await outgoing.put(pb.ControlRequest(heartbeat=beat))
+            await outgoing.put(pb.ControlRequest(heartbeat=self._node.heartbeat()))
 
     async def _reply(self, invite: pb.Invite, outgoing: _Outgoing) -> None:
         reply = await self._contributor.answer(invite)

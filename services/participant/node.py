@@ -6,7 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import torch
+
 from fedattn.core.codecs import CODECS
+from fedattn.core.errors import NodeBusyError
 from fedattn.core.profile import Profile
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
@@ -14,8 +17,15 @@ from fedattn.wire.convert import shape_to_wire, sizes_to_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.context import ContextTokens
+from services.participant.pressure import Pressure, PressureGauge
 
 T = TypeVar("T")
+
+_TO_WIRE = {
+    Pressure.NONE: pb.PRESSURE_NONE,
+    Pressure.HIGH: pb.PRESSURE_HIGH,
+    Pressure.CRITICAL: pb.PRESSURE_CRITICAL,
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,6 +44,8 @@ class ParticipantNode:
     tokenizer: PromptTokenizer
     context: ContextTokens
     max_sessions: int
+    num_threads: int
+    pressure: PressureGauge
     profile: Profile | None = None  # what `auto` plans mean
     prefix: tuple[int, ...] = field(init=False)
     token: str = ""  # from the aggregator, proves who opens a session
@@ -56,13 +68,22 @@ class ParticipantNode:
     def active_sessions(self) -> int:
         return self._active
 
-    def try_enter(self) -> bool:
-        """Take a place for one more session, if there is any."""
-        if self._draining or self._active >= self.max_sessions:
-            return False
+    def enter(self) -> None:
+        """Take a place for one more session.
+
+        Raises:
+            NodeBusyError: there is none, or the node is too hot or short of memory.
+        """
+        if self._draining:
+            raise NodeBusyError(f"{self.node_id} is stopping; try again in a moment")
+        if self._active >= self.max_sessions:
+            raise NodeBusyError(
+                f"{self.node_id} takes part in {self.max_sessions} sessions already; "
+                f"try again later"
+            )
+        self.pressure.admit()
         self._active += 1
         self._idle.clear()
-        return True
 
     def leave(self) -> None:
         """Give a place back."""
@@ -82,6 +103,29 @@ class ParticipantNode:
     async def run(self, work: Callable[[], T]) -> T:
         """Run blocking work in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def compute(self, work: Callable[[], T]) -> T:
+        """Run a model in a thread, on as many CPU threads as pressure allows."""
+        num_threads = self.pressure.threads(self.num_threads)
+
+        def on_threads() -> T:
+            torch.set_num_threads(num_threads)  # of this thread
+            return work()
+
+        return await self.run(on_threads)
+
+    def heartbeat(self) -> pb.Heartbeat:
+        """How this node is."""
+        level = self.pressure.update()
+        readings = self.pressure.readings
+        return pb.Heartbeat(
+            active_sessions=self.active_sessions,
+            health=pb.Health(
+                pressure=_TO_WIRE[level],
+                memory_free=readings.memory_free,
+                temperature_c=readings.temperature_c or 0.0,
+            ),
+        )
 
     def join_message(self) -> pb.Join:
         """How this node introduces itself."""

@@ -16,7 +16,6 @@ from fedattn.core.errors import (
     DeadlineExceededError,
     EmptyQuestionError,
     FedAttnError,
-    NodeBusyError,
     SessionAbortedError,
 )
 from fedattn.core.plans import PlanSpec
@@ -119,11 +118,7 @@ class Publication:
         Raises:
             FedAttnError: the query failed.
         """
-        if not self._node.try_enter():
-            raise NodeBusyError(
-                f"{self._node.node_id} takes part in {self._node.max_sessions} sessions already; "
-                f"try again later"
-            )
+        self._node.enter()
         try:
             prefix, token_ids = await self._node.run(self._tokenize)
             opened = await self._open(prefix, token_ids)
@@ -152,7 +147,7 @@ class Publication:
         own_prefix = prefix if exchange.prefix_len else []
         transfer = asyncio.create_task(exchange.run(self._stub))
         answer = asyncio.create_task(
-            self._node.run(lambda: self._answer(exchange, own_prefix, token_ids))
+            self._node.compute(lambda: self._answer(exchange, own_prefix, token_ids))
         )
         answer.add_done_callback(lambda _: self._events.put_nowait(None))
         deadline = self._loop.call_later(

@@ -1,8 +1,9 @@
 """Settings of a participant."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedattn.core.errors import InvalidRequestError
 from fedattn.runtime.settings import ServiceSettings, service_config
@@ -30,12 +31,29 @@ class ParticipantSettings(ServiceSettings):
     system_prompt: str | None = Field(
         None, description="Public system prompt; the same on every node of a session."
     )
-    threads: int = Field(0, ge=0, le=256, description="CPU threads for the model; 0 for all.")
+    threads: int = Field(
+        0, ge=0, le=256, description="CPU threads for the model; 0 for all it may use."
+    )
     max_sessions: int = Field(4, ge=1, le=64, description="Sessions at once.")
     reconnect_max_s: float = Field(
         10.0, gt=0, description="Longest pause between attempts to reach the aggregator."
     )
     grace_s: float = Field(10.0, ge=0, description="Time for running sessions at a stop.")
+    high_temperature_c: float = Field(
+        0.0, ge=0, le=150, description="From here on it sends fewer rows; 0 for never."
+    )
+    critical_temperature_c: float = Field(
+        0.0, ge=0, le=150, description="From here on it takes no new sessions; 0 for never."
+    )
+    high_memory_free: float = Field(
+        0.05, ge=0, le=1, description="Below this share of free memory it sends fewer rows."
+    )
+    critical_memory_free: float = Field(
+        0.02, ge=0, le=1, description="Below this share of free memory it takes no new sessions."
+    )
+    pressure_keep_ratio: float = Field(
+        0.5, gt=0, le=1, description="Most of its rows that it sends when hot or short of memory."
+    )
 
     @field_validator("node_id")
     @classmethod
@@ -51,3 +69,11 @@ class ParticipantSettings(ServiceSettings):
         if value is not None and not value.exists():
             raise ValueError("no such file or folder")
         return value
+
+    @model_validator(mode="after")
+    def _check_pressure(self) -> Self:
+        if 0 < self.critical_temperature_c < self.high_temperature_c:
+            raise ValueError("critical_temperature_c must not be below high_temperature_c")
+        if self.critical_memory_free > self.high_memory_free:
+            raise ValueError("critical_memory_free must not be above high_memory_free")
+        return self

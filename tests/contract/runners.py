@@ -26,6 +26,7 @@ from services.participant.app import Participant
 from services.participant.context import ContextTokens, PrivateContext
 from services.participant.exchange import GrpcKvExchange
 from services.participant.node import ParticipantNode
+from services.participant.pressure import PressureGauge, PressureLimits
 from services.participant.settings import ParticipantSettings
 from tests.contract.scenarios import NUM_NEW_TOKENS, PUBLISHER, Scenario
 from tests.tiny import word_tokenizer
@@ -132,7 +133,7 @@ def make_node(
     context: Path | None,
     tokenizer: PromptTokenizer | None = None,
 ) -> ParticipantNode:
-    """A node on a model that is already in memory."""
+    """A node on a model that is already in memory; no pressure troubles it without limits."""
     tokenizer = tokenizer or word_tokenizer()
     return ParticipantNode(
         node_id=node_id,
@@ -142,6 +143,8 @@ def make_node(
         tokenizer=tokenizer,
         context=ContextTokens(PrivateContext(context), tokenizer),
         max_sessions=2,
+        num_threads=torch.get_num_threads(),
+        pressure=PressureGauge(PressureLimits()),
     )
 
 

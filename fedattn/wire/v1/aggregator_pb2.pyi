@@ -8,6 +8,7 @@ from fedattn.wire.v1 import session_pb2 as _session_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Pressure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PressureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pressure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRESSURE_UNSPECIFIED: _Pressure.ValueType  # 0
+    PRESSURE_NONE: _Pressure.ValueType  # 1
+    PRESSURE_HIGH: _Pressure.ValueType  # 2
+    """It sends fewer rows and computes on fewer threads."""
+    PRESSURE_CRITICAL: _Pressure.ValueType  # 3
+    """It takes no new sessions."""
+
+class Pressure(_Pressure, metaclass=_PressureEnumTypeWrapper):
+    """How much heat or lack of memory troubles a node."""
+
+PRESSURE_UNSPECIFIED: Pressure.ValueType  # 0
+PRESSURE_NONE: Pressure.ValueType  # 1
+PRESSURE_HIGH: Pressure.ValueType  # 2
+"""It sends fewer rows and computes on fewer threads."""
+PRESSURE_CRITICAL: Pressure.ValueType  # 3
+"""It takes no new sessions."""
+Global___Pressure: _TypeAlias = Pressure  # noqa: Y015
 
 @_typing.final
 class ControlRequest(_message.Message):
@@ -194,20 +219,56 @@ class Heartbeat(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ACTIVE_SESSIONS_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
     active_sessions: _builtins.int
     """Sessions the node takes part in now."""
+    @_builtins.property
+    def health(self) -> Global___Health:
+        """How it is; absent if it does not want to say."""
+
     def __init__(
         self,
         *,
         active_sessions: _builtins.int = ...,
+        health: Global___Health | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "health", b"health"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class Health(_message.Message):
+    """How a node is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRESSURE_FIELD_NUMBER: _builtins.int
+    MEMORY_FREE_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_C_FIELD_NUMBER: _builtins.int
+    pressure: Global___Pressure.ValueType
+    """What it does about the readings."""
+    memory_free: _builtins.float
+    """Share of its memory that is left, 0 to 1."""
+    temperature_c: _builtins.float
+    """Of its hottest sensor, degrees Celsius; 0 if it has none."""
+    def __init__(
+        self,
+        *,
+        pressure: Global___Pressure.ValueType = ...,
+        memory_free: _builtins.float = ...,
+        temperature_c: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_free", b"memory_free", "pressure", b"pressure", "temperature_c", b"temperature_c"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Health: _TypeAlias = Health  # noqa: Y015
 
 @_typing.final
 class InviteReply(_message.Message):
@@ -218,10 +279,13 @@ class InviteReply(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     SPAN_LEN_FIELD_NUMBER: _builtins.int
     DECLINE_FIELD_NUMBER: _builtins.int
+    MAX_KEEP_RATIO_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id from the invitation."""
     span_len: _builtins.int
     """Tokens of its span, 0 to the model's window; it keeps exactly these tokens for the session."""
+    max_keep_ratio: _builtins.float
+    """Most of its rows that it wants to send in this session, above 0 to 1; 0 for no limit."""
     @_builtins.property
     def decline(self) -> Global___Decline:
         """Why it cannot take part."""
@@ -232,10 +296,11 @@ class InviteReply(_message.Message):
         session_id: _builtins.str = ...,
         span_len: _builtins.int = ...,
         decline: Global___Decline | None = ...,
+        max_keep_ratio: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "decline", b"decline", "span_len", b"span_len"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "decline", b"decline", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "decline", b"decline", "max_keep_ratio", b"max_keep_ratio", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["span_len", "decline"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
@@ -843,6 +908,7 @@ class NodeInfo(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     ACTIVE_SESSIONS_FIELD_NUMBER: _builtins.int
     JOINED_FOR_S_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node."""
     model_fingerprint: _builtins.str
@@ -855,6 +921,10 @@ class NodeInfo(_message.Message):
     def capabilities(self) -> Global___Capabilities:
         """What it can do."""
 
+    @_builtins.property
+    def health(self) -> Global___Health:
+        """How it is by its last heartbeat; absent before the first."""
+
     def __init__(
         self,
         *,
@@ -863,10 +933,11 @@ class NodeInfo(_message.Message):
         capabilities: Global___Capabilities | None = ...,
         active_sessions: _builtins.int = ...,
         joined_for_s: _builtins.float = ...,
+        health: Global___Health | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "health", b"health"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "capabilities", b"capabilities", "joined_for_s", b"joined_for_s", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "capabilities", b"capabilities", "health", b"health", "joined_for_s", b"joined_for_s", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 from fedattn.wire.convert import compression_to_wire
-from fedattn.wire.v1 import aggregator_pb2
+from fedattn.wire.v1 import aggregator_pb2, session_pb2
 from fedattn.wire.v1 import participant_pb2 as pb
-from fedattn.wire.v1 import session_pb2
 from services.participant.machine import Readings
 from services.participant.pressure import PressureGauge, PressureLimits
 from tests.contract.scenarios import LOSSLESS

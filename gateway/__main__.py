@@ -6,6 +6,7 @@ import sys
 from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.lifecycle import run_service
 from fedattn.runtime.logging import configure_logging
+from fedattn.runtime.metrics import new_registry, serve_metrics
 from fedattn.wire.security import choose_security
 from gateway.app import create_app
 from gateway.server import listen, serve
@@ -24,7 +25,10 @@ def main() -> int:
     async def run(stopping: asyncio.Event) -> None:
         certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
         listener = listen(settings.host, settings.port)
-        await serve(create_app(settings, certificates), listener, stopping, settings.grace_s)
+        registry = new_registry("gateway")
+        app = create_app(settings, certificates, registry)
+        with serve_metrics(settings.metrics, registry):
+            await serve(app, listener, stopping, settings.grace_s)
 
     return run_service(run)
 

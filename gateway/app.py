@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from fedattn import __version__
 from fedattn.wire.security import Certificates
@@ -23,13 +24,19 @@ _TAGS = [
 ]
 
 
-def create_app(settings: GatewaySettings, certificates: Certificates | None = None) -> FastAPI:
+def create_app(
+    settings: GatewaySettings,
+    certificates: Certificates | None = None,
+    registry: CollectorRegistry | None = None,
+) -> FastAPI:
     """The gateway's application; speaks plaintext to participants without certificates.
 
     A further API is a further router, made here.
     """
     logging.getLogger("sse_starlette.sse").setLevel(logging.INFO)  # its debug holds the answer
-    publishers = Publishers(settings.publishers, settings.max_concurrent_queries, certificates)
+    publishers = Publishers(
+        settings.publishers, settings.max_concurrent_queries, certificates, registry
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -7,6 +7,7 @@ from typing import Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import (
     FedAttnError,
@@ -20,6 +21,7 @@ from fedattn.wire.security import Certificates
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2
+from gateway.metrics import GatewayMetrics
 from gateway.query_call import QueryCall
 from gateway.settings import PublisherAddress
 
@@ -40,11 +42,14 @@ class Publishers:
         addresses: Sequence[PublisherAddress],
         max_concurrent_queries: int,
         certificates: Certificates | None = None,
+        registry: CollectorRegistry | None = None,
     ) -> None:
         self._addresses = {address.node_id: address for address in addresses}
         self._max_queries = max_concurrent_queries
         self._certificates = certificates
         self._running: set[QueryCall] = set()
+        self._metrics = GatewayMetrics(registry)
+        self._metrics.running.set_function(lambda: len(self._running))
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def __aenter__(self) -> Self:
@@ -80,6 +85,18 @@ class Publishers:
             PublisherUnavailableError: it cannot be reached.
             NodeBusyError: too many queries are running.
         """
+        try:
+            address = await self._admit(publisher)
+        except FedAttnError as error:
+            self._metrics.end(error.code)
+            raise
+        stub = ParticipantStub(self._channels[address.node_id])
+        rpc = stub.Query(request, timeout=request.deadline_s + DEADLINE_MARGIN_S)
+        call = QueryCall(rpc, _unreachable(address), self._running.discard, self._metrics)
+        self._running.add(call)
+        return call
+
+    async def _admit(self, publisher: str | None) -> PublisherAddress:
         address = self._find(publisher)
         await self._connect(address)
         if len(self._running) >= self._max_queries:
@@ -87,11 +104,7 @@ class Publishers:
                 f"the gateway runs {len(self._running)} queries, its limit; try again shortly, "
                 f"or raise FEDATTN_GATEWAY_MAX_CONCURRENT_QUERIES"
             )
-        stub = ParticipantStub(self._channels[address.node_id])
-        rpc = stub.Query(request, timeout=request.deadline_s + DEADLINE_MARGIN_S)
-        call = QueryCall(rpc, _unreachable(address), on_close=self._running.discard)
-        self._running.add(call)
-        return call
+        return address
 
     async def list_nodes(self) -> participant_pb2.ListParticipantsResponse:
         """All nodes joined at the aggregator, from the first publisher that answers.

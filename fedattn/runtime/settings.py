@@ -34,6 +34,9 @@ class ServiceSettings(BaseSettings):
     plaintext: bool = Field(
         False, description="Speak without TLS; for the loopback, or networks nobody else is on."
     )
+    metrics: str | None = Field(
+        None, description="host:port for Prometheus to read numbers from; none if absent."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log entries to write."
     )

@@ -4,10 +4,12 @@ import asyncio
 import sys
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.lifecycle import run_service
 from fedattn.runtime.logging import configure_logging
+from fedattn.runtime.metrics import new_registry, serve_metrics
 from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.security import Certificates, choose_security
 from fedattn.wire.server import WireServer
@@ -21,10 +23,12 @@ SERVICE_NAME = aggregator_pb2.DESCRIPTOR.services_by_name["AggregatorService"].f
 
 
 async def start_aggregator(
-    settings: AggregatorSettings, certificates: Certificates | None = None
+    settings: AggregatorSettings,
+    certificates: Certificates | None = None,
+    registry: CollectorRegistry | None = None,
 ) -> tuple[WireServer, AggregatorServicer]:
     """Compose and start the service; plaintext without certificates."""
-    servicer = AggregatorServicer(settings)
+    servicer = AggregatorServicer(settings, registry)
     server = WireServer([SERVICE_NAME], certificates)
     await server.start(
         settings.listen,
@@ -59,12 +63,14 @@ def main() -> int:
 
     async def serve(stopping: asyncio.Event) -> None:
         certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
-        server, servicer = await start_aggregator(settings, certificates)
-        log.info("serving", port=server.port)
-        notify_ready()
-        await stopping.wait()
-        log.info("stopping")
-        await stop_aggregator(server, servicer, settings.grace_s)
+        registry = new_registry("aggregator")
+        server, servicer = await start_aggregator(settings, certificates, registry)
+        with serve_metrics(settings.metrics, registry):
+            log.info("serving", port=server.port)
+            notify_ready()
+            await stopping.wait()
+            log.info("stopping")
+            await stop_aggregator(server, servicer, settings.grace_s)
 
     return run_service(serve)
 

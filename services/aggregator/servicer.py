@@ -6,9 +6,11 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import (
     AggregatorUnavailableError,
+    FedAttnError,
     InvalidRequestError,
     NodeBusyError,
     SessionAbortedError,
@@ -20,6 +22,7 @@ from fedattn.wire.protocol import MAX_REASON_LENGTH
 from fedattn.wire.security import check_caller
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import aggregator_pb2_grpc, session_pb2
+from services.aggregator.metrics import AggregatorMetrics, NodeCollector
 from services.aggregator.opening import Invitations, OpenedSession, SessionOpener
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.relay import relay_member
@@ -37,9 +40,14 @@ _LAST_WORDS_S = 5.0
 class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
     """The aggregator's four calls, and the sessions they share."""
 
-    def __init__(self, settings: AggregatorSettings) -> None:
+    def __init__(
+        self, settings: AggregatorSettings, registry: CollectorRegistry | None = None
+    ) -> None:
         self._settings = settings
         self._registry = NodeRegistry(settings.max_nodes)
+        numbers = registry or CollectorRegistry()
+        numbers.register(NodeCollector(self._registry))
+        self._metrics = AggregatorMetrics(numbers)
         self._invitations = Invitations()
         self._opener = SessionOpener(self._registry, self._invitations, settings)
         self._sessions: dict[str, Session] = {}
@@ -122,6 +130,9 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         self._opening += 1
         try:
             opened = await self._opener.open(request)
+        except FedAttnError as error:
+            self._metrics.refuse(error.code)
+            raise
         finally:
             self._opening -= 1
         session = Session(
@@ -130,6 +141,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             stall_timeout_s=self._settings.stall_timeout_s,
         )
         self._sessions[session.session_id] = session
+        self._metrics.sessions_open.inc()
         self._tasks[session.session_id] = asyncio.create_task(
             self._watch(session, request.deadline_s)
         )
@@ -176,6 +188,8 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             attaching.cancel()
             del self._sessions[session.session_id]
             del self._tasks[session.session_id]
+            self._metrics.sessions_open.dec()
+            self._metrics.close(session.state)
             log.info("session_closed", session=session.session_id)
             loop = asyncio.get_running_loop()
             for stream in session.streams:  # one whose member reads nothing would stay for ever

@@ -8,6 +8,7 @@ import structlog
 from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.lifecycle import run_service
 from fedattn.runtime.logging import configure_logging
+from fedattn.runtime.metrics import serve_metrics
 from fedattn.wire.security import choose_security
 from services.participant.settings import ParticipantSettings
 
@@ -35,7 +36,8 @@ def main() -> int:
     async def serve(stopping: asyncio.Event) -> None:
         certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
         node = await asyncio.to_thread(build_node, settings)
-        await Participant(settings, node, certificates).serve(stopping)
+        with serve_metrics(settings.metrics, node.metrics.registry):
+            await Participant(settings, node, certificates).serve(stopping)
 
     return run_service(serve)
 

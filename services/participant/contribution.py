@@ -170,10 +170,14 @@ class Contributor:
     ) -> None:
         transfer = asyncio.create_task(exchange.run(self._stub))
         try:
-            begun = time.monotonic()
-            await self._node.compute(lambda: self._compute(exchange, token_ids))
-            exchange.finish(time.monotonic() - begun - exchange.wait_s)
-            await transfer
+            with self._node.metrics.session("contributor"):
+                begun = time.monotonic()
+                await self._node.compute(lambda: self._compute(exchange, token_ids))
+                compute_s = time.monotonic() - begun - exchange.wait_s
+                exchange.finish(compute_s)
+                await transfer
+            self._node.metrics.compute_seconds.inc(compute_s)
+            self._node.metrics.wait_seconds.inc(exchange.wait_s)
             log.info("contributed", session=session_id, tokens=len(token_ids))
         except FedAttnError as error:
             log.warning("session_failed", session=session_id, code=error.code, error=str(error))

@@ -17,6 +17,7 @@ from fedattn.wire.convert import shape_to_wire, sizes_to_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.context import ContextTokens
+from services.participant.metrics import ParticipantMetrics
 from services.participant.pressure import Pressure, PressureGauge
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ class ParticipantNode:
     num_threads: int
     pressure: PressureGauge
     profile: Profile | None = None  # what `auto` plans mean
+    metrics: ParticipantMetrics = field(default_factory=ParticipantMetrics)
     prefix: tuple[int, ...] = field(init=False)
     token: str = ""  # from the aggregator, proves who opens a session
     _threads: ThreadPoolExecutor = field(init=False)

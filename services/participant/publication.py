@@ -120,17 +120,18 @@ class Publication:
         """
         self._node.enter()
         try:
-            prefix, token_ids = await self._node.run(self._tokenize)
-            opened = await self._open(prefix, token_ids)
-            yield participant_pb2.QueryEvent(
-                opened=participant_pb2.SessionOpened(
-                    layout=opened.start.layout, excluded=opened.excluded
+            with self._node.metrics.session("publisher"):
+                prefix, token_ids = await self._node.run(self._tokenize)
+                opened = await self._open(prefix, token_ids)
+                yield participant_pb2.QueryEvent(
+                    opened=participant_pb2.SessionOpened(
+                        layout=opened.start.layout, excluded=opened.excluded
+                    )
                 )
-            )
-            answering = self._exchange_and_answer(opened.start, prefix, token_ids)
-            async with aclosing(answering) as events:
-                async for event in events:
-                    yield event
+                answering = self._exchange_and_answer(opened.start, prefix, token_ids)
+                async with aclosing(answering) as events:
+                    async for event in events:
+                        yield event
         finally:
             self._node.leave()
 
@@ -226,6 +227,8 @@ class Publication:
         prefill = node.prefiller.publish(exchange.member, prefix, token_ids, exchange)
         compute_s = time.monotonic() - begun - exchange.wait_s
         self._loop.call_soon_threadsafe(exchange.finish, compute_s)
+        node.metrics.compute_seconds.inc(compute_s)
+        node.metrics.wait_seconds.inc(exchange.wait_s)
         stream = TextStream(node.tokenizer.decode, sampling.stop)
         first_token_s, decode_begun = 0.0, 0.0
         num_tokens = 0
@@ -241,6 +244,7 @@ class Publication:
             if self._stopped_by is not None:
                 raise self._stopped_by
         now = time.monotonic()
+        node.metrics.tokens.inc(num_tokens)
         text += self._tell_text(stream.finish())
         return participant_pb2.QueryResult(
             text=text,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from prometheus_client import CollectorRegistry
 
 from fedattn.core.sampling import Sampling
 from fedattn.model.decode import generate_tokens
@@ -150,11 +151,13 @@ def make_node(
 
 @asynccontextmanager
 async def running_aggregator(
-    settings: AggregatorSettings | None = None, certificates: Certificates | None = None
+    settings: AggregatorSettings | None = None,
+    certificates: Certificates | None = None,
+    registry: CollectorRegistry | None = None,
 ) -> AsyncIterator[str]:
     """An aggregator on a free port; yields its address."""
     settings = settings or AggregatorSettings(listen="127.0.0.1:0", grace_s=0)
-    server, servicer = await start_aggregator(settings, certificates)
+    server, servicer = await start_aggregator(settings, certificates, registry)
     try:
         yield f"127.0.0.1:{server.port}"
     finally:

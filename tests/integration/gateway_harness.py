@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import FedAttnError
 from fedattn.wire.server import WireServer
@@ -81,6 +82,7 @@ async def running(
     *,
     max_concurrent_queries: int = 32,
     participants: str = "publisher={live}",
+    registry: CollectorRegistry | None = None,
 ) -> AsyncIterator[Harness]:
     """The app in this process, called without a socket. Every answer must be documented.
 
@@ -88,6 +90,7 @@ async def running(
         script: of the participant; None for a query that goes well.
         max_concurrent_queries: as in the settings.
         participants: as in the settings; {live} is the address of the participant.
+        registry: takes the gateway's numbers.
     """
     participant = FakeParticipant(script or good_script)
     grpc_server = WireServer([SERVICE])
@@ -97,7 +100,7 @@ async def running(
         with_reflection=False,
     )
     addresses = participants.format(live=f"127.0.0.1:{grpc_server.port}")
-    app = create_app(make_settings(addresses, max_concurrent_queries))
+    app = create_app(make_settings(addresses, max_concurrent_queries), registry=registry)
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
         base_url="http://gateway",

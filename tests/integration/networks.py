@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import FedAttnError, InternalError
 from fedattn.core.sampling import Sampling
@@ -38,10 +39,13 @@ class Network:
 
 @asynccontextmanager
 async def running_network(
-    model: LoadedModel, folder: Path, settings: AggregatorSettings | None = None
+    model: LoadedModel,
+    folder: Path,
+    settings: AggregatorSettings | None = None,
+    registry: CollectorRegistry | None = None,
 ) -> AsyncIterator[Network]:
     async with AsyncExitStack() as stack:
-        address = await stack.enter_async_context(running_aggregator(settings))
+        address = await stack.enter_async_context(running_aggregator(settings, registry=registry))
         nodes, contexts = {}, {}
         for index, node_id in enumerate(("node-0", "node-1")):
             contexts[node_id] = folder / f"{node_id}.txt"

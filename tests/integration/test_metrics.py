@@ -1,0 +1,116 @@
+"""What the services tell Prometheus."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from fedattn.core.errors import ConfigurationError, NodeBusyError
+from fedattn.model.loading import LoadedModel
+from fedattn.runtime.metrics import new_registry, serve_metrics
+from fedattn.wire.v1 import participant_pb2
+from services.aggregator.settings import AggregatorSettings
+from tests.integration.gateway_harness import running
+from tests.integration.networks import NUM_NEW_TOKENS, ask, failure, running_network
+
+
+async def busy(request: participant_pb2.QueryRequest) -> AsyncIterator[participant_pb2.QueryEvent]:
+    if request.question:
+        raise NodeBusyError("full")
+    yield participant_pb2.QueryEvent()
+
+
+async def test_gateway_counts_answers_and_failures_by_code() -> None:
+    registry = CollectorRegistry()
+    async with running(registry=registry) as gateway:
+        await gateway.ask()
+        await gateway.ask(publisher="nobody")
+        gateway.participant.script = busy
+        await gateway.ask()
+    counted = {
+        outcome: registry.get_sample_value("fedattn_queries_total", {"outcome": outcome})
+        for outcome in ("answered", "unknown_participant", "node_busy")
+    }
+    assert counted == {"answered": 1, "unknown_participant": 1, "node_busy": 1}
+    assert registry.get_sample_value("fedattn_query_seconds_count") == 1
+    assert registry.get_sample_value("fedattn_first_token_seconds_sum") == 0.75
+    assert registry.get_sample_value("fedattn_tokens_answered_total") == 5
+    assert registry.get_sample_value("fedattn_queries_running") == 0
+
+
+async def test_network_counts_sessions_bytes_and_tokens(model: LoadedModel, tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    async with running_network(model, tmp_path, registry=registry) as network:
+        events = await ask(network)
+        await failure(network, contributors=["nobody"])
+        sent = sum(
+            layer.up for member in events[-1].result.report.members for layer in member.layers
+        )
+        for node in network.nodes.values():
+            await node.wait_idle()
+        joined = registry.get_sample_value("fedattn_nodes_joined")
+    read = registry.get_sample_value
+    assert joined == 3
+    assert read("fedattn_sessions_total", {"outcome": "complete"}) == 1
+    assert read("fedattn_sessions_refused_total", {"code": "unknown_participant"}) == 1
+    assert read("fedattn_kv_bytes_total", {"direction": "up"}) == sent
+    assert read("fedattn_sessions_open") == 0
+    contributor = network.nodes["node-0"].metrics.registry.get_sample_value
+    complete = {"role": "contributor", "outcome": "complete"}
+    assert contributor("fedattn_sessions_total", complete) == 1
+    publisher = network.nodes["publisher"].metrics.registry.get_sample_value
+    refused = {"role": "publisher", "outcome": "unknown_participant"}
+    assert publisher("fedattn_sessions_total", refused) == 1
+    assert publisher("fedattn_tokens_decoded_total") == NUM_NEW_TOKENS
+
+
+async def test_aggregator_tells_what_heartbeats_say(model: LoadedModel, tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    settings = AggregatorSettings(listen="127.0.0.1:0", heartbeat_interval_s=0.05, grace_s=0)
+    async with running_network(model, tmp_path, settings, registry) as network:
+        while registry.get_sample_value("fedattn_node_pressure", {"node": "node-0"}) is None:
+            await ask(network)
+        free = registry.get_sample_value("fedattn_node_memory_free_ratio", {"node": "node-0"})
+    assert free is not None
+    assert 0 < free <= 1
+
+
+def test_numbers_are_served_while_the_block_runs() -> None:
+    with serve_metrics("127.0.0.1:0", new_registry("gateway")) as port:
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    assert 'fedattn_build_info{service="gateway"' in text
+    assert "process_resident_memory_bytes" in text
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/metrics")
+
+
+def test_no_address_serves_nothing() -> None:
+    with serve_metrics(None, CollectorRegistry()) as port:
+        assert port == 0
+
+
+@pytest.mark.parametrize("address", ["9100", ":9100", "127.0.0.1:many", "127.0.0.1:99999"])
+def test_malformed_address_is_refused(address: str) -> None:
+    with (
+        pytest.raises(ConfigurationError, match="expected host:port"),
+        serve_metrics(address, CollectorRegistry()),
+    ):
+        pass
+
+
+def test_taken_port_is_refused() -> None:
+    with (
+        serve_metrics("127.0.0.1:0", CollectorRegistry()) as port,
+        pytest.raises(ConfigurationError, match="cannot listen"),
+        serve_metrics(f"127.0.0.1:{port}", CollectorRegistry()),
+    ):
+        pass
+
+
+async def test_no_text_gets_into_the_numbers() -> None:
+    registry = CollectorRegistry()
+    async with running(registry=registry) as gateway:
+        await gateway.ask()
+    assert b"ward" not in generate_latest(registry).lower()

@@ -15,19 +15,24 @@ install.sh --uninstall [--purge]                                               -
   --context FILE|DIR    private text to start from; it is copied to /var/lib/fedattn/context
   --listen HOST:PORT    for this node's own gateway, if it publishes
   --profile NAME        pi4-2g, pi5-8g, jetson-orin; default pi5-8g
+  --model MODEL         default, a folder, a .gguf file or a hub id; the same on every node
   --package SPEC        what pip installs: a wheel, a folder, a requirement; default: the folder this script is in
   --python PROGRAM      3.11 or newer; default python3
   --no-start            do not touch the running system
   --dry-run             print what would be done, do nothing
 
-torch comes from PyTorch's CPU index too; TORCH_INDEX_URL names another one, or is empty for none.
+Giving --model again changes the model of an installed node; the others need no restart, but answer together only with
+nodes that have the same one.
+
+torch comes from PyTorch's CPU index too; TORCH_INDEX_URL names another one, or is empty for none: PyPI's own wheel for
+ARM asks for NVIDIA's CUDA packages, which a Jetson wants and a Raspberry Pi does not.
 TEXT
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_tree=$(cd "$here/../.." && pwd)
 prefix=/opt/fedattn config=/etc/fedattn state=/var/lib/fedattn unit=/etc/systemd/system/fedattn-participant.service
-action=install node_id='' aggregator='' certificates='' context='' listen='' profile=pi5-8g
+action=install node_id='' aggregator='' certificates='' context='' listen='' model='' profile=pi5-8g
 package=$source_tree python=python3 starts=1 dry=0 purge=0
 
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -40,7 +45,7 @@ while (($#)); do
     --no-start) starts=0 ;;
     --dry-run) dry=1 ;;
     -h | --help) usage; exit 0 ;;
-    --node-id | --aggregator | --certificates | --context | --listen | --profile | --package | --python)
+    --node-id | --aggregator | --certificates | --context | --listen | --profile | --model | --package | --python)
       (($# > 1)) || fail "$1 needs a value; see --help"
       name=${1#--}
       printf -v "${name//-/_}" '%s' "$2"
@@ -87,6 +92,7 @@ check_options() {
     [[ -r $certificates/$file ]] || fail "--certificates: no $file in '$certificates'; copy this node's folder here"
   done
   [[ -r $here/profiles/$profile.env ]] || fail "--profile: expected one of $(profiles), got '$profile'"
+  [[ ! $model =~ [[:space:]|] ]] || fail "--model: expected default, a folder, a .gguf file or a hub id, got '$model'"
   [[ -z $context || -r $context ]] || fail "--context: cannot read '$context'"
 }
 
@@ -106,8 +112,7 @@ as_url() { if [[ -e $1 ]]; then printf 'file://%s' "$(realpath "$1")"; else prin
 
 prepare_model() {
   printf '+ prepare the model of %s\n' "$profile"
-  local model
-  model=$(sed -n 's/^FEDATTN_PARTICIPANT_MODEL=//p' "$config/node.env" 2>/dev/null || true)
+  [[ -n $model ]] || model=$(sed -n 's/^FEDATTN_PARTICIPANT_MODEL=//p' "$config/node.env" 2>/dev/null || true)
   run runuser -u fedattn -- env FEDATTN_CACHE="$state/cache" "$prefix/bin/fedattn" model prepare "${model:-default}"
 }
 
@@ -133,13 +138,13 @@ install_node() {
     printf 'FEDATTN_PARTICIPANT_CONTEXT=%s\n' "$state/context"
     [[ -z $listen ]] || printf 'FEDATTN_PARTICIPANT_LISTEN=%s\n' "$listen"
     printf 'FEDATTN_CACHE=%s\n' "$state/cache"
-    grep '^FEDATTN_' "$here/profiles/$profile.env"
+    grep '^FEDATTN_' "$here/profiles/$profile.env" | sed "s|^\(FEDATTN_PARTICIPANT_MODEL\)=.*|\1=${model:-default}|"
   } | write "$config/node.env" 640 root:fedattn
   install_software
   prepare_model
   {
     cat "$here/fedattn-participant.service"
-    grep -E '^(MemoryMax|MemoryHigh|CPUQuota)=' "$here/profiles/$profile.env"
+    grep -E '^[A-Z][A-Za-z]+=' "$here/profiles/$profile.env"
   } | write "$unit" 644 root:root
   systemd daemon-reload
   systemd enable fedattn-participant

@@ -28,6 +28,7 @@ class CostOptions:
     plan: str
     publisher_plan: str | None
     compression: Compression
+    weights: str
     max_new_tokens: int
     as_json: bool
 
@@ -42,11 +43,13 @@ def cost_command(options: CostOptions) -> None:
     for name in ("publisher_tokens", "prefix_tokens", "max_new_tokens"):
         _check_tokens(name, getattr(options, name))
     from fedattn.model.loading import read_sizes
+    from fedattn.model.placement import choose_dtype
     from fedattn.model.prepare import prepare_model
 
+    dtype = choose_dtype(options.weights)
     console = Console(stderr=True, highlight=False)
     prepared = prepare_model(options.model, progress=console.print)
-    sizes = read_sizes(prepared)
+    sizes = read_sizes(prepared, dtype)
     num_layers = sizes.kv.num_layers
     plans = read_plans(options.plan, options.publisher_plan, num_layers, prepared.fingerprint)
     layout = _lay_out(options, lengths, sizes, options.compression, plans)

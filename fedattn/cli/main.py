@@ -379,6 +379,9 @@ def cost(
     codec: CodecOption = DEFAULT_CODEC,
     keep_ratio: KeepRatioOption = 1.0,
     input_keep_ratio: InputKeepRatioOption = 1.0,
+    weights: Annotated[
+        str, typer.Option(help="Precision it computes in: float32, bfloat16, float16.")
+    ] = "float32",
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of the answer.")] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
@@ -398,6 +401,7 @@ def cost(
                 keep_ratio=keep_ratio,
                 input_keep_ratio=input_keep_ratio,
             ),
+            weights=weights,
             max_new_tokens=max_new_tokens,
             as_json=as_json,
         )

@@ -118,8 +118,11 @@ class FederatedCache:
         ]
 
     def _own_rows(self, own: LayerCache) -> KvRows:
-        positions: IntArray = own.positions.cpu().numpy().astype(np.int64, copy=False)
-        return KvRows(keys=_to_numpy(own.keys), values=_to_numpy(own.values), positions=positions)
+        return KvRows(
+            keys=_to_numpy(own.keys),
+            values=_to_numpy(own.values),
+            positions=_positions_to_numpy(own.positions),
+        )
 
 
 def join_rows(parts: list[LayerCache]) -> LayerCache:
@@ -135,3 +138,7 @@ def _to_numpy(rows: torch.Tensor) -> FloatArray:
     """[1, H, T, D] of any dtype to [H, T, D] float32."""
     array: Any = rows[0].to(device="cpu", dtype=torch.float32).numpy()
     return array  # type: ignore[no-any-return]
+
+
+def _positions_to_numpy(positions: torch.Tensor) -> IntArray:
+    return positions.cpu().numpy().astype(np.int64, copy=False)

@@ -13,6 +13,8 @@ from fedattn.core.types import KvShape
 from fedattn.model.attention import ATTENTION_NAME, register_attention
 from fedattn.model.prepare import PreparedModel
 
+_CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
@@ -63,11 +65,11 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
     )
 
 
-def read_sizes(prepared: PreparedModel) -> ModelSizes:
-    """Sizes of a prepared model, without loading its weights."""
+def read_sizes(prepared: PreparedModel, dtype: torch.dtype = torch.float32) -> ModelSizes:
+    """Sizes of a prepared model in a precision, without loading its weights."""
     config = AutoConfig.from_pretrained(prepared.path, local_files_only=True)
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        network = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return _sizes(network)
 
 
@@ -94,13 +96,17 @@ def _kv_shape(config: Any) -> KvShape:
     )
 
 
-def load_model(prepared: PreparedModel, dtype: torch.dtype = torch.float32) -> LoadedModel:
-    """Load the weights on the CPU; float32 ones are memory-mapped."""
+def load_model(
+    prepared: PreparedModel,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device = _CPU,
+) -> LoadedModel:
+    """Load the weights; float32 ones on the CPU are memory-mapped."""
     transformers_logging.disable_progress_bar()
     network = AutoModelForCausalLM.from_pretrained(
         prepared.path, dtype=dtype, local_files_only=True
     )
-    return wrap_model(network, prepared.fingerprint)
+    return wrap_model(network.to(device), prepared.fingerprint)
 
 
 def fastest_dtype() -> torch.dtype:

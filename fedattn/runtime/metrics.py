@@ -3,7 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Info, ProcessCollector, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 
 from fedattn import __version__
 from fedattn.core.errors import ConfigurationError
@@ -11,6 +17,7 @@ from fedattn.core.errors import ConfigurationError
 
 def new_registry(service: str) -> CollectorRegistry:
     """A registry with memory, CPU time and open files of this process, and its version."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     build = Info("fedattn_build", "Which service this is.", registry=registry)

@@ -9,6 +9,7 @@ import torch
 from fedattn import __version__
 from fedattn.core.profile import Profile
 from fedattn.model.loading import load_model, load_tokenizer
+from fedattn.model.placement import choose_device, choose_dtype
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
@@ -42,15 +43,24 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
     """
     num_threads = settings.threads or usable_cpus()
     torch.set_num_threads(num_threads)
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.weights, device)
     prepared = prepare_model(settings.model, progress=lambda step: log.info("model", step=step))
     tokenizer = PromptTokenizer(
         load_tokenizer(prepared), settings.system_prompt or DEFAULT_SYSTEM_PROMPT
     )
-    prefiller = Prefiller(load_model(prepared))
+    prefiller = Prefiller(load_model(prepared, dtype, device))
     prefiller.warm_prefix(tokenizer.prefix())
     context = ContextTokens(PrivateContext(settings.context), tokenizer)
     profile = _find_profile(settings.profile, prepared.fingerprint)
-    log.info("model_loaded", model=prepared.name, context_tokens=len(context.current()))
+    log.info(
+        "model_loaded",
+        model=prepared.name,
+        device=str(device),
+        weights=str(dtype).removeprefix("torch."),
+        threads=num_threads,
+        context_tokens=len(context.current()),
+    )
     return ParticipantNode(
         node_id=settings.node_id,
         model_name=prepared.name,

@@ -25,6 +25,11 @@ class ParticipantSettings(ServiceSettings):
     )
     reflection: bool = Field(False, description="Let clients ask for the gRPC schema.")
     model: str = Field("default", description="Model: default, folder, .gguf file or hub id.")
+    device: str = Field("auto", description="Where the model computes: auto, cpu, cuda or cuda:N.")
+    weights: str = Field(
+        "auto",
+        description="Precision: float32, bfloat16, float16, or auto (float16 on a GPU, else 32).",
+    )
     profile: Path | None = Field(
         None, description="Profile that says what plan `auto` is; default: the shipped one."
     )

@@ -1,4 +1,4 @@
-"""The profiles of edge devices: settings that load, and limits that hold what the cost model says."""
+"""Profiles of edge devices: settings that load, limits that hold what the cost model says."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the images, starts docker-compose.yml, asks, kills a contributor, asks again, stops, and looks for private
-# text in the logs. Needs Docker with Compose 2 or 1.29. BUILD_FLAGS go to `docker build`.
+# text in the logs. Needs Docker with Compose 2 or 1.29 (COMPOSE=docker-compose). BUILD_FLAGS go to `docker build`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,7 +9,8 @@ url=http://127.0.0.1:$FEDATTN_PORT
 question='What does the ship Aurora carry, and at which pier does it lie?'
 logs=$(mktemp)
 
-if docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
+if [[ -n ${COMPOSE:-} ]]; then compose=("$COMPOSE")
+elif docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
 
 finish() {
   local code=$?
@@ -65,6 +66,13 @@ echo "$answer"
 grep -q 'berths:complete cranes:complete publisher:complete' <<<"$answer" || fail "expected the other three"
 grep -q '300 boxes' <<<"$answer" && fail "the cargo is known to customs alone"
 
+echo "== numbers for Prometheus"
+"${compose[@]}" exec -T gateway python -c "
+import urllib.request
+for host in ('aggregator', 'gateway'):
+    text = urllib.request.urlopen(f'http://{host}:9100/metrics', timeout=5).read().decode()
+    print(*(line for line in text.splitlines() if line.startswith(('fedattn_nodes_joined', 'fedattn_queries_total'))))"
+
 echo "== nodes reach the aggregator only"
 for peer in cranes:50061 gateway:8000 publisher:50061; do
   "${compose[@]}" exec -T berths python -c "import socket; socket.create_connection('$peer'.split(':'), 3)" \
@@ -80,7 +88,7 @@ for text in Aurora 'boxes of tea' 'pier' 'PRIVATE KEY'; do
   grep -qi "$text" "$logs" && fail "the logs contain '$text'"
 done
 for service in aggregator gateway berths cranes publisher; do
-  code=$(docker inspect -f '{{.State.ExitCode}}' "$("${compose[@]}" ps -q "$service")")
+  code=$(docker inspect -f '{{.State.ExitCode}}' "$("${compose[@]}" ps -aq "$service")")
   [[ $code == 0 ]] || fail "$service ended with code $code"
 done
 echo "passed: $(wc -l <"$logs") lines of log hold no private text, all services ended with code 0"

@@ -50,7 +50,7 @@ def test_everything_follows_the_model_to_its_device(
     """On torch's `meta` device, which has no values but refuses to meet tensors of another."""
     network = tiny_network(family)
     rotary = wrap_model(network, "0" * 64).rotary
-    network.to("meta").model.rotary_emb.inv_freq = torch.ones(4)  # type: ignore[union-attr,assignment]
+    network.to("meta").model.rotary_emb.inv_freq = torch.ones(4)  # type: ignore[union-attr]
     model = replace(wrap_model(network, "0" * 64), rotary=rotary)
     network.to("meta")
     assert model.device.type == "meta"

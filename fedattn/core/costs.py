@@ -156,7 +156,9 @@ class _Part:
         self._tokens = member.num_inputs
         self._is_publisher = member.role is Role.PUBLISHER
         self._prefix_len = layout.prefix_len
-        self._received = sum(layout.members[sender].num_sent for sender in route.senders)
+        self._is_kept = member.is_kept
+        others = (*route.senders, *route.held)
+        self._received = sum(layout.members[other].num_sent for other in others)
         self._num_new_tokens = num_new_tokens if self._is_publisher else 0
 
     @property
@@ -164,11 +166,12 @@ class _Part:
         """Blocks computed whole: all of a publisher's, a contributor's below its last upload."""
         if self._is_publisher:
             return self._sizes.kv.num_layers
-        return self._route.last_upload or 0
+        return 0 if self._is_kept else self._route.last_upload or 0
 
     def flops_prefill(self) -> int:
         """Blocks, then the head for one token; a contributor's last upload is projections only."""
-        if self._tokens == 0 or (not self._is_publisher and self._route.last_upload is None):
+        idle = self._is_kept or self._route.last_upload is None
+        if self._tokens == 0 or (not self._is_publisher and idle):
             return 0
         blocks = sum(
             _block_flops(self._sizes, self._tokens, self._visible(layer))

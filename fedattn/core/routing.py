@@ -11,6 +11,10 @@ Example, 5 layers, contributors a and b sync at {1, 3}, the publisher at {2, 3}:
     publisher  uploads {}      receives {2, 3}
     b          uploads {2, 3}  receives {1}       3 is not below its last upload
     a          uploads {1,2,3} receives {}        nobody is before it
+
+Rows that somebody still has do not travel again (`fedattn.core.reuse`): the publisher awaits none
+of a member whose rows it holds, and a contributor that has kept its frames awaits nothing. If the
+publisher holds a's rows and b has changed, a uploads {1}, for b alone.
 """
 
 from dataclasses import dataclass
@@ -24,13 +28,15 @@ class Route:
 
     Attributes:
         uploads: layers whose own rows travel.
-        receives: layers at which rows of earlier spans are awaited.
+        receives: layers at which rows of earlier spans are attended to.
         senders: places (in token order) of those whose rows arrive at every receive layer.
+        held: places of those whose rows are here already.
     """
 
     uploads: frozenset[int]
     receives: frozenset[int]
     senders: tuple[int, ...]
+    held: tuple[int, ...] = ()
 
     @property
     def last_upload(self) -> int | None:
@@ -44,21 +50,30 @@ def route_session(layout: SessionLayout, responder: int | None = None) -> tuple[
         layout: the session.
         responder: place of a contributor that answers too: it receives wherever its plan says.
     """
-    routes: list[Route] = []
-    needed: frozenset[int] = frozenset()  # layers at which somebody later receives
-    for index in reversed(range(len(layout.members))):
+    present = tuple(i for i, member in enumerate(layout.contributors) if len(member.span) > 0)
+    held = tuple(i for i in present if layout.members[i].is_held)
+    by_publisher = frozenset(layout.publisher.plan.layers if present else ())
+    routes = [
+        Route(
+            uploads=frozenset(),
+            receives=by_publisher,
+            senders=tuple(i for i in present if i not in held),
+            held=held,
+        )
+    ]
+    by_contributors: frozenset[int] = frozenset()  # layers at which one of the later receives
+    for index in reversed(range(len(layout.contributors))):
         member = layout.members[index]
-        senders = tuple(i for i in range(index) if len(layout.members[i].span) > 0)
-        uploads = needed if len(member.span) > 0 else frozenset()
-        if member is layout.publisher:
-            uploads, receives = frozenset(), frozenset(member.plan.layers)
-        else:
-            last = max(uploads, default=-1)
-            receives = frozenset(
-                layer for layer in member.plan.layers if layer < last or index == responder
-            )
-        if not senders:
-            receives = frozenset()
-        needed |= receives
+        senders = tuple(i for i in present if i < index)
+        uploads = by_contributors | (frozenset() if member.is_held else by_publisher)
+        if index not in present:
+            uploads = frozenset()
+        last = max(uploads, default=-1)
+        receives = frozenset(
+            layer
+            for layer in member.plan.layers
+            if senders and not member.is_kept and (layer < last or index == responder)
+        )
+        by_contributors |= receives
         routes.append(Route(uploads=uploads, receives=receives, senders=senders))
     return tuple(reversed(routes))

@@ -128,6 +128,14 @@ class SessionState:
     def is_over(self) -> bool:
         return all(ledger.is_over for ledger in self.ledgers)
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether everybody had all it should have."""
+        return all(
+            ledger.state is MemberState.COMPLETE and ledger.late_from is None
+            for ledger in self.ledgers
+        )
+
     def is_publisher(self, index: int) -> bool:
         """Whether this member asks; it is the last in token order."""
         return index == len(self.ledgers) - 1

@@ -54,6 +54,10 @@ class Member:
     keep ratio below 1 it sends only some of their rows. Example, span [10, 20):
 
         input_keep_ratio 0.5, keep_ratio 0.5    computes 5 tokens, sends 2 rows a layer
+
+    Attributes:
+        is_kept: a contributor that still has its frames and need not compute them.
+        is_held: a contributor whose rows the publisher still has.
     """
 
     node_id: str
@@ -61,6 +65,8 @@ class Member:
     span: Span
     plan: SyncPlan
     compression: Compression = field(default_factory=Compression)
+    is_kept: bool = False
+    is_held: bool = False
 
     @property
     def num_inputs(self) -> int:

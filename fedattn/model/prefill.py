@@ -30,11 +30,16 @@ class PrefillResult:
 
 
 class Prefiller:
-    """Runs prefills on one model. Keeps the public prefix's rows, which no session changes."""
+    """Runs prefills on one model. Keeps the public prefix's rows, which no session changes.
+
+    Attributes:
+        num_forwards: spans it has run so far.
+    """
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
         self._prefix: tuple[tuple[int, ...], list[LayerCache]] = ((), [])
+        self.num_forwards = 0
 
     @property
     def shape(self) -> KvShape:
@@ -90,6 +95,7 @@ class Prefiller:
             raise ValueError(f"{len(token_ids)} tokens do not fill {member.span}")
         positions = member.input_positions().tolist()
         kept = [token_ids[position - member.span.start] for position in positions]
+        self.num_forwards += 1
         hidden = forward_tokens(self.model, cache, kept, positions)
         cache.end_exchange()
         return hidden

@@ -118,6 +118,8 @@ def layout_to_wire(layout: SessionLayout) -> list[session_pb2.Member]:
             span_stop=member.span.stop,
             sync_layers=member.plan.layers,
             compression=compression_to_wire(member.compression),
+            is_kept=member.is_kept,
+            is_held=member.is_held,
         )
         for member in layout.members
     ]
@@ -152,6 +154,8 @@ def _member_from_wire(message: session_pb2.Member) -> Member:
         span=Span(message.span_start, message.span_stop),
         plan=SyncPlan(tuple(message.sync_layers)),
         compression=compression_from_wire(message.compression),
+        is_kept=message.is_kept,
+        is_held=message.is_held,
     )
 
 

@@ -5,12 +5,15 @@ import re
 from fedattn.core.chunks import MAX_CHUNK_SIZE
 from fedattn.core.errors import InvalidRequestError
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_MEMBERS = 256
 MAX_QUESTION_LENGTH = 32_768
 MAX_REASON_LENGTH = 500
 """Characters kept of a reason that another node gives for people."""
 MAX_DEADLINE_S = 3600.0
+MAX_LIFETIME_S = 30 * 86_400.0
+MAX_KEPT_KEYS, MAX_HELD_KEYS = 64, 1024
+"""Rows keys in one message of a contributor, and of a publisher."""
 MAX_MESSAGE_SIZE = 1 << 20
 """Bytes of any gRPC message; a chunk with its envelope stays below."""
 

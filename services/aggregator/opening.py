@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 
 from fedattn.core.codecs import Codec
 from fedattn.core.compression import Compression
@@ -17,6 +18,7 @@ from fedattn.core.errors import (
     UnknownParticipantError,
     error_from_code,
 )
+from fedattn.core.reuse import MAX_VERSION_SIZE, rows_keys
 from fedattn.core.session import SessionState
 from fedattn.core.spans import (
     PrefixMode,
@@ -31,7 +33,14 @@ from fedattn.wire.convert import (
     prefix_mode_from_wire,
     require_range,
 )
-from fedattn.wire.protocol import MAX_DEADLINE_S, MAX_MEMBERS, MAX_REASON_LENGTH
+from fedattn.wire.protocol import (
+    MAX_DEADLINE_S,
+    MAX_HELD_KEYS,
+    MAX_KEPT_KEYS,
+    MAX_LIFETIME_S,
+    MAX_MEMBERS,
+    MAX_REASON_LENGTH,
+)
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.planning import fit_layout, plan_costs
@@ -49,6 +58,8 @@ class OpenedSession:
     session_id: str
     state: SessionState
     contributors: tuple[Node, ...]
+    rows_keys: tuple[bytes, ...]
+    rows_lifetimes_s: tuple[float, ...]
     planned: tuple[session_pb2.PlannedCost, ...]
     excluded: tuple[session_pb2.MemberReport, ...]
 
@@ -72,6 +83,30 @@ class Offer:
     node: Node
     span_len: int
     max_keep_ratio: float
+    reply: pb.InviteReply
+
+
+class RecentKeys:
+    """Rows keys of sessions in which nobody missed anything; the newest so many.
+
+    A contributor does not know whether those before it computed on all they should have, so the
+    frames it kept count only if its aggregator knows.
+    """
+
+    def __init__(self, limit: int = 1 << 14) -> None:
+        self._keys: OrderedDict[bytes, None] = OrderedDict()
+        self._limit = limit
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._keys
+
+    def add(self, key: bytes) -> None:
+        """Remember a key; the oldest is forgotten for it."""
+        if key:
+            self._keys[key] = None
+            self._keys.move_to_end(key)
+        if len(self._keys) > self._limit:
+            self._keys.popitem(last=False)
 
 
 class Invitations:
@@ -117,13 +152,17 @@ class Invitations:
                 f"{node.node_id} has {reply.span_len} tokens, but its model's window is "
                 f"{node.join.capabilities.max_positions}"
             )
-        if not 0 <= reply.max_keep_ratio <= 1:  # nor NaN
+        try:
+            _check_offer(reply)
+        except InvalidRequestError as error:
             self._take_back(node, invite)
-            return InvalidRequestError(
-                f"{node.node_id} wants to send the share {reply.max_keep_ratio} of its rows, "
-                f"expected 0 to 1; upgrade it"
-            )
-        return Offer(node=node, span_len=reply.span_len, max_keep_ratio=reply.max_keep_ratio or 1.0)
+            return InvalidRequestError(f"{node.node_id}: {error}; upgrade it")
+        return Offer(
+            node=node,
+            span_len=reply.span_len,
+            max_keep_ratio=reply.max_keep_ratio or 1.0,
+            reply=reply,
+        )
 
     def _take_back(self, node: Node, invite: pb.Invite) -> None:
         """Tell a node that its answer is not awaited any more."""
@@ -139,6 +178,7 @@ class SessionOpener:
     ) -> None:
         self._registry = registry
         self._invitations = invitations
+        self.clean_keys = RecentKeys()
         self._settings = settings
 
     async def open(self, request: pb.OpenSessionRequest) -> OpenedSession:
@@ -183,17 +223,54 @@ class SessionOpener:
                 failures.append(answer)
                 excluded.append(exclude(node.node_id, str(answer)))
         _require_enough(request, len(offers), failures)
+        offers = self._put_in_order(wish, offers)
         layout = self._lay_out(wish, offers)
         nodes = [*(offer.node for offer in offers), wish.publisher]
         layout = fit_layout(layout, nodes, request)
+        layout, keys = self._reuse(wish, layout, offers)
         self._check_sizes(request, wish.publisher, layout)
         return OpenedSession(
             session_id=wish.session_id,
             state=SessionState(layout, wish.publisher.shape),
             contributors=tuple(offer.node for offer in offers),
+            rows_keys=keys,
+            rows_lifetimes_s=tuple(offer.reply.rows_lifetime_s for offer in offers),
             planned=plan_costs(layout, wish.publisher, request.max_new_tokens),
             excluded=tuple(excluded),
         )
+
+    def _put_in_order(self, wish: _Wish, offers: list[Offer]) -> list[Offer]:
+        """Offers in token order: as named; else by id, but those whose context changed come last.
+
+        A change makes everything from its place on be computed anew anyhow, so moving it behind
+        all others costs nothing, and what changes often gathers at the end.
+        """
+        for offer in offers:
+            self._registry.note_version(offer.node.node_id, offer.reply.context_version)
+        is_public = prefix_mode_from_wire(wish.request.prefix.mode) is PrefixMode.PUBLIC
+        if wish.request.contributors or not is_public:
+            return offers
+        return sorted(offers, key=lambda offer: self._registry.changed_at(offer.node.node_id))
+
+    def _reuse(
+        self, wish: _Wish, layout: SessionLayout, offers: list[Offer]
+    ) -> tuple[SessionLayout, tuple[bytes, ...]]:
+        """The layout with what is kept and held already, and the contributors' rows keys."""
+        request = wish.request
+        identity = b":".join((wish.publisher.fingerprint.encode(), _prefix_identity(request)))
+        keys = rows_keys(layout, identity, [offer.reply.context_version for offer in offers])
+        if request.no_reuse:
+            return layout, keys
+        held = set(request.held_keys)
+        contributors = tuple(
+            replace(
+                member,
+                is_held=key in held,
+                is_kept=key in offer.reply.kept_keys and key in self.clean_keys,
+            )
+            for member, key, offer in zip(layout.contributors, keys, offers, strict=True)
+        )
+        return replace(layout, members=(*contributors, layout.publisher)), keys
 
     def _cancel(self, session_id: str, nodes: list[Node], reason: str) -> None:
         """Tell invited nodes that nothing comes of it."""
@@ -288,12 +365,20 @@ class SessionOpener:
                 )
 
 
+def _check_offer(reply: pb.InviteReply) -> None:
+    require_range("max_keep_ratio", reply.max_keep_ratio, 0, 1)
+    require_range("rows_lifetime_s", reply.rows_lifetime_s, 0, MAX_LIFETIME_S)
+    require_range("size of context_version", len(reply.context_version), 0, MAX_VERSION_SIZE)
+    require_range("number of kept_keys", len(reply.kept_keys), 0, MAX_KEPT_KEYS)
+
+
 def _check_request(request: pb.OpenSessionRequest) -> None:
     require_range("span_len", request.span_len, 1, _MAX_TOKENS)
     require_range("prefix tokens", request.prefix.num_tokens, 0, _MAX_TOKENS)
     require_range("max_new_tokens", request.max_new_tokens, 1, _MAX_TOKENS)
     require_range("min_participants", request.min_participants, 1, MAX_MEMBERS)
     require_range("deadline_s", request.deadline_s, 1e-3, MAX_DEADLINE_S)
+    require_range("number of held_keys", len(request.held_keys), 0, MAX_HELD_KEYS)
     require_range("number of contributors", len(request.contributors), 0, MAX_MEMBERS - 1)
     if len(set(request.contributors)) != len(request.contributors):
         raise InvalidRequestError("a contributor is named twice; name each once")
@@ -318,6 +403,11 @@ def _require_enough(
         f"{num_contributors + 1} participants are there, {needed} are required; "
         f"start more or lower min_participants"
     )
+
+
+def _prefix_identity(request: pb.OpenSessionRequest) -> bytes:
+    prefix = request.prefix
+    return b"%d:%d:" % (prefix.mode, prefix.num_tokens) + prefix.digest
 
 
 def _owns_prefix(request: pb.OpenSessionRequest, node: Node, nodes: list[Node]) -> bool:

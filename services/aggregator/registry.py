@@ -3,6 +3,7 @@
 import re
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -80,6 +81,8 @@ class NodeRegistry:
         self._max_nodes = max_nodes
         self._clock = clock
         self._nodes: dict[str, Node] = {}
+        self._versions: OrderedDict[str, tuple[bytes, int]] = OrderedDict()
+        self._num_changes = 0
 
     def join(self, message: pb.Join) -> Node:
         """Admit a node.
@@ -141,6 +144,22 @@ class NodeRegistry:
                 f"publisher {node_id[:64]!r} is not joined here, or the caller is not that node"
             )
         return node
+
+    def note_version(self, node_id: str, version: bytes) -> None:
+        """A node said which version its context has."""
+        known = self._versions.get(node_id)
+        if known is None:
+            self._versions[node_id] = (version, 0)
+        elif known[0] != version:
+            self._num_changes += 1
+            self._versions[node_id] = (version, self._num_changes)
+        self._versions.move_to_end(node_id)
+        if len(self._versions) > 2 * self._max_nodes:  # of nodes long gone
+            self._versions.popitem(last=False)
+
+    def changed_at(self, node_id: str) -> tuple[int, str]:
+        """Sorts nodes by when their context changed last, those that never did first, by id."""
+        return (self._versions[node_id][1], node_id)
 
     def all(self) -> list[Node]:
         """All joined nodes, by id."""

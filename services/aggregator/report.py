@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+from fedattn.core.routing import Route
 from fedattn.core.session import MemberLedger, MemberState, SessionState
+from fedattn.core.spans import Member
 from fedattn.wire.convert import compression_to_wire, role_to_wire
 from fedattn.wire.v1 import session_pb2 as pb
 
@@ -51,7 +53,14 @@ def _describe(state: SessionState, index: int, planned: pb.PlannedCost) -> pb.Me
         planned=planned,
         compression=compression_to_wire(member.compression),
         sync_layers=member.plan.layers,
+        row_source=_row_source(member, state.routes[index]),
     )
+
+
+def _row_source(member: Member, route: Route) -> "pb.RowSource.ValueType":
+    if member.is_held and not route.uploads:
+        return pb.ROW_SOURCE_HELD
+    return pb.ROW_SOURCE_KEPT if member.is_kept else pb.ROW_SOURCE_COMPUTED
 
 
 def _state(ledger: MemberLedger) -> "pb.MemberState.ValueType":

@@ -161,11 +161,16 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         self, opened: OpenedSession, request: pb.OpenSessionRequest
     ) -> session_pb2.SessionLayout:
         state = opened.state
+        members = layout_to_wire(state.layout)
+        for member, key, lifetime_s in zip(
+            members, opened.rows_keys, opened.rows_lifetimes_s, strict=False
+        ):
+            member.rows_key, member.rows_lifetime_s = key, lifetime_s
         return session_pb2.SessionLayout(
             session_id=opened.session_id,
             shape=shape_to_wire(state.shape),
             prefix_len=state.layout.prefix_len,
-            members=layout_to_wire(state.layout),
+            members=members,
             progress_timeout_s=self._settings.progress_timeout_s,
             deadline_s=request.deadline_s,
             min_participants=request.min_participants,
@@ -190,6 +195,9 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             del self._tasks[session.session_id]
             self._metrics.sessions_open.dec()
             self._metrics.close(session.state)
+            if session.state.is_clean:
+                for key in session.rows_keys:
+                    self._opener.clean_keys.add(key)
             log.info("session_closed", session=session.session_id)
             loop = asyncio.get_running_loop()
             for stream in session.streams:  # one whose member reads nothing would stay for ever

@@ -33,6 +33,7 @@ class Session:
         self.outboxes: tuple[Outbox[pb.ExchangeResponse], ...] = tuple(
             Outbox(outbox_bytes) for _ in state.ledgers
         )
+        self.rows_keys = opened.rows_keys
         self.over = asyncio.Event()
         self.errors: dict[int, FedAttnError] = {}
         self.streams: set[asyncio.Task[object]] = set()

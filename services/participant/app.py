@@ -26,6 +26,7 @@ from services.participant.control import ControlLoop
 from services.participant.machine import usable_cpus
 from services.participant.node import ParticipantNode
 from services.participant.pressure import PressureGauge, PressureLimits
+from services.participant.reuse import Kept
 from services.participant.servicer import ParticipantServicer
 from services.participant.settings import ParticipantSettings
 
@@ -71,6 +72,9 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
         max_sessions=settings.max_sessions,
         num_threads=num_threads,
         pressure=PressureGauge(_pressure_limits(settings)),
+        frames=Kept(settings.frames_bytes),
+        rows=Kept(settings.rows_bytes if settings.listen else 0),
+        rows_lifetime_s=settings.rows_lifetime_s,
         profile=profile,
     )
 

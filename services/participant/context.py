@@ -1,5 +1,6 @@
 """The private context of a node: read from disk, tokenized, never sent."""
 
+import secrets
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from fedattn.model.prompt import PromptTokenizer
 
 _SUFFIXES = {".txt", ".md"}
 _MAX_SIZE_BYTES = 16 << 20
+VERSION_SIZE = 16
 
 _Stamp = tuple[tuple[str, int, int], ...]
 
@@ -61,12 +63,16 @@ def _list_files(path: Path) -> list[Path]:
 
 @dataclass(slots=True)
 class ContextTokens:
-    """Token ids of the context, computed again only when the text changes."""
+    """Token ids of the context, computed again only when the text changes.
+
+    Each change draws a version at random, which says that it changed and nothing of what it is.
+    """
 
     context: PrivateContext
     tokenizer: PromptTokenizer
     _text: str | None = None
     _token_ids: tuple[int, ...] = ()
+    _version: bytes = b""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def current(self) -> list[int]:
@@ -75,9 +81,14 @@ class ContextTokens:
         Raises:
             ConfigurationError: the context cannot be read.
         """
+        return self.snapshot()[0]
+
+    def snapshot(self) -> tuple[list[int], bytes]:
+        """Token ids as `current`, and the version they belong to."""
         with self._lock:  # sessions tokenize in threads of their own
             text = self.context.text()
             if text != self._text:
                 self._token_ids = tuple(self.tokenizer.context(text))
                 self._text = text
-            return list(self._token_ids)
+                self._version = secrets.token_bytes(VERSION_SIZE)
+            return list(self._token_ids), self._version

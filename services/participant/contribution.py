@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -17,10 +17,12 @@ from fedattn.core.errors import (
     SessionStateError,
 )
 from fedattn.wire.convert import prefix_mode_from_wire, prefix_to_wire
+from fedattn.wire.protocol import MAX_KEPT_KEYS
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.exchange import GrpcKvExchange
 from services.participant.node import ParticipantNode
+from services.participant.reuse import KeptFrames
 
 log = structlog.get_logger(__name__)
 
@@ -30,9 +32,10 @@ _START_WITHIN_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class _Accepted:
-    """A session this node said yes to: its tokens as they were then, and a place kept for it."""
+    """A session this node said yes to: its tokens and frames as they were then, and a place."""
 
     token_ids: list[int]
+    kept: Mapping[bytes, KeptFrames]
     expiry: asyncio.TimerHandle
 
 
@@ -59,17 +62,24 @@ class Contributor:
         """This node's span length, or why it cannot take part."""
         session_id = invite.session_id
         try:
-            token_ids = await self._accept(invite)
+            token_ids, version = await self._accept(invite)
         except FedAttnError as error:
             log.warning("declined", session=session_id, code=error.code)
             return _decline(session_id, error)
         expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
-        self._pending[session_id] = _Accepted(token_ids, expiry)
-        ratio = self._node.pressure.max_keep_ratio
-        return pb.InviteReply(session_id=session_id, span_len=len(token_ids), max_keep_ratio=ratio)
+        kept = self._node.frames.snapshot(MAX_KEPT_KEYS)
+        self._pending[session_id] = _Accepted(token_ids, kept, expiry)
+        return pb.InviteReply(
+            session_id=session_id,
+            span_len=len(token_ids),
+            max_keep_ratio=self._node.pressure.max_keep_ratio,
+            context_version=version,
+            rows_lifetime_s=self._node.rows_lifetime_s,
+            kept_keys=list(kept),
+        )
 
-    async def _accept(self, invite: pb.Invite) -> list[int]:
-        """Tokens of this node's span, and a place kept for the session.
+    async def _accept(self, invite: pb.Invite) -> tuple[list[int], bytes]:
+        """Tokens of this node's span and their version, and a place kept for the session.
 
         Raises:
             FedAttnError: the node cannot take part, or was told meanwhile that it need not.
@@ -80,14 +90,14 @@ class Contributor:
         self._node.enter()
         self._answering.add(session_id)
         try:
-            token_ids = await self._span_tokens(invite)
+            tokens_and_version = await self._span_tokens(invite)
             self._check_wanted(session_id)
         except BaseException:
             self._node.leave()
             raise
         finally:
             self._answering.discard(session_id)
-        return token_ids
+        return tokens_and_version
 
     def _check_wanted(self, session_id: str) -> None:
         if session_id not in self._answering:
@@ -103,14 +113,18 @@ class Contributor:
         accepted.expiry.cancel()
         try:
             exchange = GrpcKvExchange(
-                start, self._node.node_id, self._node.threads, self._node.prefiller.model.rotary
+                start,
+                self._node.node_id,
+                self._node.threads,
+                self._node.prefiller.model.rotary,
+                keeps=self._node.frames.max_bytes > 0,
             )
         except (FedAttnError, KeyError) as error:
             log.warning("bad_layout", session=session_id, error=str(error))
             self._node.leave()
             tell(_decline(session_id, SessionStateError("it does not understand the layout")))
             return
-        work = self._take_part(session_id, exchange, accepted.token_ids, tell)
+        work = self._take_part(session_id, exchange, accepted, tell)
         task = asyncio.create_task(work)
         self._running[session_id] = (task, exchange)
 
@@ -144,7 +158,7 @@ class Contributor:
             *(task for task, _ in list(self._running.values())), return_exceptions=True
         )
 
-    async def _span_tokens(self, invite: pb.Invite) -> list[int]:
+    async def _span_tokens(self, invite: pb.Invite) -> tuple[list[int], bytes]:
         prefix = list(self._node.prefix)
         mode = prefix_mode_from_wire(invite.prefix.mode)
         if prefix_to_wire(mode, prefix) != invite.prefix:
@@ -153,7 +167,7 @@ class Contributor:
                 "set FEDATTN_PARTICIPANT_SYSTEM_PROMPT to the same text on every node"
             )
         try:
-            token_ids = await self._node.run(self._node.context.current)
+            token_ids, version = await self._node.run(self._node.context.snapshot)
         except ConfigurationError as error:
             log.warning("context_unreadable", error=str(error))
             raise ConfigurationError("its private context cannot be read; see its log") from None
@@ -163,22 +177,23 @@ class Contributor:
                 f"its context has {len(token_ids)} tokens and the prefix {len(prefix)}, but the "
                 f"model's window is {limit}; shorten the context"
             )
-        return prefix + token_ids if invite.owns_prefix else token_ids
+        return (prefix + token_ids if invite.owns_prefix else token_ids), version
 
     async def _take_part(
-        self, session_id: str, exchange: GrpcKvExchange, token_ids: list[int], tell: Tell
+        self, session_id: str, exchange: GrpcKvExchange, accepted: _Accepted, tell: Tell
     ) -> None:
         transfer = asyncio.create_task(exchange.run(self._stub))
         try:
             with self._node.metrics.session("contributor"):
                 begun = time.monotonic()
-                await self._node.compute(lambda: self._compute(exchange, token_ids))
+                await self._node.compute(lambda: self._compute(exchange, accepted))
                 compute_s = time.monotonic() - begun - exchange.wait_s
                 exchange.finish(compute_s)
                 await transfer
+            self._node.frames.put(exchange.rows_key, KeptFrames(exchange.sent_frames()))
             self._node.metrics.compute_seconds.inc(compute_s)
             self._node.metrics.wait_seconds.inc(exchange.wait_s)
-            log.info("contributed", session=session_id, tokens=len(token_ids))
+            log.info("contributed", session=session_id, tokens=len(accepted.token_ids))
         except FedAttnError as error:
             log.warning("session_failed", session=session_id, code=error.code, error=str(error))
             tell(_decline(session_id, error))
@@ -191,9 +206,17 @@ class Contributor:
             self._running.pop(session_id, None)
             self._node.leave()
 
-    def _compute(self, exchange: GrpcKvExchange, token_ids: list[int]) -> None:
-        member = exchange.member
+    def _compute(self, exchange: GrpcKvExchange, accepted: _Accepted) -> None:
+        """Send this node's rows: computed now, or frames it has kept."""
+        member, token_ids = exchange.member, accepted.token_ids
         if len(token_ids) != len(member.span):
             raise SessionAbortedError("the layout does not fit this node's length")
+        if member.is_kept:
+            kept = accepted.kept.get(exchange.rows_key)
+            if kept is None or not exchange.route.uploads <= kept.frames.keys():
+                raise SessionStateError("the layout counts on frames that were not kept here")
+            for layer in sorted(exchange.route.uploads):
+                exchange.send_frame(layer, kept.frames[layer])
+            return
         prefix = list(self._node.prefix) if exchange.prefix_len else []
         self._node.prefiller.contribute(member, prefix, token_ids, exchange)

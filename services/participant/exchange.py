@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 
 import grpc
@@ -13,9 +13,11 @@ from fedattn.core.errors import (
     FedAttnError,
     InternalError,
     SessionAbortedError,
+    SessionStateError,
 )
+from fedattn.core.reuse import layout_without_reuse
 from fedattn.core.rotary import Rotary
-from fedattn.core.routing import Route
+from fedattn.core.routing import Route, route_session
 from fedattn.core.session import SessionState
 from fedattn.core.spans import Member
 from fedattn.core.transfer import write_frame
@@ -28,15 +30,17 @@ from fedattn.wire.convert import (
     role_to_wire,
     shape_from_wire,
 )
-from fedattn.wire.protocol import MAX_DEADLINE_S
+from fedattn.wire.protocol import MAX_DEADLINE_S, MAX_LIFETIME_S
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.participant.inbox import RowInbox
+from services.participant.reuse import HeldRows
 
 MAX_FRAMES_IN_FLIGHT = 4
 _DEADLINE_MARGIN_S = 10.0
+_CLEAN = {session_pb2.MEMBER_STATE_COMPLETE, session_pb2.MEMBER_STATE_EXCLUDED}
 _Outgoing = tuple[int, asyncio.Future[bytes]] | pb.MemberDone | None
 """(layer, frame being encoded), the last word, or the end."""
 LayerListener = Callable[[int, int, float], None]
@@ -50,18 +54,31 @@ class GrpcKvExchange:
     happens in the executor. At most MAX_FRAMES_IN_FLIGHT own frames wait to leave.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - spelt out
         self,
         start: pb.SessionStart,
         node_id: str,
         executor: Executor,
         rotary: Rotary,
         on_layer: LayerListener = lambda *_: None,
+        *,
+        held: Mapping[bytes, HeldRows] | None = None,
+        keeps: bool = False,
     ) -> None:
         """Check the layout and prepare.
 
+        Args:
+            start: what the aggregator said.
+            node_id: of this node.
+            executor: encodes frames.
+            rotary: of the model.
+            on_layer: told of every layer received.
+            held: rows a publisher has from earlier sessions, by rows key.
+            keeps: whether frames sent and rows received are kept for later sessions.
+
         Raises:
             InvalidInputError: the aggregator's layout contradicts itself or leaves this node out.
+            SessionStateError: it counts on rows that are not held here.
         """
         message = start.layout
         layout = layout_from_wire(message)
@@ -77,7 +94,10 @@ class GrpcKvExchange:
             rotary,
             progress_timeout_s=message.progress_timeout_s,
             min_participants=message.min_participants if is_publisher else 0,
+            held=self._find_held(held or {}) if is_publisher and keeps else None,
         )
+        self._keeps_frames = keeps and not is_publisher
+        self._sent: dict[int, bytes] = {}
         self._executor = executor
         self._rotary = rotary
         self._on_layer = on_layer
@@ -111,6 +131,12 @@ class GrpcKvExchange:
         self._inbox.check()
         self._in_flight.acquire()  # released when the frame has left, or the session has ended
         self._loop.call_soon_threadsafe(self._encode, layer, rows, queries)
+
+    def send_frame(self, layer: int, frame: bytes) -> None:
+        """Send a frame as it is, one that was kept."""
+        self._inbox.check()
+        self._in_flight.acquire()
+        self._loop.call_soon_threadsafe(self._enqueue, layer, frame)
 
     def receive(self, layer: int) -> KvRows:
         before_s = self._inbox.wait_s
@@ -172,6 +198,52 @@ class GrpcKvExchange:
         """What everyone did; the publisher has it once `run` is over."""
         return self._report
 
+    @property
+    def rows_key(self) -> bytes:
+        """Names all that this contributor's rows follow from."""
+        return self._key_of(self._index)
+
+    def sent_frames(self) -> dict[int, bytes]:
+        """Frames that stand for this contributor's rows as a whole; none if any are missing.
+
+        A session in which others hold or miss rows needs or makes only some of them.
+        """
+        cold = route_session(layout_without_reuse(self._state.layout))
+        is_whole = self._sent.keys() == cold[self._index].uploads
+        return self._sent if is_whole and not self._inbox.left_out() else {}
+
+    @property
+    def held_keys(self) -> list[bytes]:
+        """Rows keys of what was held already and used."""
+        return [self._key_of(index) for index in self.route.held]
+
+    def received_rows(self) -> dict[bytes, HeldRows]:
+        """Rows a publisher may hold on to, by rows key; none unless everybody did its part."""
+        if self._report is None or any(m.state not in _CLEAN for m in self._report.members):
+            return {}
+        members = self._start.layout.members
+        return {
+            self._key_of(sender): HeldRows(
+                rows, min(members[sender].rows_lifetime_s, MAX_LIFETIME_S)
+            )
+            for sender, rows in self._inbox.received().items()
+        }
+
+    def _key_of(self, index: int) -> bytes:
+        return self._start.layout.members[index].rows_key
+
+    def _find_held(self, held: Mapping[bytes, HeldRows]) -> dict[int, HeldRows]:
+        """The held rows that the layout counts on, by place."""
+        route = self._state.routes[self._index]
+        for index in route.held:
+            entry = held.get(self._key_of(index))
+            if entry is None or entry.rows.keys() != route.receives:
+                node_id = self._state.member(index).node_id
+                raise SessionStateError(
+                    f"the aggregator counts on rows of {node_id} that are not held here; ask again"
+                )
+        return {index: held[self._key_of(index)] for index in route.held}
+
     def local_report(self) -> session_pb2.SessionReport:
         """What this node knows by itself of the session: who took part, but no byte counts."""
         left_out = self._inbox.left_out()
@@ -197,6 +269,11 @@ class GrpcKvExchange:
         )
         self._outgoing.put_nowait((layer, frame))
 
+    def _enqueue(self, layer: int, frame: bytes) -> None:
+        encoded = self._loop.create_future()
+        encoded.set_result(frame)
+        self._outgoing.put_nowait((layer, encoded))
+
     async def _requests(self) -> AsyncIterator[pb.ExchangeRequest]:
         session_id, token = self._start.layout.session_id, self._start.member_token
         yield pb.ExchangeRequest(hello=pb.Hello(session_id=session_id, member_token=token))
@@ -216,6 +293,8 @@ class GrpcKvExchange:
                 raise
             for chunk in split_frame(frame, layer):
                 yield pb.ExchangeRequest(chunk=chunk_to_wire(chunk))
+            if self._keeps_frames:
+                self._sent[layer] = frame
             self._in_flight.release()
 
     def _accept(self, response: pb.ExchangeResponse) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Mapping
 
 from fedattn.core.chunks import Chunk, FrameAssembler
 from fedattn.core.errors import (
@@ -14,15 +15,17 @@ from fedattn.core.frames import FrameRules, decode_frame
 from fedattn.core.rotary import Rotary
 from fedattn.core.session import SessionState
 from fedattn.core.types import KvRows, concatenate_rows
+from services.participant.reuse import HeldRows
 
 
 class RowInbox:
     """Frames sent to one member of a session. Written by the event loop, read by the model thread.
 
     Bounded by the session's layout: only frames that the route awaits are accepted, each once.
+    With `held`, rows from earlier sessions by sender, new rows are kept for later ones too.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - spelt out
         self,
         state: SessionState,
         index: int,
@@ -30,6 +33,7 @@ class RowInbox:
         *,
         progress_timeout_s: float,
         min_participants: int,
+        held: Mapping[int, HeldRows] | None = None,
     ) -> None:
         self._state = state
         self._rotary = rotary
@@ -47,6 +51,9 @@ class RowInbox:
         self._error: FedAttnError | None = None
         self._last_arrival = 0.0
         self._changed = threading.Condition()
+        self._held = held or {}
+        self._keeps_rows = held is not None
+        self._received: dict[int, dict[int, KvRows]] = {}
         self._progress_timeout_s = progress_timeout_s
         self._min_participants = min_participants
         self.wait_s = 0.0
@@ -118,7 +125,11 @@ class RowInbox:
         parts = self._decode(frames, layer)
         with self._changed:
             self._require_enough(layer, parts)
-        return concatenate_rows(list(parts.values()), self._state.shape)
+        if self._keeps_rows:
+            for sender, rows in parts.items():
+                self._received.setdefault(sender, {})[layer] = rows
+        parts |= {sender: held.rows[layer] for sender, held in self._held.items()}
+        return concatenate_rows([parts[sender] for sender in sorted(parts)], self._state.shape)
 
     def _pop_frames(self, layer: int) -> dict[int, bytearray]:
         return {
@@ -151,6 +162,14 @@ class RowInbox:
             for sender in missing
             if not routes[sender].receives or not set(routes[sender].senders) & set(missing)
         ]
+
+    def received(self) -> dict[int, dict[int, KvRows]]:
+        """Rows by sender and layer of those whose every layer came, if rows are kept at all."""
+        return {
+            sender: rows
+            for sender, rows in self._received.items()
+            if rows.keys() == self._route.receives
+        }
 
     def left_out(self) -> set[int]:
         """Members this one had to go on without, at any layer."""

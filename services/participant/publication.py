@@ -31,17 +31,19 @@ from fedattn.wire.convert import (
     require_range,
     sampling_from_wire,
 )
-from fedattn.wire.protocol import MAX_DEADLINE_S, MAX_QUESTION_LENGTH
+from fedattn.wire.protocol import MAX_DEADLINE_S, MAX_HELD_KEYS, MAX_QUESTION_LENGTH
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import participant_pb2, session_pb2
-from services.participant.exchange import GrpcKvExchange
+from services.participant.exchange import GrpcKvExchange, LayerListener
 from services.participant.node import ParticipantNode
 
 log = structlog.get_logger(__name__)
 
 _REPORT_WITHIN_S = 15.0
+_NO_QUESTION = 0
+"""Stands for the publisher's span where nothing is asked; never computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +59,15 @@ class Query:
     prefix: PrefixMode
     min_participants: int
     deadline_s: float
+    no_reuse: bool
 
 
 def check_query(
-    request: participant_pb2.QueryRequest, num_layers: int, profile: Profile | None
+    request: participant_pb2.QueryRequest,
+    num_layers: int,
+    profile: Profile | None,
+    *,
+    asks: bool = True,
 ) -> Query:
     """Check and convert a request.
 
@@ -68,13 +75,14 @@ def check_query(
         request: as it came.
         num_layers: blocks of the model.
         profile: what `auto` plans mean for it, if known.
+        asks: whether it must have a question.
 
     Raises:
         InvalidInputError: names the field and what is wrong.
     """
-    if not request.question.strip():
+    if asks and not request.question.strip():
         raise EmptyQuestionError("the question is empty; write what you want to know")
-    require_range("question length", len(request.question), 1, MAX_QUESTION_LENGTH)
+    require_range("question length", len(request.question), 0, MAX_QUESTION_LENGTH)
     require_range("deadline_s", request.deadline_s, 1e-3, MAX_DEADLINE_S)
     contributors = PlanSpec(request.plan)
     publisher = PlanSpec(request.publisher_plan or request.plan)
@@ -88,6 +96,7 @@ def check_query(
         prefix=prefix_mode_from_wire(request.prefix),
         min_participants=request.min_participants,
         deadline_s=request.deadline_s,
+        no_reuse=request.no_reuse,
     )
 
 
@@ -108,6 +117,7 @@ class Publication:
         self._events: asyncio.Queue[participant_pb2.QueryEvent | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._stopped_by: FedAttnError | None = None
+        self._held = {} if query.no_reuse else node.rows.snapshot(MAX_HELD_KEYS)
         self._unreachable = AggregatorUnavailableError(
             f"the publisher cannot reach its aggregator at {aggregator_address}"
         )
@@ -138,13 +148,7 @@ class Publication:
     async def _exchange_and_answer(
         self, start: pb.SessionStart, prefix: list[int], token_ids: list[int]
     ) -> AsyncGenerator[participant_pb2.QueryEvent, None]:
-        exchange = GrpcKvExchange(
-            start,
-            self._node.node_id,
-            self._node.threads,
-            self._node.prefiller.model.rotary,
-            self._tell_layer,
-        )
+        exchange = self._exchange(start, self._tell_layer)
         own_prefix = prefix if exchange.prefix_len else []
         transfer = asyncio.create_task(exchange.run(self._stub))
         answer = asyncio.create_task(
@@ -161,6 +165,7 @@ class Publication:
             result = await answer
             within_s = max(0.1, min(_REPORT_WITHIN_S, self._remaining_s()))
             result.report.CopyFrom(await _final_report(exchange, transfer, within_s))
+            self._hold(exchange)
             log.info("answered", session=start.layout.session_id, tokens=result.num_tokens)
             yield participant_pb2.QueryEvent(result=result)
         finally:
@@ -168,6 +173,52 @@ class Publication:
             self._stop(exchange, SessionAbortedError("the query was cancelled"))
             transfer.cancel()
             await asyncio.gather(transfer, answer, return_exceptions=True)
+
+    async def warm(self) -> session_pb2.SessionReport:
+        """Fetch the contributors' rows and hold them; computes nothing here.
+
+        Raises:
+            FedAttnError: no session could be opened, or it failed.
+        """
+        self._node.enter()
+        try:
+            opened = await self._open(list(self._node.prefix), [_NO_QUESTION])
+            exchange = self._exchange(opened.start, lambda *_: None)
+            transfer = asyncio.create_task(exchange.run(self._stub))
+            try:
+                async with asyncio.timeout(self._remaining_s()):
+                    await self._node.run(lambda: _receive_all(exchange))
+                    exchange.finish(0.0)
+                    await transfer
+            except TimeoutError:
+                exchange.cancel(self._too_late())
+                raise self._too_late() from None
+            finally:
+                transfer.cancel()
+                await asyncio.gather(transfer, return_exceptions=True)
+            self._hold(exchange)
+            report = exchange.report or exchange.local_report()
+            report.members.extend(opened.excluded if exchange.report is None else ())
+            return report
+        finally:
+            self._node.leave()
+
+    def _exchange(self, start: pb.SessionStart, on_layer: LayerListener) -> GrpcKvExchange:
+        return GrpcKvExchange(
+            start,
+            self._node.node_id,
+            self._node.threads,
+            self._node.prefiller.model.rotary,
+            on_layer,
+            held=self._held,
+            keeps=self._node.rows.max_bytes > 0,
+        )
+
+    def _hold(self, exchange: GrpcKvExchange) -> None:
+        """Hold on to rows for later queries."""
+        self._node.rows.touch(exchange.held_keys)
+        for key, rows in exchange.received_rows().items():
+            self._node.rows.put(key, rows)
 
     def _stop(self, exchange: GrpcKvExchange, error: FedAttnError) -> None:
         """Make the model thread end with this error at its next step."""
@@ -210,6 +261,8 @@ class Publication:
             min_participants=query.min_participants,
             deadline_s=max(0.001, self._remaining_s()),
             node_token=self._node.token,
+            held_keys=list(self._held),
+            no_reuse=query.no_reuse,
         )
         try:
             return await self._stub.OpenSession(request, timeout=max(0.001, self._remaining_s()))
@@ -269,6 +322,12 @@ class Publication:
 
     def _tell(self, event: participant_pb2.QueryEvent) -> None:
         self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+
+def _receive_all(exchange: GrpcKvExchange) -> None:
+    """Wait for the rows of every layer."""
+    for layer in sorted(exchange.route.receives):
+        exchange.receive(layer)
 
 
 async def _final_report(

@@ -18,7 +18,7 @@ _LIST_TIMEOUT_S = 10.0
 
 
 class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
-    """The two calls of a participant."""
+    """The three calls of a participant."""
 
     def __init__(
         self,
@@ -37,6 +37,13 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
         async with aclosing(publication.run()) as events:
             async for event in events:
                 yield event
+
+    async def Warm(self, request: pb.QueryRequest, context: Any) -> pb.WarmResponse:
+        """Fetch the contributors' rows ahead of any question."""
+        num_layers = self._node.prefiller.shape.num_layers
+        query = check_query(request, num_layers, self._node.profile, asks=False)
+        publication = Publication(self._node, self._stub, query, self._aggregator_address)
+        return pb.WarmResponse(report=await publication.warm())
 
     async def ListParticipants(
         self, request: pb.ListParticipantsRequest, context: Any

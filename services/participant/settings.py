@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedattn.core.errors import InvalidRequestError
 from fedattn.runtime.settings import ServiceSettings, service_config
-from fedattn.wire.protocol import check_node_id
+from fedattn.wire.protocol import MAX_LIFETIME_S, check_node_id
 
 
 class ParticipantSettings(ServiceSettings):
@@ -42,6 +42,25 @@ class ParticipantSettings(ServiceSettings):
     max_sessions: int = Field(4, ge=1, le=64, description="Sessions at once.")
     reconnect_max_s: float = Field(
         10.0, gt=0, description="Longest pause between attempts to reach the aggregator."
+    )
+    frames_bytes: int = Field(
+        64 << 20, ge=0, description="Bytes of own KV frames kept for later sessions; 0 for none."
+    )
+    rows_bytes: int = Field(
+        256 << 20,
+        ge=0,
+        description="Bytes of others' KV rows held for later queries by a publisher; 0 for none.",
+    )
+    rows_lifetime_s: float = Field(
+        3600.0,
+        ge=0,
+        le=MAX_LIFETIME_S,
+        description="How long a publisher may hold this node's rows; 0 forbids it.",
+    )
+    keep_warm_s: float = Field(
+        0.0,
+        ge=0,
+        description="A publisher fetches rows ahead of questions every so often; 0 for never.",
     )
     grace_s: float = Field(10.0, ge=0, description="Time for running sessions at a stop.")
     high_temperature_c: float = Field(

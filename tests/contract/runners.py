@@ -28,6 +28,7 @@ from services.participant.context import ContextTokens, PrivateContext
 from services.participant.exchange import GrpcKvExchange
 from services.participant.node import ParticipantNode
 from services.participant.pressure import PressureGauge, PressureLimits
+from services.participant.reuse import Kept
 from services.participant.settings import ParticipantSettings
 from tests.contract.scenarios import NUM_NEW_TOKENS, PUBLISHER, Scenario
 from tests.tiny import word_tokenizer
@@ -146,6 +147,9 @@ def make_node(
         max_sessions=2,
         num_threads=torch.get_num_threads(),
         pressure=PressureGauge(PressureLimits()),
+        frames=Kept(1 << 24),
+        rows=Kept(1 << 24),
+        rows_lifetime_s=60,
     )
 
 

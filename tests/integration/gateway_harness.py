@@ -55,6 +55,13 @@ class FakeParticipant(ParticipantServiceServicer):
             self.cancelled.set()
             raise
 
+    async def Warm(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.requests.append(request)
+        async for event in self.script(request):
+            if event.HasField("result"):
+                return participant_pb2.WarmResponse(report=event.result.report)
+        raise AssertionError("the script has no result")
+
     async def ListParticipants(self, request: Any, context: Any) -> Any:  # noqa: N802
         if self.list_error is not None:
             await abort_with(context, self.list_error)

@@ -280,15 +280,26 @@ class InviteReply(_message.Message):
     SPAN_LEN_FIELD_NUMBER: _builtins.int
     DECLINE_FIELD_NUMBER: _builtins.int
     MAX_KEEP_RATIO_FIELD_NUMBER: _builtins.int
+    CONTEXT_VERSION_FIELD_NUMBER: _builtins.int
+    ROWS_LIFETIME_S_FIELD_NUMBER: _builtins.int
+    KEPT_KEYS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id from the invitation."""
     span_len: _builtins.int
     """Tokens of its span, 0 to the model's window; it keeps exactly these tokens for the session."""
     max_keep_ratio: _builtins.float
     """Most of its rows that it wants to send in this session, above 0 to 1; 0 for no limit."""
+    context_version: _builtins.bytes
+    """Random, drawn afresh whenever its context changes; up to 32 bytes, none if nothing is to be reused."""
+    rows_lifetime_s: _builtins.float
+    """How long the publisher may keep its rows, seconds; 0 for not beyond the session."""
     @_builtins.property
     def decline(self) -> Global___Decline:
         """Why it cannot take part."""
+
+    @_builtins.property
+    def kept_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Rows keys whose frames it has kept; up to 64 of 32 bytes."""
 
     def __init__(
         self,
@@ -297,10 +308,13 @@ class InviteReply(_message.Message):
         span_len: _builtins.int = ...,
         decline: Global___Decline | None = ...,
         max_keep_ratio: _builtins.float = ...,
+        context_version: _builtins.bytes = ...,
+        rows_lifetime_s: _builtins.float = ...,
+        kept_keys: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "decline", b"decline", "span_len", b"span_len"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "decline", b"decline", "max_keep_ratio", b"max_keep_ratio", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "context_version", b"context_version", "decline", b"decline", "kept_keys", b"kept_keys", "max_keep_ratio", b"max_keep_ratio", "rows_lifetime_s", b"rows_lifetime_s", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["span_len", "decline"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
@@ -512,6 +526,8 @@ class OpenSessionRequest(_message.Message):
     DEADLINE_S_FIELD_NUMBER: _builtins.int
     NODE_TOKEN_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
+    HELD_KEYS_FIELD_NUMBER: _builtins.int
+    NO_REUSE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the publisher's node, which must be joined."""
     span_len: _builtins.int
@@ -524,6 +540,8 @@ class OpenSessionRequest(_message.Message):
     """Longest life of the session, seconds; above 0."""
     node_token: _builtins.str
     """Token from Welcome."""
+    no_reuse: _builtins.bool
+    """Compute and send everything afresh."""
     @_builtins.property
     def prefix(self) -> _session_pb2.PublicPrefix:
         """Public prefix."""
@@ -548,6 +566,10 @@ class OpenSessionRequest(_message.Message):
     def budget(self) -> Global___ByteBudget:
         """What may travel; absent for no limit."""
 
+    @_builtins.property
+    def held_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Rows keys whose rows the publisher holds; up to 1024 of 32 bytes."""
+
     def __init__(
         self,
         *,
@@ -563,10 +585,12 @@ class OpenSessionRequest(_message.Message):
         deadline_s: _builtins.float = ...,
         node_token: _builtins.str = ...,
         budget: Global___ByteBudget | None = ...,
+        held_keys: _abc.Iterable[_builtins.bytes] | None = ...,
+        no_reuse: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributor_sync_layers", b"contributor_sync_layers", "contributors", b"contributors", "deadline_s", b"deadline_s", "max_new_tokens", b"max_new_tokens", "min_participants", b"min_participants", "node_id", b"node_id", "node_token", b"node_token", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributor_sync_layers", b"contributor_sync_layers", "contributors", b"contributors", "deadline_s", b"deadline_s", "held_keys", b"held_keys", "max_new_tokens", b"max_new_tokens", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_id", b"node_id", "node_token", b"node_token", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

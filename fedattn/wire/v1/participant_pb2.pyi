@@ -63,6 +63,7 @@ class QueryRequest(_message.Message):
     DEADLINE_S_FIELD_NUMBER: _builtins.int
     COMPRESSION_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
+    NO_REUSE_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question; 1 to 32768 characters."""
     plan: _builtins.str
@@ -75,6 +76,8 @@ class QueryRequest(_message.Message):
     """Fewest participants, publisher included; 1 to 256."""
     deadline_s: _builtins.float
     """Longest time for everything, seconds; above 0."""
+    no_reuse: _builtins.bool
+    """Compute and send everything afresh."""
     @_builtins.property
     def contributors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Contributors in token order; empty for all that are joined."""
@@ -104,10 +107,11 @@ class QueryRequest(_message.Message):
         deadline_s: _builtins.float = ...,
         compression: _session_pb2.Compression | None = ...,
         budget: _aggregator_pb2.ByteBudget | None = ...,
+        no_reuse: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributors", b"contributors", "deadline_s", b"deadline_s", "min_participants", b"min_participants", "plan", b"plan", "prefix", b"prefix", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributors", b"contributors", "deadline_s", b"deadline_s", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "plan", b"plan", "prefix", b"prefix", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -330,6 +334,30 @@ class QueryResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryResult: _TypeAlias = QueryResult  # noqa: Y015
+
+@_typing.final
+class WarmResponse(_message.Message):
+    """What is held now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def report(self) -> _session_pb2.SessionReport:
+        """What every participant did."""
+
+    def __init__(
+        self,
+        *,
+        report: _session_pb2.SessionReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WarmResponse: _TypeAlias = WarmResponse  # noqa: Y015
 
 @_typing.final
 class ListParticipantsRequest(_message.Message):

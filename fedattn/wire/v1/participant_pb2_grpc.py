@@ -39,6 +39,11 @@ class ParticipantServiceStub:
                 request_serializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.QueryRequest.SerializeToString,
                 response_deserializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.QueryEvent.FromString,
                 _registered_method=True)
+        self.Warm = channel.unary_unary(
+                '/fedattn.wire.v1.ParticipantService/Warm',
+                request_serializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.QueryRequest.SerializeToString,
+                response_deserializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.WarmResponse.FromString,
+                _registered_method=True)
         self.ListParticipants = channel.unary_unary(
                 '/fedattn.wire.v1.ParticipantService/ListParticipants',
                 request_serializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.ListParticipantsRequest.SerializeToString,
@@ -51,6 +56,13 @@ class ParticipantServiceServicer:
 
     def Query(self, request, context):
         """Publish a query and stream what happens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Warm(self, request, context):
+        """Fetch the contributors' rows ahead of any question, and hold them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,6 +82,11 @@ def add_ParticipantServiceServicer_to_server(servicer, server):
                     servicer.Query,
                     request_deserializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.QueryRequest.FromString,
                     response_serializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.QueryEvent.SerializeToString,
+            ),
+            'Warm': grpc.unary_unary_rpc_method_handler(
+                    servicer.Warm,
+                    request_deserializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.QueryRequest.FromString,
+                    response_serializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.WarmResponse.SerializeToString,
             ),
             'ListParticipants': grpc.unary_unary_rpc_method_handler(
                     servicer.ListParticipants,
@@ -104,6 +121,33 @@ class ParticipantService:
             '/fedattn.wire.v1.ParticipantService/Query',
             fedattn_dot_wire_dot_v1_dot_participant__pb2.QueryRequest.SerializeToString,
             fedattn_dot_wire_dot_v1_dot_participant__pb2.QueryEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Warm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedattn.wire.v1.ParticipantService/Warm',
+            fedattn_dot_wire_dot_v1_dot_participant__pb2.QueryRequest.SerializeToString,
+            fedattn_dot_wire_dot_v1_dot_participant__pb2.WarmResponse.FromString,
             options,
             channel_credentials,
             insecure,

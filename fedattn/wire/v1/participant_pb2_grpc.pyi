@@ -33,6 +33,8 @@ class ParticipantServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ParticipantServiceAsyncStub: ...
     Query: _grpc.UnaryStreamMultiCallable[_participant_pb2.QueryRequest, _participant_pb2.QueryEvent]
     """Publish a query and stream what happens."""
+    Warm: _grpc.UnaryUnaryMultiCallable[_participant_pb2.QueryRequest, _participant_pb2.WarmResponse]
+    """Fetch the contributors' rows ahead of any question, and hold them."""
     ListParticipants: _grpc.UnaryUnaryMultiCallable[_participant_pb2.ListParticipantsRequest, _participant_pb2.ListParticipantsResponse]
     """This node, and all nodes joined at its aggregator."""
 
@@ -41,6 +43,8 @@ class ParticipantServiceAsyncStub(ParticipantServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Query: _aio.UnaryStreamMultiCallable[_participant_pb2.QueryRequest, _participant_pb2.QueryEvent]  # type: ignore[assignment]
     """Publish a query and stream what happens."""
+    Warm: _aio.UnaryUnaryMultiCallable[_participant_pb2.QueryRequest, _participant_pb2.WarmResponse]  # type: ignore[assignment]
+    """Fetch the contributors' rows ahead of any question, and hold them."""
     ListParticipants: _aio.UnaryUnaryMultiCallable[_participant_pb2.ListParticipantsRequest, _participant_pb2.ListParticipantsResponse]  # type: ignore[assignment]
     """This node, and all nodes joined at its aggregator."""
 
@@ -52,6 +56,14 @@ class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_participant_pb2.QueryEvent], _abc.AsyncIterator[_participant_pb2.QueryEvent]]:
         """Publish a query and stream what happens."""
+
+    @_abc_1.abstractmethod
+    def Warm(
+        self,
+        request: _participant_pb2.QueryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_participant_pb2.WarmResponse, _abc.Awaitable[_participant_pb2.WarmResponse]]:
+        """Fetch the contributors' rows ahead of any question, and hold them."""
 
     @_abc_1.abstractmethod
     def ListParticipants(

@@ -63,6 +63,32 @@ PREFIX_MODE_FIRST: PrefixMode.ValueType  # 2
 """The first participant owns them like the rest of its span."""
 Global___PrefixMode: _TypeAlias = PrefixMode  # noqa: Y015
 
+class _RowSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RowSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RowSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROW_SOURCE_UNSPECIFIED: _RowSource.ValueType  # 0
+    ROW_SOURCE_COMPUTED: _RowSource.ValueType  # 1
+    """It computed and sent them."""
+    ROW_SOURCE_KEPT: _RowSource.ValueType  # 2
+    """It sent frames it had kept."""
+    ROW_SOURCE_HELD: _RowSource.ValueType  # 3
+    """The publisher held them already; nothing travelled."""
+
+class RowSource(_RowSource, metaclass=_RowSourceEnumTypeWrapper):
+    """Where a contributor's rows came from."""
+
+ROW_SOURCE_UNSPECIFIED: RowSource.ValueType  # 0
+ROW_SOURCE_COMPUTED: RowSource.ValueType  # 1
+"""It computed and sent them."""
+ROW_SOURCE_KEPT: RowSource.ValueType  # 2
+"""It sent frames it had kept."""
+ROW_SOURCE_HELD: RowSource.ValueType  # 3
+"""The publisher held them already; nothing travelled."""
+Global___RowSource: _TypeAlias = RowSource  # noqa: Y015
+
 class _MemberState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -207,6 +233,10 @@ class Member(_message.Message):
     SPAN_STOP_FIELD_NUMBER: _builtins.int
     SYNC_LAYERS_FIELD_NUMBER: _builtins.int
     COMPRESSION_FIELD_NUMBER: _builtins.int
+    ROWS_KEY_FIELD_NUMBER: _builtins.int
+    IS_KEPT_FIELD_NUMBER: _builtins.int
+    IS_HELD_FIELD_NUMBER: _builtins.int
+    ROWS_LIFETIME_S_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node; 1 to 64 characters of [A-Za-z0-9._-]."""
     role: Global___Role.ValueType
@@ -215,6 +245,14 @@ class Member(_message.Message):
     """First global token position of its span."""
     span_stop: _builtins.int
     """One past the last position of its span; at least span_start."""
+    rows_key: _builtins.bytes
+    """Names all its rows follow from; equal keys, equal rows. 32 bytes, none if they are not to be reused."""
+    is_kept: _builtins.bool
+    """It has kept its frames and does not compute."""
+    is_held: _builtins.bool
+    """The publisher holds its rows and awaits none."""
+    rows_lifetime_s: _builtins.float
+    """How long the publisher may keep its rows, seconds; 0 for not beyond the session."""
     @_builtins.property
     def sync_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Zero-based blocks at which it attends to other spans; strictly increasing, below num_layers."""
@@ -232,10 +270,14 @@ class Member(_message.Message):
         span_stop: _builtins.int = ...,
         sync_layers: _abc.Iterable[_builtins.int] | None = ...,
         compression: Global___Compression | None = ...,
+        rows_key: _builtins.bytes = ...,
+        is_kept: _builtins.bool = ...,
+        is_held: _builtins.bool = ...,
+        rows_lifetime_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "node_id", b"node_id", "role", b"role", "span_start", b"span_start", "span_stop", b"span_stop", "sync_layers", b"sync_layers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "is_held", b"is_held", "is_kept", b"is_kept", "node_id", b"node_id", "role", b"role", "rows_key", b"rows_key", "rows_lifetime_s", b"rows_lifetime_s", "span_start", b"span_start", "span_stop", b"span_stop", "sync_layers", b"sync_layers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -377,6 +419,7 @@ class MemberReport(_message.Message):
     PLANNED_FIELD_NUMBER: _builtins.int
     COMPRESSION_FIELD_NUMBER: _builtins.int
     SYNC_LAYERS_FIELD_NUMBER: _builtins.int
+    ROW_SOURCE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node."""
     role: Global___Role.ValueType
@@ -393,6 +436,8 @@ class MemberReport(_message.Message):
     """First layer at which it was left out; meaningful for LOST and LATE."""
     detail: _builtins.str
     """Short reason for people; empty if all went well; never text of a context or question."""
+    row_source: Global___RowSource.ValueType
+    """Where its rows came from."""
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerBytes]:
         """Bytes a layer, counted by the aggregator; layers where nothing moved are absent."""
@@ -424,10 +469,11 @@ class MemberReport(_message.Message):
         planned: Global___PlannedCost | None = ...,
         compression: Global___Compression | None = ...,
         sync_layers: _abc.Iterable[_builtins.int] | None = ...,
+        row_source: Global___RowSource.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "planned", b"planned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "compute_s", b"compute_s", "detail", b"detail", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "planned", b"planned", "role", b"role", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "wait_s", b"wait_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "compute_s", b"compute_s", "detail", b"detail", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "planned", b"planned", "role", b"role", "row_source", b"row_source", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "wait_s", b"wait_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

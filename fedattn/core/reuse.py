@@ -1,0 +1,86 @@
+"""Which rows need not be computed or sent again.
+
+Attention is causal and the publisher comes last, so a contributor's rows follow from the contexts
+before it and its own, whatever is asked. A *rows key* names everything they follow from: the model,
+the public prefix, and for each member up to this one its context's version, span, plan and
+compression. Versions are random, drawn afresh whenever a text changes; no hash of a text leaves its
+node. Equal keys, equal rows. Example, contexts a b c, and b changes:
+
+    a     key unchanged: held by the publisher, nothing to do but to send kept frames to b and c
+    b, c  new keys: computed and sent again
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fedattn.core.compression import Compression
+from fedattn.core.routing import route_session
+from fedattn.core.spans import SessionLayout
+
+KEY_SIZE = 32
+MAX_VERSION_SIZE = 32
+
+
+def rows_keys(
+    layout: SessionLayout, identity: bytes, versions: Sequence[bytes]
+) -> tuple[bytes, ...]:
+    """The rows key of every contributor, in token order; empty where a version is missing.
+
+    Args:
+        layout: the session; who holds what already does not matter.
+        identity: of model and public prefix.
+        versions: of the contributors' contexts; empty for one that is not to be reused.
+
+    Returns:
+        KEY_SIZE bytes each, or none.
+    """
+    cold = layout_without_reuse(layout)
+    chain = hashlib.sha256()
+    _add(chain, identity, _layers(layout.publisher.plan.layers))
+    keys: list[bytes] = []
+    known = True
+    for member, version, route in zip(
+        cold.contributors, versions, route_session(cold), strict=False
+    ):
+        known = known and bool(version)
+        _add(
+            chain,
+            member.node_id.encode(),
+            version,
+            b"%d:%d" % (member.span.start, member.span.stop),
+            _layers(member.plan.layers),
+            _compression(member.compression),
+        )
+        own = chain.copy()
+        own.update(_layers(sorted(route.uploads)))
+        keys.append(own.digest() if known else b"")
+    return tuple(keys)
+
+
+def layout_without_reuse(layout: SessionLayout) -> SessionLayout:
+    """The same session with nothing kept or held."""
+    members = tuple(replace(member, is_kept=False, is_held=False) for member in layout.members)
+    return replace(layout, members=members)
+
+
+def _add(digest: "hashlib._Hash", *parts: bytes) -> None:
+    for part in parts:
+        digest.update(len(part).to_bytes(4, "little") + part)
+
+
+def _layers(layers: Sequence[int]) -> bytes:
+    return ",".join(map(str, layers)).encode()
+
+
+def _compression(compression: Compression) -> bytes:
+    return repr(
+        (
+            compression.codec.name,
+            compression.keep_ratio,
+            compression.selector,
+            compression.keep_ends,
+            compression.input_keep_ratio,
+            compression.seed,
+        )
+    ).encode()

@@ -1,0 +1,90 @@
+"""What a node keeps from one session for the next, in memory, bounded, least recently used first.
+
+A contributor keeps the frames it sent, a publisher the rows it received, both by rows key
+(`fedattn.core.reuse`). Nothing is written to disk.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
+
+from cachetools import Cache, TLRUCache
+
+from fedattn.core.types import KvRows
+
+FRAMES_LIFETIME_S = 86_400.0
+"""A contributor's own frames; they are as private as its context, which it keeps too."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFrames:
+    """Frames of one rows key, by layer."""
+
+    frames: Mapping[int, bytes]
+    lifetime_s: float = FRAMES_LIFETIME_S
+
+    @property
+    def size(self) -> int:
+        return sum(len(frame) for frame in self.frames.values())
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRows:
+    """Decoded rows of one rows key, by layer."""
+
+    rows: Mapping[int, KvRows]
+    lifetime_s: float
+
+    @property
+    def size(self) -> int:
+        arrays = (
+            array
+            for rows in self.rows.values()
+            for array in (rows.keys, rows.values, rows.positions)
+        )
+        return sum(array.nbytes for array in arrays)
+
+
+T = TypeVar("T", KeptFrames, HeldRows)
+
+
+class Kept(Generic[T]):
+    """Entries by rows key. Lives on the event loop.
+
+    Args:
+        max_bytes: of all entries; 0 keeps nothing.
+        clock: seconds.
+    """
+
+    def __init__(self, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._entries: TLRUCache[bytes, T] = TLRUCache(
+            maxsize=max_bytes,
+            ttu=lambda _key, entry, now: now + entry.lifetime_s,
+            timer=clock,
+            getsizeof=lambda entry: entry.size,
+        )
+
+    @property
+    def max_bytes(self) -> int:
+        return int(self._entries.maxsize)
+
+    def put(self, key: bytes, entry: T) -> None:
+        """Keep an entry, if it fits and may live at all."""
+        if key and 0 < entry.size <= self.max_bytes and entry.lifetime_s > 0:
+            self._entries[key] = entry
+
+    def snapshot(self, limit: int) -> dict[bytes, T]:
+        """Entries that live now, at most `limit`; they stay valid while referred to."""
+        keys = list(islice(self._entries, limit))
+        return {key: Cache.__getitem__(self._entries, key) for key in keys}  # without touching
+
+    def touch(self, keys: Iterable[bytes]) -> None:
+        """Entries were used."""
+        for key in keys:
+            self._entries.get(key)
+
+    def clear(self) -> None:
+        """Keep nothing of the past."""
+        self._entries.clear()

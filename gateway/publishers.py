@@ -106,6 +106,21 @@ class Publishers:
             )
         return address
 
+    async def warm(
+        self, publisher: str | None, request: participant_pb2.QueryRequest
+    ) -> participant_pb2.WarmResponse:
+        """Let a publisher fetch rows ahead of any question, the first one for None.
+
+        Raises:
+            FedAttnError: as sent by the publisher, or it cannot be asked.
+        """
+        address = await self._admit(publisher)
+        stub = ParticipantStub(self._channels[address.node_id])
+        try:
+            return await stub.Warm(request, timeout=request.deadline_s + DEADLINE_MARGIN_S)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, _unreachable(address)) from error
+
     async def list_nodes(self) -> participant_pb2.ListParticipantsResponse:
         """All nodes joined at the aggregator, from the first publisher that answers.
 

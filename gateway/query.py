@@ -62,17 +62,11 @@ class SamplingBody(BaseModel):
     )
 
 
-class QueryBody(BaseModel):
-    """A collaborative query."""
+class SessionBody(BaseModel):
+    """Who takes part in a session, and how rows travel."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    question: str = Field(
-        description="The question. It goes to the publisher's node only, and into no log.",
-        max_length=MAX_QUESTION_LENGTH,
-        examples=["Which machine reported the highest temperature?"],
-        json_schema_extra={"minLength": 1},
-    )
     publisher: str | None = Field(
         None,
         description="Node that publishes the query; the first configured one if absent.",
@@ -93,9 +87,6 @@ class QueryBody(BaseModel):
         None,
         description="Sync plan of the publisher; the same as plan if absent.",
         examples=["all"],
-    )
-    sampling: SamplingBody = Field(
-        default_factory=SamplingBody, description="How to choose tokens."
     )
     codec: str = Field(
         DEFAULT_CODEC,
@@ -158,6 +149,25 @@ class QueryBody(BaseModel):
     deadline_s: Annotated[float, Field(allow_inf_nan=False)] = Field(
         120.0, gt=0, le=MAX_DEADLINE_S, description="Longest time for everything, seconds."
     )
+
+
+class QueryBody(SessionBody):
+    """A collaborative query."""
+
+    question: str = Field(
+        description="The question. It goes to the publisher's node only, and into no log.",
+        max_length=MAX_QUESTION_LENGTH,
+        examples=["Which machine reported the highest temperature?"],
+        json_schema_extra={"minLength": 1},
+    )
+    sampling: SamplingBody = Field(
+        default_factory=SamplingBody, description="How to choose tokens."
+    )
+    reuse: bool = Field(
+        True,
+        description="Whether rows held or kept since earlier queries are used; the answer is the "
+        "same.",
+    )
     stream: bool = Field(
         False, description="Answer with server-sent events instead of one document."
     )
@@ -172,12 +182,24 @@ def query_to_wire(body: QueryBody) -> participant_pb2.QueryRequest:
     """
     if not body.question.strip():
         raise EmptyQuestionError("the question is empty; ask something")
+    request = session_to_wire(body)
+    request.question = body.question
+    request.sampling.CopyFrom(sampling_to_wire(_to_sampling(body.sampling)))
+    request.no_reuse = not body.reuse
+    return request
+
+
+def session_to_wire(body: SessionBody) -> participant_pb2.QueryRequest:
+    """Check and convert all but the question.
+
+    Raises:
+        InvalidPlanError, InvalidRequestError: what the client must change.
+    """
     return participant_pb2.QueryRequest(
-        question=body.question,
         contributors=_check_contributors(body.contributors),
         plan=PlanSpec(body.plan).text,
         publisher_plan="" if body.publisher_plan is None else PlanSpec(body.publisher_plan).text,
-        sampling=sampling_to_wire(_to_sampling(body.sampling)),
+        sampling=sampling_to_wire(Sampling()),
         compression=compression_to_wire(_to_compression(body)),
         budget=_to_budget(body),
         prefix=prefix_mode_to_wire(PrefixMode(body.prefix)),
@@ -186,7 +208,7 @@ def query_to_wire(body: QueryBody) -> participant_pb2.QueryRequest:
     )
 
 
-def _to_compression(body: QueryBody) -> Compression:
+def _to_compression(body: SessionBody) -> Compression:
     return Compression(
         codec=codec_by_name(body.codec),
         keep_ratio=body.keep_ratio,
@@ -197,7 +219,7 @@ def _to_compression(body: QueryBody) -> Compression:
     )
 
 
-def _to_budget(body: QueryBody) -> aggregator_pb2.ByteBudget | None:
+def _to_budget(body: SessionBody) -> aggregator_pb2.ByteBudget | None:
     rate, time_s = body.link_rate_mbit_s, body.link_time_s
     if (rate is None) != (time_s is None):
         raise InvalidRequestError(

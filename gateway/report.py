@@ -15,11 +15,13 @@ from gateway.schemas import (
     PressureName,
     QueryAnswer,
     RoleName,
+    RowSourceName,
     SessionEvent,
     SessionMember,
     StateName,
     TokenEvent,
     Totals,
+    WarmAnswer,
 )
 
 _STATES: dict[int, StateName] = {
@@ -32,6 +34,11 @@ _FINISH_REASONS: dict[int, FinishName] = {
     participant_pb2.FINISH_REASON_END: "end",
     participant_pb2.FINISH_REASON_LENGTH: "length",
     participant_pb2.FINISH_REASON_STOP: "stop",
+}
+_ROW_SOURCES: dict[int, RowSourceName] = {
+    session_pb2.ROW_SOURCE_COMPUTED: "computed",
+    session_pb2.ROW_SOURCE_KEPT: "kept",
+    session_pb2.ROW_SOURCE_HELD: "held",
 }
 _PRESSURES: dict[int, PressureName] = {
     aggregator_pb2.PRESSURE_NONE: "none",
@@ -66,6 +73,20 @@ def answer_from_wire(result: participant_pb2.QueryResult) -> QueryAnswer:
             planned_kv_bytes=sum(part.planned.bytes_up for part in participants if part.planned),
             kv_bytes_down=sum(participant.bytes_down for participant in participants),
         ),
+    )
+
+
+def warm_from_wire(response: participant_pb2.WarmResponse) -> WarmAnswer:
+    """What is held now.
+
+    Raises:
+        ProtocolMismatchError: the publisher says something not known here.
+    """
+    participants = [_report_from_wire(member) for member in response.report.members]
+    return WarmAnswer(
+        session_id=response.report.session_id,
+        kv_bytes=sum(participant.bytes_up for participant in participants),
+        participants=participants,
     )
 
 
@@ -150,6 +171,7 @@ def _report_from_wire(member: session_pb2.MemberReport) -> ParticipantReport:
         ],
         sync_layers=list(member.sync_layers),
         compression=_compression(member) if member.HasField("compression") else None,
+        rows=_ROW_SOURCES.get(member.row_source),
         planned=_planned(member.planned) if member.HasField("planned") else None,
     )
 

@@ -9,9 +9,9 @@ from gateway.disconnect import unless_disconnected
 from gateway.events import QueryEventStream
 from gateway.openapi import QUERY_EXAMPLES, document_problems, document_stream
 from gateway.publishers import Publishers
-from gateway.query import QueryBody, query_to_wire
-from gateway.report import answer_from_wire, participant_from_wire
-from gateway.schemas import Health, ParticipantInfo, QueryAnswer
+from gateway.query import QueryBody, SessionBody, query_to_wire, session_to_wire
+from gateway.report import answer_from_wire, participant_from_wire, warm_from_wire
+from gateway.schemas import Health, ParticipantInfo, QueryAnswer, WarmAnswer
 
 
 def query_router(publishers: Publishers) -> APIRouter:
@@ -44,6 +44,19 @@ def query_router(publishers: Publishers) -> APIRouter:
                 stack.pop_all()  # the stream closes the call
                 return QueryEventStream(call)
             return answer_from_wire(await unless_disconnected(request, call.result()))
+
+    @router.post(
+        "/warm",
+        tags=["queries"],
+        responses=document_problems(400, 404, 409, 413, 422, 429, 500, 502, 503, 504),
+    )
+    async def post_warm(request: Request, body: SessionBody) -> WarmAnswer:
+        """Fetch everybody's rows ahead of any question.
+
+        A query over unchanged contexts, with the same plan and codec, then moves none.
+        """
+        warming = publishers.warm(body.publisher, session_to_wire(body))
+        return warm_from_wire(await unless_disconnected(request, warming))
 
     @router.get("/participants", tags=["network"], responses=document_problems(500, 503))
     async def get_participants() -> list[ParticipantInfo]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 RoleName = Literal["contributor", "publisher"]
 StateName = Literal["complete", "lost", "late", "excluded"]
 FinishName = Literal["end", "length", "stop"]
+RowSourceName = Literal["computed", "kept", "held"]
 PressureName = Literal["none", "high", "critical"]
 
 
@@ -72,6 +73,11 @@ class ParticipantReport(BaseModel):
     compression: AppliedCompression | None = Field(
         description="How its rows travelled; null for excluded nodes."
     )
+    rows: RowSourceName | None = Field(
+        description="computed: it computed its rows; kept: it sent frames it had kept; held: the "
+        "publisher held its rows and nothing travelled. Null if nobody counted.",
+        examples=["held"],
+    )
     planned: PlannedCost | None = Field(
         description="What was foretold for it; null for excluded nodes."
     )
@@ -117,6 +123,20 @@ class QueryAnswer(BaseModel):
         description="Members in token order, then excluded nodes."
     )
     totals: Totals = Field(description="The session in numbers.")
+
+
+class WarmAnswer(BaseModel):
+    """Whose rows the publisher holds now."""
+
+    session_id: str = Field(
+        description="Id of the session.", examples=["5f2b7c1e9a0d4e3f8b6a1c2d3e4f5a6b"]
+    )
+    kv_bytes: int = Field(
+        description="Bytes of all frames that travelled, headers included.", examples=[18560]
+    )
+    participants: list[ParticipantReport] = Field(
+        description="Members in token order, then excluded nodes."
+    )
 
 
 class SessionMember(BaseModel):

@@ -29,6 +29,7 @@ from services.participant.pressure import PressureGauge, PressureLimits
 from services.participant.reuse import Kept
 from services.participant.servicer import ParticipantServicer
 from services.participant.settings import ParticipantSettings
+from services.participant.warming import keep_warm
 
 log = structlog.get_logger(__name__)
 
@@ -121,7 +122,7 @@ class Participant:
         self._node = node
         self._certificates = certificates
         self._channel = open_channel(settings.aggregator, certificates, peer=AGGREGATOR)
-        stub = AggregatorStub(self._channel)
+        self._stub = stub = AggregatorStub(self._channel)
         self._contributor = Contributor(node, stub)
         self.control = ControlLoop(
             node, self._contributor, stub, settings.aggregator, settings.reconnect_max_s
@@ -140,9 +141,12 @@ class Participant:
         try:
             await self._listen()
             notify_ready()
-            health = asyncio.create_task(self._follow_health())
+            side = [asyncio.create_task(self._follow_health())]
+            if self._settings.keep_warm_s > 0 and self.server is not None:
+                side.append(asyncio.create_task(self._keep_warm()))
             await asyncio.wait({membership, stop}, return_when=asyncio.FIRST_COMPLETED)
-            health.cancel()
+            for task in side:
+                task.cancel()
             if membership.done():
                 membership.result()
             log.info("stopping")
@@ -176,6 +180,15 @@ class Participant:
         while self.server is not None:
             await self.server.set_serving(serving=self.control.joined.is_set())
             await self.control.joined.changed()
+
+    async def _keep_warm(self) -> None:
+        await keep_warm(
+            self._node,
+            self._stub,
+            self._settings.aggregator,
+            self.control.joined,
+            self._settings.keep_warm_s,
+        )
 
     async def _drain(self) -> None:
         if self.server is not None:

@@ -95,9 +95,11 @@ class ParticipantSettings(ServiceSettings):
         return value
 
     @model_validator(mode="after")
-    def _check_pressure(self) -> Self:
+    def _check_together(self) -> Self:
         if 0 < self.critical_temperature_c < self.high_temperature_c:
             raise ValueError("critical_temperature_c must not be below high_temperature_c")
+        if self.keep_warm_s and self.listen is None:
+            raise ValueError("keep_warm_s is for a publisher; give --listen too, or leave it out")
         if self.critical_memory_free > self.high_memory_free:
             raise ValueError("critical_memory_free must not be above high_memory_free")
         return self

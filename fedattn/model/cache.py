@@ -92,9 +92,13 @@ class FederatedCache:
         """Only the span itself is traded; what follows is decoded alone."""
         self._exchange = None
 
+    def rows_before(self, num_rows: int) -> list[LayerCache]:
+        """Rows of every block without the newest so many; views of the same memory."""
+        return [layer.without_last(num_rows) for layer in self.layers]
+
     def drop_last(self, num_rows: int) -> None:
         """Forget the newest rows of every block, as if they had never been decoded."""
-        self.seed([layer.without_last(num_rows) for layer in self.layers])
+        self.seed(self.rows_before(num_rows))
 
     def _trade(self, layer: int, query: torch.Tensor, own: LayerCache) -> list[LayerCache]:
         """Send own rows and return those of the others, if any come here."""

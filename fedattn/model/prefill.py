@@ -84,6 +84,25 @@ class Prefiller:
         logits = self.model.head(hidden[-1:])[0].float()
         return PrefillResult(cache=cache, logits=logits, next_position=member.span.stop)
 
+    @torch.inference_mode()
+    def resume(
+        self, member: Member, token_ids: list[int], known: list[LayerCache]
+    ) -> PrefillResult:
+        """As `publish`, when all rows before the last tokens of the span are known.
+
+        Args:
+            member: the publisher.
+            token_ids: the last tokens of its span, at least one.
+            known: rows of every block before them; they are shared, and never written.
+        """
+        self.num_forwards += 1
+        cache = FederatedCache(self.shape.num_layers, self.model.device)
+        cache.seed(known)
+        stop = member.span.stop
+        hidden = forward_tokens(self.model, cache, token_ids, range(stop - len(token_ids), stop))
+        logits = self.model.head(hidden[-1:])[0].float()
+        return PrefillResult(cache=cache, logits=logits, next_position=stop)
+
     def warm_prefix(self, prefix: list[int]) -> None:
         """Compute the rows of a public prefix ahead of the first session."""
         with torch.inference_mode():

@@ -53,6 +53,7 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
     )
     prefiller = Prefiller(load_model(prepared, dtype, device))
     prefiller.warm_prefix(tokenizer.prefix())
+    rows_bytes = settings.rows_bytes if settings.listen else 0
     context = ContextTokens(PrivateContext(settings.context), tokenizer)
     profile = _find_profile(settings.profile, prepared.fingerprint)
     log.info(
@@ -74,7 +75,8 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
         num_threads=num_threads,
         pressure=PressureGauge(_pressure_limits(settings)),
         frames=Kept(settings.frames_bytes),
-        rows=Kept(settings.rows_bytes if settings.listen else 0),
+        rows=Kept(rows_bytes // 2),
+        states=Kept(rows_bytes // 2),
         rows_lifetime_s=settings.rows_lifetime_s,
         profile=profile,
     )

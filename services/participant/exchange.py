@@ -1,6 +1,7 @@
 """`KvExchange` over gRPC: one stream to the aggregator for one member of one session."""
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
@@ -217,9 +218,33 @@ class GrpcKvExchange:
         """Rows keys of what was held already and used."""
         return [self._key_of(index) for index in self.route.held]
 
+    def state_key(self, context_version: bytes) -> bytes:
+        """Names all that a publisher's rows before its question follow from; may be empty.
+
+        Args:
+            context_version: of its own context.
+        """
+        keys = [member.rows_key for member in self._start.layout.members[:-1]]
+        if not keys or not all(keys):
+            return b""
+        return hashlib.sha256(b"".join([*keys, context_version])).digest()
+
+    @property
+    def rows_lifetime_s(self) -> float:
+        """How long a publisher may hold what it made of all others' rows, seconds."""
+        members = self._start.layout.members[:-1]
+        return min((member.rows_lifetime_s for member in members), default=0.0)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether everybody did its part, by the aggregator's report."""
+        return self._report is not None and all(
+            member.state in _CLEAN for member in self._report.members
+        )
+
     def received_rows(self) -> dict[bytes, HeldRows]:
         """Rows a publisher may hold on to, by rows key; none unless everybody did its part."""
-        if self._report is None or any(m.state not in _CLEAN for m in self._report.members):
+        if not self.is_clean:
             return {}
         members = self._start.layout.members
         return {

@@ -19,7 +19,7 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.context import ContextTokens
 from services.participant.metrics import ParticipantMetrics
 from services.participant.pressure import Pressure, PressureGauge
-from services.participant.reuse import HeldRows, Kept, KeptFrames
+from services.participant.reuse import HeldRows, HeldState, Kept, KeptFrames
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ class ParticipantNode:
     pressure: PressureGauge
     frames: Kept[KeptFrames]  # what it sent
     rows: Kept[HeldRows]  # what it was sent as a publisher
+    states: Kept[HeldState]  # what it made of them
     rows_lifetime_s: float  # how long others may hold its rows
     profile: Profile | None = None  # what `auto` plans mean
     metrics: ParticipantMetrics = field(default_factory=ParticipantMetrics)

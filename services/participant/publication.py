@@ -22,6 +22,7 @@ from fedattn.core.plans import PlanSpec
 from fedattn.core.profile import Profile, resolve_plans
 from fedattn.core.sampling import Sampling
 from fedattn.core.spans import PrefixMode, RolePlans
+from fedattn.model.cache import LayerCache
 from fedattn.model.decode import TextStream, generate_tokens
 from fedattn.wire.convert import (
     compression_from_wire,
@@ -38,6 +39,7 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from services.participant.exchange import GrpcKvExchange, LayerListener
 from services.participant.node import ParticipantNode
+from services.participant.reuse import HeldState
 
 log = structlog.get_logger(__name__)
 
@@ -100,6 +102,19 @@ def check_query(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Span:
+    """The publisher's own tokens, and the version of its context."""
+
+    context: list[int]
+    question: list[int]
+    context_version: bytes
+
+    @property
+    def token_ids(self) -> list[int]:
+        return self.context + self.question
+
+
 class Publication:
     """One query from its arrival to its report. Lives on the event loop."""
 
@@ -118,6 +133,9 @@ class Publication:
         self._loop = asyncio.get_running_loop()
         self._stopped_by: FedAttnError | None = None
         self._held = {} if query.no_reuse else node.rows.snapshot(MAX_HELD_KEYS)
+        self._states = {} if query.no_reuse else node.states.snapshot(MAX_HELD_KEYS)
+        self._state_key = b""
+        self._state: list[LayerCache] = []
         self._unreachable = AggregatorUnavailableError(
             f"the publisher cannot reach its aggregator at {aggregator_address}"
         )
@@ -131,14 +149,14 @@ class Publication:
         self._node.enter()
         try:
             with self._node.metrics.session("publisher"):
-                prefix, token_ids = await self._node.run(self._tokenize)
-                opened = await self._open(prefix, token_ids)
+                prefix, span = await self._node.run(self._tokenize)
+                opened = await self._open(prefix, span.token_ids)
                 yield participant_pb2.QueryEvent(
                     opened=participant_pb2.SessionOpened(
                         layout=opened.start.layout, excluded=opened.excluded
                     )
                 )
-                answering = self._exchange_and_answer(opened.start, prefix, token_ids)
+                answering = self._exchange_and_answer(opened.start, prefix, span)
                 async with aclosing(answering) as events:
                     async for event in events:
                         yield event
@@ -146,13 +164,15 @@ class Publication:
             self._node.leave()
 
     async def _exchange_and_answer(
-        self, start: pb.SessionStart, prefix: list[int], token_ids: list[int]
+        self, start: pb.SessionStart, prefix: list[int], span: _Span
     ) -> AsyncGenerator[participant_pb2.QueryEvent, None]:
         exchange = self._exchange(start, self._tell_layer)
+        self._state_key = exchange.state_key(span.context_version)
+        known = None if exchange.route.senders else self._states.get(self._state_key)
         own_prefix = prefix if exchange.prefix_len else []
         transfer = asyncio.create_task(exchange.run(self._stub))
         answer = asyncio.create_task(
-            self._node.compute(lambda: self._answer(exchange, own_prefix, token_ids))
+            self._node.compute(lambda: self._answer(exchange, own_prefix, span, known))
         )
         answer.add_done_callback(lambda _: self._events.put_nowait(None))
         deadline = self._loop.call_later(
@@ -217,8 +237,12 @@ class Publication:
     def _hold(self, exchange: GrpcKvExchange) -> None:
         """Hold on to rows for later queries."""
         self._node.rows.touch(exchange.held_keys)
+        self._node.states.touch([self._state_key])
         for key, rows in exchange.received_rows().items():
             self._node.rows.put(key, rows)
+        if self._state and exchange.is_clean:
+            state = HeldState(self._state, exchange.rows_lifetime_s)
+            self._node.states.put(self._state_key, state)
 
     def _stop(self, exchange: GrpcKvExchange, error: FedAttnError) -> None:
         """Make the model thread end with this error at its next step."""
@@ -234,17 +258,19 @@ class Publication:
             f"allow more time, or ask fewer contributors"
         )
 
-    def _tokenize(self) -> tuple[list[int], list[int]]:
+    def _tokenize(self) -> tuple[list[int], _Span]:
         tokenizer, limit = self._node.tokenizer, self._node.prefiller.model.max_positions
         prefix = list(self._node.prefix)
-        token_ids = self._node.context.current() + tokenizer.question(self._query.question)
+        context, version = self._node.context.snapshot()
+        question = tokenizer.question(self._query.question)
+        token_ids = context + question
         if len(prefix) + len(token_ids) + self._query.sampling.max_new_tokens > limit:
             raise ContextTooLongError(
                 f"the publisher's context and question have {len(token_ids)} tokens, the prefix "
                 f"{len(prefix)}, and {self._query.sampling.max_new_tokens} may be decoded, but "
                 f"the model's window is {limit}; shorten them"
             )
-        return prefix, token_ids
+        return prefix, _Span(context=context, question=question, context_version=version)
 
     async def _open(self, prefix: list[int], token_ids: list[int]) -> pb.OpenSessionResponse:
         query = self._query
@@ -272,12 +298,22 @@ class Publication:
     # -- model thread ----------------------------------------------------------------------------
 
     def _answer(
-        self, exchange: GrpcKvExchange, prefix: list[int], token_ids: list[int]
+        self,
+        exchange: GrpcKvExchange,
+        prefix: list[int],
+        span: _Span,
+        known: HeldState | None,
     ) -> participant_pb2.QueryResult:
-        """Prefill with exchange, then decode; tells layers and text on the way."""
+        """Prefill with exchange, or go on from what is known; then decode. Tells what happens."""
         begun = time.monotonic()
         node, sampling = self._node, self._query.sampling
-        prefill = node.prefiller.publish(exchange.member, prefix, token_ids, exchange)
+        prefiller, member = node.prefiller, exchange.member
+        if known is not None:
+            prefill = prefiller.resume(member, span.question, known.layers)
+        else:
+            prefill = prefiller.publish(member, prefix, span.token_ids, exchange)
+            if self._state_key:
+                self._state = prefill.cache.rows_before(len(span.question))
         compute_s = time.monotonic() - begun - exchange.wait_s
         self._loop.call_soon_threadsafe(exchange.finish, compute_s)
         node.metrics.compute_seconds.inc(compute_s)

@@ -1,7 +1,7 @@
 """What a node keeps from one session for the next, in memory, bounded, least recently used first.
 
-A contributor keeps the frames it sent, a publisher the rows it received, both by rows key
-(`fedattn.core.reuse`). Nothing is written to disk.
+A contributor keeps the frames it sent. A publisher holds the rows it received, and its own state
+before the question. All by rows key (`fedattn.core.reuse`). Nothing is written to disk.
 """
 
 import time
@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from cachetools import Cache, TLRUCache
 
 from fedattn.core.types import KvRows
+from fedattn.model.cache import LayerCache
 
 FRAMES_LIFETIME_S = 86_400.0
 """A contributor's own frames; they are as private as its context, which it keeps too."""
@@ -47,7 +48,19 @@ class HeldRows:
         return sum(array.nbytes for array in arrays)
 
 
-T = TypeVar("T", KeptFrames, HeldRows)
+@dataclass(frozen=True, slots=True)
+class HeldState:
+    """A publisher's rows of every block before its question: all it needs to go on from there."""
+
+    layers: list[LayerCache]
+    lifetime_s: float
+
+    @property
+    def size(self) -> int:
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)
+
+
+T = TypeVar("T", KeptFrames, HeldRows, HeldState)
 
 
 class Kept(Generic[T]):

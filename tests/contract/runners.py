@@ -149,6 +149,7 @@ def make_node(
         pressure=PressureGauge(PressureLimits()),
         frames=Kept(1 << 24),
         rows=Kept(1 << 24),
+        states=Kept(1 << 24),
         rows_lifetime_s=60,
     )
 

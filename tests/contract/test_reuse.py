@@ -1,12 +1,17 @@
 """A second question over unchanged contexts: nothing moves, nothing but the answer differs."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from fedattn.model import prefill
 from fedattn.model.loading import LoadedModel
+from fedattn.model.prefill import forward_tokens
 from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
+from services.participant.context import ContextTokens, PrivateContext
 from services.participant.node import ParticipantNode
 from tests.integration.networks import Network, ask, query, running_network
 from tests.tiny import FAMILIES, tiny_model, words
@@ -149,3 +154,33 @@ async def test_warm_fetches_ahead_of_any_question(model: LoadedModel, tmp_path: 
     assert members["node-0"].row_source == COMPUTED
     assert sources(first) == [("node-0", HELD), ("node-1", HELD)]
     assert first.text == cold.text
+
+
+async def test_publishers_own_context_is_not_computed_again(
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text(words(31, 12))
+    lengths: list[int] = []
+
+    def counting(*arguments: Any) -> torch.Tensor:
+        lengths.append(len(arguments[2]))
+        return forward_tokens(*arguments)
+
+    async with running_network(model, tmp_path) as network:
+        node = network.nodes["publisher"]
+        node.context = ContextTokens(PrivateContext(own), node.tokenizer)
+        await result(network)
+        monkeypatch.setattr(prefill, "forward_tokens", counting)
+        warm = await result(network, question=words(17, 5))
+        num_tokens, lengths[:] = list(lengths), []
+        cold = await result(network, question=words(17, 5), no_reuse=True)
+        own.write_text(words(40, 3))
+        changed = await result(network, question=words(17, 5))
+        fresh = await result(network, question=words(17, 5), no_reuse=True)
+    end = len(node.tokenizer.question(""))
+    assert num_tokens == [5 + end]
+    assert 12 + 5 + end in lengths
+    assert warm.text == cold.text
+    assert sources(changed) == [("node-0", HELD), ("node-1", HELD)]
+    assert changed.text == fresh.text

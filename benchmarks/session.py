@@ -7,6 +7,7 @@ Prints medians and their ratio:
     cpu      CPU seconds of all processes of the network for one query of one new token, against CPU
              seconds of one prefill; both on one thread a process; then the same session inside one
              process, without the network
+    warm     the same for a second question over unchanged contexts (`cold` ones pass reuse: false)
     logits   largest difference of the first answer token's logits, in-process exchange against the
              one-model oracle and (plan `all`) against plain transformers, raw fp32 codec
     memory   proportional set size (PSS) of each participant, which share mapped weights
@@ -67,7 +68,9 @@ def time_pairs(
     network: LocalNetwork, body: dict[str, Any], plain: torch.nn.Module, repeats: int
 ) -> dict[str, list[float]]:
     """Query and prefill in turn, so that both see the same machine."""
-    samples: dict[str, list[float]] = {"network_cpu_s": [], "prefill_cpu_s": [], "ttft_s": []}
+    names = ("network_cpu_s", "prefill_cpu_s", "ttft_s", "warm_cpu_s", "warm_ttft_s")
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    body = body | {"reuse": False}
     report = list(stream_query(network.gateway_url, body))[-1][1]  # warm-up of both
     ids = torch.randint(100, 40_000, (1, report["prompt_tokens"]))
     run_prefill(plain, ids)
@@ -76,6 +79,12 @@ def time_pairs(
         report = list(stream_query(network.gateway_url, body))[-1][1]
         samples["network_cpu_s"].append(cpu_seconds(network) - before)
         samples["ttft_s"].append(report["totals"]["time_to_first_token_s"])
+        before = cpu_seconds(network)
+        warm = list(stream_query(network.gateway_url, body | {"reuse": True}))[-1][1]
+        samples["warm_cpu_s"].append(cpu_seconds(network) - before)
+        samples["warm_ttft_s"].append(warm["totals"]["time_to_first_token_s"])
+        assert warm["answer"] == report["answer"]
+        assert warm["totals"]["kv_bytes"] == 0
         before = time.process_time()
         run_prefill(plain, ids)
         samples["prefill_cpu_s"].append(time.process_time() - before)
@@ -112,6 +121,8 @@ def measure_network(texts: list[str], plan: str, repeats: int) -> dict[str, Any]
     return {
         **medians,
         "cpu_ratio": medians["network_cpu_s"] / medians["prefill_cpu_s"],
+        "warm_cpu_ratio": medians["warm_cpu_s"] / medians["prefill_cpu_s"],
+        "warm_ttft_ratio": medians["warm_ttft_s"] / medians["ttft_s"],
         "pss_mib": {name: round(info.pss / 2**20) for name, info in memory.items()},
         "uss_mib": {name: round(info.uss / 2**20) for name, info in memory.items()},
     }
@@ -195,6 +206,11 @@ def main() -> None:
         f"{arguments.repeats}: network {network['network_cpu_s']:.2f} CPU s, one prefill "
         f"{network['prefill_cpu_s']:.2f} CPU s, ratio {network['cpu_ratio']:.2f}; "
         f"first token after {network['ttft_s']:.2f} s"
+    )
+    print(
+        f"second question: no KV moved, {network['warm_cpu_s']:.2f} CPU s, ratio "
+        f"{network['warm_cpu_ratio']:.2f}; first token after {network['warm_ttft_s']:.3f} s, "
+        f"{network['warm_ttft_ratio']:.2f} of the first question's"
     )
     print(f"the same in one process: ratio {result['in_process']['cpu_ratio']:.2f}")
     print(f"largest difference of logits: {result['logits_difference']}")

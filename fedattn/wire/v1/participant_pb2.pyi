@@ -177,7 +177,7 @@ class QueryEvent(_message.Message):
 
     @_builtins.property
     def layer(self) -> Global___LayerProgress:
-        """Once a layer at which the publisher receives, in order of layers."""
+        """Once a layer at which the publisher takes rows, in order of layers; none if it held all it needs."""
 
     @_builtins.property
     def token(self) -> Global___TokenText:

@@ -58,18 +58,17 @@ def report_table(report: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("node", "role", "state"):
         table.add_column(title)
-    table.add_column("rows")
     for title in ("tokens", "KiB up", "KiB down", "compute s", "wait s"):
         table.add_column(title, justify="right")
     for member in report["participants"]:
-        state = member["state"]
+        reused = member["state"] == "complete" and member["rows"] in {"kept", "held"}
+        state = member["rows"] if reused else member["state"]
         if member["missing_from_layer"] is not None:
             state += f" from block {member['missing_from_layer']}"
         table.add_row(
             member["node_id"],
             member["role"],
             state,
-            (member["rows"] or "") if member["role"] == "contributor" else "",
             str(member["span_len"]),
             f"{member['bytes_up'] / 1024:.1f}",
             f"{member['bytes_down'] / 1024:.1f}",

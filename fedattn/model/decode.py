@@ -1,6 +1,6 @@
 """Decoding the answer from the publisher's cache. Needs no network."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import torch
 from transformers import (
@@ -11,6 +11,7 @@ from transformers import (
 )
 
 from fedattn.core.sampling import Sampling
+from fedattn.model.lean import LeanDecoder
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import PrefillResult, forward_tokens
 
@@ -42,27 +43,48 @@ class TokenChooser:
 
 
 def generate_tokens(
-    model: LoadedModel, prefill: PrefillResult, sampling: Sampling
+    model: LoadedModel,
+    prefill: PrefillResult,
+    sampling: Sampling,
+    decoder: LeanDecoder | None = None,
 ) -> Iterator[int]:
     """Decode token by token; ends before an end token or after `max_new_tokens`.
 
     Args:
         model: the model.
-        prefill: cache and first logits; the cache grows.
+        prefill: cache and first logits; without a decoder the cache grows.
         sampling: how to choose.
+        decoder: runs the blocks; None for those of transformers.
     """
     chooser = TokenChooser(sampling, model.device)
-    logits, position = prefill.logits, prefill.next_position
+    logits = prefill.logits
+    following = _following_logits(model, prefill, decoder, sampling.max_new_tokens)
+    next(following)
     for step in range(sampling.max_new_tokens):
         token = chooser.choose(logits)
         if token in model.end_token_ids:
             return
         yield token
         if step + 1 < sampling.max_new_tokens:
+            logits = following.send(token)
+
+
+def _following_logits(
+    model: LoadedModel, prefill: PrefillResult, decoder: LeanDecoder | None, room: int
+) -> Generator[torch.Tensor, int, None]:
+    """Is sent a token, yields logits [V] after it; first an empty tensor, to begin with."""
+    position = prefill.next_position
+    token = yield torch.empty(0)
+    state = decoder.begin(prefill.cache.layers, position, room) if decoder else None
+    while True:
+        if decoder is not None and state is not None:
+            logits = decoder.step(state, token)
+        else:
             with torch.inference_mode():
                 hidden = forward_tokens(model, prefill.cache, [token], [position])
                 logits = model.head(hidden)[0].float()
-            position += 1
+        position += 1
+        token = yield logits
 
 
 @torch.inference_mode()

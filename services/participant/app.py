@@ -7,9 +7,11 @@ import structlog
 import torch
 
 from fedattn import __version__
+from fedattn.core.errors import ConfigurationError
 from fedattn.core.profile import Profile
-from fedattn.model.loading import load_model, load_tokenizer
-from fedattn.model.placement import choose_device, choose_dtype
+from fedattn.model.lean import DECODE_FORMATS, FLOAT32, INT8, LeanDecoder
+from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
+from fedattn.model.placement import AUTO, choose_device, choose_dtype
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
@@ -79,7 +81,29 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
         states=Kept(rows_bytes // 2),
         rows_lifetime_s=settings.rows_lifetime_s,
         profile=profile,
+        decoder=_choose_decoder(settings, prefiller.model),
     )
+
+
+def _choose_decoder(settings: ParticipantSettings, model: LoadedModel) -> LeanDecoder | None:
+    """A publisher's int8 decoder, if wished and where the model is a CPU's float32.
+
+    Raises:
+        ConfigurationError: the format is unknown, or does not fit the device.
+    """
+    wished = settings.decode_weights
+    if wished not in {*DECODE_FORMATS, AUTO}:
+        formats = ", ".join((AUTO, *DECODE_FORMATS))
+        raise ConfigurationError(f"decode_weights: expected one of {formats}, got {wished!r}")
+    fits = model.device.type == "cpu" and next(model.backbone.parameters()).dtype == torch.float32
+    if wished == INT8 and not fits:
+        raise ConfigurationError(
+            "decode_weights int8 needs a model in float32 on the CPU; set weights to float32 and "
+            "device to cpu, or decode_weights to float32"
+        )
+    if wished == FLOAT32 or not fits or settings.listen is None:
+        return None
+    return LeanDecoder(model, INT8)
 
 
 def _pressure_limits(settings: ParticipantSettings) -> PressureLimits:

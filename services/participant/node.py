@@ -11,6 +11,7 @@ import torch
 from fedattn.core.codecs import CODECS
 from fedattn.core.errors import NodeBusyError
 from fedattn.core.profile import Profile
+from fedattn.model.lean import LeanDecoder
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.wire.convert import shape_to_wire, sizes_to_wire
@@ -52,6 +53,7 @@ class ParticipantNode:
     rows: Kept[HeldRows]  # what it was sent as a publisher
     states: Kept[HeldState]  # what it made of them
     rows_lifetime_s: float  # how long others may hold its rows
+    decoder: LeanDecoder | None = None  # of a publisher
     profile: Profile | None = None  # what `auto` plans mean
     metrics: ParticipantMetrics = field(default_factory=ParticipantMetrics)
     prefix: tuple[int, ...] = field(init=False)

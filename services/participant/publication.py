@@ -322,7 +322,7 @@ class Publication:
         first_token_s, decode_begun = 0.0, 0.0
         num_tokens = 0
         text = ""
-        for token in generate_tokens(node.prefiller.model, prefill, sampling):
+        for token in generate_tokens(node.prefiller.model, prefill, sampling, node.decoder):
             num_tokens += 1
             if num_tokens == 1:
                 decode_begun = time.monotonic()

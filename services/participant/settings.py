@@ -30,6 +30,10 @@ class ParticipantSettings(ServiceSettings):
         "auto",
         description="Precision: float32, bfloat16, float16, or auto (float16 on a GPU, else 32).",
     )
+    decode_weights: str = Field(
+        "auto",
+        description="Weights a publisher decodes with: float32, int8, auto (int8 where it fits).",
+    )
     profile: Path | None = Field(
         None, description="Profile that says what plan `auto` is; default: the shipped one."
     )

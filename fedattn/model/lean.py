@@ -1,0 +1,178 @@
+"""Decoding one token at a time with as little work around the arithmetic as can be.
+
+The blocks are those of the Llama and Qwen2 families, written out: fused projections, caches of
+fixed size, no modules in between. Weights are float32, shared with the model, or int8: one scale a
+row, activations quantised a token at a time, which torch does on x86 and ARM without a compiler.
+`tests/contract/test_lean.py` holds float32 to the oracle.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import linear, rms_norm, silu
+
+from fedattn.model.cache import LayerCache
+from fedattn.model.loading import LoadedModel
+
+INT8, FLOAT32 = "int8", "float32"
+DECODE_FORMATS = (FLOAT32, INT8)
+
+Linear = Callable[[torch.Tensor], torch.Tensor]
+"""[1, in] to [1, out]."""
+
+
+@dataclass(slots=True)
+class LeanState:
+    """Rows of every block, with room for the answer.
+
+    Attributes:
+        keys, values: [Hkv, rows, D] a block; `num_rows` of them are filled.
+        num_rows: filled rows of each block.
+        position: of the next token.
+    """
+
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
+    num_rows: list[int]
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    norm: torch.Tensor
+    qkv: Linear
+    output: Linear
+    mlp_norm: torch.Tensor
+    gate_up: Linear
+    down: Linear
+
+
+class LeanDecoder:
+    """Runs single tokens of a Llama- or Qwen2-family model on the CPU.
+
+    Args:
+        model: float32, on the CPU.
+        weights: one of DECODE_FORMATS.
+    """
+
+    def __init__(self, model: LoadedModel, weights: str) -> None:
+        pack = {FLOAT32: _pack_float32, INT8: _pack_int8}[weights]
+        backbone: Any = model.backbone
+        self._shape = model.shape
+        self._num_heads = model.sizes.num_query_heads
+        self._eps = float(backbone.config.rms_norm_eps)
+        self._embedding = backbone.embed_tokens.weight
+        self._blocks = [_read_block(layer, pack) for layer in backbone.layers]
+        self._norm = backbone.norm.weight
+        self._head = pack([model.head])
+        self._frequencies = backbone.rotary_emb.inv_freq.float()
+        self._rotary_scale = float(backbone.rotary_emb.attention_scaling)
+
+    def begin(self, layers: Sequence[LayerCache], position: int, room: int) -> LeanState:
+        """Copy the rows of a prefill.
+
+        Args:
+            layers: rows of every block.
+            position: of the first token to decode.
+            room: tokens to decode at most.
+        """
+        state = LeanState(keys=[], values=[], num_rows=[], position=position)
+        for layer in layers:
+            heads, rows, size = layer.keys.shape[1:]
+            for kept, given in ((state.keys, layer.keys), (state.values, layer.values)):
+                grown = torch.empty(heads, rows + room, size)
+                grown[:, :rows] = given[0]
+                kept.append(grown)
+            state.num_rows.append(rows)
+        return state
+
+    @torch.inference_mode()
+    def step(self, state: LeanState, token: int) -> torch.Tensor:
+        """Decode a token: extend the state, return logits [V] for the one after it."""
+        hidden = self._embedding[token][None]
+        angles = state.position * self._frequencies
+        cos = (angles.cos() * self._rotary_scale).repeat(2)
+        sin = (angles.sin() * self._rotary_scale).repeat(2)
+        for index, block in enumerate(self._blocks):
+            normed = rms_norm(hidden, hidden.shape[-1:], block.norm, self._eps)
+            seen = self._attend(state, index, block.qkv(normed), cos, sin)
+            hidden = hidden + block.output(seen)
+            normed = rms_norm(hidden, hidden.shape[-1:], block.mlp_norm, self._eps)
+            gate, up = block.gate_up(normed).chunk(2, dim=-1)
+            hidden = hidden + block.down(silu(gate) * up)
+        state.position += 1
+        return self._head(rms_norm(hidden, hidden.shape[-1:], self._norm, self._eps))[0]
+
+    def _attend(
+        self,
+        state: LeanState,
+        index: int,
+        qkv: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+    ) -> torch.Tensor:
+        """[1, (Hq + 2 Hkv) D] to [1, Hq D]: rotate, append to the cache, attend to all of it."""
+        kv_heads, size = self._shape.num_kv_heads, self._shape.head_dim
+        heads = qkv.view(-1, size)
+        rotated = heads[:-kv_heads]
+        half = size // 2
+        turned = torch.cat((-rotated[:, half:], rotated[:, :half]), dim=-1)
+        rotated = rotated * cos + turned * sin
+        row = state.num_rows[index]
+        state.keys[index][:, row] = rotated[-kv_heads:]
+        state.values[index][:, row] = heads[-kv_heads:]
+        state.num_rows[index] = row + 1
+        queries = rotated[: self._num_heads].view(kv_heads, -1, size)
+        scores = torch.bmm(queries, state.keys[index][:, : row + 1].transpose(1, 2))
+        weights = torch.softmax(scores * size**-0.5, dim=-1)
+        return torch.bmm(weights, state.values[index][:, : row + 1]).view(1, -1)
+
+
+_Pack = Callable[[Sequence[Any]], Linear]
+
+
+def _read_block(layer: Any, pack: _Pack) -> _Block:
+    attention, mlp = layer.self_attn, layer.mlp
+    return _Block(
+        norm=layer.input_layernorm.weight,
+        qkv=pack([attention.q_proj, attention.k_proj, attention.v_proj]),
+        output=pack([attention.o_proj]),
+        mlp_norm=layer.post_attention_layernorm.weight,
+        gate_up=pack([mlp.gate_proj, mlp.up_proj]),
+        down=pack([mlp.down_proj]),
+    )
+
+
+def _pack_float32(modules: Sequence[Any]) -> Linear:
+    """The modules' own weights, without a copy."""
+    pairs = [(module.weight, module.bias) for module in modules]
+    if len(pairs) == 1:
+        weight, bias = pairs[0]
+        return lambda x: linear(x, weight, bias)
+    return lambda x: torch.cat([linear(x, weight, bias) for weight, bias in pairs], dim=-1)
+
+
+def _pack_int8(modules: Sequence[Any]) -> Linear:
+    """All rows in one int8 matrix, a scale each."""
+    weight = torch.cat([module.weight.detach() for module in modules])
+    biases = [module.bias for module in modules]
+    bias = None if biases[0] is None else torch.cat([b.detach() for b in biases])
+    scales = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12)
+    zeros = torch.zeros(len(scales), dtype=torch.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, but the only way to the packed kernels
+        quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+    packed = torch.ops.quantized.linear_prepack(quantized, bias)
+    reduces = not _multiplies_int8_in_hardware()
+    run = torch.ops.quantized.linear_dynamic
+    return lambda x: run(x, packed, reduces)
+
+
+def _multiplies_int8_in_hardware() -> bool:
+    """Whether 8-bit activations cannot saturate; without, x86 kernels need 7 bits."""
+    if torch.backends.quantized.engine == "qnnpack":
+        return True
+    return bool(torch.cpu._is_vnni_supported())  # noqa: SLF001 - no public way to ask

@@ -1,0 +1,94 @@
+"""The lean decoder against the oracle, and int8 against float32."""
+
+import pytest
+import torch
+
+from fedattn.core.plans import PlanSpec
+from fedattn.core.sampling import Sampling
+from fedattn.core.spans import RolePlans, build_layout
+from fedattn.model.decode import generate_tokens
+from fedattn.model.exchange import InProcessExchange, KvStore
+from fedattn.model.lean import DECODE_FORMATS, FLOAT32, INT8, LeanDecoder
+from fedattn.model.loading import LoadedModel
+from fedattn.model.oracle import oracle_greedy, oracle_logits
+from fedattn.model.prefill import Prefiller, PrefillResult
+from tests.contract.scenarios import SCENARIOS, Scenario
+from tests.tiny import FAMILIES, tiny_model
+
+NUM_TOKENS = 8
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: pytest.FixtureRequest) -> LoadedModel:
+    return tiny_model(request.param)
+
+
+def prefilled(scenario: Scenario, model: LoadedModel) -> PrefillResult:
+    prefiller = Prefiller(model)
+    prefix, spans, question = scenario.tokens()
+    layout = scenario.layout()
+    store = KvStore(layout, model.shape, model.rotary)
+    for index, token_ids in enumerate(spans):
+        exchange = InProcessExchange(store, index)
+        prefiller.contribute(layout.members[index], prefix, token_ids, exchange)
+    return prefiller.publish(
+        layout.publisher, prefix, question, InProcessExchange(store, len(spans))
+    )
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_float32_gives_the_oracles_logits_and_tokens(
+    scenario: Scenario, model: LoadedModel
+) -> None:
+    layout, joined = scenario.layout(), scenario.joined()
+    prefill = prefilled(scenario, model)
+    decoder = LeanDecoder(model, FLOAT32)
+    greedy = oracle_greedy(model, layout, joined, NUM_TOKENS)
+    state = decoder.begin(prefill.cache.layers, prefill.next_position, NUM_TOKENS)
+    for count, token in enumerate(greedy, start=1):
+        logits = decoder.step(state, token)
+        expected = oracle_logits(model, layout, joined, greedy[:count])[-1]
+        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+    sampling = Sampling(max_new_tokens=NUM_TOKENS)
+    assert list(generate_tokens(model, prefill, sampling, decoder)) == greedy
+
+
+def test_int8_stays_near_float32(model: LoadedModel) -> None:
+    prefill = prefilled(SCENARIOS[1], model)
+    logits = []
+    for weights in DECODE_FORMATS:
+        decoder = LeanDecoder(model, weights)
+        state = decoder.begin(prefill.cache.layers, prefill.next_position, 1)
+        logits.append(decoder.step(state, 5))
+    difference = (logits[0] - logits[1]).norm() / logits[0].norm()
+    assert 0 < float(difference) < 0.1
+
+
+@pytest.mark.parametrize("weights", DECODE_FORMATS)
+def test_decoding_leaves_the_prefill_as_it_was(weights: str, model: LoadedModel) -> None:
+    prefill = prefilled(SCENARIOS[1], model)
+    decoder = LeanDecoder(model, weights)
+    sampling = Sampling(max_new_tokens=NUM_TOKENS)
+    once = list(generate_tokens(model, prefill, sampling, decoder))
+    again = list(generate_tokens(model, prefill, sampling, decoder))
+    assert once == again
+
+
+def test_a_decoder_of_an_unknown_format_is_a_defect(model: LoadedModel) -> None:
+    with pytest.raises(KeyError):
+        LeanDecoder(model, "int3")
+
+
+def test_plans_without_exchange_decode_too(model: LoadedModel) -> None:
+    none = PlanSpec("none").resolve(model.shape.num_layers)
+    layout = build_layout(
+        num_layers=model.shape.num_layers,
+        prefix_len=0,
+        contributors=[],
+        publisher=("publisher", 4),
+        plans=RolePlans(contributors=none, publisher=none),
+    )
+    exchange = InProcessExchange(KvStore(layout, model.shape, model.rotary), 0)
+    prefill = Prefiller(model).publish(layout.publisher, [], [1, 2, 3, 4], exchange)
+    decoder = LeanDecoder(model, INT8)
+    assert len(list(generate_tokens(model, prefill, Sampling(max_new_tokens=3), decoder))) == 3

@@ -11,7 +11,7 @@ INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup demo up test check lint format proto proto-check compose-test bench bench-codecs bench-plans bench-findings fuzz clean
+.PHONY: help setup demo up test check lint format proto proto-check compose-test bench bench-decoding bench-codecs bench-plans bench-findings fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ compose-test: ## build the images, run docker-compose.yml, ask, kill a node, ask
 
 bench: setup ## network session against one model, side by side
 	$(BIN)/python -m benchmarks.session
+
+bench-decoding: setup ## tokens a second against transformers' generate, and what int8 costs
+	$(BIN)/python -m benchmarks.decoding
 
 bench-codecs: setup ## bytes, errors, speed and answers for every codec and selector
 	$(BIN)/python -m benchmarks.codecs

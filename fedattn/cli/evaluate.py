@@ -202,7 +202,8 @@ def _network_runs(options: EvalOptions, task: Task) -> "Iterator[NetworkRuns]":
             file.write_text("", encoding="utf-8")
             plan = NodePlan(node_id=node, context=file, model=options.model)
             network.start_participant(plan, *flags)
-        network.start_participant(NodePlan(node_id="publisher", model=options.model), *flags)
+        exact = (*flags, "--decode-weights=float32")  # equal to an evaluation in one process
+        network.start_participant(NodePlan(node_id="publisher", model=options.model), *exact)
         network.start_gateway(["publisher"])
         for _ in network.wait_ready([*nodes, "publisher"]):
             pass

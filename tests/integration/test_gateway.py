@@ -7,7 +7,7 @@ from fedattn.core.errors import AggregatorUnavailableError, ConfigurationError
 from fedattn.wire.convert import compression_from_wire
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
 from gateway.report import answer_from_wire
-from gateway.schemas import ParticipantInfo, QueryAnswer
+from gateway.schemas import ParticipantInfo, QueryAnswer, WarmAnswer
 from gateway.settings import PublisherAddress
 from tests.integration.gateway_harness import (
     ANSWER,
@@ -189,3 +189,22 @@ def test_malformed_participants_are_named(text: str, reason: str) -> None:
     with pytest.raises(ConfigurationError, match="FEDATTN_GATEWAY_PARTICIPANTS") as caught:
         make_settings(text)
     assert reason in str(caught.value)
+
+
+async def test_warm_says_whose_rows_are_held_and_passes_no_question() -> None:
+    async with running() as gateway:
+        response = await gateway.client.post("/v1/warm", json={"plan": "1,3", "codec": "int8"})
+        refused = await gateway.client.post("/v1/warm", json={"question": QUESTION})
+    assert response.status_code == 200
+    answer = WarmAnswer.model_validate_json(response.content, strict=True)
+    assert (answer.session_id, answer.kv_bytes) == (SESSION_ID, 120)
+    assert [member.node_id for member in answer.participants] == ["node-a", "publisher", "node-c"]
+    request = gateway.participant.requests[0]
+    assert (request.question, request.plan, request.no_reuse) == ("", "1,3", False)
+    assert refused.status_code == 422
+
+
+async def test_reuse_false_reaches_the_publisher() -> None:
+    async with running() as gateway:
+        await gateway.ask(reuse=False)
+    assert gateway.participant.requests[0].no_reuse

@@ -47,6 +47,7 @@ def test_document_is_openapi_and_complete(document: dict[str, Any]) -> None:
     OpenAPI.model_validate(document)
     assert [path for path, _ in operations(document)] == [
         "/v1/queries",
+        "/v1/warm",
         "/v1/participants",
         "/healthz",
         "/readyz",

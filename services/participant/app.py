@@ -1,6 +1,7 @@
 """Composition of a participant: the one place where its parts meet."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -81,12 +82,14 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
         states=Kept(rows_bytes // 2),
         rows_lifetime_s=settings.rows_lifetime_s,
         profile=profile,
-        decoder=_choose_decoder(settings, prefiller.model),
+        make_decoder=_choose_decoder(settings, prefiller.model),
     )
 
 
-def _choose_decoder(settings: ParticipantSettings, model: LoadedModel) -> LeanDecoder | None:
-    """A publisher's int8 decoder, if wished and where the model is a CPU's float32.
+def _choose_decoder(
+    settings: ParticipantSettings, model: LoadedModel
+) -> Callable[[], LeanDecoder | None]:
+    """Makes a publisher's int8 decoder, if wished and where the model is a CPU's float32.
 
     Raises:
         ConfigurationError: the format is unknown, or does not fit the device.
@@ -101,9 +104,9 @@ def _choose_decoder(settings: ParticipantSettings, model: LoadedModel) -> LeanDe
             "decode_weights int8 needs a model in float32 on the CPU; set weights to float32 and "
             "device to cpu, or decode_weights to float32"
         )
-    if wished == FLOAT32 or not fits or settings.listen is None:
-        return None
-    return LeanDecoder(model, INT8)
+    if wished == FLOAT32 or not fits:
+        return lambda: None
+    return lambda: LeanDecoder(model, INT8)
 
 
 def _pressure_limits(settings: ParticipantSettings) -> PressureLimits:

@@ -1,6 +1,7 @@
 """What a participant is made of: model, tokenizer, context. Everything slow runs in its threads."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -53,12 +54,14 @@ class ParticipantNode:
     rows: Kept[HeldRows]  # what it was sent as a publisher
     states: Kept[HeldState]  # what it made of them
     rows_lifetime_s: float  # how long others may hold its rows
-    decoder: LeanDecoder | None = None  # of a publisher
+    make_decoder: Callable[[], LeanDecoder | None] = lambda: None  # for the first query
     profile: Profile | None = None  # what `auto` plans mean
     metrics: ParticipantMetrics = field(default_factory=ParticipantMetrics)
     prefix: tuple[int, ...] = field(init=False)
     token: str = ""  # from the aggregator, proves who opens a session
     _threads: ThreadPoolExecutor = field(init=False)
+    _decoder: LeanDecoder | None = None
+    _decoder_lock: threading.Lock = field(default_factory=threading.Lock)
     _active: int = 0
     _draining: bool = False
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,6 +75,13 @@ class ParticipantNode:
     @property
     def threads(self) -> ThreadPoolExecutor:
         return self._threads
+
+    def decoder(self) -> LeanDecoder | None:
+        """What a publisher decodes with, made when first asked for: packing takes a second."""
+        with self._decoder_lock:
+            if self._decoder is None:
+                self._decoder = self.make_decoder()
+            return self._decoder
 
     @property
     def active_sessions(self) -> int:

@@ -44,8 +44,6 @@ from services.participant.reuse import HeldState
 log = structlog.get_logger(__name__)
 
 _REPORT_WITHIN_S = 15.0
-_NO_QUESTION = 0
-"""Stands for the publisher's span where nothing is asked; never computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +149,7 @@ class Publication:
             with self._node.metrics.session("publisher"):
                 self._loop.run_in_executor(self._node.threads, self._node.decoder)  # meanwhile
                 prefix, span = await self._node.run(self._tokenize)
-                opened = await self._open(prefix, span.token_ids)
+                opened = await self._open(prefix, len(span.token_ids))
                 yield participant_pb2.QueryEvent(
                     opened=participant_pb2.SessionOpened(
                         layout=opened.start.layout, excluded=opened.excluded
@@ -203,7 +201,7 @@ class Publication:
         """
         self._node.enter()
         try:
-            opened = await self._open(list(self._node.prefix), [_NO_QUESTION])
+            opened = await self._open(list(self._node.prefix), span_len=1)
             exchange = self._exchange(opened.start, lambda *_: None)
             transfer = asyncio.create_task(exchange.run(self._stub))
             try:
@@ -273,11 +271,11 @@ class Publication:
             )
         return prefix, _Span(context=context, question=question, context_version=version)
 
-    async def _open(self, prefix: list[int], token_ids: list[int]) -> pb.OpenSessionResponse:
+    async def _open(self, prefix: list[int], span_len: int) -> pb.OpenSessionResponse:
         query = self._query
         request = pb.OpenSessionRequest(
             node_id=self._node.node_id,
-            span_len=len(token_ids),
+            span_len=span_len,
             prefix=prefix_to_wire(query.prefix, prefix),
             contributors=query.contributors,
             contributor_sync_layers=query.plans.contributors.layers,

@@ -54,6 +54,12 @@ Runner = Callable[[Scenario, LoadedModel, Path], Awaitable[Outcome]]
 
 async def run_in_process(scenario: Scenario, model: LoadedModel, folder: Path) -> Outcome:
     """All participants in this thread, one after the other."""
+    prefill, store = prefill_in_process(scenario, model)
+    return _decode(model, prefill, store.uploaded_bytes)
+
+
+def prefill_in_process(scenario: Scenario, model: LoadedModel) -> tuple[PrefillResult, KvStore]:
+    """What the publisher decodes from, and the frames that travelled."""
     prefiller = Prefiller(model)
     prefix, spans, question = scenario.tokens()
     layout = scenario.layout()
@@ -62,8 +68,7 @@ async def run_in_process(scenario: Scenario, model: LoadedModel, folder: Path) -
         exchange = InProcessExchange(store, index)
         prefiller.contribute(layout.members[index], prefix, token_ids, exchange)
     last = InProcessExchange(store, len(spans))
-    prefill = prefiller.publish(layout.publisher, prefix, question, last)
-    return _decode(model, prefill, store.uploaded_bytes)
+    return prefiller.publish(layout.publisher, prefix, question, last), store
 
 
 async def run_grpc(scenario: Scenario, model: LoadedModel, folder: Path) -> Outcome:

@@ -12,6 +12,7 @@ from fedattn.model.lean import DECODE_FORMATS, FLOAT32, INT8, LeanDecoder
 from fedattn.model.loading import LoadedModel
 from fedattn.model.oracle import oracle_greedy, oracle_logits
 from fedattn.model.prefill import Prefiller, PrefillResult
+from tests.contract.runners import prefill_in_process
 from tests.contract.scenarios import SCENARIOS, Scenario
 from tests.tiny import FAMILIES, tiny_model
 
@@ -24,16 +25,7 @@ def model(request: pytest.FixtureRequest) -> LoadedModel:
 
 
 def prefilled(scenario: Scenario, model: LoadedModel) -> PrefillResult:
-    prefiller = Prefiller(model)
-    prefix, spans, question = scenario.tokens()
-    layout = scenario.layout()
-    store = KvStore(layout, model.shape, model.rotary)
-    for index, token_ids in enumerate(spans):
-        exchange = InProcessExchange(store, index)
-        prefiller.contribute(layout.members[index], prefix, token_ids, exchange)
-    return prefiller.publish(
-        layout.publisher, prefix, question, InProcessExchange(store, len(spans))
-    )
+    return prefill_in_process(scenario, model)[0]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)

@@ -29,11 +29,17 @@ class NodePlan:
         node_id: its id.
         context: its private text; None for none.
         model: as for `fedattn model prepare`.
+        host: its own address.
+        aggregator: host:port where it finds the aggregator; None for the network's own.
+        wrapper: words before its command, such as those that enter a network namespace.
     """
 
     node_id: str
     context: Path | None = None
     model: str = "default"
+    host: str = "127.0.0.1"
+    aggregator: str | None = None
+    wrapper: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -94,12 +100,12 @@ class LocalNetwork:
 
     def start_participant(self, node: NodePlan, *flags: str) -> Part:
         """Start one node; flags go to its command line."""
-        address = f"127.0.0.1:{free_port()}"
+        address = f"{node.host}:{free_port()}"
         self.listeners[node.node_id] = address
         arguments = [
             "services.participant",
             f"--node-id={node.node_id}",
-            f"--aggregator={self.aggregator_address}",
+            f"--aggregator={node.aggregator or self.aggregator_address}",
             f"--listen={address}",
             f"--model={node.model}",
             "--threads=1",  # the nodes share this machine's cores
@@ -107,7 +113,7 @@ class LocalNetwork:
         ]
         if node.context is not None:
             arguments.append(f"--context={node.context}")
-        return self._start(node.node_id, arguments)
+        return self._start(node.node_id, arguments, node.wrapper)
 
     def start_gateway(self, publishers: list[str], *flags: str) -> Part:
         """Start the gateway in front of some nodes, the first being the default publisher."""
@@ -149,7 +155,9 @@ class LocalNetwork:
             return set()
         return {node["node_id"] for node in answer.json()}
 
-    def _start(self, name: str, module_and_flags: list[str]) -> Part:
+    def _start(
+        self, name: str, module_and_flags: list[str], wrapper: tuple[str, ...] = ()
+    ) -> Part:
         log_path = self.log_dir / f"{name}.log"
         security = "--plaintext"
         if self.certificates is not None:
@@ -157,7 +165,7 @@ class LocalNetwork:
         log: IO[bytes]
         with log_path.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own modules
-                [sys.executable, "-m", *module_and_flags, security],
+                [*wrapper, sys.executable, "-m", *module_and_flags, security],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -10,6 +10,8 @@ each link and without limits. Per link:
     transfer  largest KV bytes that one node sends or receives, divided by the link's rate
     ratio     ttft / max(compute, transfer)
 
+`--traces DIR` writes one more query of each link as a Chrome trace.
+
 Needs root and iproute2.
 """
 
@@ -22,6 +24,7 @@ from typing import Any
 
 from benchmarks.namespaces import EdgeLinks, Link, edge_links
 from benchmarks.session import CONTRIBUTORS, PUBLISHER, QUESTION, make_contexts
+from fedattn.cli.chrome_trace import chrome_trace
 from fedattn.cli.client import stream_query
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 
@@ -56,12 +59,11 @@ def ask(network: LocalNetwork, body: dict[str, Any]) -> dict[str, Any]:
 
 def busiest_bytes(report: dict[str, Any]) -> int:
     """Largest KV bytes that one node sends or receives."""
-    return max(
-        count for node in report["participants"] for count in (node["bytes_up"], node["bytes_down"])
-    )
+    nodes = report["participants"]
+    return max(int(node[way]) for node in nodes for way in ("bytes_up", "bytes_down"))
 
 
-def measure(tokens: int, repeats: int, codec: str) -> list[dict[str, Any]]:
+def measure(tokens: int, repeats: int, codec: str, traces: Path | None) -> list[dict[str, Any]]:
     """Figures of each link."""
     body = {
         "question": QUESTION,
@@ -76,10 +78,16 @@ def measure(tokens: int, repeats: int, codec: str) -> list[dict[str, Any]]:
             start_nodes(network, links, make_contexts(tokens), Path(folder))
             report = ask(network, body)  # warm-up
             for _ in range(repeats):
-                for link in times:
+                for link, samples in times.items():
                     links.set_link(link)
                     report = ask(network, body)
-                    times[link].append(report["totals"]["time_to_first_token_s"])
+                    samples.append(report["totals"]["time_to_first_token_s"])
+            if traces is not None:
+                for link in LINKS:
+                    links.set_link(link)
+                    trace = chrome_trace(ask(network, body | {"timeline": True}))
+                    path = traces / f"{codec}-{link.rate_mbit_s:g}.json"
+                    path.write_text(json.dumps(trace))
             links.set_link(FREE)
             network.stop()
     compute = statistics.median(times[FREE])
@@ -107,11 +115,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256, help="tokens a context, about")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--codec", action="append", help="several allowed; default bf16 and auto")
+    parser.add_argument("--traces", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for codec in arguments.codec or ("bf16", "auto"):
-        rows += measure(arguments.tokens, arguments.repeats, codec)
+        rows += measure(arguments.tokens, arguments.repeats, codec, arguments.traces)
     print("link               codec   MB busiest  ttft s  compute s  transfer s  ratio")
     for row in rows:
         print(

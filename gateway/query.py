@@ -168,6 +168,9 @@ class QueryBody(SessionBody):
         description="Whether rows held or kept since earlier queries are used; the answer is the "
         "same.",
     )
+    timeline: bool = Field(
+        False, description="Whether the report tells what every participant did when."
+    )
     stream: bool = Field(
         False, description="Answer with server-sent events instead of one document."
     )
@@ -186,6 +189,7 @@ def query_to_wire(body: QueryBody) -> participant_pb2.QueryRequest:
     request.question = body.question
     request.sampling.CopyFrom(sampling_to_wire(_to_sampling(body.sampling)))
     request.no_reuse = not body.reuse
+    request.timeline = body.timeline
     return request
 
 

@@ -4,6 +4,7 @@ from fedattn.core.codecs import find_codec
 from fedattn.core.errors import ProtocolMismatchError
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
 from gateway.schemas import (
+    ActivityName,
     AppliedCompression,
     FinishName,
     LayerEvent,
@@ -19,6 +20,7 @@ from gateway.schemas import (
     SessionEvent,
     SessionMember,
     StateName,
+    TimelineSlice,
     TokenEvent,
     Totals,
     WarmAnswer,
@@ -39,6 +41,15 @@ _ROW_SOURCES: dict[int, RowSourceName] = {
     session_pb2.ROW_SOURCE_COMPUTED: "computed",
     session_pb2.ROW_SOURCE_KEPT: "kept",
     session_pb2.ROW_SOURCE_HELD: "held",
+}
+_ACTIVITIES: dict[int, ActivityName] = {
+    session_pb2.ACTIVITY_OPEN: "open",
+    session_pb2.ACTIVITY_COMPUTE: "compute",
+    session_pb2.ACTIVITY_ENCODE: "encode",
+    session_pb2.ACTIVITY_SEND: "send",
+    session_pb2.ACTIVITY_WAIT: "wait",
+    session_pb2.ACTIVITY_DECODE: "decode",
+    session_pb2.ACTIVITY_GENERATE: "generate",
 }
 _PRESSURES: dict[int, PressureName] = {
     aggregator_pb2.PRESSURE_NONE: "none",
@@ -173,6 +184,16 @@ def _report_from_wire(member: session_pb2.MemberReport) -> ParticipantReport:
         compression=_compression(member) if member.HasField("compression") else None,
         rows=_ROW_SOURCES.get(member.row_source),
         planned=_planned(member.planned) if member.HasField("planned") else None,
+        timeline=[
+            TimelineSlice(
+                activity=_ACTIVITIES[piece.activity],
+                layer=piece.layer,
+                begin_s=piece.begin_s,
+                duration_s=piece.duration_s,
+            )
+            for piece in member.timeline
+            if piece.activity in _ACTIVITIES
+        ],
     )
 
 

@@ -8,6 +8,7 @@ RoleName = Literal["contributor", "publisher"]
 StateName = Literal["complete", "lost", "late", "excluded"]
 FinishName = Literal["end", "length", "stop"]
 RowSourceName = Literal["computed", "kept", "held"]
+ActivityName = Literal["open", "compute", "encode", "send", "wait", "decode", "generate"]
 PressureName = Literal["none", "high", "critical"]
 
 
@@ -49,6 +50,24 @@ class AppliedCompression(BaseModel):
     seed: int = Field(description="Of all draws.", examples=[0])
 
 
+class TimelineSlice(BaseModel):
+    """One piece of a participant's work."""
+
+    activity: ActivityName = Field(
+        description="open: until everybody had said its length; compute: the model, up to the rows "
+        "of a block; encode: writing own rows; send: handing them to the network; wait: for rows "
+        "of others or room to send; decode: reading them; generate: tokens of the answer.",
+        examples=["compute"],
+    )
+    layer: int = Field(description="Zero-based block it was for.", examples=[7])
+    begin_s: float = Field(
+        description="Seconds since the query came to the publisher. Clocks of the nodes meet where "
+        "each learned of the session, so they differ by the delays of their links.",
+        examples=[0.31],
+    )
+    duration_s: float = Field(description="Seconds.", examples=[0.04])
+
+
 class ParticipantReport(BaseModel):
     """What one participant did in a session."""
 
@@ -80,6 +99,9 @@ class ParticipantReport(BaseModel):
     )
     planned: PlannedCost | None = Field(
         description="What was foretold for it; null for excluded nodes."
+    )
+    timeline: list[TimelineSlice] = Field(
+        description="What it did when, by its own clock; empty unless the query asked for it."
     )
 
 

@@ -1,26 +1,32 @@
 """`fedattn ask`."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from fedattn.cli.chrome_trace import chrome_trace
 from fedattn.cli.client import stream_query
 from fedattn.core.errors import SessionAbortedError
 
 
-def ask_command(gateway: str, body: dict[str, Any], *, as_json: bool) -> None:
-    """Ask and print.
+def ask_command(
+    gateway: str, body: dict[str, Any], *, as_json: bool, timeline: Path | None = None
+) -> None:
+    """Ask and print; write the timeline, if there is a path for it.
 
     Raises:
         FedAttnError: the query failed.
     """
     console = Console(highlight=False)
+    report = ask_streaming(gateway, body, None if as_json else console)
+    if timeline is not None:
+        timeline.write_text(json.dumps(chrome_trace(report)) + "\n")
     if as_json:
-        print(json.dumps(ask_streaming(gateway, body, None), indent=2))
+        print(json.dumps(report, indent=2))
         return
-    report = ask_streaming(gateway, body, console)
     console.print(report_table(report))
     console.print(totals_line(report))
 

@@ -127,6 +127,11 @@ def ask(
     min_participants: Annotated[int, typer.Option(help="Fewest, publisher included.")] = 2,
     deadline: Annotated[float, typer.Option(help="Seconds for everything.")] = 120.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON only.")] = False,
+    reuse: Annotated[bool, typer.Option(help="Use rows held since earlier queries.")] = True,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(help="Write what every node did when, as a Chrome trace (ui.perfetto.dev)."),
+    ] = None,
 ) -> None:
     """Send a query to a running gateway; stream the answer, then the report."""
     from fedattn.cli.ask import ask_command
@@ -151,6 +156,8 @@ def ask(
         "prefix": prefix,
         "min_participants": min_participants,
         "deadline_s": deadline,
+        "reuse": reuse,
+        "timeline": timeline is not None,
         "sampling": {
             "max_new_tokens": max_new_tokens,
             "temperature": temperature,
@@ -161,7 +168,7 @@ def ask(
         },
     }
     present = {key: value for key, value in body.items() if value is not None}
-    ask_command(gateway, present, as_json=as_json)
+    ask_command(gateway, present, as_json=as_json, timeline=timeline)
 
 
 @app.command()

@@ -155,9 +155,7 @@ class LocalNetwork:
             return set()
         return {node["node_id"] for node in answer.json()}
 
-    def _start(
-        self, name: str, module_and_flags: list[str], wrapper: tuple[str, ...] = ()
-    ) -> Part:
+    def _start(self, name: str, module_and_flags: list[str], wrapper: tuple[str, ...] = ()) -> Part:
         log_path = self.log_dir / f"{name}.log"
         security = "--plaintext"
         if self.certificates is not None:

@@ -15,6 +15,7 @@ from fedattn.core.errors import SessionStateError
 from fedattn.core.frames import FrameRules
 from fedattn.core.routing import Route, route_session
 from fedattn.core.spans import Member, SessionLayout
+from fedattn.core.timeline import Slice
 from fedattn.core.transfer import frame_rules
 from fedattn.core.types import KvShape
 
@@ -48,6 +49,7 @@ class MemberLedger:
         late_from: first layer at which somebody went on without it.
         wait_s, compute_s: its own times, seconds.
         reason: why it was lost, for people.
+        timeline: what it did when, if it was asked to tell.
     """
 
     awaited: set[int]
@@ -58,6 +60,7 @@ class MemberLedger:
     wait_s: float = 0.0
     compute_s: float = 0.0
     reason: str = ""
+    timeline: list[Slice] = field(default_factory=list)
 
     def move(self, state: MemberState) -> None:
         """Take the next step.

@@ -6,6 +6,7 @@ from fedattn.core.routing import Route
 from fedattn.core.session import MemberLedger, MemberState, SessionState
 from fedattn.core.spans import Member
 from fedattn.wire.convert import compression_to_wire, role_to_wire
+from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import session_pb2 as pb
 
 
@@ -54,6 +55,7 @@ def _describe(state: SessionState, index: int, planned: pb.PlannedCost) -> pb.Me
         compression=compression_to_wire(member.compression),
         sync_layers=member.plan.layers,
         row_source=_row_source(member, state.routes[index]),
+        timeline=timeline_to_wire(ledger.timeline),
     )
 
 

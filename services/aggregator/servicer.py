@@ -174,6 +174,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             progress_timeout_s=self._settings.progress_timeout_s,
             deadline_s=request.deadline_s,
             min_participants=request.min_participants,
+            timeline=request.timeline,
         )
 
     async def _watch(self, session: Session, deadline_s: float) -> None:

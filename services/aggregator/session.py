@@ -10,6 +10,7 @@ from fedattn.core.errors import FedAttnError, SessionAbortedError, UnknownSessio
 from fedattn.core.session import MemberState
 from fedattn.wire.convert import chunk_to_wire, require_range
 from fedattn.wire.protocol import MAX_REASON_LENGTH
+from fedattn.wire.timeline import timeline_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.opening import OpenedSession
 from services.aggregator.outbox import Outbox
@@ -80,9 +81,11 @@ class Session:
         """A member has all it needs."""
         require_range("wait_s", done.wait_s, 0, _MAX_TIME_S)
         require_range("compute_s", done.compute_s, 0, _MAX_TIME_S)
+        timeline = timeline_from_wire(done.timeline, self.state.shape.num_layers)
         ledger = self.state.ledgers[index]
         ledger.move(MemberState.COMPLETE)
         ledger.wait_s, ledger.compute_s = done.wait_s, done.compute_s
+        ledger.timeline = timeline
         route = self.state.routes[index]
         for late in done.late:
             if late.member in route.senders and late.from_layer in route.receives:

@@ -21,6 +21,7 @@ from fedattn.core.rotary import Rotary
 from fedattn.core.routing import Route, route_session
 from fedattn.core.session import SessionState
 from fedattn.core.spans import Member
+from fedattn.core.timeline import Activity, Timeline
 from fedattn.core.transfer import write_frame
 from fedattn.core.types import FloatArray, KvRows
 from fedattn.wire.convert import (
@@ -34,6 +35,7 @@ from fedattn.wire.convert import (
 from fedattn.wire.protocol import MAX_DEADLINE_S, MAX_LIFETIME_S
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.participant.inbox import RowInbox
@@ -89,6 +91,7 @@ class GrpcKvExchange:
         self._state = SessionState(layout, shape_from_wire(message.shape))
         self._index = layout.index_of(node_id)
         is_publisher = self._state.is_publisher(self._index)
+        self._timeline = Timeline(is_on=message.timeline)
         self._inbox = RowInbox(
             self._state,
             self._index,
@@ -96,6 +99,7 @@ class GrpcKvExchange:
             progress_timeout_s=message.progress_timeout_s,
             min_participants=message.min_participants if is_publisher else 0,
             held=self._find_held(held or {}) if is_publisher and keeps else None,
+            timeline=self._timeline,
         )
         self._keeps_frames = keeps and not is_publisher
         self._sent: dict[int, bytes] = {}
@@ -129,17 +133,22 @@ class GrpcKvExchange:
     # -- model thread ----------------------------------------------------------------------------
 
     def send(self, layer: int, rows: KvRows, queries: FloatArray) -> None:
-        self._inbox.check()
-        self._in_flight.acquire()  # released when the frame has left, or the session has ended
+        self._make_room(layer)
         self._loop.call_soon_threadsafe(self._encode, layer, rows, queries)
 
     def send_frame(self, layer: int, frame: bytes) -> None:
         """Send a frame as it is, one that was kept."""
-        self._inbox.check()
-        self._in_flight.acquire()
+        self._make_room(layer)
         self._loop.call_soon_threadsafe(self._enqueue, layer, frame)
 
+    def _make_room(self, layer: int) -> None:
+        self._inbox.check()
+        self._timeline.lap(Activity.COMPUTE, layer)
+        self._in_flight.acquire()  # released when the frame has left, or the session has ended
+        self._timeline.lap(Activity.WAIT, layer)
+
     def receive(self, layer: int) -> KvRows:
+        self._timeline.lap(Activity.COMPUTE, layer)
         before_s = self._inbox.wait_s
         rows = self._inbox.take(layer)
         self._on_layer(layer, rows.num_rows, self._inbox.wait_s - before_s)
@@ -149,6 +158,7 @@ class GrpcKvExchange:
 
     def finish(self, compute_s: float) -> None:
         """This member has sent and received all it needs."""
+        self._timeline.lap(Activity.COMPUTE, self._state.shape.num_layers - 1)
         late = self._inbox.late_members()
         done = pb.MemberDone(
             wait_s=self._inbox.wait_s,
@@ -289,9 +299,13 @@ class GrpcKvExchange:
         return session_pb2.SessionReport(session_id=self._start.layout.session_id, members=members)
 
     def _encode(self, layer: int, rows: KvRows, queries: FloatArray) -> None:
-        frame = self._loop.run_in_executor(
-            self._executor, write_frame, self.member, layer, rows, queries, self._rotary
-        )
+        def write() -> bytes:
+            begin_s = self._timeline.now()
+            frame = write_frame(self.member, layer, rows, queries, self._rotary)
+            self._timeline.add(Activity.ENCODE, layer, begin_s)
+            return frame
+
+        frame = self._loop.run_in_executor(self._executor, write)
         self._outgoing.put_nowait((layer, frame))
 
     def _enqueue(self, layer: int, frame: bytes) -> None:
@@ -307,6 +321,7 @@ class GrpcKvExchange:
             if item is None:
                 return
             if isinstance(item, pb.MemberDone):
+                item.timeline.extend(timeline_to_wire(self._timeline.slices()))
                 yield pb.ExchangeRequest(done=item)
                 return
             layer, encoding = item
@@ -316,8 +331,10 @@ class GrpcKvExchange:
                 self._encoding_error = error
                 self._inbox.end(error)
                 raise
+            begin_s = self._timeline.now()
             for chunk in split_frame(frame, layer):
                 yield pb.ExchangeRequest(chunk=chunk_to_wire(chunk))
+            self._timeline.add(Activity.SEND, layer, begin_s)
             if self._keeps_frames:
                 self._sent[layer] = frame
             self._in_flight.release()

@@ -14,6 +14,7 @@ from fedattn.core.errors import (
 from fedattn.core.frames import FrameRules, decode_frame
 from fedattn.core.rotary import Rotary
 from fedattn.core.session import SessionState
+from fedattn.core.timeline import Activity, Timeline
 from fedattn.core.types import KvRows, concatenate_rows
 from services.participant.reuse import HeldRows
 
@@ -34,9 +35,11 @@ class RowInbox:
         progress_timeout_s: float,
         min_participants: int,
         held: Mapping[int, HeldRows] | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         self._state = state
         self._rotary = rotary
+        self._timeline = timeline or Timeline(is_on=False)
         self._route = state.routes[index]
         self._rules: dict[int, FrameRules] = {i: state.rules(i) for i in self._route.senders}
         self._assemblers = {
@@ -122,6 +125,7 @@ class RowInbox:
             if self._error is not None:
                 raise self._error
             frames = self._pop_frames(layer)
+        self._timeline.lap(Activity.WAIT, layer)
         parts = self._decode(frames, layer)
         with self._changed:
             self._require_enough(layer, parts)
@@ -129,7 +133,9 @@ class RowInbox:
             for sender, rows in parts.items():
                 self._received.setdefault(sender, {})[layer] = rows
         parts |= {sender: held.rows[layer] for sender, held in self._held.items()}
-        return concatenate_rows([parts[sender] for sender in sorted(parts)], self._state.shape)
+        rows = concatenate_rows([parts[sender] for sender in sorted(parts)], self._state.shape)
+        self._timeline.lap(Activity.DECODE, layer)
+        return rows
 
     def _pop_frames(self, layer: int) -> dict[int, bytearray]:
         return {

@@ -9,95 +9,33 @@ from dataclasses import dataclass
 import grpc
 import structlog
 
-from fedattn.core.compression import Compression
 from fedattn.core.errors import (
     AggregatorUnavailableError,
     ContextTooLongError,
     DeadlineExceededError,
-    EmptyQuestionError,
     FedAttnError,
     SessionAbortedError,
 )
-from fedattn.core.plans import PlanSpec
-from fedattn.core.profile import Profile, resolve_plans
 from fedattn.core.sampling import Sampling
-from fedattn.core.spans import PrefixMode, RolePlans
 from fedattn.model.cache import LayerCache
 from fedattn.model.decode import TextStream, generate_tokens
 from fedattn.wire.convert import (
-    compression_from_wire,
     compression_to_wire,
-    prefix_mode_from_wire,
     prefix_to_wire,
-    require_range,
-    sampling_from_wire,
 )
-from fedattn.wire.protocol import MAX_DEADLINE_S, MAX_HELD_KEYS, MAX_QUESTION_LENGTH
+from fedattn.wire.protocol import MAX_HELD_KEYS
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from services.participant.exchange import GrpcKvExchange, LayerListener
 from services.participant.node import ParticipantNode
+from services.participant.query import Query
 from services.participant.reuse import HeldState
 
 log = structlog.get_logger(__name__)
 
 _REPORT_WITHIN_S = 15.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """A checked query."""
-
-    question: str
-    contributors: tuple[str, ...]
-    plans: RolePlans
-    sampling: Sampling
-    compression: Compression
-    budget: pb.ByteBudget | None
-    prefix: PrefixMode
-    min_participants: int
-    deadline_s: float
-    no_reuse: bool
-
-
-def check_query(
-    request: participant_pb2.QueryRequest,
-    num_layers: int,
-    profile: Profile | None,
-    *,
-    asks: bool = True,
-) -> Query:
-    """Check and convert a request.
-
-    Args:
-        request: as it came.
-        num_layers: blocks of the model.
-        profile: what `auto` plans mean for it, if known.
-        asks: whether it must have a question.
-
-    Raises:
-        InvalidInputError: names the field and what is wrong.
-    """
-    if asks and not request.question.strip():
-        raise EmptyQuestionError("the question is empty; write what you want to know")
-    require_range("question length", len(request.question), 0, MAX_QUESTION_LENGTH)
-    require_range("deadline_s", request.deadline_s, 1e-3, MAX_DEADLINE_S)
-    contributors = PlanSpec(request.plan)
-    publisher = PlanSpec(request.publisher_plan or request.plan)
-    return Query(
-        question=request.question,
-        contributors=tuple(request.contributors),
-        plans=resolve_plans(contributors, publisher, num_layers, profile),
-        sampling=sampling_from_wire(request.sampling),
-        compression=compression_from_wire(request.compression),
-        budget=request.budget if request.HasField("budget") else None,
-        prefix=prefix_mode_from_wire(request.prefix),
-        min_participants=request.min_participants,
-        deadline_s=request.deadline_s,
-        no_reuse=request.no_reuse,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +68,7 @@ class Publication:
         self._events: asyncio.Queue[participant_pb2.QueryEvent | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._stopped_by: FedAttnError | None = None
+        self._opened_s = 0.0
         self._held = {} if query.no_reuse else node.rows.snapshot(MAX_HELD_KEYS)
         self._states = {} if query.no_reuse else node.states.snapshot(MAX_HELD_KEYS)
         self._state_key = b""
@@ -150,6 +89,7 @@ class Publication:
                 self._loop.run_in_executor(self._node.threads, self._node.decoder)  # meanwhile
                 prefix, span = await self._node.run(self._tokenize)
                 opened = await self._open(prefix, len(span.token_ids))
+                self._opened_s = time.monotonic() - self._arrived
                 yield participant_pb2.QueryEvent(
                     opened=participant_pb2.SessionOpened(
                         layout=opened.start.layout, excluded=opened.excluded
@@ -184,6 +124,8 @@ class Publication:
             result = await answer
             within_s = max(0.1, min(_REPORT_WITHIN_S, self._remaining_s()))
             result.report.CopyFrom(await _final_report(exchange, transfer, within_s))
+            if self._query.timeline:
+                self._complete_timelines(result)
             self._hold(exchange)
             log.info("answered", session=start.layout.session_id, tokens=result.num_tokens)
             yield participant_pb2.QueryEvent(result=result)
@@ -243,6 +185,19 @@ class Publication:
             state = HeldState(self._state, exchange.rows_lifetime_s)
             self._node.states.put(self._state_key, state)
 
+    def _complete_timelines(self, result: participant_pb2.QueryResult) -> None:
+        """Count from the query's arrival, and add what the publisher did outside the exchange."""
+        for member in result.report.members:
+            for piece in member.timeline:
+                piece.begin_s += self._opened_s
+        publisher = next(m for m in result.report.members if m.role == session_pb2.ROLE_PUBLISHER)
+        publisher.timeline.add(activity=session_pb2.ACTIVITY_OPEN, duration_s=self._opened_s)
+        publisher.timeline.add(
+            activity=session_pb2.ACTIVITY_GENERATE,
+            begin_s=result.time_to_first_token_s,
+            duration_s=result.decode_s,
+        )
+
     def _stop(self, exchange: GrpcKvExchange, error: FedAttnError) -> None:
         """Make the model thread end with this error at its next step."""
         self._stopped_by = self._stopped_by or error
@@ -288,6 +243,7 @@ class Publication:
             node_token=self._node.token,
             held_keys=list(self._held),
             no_reuse=query.no_reuse,
+            timeline=query.timeline,
         )
         try:
             return await self._stub.OpenSession(request, timeout=max(0.001, self._remaining_s()))

@@ -12,7 +12,8 @@ from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2_grpc
 from fedattn.wire.v1 import participant_pb2 as pb
 from services.participant.node import ParticipantNode
-from services.participant.publication import Publication, check_query
+from services.participant.publication import Publication
+from services.participant.query import check_query
 
 _LIST_TIMEOUT_S = 10.0
 

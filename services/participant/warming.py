@@ -13,7 +13,8 @@ from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import participant_pb2 as pb
 from services.participant.control import Membership
 from services.participant.node import ParticipantNode
-from services.participant.publication import Publication, check_query
+from services.participant.publication import Publication
+from services.participant.query import check_query
 
 log = structlog.get_logger(__name__)
 

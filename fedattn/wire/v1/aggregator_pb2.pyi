@@ -528,6 +528,7 @@ class OpenSessionRequest(_message.Message):
     BUDGET_FIELD_NUMBER: _builtins.int
     HELD_KEYS_FIELD_NUMBER: _builtins.int
     NO_REUSE_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the publisher's node, which must be joined."""
     span_len: _builtins.int
@@ -542,6 +543,8 @@ class OpenSessionRequest(_message.Message):
     """Token from Welcome."""
     no_reuse: _builtins.bool
     """Compute and send everything afresh."""
+    timeline: _builtins.bool
+    """Whether members tell what they did when."""
     @_builtins.property
     def prefix(self) -> _session_pb2.PublicPrefix:
         """Public prefix."""
@@ -587,10 +590,11 @@ class OpenSessionRequest(_message.Message):
         budget: Global___ByteBudget | None = ...,
         held_keys: _abc.Iterable[_builtins.bytes] | None = ...,
         no_reuse: _builtins.bool = ...,
+        timeline: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributor_sync_layers", b"contributor_sync_layers", "contributors", b"contributors", "deadline_s", b"deadline_s", "held_keys", b"held_keys", "max_new_tokens", b"max_new_tokens", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_id", b"node_id", "node_token", b"node_token", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributor_sync_layers", b"contributor_sync_layers", "contributors", b"contributors", "deadline_s", b"deadline_s", "held_keys", b"held_keys", "max_new_tokens", b"max_new_tokens", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_id", b"node_id", "node_token", b"node_token", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -767,6 +771,7 @@ class MemberDone(_message.Message):
     WAIT_S_FIELD_NUMBER: _builtins.int
     COMPUTE_S_FIELD_NUMBER: _builtins.int
     LATE_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
     wait_s: _builtins.float
     """Time it waited for rows of others, seconds."""
     compute_s: _builtins.float
@@ -775,16 +780,21 @@ class MemberDone(_message.Message):
     def late(self) -> _containers.RepeatedCompositeFieldContainer[Global___LateMember]:
         """Members it went on without because they were late."""
 
+    @_builtins.property
+    def timeline(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.Slice]:
+        """What it did when, if the layout asks for it; up to 8 * num_layers + 8."""
+
     def __init__(
         self,
         *,
         wait_s: _builtins.float = ...,
         compute_s: _builtins.float = ...,
         late: _abc.Iterable[Global___LateMember] | None = ...,
+        timeline: _abc.Iterable[_session_pb2.Slice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_s", b"compute_s", "late", b"late", "wait_s", b"wait_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_s", b"compute_s", "late", b"late", "timeline", b"timeline", "wait_s", b"wait_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -63,6 +63,48 @@ PREFIX_MODE_FIRST: PrefixMode.ValueType  # 2
 """The first participant owns them like the rest of its span."""
 Global___PrefixMode: _TypeAlias = PrefixMode  # noqa: Y015
 
+class _Activity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ActivityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Activity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACTIVITY_UNSPECIFIED: _Activity.ValueType  # 0
+    ACTIVITY_OPEN: _Activity.ValueType  # 1
+    """Publisher: until every contributor had said its length."""
+    ACTIVITY_COMPUTE: _Activity.ValueType  # 2
+    """The model, up to the rows of a layer."""
+    ACTIVITY_ENCODE: _Activity.ValueType  # 3
+    """Selecting and writing own rows."""
+    ACTIVITY_SEND: _Activity.ValueType  # 4
+    """Handing a frame to the network."""
+    ACTIVITY_WAIT: _Activity.ValueType  # 5
+    """For rows of others, or for room to send."""
+    ACTIVITY_DECODE: _Activity.ValueType  # 6
+    """Reading received frames."""
+    ACTIVITY_GENERATE: _Activity.ValueType  # 7
+    """Publisher: tokens of the answer."""
+
+class Activity(_Activity, metaclass=_ActivityEnumTypeWrapper):
+    """What a slice of time was spent on."""
+
+ACTIVITY_UNSPECIFIED: Activity.ValueType  # 0
+ACTIVITY_OPEN: Activity.ValueType  # 1
+"""Publisher: until every contributor had said its length."""
+ACTIVITY_COMPUTE: Activity.ValueType  # 2
+"""The model, up to the rows of a layer."""
+ACTIVITY_ENCODE: Activity.ValueType  # 3
+"""Selecting and writing own rows."""
+ACTIVITY_SEND: Activity.ValueType  # 4
+"""Handing a frame to the network."""
+ACTIVITY_WAIT: Activity.ValueType  # 5
+"""For rows of others, or for room to send."""
+ACTIVITY_DECODE: Activity.ValueType  # 6
+"""Reading received frames."""
+ACTIVITY_GENERATE: Activity.ValueType  # 7
+"""Publisher: tokens of the answer."""
+Global___Activity: _TypeAlias = Activity  # noqa: Y015
+
 class _RowSource:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -296,6 +338,7 @@ class SessionLayout(_message.Message):
     PROGRESS_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     MIN_PARTICIPANTS_FIELD_NUMBER: _builtins.int
     DEADLINE_S_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Random id of the session; 32 hex digits."""
     prefix_len: _builtins.int
@@ -306,6 +349,8 @@ class SessionLayout(_message.Message):
     """Fewest participants, publisher included, that must stay complete; 1 to 256."""
     deadline_s: _builtins.float
     """Longest life of the session, seconds; above 0."""
+    timeline: _builtins.bool
+    """Whether members tell what they did when."""
     @_builtins.property
     def shape(self) -> Global___KvShape:
         """Sizes of the KV rows."""
@@ -324,14 +369,49 @@ class SessionLayout(_message.Message):
         progress_timeout_s: _builtins.float = ...,
         min_participants: _builtins.int = ...,
         deadline_s: _builtins.float = ...,
+        timeline: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shape", b"shape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_s", b"deadline_s", "members", b"members", "min_participants", b"min_participants", "prefix_len", b"prefix_len", "progress_timeout_s", b"progress_timeout_s", "session_id", b"session_id", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_s", b"deadline_s", "members", b"members", "min_participants", b"min_participants", "prefix_len", b"prefix_len", "progress_timeout_s", b"progress_timeout_s", "session_id", b"session_id", "shape", b"shape", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionLayout: _TypeAlias = SessionLayout  # noqa: Y015
+
+@_typing.final
+class Slice(_message.Message):
+    """One piece of work of one member."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVITY_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    BEGIN_S_FIELD_NUMBER: _builtins.int
+    DURATION_S_FIELD_NUMBER: _builtins.int
+    activity: Global___Activity.ValueType
+    """What it was."""
+    layer: _builtins.int
+    """Zero-based block it was for."""
+    begin_s: _builtins.float
+    """Seconds since the member learned of the session; in QueryResult since the query came to the publisher."""
+    duration_s: _builtins.float
+    """Seconds."""
+    def __init__(
+        self,
+        *,
+        activity: Global___Activity.ValueType = ...,
+        layer: _builtins.int = ...,
+        begin_s: _builtins.float = ...,
+        duration_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "begin_s", b"begin_s", "duration_s", b"duration_s", "layer", b"layer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Slice: _TypeAlias = Slice  # noqa: Y015
 
 @_typing.final
 class LayerBytes(_message.Message):
@@ -420,6 +500,7 @@ class MemberReport(_message.Message):
     COMPRESSION_FIELD_NUMBER: _builtins.int
     SYNC_LAYERS_FIELD_NUMBER: _builtins.int
     ROW_SOURCE_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node."""
     role: Global___Role.ValueType
@@ -454,6 +535,10 @@ class MemberReport(_message.Message):
     def sync_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Zero-based blocks at which it attended to other spans."""
 
+    @_builtins.property
+    def timeline(self) -> _containers.RepeatedCompositeFieldContainer[Global___Slice]:
+        """What it did when, by its own clock; empty unless the layout asks for it. Up to 8 * num_layers + 8."""
+
     def __init__(
         self,
         *,
@@ -470,10 +555,11 @@ class MemberReport(_message.Message):
         compression: Global___Compression | None = ...,
         sync_layers: _abc.Iterable[_builtins.int] | None = ...,
         row_source: Global___RowSource.ValueType = ...,
+        timeline: _abc.Iterable[Global___Slice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "planned", b"planned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "compute_s", b"compute_s", "detail", b"detail", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "planned", b"planned", "role", b"role", "row_source", b"row_source", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "wait_s", b"wait_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "compute_s", b"compute_s", "detail", b"detail", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "planned", b"planned", "role", b"role", "row_source", b"row_source", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "timeline", b"timeline", "wait_s", b"wait_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import grpc
 import numpy as np
@@ -143,8 +144,8 @@ class DummyNode:
                 await received.wait()
             yield pb.ExchangeRequest(done=pb.MemberDone()).SerializeToString()
 
-        method = self.channel.stream_stream(_EXCHANGE)  # bytes: dummies should cost little
-        call: AsyncIterable[bytes] = method(requests())  # type: ignore[arg-type]
+        method: Any = self.channel.stream_stream(_EXCHANGE)  # bytes: dummies should cost little
+        call: AsyncIterable[bytes] = method(requests())
         missing = (len(layout.members) - 1) * len(layers)
         async for data in call:
             response = pb.ExchangeResponse.FromString(data)
@@ -196,8 +197,8 @@ async def dummy_network(
         joined = asyncio.Event()
         control = asyncio.create_task(node.control(joined.set))
         controls.append(control)
-        control.add_done_callback(lambda _, joined=joined: joined.set())
-        await joined.wait()
+        joining = asyncio.create_task(joined.wait())
+        await asyncio.wait({joining, control}, return_when=asyncio.FIRST_COMPLETED)
         if control.done():
             control.result()
         nodes.append(node)

@@ -6,7 +6,8 @@ Frames are those of the embedded model, codec bf16, plan of 18 blocks; a dummy n
 fast as they are taken. The dummies share this machine's cores with the aggregator, so figures are
 CPU seconds of the aggregator's process, and latencies include the dummies' own work:
 
-    relay      MB that reached receivers, for each CPU second, by frame size
+    relay      MB that reached receivers, for each CPU second, by frame size; beside it the same
+               messages through a gRPC server that only passes them on (benchmarks.bare_relay)
     members    the same by contributors in one session
     at once    sessions open at the same time: CPU, latency of a frame from its sender to its
                receiver, memory
@@ -16,6 +17,8 @@ CPU seconds of the aggregator's process, and latencies include the dummies' own 
 import argparse
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -23,10 +26,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import psutil
 
+from benchmarks.bare_relay import push_through
 from benchmarks.dummies import DummyNetwork, dummy_network, frame_messages
-from fedattn.cli.network import local_network
+from fedattn.cli.network import free_port, local_network
 
 LAYERS = list(range(6, 24))
+ALL_LAYERS = list(range(30))
+RELAY_CONTRIBUTORS = 8
+RELAY_BYTES = 250e6
 SPANS = (16, 64, 256, 1024, 2048)
 MEMBERS = (1, 2, 4, 8, 16, 32, 64)
 AT_ONCE = (1, 10, 50, 100, 200)
@@ -51,15 +58,21 @@ def frame_bytes(span_len: int) -> int:
     return sum(len(message) for message in frame_messages(3, 3 + span_len, LAYERS[0]))
 
 
-async def measure_sessions(
-    network: DummyNetwork, meter: Meter, span_len: int, *, count: int, contributors: int
+async def measure_sessions(  # noqa: PLR0913 - spelt out
+    network: DummyNetwork,
+    meter: Meter,
+    span_len: int,
+    *,
+    count: int,
+    contributors: int,
+    layers: list[int] = LAYERS,
 ) -> dict[str, Any]:
     """Run sessions at once and say what they cost."""
     network.clock.latencies_s.clear()
     before = meter.cpu_s()
-    await network.run_sessions(count, contributors, LAYERS)
+    await network.run_sessions(count, contributors, layers)
     cpu_s = meter.cpu_s() - before
-    relayed_mb = count * contributors * len(LAYERS) * frame_bytes(span_len) / 1e6
+    relayed_mb = count * contributors * len(layers) * frame_bytes(span_len) / 1e6
     latencies_ms = [1e3 * latency for latency in network.clock.latencies_s]
     cuts = quantiles(latencies_ms, n=100) if len(latencies_ms) > 1 else latencies_ms * 99
     return {
@@ -75,20 +88,34 @@ async def measure_sessions(
     }
 
 
-async def measure(address: str, meter: Meter) -> dict[str, Any]:
+async def measure_relay(
+    address: str, meter: Meter, span_len: int, bare_port: int, bare: Meter
+) -> dict[str, Any]:
+    """Long sessions, and the bare relay, in turn."""
+    contributors, messages = RELAY_CONTRIBUTORS, frame_messages(3, 3 + span_len, LAYERS[0])
+    per_session = contributors * len(ALL_LAYERS) * frame_bytes(span_len)
+    rows, bare_mb_per_cpu_s = [], []
+    async with dummy_network(address, contributors, span_len) as network:
+        for number in range(1 + max(3, min(10, int(RELAY_BYTES / per_session)))):
+            row = await measure_sessions(
+                network, meter, span_len, count=1, contributors=contributors, layers=ALL_LAYERS
+            )
+            before = bare.cpu_s()
+            count = contributors * len(ALL_LAYERS) * len(messages)
+            await push_through(bare_port, messages[0], count)
+            bare_cpu_s = max(bare.cpu_s() - before, 0.01)
+            if number > 0:
+                rows.append(row)
+                bare_mb_per_cpu_s.append(count * len(messages[0]) / 1e6 / bare_cpu_s)
+    rate = sum(row["relayed_mb"] for row in rows) / sum(row["cpu_s"] for row in rows)
+    return rows[-1] | {"mb_per_cpu_s": rate, "bare_mb_per_cpu_s": median(bare_mb_per_cpu_s)}
+
+
+async def measure(address: str, meter: Meter, bare_port: int, bare: Meter) -> dict[str, Any]:
     """All figures."""
     result: dict[str, Any] = {"relay": [], "members": [], "at_once": [], "memory": []}
     for span_len in SPANS:
-        async with dummy_network(address, 1, span_len) as network:
-            await network.run_sessions(1, 1, LAYERS)
-            rounds = max(2, int(2e8 / (frame_bytes(span_len) * len(LAYERS))))
-            rows = [
-                await measure_sessions(network, meter, span_len, count=4, contributors=1)
-                for _ in range(min(rounds // 4 + 1, 25))
-            ]
-            total = {key: sum(row[key] for row in rows) for key in ("relayed_mb", "cpu_s")}
-            ratio = total["relayed_mb"] / total["cpu_s"]
-            result["relay"].append(rows[-1] | total | {"mb_per_cpu_s": ratio})
+        result["relay"].append(await measure_relay(address, meter, span_len, bare_port, bare))
     span_len = 64
     async with dummy_network(address, max(MEMBERS), span_len) as network:
         await network.run_sessions(1, 4, LAYERS)
@@ -127,15 +154,25 @@ def main() -> None:
     with local_network() as network:
         aggregator = network.start_aggregator("--log-level=warning")
         meter = Meter(aggregator.process.pid)
-        result = asyncio.run(measure(network.aggregator_address, meter))
+        port = free_port()
+        relay = [sys.executable, "-m", "benchmarks.bare_relay", str(port)]
+        bare = subprocess.Popen(relay)  # noqa: S603 - our own module
+        try:
+            measuring = measure(network.aggregator_address, meter, port, Meter(bare.pid))
+            result = asyncio.run(measuring)
+        finally:
+            bare.kill()
         peak = psutil.Process(aggregator.process.pid).memory_info().rss / 2**20
-    print("         sessions  contributors  frame KB  relayed MB  CPU s  MB/CPU s  p50 ms  p99 ms")
+    print(
+        "        sessions  contributors  frame KB  relayed MB  CPU s  MB/CPU s  p50 ms  p99 ms bare"
+    )
     for name in ("relay", "members", "at_once"):
         for row in result[name]:
             print(
-                f"{name:8} {row['sessions']:8} {row['contributors']:13} {row['frame_kb']:9.1f} "
+                f"{name:7} {row['sessions']:8} {row['contributors']:13} {row['frame_kb']:9.1f} "
                 f"{row['relayed_mb']:11.1f} {row['cpu_s']:6.2f} {row['mb_per_cpu_s'] or 0:9.0f} "
                 f"{row['latency_p50_ms']:7.1f} {row['latency_p99_ms']:7.1f}"
+                + (f" {row['bare_mb_per_cpu_s']:5.0f}" if name == "relay" else "")
             )
     for row in result["memory"]:
         print(f"own pages after {row['sessions']} sessions: {row['own_mib']:.1f} MiB")

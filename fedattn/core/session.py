@@ -92,6 +92,10 @@ class SessionState:
         self.layout = layout
         self.shape = shape
         self.routes: tuple[Route, ...] = route_session(layout)
+        self._successors = tuple(
+            tuple(i for i, route in enumerate(self.routes) if index in route.senders)
+            for index in range(len(self.routes))
+        )
         self.ledgers = tuple(MemberLedger(awaited=set(route.uploads)) for route in self.routes)
 
     def rules(self, index: int) -> FrameRules:
@@ -102,15 +106,13 @@ class SessionState:
         """Members that want a sender's rows of a layer and are still there."""
         return tuple(
             index
-            for index, route in enumerate(self.routes)
-            if layer in route.receives
-            and sender in route.senders
-            and not self.ledgers[index].is_over
+            for index in self._successors[sender]
+            if layer in self.routes[index].receives and not self.ledgers[index].is_over
         )
 
     def successors(self, index: int) -> tuple[int, ...]:
         """Members that receive from this one at any layer."""
-        return tuple(i for i, route in enumerate(self.routes) if index in route.senders)
+        return self._successors[index]
 
     def count_up(self, sender: int, layer: int, size: int) -> None:
         ledger = self.ledgers[sender]

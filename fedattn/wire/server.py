@@ -97,7 +97,8 @@ class WireServer:
 class BorderInterceptor(grpc.aio.ServerInterceptor):
     """Lets only some callers in.
 
-    Turns our errors into statuses, and everything unforeseen into a logged InternalError.
+    Turns our errors into statuses, and everything unforeseen into a logged InternalError. A stream
+    may answer with a serialized message too: one that goes to many is serialized once.
     """
 
     def __init__(self, callers: frozenset[str] | None) -> None:
@@ -118,10 +119,12 @@ class BorderInterceptor(grpc.aio.ServerInterceptor):
                 else grpc.unary_stream_rpc_method_handler
             )
             behavior = self._guard_stream(handler.stream_stream or handler.unary_stream)
+            serializer = _unless_serialized(handler.response_serializer)
         else:
             make = grpc.unary_unary_rpc_method_handler
             behavior = self._guard_unary(handler.unary_unary)
-        return make(behavior, handler.request_deserializer, handler.response_serializer)
+            serializer = handler.response_serializer
+        return make(behavior, handler.request_deserializer, serializer)
 
     def _guard_stream(self, behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         async def guarded(request: Any, context: Any) -> Any:
@@ -148,6 +151,10 @@ class BorderInterceptor(grpc.aio.ServerInterceptor):
     def _check(self, context: Any) -> None:
         if self._callers is not None:
             check_caller(context, self._callers)
+
+
+def _unless_serialized(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    return lambda message: message if isinstance(message, bytes) else serializer(message)
 
 
 async def _abort(context: Any, error: Exception) -> None:

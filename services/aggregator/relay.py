@@ -17,7 +17,7 @@ async def relay_member(
     requests: AsyncIterator[pb.ExchangeRequest],
     *,
     report_timeout_s: float,
-) -> AsyncGenerator[pb.ExchangeResponse, None]:
+) -> AsyncGenerator[bytes | pb.ExchangeResponse, None]:
     """Serve one member's exchange stream until both directions have ended.
 
     Args:
@@ -59,7 +59,7 @@ async def _upload(
                     guard.accept(chunk)
                     if chunk.is_last:
                         session.state.ledgers[index].awaited.discard(chunk.layer)
-                    await session.forward(index, chunk)
+                    await session.forward(index, chunk, _passed_on(request, index))
                 case "done":
                     await _finish(session, index, request.done, report_timeout_s)
                     return
@@ -68,6 +68,13 @@ async def _upload(
         raise SessionAbortedError("it ended its stream before it was done")
     except FedAttnError as error:
         session.lose(index, error)  # which ends the stream with this error
+
+
+def _passed_on(request: pb.ExchangeRequest, sender: int) -> bytes:
+    """The sender's message as an ExchangeResponse: both number `chunk` alike."""
+    request.DiscardUnknownFields()
+    request.chunk.sender = sender
+    return request.SerializeToString()
 
 
 async def _finish(

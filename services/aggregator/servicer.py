@@ -204,9 +204,9 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             for stream in session.streams:  # one whose member reads nothing would stay for ever
                 loop.call_later(_LAST_WORDS_S, stream.cancel)
 
-    async def Exchange(
+    async def Exchange(  # type: ignore[override]  # serialized ones too
         self, request_iterator: AsyncIterator[pb.ExchangeRequest], context: Any
-    ) -> AsyncIterator[pb.ExchangeResponse]:
+    ) -> AsyncIterator[bytes | pb.ExchangeResponse]:
         """Rows of one member in, rows of earlier spans out."""
         first = await _next_within(request_iterator, self._settings.invite_timeout_s)
         if first is None or first.WhichOneof("body") != "hello":

@@ -8,7 +8,7 @@ import structlog
 from fedattn.core.chunks import Chunk
 from fedattn.core.errors import FedAttnError, SessionAbortedError, UnknownSessionError
 from fedattn.core.session import MemberState
-from fedattn.wire.convert import chunk_to_wire, require_range
+from fedattn.wire.convert import require_range
 from fedattn.wire.protocol import MAX_REASON_LENGTH
 from fedattn.wire.timeline import timeline_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -31,7 +31,7 @@ class Session:
         self.state = state = opened.state
         self._opened = opened
         self.tokens = tuple(secrets.token_hex(16) for _ in state.ledgers)
-        self.outboxes: tuple[Outbox[pb.ExchangeResponse], ...] = tuple(
+        self.outboxes: tuple[Outbox[bytes | pb.ExchangeResponse], ...] = tuple(
             Outbox(outbox_bytes) for _ in state.ledgers
         )
         self.rows_keys = opened.rows_keys
@@ -53,11 +53,16 @@ class Session:
                 return index
         raise UnknownSessionError(f"no member of session {self.session_id} has that token")
 
-    async def forward(self, sender: int, chunk: Chunk) -> None:
-        """Send a checked chunk on to everyone who wants it; waits while an outbox is full."""
+    async def forward(self, sender: int, chunk: Chunk, message: bytes) -> None:
+        """Send a checked chunk on to everyone who wants it; waits while an outbox is full.
+
+        Args:
+            sender: place of the member it is from.
+            chunk: what was checked.
+            message: the same as a serialized ExchangeResponse, shared by all receivers.
+        """
         self.state.count_up(sender, chunk.layer, len(chunk.data))
-        message = pb.ExchangeResponse(chunk=chunk_to_wire(chunk, sender))
-        size = len(chunk.data) + _MESSAGE_OVERHEAD
+        size = len(message) + _MESSAGE_OVERHEAD
         slow: list[int] = []
         for receiver in self.state.receivers(sender, chunk.layer):
             if not self.outboxes[receiver].has_room(size):
@@ -65,13 +70,12 @@ class Session:
             elif self.outboxes[receiver].push(message, size):
                 self.state.count_down(receiver, chunk.layer, len(chunk.data))
         if slow:
-            await asyncio.gather(*(self._put_slowly(receiver, message, size) for receiver in slow))
+            await asyncio.gather(*(self._put_slowly(i, chunk, message, size) for i in slow))
 
-    async def _put_slowly(self, receiver: int, message: pb.ExchangeResponse, size: int) -> None:
+    async def _put_slowly(self, receiver: int, chunk: Chunk, message: bytes, size: int) -> None:
         """Wait for a receiver that lags behind; lose it if it does not move."""
         try:
             if await self.outboxes[receiver].put(message, size, self._stall_timeout_s):
-                chunk = message.chunk
                 self.state.count_down(receiver, chunk.layer, len(chunk.data))
         except TimeoutError:
             reason = f"it took too few rows for {self._stall_timeout_s:g} s"

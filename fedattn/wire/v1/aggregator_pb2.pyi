@@ -841,7 +841,9 @@ class ExchangeResponse(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def chunk(self) -> Global___KvChunk:
-        """Frames of earlier members; those of one member come in order of offset."""
+        """Frames of earlier members; those of one member come in order of offset. The number is that of
+        ExchangeRequest.chunk, so that the aggregator passes on the sender's own message.
+        """
 
     @_builtins.property
     def lost(self) -> Global___MemberLost:

@@ -1,0 +1,76 @@
+"""What the aggregator does with a chunk: checked once, serialized once, shared by all receivers."""
+
+from collections.abc import AsyncIterator
+
+from fedattn.core.chunks import Chunk, split_frame
+from fedattn.core.frames import encode_frame
+from fedattn.core.session import SessionState
+from fedattn.core.types import KvShape
+from fedattn.wire.convert import chunk_from_wire, chunk_to_wire
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.aggregator.opening import OpenedSession
+from services.aggregator.relay import relay_member
+from services.aggregator.session import Session
+from tests.unit.samples import ROTARY, sample_layout, sample_rows
+
+A, B, PUBLISHER = 0, 1, 2
+FIVE_LAYERS = KvShape(num_layers=5, num_kv_heads=1, head_dim=2)
+
+
+def make_session() -> Session:
+    """Contributors a and b, and the publisher, attending at layers 1 to 3."""
+    layout = sample_layout(contributors=(1, 2, 3), publisher=(1, 2, 3))
+    opened = OpenedSession(
+        session_id="session",
+        state=SessionState(layout, FIVE_LAYERS),
+        contributors=(),
+        rows_keys=(),
+        rows_lifetimes_s=(),
+        planned=(),
+        excluded=(),
+    )
+    return Session(opened, outbox_bytes=1 << 20, stall_timeout_s=3600.0)
+
+
+def chunk_of(session: Session, layer: int) -> Chunk:
+    """The only chunk of a's frame."""
+    member = session.state.member(A)
+    rows = sample_rows(shape=FIVE_LAYERS, span=member.span)
+    frame = encode_frame(rows, layer, member.compression.codec, member.span, ROTARY)
+    return next(iter(split_frame(frame, layer)))
+
+
+async def relay(session: Session, chunks: list[Chunk], smuggled: bytes = b"") -> None:
+    """Let a send chunks, with bytes behind each message, and say that it is done."""
+
+    async def requests() -> AsyncIterator[pb.ExchangeRequest]:
+        for chunk in chunks:
+            message = pb.ExchangeRequest(chunk=chunk_to_wire(chunk)).SerializeToString()
+            yield pb.ExchangeRequest.FromString(message + smuggled)
+        yield pb.ExchangeRequest(done=pb.MemberDone())
+
+    token = session.tokens[A]
+    async for _ in relay_member(session, token, requests(), report_timeout_s=3600.0):
+        raise AssertionError("a receives nothing")
+
+
+async def test_receivers_share_one_message_that_says_who_sent_it() -> None:
+    session = make_session()
+    chunks = [chunk_of(session, layer) for layer in (1, 2, 3)]
+    await relay(session, chunks)
+    for chunk in chunks[:2]:  # b uploads nothing above layer 3, so it needs nothing of it
+        to_b = await session.outboxes[B].get()
+        to_publisher = await session.outboxes[PUBLISHER].get()
+        assert isinstance(to_b, bytes)
+        assert to_b is to_publisher
+        message = pb.ExchangeResponse.FromString(to_b)
+        assert (message.chunk.sender, chunk_from_wire(message.chunk)) == (A, chunk)
+
+
+async def test_what_the_schema_does_not_know_is_not_passed_on() -> None:
+    session = make_session()
+    unknown = bytes([0xFA, 0x07, 3]) + b"xyz"  # field 127, three bytes
+    await relay(session, [chunk_of(session, layer) for layer in (1, 2, 3)], unknown)
+    message = await session.outboxes[PUBLISHER].get()
+    assert isinstance(message, bytes)
+    assert b"xyz" not in message

@@ -4,7 +4,8 @@
 
 Prints tokens a second after the first token (medians of runs in turn), their ratios to `generate`,
 and what int8 weights cost: negative log-likelihood of the given answers of generated retrieval
-cases over the joined text, and how many greedy tokens are those of float32.
+cases over the joined text, and how many greedy tokens are those of float32. If the package
+llama-cpp-python is installed, llama.cpp runs beside them on the embedded model's own 4-bit file.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
 from fedattn.model.prefill import PrefillResult, forward_tokens
 from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import PromptTokenizer, tokenize_case
+from fedattn.model.source import resolve_source
 from fedattn.tasks.retrieval import generate_cases
 
 NUM_TOKENS = 48
@@ -78,11 +82,30 @@ def measure_speed(path: Path, model: LoadedModel, repeats: int) -> dict[str, flo
 
     runs = {"generate": generate, "blocks": ours(None)}
     runs |= {f"lean {name}": ours(decoder) for name, decoder in decoders.items()}
+    if find_spec("llama_cpp") is not None:
+        runs["llama.cpp"] = llama_cpp(ids[0].tolist())
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():
             speeds[name].append(tokens_per_second(run))
     return {name: statistics.median(values[1:]) for name, values in speeds.items()}
+
+
+def llama_cpp(ids: list[int]) -> Callable[[int], int]:
+    """The same tokens by llama.cpp, from the file as it is shipped."""
+    llama: Any = import_module("llama_cpp")
+    threads = torch.get_num_threads()
+    path = str(resolve_source("default").path)
+    model = llama.Llama(path, n_threads=threads, n_threads_batch=threads, n_ctx=1024, verbose=False)
+
+    def run(count: int) -> int:
+        model.reset()
+        model.eval(ids)
+        for number in range(count - 1):
+            model.eval([100 + number])
+        return count
+
+    return run
 
 
 def measure_quality(

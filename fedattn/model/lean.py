@@ -54,7 +54,7 @@ class LeanDecoder:
     """Runs single tokens of a Llama- or Qwen2-family model on the CPU.
 
     Args:
-        model: float32, on the CPU.
+        model: on the CPU; in half precision only int8 weights spare a copy.
         weights: one of DECODE_FORMATS.
     """
 
@@ -66,7 +66,7 @@ class LeanDecoder:
         self._eps = float(backbone.config.rms_norm_eps)
         self._embedding = backbone.embed_tokens.weight
         self._blocks = [_read_block(layer, pack) for layer in backbone.layers]
-        self._norm = backbone.norm.weight
+        self._norm = backbone.norm.weight.float()
         self._head = pack([model.head])
         self._frequencies = backbone.rotary_emb.inv_freq.float()
         self._rotary_scale = float(backbone.rotary_emb.attention_scaling)
@@ -92,7 +92,7 @@ class LeanDecoder:
     @torch.inference_mode()
     def step(self, state: LeanState, token: int) -> torch.Tensor:
         """Decode a token: extend the state, return logits [V] for the one after it."""
-        hidden = self._embedding[token][None]
+        hidden = self._embedding[token][None].float()
         angles = state.position * self._frequencies
         cos = (angles.cos() * self._rotary_scale).repeat(2)
         sin = (angles.sin() * self._rotary_scale).repeat(2)
@@ -137,29 +137,33 @@ _Pack = Callable[[Sequence[Any]], Linear]
 def _read_block(layer: Any, pack: _Pack) -> _Block:
     attention, mlp = layer.self_attn, layer.mlp
     return _Block(
-        norm=layer.input_layernorm.weight,
+        norm=layer.input_layernorm.weight.float(),
         qkv=pack([attention.q_proj, attention.k_proj, attention.v_proj]),
         output=pack([attention.o_proj]),
-        mlp_norm=layer.post_attention_layernorm.weight,
+        mlp_norm=layer.post_attention_layernorm.weight.float(),
         gate_up=pack([mlp.gate_proj, mlp.up_proj]),
         down=pack([mlp.down_proj]),
     )
 
 
 def _pack_float32(modules: Sequence[Any]) -> Linear:
-    """The modules' own weights, without a copy."""
-    pairs = [(module.weight, module.bias) for module in modules]
+    """The modules' own weights, without a copy if they are float32."""
+    pairs = [(module.weight.float(), _float_bias(module)) for module in modules]
     if len(pairs) == 1:
         weight, bias = pairs[0]
         return lambda x: linear(x, weight, bias)
     return lambda x: torch.cat([linear(x, weight, bias) for weight, bias in pairs], dim=-1)
 
 
+def _float_bias(module: Any) -> torch.Tensor | None:
+    return None if module.bias is None else module.bias.detach().float()
+
+
 def _pack_int8(modules: Sequence[Any]) -> Linear:
     """All rows in one int8 matrix, a scale each."""
-    weight = torch.cat([module.weight.detach() for module in modules])
-    biases = [module.bias for module in modules]
-    bias = None if biases[0] is None else torch.cat([b.detach() for b in biases])
+    weight = torch.cat([module.weight.detach().float() for module in modules])
+    biases = [bias for module in modules if (bias := _float_bias(module)) is not None]
+    bias = torch.cat(biases) if biases else None
     scales = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12)
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     with warnings.catch_warnings():

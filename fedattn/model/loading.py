@@ -11,7 +11,7 @@ from fedattn.core.costs import ModelSizes
 from fedattn.core.rotary import Rotary
 from fedattn.core.types import KvShape
 from fedattn.model.attention import ATTENTION_NAME, register_attention
-from fedattn.model.prepare import PreparedModel
+from fedattn.model.prepare import PreparedModel, weights_folder
 
 _CPU = torch.device("cpu")
 
@@ -101,11 +101,10 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     device: torch.device = _CPU,
 ) -> LoadedModel:
-    """Load the weights; float32 ones on the CPU are memory-mapped."""
+    """Load the weights; on the CPU they are memory-mapped."""
     transformers_logging.disable_progress_bar()
-    network = AutoModelForCausalLM.from_pretrained(
-        prepared.path, dtype=dtype, local_files_only=True
-    )
+    path = weights_folder(prepared, dtype) if device.type == "cpu" else prepared.path
+    network = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
     return wrap_model(network.to(device), prepared.fingerprint)
 
 

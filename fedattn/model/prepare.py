@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -116,21 +117,58 @@ def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedM
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"model {source.name} cannot be read: {error}") from error
     prepared = PreparedModel(path=folder, fingerprint=fingerprint, name=source.name)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".preparing-"))
-    try:
-        progress("writing safetensors")
-        config.save_pretrained(staging)
-        network.generation_config.save_pretrained(staging)
+    progress("writing safetensors")
+    with _written_at_once(folder) as staging:
+        _save_network(network, staging)
         tokenizer.save_pretrained(staging)
-        _save_weights(network, staging / "model.safetensors")
         record = asdict(prepared) | {"path": None}
         (staging / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n")
+    progress("ready")
+    return prepared
+
+
+def weights_folder(prepared: PreparedModel, dtype: torch.dtype) -> Path:
+    """Config and weights in a precision, which processes map and share.
+
+    Made beside the float32 ones when first asked for; where that may not be written, the float32
+    ones are the answer, and every process converts them for itself.
+    """
+    folder = prepared.path / str(dtype).removeprefix("torch.")
+    if dtype == torch.float32 or not os.access(prepared.path, os.W_OK):
+        return folder if folder.is_dir() else prepared.path
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            network = AutoModelForCausalLM.from_pretrained(
+                prepared.path, dtype=dtype, local_files_only=True
+            )
+            with _written_at_once(folder) as staging:
+                _save_network(network, staging)
+    return folder
+
+
+@contextmanager
+def _written_at_once(folder: Path) -> Iterator[Path]:
+    """A folder beside it to write into, which takes its name at the end."""
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".preparing-"))
+    try:
+        yield staging
         shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted run
         staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    progress("ready")
-    return prepared
+
+
+def _save_network(network: Any, folder: Path) -> None:
+    """Config and weights; every tensor once, tied heads are restored by the loader."""
+    network.config.save_pretrained(folder)
+    network.generation_config.save_pretrained(folder)
+    tensors: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in network.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            tensors[name] = tensor.contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _fetch(source: ModelSource, progress: Progress) -> Path:
@@ -145,14 +183,3 @@ def _fetch(source: ModelSource, progress: Progress) -> Path:
             f"model {source.name} cannot be fetched from the hub: {type(error).__name__}; "
             f"check the name and the network, or give a local folder"
         ) from error
-
-
-def _save_weights(network: torch.nn.Module, path: Path) -> None:
-    """Write every tensor once; tied heads are restored by the loader."""
-    tensors: dict[str, torch.Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in network.state_dict().items():
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            tensors[name] = tensor.contiguous()
-    save_file(tensors, path, metadata={"format": "pt"})

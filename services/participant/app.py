@@ -89,7 +89,7 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
 def _choose_decoder(
     settings: ParticipantSettings, model: LoadedModel
 ) -> Callable[[], LeanDecoder | None]:
-    """Makes a publisher's int8 decoder, if wished and where the model is a CPU's float32.
+    """Makes a publisher's int8 decoder, if wished and where the model is on a CPU.
 
     Raises:
         ConfigurationError: the format is unknown, or does not fit the device.
@@ -98,13 +98,13 @@ def _choose_decoder(
     if wished not in {*DECODE_FORMATS, AUTO}:
         formats = ", ".join((AUTO, *DECODE_FORMATS))
         raise ConfigurationError(f"decode_weights: expected one of {formats}, got {wished!r}")
-    fits = model.device.type == "cpu" and next(model.backbone.parameters()).dtype == torch.float32
-    if wished == INT8 and not fits:
+    is_on_cpu = model.device.type == "cpu"
+    if wished == INT8 and not is_on_cpu:
         raise ConfigurationError(
-            "decode_weights int8 needs a model in float32 on the CPU; set weights to float32 and "
-            "device to cpu, or decode_weights to float32"
+            "decode_weights int8 needs a model on the CPU; set device to cpu, or decode_weights to "
+            "float32"
         )
-    if wished == FLOAT32 or not fits:
+    if wished == FLOAT32 or not is_on_cpu:
         return lambda: None
     return lambda: LeanDecoder(model, INT8)
 

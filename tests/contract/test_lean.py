@@ -9,12 +9,12 @@ from fedattn.core.spans import RolePlans, build_layout
 from fedattn.model.decode import generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.lean import DECODE_FORMATS, FLOAT32, INT8, LeanDecoder
-from fedattn.model.loading import LoadedModel
+from fedattn.model.loading import LoadedModel, wrap_model
 from fedattn.model.oracle import oracle_greedy, oracle_logits
-from fedattn.model.prefill import Prefiller, PrefillResult
+from fedattn.model.prefill import Prefiller, PrefillResult, forward_tokens
 from tests.contract.runners import prefill_in_process
 from tests.contract.scenarios import SCENARIOS, Scenario
-from tests.tiny import FAMILIES, tiny_model
+from tests.tiny import FAMILIES, tiny_model, tiny_network
 
 NUM_TOKENS = 8
 
@@ -54,6 +54,19 @@ def test_int8_stays_near_float32(model: LoadedModel) -> None:
         logits.append(decoder.step(state, 5))
     difference = (logits[0] - logits[1]).norm() / logits[0].norm()
     assert 0 < float(difference) < 0.1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_int8_of_a_model_in_half_precision_stays_near_its_blocks(family: str) -> None:
+    half = wrap_model(tiny_network(family).to(torch.bfloat16), "f" * 64)
+    prefill = prefilled(SCENARIOS[1], half)
+    decoder = LeanDecoder(half, INT8)
+    state = decoder.begin(prefill.cache.layers, prefill.next_position, 1)
+    lean = decoder.step(state, 5)
+    with torch.inference_mode():
+        hidden = forward_tokens(half, prefill.cache, [5], [prefill.next_position])
+        blocks = half.head(hidden)[0].float()
+    assert float((lean - blocks).norm() / blocks.norm()) < 0.1
 
 
 @pytest.mark.parametrize("weights", DECODE_FORMATS)

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from fedattn.core.errors import ModelError
 from fedattn.model import prepare
 from fedattn.model.loading import load_model, load_tokenizer
-from fedattn.model.prepare import prepare_model
+from fedattn.model.prepare import prepare_model, weights_folder
 from fedattn.model.prompt import PromptTokenizer
 from tests.tiny import FAMILIES, save_tiny_model
 
@@ -34,6 +35,28 @@ def test_local_folder_is_converted_once_and_loads(tmp_path: Path, family: str) -
     assert model.fingerprint == first.fingerprint
     assert model.shape.num_layers == 5
     assert PromptTokenizer(load_tokenizer(first)).prefix()
+
+
+def test_half_precision_weights_are_written_once_and_shared(folder: Path, tmp_path: Path) -> None:
+    prepared = prepare_model(str(folder), cache_dir=tmp_path / "c")
+    halves = [load_model(prepared, torch.bfloat16) for _ in range(2)]
+    assert weights_folder(prepared, torch.bfloat16) == prepared.path / "bfloat16"
+    converted = load_model(prepared)
+    converted.backbone.to(torch.bfloat16)
+    for half in halves:
+        assert half.fingerprint == prepared.fingerprint
+        pairs = zip(half.backbone.parameters(), converted.backbone.parameters(), strict=True)
+        assert all(torch.equal(mapped, own) for mapped, own in pairs)
+
+
+def test_half_precision_works_where_nothing_may_be_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare_model(str(folder), cache_dir=tmp_path / "c")
+    monkeypatch.setattr("fedattn.model.prepare.os.access", lambda *_: False)
+    model = load_model(prepared, torch.bfloat16)
+    assert next(model.backbone.parameters()).dtype == torch.bfloat16
+    assert not (prepared.path / "bfloat16").exists()
 
 
 def test_prepared_folder_may_be_named_itself(folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup demo up test check lint format proto proto-check compose-test bench bench-decoding bench-codecs bench-plans bench-findings fuzz clean
+.PHONY: help setup demo up test check lint format proto proto-check compose-test bench bench-all bench-links bench-load bench-decoding bench-codecs bench-plans bench-findings fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,21 @@ compose-test: ## build the images, run docker-compose.yml, ask, kill a node, ask
 
 bench: setup ## network session against one model, side by side
 	$(BIN)/python -m benchmarks.session
+
+bench-links: setup ## time to first token over emulated edge links (needs root and iproute2)
+	$(BIN)/python -m benchmarks.links
+
+bench-load: setup ## an aggregator under load from nodes without a model
+	$(BIN)/python -m benchmarks.load
+
+bench-all: setup ## all figures of the README's table, some 20 minutes
+	$(BIN)/python -m benchmarks.session --json benchmarks/results/session.json
+	$(BIN)/python -m benchmarks.session --tokens 64 --json benchmarks/results/session-short.json
+	$(BIN)/python -m benchmarks.decoding --json benchmarks/results/decoding.json
+	$(BIN)/python -m benchmarks.links --json benchmarks/results/links.json
+	$(BIN)/python -m benchmarks.load --json benchmarks/results/load.json --plot docs/load.svg
+	$(BIN)/python -m benchmarks.plans --json benchmarks/results/plans.json
+	$(BIN)/python -m benchmarks.table
 
 bench-decoding: setup ## tokens a second against transformers' generate, and what int8 costs
 	$(BIN)/python -m benchmarks.decoding

@@ -139,6 +139,7 @@ def measure_quality(
         **{f"right_{name}": count for name, count in matches.items()},
         "same_tokens": same / total,
         "same_answers": same_answers / num_cases,
+        "num_cases": num_cases,
     }
 
 

@@ -31,9 +31,10 @@ from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.cli.plans import read_plans
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
-from fedattn.core.spans import build_layout
+from fedattn.core.costs import session_bytes
+from fedattn.core.spans import build_layout, shared_plan
 from fedattn.model.exchange import InProcessExchange, KvStore
-from fedattn.model.loading import load_model, load_tokenizer
+from fedattn.model.loading import load_model, load_tokenizer, read_sizes
 from fedattn.model.oracle import oracle_logits
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prepare import prepare_model
@@ -113,6 +114,7 @@ def measure_network(texts: list[str], plan: str, repeats: int) -> dict[str, Any]
         network.start_gateway([PUBLISHER])
         list(network.wait_ready([*CONTRIBUTORS, PUBLISHER]))
         samples = time_pairs(network, body, plain, repeats)
+        report = list(stream_query(network.gateway_url, body))[-1][1]
         memory = {
             name: psutil.Process(part.process.pid).memory_full_info()
             for name, part in network.parts.items()
@@ -120,12 +122,33 @@ def measure_network(texts: list[str], plan: str, repeats: int) -> dict[str, Any]
     medians = {name: statistics.median(values) for name, values in samples.items()}
     return {
         **medians,
+        "bf16_bytes": bf16_bytes(report),
         "cpu_ratio": medians["network_cpu_s"] / medians["prefill_cpu_s"],
         "warm_cpu_ratio": medians["warm_cpu_s"] / medians["prefill_cpu_s"],
         "warm_ttft_ratio": medians["warm_ttft_s"] / medians["ttft_s"],
         "pss_mib": {name: round(info.pss / 2**20) for name, info in memory.items()},
         "uss_mib": {name: round(info.uss / 2**20) for name, info in memory.items()},
     }
+
+
+def bf16_bytes(report: dict[str, Any]) -> int:
+    """What contributors would send with bf16 at every block, headers included."""
+    prepared = prepare_model("default")
+    shape = read_sizes(prepared).kv
+    plan = shared_plan(range(shape.num_layers))
+    *contributors, publisher = [
+        (node["node_id"], node["span_len"]) for node in report["participants"]
+    ]
+    spans = sum(length for _, length in (*contributors, publisher))
+    layout = build_layout(
+        num_layers=shape.num_layers,
+        prefix_len=report["prompt_tokens"] - spans,
+        contributors=contributors,
+        publisher=publisher,
+        plans=plan,
+        compression=Compression(codec=codec_by_name("bf16")),
+    )
+    return sum(member.total_up for member in session_bytes(layout, shape))
 
 
 def measure_in_process(texts: list[str], plan: str, repeats: int) -> dict[str, float]:

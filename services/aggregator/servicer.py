@@ -22,8 +22,9 @@ from fedattn.wire.protocol import MAX_REASON_LENGTH
 from fedattn.wire.security import check_caller
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import aggregator_pb2_grpc, session_pb2
+from services.aggregator.invitations import Invitations
 from services.aggregator.metrics import AggregatorMetrics, NodeCollector
-from services.aggregator.opening import Invitations, OpenedSession, SessionOpener
+from services.aggregator.opening import OpenedSession, SessionOpener
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.relay import relay_member
 from services.aggregator.session import Session

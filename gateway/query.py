@@ -143,6 +143,12 @@ class SessionBody(BaseModel):
         description="Whether everybody computes the system prompt, or the first participant "
         "owns it like the rest of its span.",
     )
+    independent: bool = Field(
+        False,
+        description="Contributors compute as if each followed the public prefix alone: their rows "
+        "are of use in any order, and a changed context invalidates no other. plan is then the "
+        "publisher's; contributors attend to nobody.",
+    )
     min_participants: int = Field(
         2, ge=1, le=MAX_MEMBERS, description="Fewest participants, publisher included."
     )
@@ -199,6 +205,11 @@ def session_to_wire(body: SessionBody) -> participant_pb2.QueryRequest:
     Raises:
         InvalidPlanError, InvalidRequestError: what the client must change.
     """
+    if body.independent and body.prefix != PrefixMode.PUBLIC.value:
+        raise InvalidRequestError(
+            f"independent: contributors need the public prefix before them, got prefix "
+            f"{body.prefix!r}; leave one of the two out"
+        )
     return participant_pb2.QueryRequest(
         contributors=_check_contributors(body.contributors),
         plan=PlanSpec(body.plan).text,
@@ -209,6 +220,7 @@ def session_to_wire(body: SessionBody) -> participant_pb2.QueryRequest:
         prefix=prefix_mode_to_wire(PrefixMode(body.prefix)),
         min_participants=body.min_participants,
         deadline_s=body.deadline_s,
+        independent=body.independent,
     )
 
 

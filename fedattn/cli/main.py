@@ -37,6 +37,13 @@ InputKeepRatioOption = Annotated[
     float,
     typer.Option(help="Share of the contributors' tokens computed at all; loses information."),
 ]
+IndependentOption = Annotated[
+    bool,
+    typer.Option(
+        "--independent",
+        help="Contributors follow the public prefix alone; --plan is the publisher's.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Of all random draws.")]
 
 
@@ -128,6 +135,7 @@ def ask(
     deadline: Annotated[float, typer.Option(help="Seconds for everything.")] = 120.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON only.")] = False,
     reuse: Annotated[bool, typer.Option(help="Use rows held since earlier queries.")] = True,
+    independent: IndependentOption = False,
     timeline: Annotated[
         Path | None,
         typer.Option(help="Write what every node did when, as a Chrome trace (ui.perfetto.dev)."),
@@ -157,6 +165,7 @@ def ask(
         "min_participants": min_participants,
         "deadline_s": deadline,
         "reuse": reuse,
+        "independent": independent,
         "timeline": timeline is not None,
         "sampling": {
             "max_new_tokens": max_new_tokens,
@@ -188,6 +197,7 @@ def simulate(
     prefix: Annotated[str, typer.Option(help="public, or first as in the paper.")] = "public",
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens to decode.")] = 32,
     system_prompt: Annotated[str | None, typer.Option(help="Public system prompt.")] = None,
+    independent: IndependentOption = False,
     tokens: Annotated[bool, typer.Option("--tokens", help="Add token ids and spans.")] = False,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write results here.")] = None,
 ) -> None:
@@ -211,6 +221,7 @@ def simulate(
             prefix=prefix,
             max_new_tokens=max_new_tokens,
             system_prompt=system_prompt,
+            independent=independent,
             with_tokens=tokens,
             json_path=json_path,
         )

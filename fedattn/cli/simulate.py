@@ -26,6 +26,7 @@ class SimulateOptions:
     prefix: str
     max_new_tokens: int
     system_prompt: str | None
+    independent: bool
     with_tokens: bool
     json_path: Path | None
 
@@ -56,7 +57,10 @@ def simulate_command(options: SimulateOptions) -> None:
     )
     model = load_model(prepared)
     plans = read_plans(
-        options.plan, options.publisher_plan, model.shape.num_layers, prepared.fingerprint
+        "none" if options.independent else options.plan,
+        options.publisher_plan or options.plan,
+        model.shape.num_layers,
+        prepared.fingerprint,
     )
     simulator = Simulator(Prefiller(model), tokenizer)
     settings = SimulationSettings(
@@ -64,6 +68,7 @@ def simulate_command(options: SimulateOptions) -> None:
         compression=options.compression,
         prefix=prefix,
         max_new_tokens=options.max_new_tokens,
+        independent=options.independent,
     )
     running = simulator.run(cases, settings)
     results = list(track(running, total=len(cases), description="cases", console=console))

@@ -4,10 +4,12 @@ Attention is causal and the publisher comes last, so a contributor's rows follow
 before it and its own, whatever is asked. A *rows key* names everything they follow from: the model,
 the public prefix, and for each member up to this one its context's version, span, plan and
 compression. Versions are random, drawn afresh whenever a text changes; no hash of a text leaves its
-node. Equal keys, equal rows. Example, contexts a b c, and b changes:
+node. Equal keys, equal rows. Rows of an independent contributor, which computes right behind the
+public prefix and attends to nobody, follow from its own context alone. Example, contexts a b c, and
+b changes:
 
     a     key unchanged: held by the publisher, nothing to do but to send kept frames to b and c
-    b, c  new keys: computed and sent again
+    b, c  new keys: computed and sent again; c keeps its key if they are independent
 """
 
 import hashlib
@@ -16,7 +18,7 @@ from dataclasses import replace
 
 from fedattn.core.compression import Compression
 from fedattn.core.routing import route_session
-from fedattn.core.spans import SessionLayout
+from fedattn.core.spans import Member, SessionLayout
 
 KEY_SIZE = 32
 MAX_VERSION_SIZE = 32
@@ -36,25 +38,23 @@ def rows_keys(
         KEY_SIZE bytes each, or none.
     """
     cold = layout_without_reuse(layout)
-    chain = hashlib.sha256()
-    _add(chain, identity, _layers(layout.publisher.plan.layers))
+    begin = hashlib.sha256()
+    _add(begin, identity, _layers(layout.publisher.plan.layers))
+    chain = begin.copy()
     keys: list[bytes] = []
     known = True
     for member, version, route in zip(
         cold.contributors, versions, route_session(cold), strict=False
     ):
         known = known and bool(version)
-        _add(
-            chain,
-            member.node_id.encode(),
-            version,
-            b"%d:%d" % (member.span.start, member.span.stop),
-            _layers(member.plan.layers),
-            _compression(member.compression),
-        )
-        own = chain.copy()
+        parts = _parts(member, version)
+        _add(chain, *parts)
+        is_independent = not member.plan.layers and member.computed_span.start == layout.prefix_len
+        own = begin.copy() if is_independent else chain.copy()
+        if is_independent:
+            _add(own, *parts)
         own.update(_layers(sorted(route.uploads)))
-        keys.append(own.digest() if known else b"")
+        keys.append(own.digest() if (version if is_independent else known) else b"")
     return tuple(keys)
 
 
@@ -62,6 +62,16 @@ def layout_without_reuse(layout: SessionLayout) -> SessionLayout:
     """The same session with nothing kept or held."""
     members = tuple(replace(member, is_kept=False, is_held=False) for member in layout.members)
     return replace(layout, members=members)
+
+
+def _parts(member: Member, version: bytes) -> tuple[bytes, ...]:
+    return (
+        member.node_id.encode(),
+        version,
+        b"%d:%d" % (member.computed_span.start, member.computed_span.stop),
+        _layers(member.plan.layers),
+        _compression(member.compression),
+    )
 
 
 def _add(digest: "hashlib._Hash", *parts: bytes) -> None:

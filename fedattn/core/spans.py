@@ -58,6 +58,8 @@ class Member:
     Attributes:
         is_kept: a contributor that still has its frames and need not compute them.
         is_held: a contributor whose rows the publisher still has.
+        shift: how many positions behind its span its rows are computed; receivers turn their keys
+            on by as many. Above 0 only for one that attends to nobody.
     """
 
     node_id: str
@@ -67,6 +69,12 @@ class Member:
     compression: Compression = field(default_factory=Compression)
     is_kept: bool = False
     is_held: bool = False
+    shift: int = 0
+
+    @property
+    def computed_span(self) -> Span:
+        """Where its rows are computed, and what its frames say."""
+        return Span(self.span.start - self.shift, self.span.stop - self.shift)
 
     @property
     def num_inputs(self) -> int:
@@ -85,7 +93,7 @@ class Member:
         positions = np.arange(self.span.start, self.span.stop, dtype=np.int64)
         if self.num_inputs == len(positions):
             return positions
-        random = np.random.default_rng([self.compression.seed, self.span.start])
+        random = np.random.default_rng([self.compression.seed, self.computed_span.start])
         return np.sort(random.choice(positions, size=self.num_inputs, replace=False))
 
 
@@ -120,6 +128,13 @@ class SessionLayout:
                 raise ValueError(f"spans must be adjacent, got {before.span} then {after.span}")
         for member in self.members:
             member.plan.check(self.num_layers)
+            if not 0 <= member.shift <= member.span.start - self.prefix_len:
+                raise ValueError(
+                    f"{member.node_id} cannot compute before the prefix ends: its span starts at "
+                    f"{member.span.start}, the shift is {member.shift}"
+                )
+            if member.shift and (member.role is Role.PUBLISHER or member.plan.layers):
+                raise ValueError(f"{member.node_id} attends to others, so it cannot be shifted")
 
     @property
     def publisher(self) -> Member:
@@ -178,6 +193,7 @@ def build_layout(
     publisher: tuple[str, int],
     plans: RolePlans,
     compression: Compression | None = None,
+    independent: bool = False,
 ) -> SessionLayout:
     """Lay the participants out in token order.
 
@@ -188,6 +204,8 @@ def build_layout(
         publisher: (node id, own tokens).
         plans: sync plan of each role.
         compression: of every member; None for the defaults.
+        independent: contributors compute as if each followed the public prefix alone, so that
+            their rows fit any order. Their plan must be empty.
     """
     members: list[Member] = []
     start = prefix_len
@@ -201,6 +219,7 @@ def build_layout(
                 span=span,
                 plan=plans.publisher if is_publisher else plans.contributors,
                 compression=compression or Compression(),
+                shift=start - prefix_len if independent and not is_publisher else 0,
             )
         )
         start = span.stop

@@ -21,7 +21,7 @@ def write_frame(
     Args:
         member: whose rows these are.
         layer: zero-based.
-        rows: all computed rows of its span, keys after RoPE.
+        rows: all computed rows of its span, keys after RoPE, at its computed positions.
         queries: [Hq, T, D] float32 of the same tokens, after RoPE.
         rotary: of the model.
 
@@ -35,7 +35,7 @@ def write_frame(
             keys=rows.keys,
             values=rows.values,
             positions=rows.positions,
-            random=np.random.default_rng([compression.seed, member.span.start, layer]),
+            random=np.random.default_rng([compression.seed, member.computed_span.start, layer]),
         )
         kept = select_rows(
             span_rows, compression.selector, member.num_sent, keep_ends=compression.keep_ends
@@ -43,7 +43,7 @@ def write_frame(
         rows = KvRows(
             keys=rows.keys[:, kept], values=rows.values[:, kept], positions=rows.positions[kept]
         )
-    return encode_frame(rows, layer, compression.codec, member.span, rotary)
+    return encode_frame(rows, layer, compression.codec, member.computed_span, rotary)
 
 
 def frame_rules(member: Member, shape: KvShape) -> FrameRules:
@@ -52,8 +52,19 @@ def frame_rules(member: Member, shape: KvShape) -> FrameRules:
         sender=member.node_id,
         shape=shape,
         codec=member.compression.codec,
-        span=member.span,
+        span=member.computed_span,
         num_rows=member.num_sent,
+    )
+
+
+def place_rows(rows: KvRows, member: Member, rotary: Rotary) -> KvRows:
+    """Decoded rows of a member where its span is in this session."""
+    if member.shift == 0:
+        return rows
+    return KvRows(
+        keys=rotary.apply(rows.keys, np.array([member.shift])),
+        values=rows.values,
+        positions=rows.positions + member.shift,
     )
 
 

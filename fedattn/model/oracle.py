@@ -7,9 +7,10 @@ kept for ever: every faster path must give its logits and its greedy tokens.
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from fedattn.core.spans import SessionLayout
+from fedattn.core.spans import Member, SessionLayout
 from fedattn.core.types import IntArray
 from fedattn.core.visibility import computed_positions, visibility_mask
 from fedattn.model.attention import run_model
@@ -20,7 +21,12 @@ KeptPositions = Mapping[tuple[int, int], IntArray]
 
 
 class DenseMasks:
-    """A `KvView` of one sequence that holds every token: a full mask for every block."""
+    """A `KvView` of one sequence that holds every token: a full mask for every block.
+
+    A shifted contributor sees the public prefix right before its span. Only distances matter to
+    RoPE, so the sequence begins with copies of the prefix, one for each shifted contributor and
+    seen by nobody else, at the positions right before its span.
+    """
 
     def __init__(
         self,
@@ -35,12 +41,34 @@ class DenseMasks:
             visibility_mask(layout, layer, num_generated, kept, responder)[np.ix_(chosen, chosen)]
             for layer in range(layout.num_layers)
         ]
+        masks = [_with_copies(layout, mask, chosen) for mask in masks]
         self._masks = [torch.from_numpy(mask).to(device)[None, None] for mask in masks]
 
     def visible(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return key, value, self._masks[layer]
+
+
+def _shifted(layout: SessionLayout) -> list[Member]:
+    return [member for member in layout.members if member.shift]
+
+
+def _with_copies(
+    layout: SessionLayout, mask: npt.NDArray[np.bool_], chosen: IntArray
+) -> npt.NDArray[np.bool_]:
+    """The mask of the sequence with copies of the prefix before it."""
+    size, copies = layout.prefix_len, _shifted(layout)
+    before = size * len(copies)
+    whole = np.zeros((before + len(mask), before + len(mask)), dtype=np.bool_)
+    whole[before:, before:] = mask
+    for number, member in enumerate(copies):
+        copy = np.arange(number * size, (number + 1) * size)
+        owned = before + np.flatnonzero((chosen >= member.span.start) & (chosen < member.span.stop))
+        whole[np.ix_(copy, copy)] = np.tril(np.ones((size, size), dtype=np.bool_))
+        whole[np.ix_(owned, np.arange(before, before + size))] = False
+        whole[np.ix_(owned, copy)] = True
+    return whole
 
 
 @torch.inference_mode()
@@ -70,7 +98,12 @@ def oracle_logits(  # noqa: PLR0913, PLR0917 - spelt out
     chosen = torch.from_numpy(computed_positions(layout, len(generated))).to(model.device)
     ids = torch.tensor(token_ids + generated, dtype=torch.int64, device=model.device)
     masks = DenseMasks(layout, len(generated), kept, model.device, responder)
-    hidden = run_model(model.backbone, ids[chosen], chosen, masks)
+    copies = _shifted(layout)
+    prefix = torch.arange(layout.prefix_len, device=model.device)
+    positions = torch.cat([*(member.shift + prefix for member in copies), chosen])
+    tokens = torch.cat([*(ids[prefix] for _ in copies), ids[chosen]])
+    hidden = run_model(model.backbone, tokens, positions, masks)
+    hidden = hidden[len(copies) * layout.prefix_len :]
     logits: torch.Tensor = model.head(hidden).float()
     return logits
 

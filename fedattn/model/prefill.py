@@ -115,7 +115,8 @@ class Prefiller:
         positions = member.input_positions().tolist()
         kept = [token_ids[position - member.span.start] for position in positions]
         self.num_forwards += 1
-        hidden = forward_tokens(self.model, cache, kept, positions)
+        computed = [position - member.shift for position in positions]
+        hidden = forward_tokens(self.model, cache, kept, computed)
         cache.end_exchange()
         return hidden
 

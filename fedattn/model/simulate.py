@@ -30,6 +30,7 @@ class SimulationSettings:
         prefix: public, or owned by the first contributor.
         max_new_tokens: most tokens to decode.
         responder: who answers, from 1 in token order; None for the publisher, who is last.
+        independent: contributors compute as if each followed the public prefix alone.
     """
 
     plans: RolePlans
@@ -37,6 +38,7 @@ class SimulationSettings:
     prefix: PrefixMode = PrefixMode.PUBLIC
     max_new_tokens: int = 32
     responder: int | None = None
+    independent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +248,7 @@ class Simulator:
             publisher=("publisher", len(tokens.question)),
             plans=settings.plans,
             compression=settings.compression,
+            independent=settings.independent,
         )
 
     def _check_window(self, layout: SessionLayout, num_new: int) -> None:

@@ -120,6 +120,7 @@ def layout_to_wire(layout: SessionLayout) -> list[session_pb2.Member]:
             compression=compression_to_wire(member.compression),
             is_kept=member.is_kept,
             is_held=member.is_held,
+            shift=member.shift,
         )
         for member in layout.members
     ]
@@ -156,6 +157,7 @@ def _member_from_wire(message: session_pb2.Member) -> Member:
         compression=compression_from_wire(message.compression),
         is_kept=message.is_kept,
         is_held=message.is_held,
+        shift=message.shift,
     )
 
 

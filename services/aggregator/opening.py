@@ -241,6 +241,7 @@ class SessionOpener:
                 publisher=plan_from_wire(request.publisher_sync_layers, num_layers),
             ),
             compression=wish.compression,
+            independent=request.independent,
         )
         return limit_keep_ratios(layout, [offer.max_keep_ratio for offer in offers])
 
@@ -278,6 +279,12 @@ def _check_request(request: pb.OpenSessionRequest) -> None:
     require_range("number of contributors", len(request.contributors), 0, MAX_MEMBERS - 1)
     if len(set(request.contributors)) != len(request.contributors):
         raise InvalidRequestError("a contributor is named twice; name each once")
+    is_public = prefix_mode_from_wire(request.prefix.mode) is PrefixMode.PUBLIC
+    if request.independent and (request.contributor_sync_layers or not is_public):
+        raise InvalidRequestError(
+            "independent contributors need a public prefix and attend to nobody; leave out their "
+            "sync layers"
+        )
 
 
 def _require_enough(

@@ -15,6 +15,7 @@ from fedattn.core.frames import FrameRules, decode_frame
 from fedattn.core.rotary import Rotary
 from fedattn.core.session import SessionState
 from fedattn.core.timeline import Activity, Timeline
+from fedattn.core.transfer import place_rows
 from fedattn.core.types import KvRows, concatenate_rows
 from services.participant.reuse import HeldRows
 
@@ -133,7 +134,11 @@ class RowInbox:
             for sender, rows in parts.items():
                 self._received.setdefault(sender, {})[layer] = rows
         parts |= {sender: held.rows[layer] for sender, held in self._held.items()}
-        rows = concatenate_rows([parts[sender] for sender in sorted(parts)], self._state.shape)
+        placed = [
+            place_rows(parts[sender], self._state.member(sender), self._rotary)
+            for sender in sorted(parts)
+        ]
+        rows = concatenate_rows(placed, self._state.shape)
         self._timeline.lap(Activity.DECODE, layer)
         return rows
 

@@ -244,6 +244,7 @@ class Publication:
             held_keys=list(self._held),
             no_reuse=query.no_reuse,
             timeline=query.timeline,
+            independent=query.independent,
         )
         try:
             return await self._stub.OpenSession(request, timeout=max(0.001, self._remaining_s()))

@@ -34,6 +34,7 @@ class Query:
     deadline_s: float
     no_reuse: bool
     timeline: bool
+    independent: bool
 
 
 def check_query(
@@ -58,8 +59,8 @@ def check_query(
         raise EmptyQuestionError("the question is empty; write what you want to know")
     require_range("question length", len(request.question), 0, MAX_QUESTION_LENGTH)
     require_range("deadline_s", request.deadline_s, 1e-3, MAX_DEADLINE_S)
-    contributors = PlanSpec(request.plan)
     publisher = PlanSpec(request.publisher_plan or request.plan)
+    contributors = PlanSpec("none" if request.independent else request.plan)
     return Query(
         question=request.question,
         contributors=tuple(request.contributors),
@@ -72,4 +73,5 @@ def check_query(
         deadline_s=request.deadline_s,
         no_reuse=request.no_reuse,
         timeline=request.timeline,
+        independent=request.independent,
     )

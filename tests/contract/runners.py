@@ -108,6 +108,7 @@ async def _publish(
             min_participants=len(scenario.contexts) + 1,
             deadline_s=60,
             node_token=node.token,
+            independent=scenario.independent,
         )
     )
     exchange = GrpcKvExchange(opened.start, PUBLISHER, node.threads, model.rotary)

@@ -27,6 +27,7 @@ class Scenario:
     num_layers: int = NUM_LAYERS
     tokenizer: PromptTokenizer = field(default_factory=word_tokenizer)
     compression: Compression = LOSSLESS
+    independent: bool = False
 
     def node_ids(self) -> list[str]:
         return [f"node-{index}" for index in range(len(self.contexts))]
@@ -56,6 +57,7 @@ class Scenario:
             publisher=(PUBLISHER, len(question)),
             plans=self.plans(),
             compression=self.compression,
+            independent=self.independent,
         )
 
     def joined(self) -> list[int]:
@@ -88,4 +90,18 @@ SCENARIOS = (
     _scenario("first and only contributors empty", (0, 0), "all", "all"),
     _scenario("the first owns the prefix", (6, 5), "uniform:2", "1,2", first=1),
     _scenario("the first owns the prefix, all", (6, 5), "all", "all", first=1),
+    Scenario(
+        name="independent contributors",
+        contexts=context_words(6, 7, 4),
+        plan="none",
+        publisher_plan="1-4",
+        independent=True,
+    ),
+    Scenario(
+        name="independent contributors, one of them empty, publisher everywhere",
+        contexts=context_words(5, 0, 8),
+        plan="none",
+        publisher_plan="all",
+        independent=True,
+    ),
 )

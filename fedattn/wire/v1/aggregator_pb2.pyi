@@ -529,6 +529,7 @@ class OpenSessionRequest(_message.Message):
     HELD_KEYS_FIELD_NUMBER: _builtins.int
     NO_REUSE_FIELD_NUMBER: _builtins.int
     TIMELINE_FIELD_NUMBER: _builtins.int
+    INDEPENDENT_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the publisher's node, which must be joined."""
     span_len: _builtins.int
@@ -545,6 +546,10 @@ class OpenSessionRequest(_message.Message):
     """Compute and send everything afresh."""
     timeline: _builtins.bool
     """Whether members tell what they did when."""
+    independent: _builtins.bool
+    """Contributors compute as if each followed the public prefix alone; contributor_sync_layers must
+    be empty, and the prefix public.
+    """
     @_builtins.property
     def prefix(self) -> _session_pb2.PublicPrefix:
         """Public prefix."""
@@ -591,10 +596,11 @@ class OpenSessionRequest(_message.Message):
         held_keys: _abc.Iterable[_builtins.bytes] | None = ...,
         no_reuse: _builtins.bool = ...,
         timeline: _builtins.bool = ...,
+        independent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributor_sync_layers", b"contributor_sync_layers", "contributors", b"contributors", "deadline_s", b"deadline_s", "held_keys", b"held_keys", "max_new_tokens", b"max_new_tokens", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_id", b"node_id", "node_token", b"node_token", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributor_sync_layers", b"contributor_sync_layers", "contributors", b"contributors", "deadline_s", b"deadline_s", "held_keys", b"held_keys", "independent", b"independent", "max_new_tokens", b"max_new_tokens", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_id", b"node_id", "node_token", b"node_token", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

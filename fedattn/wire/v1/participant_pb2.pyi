@@ -65,6 +65,7 @@ class QueryRequest(_message.Message):
     BUDGET_FIELD_NUMBER: _builtins.int
     NO_REUSE_FIELD_NUMBER: _builtins.int
     TIMELINE_FIELD_NUMBER: _builtins.int
+    INDEPENDENT_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question; 1 to 32768 characters."""
     plan: _builtins.str
@@ -81,6 +82,8 @@ class QueryRequest(_message.Message):
     """Compute and send everything afresh."""
     timeline: _builtins.bool
     """Whether the report tells what every member did when."""
+    independent: _builtins.bool
+    """Contributors compute as if each followed the public prefix alone, and plan is the publisher's."""
     @_builtins.property
     def contributors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Contributors in token order; empty for all that are joined."""
@@ -112,10 +115,11 @@ class QueryRequest(_message.Message):
         budget: _aggregator_pb2.ByteBudget | None = ...,
         no_reuse: _builtins.bool = ...,
         timeline: _builtins.bool = ...,
+        independent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributors", b"contributors", "deadline_s", b"deadline_s", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "plan", b"plan", "prefix", b"prefix", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "plan", b"plan", "prefix", b"prefix", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -279,6 +279,7 @@ class Member(_message.Message):
     IS_KEPT_FIELD_NUMBER: _builtins.int
     IS_HELD_FIELD_NUMBER: _builtins.int
     ROWS_LIFETIME_S_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node; 1 to 64 characters of [A-Za-z0-9._-]."""
     role: Global___Role.ValueType
@@ -295,6 +296,10 @@ class Member(_message.Message):
     """The publisher holds its rows and awaits none."""
     rows_lifetime_s: _builtins.float
     """How long the publisher may keep its rows, seconds; 0 for not beyond the session."""
+    shift: _builtins.int
+    """Positions behind its span at which it computes; receivers turn its keys on by as many. Up to
+    span_start - prefix_len, and 0 for a member with sync layers.
+    """
     @_builtins.property
     def sync_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Zero-based blocks at which it attends to other spans; strictly increasing, below num_layers."""
@@ -316,10 +321,11 @@ class Member(_message.Message):
         is_kept: _builtins.bool = ...,
         is_held: _builtins.bool = ...,
         rows_lifetime_s: _builtins.float = ...,
+        shift: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "is_held", b"is_held", "is_kept", b"is_kept", "node_id", b"node_id", "role", b"role", "rows_key", b"rows_key", "rows_lifetime_s", b"rows_lifetime_s", "span_start", b"span_start", "span_stop", b"span_stop", "sync_layers", b"sync_layers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "is_held", b"is_held", "is_kept", b"is_kept", "node_id", b"node_id", "role", b"role", "rows_key", b"rows_key", "rows_lifetime_s", b"rows_lifetime_s", "shift", b"shift", "span_start", b"span_start", "span_stop", b"span_stop", "sync_layers", b"sync_layers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

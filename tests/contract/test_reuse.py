@@ -102,6 +102,37 @@ async def test_contexts_after_a_changed_one_are_computed_too_where_the_order_is_
     assert bytes_up(last_changed)["node-1"] < bytes_up(cold)["node-1"]
 
 
+async def test_independent_contexts_are_reused_in_any_order(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    async with running_network(model, tmp_path) as network:
+        await result(network, independent=True, contributors=["node-0", "node-1"])
+        turned = await result(network, independent=True, contributors=["node-1", "node-0"])
+        alone = await result(network, independent=True, contributors=["node-1"])
+        cold = await result(
+            network, independent=True, contributors=["node-1", "node-0"], no_reuse=True
+        )
+        dependent = await result(network, contributors=["node-1", "node-0"])
+    assert sources(turned) == [("node-1", HELD), ("node-0", HELD)]
+    assert sources(alone) == [("node-1", HELD)]
+    assert sum(bytes_up(turned).values()) + sum(bytes_up(alone).values()) == 0
+    assert turned.text == cold.text
+    assert {source for _, source in sources(dependent)} == {COMPUTED}
+
+
+async def test_a_changed_independent_context_invalidates_itself_alone(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    order = ["node-1", "node-0"]
+    async with running_network(model, tmp_path) as network:
+        await result(network, independent=True, contributors=order)
+        network.contexts["node-1"].write_text(words(3, 11))
+        changed = await result(network, independent=True, contributors=order)
+        cold = await result(network, independent=True, contributors=order, no_reuse=True)
+    assert sources(changed) == [("node-1", COMPUTED), ("node-0", HELD)]
+    assert changed.text == cold.text
+
+
 async def test_another_plan_codec_or_selection_shares_nothing(
     model: LoadedModel, tmp_path: Path
 ) -> None:

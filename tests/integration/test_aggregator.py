@@ -303,6 +303,7 @@ async def test_member_may_attach_once(address: str) -> None:
         ({"min_participants": 9}, NotEnoughParticipantsError, "9 are required"),
         ({"span_len": 60}, ContextTooLongError, "window is 64"),
         ({"deadline_s": 1e9}, InvalidRequestError, "deadline_s"),
+        ({"independent": True}, InvalidRequestError, "leave out their sync layers"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -204,7 +204,18 @@ async def test_warm_says_whose_rows_are_held_and_passes_no_question() -> None:
     assert refused.status_code == 422
 
 
-async def test_reuse_false_reaches_the_publisher() -> None:
+@pytest.mark.parametrize(
+    ("field", "value", "name"),
+    [
+        ("reuse", False, "no_reuse"),
+        ("timeline", True, "timeline"),
+        ("independent", True, "independent"),
+    ],
+)
+async def test_switches_reach_the_publisher(field: str, value: bool, name: str) -> None:
     async with running() as gateway:
-        await gateway.ask(reuse=False)
-    assert gateway.participant.requests[0].no_reuse
+        await gateway.ask()
+        await gateway.ask(**{field: value})
+    plain, switched = gateway.participant.requests
+    assert not getattr(plain, name)
+    assert getattr(switched, name)

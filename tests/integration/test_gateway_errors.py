@@ -53,6 +53,7 @@ async def test_error_of_the_publisher_keeps_its_code(
         ({"contributors": []}, 422, "invalid_request", "empty list"),
         ({"codec": "zip"}, 422, "invalid_request", "choose one of auto, fp32, fp16, bf16"),
         ({"prefix": "private"}, 422, "invalid_request", "prefix"),
+        ({"prefix": "first", "independent": True}, 422, "invalid_request", "independent"),
         ({"min_participants": 0}, 422, "invalid_request", "min_participants"),
         ({"deadline_s": 3601}, 422, "invalid_request", "deadline_s"),
         ({"question": "w" * 32_769}, 422, "invalid_request", "text of 32769 characters"),

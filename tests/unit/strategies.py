@@ -41,6 +41,7 @@ def layouts(
     min_members: int = 1,
     max_span: int = 2,
     compression: st.SearchStrategy[Compression] | None = None,
+    shifted: bool = False,
 ) -> SessionLayout:
     """Sessions of up to 5 members and layers, each member with its own plan, some spans empty.
 
@@ -48,6 +49,7 @@ def layouts(
         min_members: fewest members.
         max_span: most tokens of one.
         compression: of each member; None for the defaults.
+        shifted: whether contributors that attend to nobody may compute behind their span.
     """
     num_layers = draw(st.integers(1, 5))
     prefix_len = draw(st.integers(0, 2))
@@ -56,12 +58,15 @@ def layouts(
     start = prefix_len
     for index, length in enumerate(lengths):
         is_last = index == len(lengths) - 1
+        plan = SyncPlan(draw(layer_tuples(num_layers)))
+        may_shift = shifted and not is_last and not plan.layers
         members.append(
             Member(
                 node_id=f"n{index}",
                 role=Role.PUBLISHER if is_last else Role.CONTRIBUTOR,
                 span=Span(start, start + length),
-                plan=SyncPlan(draw(layer_tuples(num_layers))),
+                plan=plan,
+                shift=draw(st.integers(0, start - prefix_len)) if may_shift else 0,
                 compression=Compression() if compression is None else draw(compression),
             )
         )

@@ -80,7 +80,7 @@ def crowd(message: session_pb2.SessionLayout) -> None:
         )
 
 
-@given(layouts(compression=compressions()))
+@given(layouts(compression=compressions(), shifted=True))
 def test_layout_comes_back_from_the_wire(layout: SessionLayout) -> None:
     assert convert.layout_from_wire(to_wire(layout)) == layout
 
@@ -95,6 +95,10 @@ def test_layout_comes_back_from_the_wire(layout: SessionLayout) -> None:
         (setting(0, span_start=0), "starts after the public prefix"),
         (setting(0, span_start=2), "starts after the public prefix"),
         (setting(1, node_id="a"), "takes part in a session once"),
+        (setting(0, shift=1), "cannot compute before the prefix ends"),
+        (setting(1, shift=3), "cannot compute before the prefix ends"),
+        (setting(1, shift=2), "b attends to others, so it cannot be shifted"),
+        (setting(2, shift=1), "p attends to others, so it cannot be shifted"),
         (setting(1, node_id=""), "node id ''"),
         (setting(1, node_id="a b"), "node id 'a b'"),
         (setting(1, role=session_pb2.ROLE_UNSPECIFIED), "has no role"),

@@ -1,0 +1,80 @@
+"""What it costs that contributors do not see each other, on the embedded model.
+
+    python -m benchmarks.independent [--cases 60] [--json FILE]
+
+Right answers, answer NLL and KV bytes of generated questions that no plan was found on, over the
+in-process exchange with the default codec: contributors that attend to each other, contributors
+that do not but keep their places, and independent ones, whose rows fit any order.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.plans import ANSWER_TOKENS, CASES_SEED
+from fedattn.calibrate.run import mixed_cases
+from fedattn.cli.plans import read_plans
+from fedattn.core.compression import Compression
+from fedattn.model.loading import load_model, load_tokenizer
+from fedattn.model.prefill import Prefiller
+from fedattn.model.prepare import prepare_model
+from fedattn.model.prompt import PromptTokenizer
+from fedattn.model.simulate import SimulationSettings, Simulator
+
+ROWS = (
+    ("attend to each other", "auto", "auto", False),
+    ("attend to each other", "1-29", "1-29", False),
+    ("attend to nobody, keep their places", "none", "auto", False),
+    ("attend to nobody, keep their places", "none", "1-29", False),
+    ("independent", "none", "auto", True),
+    ("independent", "none", "1-29", True),
+)
+
+
+def measure(num_cases: int) -> list[dict[str, Any]]:
+    """One row a setting, printed as it comes."""
+    prepared = prepare_model("default")
+    model = load_model(prepared)
+    simulator = Simulator(Prefiller(model), PromptTokenizer(load_tokenizer(prepared)))
+    cases = mixed_cases(num_cases, CASES_SEED)
+    rows = []
+    for name, plan, publisher_plan, independent in ROWS:
+        plans = read_plans(plan, publisher_plan, model.shape.num_layers, model.fingerprint)
+        settings = SimulationSettings(
+            plans=plans,
+            compression=Compression(),
+            max_new_tokens=ANSWER_TOKENS,
+            independent=independent,
+        )
+        results = list(simulator.run(cases, settings))
+        row: dict[str, Any] = {
+            "contributors": name,
+            "publisher_plan": publisher_plan,
+            "right": sum(result.match for result in results),
+            "cases": len(results),
+            "nll": statistics.fmean(result.nll for result in results),
+            "kv_bytes": sum(result.kv_bytes for result in results),
+        }
+        print(
+            f"{name:36} publisher {publisher_plan:5} right {row['right']:3}/{len(results)}  "
+            f"NLL {row['nll']:.3f}  {row['kv_bytes'] / 1e6:.1f} MB",
+            flush=True,
+        )
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--cases", type=int, default=60)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rows = measure(arguments.cases)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

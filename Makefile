@@ -74,13 +74,15 @@ bench-links: setup ## time to first token over emulated edge links (needs root a
 bench-load: setup ## an aggregator under load from nodes without a model
 	$(BIN)/python -m benchmarks.load
 
-bench-all: setup ## all figures of the README's table, some 20 minutes
+bench-all: setup ## all figures of the README's table, some 40 minutes
 	$(BIN)/python -m benchmarks.session --json benchmarks/results/session.json
 	$(BIN)/python -m benchmarks.session --tokens 64 --json benchmarks/results/session-short.json
+	$(BIN)/python -m benchmarks.session --weights bfloat16 --json benchmarks/results/session-bfloat16.json
 	$(BIN)/python -m benchmarks.decoding --json benchmarks/results/decoding.json
 	$(BIN)/python -m benchmarks.links --json benchmarks/results/links.json
 	$(BIN)/python -m benchmarks.load --json benchmarks/results/load.json --plot docs/load.svg
 	$(BIN)/python -m benchmarks.plans --json benchmarks/results/plans.json
+	$(BIN)/python -m benchmarks.independent --json benchmarks/results/independent.json
 	$(BIN)/python -m benchmarks.table
 
 bench-decoding: setup ## tokens a second against transformers' generate, and what int8 costs

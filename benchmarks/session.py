@@ -10,7 +10,8 @@ Prints medians and their ratio:
     warm     the same for a second question over unchanged contexts (`cold` ones pass reuse: false)
     logits   largest difference of the first answer token's logits, in-process exchange against the
              one-model oracle and (plan `all`) against plain transformers, raw fp32 codec
-    memory   proportional set size (PSS) of each participant, which share mapped weights
+    memory   proportional set size (PSS) of each participant, which share mapped weights; own pages
+             (USS); the whole process's peak; what the cost model foretells without Python and torch
 """
 
 import argparse
@@ -65,6 +66,13 @@ def cpu_seconds(network: LocalNetwork) -> float:
     return float(sum(t.user + t.system for t in times))
 
 
+def peak_mib(pid: int) -> int:
+    """Most memory the process ever had resident, shared pages included."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) // 1024
+
+
 def time_pairs(
     network: LocalNetwork, body: dict[str, Any], plain: torch.nn.Module, repeats: int
 ) -> dict[str, list[float]]:
@@ -99,7 +107,7 @@ def run_prefill(plain: torch.nn.Module, ids: torch.Tensor) -> None:
     plain(ids, use_cache=True, logits_to_keep=1)
 
 
-def measure_network(texts: list[str], plan: str, repeats: int) -> dict[str, Any]:
+def measure_network(texts: list[str], plan: str, repeats: int, weights: str) -> dict[str, Any]:
     """CPU and memory of the network, and of one prefill of as many tokens."""
     torch.set_num_threads(1)
     path = prepare_model("default").path
@@ -110,7 +118,9 @@ def measure_network(texts: list[str], plan: str, repeats: int) -> dict[str, Any]
         for node_id, text in zip((*CONTRIBUTORS, PUBLISHER), texts, strict=True):
             context = Path(folder) / f"{node_id}.txt"
             context.write_text(text)
-            network.start_participant(NodePlan(node_id=node_id, context=context))
+            network.start_participant(
+                NodePlan(node_id=node_id, context=context), f"--weights={weights}"
+            )
         network.start_gateway([PUBLISHER])
         list(network.wait_ready([*CONTRIBUTORS, PUBLISHER]))
         samples = time_pairs(network, body, plain, repeats)
@@ -119,6 +129,7 @@ def measure_network(texts: list[str], plan: str, repeats: int) -> dict[str, Any]
             name: psutil.Process(part.process.pid).memory_full_info()
             for name, part in network.parts.items()
         }
+        peaks = {name: peak_mib(part.process.pid) for name, part in network.parts.items()}
     medians = {name: statistics.median(values) for name, values in samples.items()}
     return {
         **medians,
@@ -127,6 +138,11 @@ def measure_network(texts: list[str], plan: str, repeats: int) -> dict[str, Any]
         "warm_cpu_ratio": medians["warm_cpu_s"] / medians["prefill_cpu_s"],
         "warm_ttft_ratio": medians["warm_ttft_s"] / medians["ttft_s"],
         "pss_mib": {name: round(info.pss / 2**20) for name, info in memory.items()},
+        "peak_mib": peaks,
+        "planned_mib": {
+            node["node_id"]: round(node["planned"]["peak_memory_bytes"] / 2**20)
+            for node in report["participants"]
+        },
         "uss_mib": {name: round(info.uss / 2**20) for name, info in memory.items()},
     }
 
@@ -214,12 +230,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256, help="tokens a context, about")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--plan", default="auto")
+    parser.add_argument("--weights", default="auto", help="of the nodes: float32, bfloat16")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     transformers_logging.disable_progress_bar()
     texts = make_contexts(arguments.tokens)
     result = {
-        "network": measure_network(texts, arguments.plan, arguments.repeats),
+        "network": measure_network(texts, arguments.plan, arguments.repeats, arguments.weights),
         "in_process": measure_in_process(texts, arguments.plan, arguments.repeats),
         "logits_difference": measure_parity(texts),
     }
@@ -238,6 +255,7 @@ def main() -> None:
     print(f"the same in one process: ratio {result['in_process']['cpu_ratio']:.2f}")
     print(f"largest difference of logits: {result['logits_difference']}")
     print(f"PSS, MiB: {network['pss_mib']}; own pages alone: {network['uss_mib']}")
+    print(f"peaks, MiB: {network['peak_mib']}; cost model: {network['planned_mib']}")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 

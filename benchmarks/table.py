@@ -70,6 +70,28 @@ def session_rows(long: dict[str, Any], short: dict[str, Any]) -> Iterator[tuple[
     )
 
 
+def memory_rows(full: dict[str, Any], half: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, result in (("float32", full), ("bfloat16", half)):
+        network = result["network"]
+        for node in ("a", "publisher"):
+            what = "contributor" if node == "a" else "publisher, which decodes in int8"
+            yield (
+                f"memory, `--weights {name}`, {what}: own pages; peak of the process with pages it "
+                f"shares; weights and rows by `fedattn cost`",
+                f"{network['uss_mib'][node]}; {network['peak_mib'][node]}; "
+                f"{network['planned_mib'][node]} MiB",
+                "512 MiB" if (name, node) == ("bfloat16", "a") else "",
+                "`make bench-all`",
+            )
+    own = full["network"]["uss_mib"]
+    yield (
+        "own pages of aggregator and gateway",
+        f"{own['aggregator']}; {own['gateway']} MiB",
+        "",
+        "`make bench`",
+    )
+
+
 def link_rows(links: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     for row in links:
         yield (
@@ -152,6 +174,7 @@ def table() -> str:
         *link_rows(read("links")["links"]),
         *decoding_rows(read("decoding")),
         *load_rows(read("load")),
+        *memory_rows(read("session"), read("session-bfloat16")),
     ]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     head = ["| what | measured | bar | command |", "|---|---|---|---|"]

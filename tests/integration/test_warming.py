@@ -1,0 +1,64 @@
+"""A publisher that keeps warm holds the rows of a default query before anybody asks."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from fedattn.core.compression import Compression
+from fedattn.core.errors import NoContributorsError
+from fedattn.wire.channel import open_channel
+from fedattn.wire.convert import compression_to_wire
+from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.v1 import session_pb2
+from services.participant import warming
+from services.participant.control import Membership
+from services.participant.publication import Publication
+from services.participant.warming import keep_warm
+from tests.integration.networks import ask, running_network
+from tests.tiny import tiny_model
+
+SELDOM_S = 3600.0
+DEFAULTS = {"plan": "auto", "compression": compression_to_wire(Compression())}
+
+
+async def test_first_question_finds_rows_fetched_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_network(tiny_model("llama"), tmp_path) as network:
+        tried, is_warm = 0, asyncio.Event()
+
+        class Watched(Publication):
+            """Fails once, then fetches."""
+
+            async def warm(self) -> session_pb2.SessionReport:
+                nonlocal tried
+                tried += 1
+                if tried == 1:
+                    raise NoContributorsError("nobody is there yet")
+                report = await super().warm()
+                is_warm.set()
+                return report
+
+        monkeypatch.setattr(warming, "Publication", Watched)
+        joined = Membership()
+        async with open_channel(network.aggregator) as channel:
+            node, stub = network.nodes["publisher"], AggregatorStub(channel)
+            keeping = [
+                asyncio.create_task(
+                    keep_warm(node, stub, network.aggregator, joined, every_s=SELDOM_S)
+                )
+                for _ in range(2)  # the first one's look fails and it goes on sleeping
+            ]
+            joined.turn(joined=True)
+            await is_warm.wait()
+            still_keeping = [not task.done() for task in keeping]
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
+        first = (await ask(network, **DEFAULTS))[-1].result
+    assert still_keeping == [True, True]
+    assert [member.row_source for member in first.report.members[:-1]] == [
+        session_pb2.ROW_SOURCE_HELD,
+        session_pb2.ROW_SOURCE_HELD,
+    ]

@@ -20,7 +20,6 @@ from fedattn.core.compression import Compression
 from fedattn.core.routing import route_session
 from fedattn.core.spans import Member, SessionLayout
 
-KEY_SIZE = 32
 MAX_VERSION_SIZE = 32
 
 
@@ -35,7 +34,7 @@ def rows_keys(
         versions: of the contributors' contexts; empty for one that is not to be reused.
 
     Returns:
-        KEY_SIZE bytes each, or none.
+        32 bytes each, or none.
     """
     cold = layout_without_reuse(layout)
     begin = hashlib.sha256()

@@ -97,7 +97,3 @@ class Kept(Generic[T]):
         """Entries were used."""
         for key in keys:
             self._entries.get(key)
-
-    def clear(self) -> None:
-        """Keep nothing of the past."""
-        self._entries.clear()

@@ -59,6 +59,7 @@ def test_a_snapshot_has_a_limit_and_outlives_its_entries() -> None:
     for key in (b"a", b"b", b"c"):
         kept.put(key, frames(30))
     seen = kept.snapshot(2)
-    kept.clear()
+    kept.put(b"d", frames(100))  # for which all others go
+    assert kept.snapshot(9).keys() == {b"d"}
     assert len(seen) == 2
     assert all(entry.size == 30 for entry in seen.values())

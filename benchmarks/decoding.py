@@ -13,6 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
@@ -76,7 +77,7 @@ def measure_speed(path: Path, model: LoadedModel, repeats: int) -> dict[str, flo
         endless = Sampling(max_new_tokens=NUM_TOKENS + 1)
 
         def run(count: int) -> int:
-            return len(list(islice(generate_tokens(model, start, endless, decoder), count)))
+            return len(list(islice(generate_tokens(model, start, endless, lambda: decoder), count)))
 
         return run
 
@@ -127,7 +128,9 @@ def measure_quality(
             loss = torch.nn.functional.cross_entropy(torch.stack(logits), target)
             losses[name].append(float(loss))
             sampling = Sampling(max_new_tokens=24)
-            answers[name] = list(generate_tokens(model, start, sampling, decoder))
+            answers[name] = list(
+                generate_tokens(model, start, sampling, partial(decoders.get, name))
+            )
         pairs = list(zip(answers[FLOAT32], answers[INT8], strict=False))
         same += sum(a == b for a, b in pairs)
         total += max(len(answers[FLOAT32]), len(answers[INT8]))

@@ -46,7 +46,7 @@ def generate_tokens(
     model: LoadedModel,
     prefill: PrefillResult,
     sampling: Sampling,
-    decoder: LeanDecoder | None = None,
+    make_decoder: Callable[[], LeanDecoder | None] = lambda: None,
 ) -> Iterator[int]:
     """Decode token by token; ends before an end token or after `max_new_tokens`.
 
@@ -54,11 +54,12 @@ def generate_tokens(
         model: the model.
         prefill: cache and first logits; without a decoder the cache grows.
         sampling: how to choose.
-        decoder: runs the blocks; None for those of transformers.
+        make_decoder: what runs the blocks, None for those of transformers; asked for once the
+            first token, which needs none, is out.
     """
     chooser = TokenChooser(sampling, model.device)
     logits = prefill.logits
-    following = _following_logits(model, prefill, decoder, sampling.max_new_tokens)
+    following = _following_logits(model, prefill, make_decoder, sampling.max_new_tokens)
     next(following)
     for step in range(sampling.max_new_tokens):
         token = chooser.choose(logits)
@@ -70,11 +71,15 @@ def generate_tokens(
 
 
 def _following_logits(
-    model: LoadedModel, prefill: PrefillResult, decoder: LeanDecoder | None, room: int
+    model: LoadedModel,
+    prefill: PrefillResult,
+    make_decoder: Callable[[], LeanDecoder | None],
+    room: int,
 ) -> Generator[torch.Tensor, int, None]:
     """Is sent a token, yields logits [V] after it; first an empty tensor, to begin with."""
     position = prefill.next_position
     token = yield torch.empty(0)
+    decoder = make_decoder()
     state = decoder.begin(prefill.cache.layers, position, room) if decoder else None
     while True:
         if decoder is not None and state is not None:

@@ -61,6 +61,7 @@ class ParticipantNode:
     token: str = ""  # from the aggregator, proves who opens a session
     _threads: ThreadPoolExecutor = field(init=False)
     _decoder: LeanDecoder | None = None
+    _decoder_is_wanted: bool = False
     _decoder_lock: threading.Lock = field(default_factory=threading.Lock)
     _active: int = 0
     _draining: bool = False
@@ -77,11 +78,20 @@ class ParticipantNode:
         return self._threads
 
     def decoder(self) -> LeanDecoder | None:
-        """What a publisher decodes with, made when first asked for: packing takes a second."""
+        """What a publisher decodes with, made when first asked for: packing takes a second.
+
+        Nodes that nobody publishes through never ask, and save the memory.
+        """
         with self._decoder_lock:
             if self._decoder is None:
                 self._decoder = self.make_decoder()
             return self._decoder
+
+    def prepare_decoder(self) -> None:
+        """Make it in a thread, if it is not there yet."""
+        if not self._decoder_is_wanted:
+            self._decoder_is_wanted = True
+            self._threads.submit(self.decoder)
 
     @property
     def active_sessions(self) -> int:

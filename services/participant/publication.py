@@ -86,7 +86,7 @@ class Publication:
         self._node.enter()
         try:
             with self._node.metrics.session("publisher"):
-                self._loop.run_in_executor(self._node.threads, self._node.decoder)  # meanwhile
+                self._node.prepare_decoder()
                 prefix, span = await self._node.run(self._tokenize)
                 opened = await self._open(prefix, len(span.token_ids))
                 self._opened_s = time.monotonic() - self._arrived
@@ -278,7 +278,7 @@ class Publication:
         first_token_s, decode_begun = 0.0, 0.0
         num_tokens = 0
         text = ""
-        for token in generate_tokens(node.prefiller.model, prefill, sampling, node.decoder()):
+        for token in generate_tokens(node.prefiller.model, prefill, sampling, node.decoder):
             num_tokens += 1
             if num_tokens == 1:
                 decode_begun = time.monotonic()

@@ -49,7 +49,8 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
     async def ListParticipants(
         self, request: pb.ListParticipantsRequest, context: Any
     ) -> pb.ListParticipantsResponse:
-        """This node, and all nodes joined at its aggregator."""
+        """This node, and all nodes joined at its aggregator; a gateway that looks will ask."""
+        self._node.prepare_decoder()
         try:
             answer = await self._stub.ListNodes(
                 aggregator_pb2.ListNodesRequest(), timeout=_LIST_TIMEOUT_S

@@ -42,7 +42,7 @@ def test_float32_gives_the_oracles_logits_and_tokens(
         expected = oracle_logits(model, layout, joined, greedy[:count])[-1]
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
     sampling = Sampling(max_new_tokens=NUM_TOKENS)
-    assert list(generate_tokens(model, prefill, sampling, decoder)) == greedy
+    assert list(generate_tokens(model, prefill, sampling, lambda: decoder)) == greedy
 
 
 def test_int8_stays_near_float32(model: LoadedModel) -> None:
@@ -74,8 +74,8 @@ def test_decoding_leaves_the_prefill_as_it_was(weights: str, model: LoadedModel)
     prefill = prefilled(SCENARIOS[1], model)
     decoder = LeanDecoder(model, weights)
     sampling = Sampling(max_new_tokens=NUM_TOKENS)
-    once = list(generate_tokens(model, prefill, sampling, decoder))
-    again = list(generate_tokens(model, prefill, sampling, decoder))
+    once = list(generate_tokens(model, prefill, sampling, lambda: decoder))
+    again = list(generate_tokens(model, prefill, sampling, lambda: decoder))
     assert once == again
 
 
@@ -96,4 +96,6 @@ def test_plans_without_exchange_decode_too(model: LoadedModel) -> None:
     exchange = InProcessExchange(KvStore(layout, model.shape, model.rotary), 0)
     prefill = Prefiller(model).publish(layout.publisher, [], [1, 2, 3, 4], exchange)
     decoder = LeanDecoder(model, INT8)
-    assert len(list(generate_tokens(model, prefill, Sampling(max_new_tokens=3), decoder))) == 3
+    assert (
+        len(list(generate_tokens(model, prefill, Sampling(max_new_tokens=3), lambda: decoder))) == 3
+    )

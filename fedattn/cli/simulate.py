@@ -56,12 +56,10 @@ def simulate_command(options: SimulateOptions) -> None:
         load_tokenizer(prepared), options.system_prompt or DEFAULT_SYSTEM_PROMPT
     )
     model = load_model(prepared)
-    plans = read_plans(
-        "none" if options.independent else options.plan,
-        options.publisher_plan or options.plan,
-        model.shape.num_layers,
-        prepared.fingerprint,
-    )
+    plan, publisher_plan = options.plan, options.publisher_plan
+    if options.independent:
+        plan, publisher_plan = "none", publisher_plan or plan
+    plans = read_plans(plan, publisher_plan, model.shape.num_layers, prepared.fingerprint)
     simulator = Simulator(Prefiller(model), tokenizer)
     settings = SimulationSettings(
         plans=plans,

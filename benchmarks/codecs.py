@@ -35,8 +35,8 @@ from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import PromptTokenizer
-from fedattn.model.simulate import SimulationSettings, Simulator
-from fedattn.tasks.retrieval import generate_cases
+from fedattn.research.simulate import SimulationSettings, Simulator
+from fedattn.research.tasks.retrieval import generate_cases
 
 EVERY_BUT_0 = "1-29"  # of the embedded model
 NUM_LAYERS = 30

@@ -31,9 +31,10 @@ from fedattn.model.lean import DECODE_FORMATS, FLOAT32, INT8, LeanDecoder
 from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
 from fedattn.model.prefill import PrefillResult, forward_tokens
 from fedattn.model.prepare import prepare_model
-from fedattn.model.prompt import PromptTokenizer, tokenize_case
+from fedattn.model.prompt import PromptTokenizer
 from fedattn.model.source import resolve_source
-from fedattn.tasks.retrieval import generate_cases
+from fedattn.research.prompts import tokenize_case
+from fedattn.research.tasks.retrieval import generate_cases
 
 NUM_TOKENS = 48
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plans import ANSWER_TOKENS, CASES_SEED
-from fedattn.calibrate.run import mixed_cases
 from fedattn.cli.plans import read_plans
 from fedattn.core.compression import Compression
 from fedattn.model.loading import load_model, load_tokenizer
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import PromptTokenizer
-from fedattn.model.simulate import SimulationSettings, Simulator
+from fedattn.research.calibrate.run import mixed_cases
+from fedattn.research.simulate import SimulationSettings, Simulator
 
 ROWS = (
     ("attend to each other", "auto", "auto", False),

@@ -19,10 +19,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from fedattn.calibrate.evaluator import PlanEvaluator
-from fedattn.calibrate.meter import PlanMeter
-from fedattn.calibrate.run import centralised_prompts, mixed_cases
-from fedattn.calibrate.search import STRATEGIES
 from fedattn.core.errors import InvalidPlanError
 from fedattn.core.plans import PlanSpec
 from fedattn.core.profile import Profile
@@ -30,9 +26,14 @@ from fedattn.core.schedules import SCHEDULES
 from fedattn.core.spans import RolePlans, shared_plan
 from fedattn.model.loading import fastest_dtype, load_model, load_tokenizer
 from fedattn.model.prepare import prepare_model
-from fedattn.model.prompt import PromptTokenizer, tokenize_case
+from fedattn.model.prompt import PromptTokenizer
 from fedattn.profiles import load_profile, shipped_profile
-from fedattn.tasks.cases import is_right
+from fedattn.research.calibrate.evaluator import PlanEvaluator
+from fedattn.research.calibrate.meter import PlanMeter
+from fedattn.research.calibrate.run import centralised_prompts, mixed_cases
+from fedattn.research.calibrate.search import STRATEGIES
+from fedattn.research.prompts import tokenize_case
+from fedattn.research.tasks.cases import is_right
 
 SIZES = (5, 8, 10, 15, 20)
 CONTRIBUTORS, PUBLISHERS = "uniform:6", ("uniform:3", "uniform:2", "all")

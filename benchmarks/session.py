@@ -36,12 +36,12 @@ from fedattn.core.costs import session_bytes
 from fedattn.core.spans import build_layout, shared_plan
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import load_model, load_tokenizer, read_sizes
-from fedattn.model.oracle import oracle_logits
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import PromptTokenizer
-from fedattn.model.simulate import SimulationSettings, Simulator
-from fedattn.tasks.cases import Case
+from fedattn.research.oracle import oracle_logits
+from fedattn.research.simulate import SimulationSettings, Simulator
+from fedattn.research.tasks.cases import Case
 
 QUESTION = "Which pump was serviced last, and by whom?"
 CONTRIBUTORS = ("a", "b", "c")

@@ -46,17 +46,17 @@ def calibrate_command(options: CalibrateOptions) -> None:
         raise InvalidRequestError(
             f"--out {options.out}: expected a .json file in a folder that exists"
         )
-    from fedattn.calibrate.evaluator import read_objective
-    from fedattn.calibrate.run import (
+    from fedattn.model.loading import fastest_dtype, load_model, load_tokenizer
+    from fedattn.model.prepare import prepare_model
+    from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
+    from fedattn.research.calibrate.evaluator import read_objective
+    from fedattn.research.calibrate.run import (
         Calibration,
         CalibrationSettings,
         generated_split,
         split_cases,
     )
-    from fedattn.model.loading import fastest_dtype, load_model, load_tokenizer
-    from fedattn.model.prepare import prepare_model
-    from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
-    from fedattn.tasks.cases import read_cases
+    from fedattn.research.tasks.cases import read_cases
 
     settings = CalibrationSettings(
         fewest=options.layers,

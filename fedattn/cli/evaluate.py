@@ -19,17 +19,17 @@ from fedattn.cli.plans import read_plans
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError
-from fedattn.tasks.cases import read_cases
-from fedattn.tasks.gsm8k import gsm8k_task
-from fedattn.tasks.labels import labels_task
-from fedattn.tasks.retrieval import generate_cases
-from fedattn.tasks.segmentation import Segmentation
-from fedattn.tasks.task import Task
+from fedattn.research.tasks.cases import read_cases
+from fedattn.research.tasks.gsm8k import gsm8k_task
+from fedattn.research.tasks.labels import labels_task
+from fedattn.research.tasks.retrieval import generate_cases
+from fedattn.research.tasks.segmentation import Segmentation
+from fedattn.research.tasks.task import Task
 
 if TYPE_CHECKING:
-    from fedattn.evaluate.network import NetworkRuns
-    from fedattn.evaluate.runs import CaseScore, InProcessRuns, Setup
     from fedattn.model.prepare import PreparedModel
+    from fedattn.research.evaluate.network import NetworkRuns
+    from fedattn.research.evaluate.runs import CaseScore, InProcessRuns, Setup
 
 TASKS = ("retrieval", "labels", "gsm8k")
 
@@ -72,8 +72,8 @@ def eval_command(options: EvalOptions) -> None:
         if path is not None and not path.absolute().parent.is_dir():
             raise InvalidRequestError(f"{name} {path}: no such folder; make it first")
     task = read_task(options)
-    from fedattn.evaluate.results import ResultLog
     from fedattn.model.prepare import prepare_model
+    from fedattn.research.evaluate.results import ResultLog
 
     console = Console(stderr=True, highlight=False)
     prepared = prepare_model(options.model, progress=console.print)
@@ -124,8 +124,8 @@ def make_setups(options: EvalOptions, prepared: "PreparedModel") -> "list[Setup]
     Raises:
         InvalidRequestError: a plan, codec or ratio does not fit.
     """
-    from fedattn.evaluate.runs import Setup, ends
     from fedattn.model.loading import read_sizes
+    from fedattn.research.evaluate.runs import Setup, ends
 
     num_layers = read_sizes(prepared).kv.num_layers
     setups = {setup.name: setup for setup in ends(num_layers)}
@@ -166,10 +166,10 @@ def _runs(
             yield runs
         return
     from fedattn.core.spans import PrefixMode
-    from fedattn.evaluate.runs import InProcessRuns, Shape
     from fedattn.model.loading import load_model, load_tokenizer
     from fedattn.model.prefill import Prefiller
     from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
+    from fedattn.research.evaluate.runs import InProcessRuns, Shape
 
     tokenizer = PromptTokenizer(
         load_tokenizer(prepared), options.system_prompt or DEFAULT_SYSTEM_PROMPT
@@ -186,7 +186,7 @@ def _runs(
 @contextmanager
 def _network_runs(options: EvalOptions, task: Task) -> "Iterator[NetworkRuns]":
     """A network of as many contributors as the largest case has contexts."""
-    from fedattn.evaluate.network import NetworkRuns
+    from fedattn.research.evaluate.network import NetworkRuns
 
     if not task.is_chat or options.segmentation is not None or options.responders:
         raise InvalidRequestError(
@@ -248,8 +248,8 @@ def _show(
     done: "list[dict[str, CaseScore]]",
     console: Console,
 ) -> None:
-    from fedattn.evaluate.plots import draw_results
-    from fedattn.evaluate.runs import summarize_scores
+    from fedattn.research.evaluate.plots import draw_results
+    from fedattn.research.evaluate.runs import summarize_scores
 
     summary = {
         setup.name: summarize_scores([scores[setup.name] for scores in done]) for setup in setups

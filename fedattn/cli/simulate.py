@@ -46,8 +46,8 @@ def simulate_command(options: SimulateOptions) -> None:
     from fedattn.model.prefill import Prefiller
     from fedattn.model.prepare import prepare_model
     from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
-    from fedattn.model.simulate import SimulationSettings, Simulator, summarize
-    from fedattn.tasks.cases import read_cases
+    from fedattn.research.simulate import SimulationSettings, Simulator, summarize
+    from fedattn.research.tasks.cases import read_cases
 
     cases = read_cases(options.cases)
     console = Console(stderr=True, highlight=False)

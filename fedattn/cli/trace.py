@@ -9,8 +9,8 @@ from rich.progress import track
 from rich.table import Table
 
 from fedattn.cli.plans import read_plans
-from fedattn.tasks.cases import read_cases
-from fedattn.tasks.retrieval import generate_cases
+from fedattn.research.tasks.cases import read_cases
+from fedattn.research.tasks.retrieval import generate_cases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +40,11 @@ def trace_command(options: TraceOptions) -> None:
     )
     # means are over the same participants
     cases = [case for case in cases if len(case.contexts) == len(cases[0].contexts)]
-    from fedattn.evaluate.trace import draw_traces, mean_traces, trace_errors
     from fedattn.model.loading import load_model, load_tokenizer
     from fedattn.model.prepare import prepare_model
-    from fedattn.model.prompt import PromptTokenizer, tokenize_case
+    from fedattn.model.prompt import PromptTokenizer
+    from fedattn.research.evaluate.trace import draw_traces, mean_traces, trace_errors
+    from fedattn.research.prompts import tokenize_case
 
     console = Console(stderr=True, highlight=False)
     prepared = prepare_model(options.model, progress=console.print)

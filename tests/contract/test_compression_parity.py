@@ -15,11 +15,11 @@ from fedattn.core.selection import SELECTOR_NAMES
 from fedattn.core.types import IntArray
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import LoadedModel
-from fedattn.model.oracle import oracle_greedy, oracle_logits
 from fedattn.model.prefill import Prefiller
-from tests.contract.runners import run_grpc, run_in_process
-from tests.contract.scenarios import LOSSLESS, NUM_NEW_TOKENS, Scenario, context_words
-from tests.tiny import FAMILIES, tiny_model
+from fedattn.research.oracle import oracle_greedy, oracle_logits
+from tests.harness.runners import run_grpc, run_in_process
+from tests.harness.scenarios import LOSSLESS, NUM_NEW_TOKENS, Scenario, context_words
+from tests.harness.tiny import FAMILIES, tiny_model
 
 TOLERANCE = 1e-4
 

@@ -16,8 +16,8 @@ from fedattn.core.sampling import Sampling
 from fedattn.model.decode import generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.prefill import Prefiller
-from tests.contract.scenarios import LOSSLESS, SCENARIOS, Scenario, context_words
-from tests.tiny import FAMILIES, tiny_model
+from tests.harness.scenarios import LOSSLESS, SCENARIOS, Scenario, context_words
+from tests.harness.tiny import FAMILIES, tiny_model
 
 COMPRESSIONS = {
     "every row": LOSSLESS,

@@ -8,10 +8,10 @@ import torch
 from fedattn.core.routing import route_session
 from fedattn.core.transfer import max_upload_size
 from fedattn.model.loading import LoadedModel
-from fedattn.model.oracle import oracle_greedy, oracle_logits
-from tests.contract.runners import RUNNERS
-from tests.contract.scenarios import NUM_NEW_TOKENS, SCENARIOS, Scenario, context_words
-from tests.tiny import FAMILIES, tiny_model, tiny_network
+from fedattn.research.oracle import oracle_greedy, oracle_logits
+from tests.harness.runners import RUNNERS
+from tests.harness.scenarios import NUM_NEW_TOKENS, SCENARIOS, Scenario, context_words
+from tests.harness.tiny import FAMILIES, tiny_model, tiny_network
 
 TOLERANCE = 1e-4
 

@@ -10,11 +10,11 @@ from fedattn.model.decode import generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.lean import DECODE_FORMATS, FLOAT32, INT8, LeanDecoder
 from fedattn.model.loading import LoadedModel, wrap_model
-from fedattn.model.oracle import oracle_greedy, oracle_logits
 from fedattn.model.prefill import Prefiller, PrefillResult, forward_tokens
-from tests.contract.runners import prefill_in_process
-from tests.contract.scenarios import SCENARIOS, Scenario
-from tests.tiny import FAMILIES, tiny_model, tiny_network
+from fedattn.research.oracle import oracle_greedy, oracle_logits
+from tests.harness.runners import prefill_in_process
+from tests.harness.scenarios import SCENARIOS, Scenario
+from tests.harness.tiny import FAMILIES, tiny_model, tiny_network
 
 NUM_TOKENS = 8
 

@@ -11,12 +11,12 @@ from fedattn.core.errors import ConfigurationError
 from fedattn.model import cache
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import wrap_model
-from fedattn.model.oracle import oracle_greedy, oracle_logits
 from fedattn.model.placement import choose_device, choose_dtype
 from fedattn.model.prefill import Prefiller, forward_tokens
-from tests.contract.runners import RUNNERS, run_in_process
-from tests.contract.scenarios import NUM_NEW_TOKENS, SCENARIOS
-from tests.tiny import FAMILIES, tiny_model, tiny_network
+from fedattn.research.oracle import oracle_greedy, oracle_logits
+from tests.harness.runners import RUNNERS, run_in_process
+from tests.harness.scenarios import NUM_NEW_TOKENS, SCENARIOS
+from tests.harness.tiny import FAMILIES, tiny_model, tiny_network
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedattn.calibrate.evaluator import Objective, PlanEvaluator
-from fedattn.calibrate.meter import PlanMeter
 from fedattn.core.spans import RolePlans, SessionLayout, shared_plan
 from fedattn.model.loading import LoadedModel
-from fedattn.model.oracle import oracle_greedy, oracle_logits
-from fedattn.model.prompt import Prompt, tokenize_case
-from fedattn.tasks.cases import Case
-from tests.contract.scenarios import context_words
-from tests.tiny import FAMILIES, NUM_LAYERS, tiny_model, word_tokenizer, words
+from fedattn.research.calibrate.evaluator import Objective, PlanEvaluator
+from fedattn.research.calibrate.meter import PlanMeter
+from fedattn.research.oracle import oracle_greedy, oracle_logits
+from fedattn.research.prompts import Prompt, tokenize_case
+from fedattn.research.tasks.cases import Case
+from tests.harness.scenarios import context_words
+from tests.harness.tiny import FAMILIES, NUM_LAYERS, tiny_model, word_tokenizer, words
 
 TOLERANCE = 1e-4
 EVERY = shared_plan(range(NUM_LAYERS))

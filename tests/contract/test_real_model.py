@@ -7,11 +7,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
-from fedattn.model.oracle import oracle_greedy, oracle_logits
 from fedattn.model.prepare import PreparedModel, prepare_model
 from fedattn.model.prompt import PromptTokenizer
-from tests.contract.runners import RUNNERS
-from tests.contract.scenarios import NUM_NEW_TOKENS, Scenario
+from fedattn.research.oracle import oracle_greedy, oracle_logits
+from tests.harness.runners import RUNNERS
+from tests.harness.scenarios import NUM_NEW_TOKENS, Scenario
 
 TOLERANCE = 1e-4
 PLANS = {"all": ("all", "all"), "most": ("1-29", "1-29"), "mixed": ("3,9-12", "5-20")}

@@ -7,11 +7,11 @@ import torch
 
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError
-from fedattn.model.oracle import oracle_greedy, oracle_logits
 from fedattn.model.prefill import Prefiller
-from fedattn.model.simulate import CaseTokens, SimulationSettings, Simulator
-from tests.contract.scenarios import LOSSLESS, NUM_NEW_TOKENS, SCENARIOS, Scenario
-from tests.tiny import FAMILIES, tiny_model
+from fedattn.research.oracle import oracle_greedy, oracle_logits
+from fedattn.research.simulate import CaseTokens, SimulationSettings, Simulator
+from tests.harness.scenarios import LOSSLESS, NUM_NEW_TOKENS, SCENARIOS, Scenario
+from tests.harness.tiny import FAMILIES, tiny_model
 
 SPARSE = replace(LOSSLESS, keep_ratio=0.5, input_keep_ratio=0.7, selector="random", seed=3)
 FILLED = [one for one in SCENARIOS if all(one.contexts) and one.contexts]

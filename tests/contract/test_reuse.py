@@ -13,8 +13,8 @@ from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.participant.context import ContextTokens, PrivateContext
 from services.participant.node import ParticipantNode
-from tests.integration.networks import Network, ask, query, running_network
-from tests.tiny import FAMILIES, tiny_model, words
+from tests.harness.networks import Network, ask, query, running_network
+from tests.harness.tiny import FAMILIES, tiny_model, words
 
 COMPUTED = session_pb2.ROW_SOURCE_COMPUTED
 KEPT = session_pb2.ROW_SOURCE_KEPT

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
-from tests.integration.networks import ask, running_network
-from tests.tiny import tiny_model
+from tests.harness.networks import ask, running_network
+from tests.harness.tiny import tiny_model
 
 COMPUTE = session_pb2.ACTIVITY_COMPUTE
 

@@ -3,11 +3,11 @@
 import pytest
 
 from fedattn.core.spans import shared_plan
-from fedattn.evaluate.trace import mean_traces, trace_errors
-from fedattn.model.prompt import tokenize_case
-from fedattn.tasks.cases import Case
-from tests.contract.scenarios import context_words
-from tests.tiny import NUM_LAYERS, tiny_model, word_tokenizer, words
+from fedattn.research.evaluate.trace import mean_traces, trace_errors
+from fedattn.research.prompts import tokenize_case
+from fedattn.research.tasks.cases import Case
+from tests.harness.scenarios import context_words
+from tests.harness.tiny import NUM_LAYERS, tiny_model, word_tokenizer, words
 
 
 def trace(layers: tuple[int, ...]) -> dict[str, tuple[float, ...]]:

@@ -7,7 +7,7 @@ import pytest
 
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.model.prepare import prepare_model
-from tests.tiny import save_tiny_model
+from tests.harness.tiny import save_tiny_model
 
 CONTEXTS = {
     "clinic": "Clinic note. Patient 31 is allergic to penicillin.",

@@ -12,7 +12,7 @@ from fedattn.cli.client import stream_query
 from fedattn.cli.network import LocalNetwork, NodePlan, free_port, local_network
 from fedattn.core.errors import FedAttnError
 from tests.e2e.conftest import CONTEXTS, PUBLISHER
-from tests.tiny import save_tiny_model
+from tests.harness.tiny import save_tiny_model
 
 QUESTION = "What is the passcode?"
 QUERY = {"question": QUESTION, "plan": "all", "sampling": {"max_new_tokens": 4}}

@@ -7,7 +7,7 @@ import pytest
 
 from fedattn.model.prepare import prepare_model
 from tests.e2e.test_processes import run_cli
-from tests.tiny import NUM_LAYERS, save_tiny_model
+from tests.harness.tiny import NUM_LAYERS, save_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedattn.model.loading import LoadedModel
-from tests.integration.networks import Network, running_network
-from tests.tiny import tiny_model
+from tests.harness.networks import Network, running_network
+from tests.harness.tiny import tiny_model
 
 
 @pytest.fixture(scope="module")

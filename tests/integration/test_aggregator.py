@@ -27,8 +27,7 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.__main__ import SERVICE_NAME
 from services.aggregator.settings import AggregatorSettings
-from tests.contract.runners import running_aggregator
-from tests.integration.raw import (
+from tests.harness.raw import (
     CODEC,
     RawNode,
     done,
@@ -39,6 +38,7 @@ from tests.integration.raw import (
     raw_node,
     send_all,
 )
+from tests.harness.runners import running_aggregator
 
 
 @pytest.fixture

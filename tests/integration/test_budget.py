@@ -9,7 +9,7 @@ from fedattn.model.loading import LoadedModel
 from fedattn.wire.convert import compression_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import participant_pb2, session_pb2
-from tests.integration.networks import Network, ask, failure
+from tests.harness.networks import Network, ask, failure
 
 BF16 = compression_to_wire(Compression(codec=codec_by_name("bf16")))
 Members = dict[str, session_pb2.MemberReport]

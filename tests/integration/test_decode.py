@@ -9,8 +9,8 @@ from fedattn.core.sampling import Sampling
 from fedattn.model.decode import TextStream, TokenChooser, answer_nll, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.prefill import Prefiller, PrefillResult
-from tests.contract.scenarios import Scenario
-from tests.tiny import FAMILIES, tiny_model, tiny_network
+from tests.harness.scenarios import Scenario
+from tests.harness.tiny import FAMILIES, tiny_model, tiny_network
 
 
 def prefill_alone(family: str) -> tuple[Prefiller, PrefillResult, list[int]]:

@@ -9,7 +9,7 @@ from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
 from gateway.report import answer_from_wire
 from gateway.schemas import ParticipantInfo, QueryAnswer, WarmAnswer
 from gateway.settings import PublisherAddress
-from tests.integration.gateway_harness import (
+from tests.harness.gateway import (
     ANSWER,
     QUESTION,
     SESSION_ID,

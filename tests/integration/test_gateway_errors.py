@@ -12,7 +12,7 @@ from fedattn.wire.status import STATUS_TABLE
 from fedattn.wire.v1 import participant_pb2
 from gateway import routes
 from gateway.app import MAX_BODY_BYTES
-from tests.integration.gateway_harness import (
+from tests.harness.gateway import (
     ANSWER,
     QUESTION,
     Gate,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 from gateway import problems, query, schemas
 from gateway.app import create_app
 from gateway.events import EVENT_MODELS
-from tests.integration.gateway_harness import make_settings
+from tests.harness.gateway import make_settings
 
 MODELS: dict[str, type[BaseModel]] = {
     name: value

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tests.integration.gateway_harness import ANSWER, QUESTION, running
+from tests.harness.gateway import ANSWER, QUESTION, running
 
 
 async def start(*flags: str, **environment: str) -> Process:

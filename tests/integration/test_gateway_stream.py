@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from fedattn.core.errors import SessionAbortedError
 from gateway.events import EVENT_MODELS
-from tests.integration.gateway_harness import (
+from tests.harness.gateway import (
     ANSWER,
     QUESTION,
     SESSION_ID,

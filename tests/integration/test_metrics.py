@@ -12,8 +12,8 @@ from fedattn.model.loading import LoadedModel
 from fedattn.runtime.metrics import new_registry, serve_metrics
 from fedattn.wire.v1 import participant_pb2
 from services.aggregator.settings import AggregatorSettings
-from tests.integration.gateway_harness import running
-from tests.integration.networks import NUM_NEW_TOKENS, ask, failure, running_network
+from tests.harness.gateway import running
+from tests.harness.networks import NUM_NEW_TOKENS, ask, failure, running_network
 
 
 async def busy(request: participant_pb2.QueryRequest) -> AsyncIterator[participant_pb2.QueryEvent]:

@@ -10,7 +10,7 @@ import pytest
 from fedattn.core.errors import ConfigurationError
 from fedattn.core.sampling import Sampling
 from fedattn.model.loading import LoadedModel
-from fedattn.model.oracle import oracle_greedy
+from fedattn.research.oracle import oracle_greedy
 from fedattn.wire.channel import open_channel
 from fedattn.wire.convert import (
     layout_to_wire,
@@ -23,9 +23,7 @@ from fedattn.wire.v1 import session_pb2
 from fedattn.wire.v1.aggregator_pb2 import SessionStart
 from services.aggregator.settings import AggregatorSettings
 from services.participant.exchange import GrpcKvExchange
-from tests.contract.runners import make_node, running_aggregator, running_participant
-from tests.contract.scenarios import Scenario, context_words
-from tests.integration.networks import (
+from tests.harness.networks import (
     NUM_NEW_TOKENS,
     Network,
     ask,
@@ -33,8 +31,10 @@ from tests.integration.networks import (
     query,
     running_network,
 )
-from tests.integration.raw import hello, raw_node
-from tests.tiny import word_tokenizer, words
+from tests.harness.raw import hello, raw_node
+from tests.harness.runners import make_node, running_aggregator, running_participant
+from tests.harness.scenarios import Scenario, context_words
+from tests.harness.tiny import word_tokenizer, words
 
 
 def impatient() -> AggregatorSettings:

@@ -12,7 +12,7 @@ from fedattn.model import prepare
 from fedattn.model.loading import load_model, load_tokenizer
 from fedattn.model.prepare import prepare_model, weights_folder
 from fedattn.model.prompt import PromptTokenizer
-from tests.tiny import FAMILIES, save_tiny_model
+from tests.harness.tiny import FAMILIES, save_tiny_model
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from fedattn.wire.v1 import aggregator_pb2, session_pb2
 from fedattn.wire.v1 import participant_pb2 as pb
 from services.participant.machine import Readings
 from services.participant.pressure import PressureGauge, PressureLimits
-from tests.contract.scenarios import LOSSLESS
-from tests.integration.networks import Network, ask, failure
+from tests.harness.networks import Network, ask, failure
+from tests.harness.scenarios import LOSSLESS
 
 LIMITS = PressureLimits(high_c=75, critical_c=85, keep_ratio=0.5)
 

@@ -5,7 +5,7 @@ import torch
 
 from fedattn.model.attention import ATTENTION_NAME, run_model
 from fedattn.model.cache import FederatedCache, LayerCache
-from tests.tiny import FAMILIES, tiny_model
+from tests.harness.tiny import FAMILIES, tiny_model
 
 
 class RecordingView:

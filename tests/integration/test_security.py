@@ -29,9 +29,9 @@ from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub, ParticipantStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import participant_pb2
-from tests.contract.runners import make_node, running_aggregator, running_participant
-from tests.integration.networks import query
-from tests.tiny import words
+from tests.harness.networks import query
+from tests.harness.runners import make_node, running_aggregator, running_participant
+from tests.harness.tiny import words
 
 PUBLISHER = "Desk_1.north"
 UNREACHABLE = AggregatorUnavailableError("out of reach")

@@ -15,8 +15,8 @@ from services.participant import warming
 from services.participant.control import Membership
 from services.participant.publication import Publication
 from services.participant.warming import keep_warm
-from tests.integration.networks import ask, running_network
-from tests.tiny import tiny_model
+from tests.harness.networks import ask, running_network
+from tests.harness.tiny import tiny_model
 
 SELDOM_S = 3600.0
 DEFAULTS = {"plan": "auto", "compression": compression_to_wire(Compression())}

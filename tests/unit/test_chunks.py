@@ -15,7 +15,7 @@ from fedattn.core.errors import CorruptFrameError, FrameError, MalformedFrameErr
 from fedattn.core.frames import HEADER_SIZE, FrameRules, encode_frame
 from fedattn.core.spans import Span
 from fedattn.core.types import KvShape
-from tests.unit.samples import LAYER, SENDER, sample_frame, sample_rows, sample_rules
+from tests.harness.samples import LAYER, SENDER, sample_frame, sample_rows, sample_rules
 
 BIG_SHAPE = KvShape(num_layers=4, num_kv_heads=4, head_dim=64)
 BIG_SPAN = Span(7, 7 + 2100)  # 2.05 MiB of bf16: three chunks

@@ -20,7 +20,7 @@ from fedattn.core.codecs import (
 )
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.types import FloatArray, KvShape
-from tests.unit.strategies import kv_scalars
+from tests.harness.strategies import kv_scalars
 
 LARGEST = {
     "fp32": (2 - 2.0**-23) * 2.0**127, "fp16": 65504.0, "bf16": (2 - 2.0**-7) * 2.0**127,

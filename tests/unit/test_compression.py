@@ -10,7 +10,7 @@ from fedattn.core.codecs import AUTO_CODEC
 from fedattn.core.compression import MAX_SEED, Compression
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.selection import DEFAULT_SELECTOR, MAX_KEEP_ENDS
-from tests.unit.strategies import compressions
+from tests.harness.strategies import compressions
 
 
 def test_default_sends_every_row_with_the_best_codec() -> None:

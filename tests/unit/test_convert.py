@@ -19,7 +19,7 @@ from fedattn.core.types import KvShape
 from fedattn.wire import convert
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE, check_node_id
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
-from tests.unit.strategies import compressions
+from tests.harness.strategies import compressions
 
 
 @given(st.integers(1, 1024), st.integers(1, 65535), st.integers(1, 65535))

@@ -12,8 +12,8 @@ from fedattn.core.spans import SessionLayout
 from fedattn.wire import convert
 from fedattn.wire.protocol import MAX_MEMBERS
 from fedattn.wire.v1 import session_pb2
-from tests.unit.samples import sample_layout
-from tests.unit.strategies import compressions, layouts
+from tests.harness.samples import sample_layout
+from tests.harness.strategies import compressions, layouts
 
 UINT32 = st.integers(0, 2**32 - 1)
 Damage = Callable[[session_pb2.SessionLayout], object]

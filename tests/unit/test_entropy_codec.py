@@ -12,7 +12,7 @@ from fedattn.core.codecs import CODEC_LADDER, codec_by_name
 from fedattn.core.errors import CorruptFrameError
 from fedattn.core.types import FloatArray, KvShape
 from tests.fuzz.memory import peak_bytes
-from tests.unit.strategies import kv_scalars
+from tests.harness.strategies import kv_scalars
 
 SHAPE = KvShape(num_layers=1, num_kv_heads=1, head_dim=2)
 NUM_ROWS = 3

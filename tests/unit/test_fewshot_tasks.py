@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from fedattn.core.errors import InvalidRequestError
-from fedattn.tasks.gsm8k import final_number, gsm8k_task
-from fedattn.tasks.labels import labels_task
-from fedattn.tasks.retrieval import generate_cases
-from fedattn.tasks.task import Task
+from fedattn.research.tasks.gsm8k import final_number, gsm8k_task
+from fedattn.research.tasks.labels import labels_task
+from fedattn.research.tasks.retrieval import generate_cases
+from fedattn.research.tasks.task import Task
 
 
 @pytest.mark.parametrize(

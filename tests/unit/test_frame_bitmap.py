@@ -19,7 +19,7 @@ from fedattn.core.frames import (
 )
 from fedattn.core.spans import Span
 from fedattn.core.types import KvShape
-from tests.unit.samples import (
+from tests.harness.samples import (
     KEPT,
     LAYER,
     ROTARY,

@@ -24,7 +24,7 @@ from fedattn.core.frames import (
 from fedattn.core.spans import Span
 from fedattn.core.types import KvShape
 from tests.fuzz.memory import peak_bytes
-from tests.unit.samples import (
+from tests.harness.samples import (
     LAYER,
     ROTARY,
     SENDER,

@@ -17,7 +17,7 @@ from fedattn.core.session import SessionState
 from fedattn.core.spans import RolePlans, build_layout
 from fedattn.core.types import KvRows, KvShape
 from services.participant.inbox import RowInbox
-from tests.unit.samples import ROTARY
+from tests.harness.samples import ROTARY
 
 SHAPE = KvShape(num_layers=3, num_kv_heads=1, head_dim=2)
 CODEC = codec_by_name("fp32")

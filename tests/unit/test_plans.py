@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fedattn.core.errors import InvalidPlanError
 from fedattn.core.plans import MAX_LAYERS, PlanSpec, SyncPlan, format_layers
-from tests.unit.strategies import layer_tuples
+from tests.harness.strategies import layer_tuples
 
 GRAMMAR_HINT = (
     "use all, none, auto, one of uniform, shallow-half, deep-half, progressive, regressive, middle "

@@ -7,7 +7,7 @@ import pytest
 
 from fedattn.core.errors import ConfigurationError
 from services.participant.context import ContextTokens, PrivateContext
-from tests.tiny import word_tokenizer
+from tests.harness.tiny import word_tokenizer
 
 
 def test_folder_joins_its_texts_in_order_of_name(tmp_path: Path) -> None:

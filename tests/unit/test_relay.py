@@ -11,7 +11,7 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.opening import OpenedSession
 from services.aggregator.relay import relay_member
 from services.aggregator.session import Session
-from tests.unit.samples import ROTARY, sample_layout, sample_rows
+from tests.harness.samples import ROTARY, sample_layout, sample_rows
 
 A, B, PUBLISHER = 0, 1, 2
 FIVE_LAYERS = KvShape(num_layers=5, num_kv_heads=1, head_dim=2)

@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply
 
 from fedattn.core.rotary import Rotary
 from fedattn.core.types import FloatArray
-from tests.unit.samples import rotary_of
+from tests.harness.samples import rotary_of
 
 FAR = 8192
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from fedattn.core.plans import SyncPlan
 from fedattn.core.routing import Route, route_session
 from fedattn.core.spans import RolePlans, SessionLayout, build_layout
-from tests.unit.definition import PUBLIC, owner_of, sees
-from tests.unit.strategies import layouts
+from tests.harness.definition import PUBLIC, owner_of, sees
+from tests.harness.strategies import layouts
 
 
 class Transfer(NamedTuple):

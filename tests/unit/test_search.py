@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fedattn.calibrate.scorelog import ScoreLog
-from fedattn.calibrate.search import STRATEGIES
 from fedattn.core.plans import SyncPlan
 from fedattn.core.spans import RolePlans, shared_plan
+from fedattn.research.calibrate.scorelog import ScoreLog
+from fedattn.research.calibrate.search import STRATEGIES
 
 WORTH = {1: 0.1, 2: 3.0, 3: 0.2, 4: 5.0, 5: 0.3, 6: 4.0, 7: 0.4}
 LAYERS = tuple(WORTH)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedattn.core.errors import InvalidRequestError
-from fedattn.tasks.segmentation import Segmentation, segment
+from fedattn.research.tasks.segmentation import Segmentation, segment
 
 UNITS = [[1, 2], [3, 4, 5], [6], [7, 8]]
 QUESTION = [9, 10, 11]

@@ -11,8 +11,8 @@ from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidPlanError
 from fedattn.core.plans import SyncPlan
 from fedattn.core.spans import Member, Role, RolePlans, SessionLayout, Span, build_layout
-from tests.unit.samples import sample_layout
-from tests.unit.strategies import compressions
+from tests.harness.samples import sample_layout
+from tests.harness.strategies import compressions
 
 NONE = SyncPlan(())
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedattn.core.errors import InvalidRequestError
-from fedattn.tasks.cases import Case, read_cases, write_cases
-from fedattn.tasks.retrieval import KINDS, generate_cases
+from fedattn.research.tasks.cases import Case, read_cases, write_cases
+from fedattn.research.tasks.retrieval import KINDS, generate_cases
 
 
 @given(st.integers(0, 2**32), st.integers(2, 5))

@@ -15,8 +15,8 @@ from fedattn.core.selection import SELECTOR_NAMES
 from fedattn.core.spans import Member, Role, Span
 from fedattn.core.transfer import frame_rules, max_upload_size, write_frame
 from fedattn.core.types import FloatArray, KvRows, KvShape
-from tests.unit.samples import rotary_of
-from tests.unit.strategies import compressions
+from tests.harness.samples import rotary_of
+from tests.harness.strategies import compressions
 
 SHAPE = KvShape(num_layers=9, num_kv_heads=2, head_dim=6)
 ROTARY = rotary_of(6)

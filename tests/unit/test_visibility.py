@@ -16,9 +16,9 @@ from fedattn.core.visibility import (
     token_owners,
     visibility_mask,
 )
-from tests.unit.definition import PUBLIC, dropped_tokens, naive_mask, owner_of
-from tests.unit.samples import sample_layout
-from tests.unit.strategies import RATIOS, layouts
+from tests.harness.definition import PUBLIC, dropped_tokens, naive_mask, owner_of
+from tests.harness.samples import sample_layout
+from tests.harness.strategies import RATIOS, layouts
 
 thinned = st.builds(Compression, input_keep_ratio=RATIOS, seed=st.integers(0, 9))
 

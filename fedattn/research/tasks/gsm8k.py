@@ -6,8 +6,8 @@ from itertools import islice
 from pathlib import Path
 
 from fedattn.core.errors import InvalidRequestError
-from fedattn.tasks.cases import Case
-from fedattn.tasks.task import Task
+from fedattn.research.tasks.cases import Case
+from fedattn.research.tasks.task import Task
 
 _CUE = "Let's think step by step."
 _MARK = "The answer is"

@@ -3,8 +3,8 @@
 from random import Random
 
 from fedattn.core.errors import InvalidRequestError
-from fedattn.tasks.cases import Case
-from fedattn.tasks.templates import LOOKUPS, TWO_FACTS, TWO_HOPS, Lookup, TwoHop
+from fedattn.research.tasks.cases import Case
+from fedattn.research.tasks.templates import LOOKUPS, TWO_FACTS, TWO_HOPS, Lookup, TwoHop
 
 TWO_HOP, TWO_FACT = "two-hop", "two-fact"
 KINDS = (*LOOKUPS, TWO_HOP)

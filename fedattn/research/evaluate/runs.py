@@ -11,16 +11,16 @@ from fedattn.core.costs import session_costs
 from fedattn.core.spans import PrefixMode, RolePlans, shared_plan
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
-from fedattn.model.simulate import (
+from fedattn.research.simulate import (
     CaseResult,
     CaseTokens,
     Reference,
     SimulationSettings,
     Simulator,
 )
-from fedattn.tasks.cases import Case
-from fedattn.tasks.segmentation import Segmentation, segment
-from fedattn.tasks.task import Task
+from fedattn.research.tasks.cases import Case
+from fedattn.research.tasks.segmentation import Segmentation, segment
+from fedattn.research.tasks.task import Task
 
 CENTRALISED = "centralised"
 ALONE = "publisher alone"

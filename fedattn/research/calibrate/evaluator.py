@@ -7,11 +7,11 @@ from typing import assert_never
 import numpy as np
 import torch
 
-from fedattn.calibrate.runner import in_order, make_runners
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.spans import RolePlans, shared_plan
 from fedattn.model.loading import LoadedModel
-from fedattn.model.prompt import Prompt
+from fedattn.research.calibrate.runner import in_order, make_runners
+from fedattn.research.prompts import Prompt
 
 
 class Objective(Enum):

@@ -7,7 +7,7 @@ from fedattn.core.compression import Compression
 from fedattn.core.plans import PlanSpec
 from fedattn.core.spans import PrefixMode, RolePlans, SessionLayout, build_layout
 from fedattn.model.prompt import PromptTokenizer
-from tests.tiny import NUM_LAYERS, word_tokenizer, words
+from tests.harness.tiny import NUM_LAYERS, word_tokenizer, words
 
 NUM_NEW_TOKENS = 6
 PUBLISHER = "publisher"

@@ -7,8 +7,8 @@ place in no time. No other state needs saving.
 import json
 from pathlib import Path
 
-from fedattn.calibrate.search import Scorer
 from fedattn.core.spans import RolePlans
+from fedattn.research.calibrate.search import Scorer
 
 
 class ScoreLog:

@@ -30,8 +30,8 @@ from services.participant.node import ParticipantNode
 from services.participant.pressure import PressureGauge, PressureLimits
 from services.participant.reuse import Kept
 from services.participant.settings import ParticipantSettings
-from tests.contract.scenarios import NUM_NEW_TOKENS, PUBLISHER, Scenario
-from tests.tiny import word_tokenizer
+from tests.harness.scenarios import NUM_NEW_TOKENS, PUBLISHER, Scenario
+from tests.harness.tiny import word_tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

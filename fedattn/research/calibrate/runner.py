@@ -17,7 +17,10 @@ from typing import Any, TypeAlias, TypeVar
 
 import torch
 
-from fedattn.calibrate.batches import (
+from fedattn.core.plans import SyncPlan
+from fedattn.core.spans import RolePlans
+from fedattn.model.loading import LoadedModel
+from fedattn.research.calibrate.batches import (
     PAD_OWNER,
     PromptBatch,
     Tokens,
@@ -25,10 +28,7 @@ from fedattn.calibrate.batches import (
     make_tokens,
     visibility,
 )
-from fedattn.core.plans import SyncPlan
-from fedattn.core.spans import RolePlans
-from fedattn.model.loading import LoadedModel
-from fedattn.model.prompt import Prompt
+from fedattn.research.prompts import Prompt
 
 T = TypeVar("T")
 Rows: TypeAlias = tuple[torch.Tensor, torch.Tensor]

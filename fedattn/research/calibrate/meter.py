@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fedattn.calibrate.runner import BatchRunner, State, in_order, make_runners
 from fedattn.core.spans import RolePlans, shared_plan
 from fedattn.model.loading import LoadedModel
-from fedattn.model.prompt import Prompt
+from fedattn.research.calibrate.runner import BatchRunner, State, in_order, make_runners
+from fedattn.research.prompts import Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 
 from fedattn.core.visibility import PREFIX_OWNER, token_owners
 from fedattn.model.loading import LoadedModel
-from fedattn.model.prompt import Prompt
+from fedattn.research.prompts import Prompt
 
 PAD_OWNER = -2
 _Part: TypeAlias = tuple[list[int], list[int], list[int]]

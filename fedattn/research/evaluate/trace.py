@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from fedattn.core.spans import SessionLayout, shared_plan
-from fedattn.evaluate.plots import new_figure, save_figure
 from fedattn.model.attention import run_model
 from fedattn.model.loading import LoadedModel
-from fedattn.model.oracle import DenseMasks
+from fedattn.research.evaluate.plots import new_figure, save_figure
+from fedattn.research.oracle import DenseMasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

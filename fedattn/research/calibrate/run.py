@@ -12,18 +12,19 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from fedattn.calibrate.evaluator import Objective, PlanEvaluator
-from fedattn.calibrate.meter import PlanMeter
-from fedattn.calibrate.scorelog import ScoreLog
-from fedattn.calibrate.search import DEFAULT_STRATEGY, STRATEGIES, Found
 from fedattn.core.costs import session_bytes
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.profile import Profile, ProfilePoint
 from fedattn.core.spans import RolePlans, shared_plan
 from fedattn.model.loading import LoadedModel
-from fedattn.model.prompt import Prompt, PromptTokenizer, tokenize_case
-from fedattn.tasks.cases import Case, is_right
-from fedattn.tasks.retrieval import ALL_KINDS, generate_cases
+from fedattn.model.prompt import PromptTokenizer
+from fedattn.research.calibrate.evaluator import Objective, PlanEvaluator
+from fedattn.research.calibrate.meter import PlanMeter
+from fedattn.research.calibrate.scorelog import ScoreLog
+from fedattn.research.calibrate.search import DEFAULT_STRATEGY, STRATEGIES, Found
+from fedattn.research.prompts import Prompt, tokenize_case
+from fedattn.research.tasks.cases import Case, is_right
+from fedattn.research.tasks.retrieval import ALL_KINDS, generate_cases
 
 _ANSWER_TOKENS = 24
 _FEWEST_RIGHT = 8

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from fedattn.core.errors import InvalidRequestError
-from fedattn.evaluate.runs import CaseScore, Setup
-from fedattn.tasks.cases import Case
-from fedattn.tasks.task import Task
+from fedattn.research.evaluate.runs import CaseScore, Setup
+from fedattn.research.tasks.cases import Case
+from fedattn.research.tasks.task import Task
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 """Sends the body of POST /v1/queries and returns the report."""

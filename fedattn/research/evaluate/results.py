@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedattn.evaluate.runs import CaseScore
+from fedattn.research.evaluate.runs import CaseScore
 
 Scores = dict[str, CaseScore]
 """By name of the setup."""

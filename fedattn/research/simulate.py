@@ -16,8 +16,8 @@ from fedattn.model.decode import answer_log_probs, answer_nll, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.model.prompt import PromptTokenizer
-from fedattn.model.responder import answer_as
-from fedattn.tasks.cases import Case, is_right
+from fedattn.research.responder import answer_as
+from fedattn.research.tasks.cases import Case, is_right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fedattn.tasks.vocabulary import (
+from fedattn.research.tasks.vocabulary import (
     CITIES,
     COURSES,
     GOODS,

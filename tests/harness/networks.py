@@ -20,9 +20,9 @@ from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.settings import AggregatorSettings
 from services.participant.node import ParticipantNode
-from tests.contract.runners import make_node, running_aggregator, running_participant
-from tests.contract.scenarios import LOSSLESS
-from tests.tiny import words
+from tests.harness.runners import make_node, running_aggregator, running_participant
+from tests.harness.scenarios import LOSSLESS
+from tests.harness.tiny import words
 
 NUM_NEW_TOKENS = 5
 

@@ -2,8 +2,8 @@
 
 from random import Random
 
-from fedattn.tasks.cases import Case
-from fedattn.tasks.task import Task
+from fedattn.research.tasks.cases import Case
+from fedattn.research.tasks.task import Task
 
 _GROUPS = {
     "animal": "dog cat horse cow sheep lion tiger rabbit wolf goat",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedattn.tasks.cases import Case, is_right
+from fedattn.research.tasks.cases import Case, is_right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,11 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from fedattn.core.errors import ModelError
+
 ATTENTION_NAME = "fedattn"
+_CHANGES_NOTHING = frozenset({"position_ids", "use_cache"})
+"""Arguments that blocks pass along, applied elsewhere: positions by RoPE, the cache by a view."""
 
 
 class KvView(Protocol):
@@ -47,7 +51,7 @@ def federated_attention(
     *,
     kv_view: KvView,
     scaling: float | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Scaled dot-product attention over what `module`'s own layer sees.
 
@@ -59,16 +63,33 @@ def federated_attention(
         attention_mask: ignored; it only keeps transformers from building one.
         kv_view: what the queries see.
         scaling: factor on the scores, None for 1 / sqrt(D).
+        others: what else the block asks for; see `_refuse_others`.
 
     Returns:
         ([B, T, Hq, D], None).
+
+    Raises:
+        ModelError: the block asks for another attention than this one.
     """
+    _refuse_others(others)
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     key, value, mask = kv_view.visible(layer, query, key, value)
     output = scaled_dot_product_attention(
         query, key, value, attn_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )
     return output.transpose(1, 2).contiguous(), None
+
+
+def _refuse_others(others: dict[str, Any]) -> None:
+    """A window, a soft cap, sinks: whatever is not known to change nothing is refused by name."""
+    for key, value in others.items():
+        if key in _CHANGES_NOTHING or value is None or (key == "dropout" and value == 0.0):
+            continue
+        shown = type(value).__name__ if isinstance(value, torch.Tensor) else repr(value)[:80]
+        raise ModelError(
+            f"a block of this model wants attention with {key}={shown}, which is not supported; "
+            f"use a model of a supported family without it"
+        )
 
 
 def _refuse_mask(*_: Any, **__: Any) -> NoReturn:

@@ -1,7 +1,7 @@
 """The seam into transformers: an attention function (and a mask function that refuses to guess).
 
 The attention function is the one place where a block hands over its queries, keys and values. A
-`KvView` answers with the keys and values these queries see, wherever they come from.
+`KvView` answers with what these queries make of all they see, wherever it comes from.
 
 Traps this guards against: a registered attention name without a mask function silently gets no
 mask at all; no mask with more keys than queries aligns top-left, silently wrong; gapped position
@@ -23,23 +23,57 @@ _CHANGES_NOTHING = frozenset({"position_ids", "use_cache"})
 
 
 class KvView(Protocol):
-    """Knows what the queries of the running forward pass see at each layer."""
+    """Attends for the queries of the running forward pass, whatever they see and wherever it is."""
 
-    def visible(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Keys and values that the queries see, and the mask between them.
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+    ) -> torch.Tensor:
+        """What the queries make of all they see. May wait for other nodes.
 
         Args:
             layer: zero-based block.
-            query: [1, Hq, T, D] after RoPE.
-            key: [1, Hkv, T, D] after RoPE, of the same tokens.
-            value: [1, Hkv, T, D].
+            query: [B, Hq, T, D] after RoPE.
+            key: [B, Hkv, T, D] after RoPE, of the same tokens.
+            value: [B, Hkv, T, D].
+            scaling: factor on the scores, None for 1 / sqrt(D).
 
         Returns:
-            keys and values [1, Hkv, S, D] in token order; [1, 1, T, S] bool, True where visible,
-            or None if every query sees every key.
+            [B, Hq, T, D].
         """
+
+
+def sdpa(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Attention for views that hold all the rows their queries see.
+
+    Args:
+        query: [B, Hq, T, D] after RoPE.
+        keys: [B, Hkv, S, D] after RoPE, in token order.
+        values: [B, Hkv, S, D].
+        mask: [B, 1, T, S] bool, True where visible; None if every query sees every key.
+        scaling: factor on the scores, None for 1 / sqrt(D).
+
+    Returns:
+        [B, Hq, T, D].
+    """
+    return scaled_dot_product_attention(
+        query,
+        keys,
+        values,
+        attn_mask=mask,
+        scale=scaling,
+        enable_gqa=query.shape[1] != keys.shape[1],
+    )
 
 
 def federated_attention(
@@ -53,7 +87,7 @@ def federated_attention(
     scaling: float | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Scaled dot-product attention over what `module`'s own layer sees.
+    """Attention over what `module`'s own layer sees.
 
     Args:
         module: the attention block; its `layer_idx` is the layer.
@@ -61,7 +95,7 @@ def federated_attention(
         key: [B, Hkv, T, D] after RoPE.
         value: [B, Hkv, T, D].
         attention_mask: ignored; it only keeps transformers from building one.
-        kv_view: what the queries see.
+        kv_view: attends.
         scaling: factor on the scores, None for 1 / sqrt(D).
         others: what else the block asks for; see `_refuse_others`.
 
@@ -73,10 +107,7 @@ def federated_attention(
     """
     _refuse_others(others)
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    key, value, mask = kv_view.visible(layer, query, key, value)
-    output = scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
-    )
+    output = kv_view.attend(layer, query, key, value, scaling)
     return output.transpose(1, 2).contiguous(), None
 
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from fedattn.core.costs import ModelSizes
+from fedattn.core.errors import ModelError
 from fedattn.core.rotary import Rotary
 from fedattn.core.types import KvShape
 from fedattn.model.attention import ATTENTION_NAME, register_attention
@@ -125,9 +126,16 @@ def fastest_dtype() -> torch.dtype:
     return torch.bfloat16 if in_hardware else torch.float32
 
 
-def load_tokenizer(prepared: PreparedModel) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a prepared model."""
-    return cast(
-        "PreTrainedTokenizerBase",
-        AutoTokenizer.from_pretrained(prepared.path, local_files_only=True),
-    )
+def load_tokenizer(prepared: PreparedModel) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a prepared model.
+
+    Raises:
+        ModelError: it cannot be read, or is none of the tokenizers library.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(prepared.path, local_files_only=True)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelError(
+            f"the tokenizer of model {prepared.name} is a {type(tokenizer).__name__}; use a model "
+            f"with a tokenizer.json"
+        )
+    return tokenizer

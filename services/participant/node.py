@@ -5,14 +5,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from fedattn.core.codecs import CODECS
 from fedattn.core.errors import NodeBusyError
 from fedattn.core.profile import Profile
-from fedattn.model.fused import FusedDecoder
+from fedattn.model.decode import Decoder, MakeDecoder
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.wire.convert import shape_to_wire, sizes_to_wire
@@ -54,13 +54,13 @@ class ParticipantNode:
     rows: KvCache[CachedRows]  # what it was sent as a publisher
     states: KvCache[CachedState]  # what it made of them
     rows_lifetime_s: float  # how long others may hold its rows
-    make_decoder: Callable[[], FusedDecoder | None] = lambda: None  # for the first query
+    make_decoder: MakeDecoder  # for the first query
     profile: Profile | None = None  # what `auto` plans mean
     metrics: ParticipantMetrics = field(default_factory=ParticipantMetrics)
     prefix: tuple[int, ...] = field(init=False)
     token: str = ""  # from the aggregator, proves who opens a session
     _threads: ThreadPoolExecutor = field(init=False)
-    _decoder: FusedDecoder | None = None
+    _decoder: Decoder[Any] | None = None
     _decoder_is_wanted: bool = False
     _decoder_lock: threading.Lock = field(default_factory=threading.Lock)
     _active: int = 0
@@ -77,7 +77,7 @@ class ParticipantNode:
     def threads(self) -> ThreadPoolExecutor:
         return self._threads
 
-    def decoder(self) -> FusedDecoder | None:
+    def decoder(self) -> Decoder[Any]:
         """What a publisher decodes with, made when first asked for: packing takes a second.
 
         Nodes that nobody publishes through never ask, and save the memory.

@@ -18,7 +18,8 @@ from fedattn.core.errors import (
 )
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.cache import LayerCache
-from fedattn.model.decode import TextStream, generate_tokens
+from fedattn.model.decode import generate_tokens
+from fedattn.model.text import TextStream
 from fedattn.wire.convert import (
     compression_to_wire,
     prefix_to_wire,
@@ -274,7 +275,7 @@ class Publication:
         self._loop.call_soon_threadsafe(exchange.finish, compute_s)
         node.metrics.compute_seconds.inc(compute_s)
         node.metrics.wait_seconds.inc(exchange.wait_s)
-        stream = TextStream(node.tokenizer.decode, sampling.stop)
+        stream = TextStream(node.tokenizer.detokenizer(), sampling.stop)
         first_token_s, decode_begun = 0.0, 0.0
         num_tokens = 0
         text = ""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from fedattn.core.errors import ContextTooLongError, FedAttnError
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.cache import LayerCache
-from fedattn.model.decode import TextStream, generate_tokens
+from fedattn.model.decode import generate_tokens
 from fedattn.model.prefill import PrefillResult
+from fedattn.model.text import TextStream
 from fedattn.wire.v1 import participant_pb2 as pb
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedState
@@ -118,7 +119,7 @@ class Answering:
 
     def _decode(self, prefill: PrefillResult) -> pb.QueryResult:
         node, sampling = self._node, self._query.sampling
-        stream = TextStream(node.tokenizer.decode, sampling.stop)
+        stream = TextStream(node.tokenizer.detokenizer(), sampling.stop)
         pieces: list[str] = []
         num_tokens, first_token_at = 0, 0.0
         for token in generate_tokens(node.prefiller.model, prefill, sampling, node.decoder):

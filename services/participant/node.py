@@ -3,10 +3,10 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fedattn.core.profile import Profile
-from fedattn.model.fused import FusedDecoder
+from fedattn.model.decode import Decoder, MakeDecoder
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
 from services.participant.admission import Admission
@@ -36,14 +36,14 @@ class ParticipantNode:
     rows: KvCache[CachedRows]  # what it was sent as a publisher
     states: KvCache[CachedState]  # what it made of them
     rows_lifetime_s: float  # how long others may hold its rows
-    make_decoder: Callable[[], FusedDecoder | None] = lambda: None  # for the first query
+    make_decoder: MakeDecoder  # for the first query
     profile: Profile | None = None  # what `auto` plans mean
     metrics: ParticipantMetrics = field(default_factory=ParticipantMetrics)
     prefix: tuple[int, ...] = field(init=False)
     admission: Admission = field(init=False)
     threads: NodeThreads = field(init=False)
     token: str = ""  # from the aggregator, proves who opens a session
-    _decoder: FusedDecoder | None = None
+    _decoder: Decoder[Any] | None = None
     _decoder_is_wanted: bool = False
     _decoder_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -52,7 +52,7 @@ class ParticipantNode:
         self.admission = Admission(self.node_id, self.max_sessions, self.pressure)
         self.threads = NodeThreads(self.max_sessions)
 
-    def decoder(self) -> FusedDecoder | None:
+    def decoder(self) -> Decoder[Any]:
         """What a publisher decodes with, made when first asked for: packing takes a second.
 
         Nodes that nobody publishes through never ask, and save the memory.

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
 from fedattn.core.sampling import SamplingParams
-from fedattn.model.decode import generate_tokens
+from fedattn.model.decode import TransformersDecoder, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import Prefiller, PrefillResult
@@ -150,6 +150,7 @@ def make_node(
         model_name="tiny",
         software_version="test",
         prefiller=Prefiller(model),
+        make_decoder=lambda: TransformersDecoder(model),
         tokenizer=tokenizer,
         context=ContextTokens(PrivateContext(context), tokenizer),
         max_sessions=2,

@@ -3,29 +3,22 @@
 import hashlib
 import math
 from collections.abc import Iterable
+from dataclasses import fields
 
 import numpy as np
 
 from fedattn.core.chunks import Chunk
 from fedattn.core.codecs import Codec, find_codec
-from fedattn.core.compression import Compression
+from fedattn.core.compression import SELECTION_FIELDS, Compression
 from fedattn.core.costs import ModelSizes
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.plans import MAX_LAYERS, SyncPlan
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import Member, PrefixMode, Role, SessionLayout, Span
 from fedattn.core.types import KvShape
+from fedattn.wire.enums import PREFIX_MODES, ROLES
 from fedattn.wire.protocol import MAX_MEMBERS, check_node_id
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
-
-_ROLES = {
-    Role.CONTRIBUTOR: session_pb2.ROLE_CONTRIBUTOR,
-    Role.PUBLISHER: session_pb2.ROLE_PUBLISHER,
-}
-_PREFIX_MODES = {
-    PrefixMode.PUBLIC: session_pb2.PREFIX_MODE_PUBLIC,
-    PrefixMode.FIRST: session_pb2.PREFIX_MODE_FIRST,
-}
 
 
 def shape_to_wire(shape: KvShape) -> session_pb2.KvShape:
@@ -59,25 +52,13 @@ def codec_from_wire(codec_id: int) -> Codec:
 
 
 def compression_to_wire(compression: Compression) -> session_pb2.Compression:
-    return session_pb2.Compression(
-        codec_id=compression.codec.codec_id,
-        keep_ratio=compression.keep_ratio,
-        selector=compression.selector,
-        keep_ends=compression.keep_ends,
-        input_keep_ratio=compression.input_keep_ratio,
-        seed=compression.seed,
-    )
+    codec_id = compression.codec.codec_id
+    return session_pb2.Compression(codec_id=codec_id, **compression.selection)
 
 
 def compression_from_wire(message: session_pb2.Compression) -> Compression:
-    return Compression(
-        codec=codec_from_wire(message.codec_id),
-        keep_ratio=message.keep_ratio,
-        selector=message.selector,
-        keep_ends=message.keep_ends,
-        input_keep_ratio=message.input_keep_ratio,
-        seed=message.seed,
-    )
+    selection = {name: getattr(message, name) for name in SELECTION_FIELDS}
+    return Compression(codec=codec_from_wire(message.codec_id), **selection)
 
 
 def sizes_to_wire(sizes: ModelSizes) -> aggregator_pb2.ModelSizes:
@@ -113,7 +94,7 @@ def layout_to_wire(layout: SessionLayout) -> list[session_pb2.Member]:
     return [
         session_pb2.Member(
             node_id=member.node_id,
-            role=role_to_wire(member.role),
+            role=ROLES.to_wire(member.role),
             span_start=member.span.start,
             span_stop=member.span.stop,
             sync_layers=member.plan.layers,
@@ -145,13 +126,10 @@ def layout_from_wire(message: session_pb2.SessionLayout) -> SessionLayout:
 
 
 def _member_from_wire(message: session_pb2.Member) -> Member:
-    roles = {wire: role for role, wire in _ROLES.items()}
     node_id = check_node_id(message.node_id)
-    if message.role not in roles:
-        raise InvalidRequestError(f"member {node_id!r} has no role")
     return Member(
         node_id=node_id,
-        role=roles[message.role],
+        role=ROLES.from_wire(message.role),
         span=Span(message.span_start, message.span_stop),
         plan=SyncPlan(tuple(message.sync_layers)),
         compression=compression_from_wire(message.compression),
@@ -162,24 +140,21 @@ def _member_from_wire(message: session_pb2.Member) -> Member:
 
 
 def role_to_wire(role: Role) -> "session_pb2.Role.ValueType":
-    return _ROLES[role]
+    return ROLES.to_wire(role)
 
 
 def prefix_mode_to_wire(mode: PrefixMode) -> "session_pb2.PrefixMode.ValueType":
-    return _PREFIX_MODES[mode]
+    return PREFIX_MODES.to_wire(mode)
 
 
 def prefix_mode_from_wire(mode: "session_pb2.PrefixMode.ValueType") -> PrefixMode:
-    for core, wire in _PREFIX_MODES.items():
-        if wire == mode:
-            return core
-    raise InvalidRequestError(f"prefix mode {mode} is not known here; use public or first")
+    return PREFIX_MODES.from_wire(mode)
 
 
 def prefix_to_wire(mode: PrefixMode, token_ids: list[int]) -> session_pb2.PublicPrefix:
     digest = hashlib.sha256(np.asarray(token_ids, dtype="<i8").tobytes()).digest()
     return session_pb2.PublicPrefix(
-        mode=_PREFIX_MODES[mode], num_tokens=len(token_ids), digest=digest
+        mode=PREFIX_MODES.to_wire(mode), num_tokens=len(token_ids), digest=digest
     )
 
 
@@ -203,25 +178,13 @@ def chunk_from_wire(message: aggregator_pb2.KvChunk) -> Chunk:
 
 
 def sampling_to_wire(sampling: SamplingParams) -> participant_pb2.Sampling:
-    return participant_pb2.Sampling(
-        max_new_tokens=sampling.max_new_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        seed=sampling.seed,
-        stop=sampling.stop,
-    )
+    params = {entry.name: getattr(sampling, entry.name) for entry in fields(sampling)}
+    return participant_pb2.Sampling(**params)
 
 
 def sampling_from_wire(message: participant_pb2.Sampling) -> SamplingParams:
-    return SamplingParams(
-        max_new_tokens=message.max_new_tokens,
-        temperature=message.temperature,
-        top_p=message.top_p,
-        top_k=message.top_k,
-        seed=message.seed,
-        stop=tuple(message.stop),
-    )
+    params = {entry.name: getattr(message, entry.name) for entry in fields(SamplingParams)}
+    return SamplingParams(**params | {"stop": tuple(message.stop)})
 
 
 def require_range(name: str, value: float, low: float, high: float) -> None:

@@ -16,20 +16,15 @@ from fedattn.model.fused import FusedDecoder
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.wire.convert import shape_to_wire, sizes_to_wire
+from fedattn.wire.enums import PRESSURES
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.context import ContextTokens
 from services.participant.kv_cache import CachedFrames, CachedRows, CachedState, KvCache
 from services.participant.metrics import ParticipantMetrics
-from services.participant.pressure import Pressure, PressureGauge
+from services.participant.pressure import PressureGauge
 
 T = TypeVar("T")
-
-_TO_WIRE = {
-    Pressure.NONE: pb.PRESSURE_NONE,
-    Pressure.HIGH: pb.PRESSURE_HIGH,
-    Pressure.CRITICAL: pb.PRESSURE_CRITICAL,
-}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -150,7 +145,7 @@ class ParticipantNode:
         return pb.Heartbeat(
             active_sessions=self.active_sessions,
             health=pb.Health(
-                pressure=_TO_WIRE[level],
+                pressure=PRESSURES.to_wire(level),
                 memory_free=readings.memory_free,
                 temperature_c=readings.temperature_c or 0.0,
             ),

@@ -81,7 +81,7 @@ def test_prefix_mode_comes_back_from_the_wire(mode: PrefixMode) -> None:
 
 @pytest.mark.parametrize("number", [0, 3, -1])
 def test_unknown_prefix_mode_is_refused(number: int) -> None:
-    with pytest.raises(InvalidRequestError, match="use public or first"):
+    with pytest.raises(InvalidRequestError, match="only public, first"):
         convert.prefix_mode_from_wire(session_pb2.PrefixMode.ValueType(number))
 
 

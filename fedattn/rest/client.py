@@ -1,13 +1,13 @@
 """A client of the gateway; the only module here that needs httpx and httpx-sse."""
 
 import ipaddress
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 from urllib.request import getproxies
 
 import httpx
-from httpx_sse import ServerSentEvent, connect_sse
+from httpx_sse import ServerSentEvent, SSEError, connect_sse
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fedattn.core.errors import (
@@ -44,7 +44,7 @@ class GatewayClient:
     def __init__(self, url: str) -> None:
         self.url = _check_url(url)
 
-    def stream(self, body: QueryBody) -> Iterator[QueryEvent]:
+    def stream(self, body: QueryBody) -> Generator[QueryEvent, None, None]:
         """Ask, and yield events as the gateway sends them; the last is the answer.
 
         Raises:
@@ -70,9 +70,10 @@ class GatewayClient:
         Raises:
             FedAttnError: as `stream`.
         """
-        for event in self.stream(body):
-            if isinstance(event, QueryAnswer):
-                return event
+        with closing(self.stream(body)) as events:
+            for event in events:
+                if isinstance(event, QueryAnswer):
+                    return event
         raise SessionAbortedError("the gateway ended the stream without a report; ask again")
 
     def warm(self, body: SessionBody) -> WarmAnswer:
@@ -104,7 +105,11 @@ class GatewayClient:
                 base_url=self.url, timeout=timeout, trust_env=not _is_near(self.url)
             ) as client:
                 yield client
-        except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
+        except SSEError:
+            raise GatewayUnavailableError(
+                f"{self.url} answered with something else than events; is it a fedattn gateway?"
+            ) from None
+        except (httpx.HTTPError, ImportError, ValueError) as error:  # the latter two: its proxy
             raise GatewayUnavailableError(
                 f"the gateway at {self.url} cannot be reached: {error}{_proxy_words(self.url)}; "
                 f"start it with `make up`, or name another with --gateway"
@@ -150,8 +155,7 @@ def _error_of(problem: Problem) -> FedAttnError:
 
 
 def _check_url(text: str) -> str:
-    url = text.strip().rstrip("/")
-    url = url if "://" in url else f"http://{url}"
+    url = text.strip() if "://" in text else f"http://{text.strip()}"
     try:
         parsed = httpx.URL(url)
         is_good = parsed.scheme in {"http", "https"} and bool(parsed.host)
@@ -161,7 +165,7 @@ def _check_url(text: str) -> str:
         raise ConfigurationError(
             f"{text!r} is no URL of a gateway; expected such as http://127.0.0.1:8000"
         )
-    return url
+    return url.rstrip("/")
 
 
 def _is_near(url: str) -> bool:

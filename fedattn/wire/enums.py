@@ -33,6 +33,7 @@ class EnumMap(Generic[C, V]):
     """
 
     def __init__(self, core: type[C], wire: "_EnumTypeWrapper[V]", prefix: str) -> None:
+        self.core, self.wire_name = core, wire.DESCRIPTOR.name
         self._name = prefix.replace("_", " ").lower()
         names = {f"{prefix}_{member.name}": member for member in core}
         numbers = dict(wire.items())
@@ -40,7 +41,7 @@ class EnumMap(Generic[C, V]):
         if names.keys() != numbers.keys():
             raise ValueError(f"{core.__name__}: no twin of {names.keys() ^ numbers.keys()}")
         self._to_wire = {member: numbers[name] for name, member in names.items()}
-        self._from_wire: dict[int, C] = {number: core for core, number in self._to_wire.items()}
+        self._from_wire: dict[int, C] = {self._to_wire[member]: member for member in core}
 
     def to_wire(self, member: C) -> V:
         """Its number."""

@@ -17,9 +17,9 @@ from fedattn.model.placement import AUTO, choose_device, choose_dtype
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.channel import open_channel
+from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
 from fedattn.wire.server import WireServer
-from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
 from services.participant.context import ContextTokens, PrivateContext
 from services.participant.contribution import Contributor
@@ -155,12 +155,12 @@ class Participant:
         self._node = node
         self._certificates = certificates
         self._channel = open_channel(settings.aggregator, certificates, peer=AGGREGATOR)
-        self._stub = stub = AggregatorStub(self._channel)
-        self._contributor = Contributor(node, stub)
+        self._aggregator = AggregatorClient(self._channel, settings.aggregator)
+        self._contributor = Contributor(node, self._aggregator)
         self.control = ControlLoop(
-            node, self._contributor, stub, settings.aggregator, settings.reconnect_max_s
+            node, self._contributor, self._aggregator, settings.reconnect_max_s
         )
-        self._servicer = ParticipantServicer(node, stub, settings.aggregator)
+        self._servicer = ParticipantServicer(node, self._aggregator)
         self.server: WireServer | None = None
 
     async def serve(self, stopping: asyncio.Event) -> None:
@@ -217,8 +217,7 @@ class Participant:
     async def _keep_warm(self) -> None:
         await keep_warm(
             self._node,
-            self._stub,
-            self._settings.aggregator,
+            self._aggregator,
             self.control.joined,
             self._settings.keep_warm_s,
         )
@@ -228,6 +227,6 @@ class Participant:
             await self.server.set_serving(serving=False)
         try:
             async with asyncio.timeout(self._settings.grace_s):
-                await self._node.drain()
+                await self._node.admission.drain()
         except TimeoutError:
             log.warning("sessions_cut_short", grace_s=self._settings.grace_s)

@@ -30,7 +30,7 @@ from fedattn.core.plans import PlanSpec
 from fedattn.core.routing import Route
 from fedattn.core.selection import SELECTOR_NAMES
 from fedattn.core.spans import Span, build_layout, shared_plan
-from fedattn.core.types import FloatArray, KvRows, KvShape, empty_rows
+from fedattn.core.types import FloatArray, KvRows, KvShape, Queries
 from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prepare import prepare_model
@@ -66,13 +66,12 @@ class Recorder:
         every = frozenset(range(shape.num_layers))
         self.route = Route(uploads=every, receives=frozenset(), senders=())
         self.sent: dict[int, tuple[KvRows, FloatArray]] = {}
-        self._shape = shape
 
-    def send(self, layer: int, rows: KvRows, queries: FloatArray) -> None:
-        self.sent[layer] = (rows, queries)
+    def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
+        self.sent[layer] = (rows, queries())
 
-    def receive(self, layer: int) -> KvRows:  # noqa: ARG002 - nobody is before it
-        return empty_rows(self._shape)
+    def receive(self, layer: int) -> list[KvRows]:  # noqa: ARG002 - nobody is before it
+        return []
 
 
 def record_rows(model: LoadedModel, tokenizer: PromptTokenizer) -> Recorder:

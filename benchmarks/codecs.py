@@ -31,9 +31,9 @@ from fedattn.core.routing import Route
 from fedattn.core.selection import SELECTOR_NAMES
 from fedattn.core.spans import Span, build_layout, shared_plan
 from fedattn.core.types import FloatArray, KvRows, KvShape, Queries
-from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
+from fedattn.model.engine import open_engine
+from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import Prefiller
-from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.research.simulate import SimulationSettings, Simulator
 from fedattn.research.tasks.retrieval import generate_cases
@@ -313,15 +313,14 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     console = Console(width=110, highlight=False)
-    prepared = prepare_model("default", progress=console.print)
-    model = load_model(prepared)
-    tokenizer = PromptTokenizer(load_tokenizer(prepared))
+    engine = open_engine("default", progress=console.print)
+    model, tokenizer = engine.model, engine.tokenizer
     layers = list(measure_layers(model, record_rows(model, tokenizer)))
     console.print(layer_table(layers))
     result: dict[str, Any] = {"layers": [asdict(row) for row in layers], "answers": []}
     if not options.skip_answers:
         print("  ".join(f"{title:<{width}}" for title, width in ANSWER_COLUMNS))
-        simulator = Simulator(Prefiller(model), tokenizer)
+        simulator = Simulator(engine.prefiller, tokenizer)
         for row in measure_answers(simulator, options.cases, options.seed, Console(stderr=True)):
             print(answer_line(row), flush=True)
             result["answers"].append(asdict(row))

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from fedattn.core.codecs import CODECS, Codec, codec_by_name
 from fedattn.core.compression import Compression
-from fedattn.core.frames import FrameRules, decode_frame, encode_frame
+from fedattn.core.frames import FrameSpec, decode_frame, encode_frame
 from fedattn.core.plans import PlanSpec
 from fedattn.core.routing import Route
 from fedattn.core.selection import SELECTOR_NAMES
@@ -102,7 +102,7 @@ def measure_layer(
     model: LoadedModel, codec: Codec, layer: int, rows: KvRows, queries: FloatArray
 ) -> LayerRow:
     span = Span(int(rows.positions[0]), int(rows.positions[-1]) + 1)
-    rules = FrameRules(
+    rules = FrameSpec(
         sender="node", shape=model.shape, codec=codec, span=span, num_rows=rows.num_rows
     )
     bf16_bytes = model.shape.values_per_row * rows.num_rows * 2

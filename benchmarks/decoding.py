@@ -24,10 +24,10 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 from fedattn.model.cache import FederatedCache
 from fedattn.model.decode import generate_tokens
-from fedattn.model.lean import DECODE_FORMATS, FLOAT32, INT8, LeanDecoder
+from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
 from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
 from fedattn.model.prefill import PrefillResult, forward_tokens
 from fedattn.model.prepare import prepare_model
@@ -61,7 +61,7 @@ def tokens_per_second(run: Callable[[int], int]) -> float:
 def measure_speed(path: Path, model: LoadedModel, repeats: int) -> dict[str, float]:
     ids = torch.randint(100, 40_000, (1, 300), generator=torch.Generator().manual_seed(0))
     plain: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    decoders = {name: LeanDecoder(model, name) for name in DECODE_FORMATS}
+    decoders = {name: FusedDecoder(model, name) for name in DECODE_FORMATS}
 
     def generate(count: int) -> int:
         output = plain.generate(
@@ -73,9 +73,9 @@ def measure_speed(path: Path, model: LoadedModel, repeats: int) -> dict[str, flo
         )
         return int(output.shape[1] - ids.shape[1])
 
-    def ours(decoder: LeanDecoder | None) -> Callable[[int], int]:
+    def ours(decoder: FusedDecoder | None) -> Callable[[int], int]:
         start = prefill(model, ids[0].tolist())
-        endless = Sampling(max_new_tokens=NUM_TOKENS + 1)
+        endless = SamplingParams(max_new_tokens=NUM_TOKENS + 1)
 
         def run(count: int) -> int:
             return len(list(islice(generate_tokens(model, start, endless, lambda: decoder), count)))
@@ -113,7 +113,7 @@ def llama_cpp(ids: list[int]) -> Callable[[int], int]:
 def measure_quality(
     model: LoadedModel, prompt: PromptTokenizer, num_cases: int
 ) -> dict[str, float]:
-    decoders = {name: LeanDecoder(model, name) for name in DECODE_FORMATS}
+    decoders = {name: FusedDecoder(model, name) for name in DECODE_FORMATS}
     losses: dict[str, list[float]] = {name: [] for name in DECODE_FORMATS}
     matches = dict.fromkeys(DECODE_FORMATS, 0)
     same, total, same_answers = 0, 0, 0
@@ -128,7 +128,7 @@ def measure_quality(
             target = torch.tensor(case_prompt.answer)
             loss = torch.nn.functional.cross_entropy(torch.stack(logits), target)
             losses[name].append(float(loss))
-            sampling = Sampling(max_new_tokens=24)
+            sampling = SamplingParams(max_new_tokens=24)
             answers[name] = list(
                 generate_tokens(model, start, sampling, partial(decoders.get, name))
             )

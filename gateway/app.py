@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from fedattn import __version__
 from fedattn.wire.security import Certificates
-from gateway.border import install_border
+from gateway.error_handlers import install_error_handlers
 from gateway.openapi import add_schemas
 from gateway.publishers import Publishers
 from gateway.routes import probe_router, query_router
@@ -53,6 +53,6 @@ def create_app(
     )
     app.include_router(query_router(publishers))
     app.include_router(probe_router(publishers))
-    install_border(app, MAX_BODY_BYTES)
+    install_error_handlers(app, MAX_BODY_BYTES)
     add_schemas(app)
     return app

@@ -8,7 +8,7 @@ from fedattn.core.codecs import CODEC_NAMES, DEFAULT_CODEC, codec_by_name
 from fedattn.core.compression import MAX_SEED, Compression
 from fedattn.core.errors import EmptyQuestionError, InvalidRequestError
 from fedattn.core.plans import PlanSpec
-from fedattn.core.sampling import MAX_NEW_TOKENS, MAX_STOP_LENGTH, MAX_STOP_STRINGS, Sampling
+from fedattn.core.sampling import MAX_NEW_TOKENS, MAX_STOP_LENGTH, MAX_STOP_STRINGS, SamplingParams
 from fedattn.core.selection import DEFAULT_SELECTOR, MAX_KEEP_ENDS, SELECTOR_NAMES
 from fedattn.core.spans import PrefixMode
 from fedattn.wire.convert import compression_to_wire, prefix_mode_to_wire, sampling_to_wire
@@ -26,7 +26,7 @@ _PLAN_TEXT = (
 class SamplingBody(BaseModel):
     """How the publisher chooses tokens; the default is greedy.
 
-    The limits are documented here and checked by `fedattn.core.sampling.Sampling`.
+    The limits are documented here and checked by `fedattn.core.sampling.SamplingParams`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -214,7 +214,7 @@ def session_to_wire(body: SessionBody) -> participant_pb2.QueryRequest:
         contributors=_check_contributors(body.contributors),
         plan=PlanSpec(body.plan).text,
         publisher_plan="" if body.publisher_plan is None else PlanSpec(body.publisher_plan).text,
-        sampling=sampling_to_wire(Sampling()),
+        sampling=sampling_to_wire(SamplingParams()),
         compression=compression_to_wire(_to_compression(body)),
         budget=_to_budget(body),
         prefix=prefix_mode_to_wire(PrefixMode(body.prefix)),
@@ -265,8 +265,8 @@ def _check_contributors(node_ids: list[str] | None) -> list[str]:
     return node_ids
 
 
-def _to_sampling(body: SamplingBody) -> Sampling:
-    return Sampling(
+def _to_sampling(body: SamplingBody) -> SamplingParams:
+    return SamplingParams(
         max_new_tokens=body.max_new_tokens,
         temperature=body.temperature,
         top_p=body.top_p,

@@ -27,10 +27,10 @@ from gateway.schemas import (
 )
 
 _STATES: dict[int, StateName] = {
-    session_pb2.MEMBER_STATE_COMPLETE: "complete",
-    session_pb2.MEMBER_STATE_LOST: "lost",
-    session_pb2.MEMBER_STATE_LATE: "late",
-    session_pb2.MEMBER_STATE_EXCLUDED: "excluded",
+    session_pb2.OUTCOME_COMPLETE: "complete",
+    session_pb2.OUTCOME_LOST: "lost",
+    session_pb2.OUTCOME_LATE: "late",
+    session_pb2.OUTCOME_EXCLUDED: "excluded",
 }
 _FINISH_REASONS: dict[int, FinishName] = {
     participant_pb2.FINISH_REASON_END: "end",
@@ -39,8 +39,8 @@ _FINISH_REASONS: dict[int, FinishName] = {
 }
 _ROW_SOURCES: dict[int, RowSourceName] = {
     session_pb2.ROW_SOURCE_COMPUTED: "computed",
-    session_pb2.ROW_SOURCE_KEPT: "kept",
-    session_pb2.ROW_SOURCE_HELD: "held",
+    session_pb2.ROW_SOURCE_CONTRIBUTOR_CACHE: "kept",
+    session_pb2.ROW_SOURCE_PUBLISHER_CACHE: "held",
 }
 _ACTIVITIES: dict[int, ActivityName] = {
     session_pb2.ACTIVITY_OPEN: "open",

@@ -29,7 +29,7 @@ from fedattn.research.tasks.task import Task
 if TYPE_CHECKING:
     from fedattn.model.prepare import PreparedModel
     from fedattn.research.evaluate.network import NetworkRuns
-    from fedattn.research.evaluate.runs import CaseScore, InProcessRuns, Setup
+    from fedattn.research.evaluate.runs import CaseScore, InProcessRuns, Variant
 
 TASKS = ("retrieval", "labels", "gsm8k")
 
@@ -78,10 +78,10 @@ def eval_command(options: EvalOptions) -> None:
     console = Console(stderr=True, highlight=False)
     prepared = prepare_model(options.model, progress=console.print)
     with ExitStack() as stack:
-        setups = make_setups(options, prepared)
+        variants = make_variants(options, prepared)
         log_path = options.json_path or Path(stack.enter_context(TemporaryDirectory())) / "x"
         log = ResultLog(
-            log_path.with_suffix(".cases.jsonl"), _identity(options, task, setups, prepared)
+            log_path.with_suffix(".cases.jsonl"), _identity(options, task, variants, prepared)
         )
         left = task.cases[len(log.done) :]
         if left:
@@ -89,9 +89,11 @@ def eval_command(options: EvalOptions) -> None:
             if log.done:
                 console.print(f"{len(log.done)} cases were done before")
             for case in track(left, "cases", console=console):
-                scores = runs.run_case(task, case, setups)
-                log.add({setup.name: score for setup, score in zip(setups, scores, strict=True)})
-        _show(options, task, setups, log.done, console)
+                scores = runs.run_case(task, case, variants)
+                log.add(
+                    {variant.name: score for variant, score in zip(variants, scores, strict=True)}
+                )
+        _show(options, task, variants, log.done, console)
 
 
 def read_task(options: EvalOptions) -> Task:
@@ -118,17 +120,17 @@ def read_task(options: EvalOptions) -> Task:
             raise InvalidRequestError(f"unknown task {unknown!r}; use one of {', '.join(TASKS)}")
 
 
-def make_setups(options: EvalOptions, prepared: "PreparedModel") -> "list[Setup]":
+def make_variants(options: EvalOptions, prepared: "PreparedModel") -> "list[Variant]":
     """The two ends, then every combination of plans, codecs and ratios; names are unique.
 
     Raises:
         InvalidRequestError: a plan, codec or ratio does not fit.
     """
     from fedattn.model.loading import read_sizes
-    from fedattn.research.evaluate.runs import Setup, ends
+    from fedattn.research.evaluate.runs import Variant, ends
 
     num_layers = read_sizes(prepared).kv.num_layers
-    setups = {setup.name: setup for setup in ends(num_layers)}
+    variants = {variant.name: variant for variant in ends(num_layers)}
     publisher_plans: list[str | None] = [*options.publisher_plans] or [None]
     responders: list[int | None] = [*options.responders] or [None]
     grid = product(
@@ -153,8 +155,10 @@ def make_setups(options: EvalOptions, prepared: "PreparedModel") -> "list[Setup]
             selector=options.selector,
             seed=options.seed,
         )
-        setups[name] = Setup(name=name, plans=plans, compression=compression, responder=responder)
-    return list(setups.values())
+        variants[name] = Variant(
+            name=name, plans=plans, compression=compression, responder=responder
+        )
+    return list(variants.values())
 
 
 @contextmanager
@@ -169,12 +173,12 @@ def _runs(
     from fedattn.model.loading import load_model, load_tokenizer
     from fedattn.model.prefill import Prefiller
     from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
-    from fedattn.research.evaluate.runs import InProcessRuns, Shape
+    from fedattn.research.evaluate.runs import InProcessRuns, PromptSegmentation
 
     tokenizer = PromptTokenizer(
         load_tokenizer(prepared), options.system_prompt or DEFAULT_SYSTEM_PROMPT
     )
-    shape = Shape(
+    shape = PromptSegmentation(
         segmentation=None if options.segmentation is None else _segmentation(options.segmentation),
         num_participants=options.participants,
         prefix=PrefixMode(options.prefix),
@@ -223,17 +227,17 @@ def _segmentation(name: str) -> Segmentation:
 
 
 def _identity(
-    options: EvalOptions, task: Task, setups: "list[Setup]", prepared: "PreparedModel"
+    options: EvalOptions, task: Task, variants: "list[Variant]", prepared: "PreparedModel"
 ) -> dict[str, Any]:
     """Everything results depend on."""
     return {
         "model": prepared.fingerprint,
         "task": task.name,
         "cases": [asdict(case) for case in task.cases],
-        "setups": [
-            [setup.name, str(setup.plans.contributors), str(setup.plans.publisher),
-             setup.compression.codec.name, setup.compression.selector]
-            for setup in setups
+        "variants": [
+            [variant.name, str(variant.plans.contributors), str(variant.plans.publisher),
+             variant.compression.codec.name, variant.compression.selector]
+            for variant in variants
         ],
         "shape": [options.segmentation, options.participants, options.prefix,
                   options.max_new_tokens, options.system_prompt, options.network],
@@ -244,7 +248,7 @@ def _identity(
 def _show(
     options: EvalOptions,
     task: Task,
-    setups: "list[Setup]",
+    variants: "list[Variant]",
     done: "list[dict[str, CaseScore]]",
     console: Console,
 ) -> None:
@@ -252,21 +256,22 @@ def _show(
     from fedattn.research.evaluate.runs import summarize_scores
 
     summary = {
-        setup.name: summarize_scores([scores[setup.name] for scores in done]) for setup in setups
+        variant.name: summarize_scores([scores[variant.name] for scores in done])
+        for variant in variants
     }
     Console(highlight=False).print(_table(summary))
     if options.json_path is not None:
         document = {
             "task": task.name,
-            "setups": [
+            "variants": [
                 {
-                    "name": setup.name,
-                    "contributors": str(setup.plans.contributors),
-                    "publisher": str(setup.plans.publisher),
-                    **summary[setup.name],
-                    "results": [asdict(scores[setup.name]) for scores in done],
+                    "name": variant.name,
+                    "contributors": str(variant.plans.contributors),
+                    "publisher": str(variant.plans.publisher),
+                    **summary[variant.name],
+                    "results": [asdict(scores[variant.name]) for scores in done],
                 }
-                for setup in setups
+                for variant in variants
             ],
         }
         options.json_path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -277,7 +282,7 @@ def _show(
 
 def _table(summary: dict[str, dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("setup")
+    table.add_column("variant")
     columns = (
         ("exact match", "exact_match", ".3f"),
         ("NLL", "nll", ".3f"),

@@ -10,7 +10,7 @@ from rich.progress import track
 from fedattn.cli.plans import read_plans
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode
 
 
@@ -38,7 +38,7 @@ def simulate_command(options: SimulateOptions) -> None:
         FedAttnError: an option, the model or the cases do not fit.
     """
     prefix = _prefix_mode(options.prefix)
-    Sampling(max_new_tokens=options.max_new_tokens)
+    SamplingParams(max_new_tokens=options.max_new_tokens)
     if options.json_path is not None and not options.json_path.absolute().parent.is_dir():
         raise InvalidRequestError(f"--json {options.json_path}: no such folder; make it first")
 

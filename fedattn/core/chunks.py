@@ -8,7 +8,7 @@ from fedattn.core.frames import (
     HEADER_SIZE,
     FrameChecksum,
     FrameHeader,
-    FrameRules,
+    FrameSpec,
     check_header,
     parse_header,
 )
@@ -45,13 +45,13 @@ def split_frame(frame: bytes, layer: int) -> Iterator[Chunk]:
         yield Chunk(layer=layer, offset=offset, frame_size=len(frame), data=data)
 
 
-class FrameGuard:
+class FrameValidator:
     """Checks the chunks of one sender as they pass, holding no more than a header.
 
     Frames of one sender come one after the other, each layer at most once.
     """
 
-    def __init__(self, rules: FrameRules, layers: frozenset[int]) -> None:
+    def __init__(self, rules: FrameSpec, layers: frozenset[int]) -> None:
         self._rules = rules
         self._awaited = set(layers)
         self._header: FrameHeader | None = None
@@ -121,8 +121,8 @@ class FrameGuard:
 class FrameAssembler:
     """Collects the checked chunks of one sender into whole frames."""
 
-    def __init__(self, rules: FrameRules, layers: frozenset[int]) -> None:
-        self._guard = FrameGuard(rules, layers)
+    def __init__(self, rules: FrameSpec, layers: frozenset[int]) -> None:
+        self._guard = FrameValidator(rules, layers)
         self._buffer = bytearray()
 
     @property
@@ -133,7 +133,7 @@ class FrameAssembler:
         """Take the next chunk; returns the frame once it is complete.
 
         Raises:
-            FrameError: as `FrameGuard.accept`.
+            FrameError: as `FrameValidator.accept`.
         """
         self._guard.accept(chunk)
         self._buffer += chunk.data

@@ -156,7 +156,7 @@ class _Part:
         self._tokens = member.num_inputs
         self._is_publisher = member.role is Role.PUBLISHER
         self._prefix_len = layout.prefix_len
-        self._is_kept = member.is_kept
+        self._is_kept = member.is_cached_by_owner
         others = (*route.senders, *route.held)
         self._received = sum(layout.members[other].num_sent for other in others)
         self._num_new_tokens = num_new_tokens if self._is_publisher else 0

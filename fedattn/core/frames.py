@@ -65,7 +65,7 @@ class FrameHeader:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrameRules:
+class FrameSpec:
     """What a receiver accepts from one sender; everything else is refused before allocation."""
 
     sender: str
@@ -152,7 +152,7 @@ def parse_header(data: bytes | memoryview, sender: str) -> FrameHeader:
     )  # fmt: skip
 
 
-def check_header(header: FrameHeader, rules: FrameRules) -> None:
+def check_header(header: FrameHeader, rules: FrameSpec) -> None:
     """Refuse a frame that does not fit its session.
 
     Raises:
@@ -204,7 +204,7 @@ class FrameChecksum:
 
 
 def decode_frame(
-    frame: bytes | bytearray | memoryview, rules: FrameRules, rotary: Rotary | None = None
+    frame: bytes | bytearray | memoryview, rules: FrameSpec, rotary: Rotary | None = None
 ) -> KvRows:
     """Check and decode a whole frame; keys come after RoPE.
 
@@ -236,7 +236,7 @@ def decode_frame(
     return KvRows(keys=keys, values=values, positions=positions)
 
 
-def read_positions(frame: bytes, rules: FrameRules) -> IntArray:
+def read_positions(frame: bytes, rules: FrameSpec) -> IntArray:
     """Global positions of the rows of a frame that has been checked, [num_rows] int64."""
     bitmap = memoryview(frame)[HEADER_SIZE : HEADER_SIZE + rules.bitmap_size]
     return _read_positions(bitmap, rules)
@@ -258,7 +258,7 @@ def _write_bitmap(positions: IntArray, span: Span) -> bytes:
     return np.packbits(kept, bitorder="little").tobytes()
 
 
-def _read_positions(bitmap: memoryview, rules: FrameRules) -> IntArray:
+def _read_positions(bitmap: memoryview, rules: FrameSpec) -> IntArray:
     """Global positions of the rows, [num_rows] int64."""
     if not bitmap:
         return np.arange(rules.span.start, rules.span.stop, dtype=np.int64)

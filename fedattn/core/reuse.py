@@ -1,8 +1,8 @@
 """Which rows need not be computed or sent again.
 
 Attention is causal and the publisher comes last, so a contributor's rows follow from the contexts
-before it and its own, whatever is asked. A *rows key* names everything they follow from: the model,
-the public prefix, and for each member up to this one its context's version, span, plan and
+before it and its own, whatever is asked. A *cache key* names everything they follow from: the
+model, the public prefix, and for each member up to this one its context's version, span, plan and
 compression. Versions are random, drawn afresh whenever a text changes; no hash of a text leaves its
 node. Equal keys, equal rows. Rows of an independent contributor, which computes right behind the
 public prefix and attends to nobody, follow from its own context alone. Example, contexts a b c, and
@@ -23,10 +23,10 @@ from fedattn.core.spans import Member, SessionLayout
 MAX_VERSION_SIZE = 32
 
 
-def rows_keys(
+def cache_keys(
     layout: SessionLayout, identity: bytes, versions: Sequence[bytes]
 ) -> tuple[bytes, ...]:
-    """The rows key of every contributor, in token order; empty where a version is missing.
+    """The cache key of every contributor, in token order; empty where a version is missing.
 
     Args:
         layout: the session; who holds what already does not matter.
@@ -58,8 +58,11 @@ def rows_keys(
 
 
 def layout_without_reuse(layout: SessionLayout) -> SessionLayout:
-    """The same session with nothing kept or held."""
-    members = tuple(replace(member, is_kept=False, is_held=False) for member in layout.members)
+    """The same session with nothing cached."""
+    members = tuple(
+        replace(member, is_cached_by_owner=False, is_cached_by_publisher=False)
+        for member in layout.members
+    )
     return replace(layout, members=members)
 
 

@@ -1,7 +1,7 @@
 """Rotary position embedding (RoPE), undone and applied again outside the model.
 
 Keys before RoPE vary less from row to row: each channel keeps its mean. Codecs that make use of it
-send keys turned back to position 0; the receiver turns them forward again.
+send keys rotated back to position 0; the receiver turns them forward again.
 Source: RoFormer, arXiv 2104.09864; keys before RoPE: KVQuant, arXiv 2401.18079.
 """
 
@@ -43,8 +43,8 @@ class Rotary:
         sines = np.sin(angles).astype(np.float32)
         half = len(self.inverse_frequencies)
         first, second = keys[..., :half], keys[..., half : 2 * half]
-        turned = np.empty(keys.shape, dtype=np.float32)
-        turned[..., :half] = first * cosines - second * sines
-        turned[..., half : 2 * half] = second * cosines + first * sines
-        turned[..., 2 * half :] = keys[..., 2 * half :]
-        return turned
+        rotated = np.empty(keys.shape, dtype=np.float32)
+        rotated[..., :half] = first * cosines - second * sines
+        rotated[..., half : 2 * half] = second * cosines + first * sines
+        rotated[..., 2 * half :] = keys[..., 2 * half :]
+        return rotated

@@ -51,7 +51,7 @@ def route_session(layout: SessionLayout, responder: int | None = None) -> tuple[
         responder: place of a contributor that answers too: it receives wherever its plan says.
     """
     present = tuple(i for i, member in enumerate(layout.contributors) if len(member.span) > 0)
-    held = tuple(i for i in present if layout.members[i].is_held)
+    held = tuple(i for i in present if layout.members[i].is_cached_by_publisher)
     by_publisher = frozenset(layout.publisher.plan.layers if present else ())
     routes = [
         Route(
@@ -65,14 +65,14 @@ def route_session(layout: SessionLayout, responder: int | None = None) -> tuple[
     for index in reversed(range(len(layout.contributors))):
         member = layout.members[index]
         senders = tuple(i for i in present if i < index)
-        uploads = by_contributors | (frozenset() if member.is_held else by_publisher)
+        uploads = by_contributors | (frozenset() if member.is_cached_by_publisher else by_publisher)
         if index not in present:
             uploads = frozenset()
         last = max(uploads, default=-1)
         receives = frozenset(
             layer
             for layer in member.plan.layers
-            if senders and not member.is_kept and (layer < last or index == responder)
+            if senders and not member.is_cached_by_owner and (layer < last or index == responder)
         )
         by_contributors |= receives
         routes.append(Route(uploads=uploads, receives=receives, senders=senders))

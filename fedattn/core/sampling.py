@@ -11,7 +11,7 @@ MIN_TEMPERATURE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
+class SamplingParams:
     """Sampling parameters; the default is greedy.
 
     Attributes:

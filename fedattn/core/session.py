@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from fedattn.core.errors import SessionStateError
-from fedattn.core.frames import FrameRules
+from fedattn.core.frames import FrameSpec
 from fedattn.core.routing import Route, route_session
 from fedattn.core.spans import Member, SessionLayout
 from fedattn.core.timeline import Slice
-from fedattn.core.transfer import frame_rules
+from fedattn.core.transfer import frame_spec
 from fedattn.core.types import KvShape
 
 
@@ -98,9 +98,9 @@ class SessionState:
         )
         self.ledgers = tuple(MemberLedger(awaited=set(route.uploads)) for route in self.routes)
 
-    def rules(self, index: int) -> FrameRules:
+    def rules(self, index: int) -> FrameSpec:
         """What frames of a member must look like."""
-        return frame_rules(self.layout.members[index], self.shape)
+        return frame_spec(self.layout.members[index], self.shape)
 
     def receivers(self, sender: int, layer: int) -> tuple[int, ...]:
         """Members that want a sender's rows of a layer and are still there."""

@@ -56,10 +56,10 @@ class Member:
         input_keep_ratio 0.5, keep_ratio 0.5    computes 5 tokens, sends 2 rows a layer
 
     Attributes:
-        is_kept: a contributor that still has its frames and need not compute them.
-        is_held: a contributor whose rows the publisher still has.
-        shift: how many positions behind its span its rows are computed; receivers turn their keys
-            on by as many. Above 0 only for one that attends to nobody.
+        is_cached_by_owner: a contributor that still has its frames and need not compute them.
+        is_cached_by_publisher: a contributor whose rows the publisher still has.
+        position_offset: how many positions before its span its rows are computed; receivers rotate
+            their keys forward by as many. Above 0 only for one that attends to nobody.
     """
 
     node_id: str
@@ -67,14 +67,14 @@ class Member:
     span: Span
     plan: SyncPlan
     compression: Compression = field(default_factory=Compression)
-    is_kept: bool = False
-    is_held: bool = False
-    shift: int = 0
+    is_cached_by_owner: bool = False
+    is_cached_by_publisher: bool = False
+    position_offset: int = 0
 
     @property
     def computed_span(self) -> Span:
         """Where its rows are computed, and what its frames say."""
-        return Span(self.span.start - self.shift, self.span.stop - self.shift)
+        return Span(self.span.start - self.position_offset, self.span.stop - self.position_offset)
 
     @property
     def num_inputs(self) -> int:
@@ -128,12 +128,12 @@ class SessionLayout:
                 raise ValueError(f"spans must be adjacent, got {before.span} then {after.span}")
         for member in self.members:
             member.plan.check(self.num_layers)
-            if not 0 <= member.shift <= member.span.start - self.prefix_len:
+            if not 0 <= member.position_offset <= member.span.start - self.prefix_len:
                 raise ValueError(
                     f"{member.node_id} cannot compute before the prefix ends: its span starts at "
-                    f"{member.span.start}, the shift is {member.shift}"
+                    f"{member.span.start}, the position_offset is {member.position_offset}"
                 )
-            if member.shift and (member.role is Role.PUBLISHER or member.plan.layers):
+            if member.position_offset and (member.role is Role.PUBLISHER or member.plan.layers):
                 raise ValueError(f"{member.node_id} attends to others, so it cannot be shifted")
 
     @property
@@ -219,7 +219,7 @@ def build_layout(
                 span=span,
                 plan=plans.publisher if is_publisher else plans.contributors,
                 compression=compression or Compression(),
-                shift=start - prefix_len if independent and not is_publisher else 0,
+                position_offset=start - prefix_len if independent and not is_publisher else 0,
             )
         )
         start = span.stop

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fedattn.core.frames import FrameRules, encode_frame, max_frame_size
+from fedattn.core.frames import FrameSpec, encode_frame, max_frame_size
 from fedattn.core.rotary import Rotary
 from fedattn.core.selection import SpanRows, select_rows
 from fedattn.core.spans import Member
@@ -46,9 +46,9 @@ def write_frame(
     return encode_frame(rows, layer, compression.codec, member.computed_span, rotary)
 
 
-def frame_rules(member: Member, shape: KvShape) -> FrameRules:
+def frame_spec(member: Member, shape: KvShape) -> FrameSpec:
     """What frames of a member must look like."""
-    return FrameRules(
+    return FrameSpec(
         sender=member.node_id,
         shape=shape,
         codec=member.compression.codec,
@@ -59,12 +59,12 @@ def frame_rules(member: Member, shape: KvShape) -> FrameRules:
 
 def place_rows(rows: KvRows, member: Member, rotary: Rotary) -> KvRows:
     """Decoded rows of a member where its span is in this session."""
-    if member.shift == 0:
+    if member.position_offset == 0:
         return rows
     return KvRows(
-        keys=rotary.apply(rows.keys, np.array([member.shift])),
+        keys=rotary.apply(rows.keys, np.array([member.position_offset])),
         values=rows.values,
-        positions=rows.positions + member.shift,
+        positions=rows.positions + member.position_offset,
     )
 
 

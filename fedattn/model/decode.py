@@ -10,8 +10,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from fedattn.core.sampling import Sampling
-from fedattn.model.lean import LeanDecoder
+from fedattn.core.sampling import SamplingParams
+from fedattn.model.fused import FusedDecoder
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import PrefillResult, forward_tokens
 
@@ -21,7 +21,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 class TokenChooser:
     """Picks the next token from logits: greedy, or a seeded draw."""
 
-    def __init__(self, sampling: Sampling, device: torch.device) -> None:
+    def __init__(self, sampling: SamplingParams, device: torch.device) -> None:
         self._sampling = sampling
         self._generator = torch.Generator(device=device).manual_seed(sampling.seed)
         self._warpers = LogitsProcessorList()
@@ -45,8 +45,8 @@ class TokenChooser:
 def generate_tokens(
     model: LoadedModel,
     prefill: PrefillResult,
-    sampling: Sampling,
-    make_decoder: Callable[[], LeanDecoder | None] = lambda: None,
+    sampling: SamplingParams,
+    make_decoder: Callable[[], FusedDecoder | None] = lambda: None,
 ) -> Iterator[int]:
     """Decode token by token; ends before an end token or after `max_new_tokens`.
 
@@ -73,7 +73,7 @@ def generate_tokens(
 def _following_logits(
     model: LoadedModel,
     prefill: PrefillResult,
-    make_decoder: Callable[[], LeanDecoder | None],
+    make_decoder: Callable[[], FusedDecoder | None],
     room: int,
 ) -> Generator[torch.Tensor, int, None]:
     """Is sent a token, yields logits [V] after it; first an empty tensor, to begin with."""

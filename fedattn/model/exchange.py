@@ -7,7 +7,7 @@ from fedattn.core.frames import decode_frame, read_positions
 from fedattn.core.rotary import Rotary
 from fedattn.core.routing import Route, route_session
 from fedattn.core.spans import SessionLayout
-from fedattn.core.transfer import frame_rules, place_rows, write_frame
+from fedattn.core.transfer import frame_spec, place_rows, write_frame
 from fedattn.core.types import FloatArray, IntArray, KvRows, KvShape, concatenate_rows
 
 
@@ -79,7 +79,7 @@ class KvStore:
     def rows(self, index: int, layer: int) -> KvRows:
         """Decoded rows of a participant at a layer; waits as `get`."""
         member = self.layout.members[index]
-        rules = frame_rules(member, self.shape)
+        rules = frame_spec(member, self.shape)
         rows = decode_frame(self.get(index, layer), rules, self.rotary)
         return place_rows(rows, member, self.rotary)
 
@@ -88,8 +88,8 @@ class KvStore:
         with self._changed:
             sent = dict(self._frames)
         return {
-            (index, layer): self.layout.members[index].shift
-            + read_positions(frame, frame_rules(self.layout.members[index], self.shape))
+            (index, layer): self.layout.members[index].position_offset
+            + read_positions(frame, frame_spec(self.layout.members[index], self.shape))
             for (index, layer), frame in sent.items()
         }
 

@@ -64,7 +64,7 @@ class Prefiller:
             self._forward(member, token_ids, cache)
 
     @torch.inference_mode()
-    def accompany(
+    def prefill_as_responder(
         self, member: Member, prefix: list[int], token_ids: list[int], exchange: KvExchange
     ) -> FederatedCache:
         """As `contribute`, but on through all blocks, for a contributor that answers too."""
@@ -115,7 +115,7 @@ class Prefiller:
         positions = member.input_positions().tolist()
         kept = [token_ids[position - member.span.start] for position in positions]
         self.num_forwards += 1
-        computed = [position - member.shift for position in positions]
+        computed = [position - member.position_offset for position in positions]
         hidden = forward_tokens(self.model, cache, kept, computed)
         cache.end_exchange()
         return hidden

@@ -51,7 +51,7 @@ class DenseMasks:
 
 
 def _shifted(layout: SessionLayout) -> list[Member]:
-    return [member for member in layout.members if member.shift]
+    return [member for member in layout.members if member.position_offset]
 
 
 def _with_copies(
@@ -100,7 +100,7 @@ def oracle_logits(  # noqa: PLR0913, PLR0917 - spelt out
     masks = DenseMasks(layout, len(generated), kept, model.device, responder)
     copies = _shifted(layout)
     prefix = torch.arange(layout.prefix_len, device=model.device)
-    positions = torch.cat([*(member.shift + prefix for member in copies), chosen])
+    positions = torch.cat([*(member.position_offset + prefix for member in copies), chosen])
     tokens = torch.cat([*(ids[prefix] for _ in copies), ids[chosen]])
     hidden = run_model(model.backbone, tokens, positions, masks)
     hidden = hidden[len(copies) * layout.prefix_len :]

@@ -9,7 +9,7 @@ import torch
 
 from fedattn.core.compression import Compression
 from fedattn.core.errors import ContextTooLongError, InvalidRequestError
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode, RolePlans, SessionLayout, build_layout
 from fedattn.core.types import IntArray
 from fedattn.model.decode import answer_log_probs, answer_nll, generate_tokens
@@ -198,7 +198,7 @@ class Simulator:
         divergence = None
         if reference is not None:
             divergence = _divergence(reference, answer_log_probs(model, prefill, reference.tokens))
-        sampling = Sampling(max_new_tokens=settings.max_new_tokens)
+        sampling = SamplingParams(max_new_tokens=settings.max_new_tokens)
         generated = list(generate_tokens(model, prefill, sampling))
         own = None
         if as_reference and generated:
@@ -230,7 +230,9 @@ class Simulator:
         for index, token_ids in enumerate(tokens.contexts):
             member, exchange = layout.members[index], InProcessExchange(store, index)
             if index == responder:
-                rows = self._prefiller.accompany(member, tokens.prefix, token_ids, exchange)
+                rows = self._prefiller.prefill_as_responder(
+                    member, tokens.prefix, token_ids, exchange
+                )
                 answering = member, rows
             else:
                 self._prefiller.contribute(member, tokens.prefix, token_ids, exchange)

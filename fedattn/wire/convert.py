@@ -12,7 +12,7 @@ from fedattn.core.compression import Compression
 from fedattn.core.costs import ModelSizes
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.plans import MAX_LAYERS, SyncPlan
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import Member, PrefixMode, Role, SessionLayout, Span
 from fedattn.core.types import KvShape
 from fedattn.wire.protocol import MAX_MEMBERS, check_node_id
@@ -118,9 +118,9 @@ def layout_to_wire(layout: SessionLayout) -> list[session_pb2.Member]:
             span_stop=member.span.stop,
             sync_layers=member.plan.layers,
             compression=compression_to_wire(member.compression),
-            is_kept=member.is_kept,
-            is_held=member.is_held,
-            shift=member.shift,
+            is_cached_by_owner=member.is_cached_by_owner,
+            is_cached_by_publisher=member.is_cached_by_publisher,
+            position_offset=member.position_offset,
         )
         for member in layout.members
     ]
@@ -155,9 +155,9 @@ def _member_from_wire(message: session_pb2.Member) -> Member:
         span=Span(message.span_start, message.span_stop),
         plan=SyncPlan(tuple(message.sync_layers)),
         compression=compression_from_wire(message.compression),
-        is_kept=message.is_kept,
-        is_held=message.is_held,
-        shift=message.shift,
+        is_cached_by_owner=message.is_cached_by_owner,
+        is_cached_by_publisher=message.is_cached_by_publisher,
+        position_offset=message.position_offset,
     )
 
 
@@ -202,7 +202,7 @@ def chunk_from_wire(message: aggregator_pb2.KvChunk) -> Chunk:
     )
 
 
-def sampling_to_wire(sampling: Sampling) -> participant_pb2.Sampling:
+def sampling_to_wire(sampling: SamplingParams) -> participant_pb2.Sampling:
     return participant_pb2.Sampling(
         max_new_tokens=sampling.max_new_tokens,
         temperature=sampling.temperature,
@@ -213,8 +213,8 @@ def sampling_to_wire(sampling: Sampling) -> participant_pb2.Sampling:
     )
 
 
-def sampling_from_wire(message: participant_pb2.Sampling) -> Sampling:
-    return Sampling(
+def sampling_from_wire(message: participant_pb2.Sampling) -> SamplingParams:
+    return SamplingParams(
         max_new_tokens=message.max_new_tokens,
         temperature=message.temperature,
         top_p=message.top_p,

@@ -12,8 +12,8 @@ MAX_REASON_LENGTH = 500
 """Characters kept of a reason that another node gives for people."""
 MAX_DEADLINE_S = 3600.0
 MAX_LIFETIME_S = 30 * 86_400.0
-MAX_KEPT_KEYS, MAX_HELD_KEYS = 64, 1024
-"""Rows keys in one message of a contributor, and of a publisher."""
+MAX_CONTRIBUTOR_KEYS, MAX_PUBLISHER_KEYS = 64, 1024
+"""Cache keys in one message of a contributor, and of a publisher."""
 MAX_MESSAGE_SIZE = 1 << 20
 """Bytes of any gRPC message; a chunk with its envelope stays below."""
 

@@ -46,7 +46,7 @@ class WireServer:
     ) -> None:
         self._services = tuple(services)
         self._certificates = certificates
-        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[BorderInterceptor(callers)])
+        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[ErrorInterceptor(callers)])
         self._health = health.aio.HealthServicer()
         self.port = 0
 
@@ -94,7 +94,7 @@ class WireServer:
         await self._server.stop(grace_s)
 
 
-class BorderInterceptor(grpc.aio.ServerInterceptor):
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Lets only some callers in.
 
     Turns our errors into statuses, and everything unforeseen into a logged InternalError. A stream

@@ -12,13 +12,13 @@ from fedattn.core.errors import (
 )
 from fedattn.core.reuse import MAX_VERSION_SIZE
 from fedattn.wire.convert import require_range
-from fedattn.wire.protocol import MAX_KEPT_KEYS, MAX_LIFETIME_S, MAX_REASON_LENGTH
+from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS, MAX_LIFETIME_S, MAX_REASON_LENGTH
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.registry import Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class Acceptance:
     """A contributor that takes part: the length of its span, and most of its rows it will send."""
 
     node: Node
@@ -46,8 +46,8 @@ class Invitations:
             if asked == node_id:
                 self.answer(node_id, pb.InviteReply(session_id=session_id, decline=left))
 
-    async def ask(self, node: Node, invite: pb.Invite) -> Offer | FedAttnError:
-        """What a contributor offers, or why it does not take part."""
+    async def ask(self, node: Node, invite: pb.Invite) -> Acceptance | FedAttnError:
+        """What a contributor acceptances, or why it does not take part."""
         key = (invite.session_id, node.node_id)
         self._pending[key] = asyncio.get_running_loop().create_future()
         try:
@@ -71,11 +71,11 @@ class Invitations:
                 f"{node.join.capabilities.max_positions}"
             )
         try:
-            _check_offer(reply)
+            _check_acceptance(reply)
         except InvalidRequestError as error:
             self._take_back(node, invite)
             return InvalidRequestError(f"{node.node_id}: {error}; upgrade it")
-        return Offer(
+        return Acceptance(
             node=node,
             span_len=reply.span_len,
             max_keep_ratio=reply.max_keep_ratio or 1.0,
@@ -88,8 +88,8 @@ class Invitations:
         node.send(pb.ControlResponse(cancel=cancel))
 
 
-def _check_offer(reply: pb.InviteReply) -> None:
+def _check_acceptance(reply: pb.InviteReply) -> None:
     require_range("max_keep_ratio", reply.max_keep_ratio, 0, 1)
     require_range("rows_lifetime_s", reply.rows_lifetime_s, 0, MAX_LIFETIME_S)
     require_range("size of context_version", len(reply.context_version), 0, MAX_VERSION_SIZE)
-    require_range("number of kept_keys", len(reply.kept_keys), 0, MAX_KEPT_KEYS)
+    require_range("number of cached_keys", len(reply.cached_keys), 0, MAX_CONTRIBUTOR_KEYS)

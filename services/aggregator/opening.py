@@ -16,7 +16,7 @@ from fedattn.core.errors import (
     NotEnoughParticipantsError,
     UnknownParticipantError,
 )
-from fedattn.core.reuse import rows_keys
+from fedattn.core.reuse import cache_keys
 from fedattn.core.session import SessionState
 from fedattn.core.spans import (
     PrefixMode,
@@ -33,16 +33,16 @@ from fedattn.wire.convert import (
 )
 from fedattn.wire.protocol import (
     MAX_DEADLINE_S,
-    MAX_HELD_KEYS,
     MAX_MEMBERS,
+    MAX_PUBLISHER_KEYS,
 )
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
-from services.aggregator.invitations import Invitations, Offer
+from services.aggregator.clean_keys import CleanKeys
+from services.aggregator.invitations import Acceptance, Invitations
 from services.aggregator.planning import fit_layout, plan_costs
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.report import exclude
-from services.aggregator.reuse import RecentKeys
 from services.aggregator.settings import AggregatorSettings
 
 _MAX_TOKENS = 1 << 24
@@ -55,7 +55,7 @@ class OpenedSession:
     session_id: str
     state: SessionState
     contributors: tuple[Node, ...]
-    rows_keys: tuple[bytes, ...]
+    cache_keys: tuple[bytes, ...]
     rows_lifetimes_s: tuple[float, ...]
     planned: tuple[session_pb2.PlannedCost, ...]
     excluded: tuple[session_pb2.MemberReport, ...]
@@ -81,7 +81,7 @@ class SessionOpener:
     ) -> None:
         self._registry = registry
         self._invitations = invitations
-        self.clean_keys = RecentKeys()
+        self.clean_keys = CleanKeys()
         self._settings = settings
 
     async def open(self, request: pb.OpenSessionRequest) -> OpenedSession:
@@ -115,63 +115,67 @@ class SessionOpener:
         request, chosen = wish.request, wish.chosen
         excluded = list(wish.excluded)
         answers = await self._ask_all(wish.session_id, request, chosen)
-        offers: list[Offer] = []
+        acceptances: list[Acceptance] = []
         failures: list[FedAttnError] = []
         for node, answer in zip(chosen, answers, strict=True):
-            if isinstance(answer, Offer):
-                offers.append(answer)
+            if isinstance(answer, Acceptance):
+                acceptances.append(answer)
             elif request.contributors or _owns_prefix(request, node, chosen):
                 raise answer
             else:
                 failures.append(answer)
                 excluded.append(exclude(node.node_id, str(answer)))
-        _require_enough(request, len(offers), failures)
-        offers = self._put_in_order(wish, offers)
-        layout = self._lay_out(wish, offers)
-        nodes = [*(offer.node for offer in offers), wish.publisher]
+        _require_enough(request, len(acceptances), failures)
+        acceptances = self._put_in_order(wish, acceptances)
+        layout = self._lay_out(wish, acceptances)
+        nodes = [*(acceptance.node for acceptance in acceptances), wish.publisher]
         layout = fit_layout(layout, nodes, request)
-        layout, keys = self._reuse(wish, layout, offers)
+        layout, keys = self._reuse(wish, layout, acceptances)
         self._check_sizes(request, wish.publisher, layout)
         return OpenedSession(
             session_id=wish.session_id,
             state=SessionState(layout, wish.publisher.shape),
-            contributors=tuple(offer.node for offer in offers),
-            rows_keys=keys,
-            rows_lifetimes_s=tuple(offer.reply.rows_lifetime_s for offer in offers),
+            contributors=tuple(acceptance.node for acceptance in acceptances),
+            cache_keys=keys,
+            rows_lifetimes_s=tuple(acceptance.reply.rows_lifetime_s for acceptance in acceptances),
             planned=plan_costs(layout, wish.publisher, request.max_new_tokens),
             excluded=tuple(excluded),
         )
 
-    def _put_in_order(self, wish: _Wish, offers: list[Offer]) -> list[Offer]:
+    def _put_in_order(self, wish: _Wish, acceptances: list[Acceptance]) -> list[Acceptance]:
         """Offers in token order: as named; else by id, but those whose context changed come last.
 
         A change makes everything from its place on be computed anew anyhow, so moving it behind
         all others costs nothing, and what changes often gathers at the end.
         """
-        for offer in offers:
-            self._registry.note_version(offer.node.node_id, offer.reply.context_version)
+        for acceptance in acceptances:
+            self._registry.note_version(acceptance.node.node_id, acceptance.reply.context_version)
         is_public = prefix_mode_from_wire(wish.request.prefix.mode) is PrefixMode.PUBLIC
         if wish.request.contributors or not is_public:
-            return offers
-        return sorted(offers, key=lambda offer: self._registry.changed_at(offer.node.node_id))
+            return acceptances
+        return sorted(
+            acceptances, key=lambda acceptance: self._registry.changed_at(acceptance.node.node_id)
+        )
 
     def _reuse(
-        self, wish: _Wish, layout: SessionLayout, offers: list[Offer]
+        self, wish: _Wish, layout: SessionLayout, acceptances: list[Acceptance]
     ) -> tuple[SessionLayout, tuple[bytes, ...]]:
-        """The layout with what is kept and held already, and the contributors' rows keys."""
+        """The layout with what is kept and held already, and the contributors' cache keys."""
         request = wish.request
         identity = b":".join((wish.publisher.fingerprint.encode(), _prefix_identity(request)))
-        keys = rows_keys(layout, identity, [offer.reply.context_version for offer in offers])
+        keys = cache_keys(
+            layout, identity, [acceptance.reply.context_version for acceptance in acceptances]
+        )
         if request.no_reuse:
             return layout, keys
-        held = set(request.held_keys)
+        held = set(request.cached_keys)
         contributors = tuple(
             replace(
                 member,
-                is_held=key in held,
-                is_kept=key in offer.reply.kept_keys and key in self.clean_keys,
+                is_cached_by_publisher=key in held,
+                is_cached_by_owner=key in acceptance.reply.cached_keys and key in self.clean_keys,
             )
-            for member, key, offer in zip(layout.contributors, keys, offers, strict=True)
+            for member, key, acceptance in zip(layout.contributors, keys, acceptances, strict=True)
         )
         return replace(layout, members=(*contributors, layout.publisher)), keys
 
@@ -189,13 +193,17 @@ class SessionOpener:
         excluded: list[session_pb2.MemberReport] = []
         if not request.contributors:
             for node in self._registry.all():
-                misfit = _misfit(node, publisher, codec)
+                incompatibility = _incompatibility(node, publisher, codec)
                 if node is publisher:
                     continue
-                if misfit is None and len(chosen) < MAX_MEMBERS - 1:
+                if incompatibility is None and len(chosen) < MAX_MEMBERS - 1:
                     chosen.append(node)
                 elif len(excluded) < MAX_MEMBERS:
-                    reason = str(misfit) if misfit else f"a session has {MAX_MEMBERS} members"
+                    reason = (
+                        str(incompatibility)
+                        if incompatibility
+                        else f"a session has {MAX_MEMBERS} members"
+                    )
                     excluded.append(exclude(node.node_id, reason))
             return chosen, excluded
         for node_id in request.contributors:
@@ -206,14 +214,14 @@ class SessionOpener:
                     f"contributor {node_id[:64]!r} is not joined; "
                     f"joined are: {', '.join(known) or 'none'}"
                 )
-            if (misfit := _misfit(found, publisher, codec)) is not None:
-                raise misfit
+            if (incompatibility := _incompatibility(found, publisher, codec)) is not None:
+                raise incompatibility
             chosen.append(found)
         return chosen, excluded
 
     async def _ask_all(
         self, session_id: str, request: pb.OpenSessionRequest, nodes: list[Node]
-    ) -> list[Offer | FedAttnError]:
+    ) -> list[Acceptance | FedAttnError]:
         within = min(self._settings.invite_timeout_s, request.deadline_s)
         invites = [
             pb.Invite(
@@ -227,14 +235,16 @@ class SessionOpener:
         asks = map(self._invitations.ask, nodes, invites)
         return list(await asyncio.gather(*asks))
 
-    def _lay_out(self, wish: _Wish, offers: list[Offer]) -> SessionLayout:
+    def _lay_out(self, wish: _Wish, acceptances: list[Acceptance]) -> SessionLayout:
         request, publisher = wish.request, wish.publisher
         is_public = prefix_mode_from_wire(request.prefix.mode) is PrefixMode.PUBLIC
         num_layers = publisher.shape.num_layers
         layout = build_layout(
             num_layers=num_layers,
             prefix_len=request.prefix.num_tokens if is_public else 0,
-            contributors=[(offer.node.node_id, offer.span_len) for offer in offers],
+            contributors=[
+                (acceptance.node.node_id, acceptance.span_len) for acceptance in acceptances
+            ],
             publisher=(publisher.node_id, request.span_len),
             plans=RolePlans(
                 contributors=plan_from_wire(request.contributor_sync_layers, num_layers),
@@ -243,7 +253,7 @@ class SessionOpener:
             compression=wish.compression,
             independent=request.independent,
         )
-        return limit_keep_ratios(layout, [offer.max_keep_ratio for offer in offers])
+        return limit_keep_ratios(layout, [acceptance.max_keep_ratio for acceptance in acceptances])
 
     def _check_sizes(
         self,
@@ -275,7 +285,7 @@ def _check_request(request: pb.OpenSessionRequest) -> None:
     require_range("max_new_tokens", request.max_new_tokens, 1, _MAX_TOKENS)
     require_range("min_participants", request.min_participants, 1, MAX_MEMBERS)
     require_range("deadline_s", request.deadline_s, 1e-3, MAX_DEADLINE_S)
-    require_range("number of held_keys", len(request.held_keys), 0, MAX_HELD_KEYS)
+    require_range("number of cached_keys", len(request.cached_keys), 0, MAX_PUBLISHER_KEYS)
     require_range("number of contributors", len(request.contributors), 0, MAX_MEMBERS - 1)
     if len(set(request.contributors)) != len(request.contributors):
         raise InvalidRequestError("a contributor is named twice; name each once")
@@ -317,7 +327,7 @@ def _owns_prefix(request: pb.OpenSessionRequest, node: Node, nodes: list[Node]) 
     return prefix_mode_from_wire(request.prefix.mode) is PrefixMode.FIRST and node is nodes[0]
 
 
-def _misfit(node: Node, publisher: Node, codec: Codec) -> FedAttnError | None:
+def _incompatibility(node: Node, publisher: Node, codec: Codec) -> FedAttnError | None:
     """Why a node cannot take part in a publisher's session, if so."""
     if node.fingerprint != publisher.fingerprint or node.shape != publisher.shape:
         return ModelMismatchError(

@@ -54,7 +54,7 @@ class Node:
         else:
             self.outbox.discard()
 
-    def beat(self, heartbeat: pb.Heartbeat) -> None:
+    def on_heartbeat(self, heartbeat: pb.Heartbeat) -> None:
         """Take what the node says of itself.
 
         Raises:

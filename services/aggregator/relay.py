@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 
-from fedattn.core.chunks import FrameGuard
+from fedattn.core.chunks import FrameValidator
 from fedattn.core.errors import FedAttnError, InvalidRequestError, SessionAbortedError
 from fedattn.wire.convert import chunk_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -41,7 +41,7 @@ async def relay_member(
         await upload
     finally:
         upload.cancel()
-        session.lose(index, SessionAbortedError("its connection broke"))
+        session.mark_lost(index, SessionAbortedError("its connection broke"))
 
 
 async def _upload(
@@ -50,7 +50,7 @@ async def _upload(
     requests: AsyncIterator[pb.ExchangeRequest],
     report_timeout_s: float,
 ) -> None:
-    guard = FrameGuard(session.state.rules(index), session.state.routes[index].uploads)
+    guard = FrameValidator(session.state.rules(index), session.state.routes[index].uploads)
     try:
         async for request in requests:
             match request.WhichOneof("body"):
@@ -67,7 +67,7 @@ async def _upload(
                     raise InvalidRequestError(f"expected a chunk or done, got {other}")
         raise SessionAbortedError("it ended its stream before it was done")
     except FedAttnError as error:
-        session.lose(index, error)  # which ends the stream with this error
+        session.mark_lost(index, error)  # which ends the stream with this error
 
 
 def _passed_on(request: pb.ExchangeRequest, sender: int) -> bytes:

@@ -26,7 +26,7 @@ def exclude(node_id: str, reason: str) -> pb.MemberReport:
     return pb.MemberReport(
         node_id=node_id,
         role=pb.ROLE_CONTRIBUTOR,
-        state=pb.MEMBER_STATE_EXCLUDED,
+        state=pb.OUTCOME_EXCLUDED,
         detail=reason,
     )
 
@@ -60,14 +60,14 @@ def _describe(state: SessionState, index: int, planned: pb.PlannedCost) -> pb.Me
 
 
 def _row_source(member: Member, route: Route) -> "pb.RowSource.ValueType":
-    if member.is_held and not route.uploads:
-        return pb.ROW_SOURCE_HELD
-    return pb.ROW_SOURCE_KEPT if member.is_kept else pb.ROW_SOURCE_COMPUTED
+    if member.is_cached_by_publisher and not route.uploads:
+        return pb.ROW_SOURCE_PUBLISHER_CACHE
+    return pb.ROW_SOURCE_CONTRIBUTOR_CACHE if member.is_cached_by_owner else pb.ROW_SOURCE_COMPUTED
 
 
-def _state(ledger: MemberLedger) -> "pb.MemberState.ValueType":
+def _state(ledger: MemberLedger) -> "pb.Outcome.ValueType":
     if ledger.late_from is not None:
-        return pb.MEMBER_STATE_LATE
+        return pb.OUTCOME_LATE
     if ledger.state is MemberState.COMPLETE or not ledger.awaited:
-        return pb.MEMBER_STATE_COMPLETE
-    return pb.MEMBER_STATE_LOST
+        return pb.OUTCOME_COMPLETE
+    return pb.OUTCOME_LOST

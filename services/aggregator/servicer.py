@@ -82,7 +82,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             log.info("node_left", node=node.node_id)
             self._invitations.leave(node.node_id)
             for session in list(self._sessions.values()):
-                session.lose_waiting(SessionAbortedError(_LEFT), node.node_id)
+                session.mark_waiting_lost(SessionAbortedError(_LEFT), node.node_id)
 
     async def _read_control(
         self, node: Node, requests: AsyncIterator[pb.ControlRequest], lease_s: float
@@ -92,7 +92,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             while (request := await _next_within(requests, lease_s)) is not None:
                 match request.WhichOneof("body"):
                     case "heartbeat":
-                        node.beat(request.heartbeat)
+                        node.on_heartbeat(request.heartbeat)
                     case "invite_reply":
                         self._take_reply(node, request.invite_reply)
                     case other:
@@ -109,7 +109,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         session = self._sessions.get(reply.session_id)
         if session is not None and reply.HasField("decline"):
             reason = reply.decline.message[:MAX_REASON_LENGTH]
-            session.lose_node(node.node_id, error_from_code(reply.decline.code, reason))
+            session.mark_node_lost(node.node_id, error_from_code(reply.decline.code, reason))
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """Nodes that are joined right now."""
@@ -152,7 +152,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             start = pb.SessionStart(layout=layout, member_token=token)
             node.send(pb.ControlResponse(start=start))
             if self._registry.find(node.node_id) is not node:  # while others were answering
-                session.lose_waiting(SessionAbortedError(_LEFT), node.node_id)
+                session.mark_waiting_lost(SessionAbortedError(_LEFT), node.node_id)
         return pb.OpenSessionResponse(
             start=pb.SessionStart(layout=layout, member_token=session.tokens[-1]),
             excluded=opened.excluded,
@@ -164,9 +164,9 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         state = opened.state
         members = layout_to_wire(state.layout)
         for member, key, lifetime_s in zip(
-            members, opened.rows_keys, opened.rows_lifetimes_s, strict=False
+            members, opened.cache_keys, opened.rows_lifetimes_s, strict=False
         ):
-            member.rows_key, member.rows_lifetime_s = key, lifetime_s
+            member.cache_key, member.rows_lifetime_s = key, lifetime_s
         return session_pb2.SessionLayout(
             session_id=opened.session_id,
             shape=shape_to_wire(state.shape),
@@ -184,7 +184,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             f"it did not begin its exchange within {self._settings.invite_timeout_s:g} s"
         )
         attaching = asyncio.get_running_loop().call_later(
-            self._settings.invite_timeout_s, session.lose_waiting, late
+            self._settings.invite_timeout_s, session.mark_waiting_lost, late
         )
         try:
             async with asyncio.timeout(deadline_s):
@@ -198,7 +198,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             self._metrics.sessions_open.dec()
             self._metrics.close(session.state)
             if session.state.is_clean:
-                for key in session.rows_keys:
+                for key in session.cache_keys:
                     self._opener.clean_keys.add(key)
             log.info("session_closed", session=session.session_id)
             loop = asyncio.get_running_loop()

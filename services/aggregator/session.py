@@ -34,7 +34,7 @@ class Session:
         self.outboxes: tuple[Outbox[bytes | pb.ExchangeResponse], ...] = tuple(
             Outbox(outbox_bytes) for _ in state.ledgers
         )
-        self.rows_keys = opened.rows_keys
+        self.cache_keys = opened.cache_keys
         self.over = asyncio.Event()
         self.errors: dict[int, FedAttnError] = {}
         self.streams: set[asyncio.Task[object]] = set()
@@ -79,7 +79,7 @@ class Session:
                 self.state.count_down(receiver, chunk.layer, len(chunk.data))
         except TimeoutError:
             reason = f"it took too few rows for {self._stall_timeout_s:g} s"
-            self.lose(receiver, SessionAbortedError(reason))
+            self.mark_lost(receiver, SessionAbortedError(reason))
 
     def complete(self, index: int, done: pb.MemberDone) -> None:
         """A member has all it needs."""
@@ -98,7 +98,7 @@ class Session:
             self.outboxes[index].close()
         self._check_over()
 
-    def lose(self, index: int, error: FedAttnError) -> None:
+    def mark_lost(self, index: int, error: FedAttnError) -> None:
         """A member is gone, for a reason its own stream ends with: tell those who need its rows."""
         if self.state.ledgers[index].is_over:
             return
@@ -113,19 +113,19 @@ class Session:
             self.abort(f"the publisher {node_id} is gone: {reason}")
         self._check_over()
 
-    def lose_node(self, node_id: str, error: FedAttnError) -> None:
+    def mark_node_lost(self, node_id: str, error: FedAttnError) -> None:
         """A node cannot go on: lose it, wherever it is on its way."""
         for index, member in enumerate(self.state.layout.members):
             if member.node_id == node_id:
-                self.lose(index, error)
+                self.mark_lost(index, error)
 
-    def lose_waiting(self, error: FedAttnError, node_id: str | None = None) -> None:
+    def mark_waiting_lost(self, error: FedAttnError, node_id: str | None = None) -> None:
         """Lose one node, or all, that have not attached yet."""
         for index, ledger in enumerate(self.state.ledgers):
             if node_id in {None, self.state.member(index).node_id} and (
                 ledger.state is MemberState.WAITING
             ):
-                self.lose(index, error)
+                self.mark_lost(index, error)
 
     def abort(self, reason: str) -> None:
         """End the session for everyone who is still in it."""

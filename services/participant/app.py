@@ -10,7 +10,7 @@ import torch
 from fedattn import __version__
 from fedattn.core.errors import ConfigurationError
 from fedattn.core.profile import Profile
-from fedattn.model.lean import DECODE_FORMATS, FLOAT32, INT8, LeanDecoder
+from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
 from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
 from fedattn.model.placement import AUTO, choose_device, choose_dtype
 from fedattn.model.prefill import Prefiller
@@ -26,10 +26,10 @@ from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
 from services.participant.context import ContextTokens, PrivateContext
 from services.participant.contribution import Contributor
 from services.participant.control import ControlLoop
+from services.participant.kv_cache import KvCache
 from services.participant.machine import usable_cpus
 from services.participant.node import ParticipantNode
 from services.participant.pressure import PressureGauge, PressureLimits
-from services.participant.reuse import Kept
 from services.participant.servicer import ParticipantServicer
 from services.participant.settings import ParticipantSettings
 from services.participant.warming import keep_warm
@@ -77,9 +77,9 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
         max_sessions=settings.max_sessions,
         num_threads=num_threads,
         pressure=PressureGauge(_pressure_limits(settings)),
-        frames=Kept(settings.frames_bytes),
-        rows=Kept(rows_bytes // 2),
-        states=Kept(rows_bytes // 2),
+        frames=KvCache(settings.frames_bytes),
+        rows=KvCache(rows_bytes // 2),
+        states=KvCache(rows_bytes // 2),
         rows_lifetime_s=settings.rows_lifetime_s,
         profile=profile,
         make_decoder=_choose_decoder(settings, prefiller.model),
@@ -88,7 +88,7 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
 
 def _choose_decoder(
     settings: ParticipantSettings, model: LoadedModel
-) -> Callable[[], LeanDecoder | None]:
+) -> Callable[[], FusedDecoder | None]:
     """Makes a publisher's int8 decoder, if wished and where the model is on a CPU.
 
     Raises:
@@ -106,7 +106,7 @@ def _choose_decoder(
         )
     if wished == FLOAT32 or not is_on_cpu:
         return lambda: None
-    return lambda: LeanDecoder(model, INT8)
+    return lambda: FusedDecoder(model, INT8)
 
 
 def _pressure_limits(settings: ParticipantSettings) -> PressureLimits:

@@ -17,12 +17,12 @@ from fedattn.core.errors import (
     SessionStateError,
 )
 from fedattn.wire.convert import prefix_mode_from_wire, prefix_to_wire
-from fedattn.wire.protocol import MAX_KEPT_KEYS
+from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.exchange import GrpcKvExchange
+from services.participant.kv_cache import CachedFrames
 from services.participant.node import ParticipantNode
-from services.participant.reuse import KeptFrames
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ class _Accepted:
     """A session this node said yes to: its tokens and frames as they were then, and a place."""
 
     token_ids: list[int]
-    kept: Mapping[bytes, KeptFrames]
+    kept: Mapping[bytes, CachedFrames]
     expiry: asyncio.TimerHandle
 
 
@@ -67,7 +67,7 @@ class Contributor:
             log.warning("declined", session=session_id, code=error.code)
             return _decline(session_id, error)
         expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
-        kept = self._node.frames.snapshot(MAX_KEPT_KEYS)
+        kept = self._node.frames.snapshot(MAX_CONTRIBUTOR_KEYS)
         self._pending[session_id] = _Accepted(token_ids, kept, expiry)
         return pb.InviteReply(
             session_id=session_id,
@@ -75,7 +75,7 @@ class Contributor:
             max_keep_ratio=self._node.pressure.max_keep_ratio,
             context_version=version,
             rows_lifetime_s=self._node.rows_lifetime_s,
-            kept_keys=list(kept),
+            cached_keys=list(kept),
         )
 
     async def _accept(self, invite: pb.Invite) -> tuple[list[int], bytes]:
@@ -190,7 +190,7 @@ class Contributor:
                 compute_s = time.monotonic() - begun - exchange.wait_s
                 exchange.finish(compute_s)
                 await transfer
-            self._node.frames.put(exchange.rows_key, KeptFrames(exchange.sent_frames()))
+            self._node.frames.put(exchange.cache_key, CachedFrames(exchange.sent_frames()))
             self._node.metrics.compute_seconds.inc(compute_s)
             self._node.metrics.wait_seconds.inc(exchange.wait_s)
             log.info("contributed", session=session_id, tokens=len(accepted.token_ids))
@@ -211,8 +211,8 @@ class Contributor:
         member, token_ids = exchange.member, accepted.token_ids
         if len(token_ids) != len(member.span):
             raise SessionAbortedError("the layout does not fit this node's length")
-        if member.is_kept:
-            kept = accepted.kept.get(exchange.rows_key)
+        if member.is_cached_by_owner:
+            kept = accepted.kept.get(exchange.cache_key)
             if kept is None or not exchange.route.uploads <= kept.frames.keys():
                 raise SessionStateError("the layout counts on frames that were not kept here")
             for layer in sorted(exchange.route.uploads):

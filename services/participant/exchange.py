@@ -39,11 +39,11 @@ from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.participant.inbox import RowInbox
-from services.participant.reuse import HeldRows
+from services.participant.kv_cache import CachedRows
 
 MAX_FRAMES_IN_FLIGHT = 4
 _DEADLINE_MARGIN_S = 10.0
-_CLEAN = {session_pb2.MEMBER_STATE_COMPLETE, session_pb2.MEMBER_STATE_EXCLUDED}
+_CLEAN = {session_pb2.OUTCOME_COMPLETE, session_pb2.OUTCOME_EXCLUDED}
 _Outgoing = tuple[int, asyncio.Future[bytes]] | pb.MemberDone | None
 """(layer, frame being encoded), the last word, or the end."""
 LayerListener = Callable[[int, int, float], None]
@@ -65,7 +65,7 @@ class GrpcKvExchange:
         rotary: Rotary,
         on_layer: LayerListener = lambda *_: None,
         *,
-        held: Mapping[bytes, HeldRows] | None = None,
+        held: Mapping[bytes, CachedRows] | None = None,
         keeps: bool = False,
     ) -> None:
         """Check the layout and prepare.
@@ -76,7 +76,7 @@ class GrpcKvExchange:
             executor: encodes frames.
             rotary: of the model.
             on_layer: told of every layer received.
-            held: rows a publisher has from earlier sessions, by rows key.
+            held: rows a publisher has from earlier sessions, by cache key.
             keeps: whether frames sent and rows received are kept for later sessions.
 
         Raises:
@@ -210,7 +210,7 @@ class GrpcKvExchange:
         return self._report
 
     @property
-    def rows_key(self) -> bytes:
+    def cache_key(self) -> bytes:
         """Names all that this contributor's rows follow from."""
         return self._key_of(self._index)
 
@@ -224,8 +224,8 @@ class GrpcKvExchange:
         return self._sent if is_whole and not self._inbox.left_out() else {}
 
     @property
-    def held_keys(self) -> list[bytes]:
-        """Rows keys of what was held already and used."""
+    def cached_keys(self) -> list[bytes]:
+        """Cache keys of what was held already and used."""
         return [self._key_of(index) for index in self.route.held]
 
     def state_key(self, context_version: bytes) -> bytes:
@@ -234,7 +234,7 @@ class GrpcKvExchange:
         Args:
             context_version: of its own context.
         """
-        keys = [member.rows_key for member in self._start.layout.members[:-1]]
+        keys = [member.cache_key for member in self._start.layout.members[:-1]]
         if not keys or not all(keys):
             return b""
         return hashlib.sha256(b"".join([*keys, context_version])).digest()
@@ -252,22 +252,22 @@ class GrpcKvExchange:
             member.state in _CLEAN for member in self._report.members
         )
 
-    def received_rows(self) -> dict[bytes, HeldRows]:
-        """Rows a publisher may hold on to, by rows key; none unless everybody did its part."""
+    def received_rows(self) -> dict[bytes, CachedRows]:
+        """Rows a publisher may hold on to, by cache key; none unless everybody did its part."""
         if not self.is_clean:
             return {}
         members = self._start.layout.members
         return {
-            self._key_of(sender): HeldRows(
+            self._key_of(sender): CachedRows(
                 rows, min(members[sender].rows_lifetime_s, MAX_LIFETIME_S)
             )
             for sender, rows in self._inbox.received().items()
         }
 
     def _key_of(self, index: int) -> bytes:
-        return self._start.layout.members[index].rows_key
+        return self._start.layout.members[index].cache_key
 
-    def _find_held(self, held: Mapping[bytes, HeldRows]) -> dict[int, HeldRows]:
+    def _find_held(self, held: Mapping[bytes, CachedRows]) -> dict[int, CachedRows]:
         """The held rows that the layout counts on, by place."""
         route = self._state.routes[self._index]
         for index in route.held:
@@ -287,9 +287,7 @@ class GrpcKvExchange:
                 node_id=member.node_id,
                 role=role_to_wire(member.role),
                 state=(
-                    session_pb2.MEMBER_STATE_LOST
-                    if index in left_out
-                    else session_pb2.MEMBER_STATE_COMPLETE
+                    session_pb2.OUTCOME_LOST if index in left_out else session_pb2.OUTCOME_COMPLETE
                 ),
                 span_len=len(member.span),
                 detail="bytes and times are missing: the aggregator was lost before its report",
@@ -344,7 +342,7 @@ class GrpcKvExchange:
             case "chunk":
                 self._inbox.add(response.chunk.sender, chunk_from_wire(response.chunk))
             case "lost":
-                self._inbox.lose(response.lost.member, response.lost.reason)
+                self._inbox.mark_lost(response.lost.member, response.lost.reason)
             case "report":
                 self._report = response.report
 

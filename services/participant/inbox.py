@@ -11,13 +11,13 @@ from fedattn.core.errors import (
     MalformedFrameError,
     NotEnoughParticipantsError,
 )
-from fedattn.core.frames import FrameRules, decode_frame
+from fedattn.core.frames import FrameSpec, decode_frame
 from fedattn.core.rotary import Rotary
 from fedattn.core.session import SessionState
 from fedattn.core.timeline import Activity, Timeline
 from fedattn.core.transfer import place_rows
 from fedattn.core.types import KvRows, concatenate_rows
-from services.participant.reuse import HeldRows
+from services.participant.kv_cache import CachedRows
 
 
 class RowInbox:
@@ -35,14 +35,14 @@ class RowInbox:
         *,
         progress_timeout_s: float,
         min_participants: int,
-        held: Mapping[int, HeldRows] | None = None,
+        held: Mapping[int, CachedRows] | None = None,
         timeline: Timeline | None = None,
     ) -> None:
         self._state = state
         self._rotary = rotary
         self._timeline = timeline or Timeline(is_on=False)
         self._route = state.routes[index]
-        self._rules: dict[int, FrameRules] = {i: state.rules(i) for i in self._route.senders}
+        self._rules: dict[int, FrameSpec] = {i: state.rules(i) for i in self._route.senders}
         self._assemblers = {
             sender: FrameAssembler(rules, self._route.receives)
             for sender, rules in self._rules.items()
@@ -79,7 +79,7 @@ class RowInbox:
                 self._frames[sender, chunk.layer] = frame
             self._changed.notify_all()
 
-    def lose(self, sender: int, reason: str) -> None:
+    def mark_lost(self, sender: int, reason: str) -> None:
         """An earlier member sends no more."""
         with self._changed:
             self._lost.add(sender)

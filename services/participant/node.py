@@ -12,16 +12,16 @@ import torch
 from fedattn.core.codecs import CODECS
 from fedattn.core.errors import NodeBusyError
 from fedattn.core.profile import Profile
-from fedattn.model.lean import LeanDecoder
+from fedattn.model.fused import FusedDecoder
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.wire.convert import shape_to_wire, sizes_to_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.context import ContextTokens
+from services.participant.kv_cache import CachedFrames, CachedRows, CachedState, KvCache
 from services.participant.metrics import ParticipantMetrics
 from services.participant.pressure import Pressure, PressureGauge
-from services.participant.reuse import HeldRows, HeldState, Kept, KeptFrames
 
 T = TypeVar("T")
 
@@ -50,17 +50,17 @@ class ParticipantNode:
     max_sessions: int
     num_threads: int
     pressure: PressureGauge
-    frames: Kept[KeptFrames]  # what it sent
-    rows: Kept[HeldRows]  # what it was sent as a publisher
-    states: Kept[HeldState]  # what it made of them
+    frames: KvCache[CachedFrames]  # what it sent
+    rows: KvCache[CachedRows]  # what it was sent as a publisher
+    states: KvCache[CachedState]  # what it made of them
     rows_lifetime_s: float  # how long others may hold its rows
-    make_decoder: Callable[[], LeanDecoder | None] = lambda: None  # for the first query
+    make_decoder: Callable[[], FusedDecoder | None] = lambda: None  # for the first query
     profile: Profile | None = None  # what `auto` plans mean
     metrics: ParticipantMetrics = field(default_factory=ParticipantMetrics)
     prefix: tuple[int, ...] = field(init=False)
     token: str = ""  # from the aggregator, proves who opens a session
     _threads: ThreadPoolExecutor = field(init=False)
-    _decoder: LeanDecoder | None = None
+    _decoder: FusedDecoder | None = None
     _decoder_is_wanted: bool = False
     _decoder_lock: threading.Lock = field(default_factory=threading.Lock)
     _active: int = 0
@@ -77,7 +77,7 @@ class ParticipantNode:
     def threads(self) -> ThreadPoolExecutor:
         return self._threads
 
-    def decoder(self) -> LeanDecoder | None:
+    def decoder(self) -> FusedDecoder | None:
         """What a publisher decodes with, made when first asked for: packing takes a second.
 
         Nodes that nobody publishes through never ask, and save the memory.

@@ -16,22 +16,22 @@ from fedattn.core.errors import (
     FedAttnError,
     SessionAbortedError,
 )
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 from fedattn.model.cache import LayerCache
 from fedattn.model.decode import TextStream, generate_tokens
 from fedattn.wire.convert import (
     compression_to_wire,
     prefix_to_wire,
 )
-from fedattn.wire.protocol import MAX_HELD_KEYS
+from fedattn.wire.protocol import MAX_PUBLISHER_KEYS
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from services.participant.exchange import GrpcKvExchange, LayerListener
+from services.participant.kv_cache import CachedState
 from services.participant.node import ParticipantNode
 from services.participant.query import Query
-from services.participant.reuse import HeldState
 
 log = structlog.get_logger(__name__)
 
@@ -69,8 +69,8 @@ class Publication:
         self._loop = asyncio.get_running_loop()
         self._stopped_by: FedAttnError | None = None
         self._opened_s = 0.0
-        self._held = {} if query.no_reuse else node.rows.snapshot(MAX_HELD_KEYS)
-        self._states = {} if query.no_reuse else node.states.snapshot(MAX_HELD_KEYS)
+        self._held = {} if query.no_reuse else node.rows.snapshot(MAX_PUBLISHER_KEYS)
+        self._states = {} if query.no_reuse else node.states.snapshot(MAX_PUBLISHER_KEYS)
         self._state_key = b""
         self._state: list[LayerCache] = []
         self._unreachable = AggregatorUnavailableError(
@@ -177,12 +177,12 @@ class Publication:
 
     def _hold(self, exchange: GrpcKvExchange) -> None:
         """Hold on to rows for later queries."""
-        self._node.rows.touch(exchange.held_keys)
+        self._node.rows.touch(exchange.cached_keys)
         self._node.states.touch([self._state_key])
         for key, rows in exchange.received_rows().items():
             self._node.rows.put(key, rows)
         if self._state and exchange.is_clean:
-            state = HeldState(self._state, exchange.rows_lifetime_s)
+            state = CachedState(self._state, exchange.rows_lifetime_s)
             self._node.states.put(self._state_key, state)
 
     def _complete_timelines(self, result: participant_pb2.QueryResult) -> None:
@@ -241,7 +241,7 @@ class Publication:
             min_participants=query.min_participants,
             deadline_s=max(0.001, self._remaining_s()),
             node_token=self._node.token,
-            held_keys=list(self._held),
+            cached_keys=list(self._held),
             no_reuse=query.no_reuse,
             timeline=query.timeline,
             independent=query.independent,
@@ -258,7 +258,7 @@ class Publication:
         exchange: GrpcKvExchange,
         prefix: list[int],
         span: _Span,
-        known: HeldState | None,
+        known: CachedState | None,
     ) -> participant_pb2.QueryResult:
         """Prefill with exchange, or go on from what is known; then decode. Tells what happens."""
         begun = time.monotonic()
@@ -335,7 +335,7 @@ async def _final_report(
 
 
 def _finish_reason(
-    stream: TextStream, num_tokens: int, sampling: Sampling
+    stream: TextStream, num_tokens: int, sampling: SamplingParams
 ) -> "participant_pb2.FinishReason.ValueType":
     if stream.stopped:
         return participant_pb2.FINISH_REASON_STOP

@@ -6,7 +6,7 @@ from fedattn.core.compression import Compression
 from fedattn.core.errors import EmptyQuestionError
 from fedattn.core.plans import PlanSpec
 from fedattn.core.profile import Profile, resolve_plans
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode, RolePlans
 from fedattn.wire.convert import (
     compression_from_wire,
@@ -26,7 +26,7 @@ class Query:
     question: str
     contributors: tuple[str, ...]
     plans: RolePlans
-    sampling: Sampling
+    sampling: SamplingParams
     compression: Compression
     budget: pb.ByteBudget | None
     prefix: PrefixMode

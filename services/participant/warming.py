@@ -6,7 +6,7 @@ import structlog
 
 from fedattn.core.compression import Compression
 from fedattn.core.errors import FedAttnError
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode
 from fedattn.wire.convert import compression_to_wire, prefix_mode_to_wire, sampling_to_wire
 from fedattn.wire.stubs import AggregatorStub
@@ -39,7 +39,7 @@ async def keep_warm(
     """
     request = pb.QueryRequest(
         plan="auto",
-        sampling=sampling_to_wire(Sampling()),
+        sampling=sampling_to_wire(SamplingParams()),
         compression=compression_to_wire(Compression()),
         prefix=prefix_mode_to_wire(PrefixMode.PUBLIC),
         min_participants=2,

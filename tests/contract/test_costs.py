@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fedattn.core.codecs import CODECS, Codec
 from fedattn.core.compression import Compression
 from fedattn.core.costs import session_bytes, session_costs
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode import generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.prefill import Prefiller
@@ -108,7 +108,7 @@ def test_foretold_operations_are_those_that_are_computed(
         prefill = prefiller.publish(layout.publisher, prefix, question, last)
     assert counter.get_total_flops() == foretold[-1].flops_prefill
     with counted() as counter:
-        tokens = list(generate_tokens(model, prefill, Sampling(max_new_tokens=4)))
+        tokens = list(generate_tokens(model, prefill, SamplingParams(max_new_tokens=4)))
     assert len(tokens) == 4
     assert counter.get_total_flops() == foretold[-1].flops_decode
 

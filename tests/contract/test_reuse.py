@@ -17,8 +17,8 @@ from tests.harness.networks import Network, ask, query, running_network
 from tests.harness.tiny import FAMILIES, tiny_model, words
 
 COMPUTED = session_pb2.ROW_SOURCE_COMPUTED
-KEPT = session_pb2.ROW_SOURCE_KEPT
-HELD = session_pb2.ROW_SOURCE_HELD
+KEPT = session_pb2.ROW_SOURCE_CONTRIBUTOR_CACHE
+HELD = session_pb2.ROW_SOURCE_PUBLISHER_CACHE
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -165,7 +165,7 @@ async def test_rows_of_a_session_that_lost_somebody_are_not_reused(
         node.prefiller.contribute = forward  # type: ignore[method-assign]
         again = await result(network)
         cold = await result(network, no_reuse=True)
-    assert partial.report.members[0].state == session_pb2.MEMBER_STATE_LOST
+    assert partial.report.members[0].state == session_pb2.OUTCOME_LOST
     assert sources(again) == [("node-0", COMPUTED), ("node-1", COMPUTED)]
     assert again.text == cold.text
 

@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 
-from fedattn.core.chunks import Chunk, FrameAssembler, FrameGuard
+from fedattn.core.chunks import Chunk, FrameAssembler, FrameValidator
 from fedattn.core.errors import FrameError
 from fedattn.core.frames import HEADER_SIZE, decode_frame
 from fedattn.core.types import KvRows
@@ -93,7 +93,7 @@ def check_chunks(target: Target, frame: bytes, random: Random) -> Outcome:
 
 def _deliver(target: Target, chunks: list[Chunk]) -> bytes | None:
     """The frame, if it came through guard and assembler."""
-    guard = FrameGuard(target.rules, _AWAITED)
+    guard = FrameValidator(target.rules, _AWAITED)
     assembler = FrameAssembler(target.rules, _AWAITED)
     largest = HEADER_SIZE + target.rules.bitmap_size
     largest += target.rules.codec.max_payload_size(target.rules.shape, target.rules.num_rows)
@@ -110,7 +110,9 @@ def _deliver(target: Target, chunks: list[Chunk]) -> bytes | None:
     return None
 
 
-def _offer(guard: FrameGuard, assembler: FrameAssembler, chunk: Chunk) -> tuple[bytes | None, bool]:
+def _offer(
+    guard: FrameValidator, assembler: FrameAssembler, chunk: Chunk
+) -> tuple[bytes | None, bool]:
     """The frame if it is whole, and whether the chunk was refused."""
     refusals: list[str] = []
     assembled: bytearray | None = None

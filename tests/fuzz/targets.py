@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 from fedattn.core.codecs import CODECS
-from fedattn.core.frames import FrameRules, encode_frame
+from fedattn.core.frames import FrameSpec, encode_frame
 from fedattn.core.rotary import Rotary
 from fedattn.core.spans import Span
 from fedattn.core.types import KvRows, KvShape
@@ -27,7 +27,7 @@ class Target:
 
     name: str
     frame: bytes
-    rules: FrameRules
+    rules: FrameSpec
     rotary: Rotary
 
     @property
@@ -56,6 +56,6 @@ def _target(codec_name: str, shape: KvShape, kept: tuple[int, ...]) -> Target:
     return Target(
         name=f"{codec_name}/{shape.num_kv_heads}x{shape.head_dim}/{len(kept)} of {len(_SPAN)}",
         frame=encode_frame(rows, LAYER, codec, _SPAN, rotary),
-        rules=FrameRules(sender=SENDER, shape=shape, codec=codec, span=_SPAN, num_rows=len(kept)),
+        rules=FrameSpec(sender=SENDER, shape=shape, codec=codec, span=_SPAN, num_rows=len(kept)),
         rotary=rotary,
     )

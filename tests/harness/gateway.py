@@ -194,7 +194,7 @@ def excluded() -> session_pb2.MemberReport:
     return session_pb2.MemberReport(
         node_id="node-c",
         role=session_pb2.ROLE_CONTRIBUTOR,
-        state=session_pb2.MEMBER_STATE_EXCLUDED,
+        state=session_pb2.OUTCOME_EXCLUDED,
         detail="model differs",
     )
 
@@ -203,7 +203,7 @@ def result(num_tokens: int = 5, decode_s: float = 2.0) -> participant_pb2.QueryR
     lost = session_pb2.MemberReport(
         node_id="node-a",
         role=session_pb2.ROLE_CONTRIBUTOR,
-        state=session_pb2.MEMBER_STATE_LOST,
+        state=session_pb2.OUTCOME_LOST,
         span_len=3,
         layers=[session_pb2.LayerBytes(layer=7, up=100), session_pb2.LayerBytes(layer=8, up=20)],
         missing_from_layer=8,
@@ -212,7 +212,7 @@ def result(num_tokens: int = 5, decode_s: float = 2.0) -> participant_pb2.QueryR
     publisher = session_pb2.MemberReport(
         node_id="publisher",
         role=session_pb2.ROLE_PUBLISHER,
-        state=session_pb2.MEMBER_STATE_COMPLETE,
+        state=session_pb2.OUTCOME_COMPLETE,
         span_len=4,
         layers=[session_pb2.LayerBytes(layer=7, down=100)],
         wait_s=0.25,

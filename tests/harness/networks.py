@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import FedAttnError, InternalError
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 from fedattn.model.loading import LoadedModel
 from fedattn.wire.channel import open_channel
 from fedattn.wire.convert import compression_to_wire, sampling_to_wire
@@ -67,7 +67,7 @@ def query(**changes: object) -> pb.QueryRequest:
     request = pb.QueryRequest(
         question=words(60, 4),
         plan="all",
-        sampling=sampling_to_wire(Sampling(max_new_tokens=NUM_NEW_TOKENS)),
+        sampling=sampling_to_wire(SamplingParams(max_new_tokens=NUM_NEW_TOKENS)),
         compression=compression_to_wire(LOSSLESS),
         prefix=session_pb2.PREFIX_MODE_PUBLIC,
         min_participants=2,

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from prometheus_client import CollectorRegistry
 
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode import generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import LoadedModel
@@ -26,9 +26,9 @@ from services.aggregator.settings import AggregatorSettings
 from services.participant.app import Participant
 from services.participant.context import ContextTokens, PrivateContext
 from services.participant.exchange import GrpcKvExchange
+from services.participant.kv_cache import KvCache
 from services.participant.node import ParticipantNode
 from services.participant.pressure import PressureGauge, PressureLimits
-from services.participant.reuse import Kept
 from services.participant.settings import ParticipantSettings
 from tests.harness.scenarios import NUM_NEW_TOKENS, PUBLISHER, Scenario
 from tests.harness.tiny import word_tokenizer
@@ -121,13 +121,13 @@ async def _publish(
     await transfer
     report = exchange.report
     assert report is not None
-    complete = session_pb2.MEMBER_STATE_COMPLETE
+    complete = session_pb2.OUTCOME_COMPLETE
     assert all(member.state == complete for member in report.members), report
     return _decode(model, prefill, sum(x.up for m in report.members for x in m.layers))
 
 
 def _decode(model: LoadedModel, prefill: PrefillResult, uploaded_bytes: int) -> Outcome:
-    sampling = Sampling(max_new_tokens=NUM_NEW_TOKENS)
+    sampling = SamplingParams(max_new_tokens=NUM_NEW_TOKENS)
     return Outcome(
         logits=prefill.logits.clone(),
         generated=list(generate_tokens(model, prefill, sampling)),
@@ -153,9 +153,9 @@ def make_node(
         max_sessions=2,
         num_threads=torch.get_num_threads(),
         pressure=PressureGauge(PressureLimits()),
-        frames=Kept(1 << 24),
-        rows=Kept(1 << 24),
-        states=Kept(1 << 24),
+        frames=KvCache(1 << 24),
+        rows=KvCache(1 << 24),
+        states=KvCache(1 << 24),
         rows_lifetime_s=60,
     )
 

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 
 from fedattn.core.codecs import codec_by_name
-from fedattn.core.frames import HEADER_SIZE, FrameRules, encode_frame
+from fedattn.core.frames import HEADER_SIZE, FrameSpec, encode_frame
 from fedattn.core.plans import SyncPlan
 from fedattn.core.rotary import Rotary
 from fedattn.core.spans import RolePlans, SessionLayout, Span, build_layout
@@ -28,9 +28,9 @@ def sample_rules(
     shape: KvShape = SHAPE,
     span: Span = SPAN,
     num_rows: int | None = None,
-) -> FrameRules:
+) -> FrameSpec:
     """What a receiver accepts from SENDER: all rows of the span, or `num_rows` of them."""
-    return FrameRules(
+    return FrameSpec(
         sender=SENDER,
         shape=shape,
         codec=codec_by_name(codec),
@@ -57,7 +57,7 @@ def sample_frame(codec: str = "bf16", *, layer: int = LAYER) -> bytes:
     return encode_frame(sample_rows(), layer, codec_by_name(codec), SPAN, ROTARY)
 
 
-def kept_rules(codec: str = "bf16") -> FrameRules:
+def kept_rules(codec: str = "bf16") -> FrameSpec:
     """What a receiver accepts of SENDER where three rows of ten travel."""
     return sample_rules(codec, span=WIDE_SPAN, num_rows=len(KEPT))
 

@@ -66,7 +66,7 @@ def layouts(
                 role=Role.PUBLISHER if is_last else Role.CONTRIBUTOR,
                 span=Span(start, start + length),
                 plan=plan,
-                shift=draw(st.integers(0, start - prefix_len)) if may_shift else 0,
+                position_offset=draw(st.integers(0, start - prefix_len)) if may_shift else 0,
                 compression=Compression() if compression is None else draw(compression),
             )
         )

@@ -101,7 +101,7 @@ async def test_rows_reach_the_publisher_and_the_report_counts_them(address: str)
     by_id = {member.node_id: member for member in report.members}
     size = len(sent[1].chunk.data)
     assert [(x.layer, x.up) for x in by_id["a"].layers] == [(1, size), (2, size)]
-    assert by_id["a"].state == session_pb2.MEMBER_STATE_COMPLETE
+    assert by_id["a"].state == session_pb2.OUTCOME_COMPLETE
     assert (by_id["a"].wait_s, by_id["a"].compute_s) == (0.5, 0.25)
 
 
@@ -130,7 +130,7 @@ async def test_broken_frame_costs_its_sender_the_session_and_the_publisher_is_to
         assert "frame from a" in str(error)
         report = [answer async for answer in received][-1].report
     member = report.members[0]
-    assert (member.node_id, member.state) == ("a", session_pb2.MEMBER_STATE_LOST)
+    assert (member.node_id, member.state) == ("a", session_pb2.OUTCOME_LOST)
     assert member.missing_from_layer == 1
     assert "frame from a" in member.detail
 

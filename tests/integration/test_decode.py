@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode import TextStream, TokenChooser, answer_nll, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.prefill import Prefiller, PrefillResult
@@ -31,7 +31,7 @@ def prefill_alone(family: str) -> tuple[Prefiller, PrefillResult, list[int]]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_tokens_equal_transformers_generate(family: str) -> None:
     prefiller, prefill, prompt = prefill_alone(family)
-    ours = list(generate_tokens(prefiller.model, prefill, Sampling(max_new_tokens=12)))
+    ours = list(generate_tokens(prefiller.model, prefill, SamplingParams(max_new_tokens=12)))
     ids = torch.tensor([prompt])
     plain = tiny_network(family)
     theirs = plain.generate(  # type: ignore[operator]
@@ -49,36 +49,40 @@ def test_nll_equals_plain_transformers_and_leaves_the_cache_alone(answer: list[i
     target = torch.tensor(answer)
     expected = torch.nn.functional.cross_entropy(logits[len(prompt) - 1 : -1], target)
     assert nll == pytest.approx(float(expected), abs=1e-4)
-    after = list(generate_tokens(prefiller.model, prefill, Sampling(max_new_tokens=6)))
+    after = list(generate_tokens(prefiller.model, prefill, SamplingParams(max_new_tokens=6)))
     _, fresh, _ = prefill_alone("llama")
-    assert after == list(generate_tokens(prefiller.model, fresh, Sampling(max_new_tokens=6)))
+    assert after == list(generate_tokens(prefiller.model, fresh, SamplingParams(max_new_tokens=6)))
 
 
-def draws(sampling: Sampling, count: int = 200) -> list[int]:
+def draws(sampling: SamplingParams, count: int = 200) -> list[int]:
     chooser = TokenChooser(sampling, torch.device("cpu"))
     logits = torch.tensor([0.0, 1.0, 2.0, 3.0])
     return [chooser.choose(logits) for _ in range(count)]
 
 
 def test_greedy_takes_the_most_likely() -> None:
-    assert set(draws(Sampling())) == {3}
+    assert set(draws(SamplingParams())) == {3}
 
 
 def test_seed_decides_the_draw() -> None:
-    assert draws(Sampling(temperature=1.0, seed=1)) == draws(Sampling(temperature=1.0, seed=1))
-    assert draws(Sampling(temperature=1.0, seed=1)) != draws(Sampling(temperature=1.0, seed=2))
+    assert draws(SamplingParams(temperature=1.0, seed=1)) == draws(
+        SamplingParams(temperature=1.0, seed=1)
+    )
+    assert draws(SamplingParams(temperature=1.0, seed=1)) != draws(
+        SamplingParams(temperature=1.0, seed=2)
+    )
 
 
 def test_top_k_keeps_k_tokens() -> None:
-    assert set(draws(Sampling(temperature=5.0, top_k=2))) == {2, 3}
+    assert set(draws(SamplingParams(temperature=5.0, top_k=2))) == {2, 3}
 
 
 def test_top_p_keeps_the_smallest_set_with_that_mass() -> None:
-    assert set(draws(Sampling(temperature=1.0, top_p=0.6))) == {3}
+    assert set(draws(SamplingParams(temperature=1.0, top_p=0.6))) == {3}
 
 
 def test_high_temperature_reaches_every_token() -> None:
-    assert set(draws(Sampling(temperature=10.0))) == {0, 1, 2, 3}
+    assert set(draws(SamplingParams(temperature=10.0))) == {0, 1, 2, 3}
 
 
 def stream_text(pieces: list[str], stop: tuple[str, ...]) -> tuple[str, bool]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedattn.core.errors import ConfigurationError
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 from fedattn.model.loading import LoadedModel
 from fedattn.research.oracle import oracle_greedy
 from fedattn.wire.channel import open_channel
@@ -99,8 +99,12 @@ async def test_chosen_contributors_alone_take_part(network: Network, model: Load
 
 
 async def test_sampling_is_seeded(network: Network) -> None:
-    hot = Sampling(max_new_tokens=NUM_NEW_TOKENS, temperature=2.0, top_k=20, top_p=0.9, seed=3)
-    other = Sampling(max_new_tokens=NUM_NEW_TOKENS, temperature=2.0, top_k=20, top_p=0.9, seed=4)
+    hot = SamplingParams(
+        max_new_tokens=NUM_NEW_TOKENS, temperature=2.0, top_k=20, top_p=0.9, seed=3
+    )
+    other = SamplingParams(
+        max_new_tokens=NUM_NEW_TOKENS, temperature=2.0, top_k=20, top_p=0.9, seed=4
+    )
     first, again, third = [
         (await ask(network, sampling=sampling_to_wire(s)))[-1].result.text
         for s in (hot, hot, other)
@@ -112,7 +116,7 @@ async def test_sampling_is_seeded(network: Network) -> None:
 async def test_stop_string_ends_the_answer_before_it(network: Network) -> None:
     whole = (await ask(network))[-1].result.text
     stop = whole.split()[2]
-    sampling = Sampling(max_new_tokens=NUM_NEW_TOKENS, stop=(stop,))
+    sampling = SamplingParams(max_new_tokens=NUM_NEW_TOKENS, stop=(stop,))
     result = (await ask(network, sampling=sampling_to_wire(sampling)))[-1].result
     assert result.text == whole[: whole.index(stop)]
     assert result.finish_reason == pb.FINISH_REASON_STOP
@@ -168,7 +172,7 @@ async def test_unreadable_context_is_a_decline_without_its_text(network: Network
 
 
 async def test_cancelled_query_leaves_nothing_running(network: Network) -> None:
-    long = Sampling(max_new_tokens=200)
+    long = SamplingParams(max_new_tokens=200)
     call = network.publisher.Query(query(sampling=sampling_to_wire(long)))
     await call.read()
     call.cancel()
@@ -206,9 +210,9 @@ async def test_late_contributor_is_left_out_and_the_answer_says_so(
         async with silent_contributor(network.aggregator, model):
             events = await ask(network, contributors=["node-0", "silent"])
     members = {member.node_id: member for member in events[-1].result.report.members}
-    assert members["silent"].state == session_pb2.MEMBER_STATE_LATE
+    assert members["silent"].state == session_pb2.OUTCOME_LATE
     assert members["silent"].missing_from_layer == 0
-    assert members["node-0"].state == session_pb2.MEMBER_STATE_COMPLETE
+    assert members["node-0"].state == session_pb2.OUTCOME_COMPLETE
 
 
 async def test_session_fails_below_its_fewest_participants(
@@ -315,7 +319,7 @@ async def test_report_without_the_aggregator_names_everyone_and_what_is_missing(
     assert [(member.node_id, member.span_len) for member in members] == [
         (member.node_id, len(member.span)) for member in layout.members
     ]
-    assert {member.state for member in members} == {session_pb2.MEMBER_STATE_COMPLETE}
+    assert {member.state for member in members} == {session_pb2.OUTCOME_COMPLETE}
     assert all("the aggregator was lost" in member.detail for member in members)
 
 

@@ -28,7 +28,7 @@ async def test_hot_contributor_sends_fewer_rows_and_the_report_says_so(network: 
     report = await members(network)
     assert report["node-0"].compression.keep_ratio == 1.0
     assert report["node-1"].compression.keep_ratio == 0.5
-    assert report["node-1"].state == session_pb2.MEMBER_STATE_COMPLETE
+    assert report["node-1"].state == session_pb2.OUTCOME_COMPLETE
     assert report["node-1"].layers[0].up < report["node-0"].layers[0].up
 
 
@@ -42,9 +42,9 @@ async def test_a_query_that_keeps_less_anyway_is_not_changed(network: Network) -
 async def test_contributor_under_critical_pressure_stands_aside(network: Network) -> None:
     heat(network, "node-0", 90)
     report = await members(network)
-    assert report["node-0"].state == session_pb2.MEMBER_STATE_EXCLUDED
+    assert report["node-0"].state == session_pb2.OUTCOME_EXCLUDED
     assert "critical pressure (memory_free 50%, temperature 90 C)" in report["node-0"].detail
-    assert report["node-1"].state == session_pb2.MEMBER_STATE_COMPLETE
+    assert report["node-1"].state == session_pb2.OUTCOME_COMPLETE
 
 
 async def test_publisher_under_critical_pressure_refuses(network: Network) -> None:

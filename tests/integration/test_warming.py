@@ -59,6 +59,6 @@ async def test_first_question_finds_rows_fetched_ahead(
         first = (await ask(network, **DEFAULTS))[-1].result
     assert still_keeping == [True, True]
     assert [member.row_source for member in first.report.members[:-1]] == [
-        session_pb2.ROW_SOURCE_HELD,
-        session_pb2.ROW_SOURCE_HELD,
+        session_pb2.ROW_SOURCE_PUBLISHER_CACHE,
+        session_pb2.ROW_SOURCE_PUBLISHER_CACHE,
     ]

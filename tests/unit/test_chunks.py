@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedattn.core.chunks import MAX_CHUNK_SIZE, Chunk, FrameAssembler, FrameGuard, split_frame
+from fedattn.core.chunks import MAX_CHUNK_SIZE, Chunk, FrameAssembler, FrameValidator, split_frame
 from fedattn.core.errors import CorruptFrameError, FrameError, MalformedFrameError
-from fedattn.core.frames import HEADER_SIZE, FrameRules, encode_frame
+from fedattn.core.frames import HEADER_SIZE, FrameSpec, encode_frame
 from fedattn.core.spans import Span
 from fedattn.core.types import KvShape
 from tests.harness.samples import LAYER, SENDER, sample_frame, sample_rows, sample_rules
@@ -21,7 +21,7 @@ BIG_SHAPE = KvShape(num_layers=4, num_kv_heads=4, head_dim=64)
 BIG_SPAN = Span(7, 7 + 2100)  # 2.05 MiB of bf16: three chunks
 
 
-def big_rules() -> FrameRules:
+def big_rules() -> FrameSpec:
     return sample_rules(shape=BIG_SHAPE, span=BIG_SPAN)
 
 
@@ -34,8 +34,8 @@ def big_chunks(layer: int = LAYER) -> list[Chunk]:
     return list(split_frame(big_frame(layer), layer))
 
 
-def guard_of(*layers: int) -> FrameGuard:
-    return FrameGuard(big_rules(), frozenset(layers or (LAYER,)))
+def guard_of(*layers: int) -> FrameValidator:
+    return FrameValidator(big_rules(), frozenset(layers or (LAYER,)))
 
 
 def small_chunk(*, layer: int = LAYER) -> Chunk:
@@ -117,7 +117,7 @@ def test_empty_and_overlong_chunks_are_refused(size: int) -> None:
 
 
 def test_layer_sent_twice_is_refused() -> None:
-    guard = FrameGuard(sample_rules(), frozenset({LAYER}))
+    guard = FrameValidator(sample_rules(), frozenset({LAYER}))
     guard.accept(small_chunk())
     assert guard.awaited_layers == frozenset()
     with pytest.raises(MalformedFrameError, match=f"{SENDER}: layer {LAYER} is not awaited"):
@@ -125,7 +125,7 @@ def test_layer_sent_twice_is_refused() -> None:
 
 
 def test_layer_nobody_awaits_is_refused() -> None:
-    guard = FrameGuard(sample_rules(), frozenset({LAYER}))
+    guard = FrameValidator(sample_rules(), frozenset({LAYER}))
     with pytest.raises(MalformedFrameError, match="layer 1 is not awaited"):
         guard.accept(small_chunk(layer=1))
     assert guard.awaited_layers == {LAYER}

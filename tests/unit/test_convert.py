@@ -13,7 +13,7 @@ from fedattn.core.codecs import CODECS
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidPlanError, InvalidRequestError, InvalidSamplingError
 from fedattn.core.plans import SyncPlan
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode
 from fedattn.core.types import KvShape
 from fedattn.wire import convert
@@ -112,7 +112,7 @@ def test_largest_chunk_with_its_envelope_is_within_the_message_limit() -> None:
 
 
 def test_sampling_comes_back_from_the_wire() -> None:
-    sampling = Sampling(
+    sampling = SamplingParams(
         max_new_tokens=9, temperature=0.5, top_p=0.9, top_k=40, seed=2**63 - 1, stop=("\n", "é")
     )
     assert convert.sampling_from_wire(convert.sampling_to_wire(sampling)) == sampling

@@ -1,4 +1,4 @@
-"""Entropy coding: the levels it writes, sizes it keeps to, and streams it refuses."""
+"""Entropy coding: the codes it writes, sizes it keeps to, and streams it refuses."""
 
 import struct
 import zlib
@@ -21,9 +21,9 @@ STEPS = struct.pack("<3f", 0.5, 1.0, 0.25)
 each_name = pytest.mark.parametrize("name", CODEC_LADDER)
 
 
-def deflated(levels: bytes) -> bytes:
+def deflated(codes: bytes) -> bytes:
     deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return deflater.compress(levels) + deflater.flush()
+    return deflater.compress(codes) + deflater.flush()
 
 
 def decode(payload: bytes, num_rows: int = NUM_ROWS) -> tuple[FloatArray, FloatArray]:
@@ -35,7 +35,7 @@ def normal_rows(*shape: int, scale: float = 1.0) -> FloatArray:
 
 
 @pytest.mark.parametrize(
-    ("name", "steps", "levels"),
+    ("name", "scales", "codes"),
     [  # means 4 -4, around which the root mean square is 0.7071; 11 half ones are 3.8891
         # so 1.1109 -0.1109, -0.8891 -0.1109 are left, root mean square 0.7158
         ("entropy-fine", (0.21473, 0.353553, 0.7), [11, -11, 5, -1, -4, -1, 1, -1, 1, 1]),
@@ -44,14 +44,14 @@ def normal_rows(*shape: int, scale: float = 1.0) -> FloatArray:
     ],
 )
 def test_worked_example_is_written_level_by_level(
-    name: str, steps: tuple[float, ...], levels: list[int]
+    name: str, scales: tuple[float, ...], codes: list[int]
 ) -> None:
     keys = np.array([[[5, -4], [3, -4]]], dtype=np.float32)
     values = np.array([[[1, -1], [1, 1]]], dtype=np.float32)
     payload = codec_by_name(name).encode(keys, values)
-    assert struct.unpack("<3f", payload[:12]) == pytest.approx(steps, rel=1e-4)
+    assert struct.unpack("<3f", payload[:12]) == pytest.approx(scales, rel=1e-4)
     written = zlib.decompress(payload[12:], wbits=-15)
-    assert [byte - 128 for byte in written] == levels
+    assert [byte - 128 for byte in written] == codes
 
 
 @each_name
@@ -95,34 +95,34 @@ def test_rows_too_small_to_be_squared_are_sent_all_the_same(name: str, scale: fl
 
 
 def test_rows_that_come_out_too_large_are_coded_again_with_larger_steps() -> None:
-    """Three even levels and the end of the block are a bad fit for whole bits."""
+    """Three even codes and the end of the block are a bad fit for whole bits."""
     codec, shape = codec_by_name("entropy-coarse"), (2, 4, 1500, 42)
     even = np.random.default_rng(1).uniform(-1, 1, size=shape).astype(np.float32)
     payload = codec.encode(even[0], even[1])
     limit = codec.max_payload_size(KvShape(num_layers=1, num_kv_heads=4, head_dim=42), 1500)
     assert len(payload) <= limit
-    value_steps = np.frombuffer(payload, dtype="<f4", count=4, offset=32)
+    value_scales = np.frombuffer(payload, dtype="<f4", count=4, offset=32)
     root_mean_square = np.sqrt((even[1].astype(np.float64) ** 2).mean(axis=(1, 2)))
-    assert value_steps == pytest.approx(1.5 * 1.25 * root_mean_square, rel=1e-5)
+    assert value_scales == pytest.approx(1.5 * 1.25 * root_mean_square, rel=1e-5)
 
 
 def test_largest_steps_with_the_largest_levels_stay_finite() -> None:
-    for step in (1e30, -1e30):
-        for level in (b"\x00", b"\xff"):
-            decoded = decode(struct.pack("<3f", *[step] * 3) + deflated(level * NUM_LEVELS))
+    for scale in (1e30, -1e30):
+        for code in (b"\x00", b"\xff"):
+            decoded = decode(struct.pack("<3f", *[scale] * 3) + deflated(code * NUM_LEVELS))
             assert np.isfinite(decoded).all()
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-@pytest.mark.parametrize("step", [1.1e30, -1.1e30, 3.4e38, -3.4e38])
-def test_step_whose_multiple_could_overflow_is_refused(place: int, step: float) -> None:
-    steps = [1.0, 1.0, 1.0]
-    steps[place] = step
-    with pytest.raises(CorruptFrameError, match=r"has a step above 1e\+30"):
-        decode(struct.pack("<3f", *steps) + deflated(bytes(NUM_LEVELS)))
+@pytest.mark.parametrize("scale", [1.1e30, -1.1e30, 3.4e38, -3.4e38])
+def test_step_whose_multiple_could_overflow_is_refused(place: int, scale: float) -> None:
+    scales = [1.0, 1.0, 1.0]
+    scales[place] = scale
+    with pytest.raises(CorruptFrameError, match=r"has a scale above 1e\+30"):
+        decode(struct.pack("<3f", *scales) + deflated(bytes(NUM_LEVELS)))
 
 
-def test_bomb_is_refused_holding_no_more_than_the_declared_levels() -> None:
+def test_bomb_is_refused_holding_no_more_than_the_declared_codes() -> None:
     """One mebibyte that would inflate to a gibibyte: the same blocks a thousand times."""
     deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
     mebibyte = deflater.compress(bytes(1 << 20)) + deflater.flush(zlib.Z_FULL_FLUSH)
@@ -130,17 +130,17 @@ def test_bomb_is_refused_holding_no_more_than_the_declared_levels() -> None:
     num_rows = 10_000
 
     def refuse() -> None:
-        with pytest.raises(CorruptFrameError, match=r"expected 40002 levels .* got more"):
+        with pytest.raises(CorruptFrameError, match=r"expected 40002 codes .* got more"):
             decode(bomb, num_rows)
 
-    levels = 2 + 4 * num_rows
-    assert peak_bytes(refuse, tries=3) < len(bomb) + 4 * levels  # zlib keeps what it did not read
+    codes = 2 + 4 * num_rows
+    assert peak_bytes(refuse, tries=3) < len(bomb) + 4 * codes  # zlib keeps what it did not read
 
 
-@pytest.mark.parametrize("num_levels", [0, 1, NUM_LEVELS - 1, NUM_LEVELS + 1, 100_000])
-def test_stream_of_another_number_of_levels_is_refused(num_levels: int) -> None:
-    with pytest.raises(CorruptFrameError, match=f"expected {NUM_LEVELS} levels"):
-        decode(STEPS + deflated(bytes(num_levels)))
+@pytest.mark.parametrize("num_codes", [0, 1, NUM_LEVELS - 1, NUM_LEVELS + 1, 100_000])
+def test_stream_of_another_number_of_levels_is_refused(num_codes: int) -> None:
+    with pytest.raises(CorruptFrameError, match=f"expected {NUM_LEVELS} codes"):
+        decode(STEPS + deflated(bytes(num_codes)))
 
 
 @pytest.mark.parametrize("surplus", [b"\0", b"\xff", b"\x03\x00", deflated(b"again")])
@@ -154,7 +154,7 @@ def test_every_truncation_is_refused() -> None:
     whole = codec_by_name("auto").encode(normal_rows(1, 3, 2), normal_rows(1, 3, 2))
     decode(whole)
     for size in range(len(whole)):
-        with pytest.raises(CorruptFrameError, match=r"ends within its steps|expected|no DEFLATE"):
+        with pytest.raises(CorruptFrameError, match=r"ends within its scales|expected|no DEFLATE"):
             decode(whole[:size])
 
 

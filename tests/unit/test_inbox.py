@@ -90,7 +90,7 @@ def test_lost_member_is_left_out_once_its_rows_end() -> None:
     deliver(inbox, 0, 0)
     deliver(inbox, 0, 1)
     deliver(inbox, 1, 0)
-    inbox.lose(1, "gone")
+    inbox.mark_lost(1, "gone")
     assert inbox.take(0).num_rows == 3
     assert inbox.take(1).positions.tolist() == [1, 2]
 
@@ -111,7 +111,7 @@ def test_news_of_another_member_does_not_shorten_the_wait() -> None:
     rows: list[int] = []
     thread = threading.Thread(target=lambda: rows.append(inbox.take(0).num_rows))
     thread.start()
-    inbox.lose(1, "gone")
+    inbox.mark_lost(1, "gone")
     deliver(inbox, 0, 0)
     thread.join()
     assert rows == [2]
@@ -152,7 +152,7 @@ def test_member_that_waits_for_a_late_one_is_not_blamed_for_it() -> None:
 def test_too_few_participants_end_the_wait_naming_who_is_missing() -> None:
     inbox = make_inbox(min_participants=3)
     deliver(inbox, 0, 0)
-    inbox.lose(1, "its connection broke")
+    inbox.mark_lost(1, "its connection broke")
     with pytest.raises(NotEnoughParticipantsError, match=r"b is lost \(its connection broke\)"):
         inbox.take(0)
 

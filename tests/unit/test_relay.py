@@ -24,7 +24,7 @@ def make_session() -> Session:
         session_id="session",
         state=SessionState(layout, FIVE_LAYERS),
         contributors=(),
-        rows_keys=(),
+        cache_keys=(),
         rows_lifetimes_s=(),
         planned=(),
         excluded=(),

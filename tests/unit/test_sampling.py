@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from fedattn.core.errors import InvalidSamplingError
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 
 
 def test_default_is_greedy() -> None:
-    assert Sampling().is_greedy
-    assert not Sampling(temperature=0.7).is_greedy
+    assert SamplingParams().is_greedy
+    assert not SamplingParams(temperature=0.7).is_greedy
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_default_is_greedy() -> None:
     ],
 )
 def test_both_ends_of_every_range_are_allowed(allowed: dict[str, Any]) -> None:
-    sampling = replace(Sampling(), **allowed)
+    sampling = replace(SamplingParams(), **allowed)
     assert {name: getattr(sampling, name) for name in allowed} == allowed
 
 
@@ -57,7 +57,7 @@ def test_both_ends_of_every_range_are_allowed(allowed: dict[str, Any]) -> None:
 def test_value_out_of_range_is_refused_by_name_and_value(field: str, value: float) -> None:
     wrong: dict[str, Any] = {field: value}
     with pytest.raises(InvalidSamplingError) as caught:
-        replace(Sampling(), **wrong)
+        replace(SamplingParams(), **wrong)
     assert str(caught.value).startswith(f"{field} must be between ")
     assert str(caught.value).endswith(f"got {value}")
 
@@ -72,5 +72,5 @@ def test_value_out_of_range_is_refused_by_name_and_value(field: str, value: floa
 )
 def test_stop_strings_are_bounded_and_never_quoted(stop: tuple[str, ...], complaint: str) -> None:
     with pytest.raises(InvalidSamplingError) as caught:
-        Sampling(stop=stop)
+        SamplingParams(stop=stop)
     assert str(caught.value) == complaint

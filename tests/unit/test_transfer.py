@@ -13,7 +13,7 @@ from fedattn.core.frames import decode_frame
 from fedattn.core.plans import SyncPlan
 from fedattn.core.selection import SELECTOR_NAMES
 from fedattn.core.spans import Member, Role, Span
-from fedattn.core.transfer import frame_rules, max_upload_size, write_frame
+from fedattn.core.transfer import frame_spec, max_upload_size, write_frame
 from fedattn.core.types import FloatArray, KvRows, KvShape
 from tests.harness.samples import rotary_of
 from tests.harness.strategies import compressions
@@ -49,7 +49,7 @@ def travelled(member: Member, layer: int = 0, *, by: Compression | None = None) 
         member = replace(member, compression=by)
     rows, queries = computed_rows(member)
     frame = write_frame(member, layer, rows, queries, ROTARY)
-    positions = decode_frame(frame, frame_rules(member, SHAPE), ROTARY).positions
+    positions = decode_frame(frame, frame_spec(member, SHAPE), ROTARY).positions
     return [int(position) for position in positions]
 
 
@@ -61,7 +61,7 @@ def test_what_arrives_are_the_senders_own_rows_within_the_codecs_error(
     rows, queries = computed_rows(member)
     frame = write_frame(member, layer, rows, queries, ROTARY)
     assert len(frame) <= max_upload_size(member, SHAPE)
-    got = decode_frame(frame, frame_rules(member, SHAPE), ROTARY)
+    got = decode_frame(frame, frame_spec(member, SHAPE), ROTARY)
     assert got.num_rows == member.num_sent
     kept = np.searchsorted(rows.positions, got.positions)
     assert np.array_equal(rows.positions[kept], got.positions)
@@ -118,6 +118,6 @@ def test_rows_of_dropped_tokens_never_travel() -> None:
 
 def test_rules_say_what_the_member_may_send() -> None:
     by = Compression(codec=codec_by_name("int8"), keep_ratio=0.4, input_keep_ratio=0.5)
-    rules = frame_rules(member_of(by), SHAPE)
+    rules = frame_spec(member_of(by), SHAPE)
     assert (rules.sender, rules.codec, rules.shape) == ("a", codec_by_name("int8"), SHAPE)
     assert (rules.span, rules.num_rows) == (Span(100, 110), 2)

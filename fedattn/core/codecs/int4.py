@@ -1,13 +1,15 @@
 """int4 in the KIVI layout: keys per channel in groups of rows, values per row.
 
 Keys differ mostly by channel, values by row (KIVI, arXiv 2402.02750); keys travel before RoPE,
-which keeps a channel's range narrow (KVQuant, arXiv 2401.18079). A group has a floor and a step:
+which keeps a channel's range narrow (KVQuant, arXiv 2401.18079). A group has a zero point and a
+scale:
 
-    decoded = floor + step * level, level 0 to 15
+    decoded = zero_point + scale * code, code 0 to 15
 
-    payload = floors and steps of K, each [Hkv, G, D] float16, G groups of 32 rows, the last shorter
-              floors and steps of V, each [Hkv, T] float16
-              levels of K, then V, each [Hkv, T, D], two in a byte, low half first
+    payload = zero points and scales of K, each [Hkv, G, D] float16, G groups of 32 rows, the
+              last shorter
+              zero points and scales of V, each [Hkv, T] float16
+              codes of K, then V, each [Hkv, T, D], two in a byte, low half first
 """
 
 import numpy as np
@@ -19,13 +21,13 @@ from fedattn.core.codecs.int8 import HalfArray, round_up
 from fedattn.core.types import FloatArray, KvShape
 
 GROUP_ROWS = 32
-_TOP_LEVEL = 15
+_TOP_CODE = 15
 _LARGEST = 60000.0
 ByteArray = npt.NDArray[np.uint8]
 
 
 class Int4Codec:
-    """Asymmetric, 16 levels a group."""
+    """Asymmetric, 16 codes a group."""
 
     name = "int4"
     codec_id = CodecId.INT4
@@ -33,13 +35,13 @@ class Int4Codec:
     is_fixed_size = True
 
     def max_payload_size(self, shape: KvShape, num_rows: int) -> int:
-        num_levels = shape.num_kv_heads * num_rows * shape.head_dim
+        num_codes = shape.num_kv_heads * num_rows * shape.head_dim
         key_groups = shape.num_kv_heads * num_groups(num_rows) * shape.head_dim
         value_groups = shape.num_kv_heads * num_rows
-        return 2 * ((num_levels + 1) // 2) + 4 * (key_groups + value_groups)
+        return 2 * ((num_codes + 1) // 2) + 4 * (key_groups + value_groups)
 
     def error_bound(self, keys: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Half a step of the group: its range / 30, and the rounding of floor and step."""
+        """Half a scale of the group: its range / 30, and the rounding of zero_point and scale."""
         key_bounds = _bound(*_key_groups(keys))
         by_row = np.repeat(key_bounds, GROUP_ROWS, axis=1)[:, : keys.shape[1]]
         return by_row, _bound(*_group(values, axis=-1))[..., None]
@@ -47,19 +49,19 @@ class Int4Codec:
     def encode(self, keys: FloatArray, values: FloatArray) -> bytes:
         check_range(keys, _LARGEST, self.name)
         check_range(values, _LARGEST, self.name)
-        key_floors, key_steps = _key_groups(keys)
-        value_floors, value_steps = _group(values, axis=-1)
-        key_levels = np.empty(keys.shape, dtype=np.uint8)
+        key_zero_points, key_scales = _key_groups(keys)
+        value_zero_points, value_scales = _group(values, axis=-1)
+        key_codes = np.empty(keys.shape, dtype=np.uint8)
         for group, rows in enumerate(_row_slices(keys.shape[1])):
-            floor, step = key_floors[:, group, None], key_steps[:, group, None]
-            key_levels[:, rows] = _levels(keys[:, rows], floor, step)
-        value_levels = _levels(values, value_floors[..., None], value_steps[..., None])
-        numbers = (key_floors, key_steps, value_floors, value_steps)
+            zero_point, scale = key_zero_points[:, group, None], key_scales[:, group, None]
+            key_codes[:, rows] = _codes(keys[:, rows], zero_point, scale)
+        value_codes = _codes(values, value_zero_points[..., None], value_scales[..., None])
+        numbers = (key_zero_points, key_scales, value_zero_points, value_scales)
         return b"".join(
             (
                 *(number.astype("<f2").tobytes() for number in numbers),
-                pack_nibbles(key_levels).tobytes(),
-                pack_nibbles(value_levels).tobytes(),
+                pack_nibbles(key_codes).tobytes(),
+                pack_nibbles(value_codes).tobytes(),
             )
         )
 
@@ -72,18 +74,18 @@ class Int4Codec:
         halves = np.frombuffer(payload, dtype="<f2", count=2 * (key_count + value_count))
         require_finite(halves, self.name)
         wide = halves.astype(np.float32)
-        key_floors, key_steps = wide[: 2 * key_count].reshape(2, *groups)
-        value_floors, value_steps = wide[2 * key_count :].reshape(2, heads, num_rows, 1)
+        key_zero_points, key_scales = wide[: 2 * key_count].reshape(2, *groups)
+        value_zero_points, value_scales = wide[2 * key_count :].reshape(2, heads, num_rows, 1)
         packed = np.frombuffer(payload, dtype=np.uint8, offset=halves.nbytes)
         both = packed.reshape(2, -1)
         full = (heads, num_rows, head_dim)
         keys = unpack_nibbles(both[0], int(np.prod(full))).reshape(full).astype(np.float32)
         values = unpack_nibbles(both[1], int(np.prod(full))).reshape(full).astype(np.float32)
         for group, rows in enumerate(_row_slices(num_rows)):
-            keys[:, rows] *= key_steps[:, group, None]
-            keys[:, rows] += key_floors[:, group, None]
-        values *= value_steps
-        values += value_floors
+            keys[:, rows] *= key_scales[:, group, None]
+            keys[:, rows] += key_zero_points[:, group, None]
+        values *= value_scales
+        values += value_zero_points
         return keys, values
 
 
@@ -92,9 +94,9 @@ def num_groups(num_rows: int) -> int:
     return -(-num_rows // GROUP_ROWS)
 
 
-def pack_nibbles(levels: ByteArray) -> ByteArray:
-    """Two levels below 16 in a byte, the first in the low half; an odd one out is padded."""
-    flat = levels.reshape(-1)
+def pack_nibbles(codes: ByteArray) -> ByteArray:
+    """Two codes below 16 in a byte, the first in the low half; an odd one out is padded."""
+    flat = codes.reshape(-1)
     if flat.size % 2:
         flat = np.append(flat, np.uint8(0))
     pairs = flat.view("<u2")
@@ -106,8 +108,8 @@ def unpack_nibbles(packed: ByteArray, count: int) -> ByteArray:
     """The inverse of `pack_nibbles`, [count] uint8."""
     wide = packed.astype("<u2")
     pairs = (wide | (wide << 4)) & 0x0F0F
-    levels: ByteArray = pairs.view(np.uint8)[:count]
-    return levels
+    codes: ByteArray = pairs.view(np.uint8)[:count]
+    return codes
 
 
 def _row_slices(num_rows: int) -> list[slice]:
@@ -115,17 +117,17 @@ def _row_slices(num_rows: int) -> list[slice]:
 
 
 def _key_groups(keys: FloatArray) -> tuple[HalfArray, HalfArray]:
-    """Floors and steps, each [Hkv, G, D] float16."""
+    """Zero points and scales, each [Hkv, G, D] float16."""
     groups = [_group(keys[:, rows], axis=1) for rows in _row_slices(keys.shape[1])]
-    floors, steps = zip(*groups, strict=True)
-    return np.stack(floors, axis=1), np.stack(steps, axis=1)
+    zero_points, scales = zip(*groups, strict=True)
+    return np.stack(zero_points, axis=1), np.stack(scales, axis=1)
 
 
 def _group(rows: FloatArray, axis: int) -> tuple[HalfArray, HalfArray]:
-    """Floor, rounded down, and step, rounded up: every scalar lies on or between two levels."""
+    """Zero point, rounded down, and scale, rounded up: all scalars lie between two codes."""
     low, high = rows.min(axis=axis), rows.max(axis=axis)
-    floor = -_not_below(-low)
-    return floor, round_up((high - floor.astype(np.float32)) / np.float32(_TOP_LEVEL))
+    zero_point = -_not_below(-low)
+    return zero_point, round_up((high - zero_point.astype(np.float32)) / np.float32(_TOP_CODE))
 
 
 def _not_below(numbers: FloatArray) -> HalfArray:
@@ -133,14 +135,14 @@ def _not_below(numbers: FloatArray) -> HalfArray:
     return np.where(rounded < numbers, np.nextafter(rounded, np.float16(np.inf)), rounded)
 
 
-def _levels(rows: FloatArray, floor: HalfArray, step: HalfArray) -> ByteArray:
-    scaled = rows - floor.astype(np.float32)
-    scaled *= np.float32(1) / step.astype(np.float32)
+def _codes(rows: FloatArray, zero_point: HalfArray, scale: HalfArray) -> ByteArray:
+    scaled = rows - zero_point.astype(np.float32)
+    scaled *= np.float32(1) / scale.astype(np.float32)
     return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
-def _bound(floors: HalfArray, steps: HalfArray) -> FloatArray:
-    """Half a step, and the rounding of the arithmetic."""
-    rounding = np.abs(floors.astype(np.float32)) * np.float32(2.0**-23)
-    bound: FloatArray = steps.astype(np.float32) * np.float32(0.501) + rounding
+def _bound(zero_points: HalfArray, scales: HalfArray) -> FloatArray:
+    """Half a scale, and the rounding of the arithmetic."""
+    rounding = np.abs(zero_points.astype(np.float32)) * np.float32(2.0**-23)
+    bound: FloatArray = scales.astype(np.float32) * np.float32(0.501) + rounding
     return bound

@@ -17,7 +17,7 @@ HalfArray = npt.NDArray[np.float16]
 
 
 class Int8Codec:
-    """Symmetric, rounded to the nearest of 255 levels of its row and head."""
+    """Symmetric, rounded to the nearest of 255 codes of its row and head."""
 
     name = "int8"
     codec_id = CodecId.INT8
@@ -28,7 +28,7 @@ class Int8Codec:
         return 2 * shape.num_kv_heads * num_rows * (2 + shape.head_dim)
 
     def error_bound(self, keys: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Half a step: the row's largest magnitude / 254, and the rounding of its scale."""
+        """Half a scale: the row's largest magnitude / 254, and the rounding of its scale."""
         return _half_step(keys), _half_step(values)
 
     def encode(self, keys: FloatArray, values: FloatArray) -> bytes:
@@ -51,8 +51,8 @@ class Int8Codec:
         num_scales = 2 * shape.num_kv_heads * num_rows
         scales = np.frombuffer(payload, dtype="<f2", count=num_scales)
         require_finite(scales, self.name)
-        levels = np.frombuffer(payload, dtype=np.int8, offset=2 * num_scales)
-        both = levels.reshape(2, shape.num_kv_heads, num_rows, shape.head_dim)
+        codes = np.frombuffer(payload, dtype=np.int8, offset=2 * num_scales)
+        both = codes.reshape(2, shape.num_kv_heads, num_rows, shape.head_dim)
         wide = scales.astype(np.float32).reshape(2, shape.num_kv_heads, num_rows, 1)
         decoded = both * wide
         return decoded[0], decoded[1]

@@ -38,14 +38,14 @@ class PromptBatch:
 
     Attributes:
         fixed: public prefix and first contributor, who receive from nobody.
-        later: all other contributors.
+        later_contributors: all other contributors.
         publisher: the publisher's span and all answer tokens but the last.
         answers: [N] int64, the answer tokens of all prompts, one after the other.
         answer_rows, answer_columns: [N] each; where in `publisher` they are predicted.
     """
 
     fixed: Tokens
-    later: Tokens
+    later_contributors: Tokens
     publisher: Tokens
     answers: torch.Tensor
     answer_rows: torch.Tensor
@@ -97,7 +97,7 @@ def _make_batch(model: LoadedModel, prompts: Sequence[Prompt]) -> PromptBatch:
         answers += prompt.answer
     return PromptBatch(
         fixed=fixed,
-        later=later,
+        later_contributors=later,
         publisher=publisher,
         answers=torch.tensor(answers, device=model.device),
         answer_rows=torch.tensor(rows, device=model.device),

@@ -277,7 +277,11 @@ def centralised_prompts(
             replace(prompt, answer=one.answer or prompt.answer)
             for prompt, one in zip(prompts, found, strict=True)
         ]
-    kept = [prompt for prompt, is_kept in zip(prompts, right, strict=True) if is_kept]
+    kept = [
+        prompt
+        for prompt, is_cached_by_owner in zip(prompts, right, strict=True)
+        if is_cached_by_owner
+    ]
     return kept if len(kept) >= _FEWEST_RIGHT else prompts
 
 

@@ -38,7 +38,7 @@ _NEVER = 1 << 30
 
 
 @dataclass(slots=True)
-class Passage:
+class LayerStates:
     """Hidden states of one group of tokens on their way through the blocks.
 
     Attributes:
@@ -49,9 +49,9 @@ class Passage:
     inputs: list[torch.Tensor]
     rows: list[Rows] = field(default_factory=list)
 
-    def up_to(self, layer: int) -> "Passage":
+    def up_to(self, layer: int) -> "LayerStates":
         """The same until it enters a block."""
-        return Passage(self.inputs[: layer + 1], self.rows[:layer])
+        return LayerStates(self.inputs[: layer + 1], self.rows[:layer])
 
 
 @dataclass(slots=True)
@@ -59,8 +59,8 @@ class State:
     """One batch under one pair of plans."""
 
     plans: RolePlans
-    later: Passage
-    publisher: Passage
+    later_contributors: LayerStates
+    publisher: LayerStates
 
 
 class _Visible:
@@ -83,7 +83,7 @@ class _Visible:
         return keys, values, self._mask
 
 
-class _Tail:
+class _Continuation:
     """What the publisher has said so far, after its span."""
 
     def __init__(self, batch: PromptBatch, state: State) -> None:
@@ -106,9 +106,10 @@ class BatchRunner:
         for layer in range(self._num_layers):
             self._run_block(layer, batch.fixed, fixed, [], mask)
         self._fixed_rows = fixed.rows
-        self._seen = seen = [batch.fixed, batch.later]
+        self._seen = seen = [batch.fixed, batch.later_contributors]
         self._later_masks = {
-            synced: visibility(batch.later, seen, is_synced=synced) for synced in (False, True)
+            synced: visibility(batch.later_contributors, seen, is_synced=synced)
+            for synced in (False, True)
         }
         alone, all_groups = [batch.fixed, batch.publisher], [*seen, batch.publisher]
         self._publisher_masks = {
@@ -121,22 +122,24 @@ class BatchRunner:
         nothing = SyncPlan(())
         return State(
             plans=RolePlans(contributors=nothing, publisher=nothing),
-            later=self._enter(self._batch.later),
+            later_contributors=self._enter(self._batch.later_contributors),
             publisher=self._enter(self._batch.publisher),
         )
 
     def run(self, plans: RolePlans, base: State) -> State:
         """The batch under `plans`; shares with `base` what cannot differ."""
         changed = _first_difference(plans.contributors, base.plans.contributors)
-        later = base.later.up_to(changed)
+        later = base.later_contributors.up_to(changed)
         last_read = max(plans.publisher.layers, default=-1)
         for layer in range(len(later.rows), last_read + 1):
             mask = self._later_masks[layer in plans.contributors]
-            self._run_block(layer, self._batch.later, later, [self._fixed_rows[layer]], mask)
+            self._run_block(
+                layer, self._batch.later_contributors, later, [self._fixed_rows[layer]], mask
+            )
         rows_changed = min((at for at in plans.publisher.layers if at > changed), default=_NEVER)
         own_changed = _first_difference(plans.publisher, base.plans.publisher)
         publisher = base.publisher.up_to(min(own_changed, rows_changed))
-        state = State(plans=plans, later=later, publisher=publisher)
+        state = State(plans=plans, later_contributors=later, publisher=publisher)
         for layer in range(len(publisher.rows), self._num_layers):
             mask = self._publisher_masks[layer in plans.publisher]
             others = self._others(state, layer)
@@ -157,7 +160,7 @@ class BatchRunner:
 
         The batch's prompts must have an answer of one token, which is not looked at.
         """
-        tail = _Tail(self._batch, state)
+        tail = _Continuation(self._batch, state)
         chosen = [self.log_probs(state).argmax(dim=-1)]
         while len(chosen) < num_tokens:
             hidden = self._extend(state, tail, chosen[-1][:, None])
@@ -173,10 +176,10 @@ class BatchRunner:
         first = self.log_probs(state)[:, None]
         if answers.shape[1] == 1:
             return first
-        hidden = self._extend(state, _Tail(self._batch, state), answers[:, :-1])
+        hidden = self._extend(state, _Continuation(self._batch, state), answers[:, :-1])
         return torch.cat([first, self._log_probs(hidden)], dim=1)
 
-    def _extend(self, state: State, tail: "_Tail", ids: torch.Tensor) -> torch.Tensor:
+    def _extend(self, state: State, tail: "_Continuation", ids: torch.Tensor) -> torch.Tensor:
         """Final hidden states [B, T, d] of T more tokens [B, T] of the publisher."""
         steps = torch.arange(1, ids.shape[1] + 1, device=ids.device)
         positions = tail.last_position + steps
@@ -199,7 +202,10 @@ class BatchRunner:
     def _others(self, state: State, layer: int) -> list[Rows]:
         """Rows of others that the publisher sees at a layer."""
         synced = layer in state.plans.publisher
-        return [self._fixed_rows[layer], *([state.later.rows[layer]] if synced else [])]
+        return [
+            self._fixed_rows[layer],
+            *([state.later_contributors.rows[layer]] if synced else []),
+        ]
 
     def sum_by_prompt(self, values: torch.Tensor) -> list[float]:
         """Sums over the answer tokens of each prompt, of [N] values."""
@@ -216,14 +222,14 @@ class BatchRunner:
     def answers(self) -> torch.Tensor:
         return self._batch.answers
 
-    def _enter(self, tokens: Tokens) -> Passage:
-        return Passage(inputs=[self._backbone.embed_tokens(tokens.ids)])
+    def _enter(self, tokens: Tokens) -> LayerStates:
+        return LayerStates(inputs=[self._backbone.embed_tokens(tokens.ids)])
 
     def _run_block(
         self,
         layer: int,
         tokens: Tokens,
-        passage: Passage,
+        passage: LayerStates,
         others: Sequence[Rows],
         mask: torch.Tensor,
     ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fedattn.core.errors import InvalidRequestError
-from fedattn.research.evaluate.runs import CaseScore, Setup
+from fedattn.research.evaluate.runs import CaseScore, Variant
 from fedattn.research.tasks.cases import Case
 from fedattn.research.tasks.task import Task
 
@@ -30,8 +30,8 @@ class NetworkRuns:
         self._ask, self._files = ask, context_files
         self._max_new_tokens = max_new_tokens
 
-    def run_case(self, task: Task, case: Case, setups: list[Setup]) -> Iterator[CaseScore]:
-        """Scores of one case, in the order of the setups.
+    def run_case(self, task: Task, case: Case, variants: list[Variant]) -> Iterator[CaseScore]:
+        """Scores of one case, in the order of the variants.
 
         Raises:
             InvalidRequestError: the case has more contexts than there are nodes.
@@ -44,8 +44,8 @@ class NetworkRuns:
         nodes = list(self._files)[: len(case.contexts)]
         for node, text in zip(nodes, case.contexts, strict=True):
             self._files[node].write_text(text, encoding="utf-8")
-        for setup in setups:
-            report = self._ask(self._body(task, case, setup, nodes))
+        for variant in variants:
+            report = self._ask(self._body(task, case, variant, nodes))
             text = str(report["answer"])
             yield CaseScore(
                 text=text,
@@ -55,13 +55,13 @@ class NetworkRuns:
                 kv_bytes=int(report["totals"]["kv_bytes"]),
             )
 
-    def _body(self, task: Task, case: Case, setup: Setup, nodes: list[str]) -> dict[str, Any]:
-        compression = setup.compression
+    def _body(self, task: Task, case: Case, variant: Variant, nodes: list[str]) -> dict[str, Any]:
+        compression = variant.compression
         return {
             "question": case.question,
             "contributors": nodes,
-            "plan": str(setup.plans.contributors),
-            "publisher_plan": str(setup.plans.publisher),
+            "plan": str(variant.plans.contributors),
+            "publisher_plan": str(variant.plans.publisher),
             "codec": compression.codec.name,
             "keep_ratio": compression.keep_ratio,
             "selector": compression.selector,

@@ -14,10 +14,10 @@ _PANELS = (
 
 
 def draw_results(summary: dict[str, dict[str, Any]], title: str, path: Path) -> list[Path]:
-    """Quality against KV bytes a query, one marker a setup; returns the files written.
+    """Quality against KV bytes a query, one marker a variant; returns the files written.
 
     Args:
-        summary: by name of the setup; centralised and alone become lines.
+        summary: by name of the variant; centralised and alone become lines.
         title: of the picture.
         path: its name; the suffix is replaced by .png and .svg.
 

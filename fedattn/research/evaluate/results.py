@@ -8,7 +8,7 @@ from typing import Any
 from fedattn.research.evaluate.runs import CaseScore
 
 Scores = dict[str, CaseScore]
-"""By name of the setup."""
+"""By name of the variant."""
 
 
 class ResultLog:

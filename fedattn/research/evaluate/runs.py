@@ -27,7 +27,7 @@ ALONE = "publisher alone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
+class Variant:
     """One row of the result: plans, compression and who answers, under a name."""
 
     name: str
@@ -38,7 +38,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseScore:
-    """One case under one setup.
+    """One case under one variant.
 
     Attributes:
         text: what was decoded.
@@ -61,7 +61,7 @@ class CaseScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class PromptSegmentation:
     """How prompts are cut; no segmentation leaves one context a contributor."""
 
     segmentation: Segmentation | None = None
@@ -70,34 +70,36 @@ class Shape:
     max_new_tokens: int | None = None
 
 
-def ends(num_layers: int) -> list[Setup]:
+def ends(num_layers: int) -> list[Variant]:
     """What every evaluation is measured beside."""
     exact = Compression(codec=codec_by_name("fp32"))
     return [
-        Setup(name=CENTRALISED, plans=shared_plan(range(num_layers)), compression=exact),
-        Setup(name=ALONE, plans=shared_plan(()), compression=exact),
+        Variant(name=CENTRALISED, plans=shared_plan(range(num_layers)), compression=exact),
+        Variant(name=ALONE, plans=shared_plan(()), compression=exact),
     ]
 
 
 class InProcessRuns:
     """Runs a task on one model, all participants in this process, greedily."""
 
-    def __init__(self, prefiller: Prefiller, tokenizer: PromptTokenizer, shape: Shape) -> None:
+    def __init__(
+        self, prefiller: Prefiller, tokenizer: PromptTokenizer, shape: PromptSegmentation
+    ) -> None:
         self._prefiller, self._tokenizer, self._shape = prefiller, tokenizer, shape
         self._simulator = Simulator(prefiller, tokenizer)
 
-    def run_case(self, task: Task, case: Case, setups: list[Setup]) -> Iterator[CaseScore]:
-        """Scores of one case, in the order of the setups; the first must be centralised."""
+    def run_case(self, task: Task, case: Case, variants: list[Variant]) -> Iterator[CaseScore]:
+        """Scores of one case, in the order of the variants; the first must be centralised."""
         tokens = self._cut(task, case)
         reference: Reference | None = None
-        for setup in setups:
-            is_first = setup.name == CENTRALISED
+        for variant in variants:
+            is_first = variant.name == CENTRALISED
             settings = SimulationSettings(
-                plans=setup.plans,
-                compression=setup.compression,
+                plans=variant.plans,
+                compression=variant.compression,
                 prefix=self._shape.prefix,
                 max_new_tokens=self._shape.max_new_tokens or task.max_new_tokens,
-                responder=setup.responder,
+                responder=variant.responder,
             )
             result = self._simulator.run_tokens(
                 tokens, settings, lambda text: task.is_right(text, case), reference,

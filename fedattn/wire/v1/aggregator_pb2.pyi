@@ -282,7 +282,7 @@ class InviteReply(_message.Message):
     MAX_KEEP_RATIO_FIELD_NUMBER: _builtins.int
     CONTEXT_VERSION_FIELD_NUMBER: _builtins.int
     ROWS_LIFETIME_S_FIELD_NUMBER: _builtins.int
-    KEPT_KEYS_FIELD_NUMBER: _builtins.int
+    CACHED_KEYS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id from the invitation."""
     span_len: _builtins.int
@@ -298,8 +298,8 @@ class InviteReply(_message.Message):
         """Why it cannot take part."""
 
     @_builtins.property
-    def kept_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Rows keys whose frames it has kept; up to 64 of 32 bytes."""
+    def cached_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Cache keys whose frames it has kept; up to 64 of 32 bytes."""
 
     def __init__(
         self,
@@ -310,11 +310,11 @@ class InviteReply(_message.Message):
         max_keep_ratio: _builtins.float = ...,
         context_version: _builtins.bytes = ...,
         rows_lifetime_s: _builtins.float = ...,
-        kept_keys: _abc.Iterable[_builtins.bytes] | None = ...,
+        cached_keys: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "decline", b"decline", "span_len", b"span_len"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "context_version", b"context_version", "decline", b"decline", "kept_keys", b"kept_keys", "max_keep_ratio", b"max_keep_ratio", "rows_lifetime_s", b"rows_lifetime_s", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cached_keys", b"cached_keys", "context_version", b"context_version", "decline", b"decline", "max_keep_ratio", b"max_keep_ratio", "rows_lifetime_s", b"rows_lifetime_s", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["span_len", "decline"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
@@ -526,7 +526,7 @@ class OpenSessionRequest(_message.Message):
     DEADLINE_S_FIELD_NUMBER: _builtins.int
     NODE_TOKEN_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
-    HELD_KEYS_FIELD_NUMBER: _builtins.int
+    CACHED_KEYS_FIELD_NUMBER: _builtins.int
     NO_REUSE_FIELD_NUMBER: _builtins.int
     TIMELINE_FIELD_NUMBER: _builtins.int
     INDEPENDENT_FIELD_NUMBER: _builtins.int
@@ -575,8 +575,8 @@ class OpenSessionRequest(_message.Message):
         """What may travel; absent for no limit."""
 
     @_builtins.property
-    def held_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Rows keys whose rows the publisher holds; up to 1024 of 32 bytes."""
+    def cached_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Cache keys whose rows the publisher holds; up to 1024 of 32 bytes."""
 
     def __init__(
         self,
@@ -593,14 +593,14 @@ class OpenSessionRequest(_message.Message):
         deadline_s: _builtins.float = ...,
         node_token: _builtins.str = ...,
         budget: Global___ByteBudget | None = ...,
-        held_keys: _abc.Iterable[_builtins.bytes] | None = ...,
+        cached_keys: _abc.Iterable[_builtins.bytes] | None = ...,
         no_reuse: _builtins.bool = ...,
         timeline: _builtins.bool = ...,
         independent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributor_sync_layers", b"contributor_sync_layers", "contributors", b"contributors", "deadline_s", b"deadline_s", "held_keys", b"held_keys", "independent", b"independent", "max_new_tokens", b"max_new_tokens", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_id", b"node_id", "node_token", b"node_token", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cached_keys", b"cached_keys", "compression", b"compression", "contributor_sync_layers", b"contributor_sync_layers", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "max_new_tokens", b"max_new_tokens", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_id", b"node_id", "node_token", b"node_token", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -114,9 +114,9 @@ class _RowSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RowSource.V
     ROW_SOURCE_UNSPECIFIED: _RowSource.ValueType  # 0
     ROW_SOURCE_COMPUTED: _RowSource.ValueType  # 1
     """It computed and sent them."""
-    ROW_SOURCE_KEPT: _RowSource.ValueType  # 2
+    ROW_SOURCE_CONTRIBUTOR_CACHE: _RowSource.ValueType  # 2
     """It sent frames it had kept."""
-    ROW_SOURCE_HELD: _RowSource.ValueType  # 3
+    ROW_SOURCE_PUBLISHER_CACHE: _RowSource.ValueType  # 3
     """The publisher held them already; nothing travelled."""
 
 class RowSource(_RowSource, metaclass=_RowSourceEnumTypeWrapper):
@@ -125,41 +125,41 @@ class RowSource(_RowSource, metaclass=_RowSourceEnumTypeWrapper):
 ROW_SOURCE_UNSPECIFIED: RowSource.ValueType  # 0
 ROW_SOURCE_COMPUTED: RowSource.ValueType  # 1
 """It computed and sent them."""
-ROW_SOURCE_KEPT: RowSource.ValueType  # 2
+ROW_SOURCE_CONTRIBUTOR_CACHE: RowSource.ValueType  # 2
 """It sent frames it had kept."""
-ROW_SOURCE_HELD: RowSource.ValueType  # 3
+ROW_SOURCE_PUBLISHER_CACHE: RowSource.ValueType  # 3
 """The publisher held them already; nothing travelled."""
 Global___RowSource: _TypeAlias = RowSource  # noqa: Y015
 
-class _MemberState:
+class _Outcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _MemberStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberState.ValueType], _builtins.type):
+class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    MEMBER_STATE_UNSPECIFIED: _MemberState.ValueType  # 0
-    MEMBER_STATE_COMPLETE: _MemberState.ValueType  # 1
+    OUTCOME_UNSPECIFIED: _Outcome.ValueType  # 0
+    OUTCOME_COMPLETE: _Outcome.ValueType  # 1
     """All that was needed of it came."""
-    MEMBER_STATE_LOST: _MemberState.ValueType  # 2
+    OUTCOME_LOST: _Outcome.ValueType  # 2
     """It vanished or broke the protocol; missing_from_layer says from where on it was left out."""
-    MEMBER_STATE_LATE: _MemberState.ValueType  # 3
+    OUTCOME_LATE: _Outcome.ValueType  # 3
     """It was too late for somebody, who went on without it."""
-    MEMBER_STATE_EXCLUDED: _MemberState.ValueType  # 4
+    OUTCOME_EXCLUDED: _Outcome.ValueType  # 4
     """It was online but did not take part; detail says why."""
 
-class MemberState(_MemberState, metaclass=_MemberStateEnumTypeWrapper):
+class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """How a participant's part ended."""
 
-MEMBER_STATE_UNSPECIFIED: MemberState.ValueType  # 0
-MEMBER_STATE_COMPLETE: MemberState.ValueType  # 1
+OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
+OUTCOME_COMPLETE: Outcome.ValueType  # 1
 """All that was needed of it came."""
-MEMBER_STATE_LOST: MemberState.ValueType  # 2
+OUTCOME_LOST: Outcome.ValueType  # 2
 """It vanished or broke the protocol; missing_from_layer says from where on it was left out."""
-MEMBER_STATE_LATE: MemberState.ValueType  # 3
+OUTCOME_LATE: Outcome.ValueType  # 3
 """It was too late for somebody, who went on without it."""
-MEMBER_STATE_EXCLUDED: MemberState.ValueType  # 4
+OUTCOME_EXCLUDED: Outcome.ValueType  # 4
 """It was online but did not take part; detail says why."""
-Global___MemberState: _TypeAlias = MemberState  # noqa: Y015
+Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
 class KvShape(_message.Message):
@@ -275,11 +275,11 @@ class Member(_message.Message):
     SPAN_STOP_FIELD_NUMBER: _builtins.int
     SYNC_LAYERS_FIELD_NUMBER: _builtins.int
     COMPRESSION_FIELD_NUMBER: _builtins.int
-    ROWS_KEY_FIELD_NUMBER: _builtins.int
-    IS_KEPT_FIELD_NUMBER: _builtins.int
-    IS_HELD_FIELD_NUMBER: _builtins.int
+    CACHE_KEY_FIELD_NUMBER: _builtins.int
+    IS_CACHED_BY_OWNER_FIELD_NUMBER: _builtins.int
+    IS_CACHED_BY_PUBLISHER_FIELD_NUMBER: _builtins.int
     ROWS_LIFETIME_S_FIELD_NUMBER: _builtins.int
-    SHIFT_FIELD_NUMBER: _builtins.int
+    POSITION_OFFSET_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node; 1 to 64 characters of [A-Za-z0-9._-]."""
     role: Global___Role.ValueType
@@ -288,15 +288,15 @@ class Member(_message.Message):
     """First global token position of its span."""
     span_stop: _builtins.int
     """One past the last position of its span; at least span_start."""
-    rows_key: _builtins.bytes
+    cache_key: _builtins.bytes
     """Names all its rows follow from; equal keys, equal rows. 32 bytes, none if they are not to be reused."""
-    is_kept: _builtins.bool
+    is_cached_by_owner: _builtins.bool
     """It has kept its frames and does not compute."""
-    is_held: _builtins.bool
+    is_cached_by_publisher: _builtins.bool
     """The publisher holds its rows and awaits none."""
     rows_lifetime_s: _builtins.float
     """How long the publisher may keep its rows, seconds; 0 for not beyond the session."""
-    shift: _builtins.int
+    position_offset: _builtins.int
     """Positions behind its span at which it computes; receivers turn its keys on by as many. Up to
     span_start - prefix_len, and 0 for a member with sync layers.
     """
@@ -317,15 +317,15 @@ class Member(_message.Message):
         span_stop: _builtins.int = ...,
         sync_layers: _abc.Iterable[_builtins.int] | None = ...,
         compression: Global___Compression | None = ...,
-        rows_key: _builtins.bytes = ...,
-        is_kept: _builtins.bool = ...,
-        is_held: _builtins.bool = ...,
+        cache_key: _builtins.bytes = ...,
+        is_cached_by_owner: _builtins.bool = ...,
+        is_cached_by_publisher: _builtins.bool = ...,
         rows_lifetime_s: _builtins.float = ...,
-        shift: _builtins.int = ...,
+        position_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "is_held", b"is_held", "is_kept", b"is_kept", "node_id", b"node_id", "role", b"role", "rows_key", b"rows_key", "rows_lifetime_s", b"rows_lifetime_s", "shift", b"shift", "span_start", b"span_start", "span_stop", b"span_stop", "sync_layers", b"sync_layers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_key", b"cache_key", "compression", b"compression", "is_cached_by_owner", b"is_cached_by_owner", "is_cached_by_publisher", b"is_cached_by_publisher", "node_id", b"node_id", "position_offset", b"position_offset", "role", b"role", "rows_lifetime_s", b"rows_lifetime_s", "span_start", b"span_start", "span_stop", b"span_stop", "sync_layers", b"sync_layers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -511,7 +511,7 @@ class MemberReport(_message.Message):
     """Id of the node."""
     role: Global___Role.ValueType
     """What it did."""
-    state: Global___MemberState.ValueType
+    state: Global___Outcome.ValueType
     """How its part ended."""
     span_len: _builtins.int
     """Tokens of its span."""
@@ -550,7 +550,7 @@ class MemberReport(_message.Message):
         *,
         node_id: _builtins.str = ...,
         role: Global___Role.ValueType = ...,
-        state: Global___MemberState.ValueType = ...,
+        state: Global___Outcome.ValueType = ...,
         span_len: _builtins.int = ...,
         layers: _abc.Iterable[Global___LayerBytes] | None = ...,
         wait_s: _builtins.float = ...,

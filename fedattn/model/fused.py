@@ -3,7 +3,7 @@
 The blocks are those of the Llama and Qwen2 families, written out: fused projections, caches of
 fixed size, no modules in between. Weights are float32, shared with the model, or int8: one scale a
 row, activations quantised a token at a time, which torch does on x86 and ARM without a compiler.
-`tests/contract/test_lean.py` holds float32 to the oracle.
+`tests/contract/test_fused.py` holds float32 to the oracle.
 """
 
 import warnings
@@ -25,7 +25,7 @@ Linear = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(slots=True)
-class LeanState:
+class FusedState:
     """Rows of every block, with room for the answer.
 
     Attributes:
@@ -50,7 +50,7 @@ class _Block:
     down: Linear
 
 
-class LeanDecoder:
+class FusedDecoder:
     """Runs single tokens of a Llama- or Qwen2-family model on the CPU.
 
     Args:
@@ -71,7 +71,7 @@ class LeanDecoder:
         self._frequencies = backbone.rotary_emb.inv_freq.float()
         self._rotary_scale = float(backbone.rotary_emb.attention_scaling)
 
-    def begin(self, layers: Sequence[LayerCache], position: int, room: int) -> LeanState:
+    def begin(self, layers: Sequence[LayerCache], position: int, room: int) -> FusedState:
         """Copy the rows of a prefill.
 
         Args:
@@ -79,7 +79,7 @@ class LeanDecoder:
             position: of the first token to decode.
             room: tokens to decode at most.
         """
-        state = LeanState(keys=[], values=[], num_rows=[], position=position)
+        state = FusedState(keys=[], values=[], num_rows=[], position=position)
         for layer in layers:
             heads, rows, size = layer.keys.shape[1:]
             for kept, given in ((state.keys, layer.keys), (state.values, layer.values)):
@@ -90,7 +90,7 @@ class LeanDecoder:
         return state
 
     @torch.inference_mode()
-    def step(self, state: LeanState, token: int) -> torch.Tensor:
+    def step(self, state: FusedState, token: int) -> torch.Tensor:
         """Decode a token: extend the state, return logits [V] for the one after it."""
         hidden = self._embedding[token][None].float()
         angles = state.position * self._frequencies
@@ -108,7 +108,7 @@ class LeanDecoder:
 
     def _attend(
         self,
-        state: LeanState,
+        state: FusedState,
         index: int,
         qkv: torch.Tensor,
         cos: torch.Tensor,

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from fedattn.core.plans import PlanSpec
-from fedattn.core.sampling import Sampling
+from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import RolePlans, build_layout
 from fedattn.model.decode import generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
-from fedattn.model.lean import DECODE_FORMATS, FLOAT32, INT8, LeanDecoder
+from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
 from fedattn.model.loading import LoadedModel, wrap_model
 from fedattn.model.prefill import Prefiller, PrefillResult, forward_tokens
 from fedattn.research.oracle import oracle_greedy, oracle_logits
@@ -34,14 +34,14 @@ def test_float32_gives_the_oracles_logits_and_tokens(
 ) -> None:
     layout, joined = scenario.layout(), scenario.joined()
     prefill = prefilled(scenario, model)
-    decoder = LeanDecoder(model, FLOAT32)
+    decoder = FusedDecoder(model, FLOAT32)
     greedy = oracle_greedy(model, layout, joined, NUM_TOKENS)
     state = decoder.begin(prefill.cache.layers, prefill.next_position, NUM_TOKENS)
     for count, token in enumerate(greedy, start=1):
         logits = decoder.step(state, token)
         expected = oracle_logits(model, layout, joined, greedy[:count])[-1]
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
-    sampling = Sampling(max_new_tokens=NUM_TOKENS)
+    sampling = SamplingParams(max_new_tokens=NUM_TOKENS)
     assert list(generate_tokens(model, prefill, sampling, lambda: decoder)) == greedy
 
 
@@ -49,7 +49,7 @@ def test_int8_stays_near_float32(model: LoadedModel) -> None:
     prefill = prefilled(SCENARIOS[1], model)
     logits = []
     for weights in DECODE_FORMATS:
-        decoder = LeanDecoder(model, weights)
+        decoder = FusedDecoder(model, weights)
         state = decoder.begin(prefill.cache.layers, prefill.next_position, 1)
         logits.append(decoder.step(state, 5))
     difference = (logits[0] - logits[1]).norm() / logits[0].norm()
@@ -60,7 +60,7 @@ def test_int8_stays_near_float32(model: LoadedModel) -> None:
 def test_int8_of_a_model_in_half_precision_stays_near_its_blocks(family: str) -> None:
     half = wrap_model(tiny_network(family).to(torch.bfloat16), "f" * 64)
     prefill = prefilled(SCENARIOS[1], half)
-    decoder = LeanDecoder(half, INT8)
+    decoder = FusedDecoder(half, INT8)
     state = decoder.begin(prefill.cache.layers, prefill.next_position, 1)
     lean = decoder.step(state, 5)
     with torch.inference_mode():
@@ -72,8 +72,8 @@ def test_int8_of_a_model_in_half_precision_stays_near_its_blocks(family: str) ->
 @pytest.mark.parametrize("weights", DECODE_FORMATS)
 def test_decoding_leaves_the_prefill_as_it_was(weights: str, model: LoadedModel) -> None:
     prefill = prefilled(SCENARIOS[1], model)
-    decoder = LeanDecoder(model, weights)
-    sampling = Sampling(max_new_tokens=NUM_TOKENS)
+    decoder = FusedDecoder(model, weights)
+    sampling = SamplingParams(max_new_tokens=NUM_TOKENS)
     once = list(generate_tokens(model, prefill, sampling, lambda: decoder))
     again = list(generate_tokens(model, prefill, sampling, lambda: decoder))
     assert once == again
@@ -81,7 +81,7 @@ def test_decoding_leaves_the_prefill_as_it_was(weights: str, model: LoadedModel)
 
 def test_a_decoder_of_an_unknown_format_is_a_defect(model: LoadedModel) -> None:
     with pytest.raises(KeyError):
-        LeanDecoder(model, "int3")
+        FusedDecoder(model, "int3")
 
 
 def test_plans_without_exchange_decode_too(model: LoadedModel) -> None:
@@ -95,7 +95,10 @@ def test_plans_without_exchange_decode_too(model: LoadedModel) -> None:
     )
     exchange = InProcessExchange(KvStore(layout, model.shape, model.rotary), 0)
     prefill = Prefiller(model).publish(layout.publisher, [], [1, 2, 3, 4], exchange)
-    decoder = LeanDecoder(model, INT8)
+    decoder = FusedDecoder(model, INT8)
     assert (
-        len(list(generate_tokens(model, prefill, Sampling(max_new_tokens=3), lambda: decoder))) == 3
+        len(
+            list(generate_tokens(model, prefill, SamplingParams(max_new_tokens=3), lambda: decoder))
+        )
+        == 3
     )

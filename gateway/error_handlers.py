@@ -17,7 +17,7 @@ CLIENT_CLOSED_REQUEST = 499
 log = structlog.get_logger(__name__)
 
 
-def install_border(app: FastAPI, max_body_bytes: int) -> None:
+def install_error_handlers(app: FastAPI, max_body_bytes: int) -> None:
     """Register the handlers and middleware that turn errors into problem documents."""
     app.add_exception_handler(FedAttnError, _on_known)
     app.add_exception_handler(RequestValidationError, _on_invalid)

@@ -3,8 +3,8 @@
 from collections import OrderedDict
 
 
-class RecentKeys:
-    """Rows keys of sessions in which nobody missed anything; the newest so many.
+class CleanKeys:
+    """Cache keys of sessions in which nobody missed anything; the newest so many.
 
     A contributor does not know whether those before it computed on all they should have, so the
     frames it kept count only if its aggregator knows.

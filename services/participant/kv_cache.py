@@ -1,7 +1,7 @@
 """What a node keeps from one session for the next, in memory, bounded, least recently used first.
 
 A contributor keeps the frames it sent. A publisher holds the rows it received, and its own state
-before the question. All by rows key (`fedattn.core.reuse`). Nothing is written to disk.
+before the question. All by cache key (`fedattn.core.reuse`). Nothing is written to disk.
 """
 
 import time
@@ -20,8 +20,8 @@ FRAMES_LIFETIME_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class KeptFrames:
-    """Frames of one rows key, by layer."""
+class CachedFrames:
+    """Frames of one cache key, by layer."""
 
     frames: Mapping[int, bytes]
     lifetime_s: float = FRAMES_LIFETIME_S
@@ -32,8 +32,8 @@ class KeptFrames:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldRows:
-    """Decoded rows of one rows key, by layer."""
+class CachedRows:
+    """Decoded rows of one cache key, by layer."""
 
     rows: Mapping[int, KvRows]
     lifetime_s: float
@@ -49,7 +49,7 @@ class HeldRows:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldState:
+class CachedState:
     """A publisher's rows of every block before its question: all it needs to go on from there."""
 
     layers: list[LayerCache]
@@ -60,11 +60,11 @@ class HeldState:
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)
 
 
-T = TypeVar("T", KeptFrames, HeldRows, HeldState)
+T = TypeVar("T", CachedFrames, CachedRows, CachedState)
 
 
-class Kept(Generic[T]):
-    """Entries by rows key. Lives on the event loop.
+class KvCache(Generic[T]):
+    """Entries by cache key. Lives on the event loop.
 
     Args:
         max_bytes: of all entries; 0 keeps nothing.

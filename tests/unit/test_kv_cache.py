@@ -1,6 +1,6 @@
 """What nodes keep between sessions: bounded, least recently used first, each for its lifetime."""
 
-from services.participant.reuse import Kept, KeptFrames
+from services.participant.kv_cache import CachedFrames, KvCache
 
 
 class Clock:
@@ -11,12 +11,12 @@ class Clock:
         return self.now
 
 
-def frames(size: int, lifetime_s: float = 10.0) -> KeptFrames:
-    return KeptFrames({0: bytes(size)}, lifetime_s)
+def frames(size: int, lifetime_s: float = 10.0) -> CachedFrames:
+    return CachedFrames({0: bytes(size)}, lifetime_s)
 
 
 def test_least_recently_used_goes_first() -> None:
-    kept: Kept[KeptFrames] = Kept(100)
+    kept: KvCache[CachedFrames] = KvCache(100)
     for key in (b"a", b"b"):
         kept.put(key, frames(40))
     kept.touch([b"a"])
@@ -25,7 +25,7 @@ def test_least_recently_used_goes_first() -> None:
 
 
 def test_looking_is_not_using() -> None:
-    kept: Kept[KeptFrames] = Kept(100)
+    kept: KvCache[CachedFrames] = KvCache(100)
     for key in (b"a", b"b"):
         kept.put(key, frames(40))
     kept.touch([b"a"])
@@ -36,7 +36,7 @@ def test_looking_is_not_using() -> None:
 
 def test_entries_live_as_long_as_they_may() -> None:
     clock = Clock()
-    kept: Kept[KeptFrames] = Kept(100, clock)
+    kept: KvCache[CachedFrames] = KvCache(100, clock)
     kept.put(b"short", frames(10, lifetime_s=5))
     kept.put(b"long", frames(10, lifetime_s=50))
     clock.now = 6
@@ -44,18 +44,18 @@ def test_entries_live_as_long_as_they_may() -> None:
 
 
 def test_what_may_not_live_or_does_not_fit_is_not_kept() -> None:
-    kept: Kept[KeptFrames] = Kept(100)
+    kept: KvCache[CachedFrames] = KvCache(100)
     kept.put(b"forbidden", frames(10, lifetime_s=0))
     kept.put(b"large", frames(101))
     kept.put(b"", frames(10))
-    nothing: Kept[KeptFrames] = Kept(0)
+    nothing: KvCache[CachedFrames] = KvCache(0)
     nothing.put(b"a", frames(1))
     assert not kept.snapshot(9)
     assert not nothing.snapshot(9)
 
 
 def test_a_snapshot_has_a_limit_and_outlives_its_entries() -> None:
-    kept: Kept[KeptFrames] = Kept(100)
+    kept: KvCache[CachedFrames] = KvCache(100)
     for key in (b"a", b"b", b"c"):
         kept.put(key, frames(30))
     seen = kept.snapshot(2)

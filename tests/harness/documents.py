@@ -14,7 +14,7 @@ from tests.harness.identifiers import names
 EXAMPLES = frozenset({
     "ward-1", "ward-2", "desk", "berths", "cranes", "customs", "workshop", "storeroom",
     "notes", "notes.txt", "cases.jsonl", "trace.json", "profile.json", "found.json", "FILE.jsonl",
-    "certs", "utils", "helpers", "manager",
+    "certs", "ca/", "utils", "helpers", "manager",
 })  # fmt: skip
 """Names that the documents invent for their examples, or ask not to use."""
 
@@ -25,7 +25,7 @@ FOREIGN = frozenset({
 })  # fmt: skip
 """Names of languages, tools and other projects."""
 
-PLACEHOLDERS = frozenset({"MODEL", "HOST", "PORT", "CODE", "INTERVAL", "BLOCKS", "NEW"})
+PLACEHOLDERS = frozenset({"MODEL", "HOST", "PORT", "CODE", "INTERVAL", "BLOCKS", "DIR", "NEW"})
 LETTERS = frozenset({"B", "Hq", "Hkv", "T", "S", "D", "H", "K", "N"})
 """Shape letters of fedattn/core/types.py, and those of plans."""
 

@@ -106,3 +106,14 @@ def _read_proto(text: str, known: set[str], members: dict[str, set[str]]) -> Non
     known |= set(_WORD.findall(code))
     for name, body in re.findall(r"(?:message|enum|service) (\w+) \{(.*?)\n\}", code, re.DOTALL):
         members.setdefault(name, set()).update(_WORD.findall(body))
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    """Path and text of every docstring of the product code."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for path in sorted(paths()):
+        if path.startswith(PRODUCT) and path.endswith(".py") and "/wire/v1/" not in path:
+            for node in ast.walk(ast.parse((ROOT / path).read_text())):
+                text = ast.get_docstring(node) if isinstance(node, kinds) else None
+                if text:
+                    yield path, text

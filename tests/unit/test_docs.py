@@ -6,6 +6,7 @@ import pytest
 
 from tests.harness.codebase import ROOT
 from tests.harness.documents import broken_links, misplaced, problems, wrong_statuses
+from tests.harness.identifiers import docstrings
 
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")),
@@ -16,6 +17,13 @@ DOCUMENTS = [
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_document_names_only_what_exists(path: Path) -> None:
     assert problems(path.read_text()) == []
+
+
+def test_docstrings_name_only_what_exists() -> None:
+    found = [
+        f"{path}: {problem}" for path, docstring in docstrings() for problem in problems(docstring)
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

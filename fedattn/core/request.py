@@ -9,10 +9,10 @@ import numpy as np
 from fedattn.core.budget import ByteBudget
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError
+from fedattn.core.limits import DEFAULT_DEADLINE_S
 from fedattn.core.spans import PrefixMode, RolePlans
 
 DEFAULT_MIN_PARTICIPANTS = 2
-DEFAULT_DEADLINE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedattn.core.compression import Compression
 from fedattn.core.routing import route_session
 from fedattn.core.spans import Member, SessionLayout
 
@@ -64,7 +63,7 @@ def _parts(member: Member, version: bytes) -> tuple[bytes, ...]:
         version,
         b"%d:%d" % (member.computed_span.start, member.computed_span.stop),
         _layers(member.plan.layers),
-        _compression(member.compression),
+        repr(member.compression.plain).encode(),
     )
 
 
@@ -75,16 +74,3 @@ def _add(digest: "hashlib._Hash", *parts: bytes) -> None:
 
 def _layers(layers: Sequence[int]) -> bytes:
     return ",".join(map(str, layers)).encode()
-
-
-def _compression(compression: Compression) -> bytes:
-    return repr(
-        (
-            compression.codec.name,
-            compression.keep_ratio,
-            compression.selector,
-            compression.keep_ends,
-            compression.input_keep_ratio,
-            compression.seed,
-        )
-    ).encode()

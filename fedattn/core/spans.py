@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from itertools import pairwise
 
 import numpy as np
@@ -13,14 +13,14 @@ from fedattn.core.selection import num_kept
 from fedattn.core.types import IntArray
 
 
-class Role(Enum):
+class Role(StrEnum):
     """What a participant does in one session."""
 
     CONTRIBUTOR = "contributor"
     PUBLISHER = "publisher"
 
 
-class PrefixMode(Enum):
+class PrefixMode(StrEnum):
     """Who holds the system prompt and the chat header.
 
     PUBLIC: everybody computes them, nobody sends them.

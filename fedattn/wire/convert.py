@@ -1,10 +1,11 @@
 """Between wire messages and core values. Everything from the wire is checked here, once."""
 
 import math
+from dataclasses import fields
 
 from fedattn.core.chunks import Chunk
 from fedattn.core.codecs import Codec, find_codec
-from fedattn.core.compression import Compression
+from fedattn.core.compression import SELECTION_FIELDS, Compression
 from fedattn.core.costs import ModelSizes
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.plans import MAX_LAYERS
@@ -38,25 +39,13 @@ def codec_from_wire(codec_id: int) -> Codec:
 
 
 def compression_to_wire(compression: Compression) -> session_pb2.Compression:
-    return session_pb2.Compression(
-        codec_id=compression.codec.codec_id,
-        keep_ratio=compression.keep_ratio,
-        selector=compression.selector,
-        keep_ends=compression.keep_ends,
-        input_keep_ratio=compression.input_keep_ratio,
-        seed=compression.seed,
-    )
+    codec_id = compression.codec.codec_id
+    return session_pb2.Compression(codec_id=codec_id, **compression.selection)
 
 
 def compression_from_wire(message: session_pb2.Compression) -> Compression:
-    return Compression(
-        codec=codec_from_wire(message.codec_id),
-        keep_ratio=message.keep_ratio,
-        selector=message.selector,
-        keep_ends=message.keep_ends,
-        input_keep_ratio=message.input_keep_ratio,
-        seed=message.seed,
-    )
+    selection = {name: getattr(message, name) for name in SELECTION_FIELDS}
+    return Compression(codec=codec_from_wire(message.codec_id), **selection)
 
 
 def sizes_to_wire(sizes: ModelSizes) -> aggregator_pb2.ModelSizes:
@@ -107,25 +96,13 @@ def chunk_from_wire(message: aggregator_pb2.KvChunk) -> Chunk:
 
 
 def sampling_to_wire(sampling: SamplingParams) -> participant_pb2.Sampling:
-    return participant_pb2.Sampling(
-        max_new_tokens=sampling.max_new_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        seed=sampling.seed,
-        stop=sampling.stop,
-    )
+    params = {entry.name: getattr(sampling, entry.name) for entry in fields(sampling)}
+    return participant_pb2.Sampling(**params)
 
 
 def sampling_from_wire(message: participant_pb2.Sampling) -> SamplingParams:
-    return SamplingParams(
-        max_new_tokens=message.max_new_tokens,
-        temperature=message.temperature,
-        top_p=message.top_p,
-        top_k=message.top_k,
-        seed=message.seed,
-        stop=tuple(message.stop),
-    )
+    params = {entry.name: getattr(message, entry.name) for entry in fields(SamplingParams)}
+    return SamplingParams(**params | {"stop": tuple(message.stop)})
 
 
 def require_range(name: str, value: float, low: float, high: float) -> None:

@@ -4,7 +4,7 @@ from fedattn.core.budget import ByteBudget
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.plans import SyncPlan
 from fedattn.core.request import PublicPrefix, SessionOptions, SessionRequest
-from fedattn.core.spans import Member, PrefixMode, Role, RolePlans, SessionLayout, Span
+from fedattn.core.spans import Member, RolePlans, SessionLayout, Span
 from fedattn.core.terms import SessionTerms
 from fedattn.wire.convert import (
     compression_from_wire,
@@ -13,6 +13,7 @@ from fedattn.wire.convert import (
     shape_from_wire,
     shape_to_wire,
 )
+from fedattn.wire.enums import PREFIX_MODES, ROLES
 from fedattn.wire.protocol import (
     MAX_DEADLINE_S,
     MAX_LIFETIME_S,
@@ -25,42 +26,12 @@ from fedattn.wire.v1 import aggregator_pb2, session_pb2
 MAX_TOKENS = 1 << 24
 _MAX_BYTES = 1 << 62
 _KEY_SIZE = 32
-_ROLES = {
-    Role.CONTRIBUTOR: session_pb2.ROLE_CONTRIBUTOR,
-    Role.PUBLISHER: session_pb2.ROLE_PUBLISHER,
-}
-_PREFIX_MODES = {
-    PrefixMode.PUBLIC: session_pb2.PREFIX_MODE_PUBLIC,
-    PrefixMode.FIRST: session_pb2.PREFIX_MODE_FIRST,
-}
-
-
-def role_to_wire(role: Role) -> "session_pb2.Role.ValueType":
-    """A role's number."""
-    return _ROLES[role]
-
-
-def prefix_mode_to_wire(mode: PrefixMode) -> "session_pb2.PrefixMode.ValueType":
-    """A prefix mode's number."""
-    return _PREFIX_MODES[mode]
-
-
-def prefix_mode_from_wire(mode: "session_pb2.PrefixMode.ValueType") -> PrefixMode:
-    """The prefix mode of a number.
-
-    Raises:
-        InvalidRequestError: there is none.
-    """
-    for core, wire in _PREFIX_MODES.items():
-        if wire == mode:
-            return core
-    raise InvalidRequestError(f"prefix mode {mode} is not known here; use public or first")
 
 
 def prefix_to_wire(prefix: PublicPrefix) -> session_pb2.PublicPrefix:
     """A public prefix as a message."""
     return session_pb2.PublicPrefix(
-        mode=_PREFIX_MODES[prefix.mode], num_tokens=prefix.num_tokens, digest=prefix.digest
+        mode=PREFIX_MODES.to_wire(prefix.mode), num_tokens=prefix.num_tokens, digest=prefix.digest
     )
 
 
@@ -72,7 +43,7 @@ def prefix_from_wire(message: session_pb2.PublicPrefix) -> PublicPrefix:
     """
     require_range("prefix tokens", message.num_tokens, 0, MAX_TOKENS)
     return PublicPrefix(
-        mode=prefix_mode_from_wire(message.mode),
+        mode=PREFIX_MODES.from_wire(message.mode),
         num_tokens=message.num_tokens,
         digest=message.digest,
     )
@@ -108,7 +79,7 @@ def options_to_wire(options: SessionOptions) -> session_pb2.SessionOptions:
         contributors=options.contributors,
         compression=compression_to_wire(options.compression),
         budget=None if options.budget is None else budget_to_wire(options.budget),
-        prefix=_PREFIX_MODES[options.prefix],
+        prefix=PREFIX_MODES.to_wire(options.prefix),
         min_participants=options.min_participants,
         deadline_s=options.deadline_s,
         no_reuse=not options.reuse,
@@ -130,7 +101,7 @@ def options_from_wire(message: session_pb2.SessionOptions) -> SessionOptions:
         contributors=tuple(message.contributors),
         compression=compression_from_wire(message.compression),
         budget=budget_from_wire(message.budget) if message.HasField("budget") else None,
-        prefix=prefix_mode_from_wire(message.prefix),
+        prefix=PREFIX_MODES.from_wire(message.prefix),
         min_participants=message.min_participants,
         deadline_s=message.deadline_s,
         reuse=not message.no_reuse,
@@ -231,7 +202,7 @@ def terms_from_wire(message: session_pb2.SessionTerms) -> SessionTerms:
 def _member_to_wire(member: Member) -> session_pb2.Member:
     return session_pb2.Member(
         node_id=member.node_id,
-        role=_ROLES[member.role],
+        role=ROLES.to_wire(member.role),
         span_start=member.span.start,
         span_stop=member.span.stop,
         sync_layers=member.plan.layers,
@@ -245,15 +216,12 @@ def _member_to_wire(member: Member) -> session_pb2.Member:
 
 
 def _member_from_wire(message: session_pb2.Member) -> Member:
-    roles = {wire: role for role, wire in _ROLES.items()}
     node_id = check_node_id(message.node_id)
-    if message.role not in roles:
-        raise InvalidRequestError(f"member {node_id!r} has no role")
     require_range("size of cache_key", len(message.cache_key), 0, _KEY_SIZE)
     require_range("cache_lifetime_s", message.cache_lifetime_s, 0, MAX_LIFETIME_S)
     return Member(
         node_id=node_id,
-        role=roles[message.role],
+        role=ROLES.from_wire(message.role),
         span=Span(message.span_start, message.span_stop),
         plan=SyncPlan(tuple(message.sync_layers)),
         compression=compression_from_wire(message.compression),

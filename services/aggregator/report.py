@@ -5,7 +5,7 @@ from fedattn.core.routing import Route
 from fedattn.core.session import MemberLedger, MemberState, SessionState
 from fedattn.core.spans import Member
 from fedattn.wire.convert import compression_to_wire
-from fedattn.wire.sessions import role_to_wire
+from fedattn.wire.enums import ROLES
 from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import session_pb2 as pb
 from services.aggregator.choosing import ExcludedNode
@@ -36,7 +36,7 @@ def _describe(state: SessionState, index: int, planned: MemberCost) -> pb.Member
     layers = sorted({*ledger.bytes_up, *ledger.bytes_down})
     return pb.MemberReport(
         node_id=member.node_id,
-        role=role_to_wire(member.role),
+        role=ROLES.to_wire(member.role),
         state=_state(ledger),
         span_len=len(member.span),
         layers=[

@@ -2,16 +2,10 @@
 
 from fedattn.core.codecs import CODECS
 from fedattn.wire.convert import shape_to_wire, sizes_to_wire
+from fedattn.wire.enums import PRESSURES
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.node import ParticipantNode
-from services.participant.pressure import Pressure
-
-_TO_WIRE = {
-    Pressure.NONE: pb.PRESSURE_NONE,
-    Pressure.HIGH: pb.PRESSURE_HIGH,
-    Pressure.CRITICAL: pb.PRESSURE_CRITICAL,
-}
 
 
 def join_message(node: ParticipantNode) -> pb.Join:
@@ -40,7 +34,7 @@ def heartbeat(node: ParticipantNode) -> pb.Heartbeat:
     return pb.Heartbeat(
         active_sessions=node.admission.active_sessions,
         health=pb.Health(
-            pressure=_TO_WIRE[level],
+            pressure=PRESSURES.to_wire(level),
             memory_free=readings.memory_free,
             temperature_c=readings.temperature_c or 0.0,
         ),

@@ -1,7 +1,7 @@
 """The report of a session, as its publisher has it."""
 
 from fedattn.core.terms import SessionTerms
-from fedattn.wire.sessions import role_to_wire
+from fedattn.wire.enums import ROLES
 from fedattn.wire.v1 import session_pb2 as pb
 
 _CLEAN = {pb.OUTCOME_COMPLETE, pb.OUTCOME_EXCLUDED}
@@ -22,7 +22,7 @@ def local_report(terms: SessionTerms, left_out: set[int]) -> pb.SessionReport:
     members = [
         pb.MemberReport(
             node_id=member.node_id,
-            role=role_to_wire(member.role),
+            role=ROLES.to_wire(member.role),
             state=pb.OUTCOME_LOST if index in left_out else pb.OUTCOME_COMPLETE,
             span_len=len(member.span),
             detail="bytes and times are missing: the aggregator was lost before its report",

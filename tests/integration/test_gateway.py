@@ -4,10 +4,10 @@ import pytest
 
 from fedattn.core.errors import AggregatorUnavailableError, ConfigurationError
 from fedattn.core.request import SessionOptions
+from fedattn.rest.answers import ParticipantInfo, QueryAnswer, WarmAnswer
 from fedattn.wire.sessions import options_from_wire
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from gateway.report import answer_from_wire
-from gateway.schemas import ParticipantInfo, QueryAnswer, WarmAnswer
 from gateway.settings import PublisherAddress
 from tests.harness.gateway import (
     ANSWER,
@@ -67,12 +67,14 @@ async def test_publisher_gets_every_field_and_the_deadline() -> None:
                 "seed": 9,
                 "stop": ["."],
             },
-            codec="fp16",
-            keep_ratio=0.5,
-            selector="recency",
-            keep_ends=2,
-            input_keep_ratio=0.75,
-            seed=11,
+            compression={
+                "codec": "fp16",
+                "keep_ratio": 0.5,
+                "selector": "recency",
+                "keep_ends": 2,
+                "input_keep_ratio": 0.75,
+                "seed": 11,
+            },
             kv_budget_bytes=5000,
             link_rate_mbit_s=8,
             link_time_s=0.5,
@@ -192,7 +194,9 @@ def test_malformed_participants_are_named(text: str, reason: str) -> None:
 
 async def test_warm_says_whose_rows_are_held_and_passes_no_question() -> None:
     async with running() as gateway:
-        response = await gateway.client.post("/v1/warm", json={"plan": "1,3", "codec": "int8"})
+        response = await gateway.client.post(
+            "/v1/warm", json={"plan": "1,3", "compression": {"codec": "int8"}}
+        )
         refused = await gateway.client.post("/v1/warm", json={"question": QUESTION})
     assert response.status_code == 200
     answer = WarmAnswer.model_validate_json(response.content, strict=True)

@@ -67,17 +67,6 @@ def test_compression_out_of_range_is_refused_briefly(
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("mode", PrefixMode)
-def test_prefix_mode_comes_back_from_the_wire(mode: PrefixMode) -> None:
-    assert sessions.prefix_mode_from_wire(sessions.prefix_mode_to_wire(mode)) is mode
-
-
-@pytest.mark.parametrize("number", [0, 3, -1])
-def test_unknown_prefix_mode_is_refused(number: int) -> None:
-    with pytest.raises(InvalidRequestError, match="use public or first"):
-        sessions.prefix_mode_from_wire(session_pb2.PrefixMode.ValueType(number))
-
-
 def test_prefix_travels_as_length_and_digest_of_its_token_ids() -> None:
     prefix = sessions.prefix_to_wire(describe_prefix(PrefixMode.PUBLIC, [1, 258]))
     ids = bytes([1, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0])

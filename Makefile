@@ -11,7 +11,7 @@ INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup demo up test check lint format proto proto-check compose-test bench bench-all bench-links bench-load bench-decoding bench-codecs bench-plans bench-findings fuzz clean
+.PHONY: help setup demo up test check lint format proto proto-check docs compose-test bench bench-all bench-links bench-load bench-decoding bench-codecs bench-plans bench-findings fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,11 @@ proto-check: $(STAMP)
 	diff -ru --exclude=__pycache__ --exclude=__init__.py fedattn/wire/v1 $$scratch/fedattn/wire/v1 \
 	  || { echo "generated code differs from proto/; run: make proto"; exit 1; }
 
+docs: $(STAMP) ## rewrite the tables that documents take from code and results
+	$(BIN)/python -m benchmarks.table
+	$(BIN)/python -m benchmarks.settings_table
+	$(BIN)/python -m benchmarks.api_table
+
 compose-test: ## build the images, run docker-compose.yml, ask, kill a node, ask again (needs Docker)
 	docker/compose-test.sh
 
@@ -74,7 +79,7 @@ bench-links: setup ## time to first token over emulated edge links (needs root a
 bench-load: setup ## an aggregator under load from nodes without a model
 	$(BIN)/python -m benchmarks.load
 
-bench-all: setup ## all figures of the README's table, some 40 minutes
+bench-all: setup ## all figures of docs/measured.md, some 40 minutes
 	$(BIN)/python -m benchmarks.session --json benchmarks/results/session.json
 	$(BIN)/python -m benchmarks.session --tokens 64 --json benchmarks/results/session-short.json
 	$(BIN)/python -m benchmarks.session --weights bfloat16 --json benchmarks/results/session-bfloat16.json

@@ -1,81 +1,102 @@
-"""The README's table of measured figures, from the JSON files of the benchmarks.
+"""The tables of measured figures, from the JSON files of the benchmarks.
 
-    python -m benchmarks.table [--check]
+    python -m benchmarks.table
 
-Reads benchmarks/results/*.json, as `make bench-all` writes them, and rewrites what stands between
-the markers in README.md. `--check` only says whether it is up to date.
+Reads benchmarks/results/*.json, as `make bench-all` writes them. Every row goes into
+docs/measured.md, the five that say most into README.md too.
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.blocks import ROOT, with_block, write_documents
+
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
+
+
+class Row(NamedTuple):
+    """One line of the table.
+
+    Attributes:
+        what: what was measured.
+        measured: the figure, with its unit.
+        bar: what it should reach; empty if nothing was set.
+        command: what measures it again.
+        in_readme: whether it is one of the README's five.
+    """
+
+    what: str
+    measured: str
+    bar: str
+    command: str
+    in_readme: bool = False
 
 
 def read(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
-def session_rows(long: dict[str, Any], short: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def session_rows(long: dict[str, Any], short: dict[str, Any]) -> Iterator[Row]:
     network, small = long["network"], short["network"]
     differences = long["logits_difference"]
     command = "`make bench`"
     sizes = f"{network['prompt_tokens']:.0f} ({small['prompt_tokens']:.0f}) tokens"
     oracle = max(value for name, value in differences.items() if name.endswith("_oracle"))
-    yield (
+    yield Row(
         "largest difference of the first answer token's logits, fp32 codec: against the "
         "one-model oracle; against plain transformers (plan `all`)",
         f"{oracle:.0e}; {differences['all_transformers']:.0e}",
         "1e-4",
         command,
+        in_readme=True,
     )
-    yield (
+    yield Row(
         f"CPU time of a session of four nodes on one machine against one transformers prefill of "
         f"the joined text, {sizes}",
         f"{network['cpu_ratio']:.2f} ({small['cpu_ratio']:.2f})",
         "1.15",
         command,
+        in_readme=True,
     )
-    yield (
+    yield Row(
         "the same mathematics in one process, no network",
         f"{long['in_process']['cpu_ratio']:.2f} ({short['in_process']['cpu_ratio']:.2f})",
         "",
         command,
     )
-    yield (
+    yield Row(
         "time to first token of a second question over unchanged contexts, against the first; no "
         "KV moves, same answer",
         f"{network['warm_ttft_ratio']:.2f} ({small['warm_ttft_ratio']:.2f})",
         "0.15",
         command,
+        in_readme=True,
     )
-    yield (
+    yield Row(
         "its CPU time against one prefill",
         f"{network['warm_cpu_ratio']:.2f} ({small['warm_cpu_ratio']:.2f})",
         "",
         command,
     )
-    yield (
+    yield Row(
         "KV bytes that contributors send, default codec and plan, against `bf16` at every block "
-        "([quality](docs/plans.md#codecs-on-top))",
+        "([quality](plans.md#codecs-on-top))",
         f"1/{network['bf16_bytes'] / network['kv_bytes']:.1f} of "
         f"{network['bf16_bytes'] / 1e6:.1f} MB",
         "1/16",
         command,
+        in_readme=True,
     )
 
 
-def memory_rows(full: dict[str, Any], half: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def memory_rows(full: dict[str, Any], half: dict[str, Any]) -> Iterator[Row]:
     for name, result in (("float32", full), ("bfloat16", half)):
         network = result["network"]
         for node in ("a", "publisher"):
             what = "contributor" if node == "a" else "publisher, which decodes in int8"
-            yield (
+            yield Row(
                 f"memory, `--weights {name}`, {what}: own pages; peak of the process with pages it "
                 f"shares; weights and rows by `fedattn cost`",
                 f"{network['uss_mib'][node]}; {network['peak_mib'][node]}; "
@@ -84,7 +105,7 @@ def memory_rows(full: dict[str, Any], half: dict[str, Any]) -> Iterator[tuple[st
                 "`make bench-all`",
             )
     own = full["network"]["uss_mib"]
-    yield (
+    yield Row(
         "own pages of aggregator and gateway",
         f"{own['aggregator']}; {own['gateway']} MiB",
         "",
@@ -92,9 +113,9 @@ def memory_rows(full: dict[str, Any], half: dict[str, Any]) -> Iterator[tuple[st
     )
 
 
-def link_rows(links: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+def link_rows(links: list[dict[str, Any]]) -> Iterator[Row]:
     for row in links:
-        yield (
+        yield Row(
             f"time to first token over {row['link']}, codec `{row['codec']}`, against the larger "
             f"of {row['compute_s']:.2f} s without limits and {row['transfer_s']:.2f} s for "
             f"{row['busiest_node_bytes'] / 1e6:.1f} MB",
@@ -104,19 +125,19 @@ def link_rows(links: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
         )
 
 
-def decoding_rows(decoding: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def decoding_rows(decoding: dict[str, Any]) -> Iterator[Row]:
     speed, quality = decoding["speed"], decoding["quality"]
     llama = ""
     if "llama.cpp" in speed:
         llama = f"; llama.cpp {speed['llama.cpp']:.0f}"
-    yield (
+    yield Row(
         f"decoding on one thread, int8 weights, against transformers' `generate` in float32 "
         f"(tokens/s: {speed['lean int8']:.0f} and {speed['generate']:.0f}{llama})",
         f"{speed['lean int8'] / speed['generate']:.1f}",
         "4",
         "`make bench-decoding`",
     )
-    yield (
+    yield Row(
         f"what int8 costs: NLL of given answers; right answers of {quality['num_cases']}; greedy "
         f"tokens equal to float32's",
         f"{quality['nll_int8']:.3f} for {quality['nll_float32']:.3f}; {quality['right_int8']} for "
@@ -126,9 +147,9 @@ def decoding_rows(decoding: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     )
 
 
-def load_rows(load: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def load_rows(load: dict[str, Any]) -> Iterator[Row]:
     for row in load["relay"][2:]:
-        yield (
+        yield Row(
             f"aggregator: MB relayed for each CPU second, frames of {row['frame_kb']:.0f} KB; a "
             f"gRPC server that only passes on does {row['bare_mb_per_cpu_s']:.0f}",
             f"{row['mb_per_cpu_s']:.0f}",
@@ -136,14 +157,14 @@ def load_rows(load: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             "`make bench-load`",
         )
     most, memory = load["at_once"][-1], load["memory"]
-    yield (
+    yield Row(
         f"sessions at once, {most['contributors']} dummy contributors each; latency of a frame, "
         f"median and 99th percentile",
         f"{most['sessions']}; {most['latency_p50_ms']:.0f} and {most['latency_p99_ms']:.0f} ms",
         "200",
         "`make bench-load`",
     )
-    yield (
+    yield Row(
         f"own memory of the aggregator after {memory[0]['sessions']} and "
         f"{memory[-1]['sessions']} sessions",
         f"{memory[0]['own_mib']:.0f} and {memory[-1]['own_mib']:.0f} MiB",
@@ -152,23 +173,24 @@ def load_rows(load: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     )
 
 
-def plan_rows(plans: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+def plan_rows(plans: list[dict[str, Any]]) -> Iterator[Row]:
     whole = next(row for row in plans if row["family"] == "every block")
     calibrated = [row for row in plans if row["family"] == "calibrated"]
     for size in (18, 8):
         row = next(row for row in calibrated if row["layers"] == size)
-        yield (
+        yield Row(
             f"right answers with {size} calibrated blocks, of the {whole['right']} that one model "
             f"over the joined text gets ({whole['cases']} questions)",
             f"{row['right'] / whole['right']:.0%}",
             "95 %",
             "`make bench-plans`",
+            in_readme=size == 18,
         )
 
 
-def table() -> str:
-    """The whole block, markers included."""
-    rows = [
+def rows() -> list[Row]:
+    """Every row, from the committed results."""
+    return [
         *session_rows(read("session"), read("session-short")),
         *plan_rows(read("plans")),
         *link_rows(read("links")["links"]),
@@ -176,20 +198,24 @@ def table() -> str:
         *load_rows(read("load")),
         *memory_rows(read("session"), read("session-bfloat16")),
     ]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    head = ["| what | measured | bar | command |", "|---|---|---|---|"]
-    return "\n".join([BEGIN, *head, *lines, END])
 
 
-def main() -> None:
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    begin, end = text.index(BEGIN), text.index(END) + len(END)
-    updated = text[:begin] + table() + text[end:]
-    if "--check" in sys.argv:
-        sys.exit(0 if updated == text else "README.md is not what benchmarks/results say")
-    readme.write_text(updated)
+def table(chosen: list[Row]) -> str:
+    """Markdown of some rows."""
+    lines = [f"| {' | '.join(row[:4])} |" for row in chosen]
+    return "\n".join(["| what | measured | bar | command |", "|---|---|---|---|", *lines])
+
+
+def documents() -> dict[Path, str]:
+    """The documents with these tables, as they should be."""
+    readme, measured = ROOT / "README.md", ROOT / "docs" / "measured.md"
+    every = rows()
+    few = table([row for row in every if row.in_readme])
+    return {
+        readme: with_block(readme.read_text(), "measured", few.replace("](", "](docs/")),
+        measured: with_block(measured.read_text(), "measured", table(every)),
+    }
 
 
 if __name__ == "__main__":
-    main()
+    write_documents(documents())

@@ -131,7 +131,7 @@ install_node() {
     run chmod -R u=rwX,g=rX,o= "$state/context"
   fi
   {
-    printf '# Written by install.sh; FEDATTN_PARTICIPANT_* are the settings of README.md.\n'
+    printf '# Written by install.sh; FEDATTN_PARTICIPANT_* are the settings of docs/settings.md.\n'
     printf 'FEDATTN_PARTICIPANT_NODE_ID=%s\n' "$node_id"
     printf 'FEDATTN_PARTICIPANT_AGGREGATOR=%s\n' "$aggregator"
     printf 'FEDATTN_PARTICIPANT_CERTIFICATES=%s\n' "$config/certificates"

@@ -1,4 +1,4 @@
-"""The commands of the README, as a user types them."""
+"""The commands of the command line, as a user types them."""
 
 import json
 import re
@@ -10,13 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from fedattn.runtime.settings import ServiceSettings
-from gateway.settings import GatewaySettings
-from services.aggregator.settings import AggregatorSettings
-from services.participant.settings import ParticipantSettings
 from tests.e2e.test_processes import run_cli
 
-ROOT = Path(__file__).parents[2]
 CASES = [
     {"contexts": ["The code is 17.", "The door is red."], "question": "Code?", "answer": "17"},
     {"contexts": ["", "The sky is blue."], "question": "Sky?", "answer": "blue"},
@@ -174,24 +169,3 @@ def test_demo_is_right_together_and_wrong_alone() -> None:
     verdicts = [row.group(1) if row else None for row in rows.values()]
     assert verdicts == ["no", "yes", "yes"], ended.stdout
     assert "all stopped" in ended.stdout
-
-
-def test_readme_names_only_targets_that_exist() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"`make ([a-z-]+)`", (ROOT / "README.md").read_text()))
-    assert {"demo", "test"} <= named <= targets
-
-
-def test_readme_commands_are_known_to_the_command_line() -> None:
-    commands = set(re.findall(r"fedattn ((?:model )?[a-z]+)", (ROOT / "README.md").read_text()))
-    known = {"ask", "cost", "simulate", "demo", "up", "version", "model prepare"}
-    assert {"ask", "cost", "simulate", "model prepare"} <= commands & known
-
-
-@pytest.mark.parametrize("settings", [AggregatorSettings, ParticipantSettings, GatewaySettings])
-def test_readme_lists_every_setting_and_no_other(settings: type[ServiceSettings]) -> None:
-    prefix = str(settings.model_config["env_prefix"])
-    shared = set(ServiceSettings.model_fields)
-    known = {f"{prefix}{name.upper()}" for name in settings.model_fields if name not in shared}
-    named = set(re.findall(rf"`({prefix}[A-Z_]+)`", (ROOT / "README.md").read_text()))
-    assert named - {prefix} == known

@@ -9,6 +9,7 @@ import numpy as np
 from fedattn.core.chunks import Chunk
 from fedattn.core.codecs import Codec, find_codec
 from fedattn.core.compression import Compression
+from fedattn.core.contexts import ContextSummary, SkipReason, WindowUse
 from fedattn.core.costs import ModelSizes
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.plans import MAX_LAYERS, SyncPlan
@@ -25,6 +26,9 @@ _ROLES = {
 _PREFIX_MODES = {
     PrefixMode.PUBLIC: session_pb2.PREFIX_MODE_PUBLIC,
     PrefixMode.FIRST: session_pb2.PREFIX_MODE_FIRST,
+}
+_SKIP_REASONS = {
+    reason: session_pb2.SkipReason.Value(f"SKIP_REASON_{reason.name}") for reason in SkipReason
 }
 
 
@@ -221,6 +225,46 @@ def sampling_from_wire(message: participant_pb2.Sampling) -> SamplingParams:
         top_k=message.top_k,
         seed=message.seed,
         stop=tuple(message.stop),
+    )
+
+
+def context_to_wire(summary: ContextSummary) -> session_pb2.ContextSummary:
+    return session_pb2.ContextSummary(
+        is_given=summary.is_given,
+        num_tokens=summary.num_tokens,
+        num_files=summary.num_files,
+        skipped=[
+            session_pb2.SkippedFiles(reason=_SKIP_REASONS[reason], count=count)
+            for reason, count in summary.skipped
+        ],
+    )
+
+
+def context_from_wire(message: session_pb2.ContextSummary) -> ContextSummary:
+    require_range("tokens of a context", message.num_tokens, 0, 1 << 31)
+    reasons = {wire: reason for reason, wire in _SKIP_REASONS.items()}
+    counts = {skipped.reason: skipped.count for skipped in message.skipped}
+    if len(counts) < len(message.skipped) or not counts.keys() <= reasons.keys():
+        raise InvalidRequestError("skipped files: expected each known reason at most once")
+    for count in counts.values():
+        require_range("number of skipped files", count, 1, 1 << 31)
+    return ContextSummary(
+        is_given=message.is_given,
+        num_tokens=message.num_tokens,
+        num_files=message.num_files,
+        skipped=tuple((reasons[reason], counts[reason]) for reason in reasons if reason in counts),
+    )
+
+
+def window_use_to_wire(use: WindowUse) -> aggregator_pb2.WindowUse:
+    return aggregator_pb2.WindowUse(
+        num_nodes=use.num_nodes, num_tokens=use.num_tokens, window=use.window
+    )
+
+
+def window_use_from_wire(message: aggregator_pb2.WindowUse) -> WindowUse:
+    return WindowUse(
+        num_nodes=message.num_nodes, num_tokens=message.num_tokens, window=message.window
     )
 
 

@@ -5,7 +5,7 @@ import re
 from fedattn.core.chunks import MAX_CHUNK_SIZE
 from fedattn.core.errors import InvalidRequestError
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 MAX_MEMBERS = 256
 MAX_QUESTION_LENGTH = 32_768
 MAX_REASON_LENGTH = 500

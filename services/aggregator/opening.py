@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from fedattn.core.codecs import Codec
 from fedattn.core.compression import Compression
+from fedattn.core.contexts import ContextSummary
 from fedattn.core.costs import session_bytes
 from fedattn.core.errors import (
     ContextTooLongError,
@@ -14,6 +15,7 @@ from fedattn.core.errors import (
     ModelMismatchError,
     NoContributorsError,
     NotEnoughParticipantsError,
+    NothingToGiveError,
     UnknownParticipantError,
 )
 from fedattn.core.reuse import cache_keys
@@ -46,6 +48,8 @@ from services.aggregator.report import exclude
 from services.aggregator.settings import AggregatorSettings
 
 _MAX_TOKENS = 1 << 24
+_MAX_NAMED = 5
+"""Nodes whose reasons an error tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,7 @@ class OpenedSession:
     cache_keys: tuple[bytes, ...]
     rows_lifetimes_s: tuple[float, ...]
     planned: tuple[session_pb2.PlannedCost, ...]
+    contexts: tuple[ContextSummary | None, ...]
     excluded: tuple[session_pb2.MemberReport, ...]
 
 
@@ -92,6 +97,7 @@ class SessionOpener:
         """
         _check_request(request)
         publisher = self._registry.authenticate(request.node_id, request.node_token)
+        publisher.tell_context(request)
         compression = compression_from_wire(request.compression)
         codec = compression.codec
         chosen, excluded = self._choose(request, publisher, codec)
@@ -120,11 +126,11 @@ class SessionOpener:
         for node, answer in zip(chosen, answers, strict=True):
             if isinstance(answer, Acceptance):
                 acceptances.append(answer)
-            elif request.contributors or _owns_prefix(request, node, chosen):
+            elif _must_take_part(request, node, chosen, answer):
                 raise answer
             else:
                 failures.append(answer)
-                excluded.append(exclude(node.node_id, str(answer)))
+                excluded.append(exclude(node, answer))
         _require_enough(request, len(acceptances), failures)
         acceptances = self._put_in_order(wish, acceptances)
         layout = self._lay_out(wish, acceptances)
@@ -139,6 +145,7 @@ class SessionOpener:
             cache_keys=keys,
             rows_lifetimes_s=tuple(acceptance.reply.rows_lifetime_s for acceptance in acceptances),
             planned=plan_costs(layout, wish.publisher, request.max_new_tokens),
+            contexts=tuple(node.context for node in nodes),
             excluded=tuple(excluded),
         )
 
@@ -204,7 +211,7 @@ class SessionOpener:
                         if incompatibility
                         else f"a session has {MAX_MEMBERS} members"
                     )
-                    excluded.append(exclude(node.node_id, reason))
+                    excluded.append(exclude(node, reason))
             return chosen, excluded
         for node_id in request.contributors:
             found = self._registry.find(node_id)
@@ -305,6 +312,11 @@ def _require_enough(
     needed = max(request.min_participants, 2 if first else 1)
     if num_contributors + 1 >= needed:
         return
+    if failures and all(isinstance(failure, NothingToGiveError) for failure in failures):
+        raise NothingToGiveError(
+            f"{num_contributors + 1} of {needed} required participants have something to give; "
+            + "; ".join(str(failure) for failure in failures[:_MAX_NAMED])
+        )
     if failures:
         raise failures[0]
     if num_contributors == 0:
@@ -321,6 +333,17 @@ def _require_enough(
 def _prefix_identity(request: pb.OpenSessionRequest) -> bytes:
     prefix = request.prefix
     return b"%d:%d:" % (prefix.mode, prefix.num_tokens) + prefix.digest
+
+
+def _must_take_part(
+    request: pb.OpenSessionRequest, node: Node, nodes: list[Node], failure: FedAttnError
+) -> bool:
+    """Whether a session cannot go on without a node that does not take part.
+
+    A named one that has nothing to give is left out and reported so: nothing of it is missing.
+    """
+    is_named = bool(request.contributors) and not isinstance(failure, NothingToGiveError)
+    return is_named or _owns_prefix(request, node, nodes)
 
 
 def _owns_prefix(request: pb.OpenSessionRequest, node: Node, nodes: list[Node]) -> bool:

@@ -2,32 +2,41 @@
 
 from collections.abc import Sequence
 
+from fedattn.core.contexts import ContextSummary
+from fedattn.core.errors import FedAttnError, NothingToGiveError
 from fedattn.core.routing import Route
 from fedattn.core.session import MemberLedger, MemberState, SessionState
 from fedattn.core.spans import Member
-from fedattn.wire.convert import compression_to_wire, role_to_wire
+from fedattn.wire.convert import compression_to_wire, context_to_wire, role_to_wire
 from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import session_pb2 as pb
+from services.aggregator.registry import Node
 
 
 def build_report(
     session_id: str,
     state: SessionState,
     planned: Sequence[pb.PlannedCost],
+    contexts: Sequence[ContextSummary | None],
     excluded: Sequence[pb.MemberReport],
 ) -> pb.SessionReport:
     """What every member did and was to do, in token order, then the nodes that took no part."""
     members = [_describe(state, index, cost) for index, cost in enumerate(planned)]
+    for member, context in zip(members, contexts, strict=True):
+        if context is not None:
+            member.context.CopyFrom(context_to_wire(context))
     return pb.SessionReport(session_id=session_id, members=[*members, *excluded])
 
 
-def exclude(node_id: str, reason: str) -> pb.MemberReport:
-    """A node that was asked but takes no part."""
+def exclude(node: Node, reason: FedAttnError | str) -> pb.MemberReport:
+    """A node that was asked but takes no part, or has nothing to give."""
+    is_empty = isinstance(reason, NothingToGiveError)
     return pb.MemberReport(
-        node_id=node_id,
+        node_id=node.node_id,
         role=pb.ROLE_CONTRIBUTOR,
-        state=pb.OUTCOME_EXCLUDED,
-        detail=reason,
+        state=pb.OUTCOME_EMPTY if is_empty else pb.OUTCOME_EXCLUDED,
+        detail=str(reason),
+        context=None if node.context is None else context_to_wire(node.context),
     )
 
 

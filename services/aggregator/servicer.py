@@ -29,6 +29,7 @@ from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.relay import relay_member
 from services.aggregator.session import Session
 from services.aggregator.settings import AggregatorSettings
+from services.aggregator.windows import list_nodes, tell_windows
 
 log = structlog.get_logger(__name__)
 M = TypeVar("M")
@@ -69,6 +70,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         check_caller(context, frozenset({first.join.node_id}))
         node = self._registry.join(first.join)
         log.info("node_joined", node=node.node_id, model=node.fingerprint[:12])
+        tell_windows(self._registry)
         reader = asyncio.create_task(self._read_control(node, request_iterator, lease_s))
         try:
             interval_s = self._settings.heartbeat_interval_s
@@ -80,6 +82,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             reader.cancel()
             self._registry.leave(node)
             log.info("node_left", node=node.node_id)
+            tell_windows(self._registry)
             self._invitations.leave(node.node_id)
             for session in list(self._sessions.values()):
                 session.mark_waiting_lost(SessionAbortedError(_LEFT), node.node_id)
@@ -92,7 +95,10 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             while (request := await _next_within(requests, lease_s)) is not None:
                 match request.WhichOneof("body"):
                     case "heartbeat":
+                        before = node.context
                         node.on_heartbeat(request.heartbeat)
+                        if node.context != before:
+                            tell_windows(self._registry)
                     case "invite_reply":
                         self._take_reply(node, request.invite_reply)
                     case other:
@@ -113,7 +119,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """Nodes that are joined right now."""
-        return self._registry.describe()
+        return list_nodes(self._registry)
 
     # -- sessions --------------------------------------------------------------------------------
 

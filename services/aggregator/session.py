@@ -145,7 +145,11 @@ class Session:
     def send_report(self) -> None:
         """Tell the publisher what everyone did, and end the session: nobody needs more rows."""
         report = build_report(
-            self.session_id, self.state, self._opened.planned, self._opened.excluded
+            self.session_id,
+            self.state,
+            self._opened.planned,
+            self._opened.contexts,
+            self._opened.excluded,
         )
         message = pb.ExchangeResponse(report=report)
         self.outboxes[-1].push(message, message.ByteSize())

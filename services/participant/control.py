@@ -15,9 +15,11 @@ from fedattn.core.errors import (
     IncompatibleError,
     InvalidInputError,
 )
+from fedattn.wire.convert import window_use_from_wire
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.participant.context_log import log_window
 from services.participant.contribution import Contributor
 from services.participant.node import ParticipantNode
 
@@ -146,6 +148,8 @@ class ControlLoop:
                 )
             case "cancel":
                 self._contributor.cancel(response.cancel)
+            case "window":
+                log_window(window_use_from_wire(response.window))
 
     async def _beat(self, interval_s: float, outgoing: _Outgoing) -> None:
         while True:

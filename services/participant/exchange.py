@@ -43,7 +43,11 @@ from services.participant.kv_cache import CachedRows
 
 MAX_FRAMES_IN_FLIGHT = 4
 _DEADLINE_MARGIN_S = 10.0
-_CLEAN = {session_pb2.OUTCOME_COMPLETE, session_pb2.OUTCOME_EXCLUDED}
+_CLEAN = {
+    session_pb2.OUTCOME_COMPLETE,
+    session_pb2.OUTCOME_EXCLUDED,
+    session_pb2.OUTCOME_EMPTY,
+}
 _Outgoing = tuple[int, asyncio.Future[bytes]] | pb.MemberDone | None
 """(layer, frame being encoded), the last word, or the end."""
 LayerListener = Callable[[int, int, float], None]

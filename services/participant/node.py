@@ -15,7 +15,7 @@ from fedattn.core.profile import Profile
 from fedattn.model.fused import FusedDecoder
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
-from fedattn.wire.convert import shape_to_wire, sizes_to_wire
+from fedattn.wire.convert import context_to_wire, shape_to_wire, sizes_to_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.context import ContextTokens
@@ -154,6 +154,7 @@ class ParticipantNode:
                 memory_free=readings.memory_free,
                 temperature_c=readings.temperature_c or 0.0,
             ),
+            context=context_to_wire(self.context.summary),
         )
 
     def join_message(self) -> pb.Join:
@@ -171,7 +172,9 @@ class ParticipantNode:
                 max_sessions=self.max_sessions,
                 model_name=self.model_name[:200],
                 software_version=self.software_version[:40],
+                prefix_tokens=len(self.prefix),
             ),
+            context=context_to_wire(self.context.summary),
         )
 
     def close(self) -> None:

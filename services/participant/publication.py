@@ -12,6 +12,7 @@ import structlog
 from fedattn.core.errors import (
     AggregatorUnavailableError,
     ContextTooLongError,
+    ContextUnreadableError,
     DeadlineExceededError,
     FedAttnError,
     SessionAbortedError,
@@ -21,6 +22,7 @@ from fedattn.model.cache import LayerCache
 from fedattn.model.decode import TextStream, generate_tokens
 from fedattn.wire.convert import (
     compression_to_wire,
+    context_to_wire,
     prefix_to_wire,
 )
 from fedattn.wire.protocol import MAX_PUBLISHER_KEYS
@@ -215,16 +217,19 @@ class Publication:
     def _tokenize(self) -> tuple[list[int], _Span]:
         tokenizer, limit = self._node.tokenizer, self._node.prefiller.model.max_positions
         prefix = list(self._node.prefix)
-        context, version = self._node.context.snapshot()
+        try:
+            own = self._node.context.snapshot()
+        except ContextUnreadableError as error:
+            raise ContextUnreadableError(f"publisher {self._node.node_id}: {error}") from None
         question = tokenizer.question(self._query.question)
-        token_ids = context + question
+        token_ids = own.token_ids + question
         if len(prefix) + len(token_ids) + self._query.sampling.max_new_tokens > limit:
             raise ContextTooLongError(
                 f"the publisher's context and question have {len(token_ids)} tokens, the prefix "
                 f"{len(prefix)}, and {self._query.sampling.max_new_tokens} may be decoded, but "
                 f"the model's window is {limit}; shorten them"
             )
-        return prefix, _Span(context=context, question=question, context_version=version)
+        return prefix, _Span(context=own.token_ids, question=question, context_version=own.version)
 
     async def _open(self, prefix: list[int], span_len: int) -> pb.OpenSessionResponse:
         query = self._query
@@ -245,6 +250,7 @@ class Publication:
             no_reuse=query.no_reuse,
             timeline=query.timeline,
             independent=query.independent,
+            context=context_to_wire(self._node.context.summary),
         )
         try:
             return await self._stub.OpenSession(request, timeout=max(0.001, self._remaining_s()))

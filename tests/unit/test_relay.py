@@ -27,6 +27,7 @@ def make_session() -> Session:
         cache_keys=(),
         rows_lifetimes_s=(),
         planned=(),
+        contexts=(),
         excluded=(),
     )
     return Session(opened, outbox_bytes=1 << 20, stall_timeout_s=3600.0)

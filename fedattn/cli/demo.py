@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from fedattn.cli.ask import ask_streaming, report_table, totals_line
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
+from fedattn.rest.query import QueryBody, SamplingBody
 
 CONTRIBUTORS = ("berths", "cranes", "customs")
 PUBLISHER = "publisher"
@@ -33,19 +33,17 @@ def demo_command() -> None:
         for name, path in contexts.items():
             console.print(f"[bold]{name}[/] knows: {path.read_text().strip()}", soft_wrap=True)
         console.print(f"\n[bold]{PUBLISHER}[/] asks: {QUESTION}\n")
-        body = {
-            "question": QUESTION,
-            "sampling": {"max_new_tokens": MAX_NEW_TOKENS},
-        }
+        sampling = SamplingBody(max_new_tokens=MAX_NEW_TOKENS)
+        body = QueryBody(question=QUESTION, sampling=sampling)
         console.print("[dim]together, over the network:[/]")
-        report = ask_streaming(network.gateway_url, body, console)
+        answer = ask_streaming(network.gateway_url, body, console)
         with console.status("the same question to one model, alone and with all texts"):
             alone, joined = _one_model_answers([path.read_text() for path in contexts.values()])
         console.print()
-        console.print(_comparison(alone, report["answer"], joined))
+        console.print(_comparison(alone, answer.answer, joined))
         console.print()
-        console.print(report_table(report))
-        console.print(totals_line(report))
+        console.print(report_table(answer))
+        console.print(totals_line(answer))
     console.print("all stopped")
 
 
@@ -133,7 +131,7 @@ def _comparison(alone: str, together: str, joined: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("who", "answer", "right?"):
         table.add_column(title)
-    rows: dict[str, Any] = {
+    rows = {
         "the publisher alone": alone,
         "together, no text shared": together,
         "one model with all texts": joined,

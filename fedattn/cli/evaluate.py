@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from fedattn.cli.ask import ask_streaming
 from fedattn.cli.network import NodePlan, local_network
 from fedattn.cli.plans import read_plans
 from fedattn.core.codecs import codec_by_name
@@ -191,6 +190,7 @@ def _runs(
 def _network_runs(options: EvalOptions, task: Task) -> "Iterator[NetworkRuns]":
     """A network of as many contributors as the largest case has contexts."""
     from fedattn.research.evaluate.network import NetworkRuns
+    from fedattn.rest.client import GatewayClient
 
     if not task.is_chat or options.segmentation is not None or options.responders:
         raise InvalidRequestError(
@@ -212,10 +212,8 @@ def _network_runs(options: EvalOptions, task: Task) -> "Iterator[NetworkRuns]":
         for _ in network.wait_ready([*nodes, "publisher"]):
             pass
 
-        def ask(body: dict[str, Any]) -> dict[str, Any]:
-            return ask_streaming(network.gateway_url, body, None)
-
-        yield NetworkRuns(ask, files, options.max_new_tokens)
+        client = GatewayClient(network.gateway_url)
+        yield NetworkRuns(client.ask, files, options.max_new_tokens)
 
 
 def _segmentation(name: str) -> Segmentation:

@@ -144,40 +144,48 @@ def ask(
     """Send a query to a running gateway; stream the answer, then the report."""
     from fedattn.cli.ask import ask_command
     from fedattn.cli.plans import write_out
+    from fedattn.rest.faults import checked
+    from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
 
     plan, publisher_plan = write_out(plan, publisher_plan)
-    body = {
-        "question": question,
-        "publisher": publisher,
-        "contributors": contributors.split(",") if contributors else None,
-        "plan": plan,
-        "publisher_plan": publisher_plan,
-        "codec": codec,
-        "keep_ratio": keep_ratio,
-        "selector": selector,
-        "keep_ends": keep_ends,
-        "input_keep_ratio": input_keep_ratio,
-        "seed": seed,
-        "kv_budget_bytes": kv_budget_bytes,
-        "link_rate_mbit_s": link_rate_mbit_s,
-        "link_time_s": link_time_s,
-        "prefix": prefix,
-        "min_participants": min_participants,
-        "deadline_s": deadline,
-        "reuse": reuse,
-        "independent": independent,
-        "timeline": timeline is not None,
-        "sampling": {
-            "max_new_tokens": max_new_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "top_k": top_k,
-            "seed": seed,
-            "stop": stop or [],
-        },
-    }
-    present = {key: value for key, value in body.items() if value is not None}
-    ask_command(gateway, present, as_json=as_json, timeline=timeline)
+    compression = checked(
+        CompressionBody,
+        codec=codec,
+        keep_ratio=keep_ratio,
+        selector=selector,
+        keep_ends=keep_ends,
+        input_keep_ratio=input_keep_ratio,
+        seed=seed,
+    )
+    sampling = checked(
+        SamplingBody,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=seed,
+        stop=tuple(stop or ()),
+    )
+    body = checked(
+        QueryBody,
+        question=question,
+        publisher=publisher,
+        contributors=contributors.split(",") if contributors else None,
+        plan=plan,
+        publisher_plan=publisher_plan,
+        compression=compression,
+        kv_budget_bytes=kv_budget_bytes,
+        link_rate_mbit_s=link_rate_mbit_s,
+        link_time_s=link_time_s,
+        prefix=prefix,
+        min_participants=min_participants,
+        deadline_s=deadline,
+        reuse=reuse,
+        independent=independent,
+        timeline=timeline is not None,
+        sampling=sampling,
+    )
+    ask_command(gateway, body, as_json=as_json, timeline=timeline)
 
 
 @app.command()

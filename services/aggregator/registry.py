@@ -3,9 +3,10 @@
 import re
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from cachetools import LRUCache
 
 from fedattn.core.contexts import ContextSummary
 from fedattn.core.errors import (
@@ -16,12 +17,8 @@ from fedattn.core.errors import (
     UnknownParticipantError,
 )
 from fedattn.core.types import KvShape
-from fedattn.wire.convert import (
-    context_from_wire,
-    require_range,
-    shape_from_wire,
-    sizes_from_wire,
-)
+from fedattn.wire.contexts import context_from_wire
+from fedattn.wire.convert import require_range, shape_from_wire, sizes_from_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION, check_node_id
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.outbox import Outbox
@@ -30,7 +27,7 @@ _CONTROL_OUTBOX_BYTES = 1 << 20
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _MAX_CODECS = 64
 
-_TellsContext = pb.Join | pb.Heartbeat | pb.InviteReply | pb.OpenSessionRequest
+_TellsContext = pb.Join | pb.Heartbeat | pb.InviteReply
 
 
 @dataclass(slots=True, eq=False)
@@ -101,7 +98,7 @@ class NodeRegistry:
         self._max_nodes = max_nodes
         self._clock = clock
         self._nodes: dict[str, Node] = {}
-        self._versions: OrderedDict[str, tuple[bytes, int]] = OrderedDict()
+        self._versions: LRUCache[str, tuple[bytes, int]] = LRUCache(2 * max_nodes)
         self._num_changes = 0
 
     def join(self, message: pb.Join) -> Node:
@@ -175,9 +172,6 @@ class NodeRegistry:
         elif known[0] != version:
             self._num_changes += 1
             self._versions[node_id] = (version, self._num_changes)
-        self._versions.move_to_end(node_id)
-        if len(self._versions) > 2 * self._max_nodes:  # of nodes long gone
-            self._versions.popitem(last=False)
 
     def changed_at(self, node_id: str) -> tuple[int, str]:
         """Sorts nodes by when their context changed last, those that never did first, by id."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from fedattn.core.contexts import WindowUse
-from fedattn.wire.convert import context_to_wire, window_use_to_wire
+from fedattn.wire.contexts import context_to_wire, window_use_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.registry import Node, NodeRegistry
 

@@ -115,7 +115,7 @@ class QueryCall:
                 SessionAbortedError("the publisher ended the query without a result; ask again")
             )
         if event.HasField("opened"):
-            self._session_id = event.opened.layout.session_id
+            self._session_id = event.opened.terms.session_id
         if event.HasField("result"):
             self._result, self._outcome = event.result, "answered"
             await self._wait_end()

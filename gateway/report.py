@@ -99,8 +99,8 @@ def _tokens_per_s(result: participant_pb2.QueryResult) -> float | None:
 def session_from_wire(opened: participant_pb2.SessionOpened) -> SessionEvent:
     """Who takes part, where."""
     return SessionEvent(
-        session_id=opened.layout.session_id,
-        prefix_len=opened.layout.prefix_len,
+        session_id=opened.terms.session_id,
+        prefix_len=opened.terms.prefix_len,
         members=[
             SessionMember(
                 node_id=member.node_id,
@@ -109,7 +109,7 @@ def session_from_wire(opened: participant_pb2.SessionOpened) -> SessionEvent:
                 span_stop=member.span_stop,
                 sync_layers=list(member.sync_layers),
             )
-            for member in opened.layout.members
+            for member in opened.terms.members
         ],
         excluded=[_report_from_wire(member) for member in opened.excluded],
     )

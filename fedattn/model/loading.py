@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from fedattn.core.costs import ModelSizes
 from fedattn.core.rotary import Rotary
 from fedattn.core.types import KvShape
 from fedattn.model.attention import ATTENTION_NAME, register_attention
-from fedattn.model.prepare import PreparedModel, weights_folder
+from fedattn.model.families import BlockReader, block_reader, check_config
+from fedattn.model.prepare import PreparedModel, prepared_files, weights_folder
 
 _CPU = torch.device("cpu")
 
@@ -30,6 +30,8 @@ class LoadedModel:
         end_token_ids: decoding ends before any of these.
         fingerprint: hex SHA-256 of config and weights.
         device: where it computes.
+        read_block: finds the modules of a block for `FusedDecoder`; None if only transformers can
+            run its blocks.
     """
 
     backbone: torch.nn.Module
@@ -41,14 +43,20 @@ class LoadedModel:
     end_token_ids: frozenset[int]
     fingerprint: str
     device: torch.device
+    read_block: BlockReader | None
 
 
 def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
-    """Give a transformers causal LM (Llama or Qwen2 family) our attention."""
+    """Give a transformers causal LM our attention.
+
+    Raises:
+        ModelError: its configuration asks for what our attention cannot do.
+    """
+    config: Any = network.config
+    check_config(config)
     register_attention()
     network.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
     network.eval()
-    config: Any = network.config
     sizes = _sizes(network)
     frequencies: torch.Tensor = network.model.rotary_emb.inv_freq  # type: ignore[union-attr,assignment]
     ends = network.generation_config.eos_token_id  # type: ignore[union-attr]
@@ -62,12 +70,17 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
         end_token_ids=frozenset([ends] if isinstance(ends, int) else ends or []),  # type: ignore[arg-type]
         fingerprint=fingerprint,
         device=next(network.parameters()).device,
+        read_block=block_reader(config),
     )
 
 
 def read_sizes(prepared: PreparedModel, dtype: torch.dtype = torch.float32) -> ModelSizes:
-    """Sizes of a prepared model in a precision, without loading its weights."""
-    config = AutoConfig.from_pretrained(prepared.path, local_files_only=True)
+    """Sizes of a prepared model in a precision, without loading its weights.
+
+    Raises:
+        ModelError: its config cannot be read, or asks for what our attention cannot do.
+    """
+    config = prepared_files(prepared).config()
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return _sizes(network)
@@ -101,10 +114,14 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     device: torch.device = _CPU,
 ) -> LoadedModel:
-    """Load the weights; on the CPU they are memory-mapped."""
-    transformers_logging.disable_progress_bar()
+    """Load the weights; on the CPU they are memory-mapped.
+
+    Raises:
+        ModelError: they cannot be read, or the model is not supported.
+    """
+    prepared_files(prepared).config()  # refuses before weights are read
     path = weights_folder(prepared, dtype) if device.type == "cpu" else prepared.path
-    network = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+    network = prepared_files(prepared, path).network(dtype)
     return wrap_model(network.to(device), prepared.fingerprint)
 
 
@@ -114,9 +131,10 @@ def fastest_dtype() -> torch.dtype:
     return torch.bfloat16 if in_hardware else torch.float32
 
 
-def load_tokenizer(prepared: PreparedModel) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a prepared model."""
-    return cast(
-        "PreTrainedTokenizerBase",
-        AutoTokenizer.from_pretrained(prepared.path, local_files_only=True),
-    )
+def load_tokenizer(prepared: PreparedModel) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a prepared model.
+
+    Raises:
+        ModelError: it cannot be read, or is none of the tokenizers library.
+    """
+    return prepared_files(prepared).tokenizer()

@@ -4,7 +4,7 @@ What a core value limits is documented and checked by that value; only what stan
 is limited here.
 """
 
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -24,6 +24,7 @@ from fedattn.core.limits import (
 )
 from fedattn.core.node_id import check_node_id
 from fedattn.core.plans import PLAN_TEXT, PlanSpec
+from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import MAX_STOP_LENGTH, MAX_STOP_STRINGS, SamplingParams
 from fedattn.core.spans import PrefixMode
 
@@ -160,7 +161,24 @@ class SessionBody(BaseModel):
             link_bytes = max(1, int(rate * 1e6 / 8 * time_s))
         if link_bytes is None and self.kv_budget_bytes is None:
             return None
-        return ByteBudget(kv_bytes=self.kv_budget_bytes, link_bytes=link_bytes)
+        return ByteBudget(
+            kv_bytes=self.kv_budget_bytes,
+            link_bytes=link_bytes,
+            may_choose_codec=self.compression.codec == DEFAULT_CODEC,
+        )
+
+    @property
+    def options(self) -> SessionOptions:
+        """What it says about its session."""
+        return SessionOptions(
+            contributors=tuple(self.contributors or ()),
+            compression=self.compression.value,
+            budget=self.budget,
+            prefix=self.prefix,
+            min_participants=self.min_participants,
+            deadline_s=self.deadline_s,
+            independent=self.independent,
+        )
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -169,17 +187,16 @@ class SessionBody(BaseModel):
         Raises:
             InvalidRequestError: fields that do not go together.
         """
-        if self.independent and self.prefix is not PrefixMode.PUBLIC:
-            raise InvalidRequestError(
-                f"independent: contributors need the public prefix before them, got prefix "
-                f"{self.prefix.value!r}; leave one of the two out"
-            )
         if (self.link_rate_mbit_s is None) != (self.link_time_s is None):
             raise InvalidRequestError(
                 "link_rate_mbit_s and link_time_s make a byte budget together; give both or neither"
             )
-        if self.contributors is not None:
-            _check_contributors(self.contributors)
+        if self.contributors is not None and not self.contributors:
+            raise InvalidRequestError(
+                "contributors is an empty list; name at least one node, or leave the field out "
+                "for all that are joined"
+            )
+        self.options  # noqa: B018 - checks what goes together
         return self
 
 
@@ -206,6 +223,11 @@ class QueryBody(SessionBody):
         False, description="Answer with server-sent events instead of one document."
     )
 
+    @property
+    def options(self) -> SessionOptions:
+        """What it says about its session."""
+        return replace(super().options, reuse=self.reuse, wants_timeline=self.timeline)
+
     @model_validator(mode="after")
     def _check_question(self) -> Self:
         """Check that something is asked.
@@ -216,14 +238,3 @@ class QueryBody(SessionBody):
         if not self.question.strip():
             raise EmptyQuestionError("the question is empty; ask something")
         return self
-
-
-def _check_contributors(node_ids: list[str]) -> None:
-    if not node_ids:
-        raise InvalidRequestError(
-            "contributors is an empty list; name at least one node, or leave the field out for "
-            "all that are joined"
-        )
-    for node_id in node_ids:
-        if node_ids.count(node_id) > 1:
-            raise InvalidRequestError(f"contributor {node_id!r} is named twice; name it once")

@@ -1,23 +1,16 @@
 """Between wire messages and core values. Everything from the wire is checked here, once."""
 
-import hashlib
 import math
-from collections.abc import Iterable
 from dataclasses import fields
-
-import numpy as np
 
 from fedattn.core.chunks import Chunk
 from fedattn.core.codecs import Codec, find_codec
 from fedattn.core.compression import SELECTION_FIELDS, Compression
 from fedattn.core.costs import ModelSizes
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.plans import MAX_LAYERS, SyncPlan
+from fedattn.core.plans import MAX_LAYERS
 from fedattn.core.sampling import SamplingParams
-from fedattn.core.spans import Member, PrefixMode, Role, SessionLayout, Span
 from fedattn.core.types import KvShape
-from fedattn.wire.enums import PREFIX_MODES, ROLES
-from fedattn.wire.protocol import MAX_MEMBERS, check_node_id
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
 
 
@@ -36,12 +29,6 @@ def shape_from_wire(message: session_pb2.KvShape) -> KvShape:
         num_kv_heads=message.num_kv_heads,
         head_dim=message.head_dim,
     )
-
-
-def plan_from_wire(layers: Iterable[int], num_layers: int) -> SyncPlan:
-    plan = SyncPlan(tuple(layers))
-    plan.check(num_layers)
-    return plan
 
 
 def codec_from_wire(codec_id: int) -> Codec:
@@ -86,75 +73,6 @@ def sizes_from_wire(message: aggregator_pb2.ModelSizes, shape: KvShape) -> Model
         vocab_size=message.vocab_size,
         weight_bytes=message.weight_bytes,
         bytes_per_scalar=message.bytes_per_scalar,
-    )
-
-
-def layout_to_wire(layout: SessionLayout) -> list[session_pb2.Member]:
-    """The members of a layout; the other fields are the caller's."""
-    return [
-        session_pb2.Member(
-            node_id=member.node_id,
-            role=ROLES.to_wire(member.role),
-            span_start=member.span.start,
-            span_stop=member.span.stop,
-            sync_layers=member.plan.layers,
-            compression=compression_to_wire(member.compression),
-            is_cached_by_owner=member.is_cached_by_owner,
-            is_cached_by_publisher=member.is_cached_by_publisher,
-            position_offset=member.position_offset,
-        )
-        for member in layout.members
-    ]
-
-
-def layout_from_wire(message: session_pb2.SessionLayout) -> SessionLayout:
-    """Check and convert a session layout.
-
-    Raises:
-        InvalidRequestError: it contradicts itself.
-        InvalidPlanError: a sync layer is out of range.
-    """
-    shape = shape_from_wire(message.shape)
-    require_range("number of members", len(message.members), 1, MAX_MEMBERS)
-    try:
-        members = tuple(_member_from_wire(member) for member in message.members)
-        return SessionLayout(
-            num_layers=shape.num_layers, prefix_len=message.prefix_len, members=members
-        )
-    except ValueError as error:
-        raise InvalidRequestError(f"session layout: {error}") from error
-
-
-def _member_from_wire(message: session_pb2.Member) -> Member:
-    node_id = check_node_id(message.node_id)
-    return Member(
-        node_id=node_id,
-        role=ROLES.from_wire(message.role),
-        span=Span(message.span_start, message.span_stop),
-        plan=SyncPlan(tuple(message.sync_layers)),
-        compression=compression_from_wire(message.compression),
-        is_cached_by_owner=message.is_cached_by_owner,
-        is_cached_by_publisher=message.is_cached_by_publisher,
-        position_offset=message.position_offset,
-    )
-
-
-def role_to_wire(role: Role) -> "session_pb2.Role.ValueType":
-    return ROLES.to_wire(role)
-
-
-def prefix_mode_to_wire(mode: PrefixMode) -> "session_pb2.PrefixMode.ValueType":
-    return PREFIX_MODES.to_wire(mode)
-
-
-def prefix_mode_from_wire(mode: "session_pb2.PrefixMode.ValueType") -> PrefixMode:
-    return PREFIX_MODES.from_wire(mode)
-
-
-def prefix_to_wire(mode: PrefixMode, token_ids: list[int]) -> session_pb2.PublicPrefix:
-    digest = hashlib.sha256(np.asarray(token_ids, dtype="<i8").tobytes()).digest()
-    return session_pb2.PublicPrefix(
-        mode=PREFIX_MODES.to_wire(mode), num_tokens=len(token_ids), digest=digest
     )
 
 

@@ -1,7 +1,6 @@
 """Composition of a participant: the one place where its parts meet."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -10,18 +9,17 @@ import torch
 from fedattn import __version__
 from fedattn.core.errors import ConfigurationError
 from fedattn.core.profile import Profile
+from fedattn.model.decode import MakeDecoder, TransformersDecoder
+from fedattn.model.engine import open_engine
 from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
-from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
+from fedattn.model.loading import LoadedModel
 from fedattn.model.placement import AUTO, choose_device, choose_dtype
-from fedattn.model.prefill import Prefiller
-from fedattn.model.prepare import prepare_model
-from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.channel import open_channel
+from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
 from fedattn.wire.server import WireServer
-from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
 from services.participant.context import ContextTokens, PrivateContext
 from services.participant.contribution import Contributor
@@ -50,18 +48,20 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
     torch.set_num_threads(num_threads)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.weights, device)
-    prepared = prepare_model(settings.model, progress=lambda step: log.info("model", step=step))
-    tokenizer = PromptTokenizer(
-        load_tokenizer(prepared), settings.system_prompt or DEFAULT_SYSTEM_PROMPT
+    engine = open_engine(
+        settings.model,
+        settings.system_prompt,
+        dtype=dtype,
+        device=device,
+        progress=lambda step: log.info("model", step=step),
     )
-    prefiller = Prefiller(load_model(prepared, dtype, device))
-    prefiller.warm_prefix(tokenizer.prefix())
+    engine.prefiller.warm_prefix(engine.tokenizer.prefix())
     rows_bytes = settings.rows_bytes if settings.listen else 0
-    context = ContextTokens(PrivateContext(settings.context), tokenizer)
-    profile = _find_profile(settings.profile, prepared.fingerprint)
+    context = ContextTokens(PrivateContext(settings.context), engine.tokenizer)
+    profile = _find_profile(settings.profile, engine.model.fingerprint)
     log.info(
         "model_loaded",
-        model=prepared.name,
+        model=engine.name,
         device=str(device),
         weights=str(dtype).removeprefix("torch."),
         threads=num_threads,
@@ -69,10 +69,10 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
     )
     return ParticipantNode(
         node_id=settings.node_id,
-        model_name=prepared.name,
+        model_name=engine.name,
         software_version=__version__,
-        prefiller=prefiller,
-        tokenizer=tokenizer,
+        prefiller=engine.prefiller,
+        tokenizer=engine.tokenizer,
         context=context,
         max_sessions=settings.max_sessions,
         num_threads=num_threads,
@@ -82,31 +82,35 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
         states=KvCache(rows_bytes // 2),
         rows_lifetime_s=settings.rows_lifetime_s,
         profile=profile,
-        make_decoder=_choose_decoder(settings, prefiller.model),
+        make_decoder=_choose_decoder(settings, engine.model),
     )
 
 
-def _choose_decoder(
-    settings: ParticipantSettings, model: LoadedModel
-) -> Callable[[], FusedDecoder | None]:
-    """Makes a publisher's int8 decoder, if wished and where the model is on a CPU.
+def _choose_decoder(settings: ParticipantSettings, model: LoadedModel) -> MakeDecoder:
+    """A publisher's decoder: int8 where it fits, if not told otherwise.
 
     Raises:
-        ConfigurationError: the format is unknown, or does not fit the device.
+        ConfigurationError: the format is unknown, or does not fit the device or the model.
     """
     wished = settings.decode_weights
     if wished not in {*DECODE_FORMATS, AUTO}:
         formats = ", ".join((AUTO, *DECODE_FORMATS))
         raise ConfigurationError(f"decode_weights: expected one of {formats}, got {wished!r}")
-    is_on_cpu = model.device.type == "cpu"
-    if wished == INT8 and not is_on_cpu:
-        raise ConfigurationError(
-            "decode_weights int8 needs a model on the CPU; set device to cpu, or decode_weights to "
-            "float32"
-        )
-    if wished == FLOAT32 or not is_on_cpu:
-        return lambda: None
+    hindrance = _hindrance_of_int8(model)
+    if wished == INT8 and hindrance:
+        raise ConfigurationError(f"decode_weights int8 {hindrance}, or decode_weights to float32")
+    if wished == FLOAT32 or hindrance:
+        return lambda: TransformersDecoder(model)
     return lambda: FusedDecoder(model, INT8)
+
+
+def _hindrance_of_int8(model: LoadedModel) -> str:
+    """Why int8 weights cannot decode, and what to set; empty if they can."""
+    if model.device.type != "cpu":
+        return "needs a model on the CPU; set device to cpu"
+    if model.read_block is None:
+        return "does not know this model's blocks; set model to another"
+    return ""
 
 
 def _pressure_limits(settings: ParticipantSettings) -> PressureLimits:
@@ -151,12 +155,12 @@ class Participant:
         self._node = node
         self._certificates = certificates
         self._channel = open_channel(settings.aggregator, certificates, peer=AGGREGATOR)
-        self._stub = stub = AggregatorStub(self._channel)
-        self._contributor = Contributor(node, stub)
+        self._aggregator = AggregatorClient(self._channel, settings.aggregator)
+        self._contributor = Contributor(node, self._aggregator)
         self.control = ControlLoop(
-            node, self._contributor, stub, settings.aggregator, settings.reconnect_max_s
+            node, self._contributor, self._aggregator, settings.reconnect_max_s
         )
-        self._servicer = ParticipantServicer(node, stub, settings.aggregator)
+        self._servicer = ParticipantServicer(node, self._aggregator)
         self.server: WireServer | None = None
 
     async def serve(self, stopping: asyncio.Event) -> None:
@@ -213,8 +217,7 @@ class Participant:
     async def _keep_warm(self) -> None:
         await keep_warm(
             self._node,
-            self._stub,
-            self._settings.aggregator,
+            self._aggregator,
             self.control.joined,
             self._settings.keep_warm_s,
         )
@@ -224,6 +227,6 @@ class Participant:
             await self.server.set_serving(serving=False)
         try:
             async with asyncio.timeout(self._settings.grace_s):
-                await self._node.drain()
+                await self._node.admission.drain()
         except TimeoutError:
             log.warning("sessions_cut_short", grace_s=self._settings.grace_s)

@@ -63,7 +63,7 @@ async def test_each_query_leaves_one_entry_without_text() -> None:
         await cancelled.wait_started()
         for call in (answered, cancelled, answered):
             call.close()
-    session = opened().opened.layout.session_id
+    session = opened().opened.terms.session_id
     first, second = entries
     assert first.pop("seconds") >= 0
     assert first == {

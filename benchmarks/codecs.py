@@ -30,10 +30,10 @@ from fedattn.core.plans import PlanSpec
 from fedattn.core.routing import Route
 from fedattn.core.selection import SELECTOR_NAMES
 from fedattn.core.spans import Span, build_layout, shared_plan
-from fedattn.core.types import FloatArray, KvRows, KvShape, empty_rows
-from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
+from fedattn.core.types import FloatArray, KvRows, KvShape, Queries
+from fedattn.model.engine import open_engine
+from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import Prefiller
-from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.research.simulate import SimulationSettings, Simulator
 from fedattn.research.tasks.retrieval import generate_cases
@@ -66,13 +66,12 @@ class Recorder:
         every = frozenset(range(shape.num_layers))
         self.route = Route(uploads=every, receives=frozenset(), senders=())
         self.sent: dict[int, tuple[KvRows, FloatArray]] = {}
-        self._shape = shape
 
-    def send(self, layer: int, rows: KvRows, queries: FloatArray) -> None:
-        self.sent[layer] = (rows, queries)
+    def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
+        self.sent[layer] = (rows, queries())
 
-    def receive(self, layer: int) -> KvRows:  # noqa: ARG002 - nobody is before it
-        return empty_rows(self._shape)
+    def receive(self, layer: int) -> list[KvRows]:  # noqa: ARG002 - nobody is before it
+        return []
 
 
 def record_rows(model: LoadedModel, tokenizer: PromptTokenizer) -> Recorder:
@@ -314,15 +313,14 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     console = Console(width=110, highlight=False)
-    prepared = prepare_model("default", progress=console.print)
-    model = load_model(prepared)
-    tokenizer = PromptTokenizer(load_tokenizer(prepared))
+    engine = open_engine("default", progress=console.print)
+    model, tokenizer = engine.model, engine.tokenizer
     layers = list(measure_layers(model, record_rows(model, tokenizer)))
     console.print(layer_table(layers))
     result: dict[str, Any] = {"layers": [asdict(row) for row in layers], "answers": []}
     if not options.skip_answers:
         print("  ".join(f"{title:<{width}}" for title, width in ANSWER_COLUMNS))
-        simulator = Simulator(Prefiller(model), tokenizer)
+        simulator = Simulator(engine.prefiller, tokenizer)
         for row in measure_answers(simulator, options.cases, options.seed, Console(stderr=True)):
             print(answer_line(row), flush=True)
             result["answers"].append(asdict(row))

@@ -27,8 +27,9 @@ from transformers.utils import logging as transformers_logging
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.cache import FederatedCache
 from fedattn.model.decode import Decoder, TransformersDecoder, generate_tokens
+from fedattn.model.engine import open_engine
 from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
-from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
+from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import PrefillResult, forward_tokens
 from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import PromptTokenizer
@@ -158,11 +159,12 @@ def main() -> None:
     transformers_logging.set_verbosity_error()
     torch.set_num_threads(arguments.threads)
     prepared = prepare_model("default")
-    model = load_model(prepared)
+    engine = open_engine(prepared)
+    model = engine.model
     speeds = measure_speed(prepared.path, model, arguments.repeats)
     for name, speed in speeds.items():
         print(f"{name:14} {speed:6.1f} tokens/s, {speed / speeds['generate']:.2f} of generate")
-    prompt = PromptTokenizer(load_tokenizer(prepared))
+    prompt = engine.tokenizer
     quality = measure_quality(model, prompt, arguments.cases)
     print(
         f"NLL of given answers {quality['nll_float32']:.3f} float32, "

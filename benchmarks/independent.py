@@ -16,10 +16,7 @@ from typing import Any
 from benchmarks.plans import ANSWER_TOKENS, CASES_SEED
 from fedattn.cli.plans import read_plans
 from fedattn.core.compression import Compression
-from fedattn.model.loading import load_model, load_tokenizer
-from fedattn.model.prefill import Prefiller
-from fedattn.model.prepare import prepare_model
-from fedattn.model.prompt import PromptTokenizer
+from fedattn.model.engine import open_engine
 from fedattn.research.calibrate.run import mixed_cases
 from fedattn.research.simulate import SimulationSettings, Simulator
 
@@ -35,9 +32,9 @@ ROWS = (
 
 def measure(num_cases: int) -> list[dict[str, Any]]:
     """One row a setting, printed as it comes."""
-    prepared = prepare_model("default")
-    model = load_model(prepared)
-    simulator = Simulator(Prefiller(model), PromptTokenizer(load_tokenizer(prepared)))
+    engine = open_engine("default")
+    model = engine.model
+    simulator = Simulator(engine.prefiller, engine.tokenizer)
     cases = mixed_cases(num_cases, CASES_SEED)
     rows = []
     for name, plan, publisher_plan, independent in ROWS:

@@ -24,9 +24,8 @@ from fedattn.core.plans import PlanSpec
 from fedattn.core.profile import Profile
 from fedattn.core.schedules import SCHEDULES
 from fedattn.core.spans import RolePlans, shared_plan
-from fedattn.model.loading import fastest_dtype, load_model, load_tokenizer
-from fedattn.model.prepare import prepare_model
-from fedattn.model.prompt import PromptTokenizer
+from fedattn.model.engine import open_engine
+from fedattn.model.loading import fastest_dtype
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.research.calibrate.evaluator import PlanEvaluator
 from fedattn.research.calibrate.meter import PlanMeter
@@ -75,14 +74,14 @@ def grid(num_layers: int, profile: Profile | None) -> Iterator[tuple[str, RolePl
 def measure_plans(
     profile: Profile | None, num_cases: int, console: Console
 ) -> list[dict[str, Any]]:
-    prepared = prepare_model("default", progress=console.print)
-    model, tokenizer = load_model(prepared), PromptTokenizer(load_tokenizer(prepared))
+    engine = open_engine("default", progress=console.print)
+    model, tokenizer = engine.model, engine.tokenizer
     num_layers = model.shape.num_layers
     cases = mixed_cases(num_cases, CASES_SEED)
     prompts = [tokenize_case(case, tokenizer, num_layers) for case in cases]
     meter = PlanMeter(model, prompts, ANSWER_TOKENS)
     rows = []
-    for family, plans in grid(num_layers, profile or shipped_profile(prepared.fingerprint)):
+    for family, plans in grid(num_layers, profile or shipped_profile(model.fingerprint)):
         found = meter.measure(plans)
         right = [
             is_right(tokenizer.decode(one.answer), case)
@@ -108,9 +107,8 @@ def measure_plans(
 
 
 def compare_searches(layers: int, console: Console) -> list[dict[str, Any]]:
-    prepared = prepare_model("default", progress=console.print)
-    model = load_model(prepared, fastest_dtype())
-    tokenizer = PromptTokenizer(load_tokenizer(prepared))
+    engine = open_engine("default", dtype=fastest_dtype(), progress=console.print)
+    model, tokenizer = engine.model, engine.tokenizer
     candidates = tuple(range(1, model.shape.num_layers))
     search, held_out = (
         centralised_prompts(model, tokenizer, mixed_cases(count, SEARCH_SEED + offset))

@@ -33,9 +33,9 @@ from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.costs import session_bytes
 from fedattn.core.spans import build_layout, shared_plan
+from fedattn.model.engine import open_engine
 from fedattn.model.exchange import InProcessExchange, KvStore
-from fedattn.model.loading import load_model, load_tokenizer, read_sizes
-from fedattn.model.prefill import Prefiller
+from fedattn.model.loading import load_tokenizer, read_sizes
 from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.research.oracle import oracle_logits
@@ -172,8 +172,8 @@ def bf16_bytes(answer: QueryAnswer) -> int:
 def measure_in_process(texts: list[str], plan: str, repeats: int) -> dict[str, float]:
     """The same session's mathematics in this process: no network, no other process."""
     prepared = prepare_model("default")
-    prompt = PromptTokenizer(load_tokenizer(prepared))
-    prefiller = Prefiller(load_model(prepared))
+    engine = open_engine(prepared)
+    prompt, prefiller = engine.tokenizer, engine.prefiller
     plain = AutoModelForCausalLM.from_pretrained(prepared.path, dtype=torch.float32)
     prefix, spans = prompt.prefix(), [prompt.context(text) for text in texts[:-1]]
     question = prompt.question(QUESTION, texts[-1])
@@ -205,8 +205,9 @@ def measure_in_process(texts: list[str], plan: str, repeats: int) -> dict[str, f
 def measure_parity(texts: list[str]) -> dict[str, float]:
     """Largest differences of logits, raw fp32 codec."""
     prepared = prepare_model("default")
-    model = load_model(prepared)
-    simulator = Simulator(Prefiller(model), PromptTokenizer(load_tokenizer(prepared)))
+    engine = open_engine(prepared)
+    model = engine.model
+    simulator = Simulator(engine.prefiller, engine.tokenizer)
     plain = AutoModelForCausalLM.from_pretrained(prepared.path, dtype=torch.float32)
     differences: dict[str, float] = {}
     case = Case(contexts=tuple(texts), question=QUESTION, answer="pump")

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.types import FloatArray, IntArray
+from fedattn.core.types import FloatArray, IntArray, Queries
 
 MAX_KEEP_ENDS = 1024
 
@@ -21,14 +21,14 @@ class SpanRows:
     """One layer of one participant's own span, as selectors see it.
 
     Attributes:
-        queries: [Hq, T, D] float32, after RoPE; Hq is a multiple of Hkv.
+        queries: fetches [Hq, T, D] float32, after RoPE; Hq is a multiple of Hkv.
         keys: [Hkv, T, D] float32, after RoPE.
         values: [Hkv, T, D] float32.
         positions: [T] int64, global.
         random: generator seeded for this query, span and layer.
     """
 
-    queries: FloatArray
+    queries: Queries
     keys: FloatArray
     values: FloatArray
     positions: IntArray
@@ -74,7 +74,7 @@ def own_attention(rows: SpanRows) -> FloatArray:
     num_rows = len(rows.positions)
     picked = np.unique(np.linspace(0, num_rows - 1, num=min(num_rows, _MAX_QUERIES)).astype(int))
     heads = rows.keys.shape[0]
-    queries = rows.queries[:, picked].reshape(heads, -1, len(picked), rows.keys.shape[2])
+    queries = rows.queries()[:, picked].reshape(heads, -1, len(picked), rows.keys.shape[2])
     scores = queries @ rows.keys[:, None].swapaxes(-1, -2)  # [Hkv, Hq / Hkv, Q, T]
     scores *= np.float32(rows.keys.shape[2] ** -0.5)
     later = picked[:, None] >= np.arange(num_rows)[None, :]

@@ -12,14 +12,14 @@ from fedattn.core.frames import (
 from fedattn.core.rotary import Rotary
 from fedattn.core.selection import SpanRows, select_rows
 from fedattn.core.spans import Member
-from fedattn.core.types import FloatArray, KvRows, KvShape
+from fedattn.core.types import KvRows, KvShape, Queries
 
 
 def write_frame(
     member: Member,
     layer: int,
     rows: KvRows,
-    queries: FloatArray,
+    queries: Queries,
     rotary: Rotary | None = None,
 ) -> bytes:
     """The frame of one layer: the rows that `member.compression` keeps, encoded.
@@ -28,7 +28,7 @@ def write_frame(
         member: whose rows these are.
         layer: zero-based.
         rows: all computed rows of its span, keys after RoPE, at its computed positions.
-        queries: [Hq, T, D] float32 of the same tokens, after RoPE.
+        queries: fetches those of the same tokens, if the selector looks at them.
         rotary: of the model.
 
     Raises:

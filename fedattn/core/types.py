@@ -8,6 +8,7 @@ Shape letters used in every docstring of the project:
     L    Transformer blocks            P   tokens of the public prefix
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,6 +17,8 @@ import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
+Queries: TypeAlias = Callable[[], FloatArray]
+"""Fetches [Hq, T, D] float32 after RoPE from where the model computes; few ever ask for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,25 +71,3 @@ class KvRows:
     @property
     def num_rows(self) -> int:
         return int(self.keys.shape[1])
-
-
-def empty_rows(shape: KvShape) -> KvRows:
-    """No rows at all, with the head count and size of `shape`."""
-    nothing = np.empty((shape.num_kv_heads, 0, shape.head_dim), dtype=np.float32)
-    return KvRows(keys=nothing, values=nothing, positions=np.empty(0, dtype=np.int64))
-
-
-def concatenate_rows(parts: list[KvRows], shape: KvShape) -> KvRows:
-    """Place rows of several participants one after the other.
-
-    The caller passes `parts` in token order; nothing is averaged (paper: global KV aggregation).
-    """
-    if not parts:
-        return empty_rows(shape)
-    if len(parts) == 1:
-        return parts[0]
-    return KvRows(
-        keys=np.concatenate([part.keys for part in parts], axis=1),
-        values=np.concatenate([part.values for part in parts], axis=1),
-        positions=np.concatenate([part.positions for part in parts]),
-    )

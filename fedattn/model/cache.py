@@ -112,20 +112,24 @@ class FederatedCache:
             return []
         route = self._exchange.route
         if layer in route.uploads:
-            self._exchange.send(layer, self._own_rows(own), _to_numpy(query))
+            self._exchange.send(layer, self._own_rows(own), lambda: _to_numpy(query))
         if layer == route.last_upload and not self._keeps_rows:
             raise LastUploadDone
         if layer not in route.receives:
             return []
-        rows = self._exchange.receive(layer)
-        dtype = own.keys.dtype
-        return [
-            LayerCache(
-                torch.tensor(rows.keys, dtype=dtype, device=self._device)[None],
-                torch.tensor(rows.values, dtype=dtype, device=self._device)[None],
-                torch.tensor(rows.positions, device=self._device),
-            )
-        ]
+        return [self._part(rows, own.keys.dtype) for rows in self._exchange.receive(layer)]
+
+    def _part(self, rows: KvRows, dtype: torch.dtype) -> LayerCache:
+        """Received rows where the model computes; where that is here, they are not copied."""
+        keys, values, positions = (
+            torch.from_numpy(np.require(array, requirements="W"))
+            for array in (rows.keys, rows.values, rows.positions)
+        )
+        return LayerCache(
+            keys.to(self._device, dtype)[None],
+            values.to(self._device, dtype)[None],
+            positions.to(self._device),
+        )
 
     def _own_rows(self, own: LayerCache) -> KvRows:
         return KvRows(

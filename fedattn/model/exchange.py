@@ -8,7 +8,7 @@ from fedattn.core.rotary import Rotary
 from fedattn.core.routing import Route, route_session
 from fedattn.core.spans import SessionLayout
 from fedattn.core.transfer import frame_spec, place_rows, read_frame, write_frame
-from fedattn.core.types import FloatArray, IntArray, KvRows, KvShape, concatenate_rows
+from fedattn.core.types import IntArray, KvRows, KvShape, Queries
 
 
 class KvExchange(Protocol):
@@ -21,11 +21,11 @@ class KvExchange(Protocol):
     def route(self) -> Route:
         """Layers at which this participant sends and receives."""
 
-    def send(self, layer: int, rows: KvRows, queries: FloatArray) -> None:
+    def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
         """Hand over the own rows of a layer; called once for each layer in `route.uploads`.
 
-        What travels of them is up to the session's compression. `queries`, [Hq, T, D] float32
-        after RoPE, do not travel: row selection may look at them.
+        What travels of them is up to the session's compression. `queries` do not travel: row
+        selection may fetch them.
 
         Returns as soon as the rows are accepted, so computing goes on while they travel.
         May block while earlier rows still wait to leave (back-pressure).
@@ -34,8 +34,8 @@ class KvExchange(Protocol):
             SessionError: the session has ended.
         """
 
-    def receive(self, layer: int) -> KvRows:
-        """Rows of all earlier spans at a layer in `route.receives`, in token order.
+    def receive(self, layer: int) -> list[KvRows]:
+        """Rows of all earlier spans at a layer in `route.receives`: a part each, in token order.
 
         Waits until they have come. A participant that is lost or late is left out.
 
@@ -110,11 +110,10 @@ class InProcessExchange:
     def route(self) -> Route:
         return self._store.routes[self._index]
 
-    def send(self, layer: int, rows: KvRows, queries: FloatArray) -> None:
+    def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
         member = self._store.layout.members[self._index]
         frame = write_frame(member, layer, rows, queries, self._store.rotary)
         self._store.put(self._index, layer, frame)
 
-    def receive(self, layer: int) -> KvRows:
-        parts = [self._store.rows(sender, layer) for sender in self.route.senders]
-        return concatenate_rows(parts, self._store.shape)
+    def receive(self, layer: int) -> list[KvRows]:
+        return [self._store.rows(sender, layer) for sender in self.route.senders]

@@ -6,24 +6,21 @@ one scale a row, activations quantised a token at a time, which torch does on x8
 compiler. `tests/contract/test_fused.py` holds float32 to the oracle.
 """
 
-import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import linear, rms_norm, silu
+from torch.nn.functional import rms_norm, silu
 
 from fedattn.core.errors import ModelError
 from fedattn.model.families import FusedBlock
 from fedattn.model.loading import LoadedModel
+from fedattn.model.packing import Linear, Pack, pack_float32, pack_int8
 from fedattn.model.prefill import PrefillResult
 
 INT8, FLOAT32 = "int8", "float32"
-DECODE_FORMATS = (FLOAT32, INT8)
-
-Linear = Callable[[torch.Tensor], torch.Tensor]
-"""[1, in] to [1, out]."""
+_PACKERS = {FLOAT32: pack_float32, INT8: pack_int8}
+DECODE_FORMATS = tuple(_PACKERS)
 
 
 @dataclass(slots=True)
@@ -67,7 +64,7 @@ class FusedDecoder:
     def __init__(self, model: LoadedModel, weights: str) -> None:
         if model.read_block is None:
             raise ModelError("the fused decoder cannot run this model's blocks; decode in float32")
-        pack = {FLOAT32: _pack_float32, INT8: _pack_int8}[weights]
+        pack = _PACKERS[weights]
         backbone: Any = model.backbone
         self._shape = model.shape
         self._num_heads = model.sizes.num_query_heads
@@ -134,10 +131,7 @@ class FusedDecoder:
         return torch.bmm(weights, state.values[index][:, : row + 1]).view(1, -1)
 
 
-_Pack = Callable[[Sequence[Any]], Linear]
-
-
-def _pack_block(block: FusedBlock, pack: _Pack) -> _Block:
+def _pack_block(block: FusedBlock, pack: Pack) -> _Block:
     return _Block(
         norm=block.norm.weight.float(),
         qkv=pack(block.query_key_value),
@@ -147,39 +141,3 @@ def _pack_block(block: FusedBlock, pack: _Pack) -> _Block:
         down=pack([block.down]),
         scaling=block.scaling,
     )
-
-
-def _pack_float32(modules: Sequence[Any]) -> Linear:
-    """The modules' own weights, without a copy if they are float32."""
-    pairs = [(module.weight.float(), _float_bias(module)) for module in modules]
-    if len(pairs) == 1:
-        weight, bias = pairs[0]
-        return lambda x: linear(x, weight, bias)
-    return lambda x: torch.cat([linear(x, weight, bias) for weight, bias in pairs], dim=-1)
-
-
-def _float_bias(module: Any) -> torch.Tensor | None:
-    return None if module.bias is None else module.bias.detach().float()
-
-
-def _pack_int8(modules: Sequence[Any]) -> Linear:
-    """All rows in one int8 matrix, a scale each."""
-    weight = torch.cat([module.weight.detach().float() for module in modules])
-    biases = [bias for module in modules if (bias := _float_bias(module)) is not None]
-    bias = torch.cat(biases) if biases else None
-    scales = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12)
-    zeros = torch.zeros(len(scales), dtype=torch.int64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated, but the only way to the packed kernels
-        quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-    packed = torch.ops.quantized.linear_prepack(quantized, bias)
-    reduces = not _multiplies_int8_in_hardware()
-    run = torch.ops.quantized.linear_dynamic
-    return lambda x: run(x, packed, reduces)
-
-
-def _multiplies_int8_in_hardware() -> bool:
-    """Whether 8-bit activations cannot saturate; without, x86 kernels need 7 bits."""
-    if torch.backends.quantized.engine == "qnnpack":
-        return True
-    return bool(torch.cpu._is_vnni_supported())  # noqa: SLF001 - no public way to ask

@@ -1,8 +1,11 @@
-"""Where a model computes, and in which precision."""
+"""Where a model computes, in which precision, and what decodes."""
 
 import torch
 
 from fedattn.core.errors import ConfigurationError
+from fedattn.model.decode import MakeDecoder, TransformersDecoder
+from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
+from fedattn.model.loading import LoadedModel
 
 AUTO = "auto"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -50,3 +53,33 @@ def choose_dtype(name: str, device: torch.device = _CPU) -> torch.dtype:
     if name not in _DTYPES:
         raise ConfigurationError(f"weights: expected auto, {', '.join(_DTYPES)}, got {name!r}")
     return _DTYPES[name]
+
+
+def choose_decoder(weights: str, model: LoadedModel) -> MakeDecoder:
+    """What makes the decoder a user means; making it may take a second.
+
+    Args:
+        weights: float32, int8, or auto: int8 if the model is on a CPU and has blocks it knows.
+        model: the model.
+
+    Raises:
+        ConfigurationError: it is none of these, or does not fit the device or the model.
+    """
+    if weights not in {*DECODE_FORMATS, AUTO}:
+        formats = ", ".join((AUTO, *DECODE_FORMATS))
+        raise ConfigurationError(f"decode_weights: expected one of {formats}, got {weights!r}")
+    hindrance = _hindrance_of_int8(model)
+    if weights == INT8 and hindrance:
+        raise ConfigurationError(f"decode_weights int8 {hindrance}, or decode_weights to float32")
+    if weights == FLOAT32 or hindrance:
+        return lambda: TransformersDecoder(model)
+    return lambda: FusedDecoder(model, INT8)
+
+
+def _hindrance_of_int8(model: LoadedModel) -> str:
+    """Why int8 weights cannot decode, and what to set; empty if they can."""
+    if model.device.type != "cpu":
+        return "needs a model on the CPU; set device to cpu"
+    if model.read_block is None:
+        return "does not know this model's blocks; set model to another"
+    return ""

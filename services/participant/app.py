@@ -7,13 +7,9 @@ import structlog
 import torch
 
 from fedattn import __version__
-from fedattn.core.errors import ConfigurationError
 from fedattn.core.profile import Profile
-from fedattn.model.decode import MakeDecoder, TransformersDecoder
 from fedattn.model.engine import open_engine
-from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
-from fedattn.model.loading import LoadedModel
-from fedattn.model.placement import AUTO, choose_device, choose_dtype
+from fedattn.model.placement import choose_decoder, choose_device, choose_dtype
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.channel import open_channel
@@ -82,35 +78,8 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
         states=KvCache(rows_bytes // 2),
         rows_lifetime_s=settings.rows_lifetime_s,
         profile=profile,
-        make_decoder=_choose_decoder(settings, engine.model),
+        make_decoder=choose_decoder(settings.decode_weights, engine.model),
     )
-
-
-def _choose_decoder(settings: ParticipantSettings, model: LoadedModel) -> MakeDecoder:
-    """A publisher's decoder: int8 where it fits, if not told otherwise.
-
-    Raises:
-        ConfigurationError: the format is unknown, or does not fit the device or the model.
-    """
-    wished = settings.decode_weights
-    if wished not in {*DECODE_FORMATS, AUTO}:
-        formats = ", ".join((AUTO, *DECODE_FORMATS))
-        raise ConfigurationError(f"decode_weights: expected one of {formats}, got {wished!r}")
-    hindrance = _hindrance_of_int8(model)
-    if wished == INT8 and hindrance:
-        raise ConfigurationError(f"decode_weights int8 {hindrance}, or decode_weights to float32")
-    if wished == FLOAT32 or hindrance:
-        return lambda: TransformersDecoder(model)
-    return lambda: FusedDecoder(model, INT8)
-
-
-def _hindrance_of_int8(model: LoadedModel) -> str:
-    """Why int8 weights cannot decode, and what to set; empty if they can."""
-    if model.device.type != "cpu":
-        return "needs a model on the CPU; set device to cpu"
-    if model.read_block is None:
-        return "does not know this model's blocks; set model to another"
-    return ""
 
 
 def _pressure_limits(settings: ParticipantSettings) -> PressureLimits:

@@ -18,7 +18,7 @@ from fedattn.core.spans import Member
 from fedattn.core.terms import SessionTerms
 from fedattn.core.timeline import Activity, Timeline
 from fedattn.core.transfer import write_frame
-from fedattn.core.types import FloatArray, KvRows
+from fedattn.core.types import KvRows, Queries
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.convert import chunk_from_wire, chunk_to_wire
 from fedattn.wire.timeline import timeline_to_wire
@@ -121,7 +121,7 @@ class GrpcKvExchange:
 
     # -- model thread ----------------------------------------------------------------------------
 
-    def send(self, layer: int, rows: KvRows, queries: FloatArray) -> None:
+    def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
         self._make_room(layer)
 
         def write() -> bytes:
@@ -148,12 +148,13 @@ class GrpcKvExchange:
     def _enqueue(self, layer: int, encoding: Future[bytes]) -> None:
         self._loop.call_soon_threadsafe(self._outgoing.put_nowait, (layer, encoding))
 
-    def receive(self, layer: int) -> KvRows:
+    def receive(self, layer: int) -> list[KvRows]:
         self._timeline.lap(Activity.COMPUTE, layer)
         before_s = self._inbox.wait_s
-        rows = self._inbox.take(layer)
-        self._on_layer(layer, rows.num_rows, self._inbox.wait_s - before_s)
-        return rows
+        parts = self._inbox.take(layer)
+        num_rows = sum(rows.num_rows for rows in parts)
+        self._on_layer(layer, num_rows, self._inbox.wait_s - before_s)
+        return parts
 
     # -- event loop ------------------------------------------------------------------------------
 

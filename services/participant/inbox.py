@@ -16,7 +16,7 @@ from fedattn.core.rotary import Rotary
 from fedattn.core.session import SessionState
 from fedattn.core.timeline import Activity, Timeline
 from fedattn.core.transfer import place_rows, read_frame
-from fedattn.core.types import KvRows, concatenate_rows
+from fedattn.core.types import KvRows
 from services.participant.kv_cache import CachedRows
 
 
@@ -109,8 +109,8 @@ class RowInbox:
             if self._error is not None:
                 raise self._error
 
-    def take(self, layer: int) -> KvRows:
-        """Rows of all earlier spans at a layer, in token order; waits for them.
+    def take(self, layer: int) -> list[KvRows]:
+        """Rows of all earlier spans at a layer, a part each in token order; waits for them.
 
         A member that is lost is left out, and so is one after `progress_timeout_s` in which
         nothing at all arrived.
@@ -147,9 +147,8 @@ class RowInbox:
             place_rows(parts[sender], self._state.member(sender), self._rotary)
             for sender in sorted(parts)
         ]
-        rows = concatenate_rows(placed, self._state.shape)
         self._timeline.lap(Activity.DECODE, layer)
-        return rows
+        return placed
 
     def _pop_frames(self, layer: int) -> dict[int, ReceivedFrame]:
         return {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config
 
-from fedattn.core.errors import ModelError
+from fedattn.core.errors import ConfigurationError, ModelError
 from fedattn.model.attention import federated_attention
 from fedattn.model.cache import FederatedCache
 from fedattn.model.decode import Decoder, TransformersDecoder
@@ -15,10 +15,11 @@ from fedattn.model.families import FAMILIES, check_config
 from fedattn.model.fingerprint import fingerprint_model
 from fedattn.model.fused import FLOAT32, FusedDecoder
 from fedattn.model.loading import LoadedModel, load_model, read_sizes, wrap_model
+from fedattn.model.placement import choose_decoder
 from fedattn.model.prefill import PrefillResult, forward_tokens
 from fedattn.model.prepare import PreparedModel, prepare_model
 from tests.harness.tiny import FAMILIES as TINY_FAMILIES
-from tests.harness.tiny import configure_tiny, save_tiny_model, tiny_network
+from tests.harness.tiny import configure_tiny, save_tiny_model, tiny_model, tiny_network
 
 WINDOWS = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
 LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
@@ -130,6 +131,26 @@ def test_another_activation_than_silu_is_not_fused() -> None:
     assert model.read_block is None
     with pytest.raises(ModelError, match="fused decoder cannot run"):
         FusedDecoder(model, FLOAT32)
+
+
+def test_a_model_that_is_not_fused_decodes_by_transformers_unless_int8_is_wished() -> None:
+    gelu = wrap_model(tiny_network("llama", hidden_act="gelu"), "f" * 64)
+    assert isinstance(choose_decoder("auto", gelu)(), TransformersDecoder)
+    with pytest.raises(ConfigurationError, match=r"decode_weights int8 does not know .* float32"):
+        choose_decoder("int8", gelu)
+
+
+@pytest.mark.parametrize(
+    ("weights", "kind"),
+    [("auto", FusedDecoder), ("int8", FusedDecoder), ("float32", TransformersDecoder)],
+)
+def test_a_model_on_a_cpu_decodes_with_the_weights_wished(weights: str, kind: type) -> None:
+    assert isinstance(choose_decoder(weights, tiny_model("llama"))(), kind)
+
+
+def test_unknown_decode_weights_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="expected one of auto, float32, int8, got 'int3'"):
+        choose_decoder("int3", tiny_model("llama"))
 
 
 @pytest.mark.parametrize(

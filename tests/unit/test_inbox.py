@@ -72,11 +72,21 @@ def _zeros(sender: int) -> KvRows:
     return KvRows(keys=values, values=values, positions=np.arange(span.start, span.stop))
 
 
+def take(inbox: RowInbox, layer: int) -> KvRows:
+    """All parts, one behind the other."""
+    parts = inbox.take(layer)
+    return KvRows(
+        keys=np.concatenate([part.keys for part in parts], axis=1),
+        values=np.concatenate([part.values for part in parts], axis=1),
+        positions=np.concatenate([part.positions for part in parts]),
+    )
+
+
 def test_rows_come_out_in_token_order_whatever_order_they_came_in() -> None:
     inbox = make_inbox()
     deliver(inbox, 1, 0)
     deliver(inbox, 0, 0)
-    rows = inbox.take(0)
+    rows = take(inbox, 0)
     assert rows.positions.tolist() == [1, 2, 3]
     assert rows.keys[0, :, 0].tolist() == [0.0, 0.0, 10.0]
 
@@ -86,8 +96,8 @@ def test_later_layer_may_come_first() -> None:
     for layer in (2, 0):
         deliver(inbox, 0, layer)
         deliver(inbox, 1, layer)
-    assert inbox.take(0).keys[0, 0, 0] == 0.0
-    assert inbox.take(2).keys[0, 0, 0] == 2.0
+    assert take(inbox, 0).keys[0, 0, 0] == 0.0
+    assert take(inbox, 2).keys[0, 0, 0] == 2.0
 
 
 def test_lost_member_is_left_out_once_its_rows_end() -> None:
@@ -96,25 +106,25 @@ def test_lost_member_is_left_out_once_its_rows_end() -> None:
     deliver(inbox, 0, 1)
     deliver(inbox, 1, 0)
     inbox.mark_lost(1, "gone")
-    assert inbox.take(0).num_rows == 3
-    assert inbox.take(1).positions.tolist() == [1, 2]
+    assert take(inbox, 0).num_rows == 3
+    assert take(inbox, 1).positions.tolist() == [1, 2]
 
 
 def test_late_member_is_left_out_from_that_layer_on_and_noted() -> None:
     inbox = make_inbox(AT_ONCE_S)
     deliver(inbox, 0, 0)
-    assert inbox.take(0).positions.tolist() == [1, 2]
+    assert take(inbox, 0).positions.tolist() == [1, 2]
     deliver(inbox, 1, 0)
     deliver(inbox, 1, 1)
     deliver(inbox, 0, 1)
-    assert inbox.take(1).positions.tolist() == [1, 2]
+    assert take(inbox, 1).positions.tolist() == [1, 2]
     assert inbox.late_members() == {1: (0, "no rows for 1e-06 s")}
 
 
 def test_news_of_another_member_does_not_shorten_the_wait() -> None:
     inbox = make_inbox(NEVER_S)
     rows: list[int] = []
-    thread = threading.Thread(target=lambda: rows.append(inbox.take(0).num_rows))
+    thread = threading.Thread(target=lambda: rows.append(take(inbox, 0).num_rows))
     thread.start()
     inbox.mark_lost(1, "gone")
     deliver(inbox, 0, 0)
@@ -127,7 +137,7 @@ def test_unreadable_rows_cost_their_sender_alone() -> None:
     inbox = make_inbox()
     deliver(inbox, 0, 0)
     deliver(inbox, 1, 0, value=float("nan"))
-    assert inbox.take(0).positions.tolist() == [1, 2]
+    assert take(inbox, 0).positions.tolist() == [1, 2]
     layer, reason = inbox.late_members()[1]
     assert layer == 0
     assert "frame from b at layer 0" in reason
@@ -144,7 +154,7 @@ def test_member_that_waits_for_a_late_one_is_not_blamed_for_it() -> None:
     state = SessionState(layout, SHAPE)
     inbox = RowInbox(state, 2, ROTARY, progress_timeout_s=0.5, min_participants=1, cached={})
     rows: list[int] = []
-    thread = threading.Thread(target=lambda: rows.append(inbox.take(1).num_rows))
+    thread = threading.Thread(target=lambda: rows.append(take(inbox, 1).num_rows))
     thread.start()
     while 0 not in inbox.late_members():
         pass
@@ -159,7 +169,7 @@ def test_too_few_participants_end_the_wait_naming_who_is_missing() -> None:
     deliver(inbox, 0, 0)
     inbox.mark_lost(1, "its connection broke")
     with pytest.raises(NotEnoughParticipantsError, match=r"b is lost \(its connection broke\)"):
-        inbox.take(0)
+        take(inbox, 0)
 
 
 def test_end_of_the_session_wakes_who_waits() -> None:
@@ -168,7 +178,7 @@ def test_end_of_the_session_wakes_who_waits() -> None:
 
     def wait() -> None:
         try:
-            inbox.take(0)
+            take(inbox, 0)
         except SessionAbortedError as error:
             caught.append(error)
 

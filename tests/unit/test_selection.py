@@ -28,8 +28,9 @@ def span_rows(
     def draw(heads: int) -> FloatArray:
         return (random.normal(size=(heads, num_rows, head_dim)) * scale).astype(np.float32)
 
+    queries = draw(6)
     return SpanRows(
-        queries=draw(6),
+        queries=lambda: queries,
         keys=draw(2),
         values=draw(2),
         positions=np.arange(start, start + num_rows),
@@ -40,7 +41,7 @@ def span_rows(
 def one_head(keys: list[list[float]], values: list[list[float]] | None = None) -> SpanRows:
     rows = np.array([keys], dtype=np.float32)
     return SpanRows(
-        queries=rows,
+        queries=lambda: rows,
         keys=rows,
         values=np.array([values or keys], dtype=np.float32),
         positions=np.arange(len(keys)),
@@ -55,11 +56,12 @@ def dot(left: FloatArray, right: FloatArray) -> float:
 def slow_own_attention(rows: SpanRows) -> list[float]:
     """Sum over query heads of the mean weight each row gets from the queries that see it."""
     num_rows, head_dim = rows.keys.shape[1:]
-    group = rows.queries.shape[0] // rows.keys.shape[0]
+    queries = rows.queries()
+    group = queries.shape[0] // rows.keys.shape[0]
     received = [0.0] * num_rows
-    for query_head in range(rows.queries.shape[0]):
+    for query_head in range(queries.shape[0]):
         keys = rows.keys[query_head // group]
-        for i, query in enumerate(rows.queries[query_head]):
+        for i, query in enumerate(queries[query_head]):
             weights = [math.exp(dot(query, keys[j]) / math.sqrt(head_dim)) for j in range(i + 1)]
             for j, weight in enumerate(weights):
                 received[j] += weight / sum(weights) / (num_rows - j)
@@ -176,7 +178,7 @@ def test_own_attention_worked_example() -> None:
     rows = one_head(keys)
     queries = np.full_like(rows.keys, 1.0)
     rows = SpanRows(
-        queries=queries, keys=rows.keys, values=rows.values, positions=rows.positions,
+        queries=lambda: queries, keys=rows.keys, values=rows.values, positions=rows.positions,
         random=rows.random,
     )  # fmt: skip
     assert select_rows(rows, "own-attention", 1).tolist() == [1]

@@ -48,7 +48,7 @@ def travelled(member: Member, layer: int = 0, *, by: Compression | None = None) 
     if by is not None:
         member = replace(member, compression=by)
     rows, queries = computed_rows(member)
-    frame = write_frame(member, layer, rows, queries, ROTARY)
+    frame = write_frame(member, layer, rows, lambda: queries, ROTARY)
     positions = decode_frame(frame, frame_spec(member, SHAPE), ROTARY).positions
     return [int(position) for position in positions]
 
@@ -59,7 +59,7 @@ def test_what_arrives_are_the_senders_own_rows_within_the_codecs_error(
 ) -> None:
     member = member_of(compression, length)
     rows, queries = computed_rows(member)
-    frame = write_frame(member, layer, rows, queries, ROTARY)
+    frame = write_frame(member, layer, rows, lambda: queries, ROTARY)
     assert len(frame) <= max_upload_size(member, SHAPE)
     got = decode_frame(frame, frame_spec(member, SHAPE), ROTARY)
     assert got.num_rows == member.num_sent
@@ -82,7 +82,7 @@ def test_upload_of_a_codec_of_fixed_size_is_exactly_foretold(
 ) -> None:
     member = member_of(replace(compression, codec=codec_by_name("int4")), length + 1)
     rows, queries = computed_rows(member)
-    frame = write_frame(member, 0, rows, queries, ROTARY)
+    frame = write_frame(member, 0, rows, lambda: queries, ROTARY)
     assert len(frame) == max_upload_size(member, SHAPE)
 
 
@@ -121,3 +121,21 @@ def test_rules_say_what_the_member_may_send() -> None:
     rules = frame_spec(member_of(by), SHAPE)
     assert (rules.sender, rules.codec, rules.shape) == ("a", codec_by_name("int8"), SHAPE)
     assert (rules.span, rules.num_rows) == (Span(100, 110), 2)
+
+
+@pytest.mark.parametrize("selector", SELECTOR_NAMES)
+@pytest.mark.parametrize("keep_ratio", [0.5, 1.0])
+def test_queries_are_fetched_only_for_a_selector_that_looks_at_them(
+    selector: str, keep_ratio: float
+) -> None:
+    """They may have to come from a GPU."""
+    member = member_of(Compression(selector=selector, keep_ratio=keep_ratio))
+    rows, queries = computed_rows(member)
+    asked = []
+
+    def fetch() -> FloatArray:
+        asked.append(selector)
+        return queries
+
+    write_frame(member, 0, rows, fetch, ROTARY)
+    assert bool(asked) == (selector == "own-attention" and keep_ratio < 1.0)

@@ -69,9 +69,15 @@ def test_the_schema_shows_limits_that_the_core_checks(
     ("fields", "budget"),
     [
         ({}, None),
-        ({"kv_budget_bytes": 5000}, ByteBudget(kv_bytes=5000)),
-        ({"link_rate_mbit_s": 8, "link_time_s": 0.5}, ByteBudget(link_bytes=500_000)),
-        ({"link_rate_mbit_s": 1e-9, "link_time_s": 1e-9}, ByteBudget(link_bytes=1)),
+        ({"kv_budget_bytes": 5000}, ByteBudget(kv_bytes=5000, may_choose_codec=True)),
+        (
+            {"link_rate_mbit_s": 8, "link_time_s": 0.5},
+            ByteBudget(link_bytes=500_000, may_choose_codec=True),
+        ),
+        (
+            {"link_rate_mbit_s": 1e-9, "link_time_s": 1e-9},
+            ByteBudget(link_bytes=1, may_choose_codec=True),
+        ),
     ],
 )
 def test_budgets(fields: dict[str, Any], budget: ByteBudget | None) -> None:

@@ -1,0 +1,49 @@
+"""Linear layers packed for one token at a time, in float32 or int8."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+Linear = Callable[[torch.Tensor], torch.Tensor]
+"""[1, in] to [1, out]."""
+Pack = Callable[[Sequence[Any]], Linear]
+"""Linear layers that share their input to one whose outputs are side by side."""
+
+
+def pack_float32(modules: Sequence[Any]) -> Linear:
+    """The modules' own weights, without a copy if they are float32."""
+    pairs = [(module.weight.float(), _float_bias(module)) for module in modules]
+    if len(pairs) == 1:
+        weight, bias = pairs[0]
+        return lambda x: linear(x, weight, bias)
+    return lambda x: torch.cat([linear(x, weight, bias) for weight, bias in pairs], dim=-1)
+
+
+def _float_bias(module: Any) -> torch.Tensor | None:
+    return None if module.bias is None else module.bias.detach().float()
+
+
+def pack_int8(modules: Sequence[Any]) -> Linear:
+    """All rows in one int8 matrix, a scale each."""
+    weight = torch.cat([module.weight.detach().float() for module in modules])
+    biases = [bias for module in modules if (bias := _float_bias(module)) is not None]
+    bias = torch.cat(biases) if biases else None
+    scales = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12)
+    zeros = torch.zeros(len(scales), dtype=torch.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, but the only way to the packed kernels
+        quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+    packed = torch.ops.quantized.linear_prepack(quantized, bias)
+    reduces = not _multiplies_int8_in_hardware()
+    run = torch.ops.quantized.linear_dynamic
+    return lambda x: run(x, packed, reduces)
+
+
+def _multiplies_int8_in_hardware() -> bool:
+    """Whether 8-bit activations cannot saturate; without, x86 kernels need 7 bits."""
+    if torch.backends.quantized.engine == "qnnpack":
+        return True
+    return bool(torch.cpu._is_vnni_supported())  # noqa: SLF001 - no public way to ask

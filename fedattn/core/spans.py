@@ -60,7 +60,8 @@ class Member:
         is_cached_by_publisher: a contributor whose rows the publisher still has.
         cache_key: names all that the member's rows follow from (`fedattn.core.reuse`); empty if
             these rows are not to be reused.
-        cache_lifetime_s: how long the publisher may cache the member's rows; 0 for not beyond the session.
+        cache_lifetime_s: how long the publisher may cache the member's rows; 0 for not beyond the
+            session.
         position_offset: positions between where the rows are computed and the span, which comes
             later. Receivers rotate the keys forward by this number. Above 0 only for a member that
             attends to nobody.

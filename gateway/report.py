@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from fedattn.core.errors import InvalidInputError, ProtocolMismatchError
 from fedattn.core.report import Outcome
@@ -21,6 +22,7 @@ from fedattn.rest.answers import (
     WarmAnswer,
 )
 from fedattn.rest.query import CompressionBody
+from fedattn.wire.contexts import context_from_wire
 from fedattn.wire.convert import compression_from_wire
 from fedattn.wire.enums import ACTIVITIES, FINISH_REASONS, OUTCOMES, PRESSURES, ROLES, ROW_SOURCES
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
@@ -113,6 +115,8 @@ def participant_from_wire(node: aggregator_pb2.NodeInfo, *, can_publish: bool) -
         joined_for_s=node.joined_for_s,
         can_publish=can_publish,
         health=_health_from_wire(node.health) if node.HasField("health") else None,
+        warnings=list(node.warnings),
+        **_context_counts(node),
     )
 
 
@@ -145,7 +149,20 @@ def _report_from_wire(member: session_pb2.MemberReport) -> ParticipantReport:
             rows=ROW_SOURCES.find(member.row_source),
             planned=_planned(member.planned) if member.HasField("planned") else None,
             timeline=[_slice(piece) for piece in member.timeline],
+            **_context_counts(member),
         )
+
+
+def _context_counts(
+    owner: session_pb2.MemberReport | aggregator_pb2.NodeInfo,
+) -> dict[str, Any]:
+    """Fields of `ContextCounts`."""
+    known = context_from_wire(owner.context) if owner.HasField("context") else None
+    return {
+        "context_tokens": known and known.num_tokens,
+        "context_files": known and known.num_files,
+        "skipped_files": dict(known.skipped) if known else {},
+    }
 
 
 def _compression(member: session_pb2.MemberReport) -> CompressionBody:

@@ -93,6 +93,12 @@ def report_table(answer: QueryAnswer) -> Table:
 
 
 def _state(member: ParticipantReport) -> str:
+    """How its part ended, and how many of its files are not in it."""
+    skipped = sum(member.skipped_files.values())
+    return f"{_ending(member)}, {skipped} skipped" if skipped else _ending(member)
+
+
+def _ending(member: ParticipantReport) -> str:
     """How its part ended, or that its rows were there before."""
     if member.state is Outcome.COMPLETE and member.rows in _CACHED:
         return f"{member.rows.replace('_', ' ')}"

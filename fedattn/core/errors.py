@@ -22,6 +22,9 @@
     │   ├── PrefixMismatchError
     │   ├── DuplicateNodeError
     │   └── IdentityMismatchError
+    ├── ContextError                 a node's private text is not there as it should be
+    │   ├── NothingToGiveError
+    │   └── ContextUnreadableError
     ├── FrameError                   bytes from the wire are not what they claim to be
     │   ├── MalformedFrameError
     │   └── CorruptFrameError
@@ -128,6 +131,18 @@ class DuplicateNodeError(IncompatibleError):
 
 class IdentityMismatchError(IncompatibleError):
     code = "identity_mismatch"
+
+
+class ContextError(FedAttnError):
+    """A node's private text is not there as it should be; its owner has to look."""
+
+
+class NothingToGiveError(ContextError):
+    code = "nothing_to_give"
+
+
+class ContextUnreadableError(ContextError):
+    code = "context_unreadable"
 
 
 class FrameError(FedAttnError):

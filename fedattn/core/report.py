@@ -10,6 +10,7 @@ class Outcome(StrEnum):
     LOST = "lost"  # it vanished or broke the protocol
     LATE = "late"  # somebody went on without it
     EXCLUDED = "excluded"  # it did not take part
+    EMPTY = "empty"  # it had nothing to give
 
 
 class RowSource(StrEnum):

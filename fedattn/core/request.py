@@ -8,6 +8,7 @@ import numpy as np
 
 from fedattn.core.budget import ByteBudget
 from fedattn.core.compression import Compression
+from fedattn.core.contexts import ContextSummary
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import DEFAULT_DEADLINE_S
 from fedattn.core.spans import PrefixMode, RolePlans
@@ -86,6 +87,7 @@ class SessionRequest:
         max_new_tokens: tokens it may decode, which must fit the window too.
         cached_keys: cache keys whose rows the publisher holds.
         options: as the query says.
+        context: counts of the publisher's own context; None if it does not say.
     """
 
     node_id: str
@@ -96,6 +98,7 @@ class SessionRequest:
     max_new_tokens: int
     cached_keys: frozenset[bytes] = frozenset()
     options: SessionOptions = field(default_factory=SessionOptions)
+    context: ContextSummary | None = None
 
     def __post_init__(self) -> None:
         if self.options.independent and self.plans.contributors.layers:

@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
+from fedattn.core.contexts import SkipReason
 from fedattn.core.report import FinishReason, Outcome, Pressure, RowSource
 from fedattn.core.spans import Role
 from fedattn.core.timeline import Activity
@@ -57,12 +58,32 @@ class TimelineSlice(BaseModel):
     duration_s: float = Field(description="Seconds.", examples=[0.04])
 
 
-class ParticipantReport(BaseModel):
+class ContextCounts(BaseModel):
+    """What is told of a private context: counts, never text or names of files."""
+
+    context_tokens: int | None = Field(
+        description="Tokens of its private context, 0 for nothing to give; null if not known.",
+        examples=[96],
+    )
+    context_files: int | None = Field(
+        description="Files they are from; null if not known.", examples=[3]
+    )
+    skipped_files: dict[SkipReason, int] = Field(
+        description="Files of its context that were not read, by reason; the node's own log names "
+        "them.",
+        examples=[{"unknown_kind": 1}],
+    )
+
+
+class ParticipantReport(ContextCounts):
     """What one participant did in a session."""
 
     node_id: str = Field(description="Id of the node.", examples=["node-a"])
     role: Role = Field(description="What it did.", examples=["contributor"])
-    state: Outcome = Field(description="How its part ended.", examples=["lost"])
+    state: Outcome = Field(
+        description="How its part ended; empty: it had nothing to give and took no part.",
+        examples=["lost"],
+    )
     span_len: int = Field(description="Tokens of its span.", examples=[96])
     missing_from_layer: int | None = Field(
         description="First layer it was left out at; null unless lost or late.", examples=[21]
@@ -207,7 +228,7 @@ class NodeHealth(BaseModel):
     )
 
 
-class ParticipantInfo(BaseModel):
+class ParticipantInfo(ContextCounts):
     """A node that is joined now."""
 
     node_id: str = Field(description="Id of the node.", examples=["node-a"])
@@ -223,6 +244,11 @@ class ParticipantInfo(BaseModel):
         description="Whether this gateway can publish through it.", examples=[True]
     )
     health: NodeHealth | None = Field(description="By its last heartbeat; null before the first.")
+    warnings: list[str] = Field(
+        description="What its owner should look at: nothing to give, or contexts that do not fit "
+        "the model's window together.",
+        examples=[["nothing to give: 1 file skipped (1 binary); its log names each file"]],
+    )
 
 
 class Health(BaseModel):

@@ -7,6 +7,7 @@ member on either side cannot be made, so a new member needs the core, the proto 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from fedattn.core.contexts import SkipReason
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.report import FinishReason, Outcome, Pressure, RowSource
 from fedattn.core.spans import PrefixMode, Role
@@ -73,3 +74,4 @@ ROW_SOURCES = EnumMap(RowSource, session_pb2.RowSource, "ROW_SOURCE")
 ACTIVITIES = EnumMap(Activity, session_pb2.Activity, "ACTIVITY")
 FINISH_REASONS = EnumMap(FinishReason, participant_pb2.FinishReason, "FINISH_REASON")
 PRESSURES = EnumMap(Pressure, aggregator_pb2.Pressure, "PRESSURE")
+SKIP_REASONS = EnumMap(SkipReason, session_pb2.SkipReason, "SKIP_REASON")

@@ -6,7 +6,7 @@ from fedattn.core.node_id import check_node_id
 
 __all__ = ["MAX_DEADLINE_S", "MAX_MEMBERS", "MAX_QUESTION_LENGTH", "check_node_id"]
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 MAX_REASON_LENGTH = 500
 """Characters kept of a reason that another node gives for people."""
 MAX_LIFETIME_S = 30 * 86_400.0

@@ -6,6 +6,7 @@ from fedattn.core.plans import SyncPlan
 from fedattn.core.request import PublicPrefix, SessionOptions, SessionRequest
 from fedattn.core.spans import Member, RolePlans, SessionLayout, Span
 from fedattn.core.terms import SessionTerms
+from fedattn.wire.contexts import context_from_wire, context_to_wire
 from fedattn.wire.convert import (
     compression_from_wire,
     compression_to_wire,
@@ -122,6 +123,7 @@ def session_request_to_wire(request: SessionRequest) -> aggregator_pb2.OpenSessi
         max_new_tokens=request.max_new_tokens,
         cached_keys=sorted(request.cached_keys),
         options=options_to_wire(request.options),
+        context=None if request.context is None else context_to_wire(request.context),
     )
 
 
@@ -152,6 +154,7 @@ def session_request_from_wire(message: aggregator_pb2.OpenSessionRequest) -> Ses
         max_new_tokens=message.max_new_tokens,
         cached_keys=frozenset(message.cached_keys),
         options=options,
+        context=context_from_wire(message.context) if message.HasField("context") else None,
     )
 
 

@@ -52,6 +52,8 @@ STATUS_TABLE: dict[type[FedAttnError], ErrorStatus] = {
     errors.PrefixMismatchError: _CONFLICT,
     errors.DuplicateNodeError: ErrorStatus(grpc.StatusCode.ALREADY_EXISTS, 409, False),
     errors.IdentityMismatchError: ErrorStatus(grpc.StatusCode.PERMISSION_DENIED, 409, False),
+    errors.NothingToGiveError: _CONFLICT,
+    errors.ContextUnreadableError: _CONFLICT,
     errors.MalformedFrameError: _BAD_DATA,
     errors.CorruptFrameError: _BAD_DATA,
     errors.UnknownSessionError: ErrorStatus(grpc.StatusCode.NOT_FOUND, 404, False),

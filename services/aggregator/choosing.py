@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from fedattn.core.contexts import ContextSummary
 from fedattn.core.errors import (
     FedAttnError,
     InvalidRequestError,
@@ -15,10 +16,11 @@ from services.aggregator.registry import Node, NodeRegistry
 
 @dataclass(frozen=True, slots=True)
 class ExcludedNode:
-    """A node that takes no part, and why, for people."""
+    """A node that takes no part, why, and what it said of its context."""
 
     node_id: str
-    reason: str
+    reason: FedAttnError
+    context: ContextSummary | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ def choose_contributors(request: SessionRequest, publisher: Node, registry: Node
         if reason is None:
             chosen.append(node)
         elif len(excluded) < MAX_MEMBERS:
-            excluded.append(ExcludedNode(node.node_id, str(reason)))
+            excluded.append(ExcludedNode(node.node_id, reason, node.context))
     return Choice(tuple(chosen), tuple(excluded))
 
 

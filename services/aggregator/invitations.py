@@ -8,6 +8,7 @@ from fedattn.core.errors import (
     FedAttnError,
     InvalidRequestError,
     NotEnoughParticipantsError,
+    NothingToGiveError,
     error_from_code,
 )
 from fedattn.core.reuse import MAX_VERSION_SIZE
@@ -61,31 +62,40 @@ class Invitations:
             )
         finally:
             del self._pending[key]
-        if reply.WhichOneof("answer") != "span_len":
-            reason = reply.decline.message[:MAX_REASON_LENGTH]
-            return error_from_code(reply.decline.code, f"{node.node_id}: {reason}")
-        if reply.span_len > node.join.capabilities.max_positions:
+        answer = _judge(node, reply)
+        if isinstance(answer, FedAttnError) and not reply.HasField("decline"):
             self._take_back(node, invite)
-            return ContextTooLongError(
-                f"{node.node_id} has {reply.span_len} tokens, but its model's window is "
-                f"{node.join.capabilities.max_positions}"
-            )
-        try:
-            _check_acceptance(reply)
-        except InvalidRequestError as error:
-            self._take_back(node, invite)
-            return InvalidRequestError(f"{node.node_id}: {error}; upgrade it")
-        return Acceptance(
-            node=node,
-            span_len=reply.span_len,
-            max_keep_ratio=reply.max_keep_ratio or 1.0,
-            reply=reply,
-        )
+        return answer
 
     def _take_back(self, node: Node, invite: pb.Invite) -> None:
         """Tell a node that its answer is not awaited any more."""
         cancel = pb.SessionCancel(session_id=invite.session_id, reason="the answer came too late")
         node.send(pb.ControlResponse(cancel=cancel))
+
+
+def _judge(node: Node, reply: pb.InviteReply) -> Acceptance | FedAttnError:
+    """What a reply means: an acceptance, a decline, or something that cannot be."""
+    limit = node.join.capabilities.max_positions
+    try:
+        node.tell_context(reply)
+        _check_acceptance(reply)
+    except InvalidRequestError as error:
+        return InvalidRequestError(f"{node.node_id}: {error}; upgrade it")
+    if reply.WhichOneof("answer") != "span_len":
+        reason = reply.decline.message[:MAX_REASON_LENGTH]
+        return error_from_code(reply.decline.code, f"{node.node_id}: {reason}")
+    if reply.span_len == 0:
+        return NothingToGiveError(f"{node.node_id}: nothing to give")
+    if reply.span_len > limit:
+        return ContextTooLongError(
+            f"{node.node_id} has {reply.span_len} tokens, but its model's window is {limit}"
+        )
+    return Acceptance(
+        node=node,
+        span_len=reply.span_len,
+        max_keep_ratio=reply.max_keep_ratio or 1.0,
+        reply=reply,
+    )
 
 
 def _check_acceptance(reply: pb.InviteReply) -> None:

@@ -12,6 +12,7 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.invitations import Invitations
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.sessions import Sessions
+from services.aggregator.windows import tell_windows
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +45,7 @@ class Memberships:
         """
         node = self._nodes.join(join)
         log.info("node_joined", node=node.node_id, model=node.fingerprint[:12])
+        tell_windows(self._nodes)
         reader = asyncio.create_task(self._read(node, requests))
         try:
             welcome = pb.Welcome(
@@ -56,6 +58,7 @@ class Memberships:
             reader.cancel()
             self._nodes.leave(node)
             log.info("node_left", node=node.node_id)
+            tell_windows(self._nodes)
             self._invitations.leave(node.node_id)
             self._sessions.note_left(node)
 
@@ -66,7 +69,7 @@ class Memberships:
             while (request := await next_within(requests, lease_s)) is not None:
                 match request.WhichOneof("body"):
                     case "heartbeat":
-                        node.on_heartbeat(request.heartbeat)
+                        self._take_heartbeat(node, request.heartbeat)
                     case "invite_reply":
                         self._take_reply(node, request.invite_reply)
                     case other:
@@ -76,6 +79,12 @@ class Memberships:
             log.warning("bad_message", node=node.node_id, error=str(error))
         finally:
             node.outbox.discard()
+
+    def _take_heartbeat(self, node: Node, heartbeat: pb.Heartbeat) -> None:
+        before = node.context
+        node.on_heartbeat(heartbeat)
+        if node.context != before:
+            tell_windows(self._nodes)
 
     def _take_reply(self, node: Node, reply: pb.InviteReply) -> None:
         """An answer to an invitation, or a contributor's word that it cannot go on."""

@@ -6,8 +6,14 @@ from dataclasses import dataclass, field, replace
 
 from cachetools import LRUCache
 
+from fedattn.core.contexts import ContextSummary
 from fedattn.core.costs import MemberCost
-from fedattn.core.errors import FedAttnError, NoContributorsError, NotEnoughParticipantsError
+from fedattn.core.errors import (
+    FedAttnError,
+    NoContributorsError,
+    NotEnoughParticipantsError,
+    NothingToGiveError,
+)
 from fedattn.core.request import SessionRequest
 from fedattn.core.reuse import with_cache_keys
 from fedattn.core.spans import PrefixMode, SessionLayout
@@ -21,6 +27,8 @@ from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.settings import AggregatorSettings
 
 _MAX_CLEAN_KEYS = 1 << 14
+_MAX_NAMED = 5
+"""Nodes whose reasons an error tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +38,13 @@ class OpenedMember:
     Attributes:
         node: who it is.
         planned: what its part is foretold to take.
+        context: counts of its private context when it was asked; None if it did not say.
         token: lets this node, and no other, attach as that member.
     """
 
     node: Node
     planned: MemberCost
+    context: ContextSummary | None = None
     token: str = field(default_factory=lambda: secrets.token_hex(16))
 
 
@@ -77,6 +87,7 @@ class SessionOpener:
             InvalidInputError, UnavailableError, IncompatibleError: says what does not fit.
         """
         publisher = self._registry.authenticate(request.node_id, request.node_token)
+        publisher.context = request.context or publisher.context
         choice = choose_contributors(request, publisher, self._registry)
         _require_enough(request, len(choice.chosen), [])
         session_id = secrets.token_hex(16)
@@ -100,7 +111,7 @@ class SessionOpener:
                 wants_timeline=options.wants_timeline,
             ),
             members=tuple(
-                OpenedMember(node=node, planned=cost)
+                OpenedMember(node=node, planned=cost, context=node.context)
                 for node, cost in zip(nodes, costs, strict=True)
             ),
             excluded=(*choice.excluded, *excluded),
@@ -131,11 +142,11 @@ class SessionOpener:
         for node, answer in zip(nodes, answers, strict=True):
             if isinstance(answer, Acceptance):
                 accepted.append(answer)
-            elif request.options.contributors or _owns_prefix(request, node, nodes):
+            elif _must_take_part(request, node, nodes, answer):
                 raise answer
             else:
                 failures.append(answer)
-                excluded.append(ExcludedNode(node.node_id, str(answer)))
+                excluded.append(ExcludedNode(node.node_id, answer, node.context))
         _require_enough(request, len(accepted), failures)
         return self._put_in_order(request, accepted), excluded
 
@@ -204,6 +215,11 @@ def _require_enough(
     needed = max(request.options.min_participants, least)
     if num_contributors + 1 >= needed:
         return
+    if failures and all(isinstance(failure, NothingToGiveError) for failure in failures):
+        raise NothingToGiveError(
+            f"{num_contributors + 1} of {needed} required participants have something to give; "
+            + "; ".join(str(failure) for failure in failures[:_MAX_NAMED])
+        )
     if failures:
         raise failures[0]
     if num_contributors == 0:
@@ -215,6 +231,17 @@ def _require_enough(
         f"{num_contributors + 1} participants are there, {needed} are required; "
         f"start more or lower min_participants"
     )
+
+
+def _must_take_part(
+    request: SessionRequest, node: Node, nodes: tuple[Node, ...], failure: FedAttnError
+) -> bool:
+    """Whether a session cannot go on without a node that does not take part.
+
+    A named one that has nothing to give is left out and reported so: nothing of it is missing.
+    """
+    is_named = bool(request.options.contributors) and not isinstance(failure, NothingToGiveError)
+    return is_named or _owns_prefix(request, node, nodes)
 
 
 def _owns_prefix(request: SessionRequest, node: Node, nodes: tuple[Node, ...]) -> bool:

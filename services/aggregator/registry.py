@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
+from fedattn.core.contexts import ContextSummary
 from fedattn.core.errors import (
     DuplicateNodeError,
     InvalidRequestError,
@@ -16,6 +17,7 @@ from fedattn.core.errors import (
     UnknownParticipantError,
 )
 from fedattn.core.types import KvShape
+from fedattn.wire.contexts import context_from_wire
 from fedattn.wire.convert import require_range, shape_from_wire, sizes_from_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION, check_node_id
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -24,6 +26,8 @@ from services.aggregator.outbox import Outbox
 _CONTROL_OUTBOX_BYTES = 1 << 20
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _MAX_CODECS = 64
+
+_TellsContext = pb.Join | pb.Heartbeat | pb.InviteReply
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +40,8 @@ class Node:
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     active_sessions: int = 0
     health: pb.Health | None = None  # by its last heartbeat
+    context: ContextSummary | None = None  # by its last word
+    is_window_tight: bool = False  # as it was told last
     outbox: Outbox[pb.ControlResponse] = field(
         default_factory=lambda: Outbox(_CONTROL_OUTBOX_BYTES)
     )
@@ -62,6 +68,7 @@ class Node:
             InvalidRequestError: a number is out of range.
         """
         self.active_sessions = heartbeat.active_sessions
+        self.tell_context(heartbeat)
         if not heartbeat.HasField("health"):
             self.health = None
             return
@@ -70,6 +77,15 @@ class Node:
         require_range("memory_free", health.memory_free, 0, 1)
         require_range("temperature_c", health.temperature_c, 0, 1000)
         self.health = health
+
+    def tell_context(self, message: _TellsContext) -> None:
+        """Take what the node says of its private context, if it does.
+
+        Raises:
+            InvalidRequestError: it contradicts itself.
+        """
+        if message.HasField("context"):
+            self.context = context_from_wire(message.context)
 
     def supports(self, codec_id: int) -> bool:
         return codec_id in self.join.capabilities.codec_ids
@@ -108,6 +124,7 @@ class NodeRegistry:
             )
         offered = message.capabilities
         require_range("max_positions", offered.max_positions, 1, 1 << 31)
+        require_range("prefix_tokens", offered.prefix_tokens, 0, offered.max_positions)
         require_range("number of codecs", len(offered.codec_ids), 1, _MAX_CODECS)
         require_range("length of model_name", len(offered.model_name), 0, 200)
         require_range("length of software_version", len(offered.software_version), 0, 40)
@@ -122,6 +139,7 @@ class NodeRegistry:
         if offered.HasField("sizes"):
             sizes_from_wire(offered.sizes, shape)
         node = Node(join=message, shape=shape, joined_at=self._clock())
+        node.tell_context(message)
         self._nodes[node_id] = node
         return node
 
@@ -163,19 +181,6 @@ class NodeRegistry:
         """All joined nodes, by id."""
         return [self._nodes[node_id] for node_id in sorted(self._nodes)]
 
-    def describe(self) -> pb.ListNodesResponse:
-        """All joined nodes for the wire."""
-        now = self._clock()
-        return pb.ListNodesResponse(
-            nodes=[
-                pb.NodeInfo(
-                    node_id=node.node_id,
-                    model_fingerprint=node.fingerprint,
-                    capabilities=node.join.capabilities,
-                    active_sessions=node.active_sessions,
-                    joined_for_s=now - node.joined_at,
-                    health=node.health,
-                )
-                for node in self.all()
-            ]
-        )
+    def joined_for_s(self, node: Node) -> float:
+        """Seconds since a node joined."""
+        return self._clock() - node.joined_at

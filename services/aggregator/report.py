@@ -1,37 +1,39 @@
 """The session report."""
 
 from fedattn.core.costs import MemberCost
+from fedattn.core.errors import NothingToGiveError
 from fedattn.core.routing import Route
 from fedattn.core.session import MemberLedger, MemberState, SessionState
 from fedattn.core.spans import Member
+from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.convert import compression_to_wire
 from fedattn.wire.enums import ROLES
 from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import session_pb2 as pb
 from services.aggregator.choosing import ExcludedNode
-from services.aggregator.opening import OpenedSession
+from services.aggregator.opening import OpenedMember, OpenedSession
 
 
 def build_report(opened: OpenedSession, state: SessionState) -> pb.SessionReport:
     """What every member did and was to do, in token order, then the nodes that took no part."""
-    members = [
-        _describe(state, index, member.planned) for index, member in enumerate(opened.members)
-    ]
+    members = [_describe(state, index, member) for index, member in enumerate(opened.members)]
     excluded = map(describe_excluded, opened.excluded)
     return pb.SessionReport(session_id=opened.terms.session_id, members=[*members, *excluded])
 
 
 def describe_excluded(node: ExcludedNode) -> pb.MemberReport:
-    """A node that takes no part."""
+    """A node that takes no part, or has nothing to give."""
+    is_empty = isinstance(node.reason, NothingToGiveError)
     return pb.MemberReport(
         node_id=node.node_id,
         role=pb.ROLE_CONTRIBUTOR,
-        state=pb.OUTCOME_EXCLUDED,
-        detail=node.reason,
+        state=pb.OUTCOME_EMPTY if is_empty else pb.OUTCOME_EXCLUDED,
+        detail=str(node.reason),
+        context=None if node.context is None else context_to_wire(node.context),
     )
 
 
-def _describe(state: SessionState, index: int, planned: MemberCost) -> pb.MemberReport:
+def _describe(state: SessionState, index: int, opened: OpenedMember) -> pb.MemberReport:
     member, ledger = state.member(index), state.ledgers[index]
     layers = sorted({*ledger.bytes_up, *ledger.bytes_down})
     return pb.MemberReport(
@@ -51,11 +53,12 @@ def _describe(state: SessionState, index: int, planned: MemberCost) -> pb.Member
         compute_s=ledger.compute_s,
         missing_from_layer=ledger.missing_from or 0,
         detail=ledger.reason or ("" if ledger.is_over else "it had not finished"),
-        planned=_cost_to_wire(planned),
+        planned=_cost_to_wire(opened.planned),
         compression=compression_to_wire(member.compression),
         sync_layers=member.plan.layers,
         row_source=_row_source(member, state.routes[index]),
         timeline=timeline_to_wire(ledger.timeline),
+        context=None if opened.context is None else context_to_wire(opened.context),
     )
 
 

@@ -19,6 +19,7 @@ from services.aggregator.opening import SessionOpener
 from services.aggregator.registry import NodeRegistry
 from services.aggregator.sessions import Sessions
 from services.aggregator.settings import AggregatorSettings
+from services.aggregator.windows import list_nodes
 
 
 class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
@@ -53,7 +54,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """Nodes that are joined right now."""
-        return self._nodes.describe()
+        return list_nodes(self._nodes)
 
     async def OpenSession(
         self, request: pb.OpenSessionRequest, context: Any

@@ -24,12 +24,18 @@ def main() -> int:
         return 2
     try:  # only now: settings are checked, and --help answers, without loading torch
         from services.participant.app import Participant, build_node  # noqa: PLC0415
+        from services.participant.context import check_context  # noqa: PLC0415
     except ModuleNotFoundError as error:
         print(
             f"error [configuration]: {error.name} is not installed; a participant needs the "
             f"extra: pip install 'fedattn[participant]'",
             file=sys.stderr,
         )
+        return 2
+    try:
+        check_context(settings.context, settings.context_encoding)
+    except ConfigurationError as error:
+        print(f"error [{error.code}]: {error}", file=sys.stderr)
         return 2
     configure_logging(settings.log_level, settings.log_format, f"participant/{settings.node_id}")
 

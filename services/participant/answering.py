@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedattn.core.errors import ContextTooLongError, FedAttnError
+from fedattn.core.errors import ContextTooLongError, ContextUnreadableError, FedAttnError
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.cache import LayerCache
 from fedattn.model.decode import generate_tokens
@@ -39,12 +39,15 @@ def tokenize_query(node: ParticipantNode, query: Query) -> PublisherSpan:
 
     Raises:
         ContextTooLongError: it does not fit the window.
-        ConfigurationError: the context cannot be read.
+        ContextUnreadableError: the context cannot be read.
     """
     limit = node.prefiller.model.max_positions
-    context, version = node.context.snapshot()
+    try:
+        own = node.context.snapshot()
+    except ContextUnreadableError as error:
+        raise ContextUnreadableError(f"publisher {node.node_id}: {error}") from None
     question = node.tokenizer.question(query.question)
-    num_tokens, num_new = len(context) + len(question), query.sampling.max_new_tokens
+    num_tokens, num_new = len(own.token_ids) + len(question), query.sampling.max_new_tokens
     if len(node.prefix) + num_tokens + num_new > limit:
         raise ContextTooLongError(
             f"the publisher's context and question have {num_tokens} tokens, the prefix "
@@ -52,7 +55,10 @@ def tokenize_query(node: ParticipantNode, query: Query) -> PublisherSpan:
             f"{limit}; shorten them"
         )
     return PublisherSpan(
-        prefix=list(node.prefix), context=context, question=question, context_version=version
+        prefix=list(node.prefix),
+        context=own.token_ids,
+        question=question,
+        context_version=own.version,
     )
 
 

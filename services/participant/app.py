@@ -17,7 +17,8 @@ from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
 from fedattn.wire.server import WireServer
 from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
-from services.participant.context import ContextTokens, PrivateContext
+from services.participant.context import ContextTokens, PrivateContext, follow_changes
+from services.participant.context_log import ContextLog
 from services.participant.contribution import Contributor
 from services.participant.control import ControlLoop
 from services.participant.kv_cache import KvCache
@@ -38,7 +39,7 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
 
     Raises:
         ModelError: the model cannot be prepared.
-        ConfigurationError: the context cannot be read.
+        ConfigurationError: a setting does not fit this machine.
     """
     num_threads = settings.threads or usable_cpus()
     torch.set_num_threads(num_threads)
@@ -53,7 +54,11 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
     )
     engine.prefiller.warm_prefix(engine.tokenizer.prefix())
     rows_bytes = settings.rows_bytes if settings.listen else 0
-    context = ContextTokens(PrivateContext(settings.context), engine.tokenizer)
+    context = ContextTokens(
+        PrivateContext(settings.context, settings.context_encoding),
+        engine.tokenizer,
+        ContextLog(len(engine.tokenizer.prefix()), engine.model.max_positions),
+    )
     profile = _find_profile(settings.profile, engine.model.fingerprint)
     log.info(
         "model_loaded",
@@ -61,7 +66,7 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
         device=str(device),
         weights=str(dtype).removeprefix("torch."),
         threads=num_threads,
-        context_tokens=len(context.current()),
+        context_tokens=context.summary.num_tokens,
     )
     return ParticipantNode(
         node_id=settings.node_id,
@@ -143,7 +148,10 @@ class Participant:
         try:
             await self._listen()
             notify_ready()
-            side = [asyncio.create_task(self._follow_health())]
+            side = [
+                asyncio.create_task(self._follow_health()),
+                asyncio.create_task(follow_changes(self._node.context)),
+            ]
             if self._settings.keep_warm_s > 0 and self.server is not None:
                 side.append(asyncio.create_task(self._keep_warm()))
             await asyncio.wait({membership, stop}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,94 +1,187 @@
 """The private context of a node: read from disk, tokenized, never sent."""
 
+import asyncio
 import secrets
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedattn.core.errors import ConfigurationError
+import structlog
+
+from fedattn.core.contexts import ContextSummary, SkipReason
+from fedattn.core.errors import ConfigurationError, ContextUnreadableError
 from fedattn.model.prompt import PromptTokenizer
+from services.participant.context_log import printable
+from services.participant.texts.loading import Texts, decode_all, load
 
-_SUFFIXES = {".txt", ".md"}
-_MAX_SIZE_BYTES = 16 << 20
 VERSION_SIZE = 16
+LOOK_EVERY_S = 5.0
+"""Between two looks for changes that nobody has asked for."""
 
-_Stamp = tuple[tuple[str, int, int], ...]
+_HARMLESS = {SkipReason.EMPTY, SkipReason.BLANK}
+"""A single file may be so; it has nothing to give, but nothing is wrong with reading it."""
+
+log = structlog.get_logger(__name__)
+
+
+class CannotReadError(Exception):
+    """Why a context cannot be read; names no file, so that others may know."""
 
 
 @dataclass(slots=True)
 class PrivateContext:
-    """Text of a file or folder, read again whenever it changes.
+    """Text of a file or folder, as it is now.
 
-    A folder's files are joined in order of their names.
+    Whether it has changed is decided by its content (SHA-256 of all names and bytes), since size
+    and times may stay while a text changes. The price of a look, measured on one core of a server
+    with files in the page cache: 0.1 ms a file and 2.4 ms a MiB, so 0.2 ms for one of 64 KiB and
+    38 ms for 16 MiB, the most that is read; decoding and tokenizing follow only after a change.
     """
 
     path: Path | None
-    _stamp: _Stamp | None = None
-    _text: str = ""
+    encoding: str | None = None
+    """Of files that are neither UTF-8 nor UTF-16; None if only a certain one counts."""
+    _digest: bytes = b""
+    _texts: Texts = field(default_factory=Texts)
 
-    def text(self) -> str:
-        """The current text; empty without a path.
+    def read(self) -> Texts:
+        """The current text, and the files that are not in it; nothing without a path.
 
         Raises:
-            ConfigurationError: it cannot be read, is no UTF-8 text, or is too large.
+            CannotReadError: the folder, or the file that was given, cannot be read.
         """
         if self.path is None:
-            return ""
+            return self._texts
         try:
-            files = _list_files(self.path)
-            stamp = tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)
-            if stamp != self._stamp:
-                self._text = self._read(files, sum(size for _, size, _ in stamp))
-                self._stamp = stamp
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"the private context {self.path} cannot be read: {type(error).__name__}; "
-                f"it must be UTF-8 text that this process may read"
-            ) from None  # the original message may quote the text
-        return self._text
+            loaded = load(self.path)
+            is_folder = self.path.is_dir()
+        except OSError as error:
+            raise CannotReadError((error.strerror or type(error).__name__).lower()) from None
+        digest = loaded.digest()
+        if digest != self._digest:
+            self._texts = decode_all(loaded, self.encoding)
+            self._digest = digest
+        if not is_folder:
+            for skipped in self._texts.skipped:
+                if skipped.reason not in _HARMLESS:
+                    raise CannotReadError(skipped.reason.words)
+        return self._texts
 
-    def _read(self, files: list[Path], size: int) -> str:
-        if size > _MAX_SIZE_BYTES:
-            raise ConfigurationError(
-                f"the private context {self.path} has {size} bytes, the limit is {_MAX_SIZE_BYTES}"
-            )
-        return "\n\n".join(file.read_text(encoding="utf-8").strip() for file in files)
+    def text(self) -> str:
+        """The current text; raises as `read`."""
+        return self.read().text
 
 
-def _list_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    return sorted(file for file in path.iterdir() if file.is_file() and file.suffix in _SUFFIXES)
+def check_context(path: Path | None, encoding: str | None) -> None:
+    """Read a context once, before anything slow begins.
+
+    Raises:
+        ConfigurationError: it cannot be read; names it.
+    """
+    try:
+        PrivateContext(path, encoding).read()
+    except CannotReadError as error:
+        raise ConfigurationError(
+            f"the context {path} cannot be read: {error}; expected a text, or a folder of texts, "
+            f"that this process may read"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextSnapshot:
+    """A context at one moment.
+
+    Attributes:
+        token_ids: of a contributor's span, without any prefix.
+        version: drawn at random at each change of the text; says nothing of what it is.
+        summary: counts that others may know.
+    """
+
+    token_ids: list[int]
+    version: bytes
+    summary: ContextSummary
+
+
+OnChange = Callable[[Texts, ContextSummary], None]
+"""Told of each change of what is read or left out."""
 
 
 @dataclass(slots=True)
 class ContextTokens:
-    """Token ids of the context, computed again only when the text changes.
-
-    Each change draws a version at random, which says that it changed and nothing of what it is.
-    """
+    """Token ids of the context, computed again only when the text changes."""
 
     context: PrivateContext
     tokenizer: PromptTokenizer
-    _text: str | None = None
+    on_change: OnChange = lambda _texts, _summary: None
+    _texts: Texts | None = None
+    _failure: str = ""
     _token_ids: tuple[int, ...] = ()
     _version: bytes = b""
+    _summary: ContextSummary | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def current(self) -> list[int]:
-        """Token ids of a contributor's span, without any prefix.
+        """Token ids as in `snapshot`."""
+        return self.snapshot().token_ids
+
+    def snapshot(self) -> ContextSnapshot:
+        """What there is now.
 
         Raises:
-            ConfigurationError: the context cannot be read.
+            ContextUnreadableError: the context cannot be read; the log names it.
         """
-        return self.snapshot()[0]
-
-    def snapshot(self) -> tuple[list[int], bytes]:
-        """Token ids as `current`, and the version they belong to."""
         with self._lock:  # sessions tokenize in threads of their own
-            text = self.context.text()
-            if text != self._text:
-                self._token_ids = tuple(self.tokenizer.context(text))
-                self._text = text
-                self._version = secrets.token_bytes(VERSION_SIZE)
-            return list(self._token_ids), self._version
+            try:
+                texts = self.context.read()
+            except CannotReadError as error:
+                self._note_failure(str(error))
+                raise ContextUnreadableError(
+                    f"its private context cannot be read ({error}); its log names it"
+                ) from None
+            summary = self._take(texts)
+            return ContextSnapshot(
+                token_ids=list(self._token_ids), version=self._version, summary=summary
+            )
+
+    @property
+    def summary(self) -> ContextSummary:
+        """Counts at the last look; looks if there was none."""
+        if self._summary is None:
+            self.refresh()
+        return self._summary or ContextSummary()
+
+    def refresh(self) -> None:
+        """Look for changes; a context that cannot be read is in the log and the summary."""
+        with suppress(ContextUnreadableError):  # it is noted
+            self.snapshot()
+
+    def _take(self, texts: Texts) -> ContextSummary:
+        if self._summary is not None and texts is self._texts and not self._failure:
+            return self._summary
+        if self._texts is None or texts.text != self._texts.text:
+            self._token_ids = tuple(self.tokenizer.context(texts.text))
+            self._version = secrets.token_bytes(VERSION_SIZE)
+        self._texts, self._failure = texts, ""
+        reasons = (skipped.reason for skipped in texts.skipped)
+        self._summary = (
+            ContextSummary()
+            if self.context.path is None
+            else ContextSummary.count(len(self._token_ids), texts.num_files, reasons)
+        )
+        self.on_change(texts, self._summary)
+        return self._summary
+
+    def _note_failure(self, why: str) -> None:
+        if why != self._failure:
+            self._failure = why
+            log.error("context_unreadable", path=printable(str(self.context.path)), why=why)
+        self._summary = ContextSummary.count(0, 0, [SkipReason.UNREADABLE])
+
+
+async def follow_changes(context: ContextTokens) -> None:
+    """Look for changes now and then, so that the log and the aggregator learn of them."""
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.to_thread(context.refresh)

@@ -3,25 +3,27 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from fedattn.core.errors import (
-    ConfigurationError,
     ContextTooLongError,
     FedAttnError,
     InternalError,
+    NothingToGiveError,
     PrefixMismatchError,
     SessionAbortedError,
     SessionStateError,
 )
 from fedattn.core.request import describe_prefix
 from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS
 from fedattn.wire.sessions import prefix_from_wire, terms_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.admission import Place
+from services.participant.context import ContextSnapshot
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedFrames
 from services.participant.node import ParticipantNode
@@ -65,24 +67,27 @@ class Contributor:
         """This node's span length, or why it cannot take part."""
         session_id = invite.session_id
         try:
-            token_ids, version, place = await self._accept(invite)
+            span, place = await self._accept(invite)
         except FedAttnError as error:
             log.warning("declined", session=session_id, code=error.code)
-            return _decline(session_id, error)
+            reply = _decline(session_id, error)
+            reply.context.CopyFrom(context_to_wire(self._node.context.summary))
+            return reply
         expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
         cached = self._node.frames.snapshot(MAX_CONTRIBUTOR_KEYS)
-        self._pending[session_id] = _Accepted(token_ids, cached, place, expiry)
+        self._pending[session_id] = _Accepted(span.token_ids, cached, place, expiry)
         return pb.InviteReply(
             session_id=session_id,
-            span_len=len(token_ids),
+            span_len=len(span.token_ids),
             max_keep_ratio=self._node.pressure.max_keep_ratio,
-            context_version=version,
+            context_version=span.version,
             cache_lifetime_s=self._node.rows_lifetime_s,
             cached_keys=list(cached),
+            context=context_to_wire(span.summary),
         )
 
-    async def _accept(self, invite: pb.Invite) -> tuple[list[int], bytes, Place]:
-        """Tokens of this node's span and their version, and a place for the session.
+    async def _accept(self, invite: pb.Invite) -> tuple[ContextSnapshot, Place]:
+        """This node's span, and a place for the session.
 
         Raises:
             FedAttnError: the node cannot take part, or was told meanwhile that it need not.
@@ -93,14 +98,14 @@ class Contributor:
         place = self._node.admission.take()
         self._answering.add(session_id)
         try:
-            token_ids, version = await self._span_tokens(invite)
+            span = await self._span(invite)
             self._check_wanted(session_id)
         except BaseException:
             place.release()
             raise
         finally:
             self._answering.discard(session_id)
-        return token_ids, version, place
+        return span, place
 
     def _check_wanted(self, session_id: str) -> None:
         if session_id not in self._answering:
@@ -164,7 +169,8 @@ class Contributor:
             *(task for task, _ in list(self._running.values())), return_exceptions=True
         )
 
-    async def _span_tokens(self, invite: pb.Invite) -> tuple[list[int], bytes]:
+    async def _span(self, invite: pb.Invite) -> ContextSnapshot:
+        """The context as it is now, after the prefix if that is this node's to give."""
         prefix = list(self._node.prefix)
         asked = prefix_from_wire(invite.prefix)
         if describe_prefix(asked.mode, prefix) != asked:
@@ -172,18 +178,16 @@ class Contributor:
                 "its system prompt or chat template differs from the publisher's; "
                 "set FEDATTN_PARTICIPANT_SYSTEM_PROMPT to the same text on every node"
             )
-        try:
-            token_ids, version = await self._node.threads.run(self._node.context.snapshot)
-        except ConfigurationError as error:
-            log.warning("context_unreadable", error=str(error))
-            raise ConfigurationError("its private context cannot be read; see its log") from None
+        span = await self._node.threads.run(self._node.context.snapshot)
+        if span.summary.is_empty:
+            raise NothingToGiveError(span.summary.describe_empty())
         limit = self._node.prefiller.model.max_positions
-        if len(prefix) + len(token_ids) > limit:
+        if len(prefix) + len(span.token_ids) > limit:
             raise ContextTooLongError(
-                f"its context has {len(token_ids)} tokens and the prefix {len(prefix)}, but the "
-                f"model's window is {limit}; shorten the context"
+                f"its context has {len(span.token_ids)} tokens and the prefix {len(prefix)}, but "
+                f"the model's window is {limit}; shorten the context"
             )
-        return (prefix + token_ids if invite.owns_prefix else token_ids), version
+        return replace(span, token_ids=prefix + span.token_ids) if invite.owns_prefix else span
 
     async def _take_part(
         self, exchange: GrpcKvExchange, member_token: str, accepted: _Accepted, emit: Emit

@@ -1,6 +1,7 @@
 """What a node tells its aggregator about itself."""
 
 from fedattn.core.codecs import CODECS
+from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.convert import shape_to_wire, sizes_to_wire
 from fedattn.wire.enums import PRESSURES
 from fedattn.wire.protocol import PROTOCOL_VERSION
@@ -23,7 +24,9 @@ def join_message(node: ParticipantNode) -> pb.Join:
             max_sessions=node.max_sessions,
             model_name=node.model_name[:200],
             software_version=node.software_version[:40],
+            prefix_tokens=len(node.prefix),
         ),
+        context=context_to_wire(node.context.summary),
     )
 
 
@@ -38,4 +41,5 @@ def heartbeat(node: ParticipantNode) -> pb.Heartbeat:
             memory_free=readings.memory_free,
             temperature_c=readings.temperature_c or 0.0,
         ),
+        context=context_to_wire(node.context.summary),
     )

@@ -66,6 +66,7 @@ class PublisherSession:
             max_new_tokens=query.sampling.max_new_tokens,
             cached_keys=frozenset(self._cached_rows),
             options=replace(query.options, deadline_s=remaining_s),
+            context=node.context.summary,
         )
         return await self._aggregator.open_session(request, remaining_s)
 

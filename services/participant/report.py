@@ -4,7 +4,7 @@ from fedattn.core.terms import SessionTerms
 from fedattn.wire.enums import ROLES
 from fedattn.wire.v1 import session_pb2 as pb
 
-_CLEAN = {pb.OUTCOME_COMPLETE, pb.OUTCOME_EXCLUDED}
+_CLEAN = {pb.OUTCOME_COMPLETE, pb.OUTCOME_EXCLUDED, pb.OUTCOME_EMPTY}
 
 
 def is_clean(report: pb.SessionReport) -> bool:

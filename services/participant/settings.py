@@ -18,7 +18,12 @@ class ParticipantSettings(ServiceSettings):
     node_id: str = Field(description="Id of this node, unique at its aggregator.")
     aggregator: str = Field("127.0.0.1:50051", description="host:port of the aggregator.")
     context: Path | None = Field(
-        None, description="Private text: a file, or a folder of .txt and .md files."
+        None, description="Private text: a file, or a folder of text files (docs/texts.md)."
+    )
+    context_encoding: str | None = Field(
+        None,
+        description="Encoding of texts that are neither UTF-8 nor UTF-16, such as cp1252; "
+        "without it only what is certain is read.",
     )
     listen: str | None = Field(
         None, description="host:port for this node's own gateway; only a publisher needs it."
@@ -90,6 +95,15 @@ class ParticipantSettings(ServiceSettings):
             return check_node_id(value)
         except InvalidRequestError as error:
             raise ValueError(str(error)) from None
+
+    @field_validator("context_encoding")
+    @classmethod
+    def _check_encoding(cls, value: str | None) -> str | None:
+        try:
+            b"text".decode(value or "utf-8")
+        except (LookupError, UnicodeError):  # the former: unknown, or a codec that makes no text
+            raise ValueError("expected a text encoding of Python, such as cp1252") from None
+        return value
 
     @field_validator("context", "profile")
     @classmethod

@@ -92,6 +92,7 @@ class Join(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """Version of this protocol; must equal the aggregator's."""
     node_id: _builtins.str
@@ -102,6 +103,10 @@ class Join(_message.Message):
     def capabilities(self) -> Global___Capabilities:
         """What the node can do."""
 
+    @_builtins.property
+    def context(self) -> _session_pb2.ContextSummary:
+        """Its private context; absent if it does not want to say."""
+
     def __init__(
         self,
         *,
@@ -109,10 +114,11 @@ class Join(_message.Message):
         node_id: _builtins.str = ...,
         model_fingerprint: _builtins.str = ...,
         capabilities: Global___Capabilities | None = ...,
+        context: _session_pb2.ContextSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context", b"context", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -173,6 +179,7 @@ class Capabilities(_message.Message):
     MODEL_NAME_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
     SIZES_FIELD_NUMBER: _builtins.int
+    PREFIX_TOKENS_FIELD_NUMBER: _builtins.int
     max_positions: _builtins.int
     """Tokens in its model's window; at least 1."""
     max_sessions: _builtins.int
@@ -181,6 +188,8 @@ class Capabilities(_message.Message):
     """Name of its model for people; up to 200 characters."""
     software_version: _builtins.str
     """Version of the software for people; up to 40 characters."""
+    prefix_tokens: _builtins.int
+    """Tokens of the public prefix that it computes; 0 to max_positions."""
     @_builtins.property
     def shape(self) -> _session_pb2.KvShape:
         """Sizes of its KV rows."""
@@ -203,10 +212,11 @@ class Capabilities(_message.Message):
         model_name: _builtins.str = ...,
         software_version: _builtins.str = ...,
         sizes: Global___ModelSizes | None = ...,
+        prefix_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shape", b"shape", "sizes", b"sizes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_ids", b"codec_ids", "max_positions", b"max_positions", "max_sessions", b"max_sessions", "model_name", b"model_name", "shape", b"shape", "sizes", b"sizes", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_ids", b"codec_ids", "max_positions", b"max_positions", "max_sessions", b"max_sessions", "model_name", b"model_name", "prefix_tokens", b"prefix_tokens", "shape", b"shape", "sizes", b"sizes", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -220,21 +230,27 @@ class Heartbeat(_message.Message):
 
     ACTIVE_SESSIONS_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     active_sessions: _builtins.int
     """Sessions the node takes part in now."""
     @_builtins.property
     def health(self) -> Global___Health:
         """How it is; absent if it does not want to say."""
 
+    @_builtins.property
+    def context(self) -> _session_pb2.ContextSummary:
+        """Its private context now; absent if it does not want to say."""
+
     def __init__(
         self,
         *,
         active_sessions: _builtins.int = ...,
         health: Global___Health | None = ...,
+        context: _session_pb2.ContextSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "health", b"health"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "health", b"health"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "context", b"context", "health", b"health"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -283,10 +299,13 @@ class InviteReply(_message.Message):
     CONTEXT_VERSION_FIELD_NUMBER: _builtins.int
     CACHE_LIFETIME_S_FIELD_NUMBER: _builtins.int
     CACHED_KEYS_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id from the invitation."""
     span_len: _builtins.int
-    """Tokens of its span, 0 to the model's window; it keeps exactly these tokens for the session."""
+    """Tokens of its span, 1 to the model's window; it keeps exactly these tokens for the session. A
+    node with nothing to give declines, with the code nothing_to_give.
+    """
     max_keep_ratio: _builtins.float
     """Most of its rows that it wants to send in this session, above 0 to 1; 0 for no limit."""
     context_version: _builtins.bytes
@@ -301,6 +320,10 @@ class InviteReply(_message.Message):
     def cached_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Cache keys whose frames it has kept; up to 64 of 32 bytes."""
 
+    @_builtins.property
+    def context(self) -> _session_pb2.ContextSummary:
+        """Its private context now, also if it declines; absent if it does not want to say."""
+
     def __init__(
         self,
         *,
@@ -311,10 +334,11 @@ class InviteReply(_message.Message):
         context_version: _builtins.bytes = ...,
         cache_lifetime_s: _builtins.float = ...,
         cached_keys: _abc.Iterable[_builtins.bytes] | None = ...,
+        context: _session_pb2.ContextSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "decline", b"decline", "span_len", b"span_len"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "context", b"context", "decline", b"decline", "span_len", b"span_len"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cache_lifetime_s", b"cache_lifetime_s", "cached_keys", b"cached_keys", "context_version", b"context_version", "decline", b"decline", "max_keep_ratio", b"max_keep_ratio", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cache_lifetime_s", b"cache_lifetime_s", "cached_keys", b"cached_keys", "context", b"context", "context_version", b"context_version", "decline", b"decline", "max_keep_ratio", b"max_keep_ratio", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["span_len", "decline"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
@@ -358,6 +382,7 @@ class ControlResponse(_message.Message):
     INVITE_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """First message of the stream, once."""
@@ -374,6 +399,10 @@ class ControlResponse(_message.Message):
     def cancel(self) -> Global___SessionCancel:
         """Ends an invitation or a session for this node."""
 
+    @_builtins.property
+    def window(self) -> Global___WindowUse:
+        """For its log; sent when it becomes true or false that not all fit together."""
+
     def __init__(
         self,
         *,
@@ -381,16 +410,47 @@ class ControlResponse(_message.Message):
         invite: Global___Invite | None = ...,
         start: Global___SessionStart | None = ...,
         cancel: Global___SessionCancel | None = ...,
+        window: Global___WindowUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "invite", b"invite", "start", b"start", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "invite", b"invite", "start", b"start", "welcome", b"welcome", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "invite", b"invite", "start", b"start", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "invite", b"invite", "start", b"start", "welcome", b"welcome", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "invite", "start", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "invite", "start", "cancel", "window"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___ControlResponse: _TypeAlias = ControlResponse  # noqa: Y015
+
+@_typing.final
+class WindowUse(_message.Message):
+    """How full a query over all joined nodes of one model makes its window."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUM_NODES_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    num_nodes: _builtins.int
+    """Nodes of that model."""
+    num_tokens: _builtins.int
+    """Their contexts and the public prefix together."""
+    window: _builtins.int
+    """Tokens the model can see."""
+    def __init__(
+        self,
+        *,
+        num_nodes: _builtins.int = ...,
+        num_tokens: _builtins.int = ...,
+        window: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_nodes", b"num_nodes", "num_tokens", b"num_tokens", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WindowUse: _TypeAlias = WindowUse  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):
@@ -523,6 +583,7 @@ class OpenSessionRequest(_message.Message):
     MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
     CACHED_KEYS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the publisher's node, which must be joined."""
     node_token: _builtins.str
@@ -551,6 +612,10 @@ class OpenSessionRequest(_message.Message):
     def options(self) -> _session_pb2.SessionOptions:
         """As the query says."""
 
+    @_builtins.property
+    def context(self) -> _session_pb2.ContextSummary:
+        """The publisher's private context; absent if it does not want to say."""
+
     def __init__(
         self,
         *,
@@ -563,10 +628,11 @@ class OpenSessionRequest(_message.Message):
         max_new_tokens: _builtins.int = ...,
         cached_keys: _abc.Iterable[_builtins.bytes] | None = ...,
         options: _session_pb2.SessionOptions | None = ...,
+        context: _session_pb2.ContextSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "prefix", b"prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "options", b"options", "prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_keys", b"cached_keys", "contributor_sync_layers", b"contributor_sync_layers", "max_new_tokens", b"max_new_tokens", "node_id", b"node_id", "node_token", b"node_token", "options", b"options", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_keys", b"cached_keys", "context", b"context", "contributor_sync_layers", b"contributor_sync_layers", "max_new_tokens", b"max_new_tokens", "node_id", b"node_id", "node_token", b"node_token", "options", b"options", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -887,6 +953,8 @@ class NodeInfo(_message.Message):
     ACTIVE_SESSIONS_FIELD_NUMBER: _builtins.int
     JOINED_FOR_S_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node."""
     model_fingerprint: _builtins.str
@@ -903,6 +971,14 @@ class NodeInfo(_message.Message):
     def health(self) -> Global___Health:
         """How it is by its last heartbeat; absent before the first."""
 
+    @_builtins.property
+    def context(self) -> _session_pb2.ContextSummary:
+        """Its private context by its last word; absent if it did not say."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What its owner should look at, for people."""
+
     def __init__(
         self,
         *,
@@ -912,10 +988,12 @@ class NodeInfo(_message.Message):
         active_sessions: _builtins.int = ...,
         joined_for_s: _builtins.float = ...,
         health: Global___Health | None = ...,
+        context: _session_pb2.ContextSummary | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "health", b"health"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context", b"context", "health", b"health"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "capabilities", b"capabilities", "health", b"health", "joined_for_s", b"joined_for_s", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "capabilities", b"capabilities", "context", b"context", "health", b"health", "joined_for_s", b"joined_for_s", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -63,6 +63,60 @@ PREFIX_MODE_FIRST: PrefixMode.ValueType  # 2
 """The first participant owns them like the rest of its span."""
 Global___PrefixMode: _TypeAlias = PrefixMode  # noqa: Y015
 
+class _SkipReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SkipReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SkipReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SKIP_REASON_UNSPECIFIED: _SkipReason.ValueType  # 0
+    SKIP_REASON_UNKNOWN_KIND: _SkipReason.ValueType  # 1
+    """Its suffix, or what it begins with, is of no text format."""
+    SKIP_REASON_EMPTY: _SkipReason.ValueType  # 2
+    """It has no bytes."""
+    SKIP_REASON_BLANK: _SkipReason.ValueType  # 3
+    """It has nothing but white space."""
+    SKIP_REASON_BINARY: _SkipReason.ValueType  # 4
+    """It holds NUL or too many control characters."""
+    SKIP_REASON_UNDECODABLE: _SkipReason.ValueType  # 5
+    """No encoding is certain."""
+    SKIP_REASON_TOO_LARGE: _SkipReason.ValueType  # 6
+    """It does not fit any more."""
+    SKIP_REASON_TOO_MANY: _SkipReason.ValueType  # 7
+    """The folder holds more entries than are looked at."""
+    SKIP_REASON_UNREADABLE: _SkipReason.ValueType  # 8
+    """No permission, gone, or no regular file."""
+    SKIP_REASON_OUTSIDE: _SkipReason.ValueType  # 9
+    """A link that leads out of the folder."""
+    SKIP_REASON_DUPLICATE: _SkipReason.ValueType  # 10
+    """Read already under another name."""
+
+class SkipReason(_SkipReason, metaclass=_SkipReasonEnumTypeWrapper):
+    """Why a file of a private context is not read."""
+
+SKIP_REASON_UNSPECIFIED: SkipReason.ValueType  # 0
+SKIP_REASON_UNKNOWN_KIND: SkipReason.ValueType  # 1
+"""Its suffix, or what it begins with, is of no text format."""
+SKIP_REASON_EMPTY: SkipReason.ValueType  # 2
+"""It has no bytes."""
+SKIP_REASON_BLANK: SkipReason.ValueType  # 3
+"""It has nothing but white space."""
+SKIP_REASON_BINARY: SkipReason.ValueType  # 4
+"""It holds NUL or too many control characters."""
+SKIP_REASON_UNDECODABLE: SkipReason.ValueType  # 5
+"""No encoding is certain."""
+SKIP_REASON_TOO_LARGE: SkipReason.ValueType  # 6
+"""It does not fit any more."""
+SKIP_REASON_TOO_MANY: SkipReason.ValueType  # 7
+"""The folder holds more entries than are looked at."""
+SKIP_REASON_UNREADABLE: SkipReason.ValueType  # 8
+"""No permission, gone, or no regular file."""
+SKIP_REASON_OUTSIDE: SkipReason.ValueType  # 9
+"""A link that leads out of the folder."""
+SKIP_REASON_DUPLICATE: SkipReason.ValueType  # 10
+"""Read already under another name."""
+Global___SkipReason: _TypeAlias = SkipReason  # noqa: Y015
+
 class _Activity:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -146,6 +200,8 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """It was too late for somebody, who went on without it."""
     OUTCOME_EXCLUDED: _Outcome.ValueType  # 4
     """It was online but did not take part; detail says why."""
+    OUTCOME_EMPTY: _Outcome.ValueType  # 5
+    """It was online but had nothing to give; detail says why."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """How a participant's part ended."""
@@ -159,6 +215,8 @@ OUTCOME_LATE: Outcome.ValueType  # 3
 """It was too late for somebody, who went on without it."""
 OUTCOME_EXCLUDED: Outcome.ValueType  # 4
 """It was online but did not take part; detail says why."""
+OUTCOME_EMPTY: Outcome.ValueType  # 5
+"""It was online but had nothing to give; detail says why."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
@@ -190,6 +248,68 @@ class KvShape(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KvShape: _TypeAlias = KvShape  # noqa: Y015
+
+@_typing.final
+class SkippedFiles(_message.Message):
+    """Files of a private context that are not read, for one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    reason: Global___SkipReason.ValueType
+    """Why; each reason once."""
+    count: _builtins.int
+    """How many; at least 1."""
+    def __init__(
+        self,
+        *,
+        reason: Global___SkipReason.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkippedFiles: _TypeAlias = SkippedFiles  # noqa: Y015
+
+@_typing.final
+class ContextSummary(_message.Message):
+    """Counts of one private context; never its text or the names of its files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IS_GIVEN_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    NUM_FILES_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    is_given: _builtins.bool
+    """Whether the node was given a file or folder at all."""
+    num_tokens: _builtins.int
+    """Tokens of its text; 0 for nothing to give."""
+    num_files: _builtins.int
+    """Files that were read."""
+    @_builtins.property
+    def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedFiles]:
+        """Files that were not."""
+
+    def __init__(
+        self,
+        *,
+        is_given: _builtins.bool = ...,
+        num_tokens: _builtins.int = ...,
+        num_files: _builtins.int = ...,
+        skipped: _abc.Iterable[Global___SkippedFiles] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_given", b"is_given", "num_files", b"num_files", "num_tokens", b"num_tokens", "skipped", b"skipped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextSummary: _TypeAlias = ContextSummary  # noqa: Y015
 
 @_typing.final
 class PublicPrefix(_message.Message):
@@ -599,6 +719,7 @@ class MemberReport(_message.Message):
     SYNC_LAYERS_FIELD_NUMBER: _builtins.int
     ROW_SOURCE_FIELD_NUMBER: _builtins.int
     TIMELINE_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node."""
     role: Global___Role.ValueType
@@ -637,6 +758,10 @@ class MemberReport(_message.Message):
     def timeline(self) -> _containers.RepeatedCompositeFieldContainer[Global___Slice]:
         """What it did when, by its own clock; empty unless the layout asks for it. Up to 8 * num_layers + 8."""
 
+    @_builtins.property
+    def context(self) -> Global___ContextSummary:
+        """Its private context when it was asked; absent if it did not say."""
+
     def __init__(
         self,
         *,
@@ -654,10 +779,11 @@ class MemberReport(_message.Message):
         sync_layers: _abc.Iterable[_builtins.int] | None = ...,
         row_source: Global___RowSource.ValueType = ...,
         timeline: _abc.Iterable[Global___Slice] | None = ...,
+        context: Global___ContextSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "planned", b"planned"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "context", b"context", "planned", b"planned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "compute_s", b"compute_s", "detail", b"detail", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "planned", b"planned", "role", b"role", "row_source", b"row_source", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "timeline", b"timeline", "wait_s", b"wait_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "compute_s", b"compute_s", "context", b"context", "detail", b"detail", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "planned", b"planned", "role", b"role", "row_source", b"row_source", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "timeline", b"timeline", "wait_s", b"wait_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

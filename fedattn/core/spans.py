@@ -58,11 +58,13 @@ class Member:
     Attributes:
         is_cached_by_owner: a contributor that still has its frames and need not compute them.
         is_cached_by_publisher: a contributor whose rows the publisher still has.
-        cache_key: names all that its rows follow from (`fedattn.core.reuse`); empty if they are not
-            to be reused.
-        cache_lifetime_s: how long the publisher may keep its rows; 0 for not beyond the session.
-        position_offset: how many positions before its span its rows are computed; receivers rotate
-            their keys forward by as many. Above 0 only for one that attends to nobody.
+        cache_key: names all that the member's rows follow from (`fedattn.core.reuse`); empty if
+            these rows are not to be reused.
+        cache_lifetime_s: how long the publisher may cache the member's rows; 0 for not beyond the
+            session.
+        position_offset: positions between where the rows are computed and the span, which comes
+            later. Receivers rotate the keys forward by this number. Above 0 only for a member that
+            attends to nobody.
     """
 
     node_id: str

@@ -63,7 +63,7 @@ class Timeline:
         return self._clock() - self._origin
 
     def lap(self, activity: Activity, layer: int) -> None:
-        """All since the last lap was this."""
+        """Record that the time since the previous lap went into this activity."""
         begun, self._lap_begun = self._lap_begun, self._clock()
         self.add(activity, layer, begun - self._origin)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from fedattn.cli.main import app
+from fedattn.cli import main as cli
 from fedattn.runtime.settings import ServiceSettings
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
@@ -56,7 +56,8 @@ def openapi() -> dict[str, Any]:
 
 def command_line() -> Any:
     """The `fedattn` command, a click command; typer brings a click of its own."""
-    return typer.main.get_command(app)
+    entry = vars(cli).get("app") or vars(cli)["command_line"]()
+    return typer.main.get_command(entry)
 
 
 def subcommands(command: Any) -> dict[str, Any]:

@@ -33,7 +33,7 @@ _FENCE = re.compile(r"^( *)```[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"`([^`]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _PLACE = re.compile(r"`(\w+)(?:\.\w+)*` \(`([\w/]+\.py)`\)")
-_ELSEWHERE = ("/opt/", "/etc/", "/var/", "~/", "certs/")
+_ELSEWHERE = ("/opt/", "/etc/", "/var/", "~/", "certs/", "\\")
 
 
 def problems(text: str) -> list[str]:
@@ -61,7 +61,7 @@ def _check_word(word: str) -> Iterator[str]:
     base = re.split(r"[@:]", word)[0]
     if word in EXAMPLES | FOREIGN or base in {"", *PLACEHOLDERS, *LETTERS}:
         return
-    if re.fullmatch(r"[\d\W]+", word) or word.startswith(_ELSEWHERE):
+    if re.fullmatch(r"[\d\W]+", word) or word.startswith(_ELSEWHERE) or not word.isascii():
         return
     if word.startswith("--"):
         if word not in codebase.options():

@@ -14,6 +14,7 @@ from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode
 from fedattn.rest.faults import checked
 from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody, SessionBody
+from fedattn.wire.v1 import participant_pb2, session_pb2
 
 HALF = "\udce4"  # what Python makes of a byte that is no UTF-8
 
@@ -127,3 +128,18 @@ def test_a_wrong_number_keeps_the_code_of_the_core() -> None:
         SamplingBody(top_k=-1)
     with pytest.raises(InvalidSamplingError, match="top_p"):
         SamplingBody(top_p=float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("core", "body", "message", "renamed"),
+    [
+        (SamplingParams, SamplingBody, participant_pb2.Sampling, {}),
+        (Compression, CompressionBody, session_pb2.Compression, {"codec": "codec_id"}),
+    ],
+)
+def test_a_field_of_the_core_is_one_of_rest_and_of_the_wire_by_the_same_name(
+    core: Any, body: Any, message: Any, renamed: dict[str, str]
+) -> None:
+    names = {entry.name for entry in fields(core)}
+    assert set(TypeAdapter(body).json_schema()["properties"]) == names
+    assert set(message.DESCRIPTOR.fields_by_name) == {renamed.get(n, n) for n in names}

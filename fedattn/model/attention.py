@@ -1,7 +1,7 @@
 """The seam into transformers: an attention function (and a mask function that refuses to guess).
 
 The attention function is the one place where a block hands over its queries, keys and values. A
-`KvView` answers with the keys and values these queries see, wherever they come from.
+`KvView` answers with what these queries make of all they see, wherever it comes from.
 
 Traps this guards against: a registered attention name without a mask function silently gets no
 mask at all; no mask with more keys than queries aligns top-left, silently wrong; gapped position
@@ -15,27 +15,65 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from fedattn.core.errors import ModelError
+
 ATTENTION_NAME = "fedattn"
+_CHANGES_NOTHING = frozenset({"position_ids", "use_cache"})
+"""Arguments that blocks pass along, applied elsewhere: positions by RoPE, the cache by a view."""
 
 
 class KvView(Protocol):
-    """Knows what the queries of the running forward pass see at each layer."""
+    """Attends for the queries of the running forward pass, whatever they see and wherever it is."""
 
-    def visible(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Keys and values that the queries see, and the mask between them.
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+    ) -> torch.Tensor:
+        """What the queries make of all they see. May wait for other nodes.
 
         Args:
             layer: zero-based block.
-            query: [1, Hq, T, D] after RoPE.
-            key: [1, Hkv, T, D] after RoPE, of the same tokens.
-            value: [1, Hkv, T, D].
+            query: [B, Hq, T, D] after RoPE.
+            key: [B, Hkv, T, D] after RoPE, of the same tokens.
+            value: [B, Hkv, T, D].
+            scaling: factor on the scores, None for 1 / sqrt(D).
 
         Returns:
-            keys and values [1, Hkv, S, D] in token order; [1, 1, T, S] bool, True where visible,
-            or None if every query sees every key.
+            [B, Hq, T, D].
         """
+
+
+def sdpa(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Attention for views that hold all the rows their queries see.
+
+    Args:
+        query: [B, Hq, T, D] after RoPE.
+        keys: [B, Hkv, S, D] after RoPE, in token order.
+        values: [B, Hkv, S, D].
+        mask: [B, 1, T, S] bool, True where visible; None if every query sees every key.
+        scaling: factor on the scores, None for 1 / sqrt(D).
+
+    Returns:
+        [B, Hq, T, D].
+    """
+    return scaled_dot_product_attention(
+        query,
+        keys,
+        values,
+        attn_mask=mask,
+        scale=scaling,
+        enable_gqa=query.shape[1] != keys.shape[1],
+    )
 
 
 def federated_attention(
@@ -47,9 +85,9 @@ def federated_attention(
     *,
     kv_view: KvView,
     scaling: float | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Scaled dot-product attention over what `module`'s own layer sees.
+    """Attention over what `module`'s own layer sees.
 
     Args:
         module: the attention block; its `layer_idx` is the layer.
@@ -57,18 +95,32 @@ def federated_attention(
         key: [B, Hkv, T, D] after RoPE.
         value: [B, Hkv, T, D].
         attention_mask: ignored; it only keeps transformers from building one.
-        kv_view: what the queries see.
+        kv_view: attends.
         scaling: factor on the scores, None for 1 / sqrt(D).
+        others: what else the block asks for; see `_refuse_others`.
 
     Returns:
         ([B, T, Hq, D], None).
+
+    Raises:
+        ModelError: the block asks for another attention than this one.
     """
+    _refuse_others(others)
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    key, value, mask = kv_view.visible(layer, query, key, value)
-    output = scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
-    )
+    output = kv_view.attend(layer, query, key, value, scaling)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _refuse_others(others: dict[str, Any]) -> None:
+    """A window, a soft cap, sinks: whatever is not known to change nothing is refused by name."""
+    for key, value in others.items():
+        if key in _CHANGES_NOTHING or value is None or (key == "dropout" and value == 0.0):
+            continue
+        shown = type(value).__name__ if isinstance(value, torch.Tensor) else repr(value)[:80]
+        raise ModelError(
+            f"a block of this model wants attention with {key}={shown}, which is not supported; "
+            f"use a model of a supported family without it"
+        )
 
 
 def _refuse_mask(*_: Any, **__: Any) -> NoReturn:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from fedattn.core.types import FloatArray, IntArray, KvRows
+from fedattn.model.attention import sdpa
 from fedattn.model.exchange import KvExchange
 
 
@@ -71,10 +72,15 @@ class FederatedCache:
         """Rows of every block, once a forward pass has filled them."""
         return [layer for kept in self._kept for layer in kept]
 
-    def visible(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """As `KvView.visible`; the rows are kept for later passes.
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+    ) -> torch.Tensor:
+        """As `KvView.attend`, for one sequence; the rows are kept for later passes.
 
         Raises:
             LastUploadDone: the owner has just sent its last layer, and will not decode.
@@ -83,10 +89,10 @@ class FederatedCache:
         rows = join_rows([*self._kept[layer], *self._trade(layer, query, own), own])
         if self._keeps_rows:
             self._kept[layer] = [rows]
-        if query.shape[2] == 1:
-            return rows.keys, rows.values, None  # a single query sees every key
-        mask = rows.positions[None, :] <= self.query_positions[:, None]
-        return rows.keys, rows.values, mask[None, None]
+        mask = None  # a single query sees every key
+        if query.shape[2] > 1:
+            mask = (rows.positions[None, :] <= self.query_positions[:, None])[None, None]
+        return sdpa(query, rows.keys, rows.values, mask, scaling)
 
     def end_exchange(self) -> None:
         """Only the span itself is traded; what follows is decoded alone."""

@@ -8,27 +8,33 @@ from transformers import PretrainedConfig
 
 from fedattn.core.errors import ModelError
 
-_DECISIVE_KEYS = (
-    "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "rms_norm_eps",
-    "rope_parameters", "attention_bias", "mlp_bias", "tie_word_embeddings",
-)  # fmt: skip
+_INDECISIVE_KEYS = frozenset({
+    "_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "return_dict",
+    "output_attentions", "output_hidden_states",
+})  # fmt: skip
+"""Where a model lies, what wrote it, and how it is run: never what it computes."""
 _WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".bin")
 
 
 def fingerprint_model(config: PretrainedConfig, location: Path) -> str:
     """Hash what decides the model's output.
 
+    A configuration key that nobody thought of counts: two nodes that differ in it are told apart,
+    which costs a session, where leaving it out would cost the answer.
+
     Args:
-        config: of the model; only what changes the mathematics counts.
+        config: of the model; all of it but what cannot change the mathematics.
         location: weight file, or folder of weight files.
 
     Returns:
         64 hex digits, SHA-256.
+
+    Raises:
+        ModelError: there are no weights.
     """
     digest = hashlib.sha256()
     settings = config.to_dict()
-    decisive = {key: settings.get(key) for key in _DECISIVE_KEYS}
+    decisive = {key: value for key, value in settings.items() if key not in _INDECISIVE_KEYS}
     digest.update(json.dumps(decisive, sort_keys=True, default=str).encode())
     files = [location] if location.is_file() else sorted(location.iterdir())
     weights = [file for file in files if file.suffix in _WEIGHT_SUFFIXES]

@@ -1,9 +1,9 @@
 """Decoding one token at a time with as little work around the arithmetic as can be.
 
-The blocks are those of the Llama and Qwen2 families, written out: fused projections, caches of
-fixed size, no modules in between. Weights are float32, shared with the model, or int8: one scale a
-row, activations quantised a token at a time, which torch does on x86 and ARM without a compiler.
-`tests/contract/test_fused.py` holds float32 to the oracle.
+Gated blocks of RMS norms and rotary attention (`FusedBlock`), written out: fused projections,
+caches of fixed size, no modules in between. Weights are float32, shared with the model, or int8:
+one scale a row, activations quantised a token at a time, which torch does on x86 and ARM without a
+compiler. `tests/contract/test_fused.py` holds float32 to the oracle.
 """
 
 import warnings
@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch.nn.functional import linear, rms_norm, silu
 
+from fedattn.core.errors import ModelError
 from fedattn.model.cache import LayerCache
+from fedattn.model.families import FusedBlock
 from fedattn.model.loading import LoadedModel
 
 INT8, FLOAT32 = "int8", "float32"
@@ -48,24 +50,30 @@ class _Block:
     mlp_norm: torch.Tensor
     gate_up: Linear
     down: Linear
+    scaling: float
 
 
 class FusedDecoder:
-    """Runs single tokens of a Llama- or Qwen2-family model on the CPU.
+    """Runs single tokens on the CPU.
 
     Args:
         model: on the CPU; in half precision only int8 weights spare a copy.
         weights: one of DECODE_FORMATS.
+
+    Raises:
+        ModelError: its blocks are not of the form that is written out here.
     """
 
     def __init__(self, model: LoadedModel, weights: str) -> None:
+        if model.read_block is None:
+            raise ModelError("the fused decoder cannot run this model's blocks; decode in float32")
         pack = {FLOAT32: _pack_float32, INT8: _pack_int8}[weights]
         backbone: Any = model.backbone
         self._shape = model.shape
         self._num_heads = model.sizes.num_query_heads
         self._eps = float(backbone.config.rms_norm_eps)
         self._embedding = backbone.embed_tokens.weight
-        self._blocks = [_read_block(layer, pack) for layer in backbone.layers]
+        self._blocks = [_pack_block(model.read_block(layer), pack) for layer in backbone.layers]
         self._norm = backbone.norm.weight.float()
         self._head = pack([model.head])
         self._frequencies = backbone.rotary_emb.inv_freq.float()
@@ -98,7 +106,7 @@ class FusedDecoder:
         sin = (angles.sin() * self._rotary_scale).repeat(2)
         for index, block in enumerate(self._blocks):
             normed = rms_norm(hidden, hidden.shape[-1:], block.norm, self._eps)
-            seen = self._attend(state, index, block.qkv(normed), cos, sin)
+            seen = self._attend(state, index, normed, cos, sin)
             hidden = hidden + block.output(seen)
             normed = rms_norm(hidden, hidden.shape[-1:], block.mlp_norm, self._eps)
             gate, up = block.gate_up(normed).chunk(2, dim=-1)
@@ -110,13 +118,14 @@ class FusedDecoder:
         self,
         state: FusedState,
         index: int,
-        qkv: torch.Tensor,
+        normed: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
     ) -> torch.Tensor:
-        """[1, (Hq + 2 Hkv) D] to [1, Hq D]: rotate, append to the cache, attend to all of it."""
+        """[1, d] to [1, Hq D]: project, rotate, append to the cache, attend to all of it."""
+        block = self._blocks[index]
         kv_heads, size = self._shape.num_kv_heads, self._shape.head_dim
-        heads = qkv.view(-1, size)
+        heads = block.qkv(normed).view(-1, size)
         rotated = heads[:-kv_heads]
         half = size // 2
         turned = torch.cat((-rotated[:, half:], rotated[:, :half]), dim=-1)
@@ -127,22 +136,22 @@ class FusedDecoder:
         state.num_rows[index] = row + 1
         queries = rotated[: self._num_heads].view(kv_heads, -1, size)
         scores = torch.bmm(queries, state.keys[index][:, : row + 1].transpose(1, 2))
-        weights = torch.softmax(scores * size**-0.5, dim=-1)
+        weights = torch.softmax(scores * block.scaling, dim=-1)
         return torch.bmm(weights, state.values[index][:, : row + 1]).view(1, -1)
 
 
 _Pack = Callable[[Sequence[Any]], Linear]
 
 
-def _read_block(layer: Any, pack: _Pack) -> _Block:
-    attention, mlp = layer.self_attn, layer.mlp
+def _pack_block(block: FusedBlock, pack: _Pack) -> _Block:
     return _Block(
-        norm=layer.input_layernorm.weight.float(),
-        qkv=pack([attention.q_proj, attention.k_proj, attention.v_proj]),
-        output=pack([attention.o_proj]),
-        mlp_norm=layer.post_attention_layernorm.weight.float(),
-        gate_up=pack([mlp.gate_proj, mlp.up_proj]),
-        down=pack([mlp.down_proj]),
+        norm=block.norm.weight.float(),
+        qkv=pack(block.query_key_value),
+        output=pack([block.output]),
+        mlp_norm=block.mlp_norm.weight.float(),
+        gate_up=pack(block.gate_up),
+        down=pack([block.down]),
+        scaling=block.scaling,
     )
 
 

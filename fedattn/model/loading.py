@@ -11,6 +11,7 @@ from fedattn.core.costs import ModelSizes
 from fedattn.core.rotary import Rotary
 from fedattn.core.types import KvShape
 from fedattn.model.attention import ATTENTION_NAME, register_attention
+from fedattn.model.families import BlockReader, block_reader, check_config
 from fedattn.model.prepare import PreparedModel, weights_folder
 
 _CPU = torch.device("cpu")
@@ -30,6 +31,8 @@ class LoadedModel:
         end_token_ids: decoding ends before any of these.
         fingerprint: hex SHA-256 of config and weights.
         device: where it computes.
+        read_block: finds the modules of a block for `FusedDecoder`; None if only transformers can
+            run its blocks.
     """
 
     backbone: torch.nn.Module
@@ -41,14 +44,20 @@ class LoadedModel:
     end_token_ids: frozenset[int]
     fingerprint: str
     device: torch.device
+    read_block: BlockReader | None
 
 
 def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
-    """Give a transformers causal LM (Llama or Qwen2 family) our attention."""
+    """Give a transformers causal LM our attention.
+
+    Raises:
+        ModelError: its configuration asks for what our attention cannot do.
+    """
+    config: Any = network.config
+    check_config(config)
     register_attention()
     network.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
     network.eval()
-    config: Any = network.config
     sizes = _sizes(network)
     frequencies: torch.Tensor = network.model.rotary_emb.inv_freq  # type: ignore[union-attr,assignment]
     ends = network.generation_config.eos_token_id  # type: ignore[union-attr]
@@ -62,12 +71,14 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
         end_token_ids=frozenset([ends] if isinstance(ends, int) else ends or []),  # type: ignore[arg-type]
         fingerprint=fingerprint,
         device=next(network.parameters()).device,
+        read_block=block_reader(config),
     )
 
 
 def read_sizes(prepared: PreparedModel, dtype: torch.dtype = torch.float32) -> ModelSizes:
     """Sizes of a prepared model in a precision, without loading its weights."""
     config = AutoConfig.from_pretrained(prepared.path, local_files_only=True)
+    check_config(config, prepared.name)
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return _sizes(network)

@@ -25,12 +25,12 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from fedattn.core.errors import ModelError
+from fedattn.model.families import check_config
 from fedattn.model.fingerprint import fingerprint_model
 from fedattn.model.source import ModelSource, SourceKind, resolve_source
 
-SUPPORTED_FAMILIES = ("llama", "qwen2")
 RECORD_NAME = "fedattn.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Progress = Callable[[str], None]
 
@@ -91,6 +91,12 @@ def _read_record(folder: Path) -> PreparedModel | None:
         raise ModelError(f"{folder / RECORD_NAME} is damaged; delete {folder}") from error
     if not isinstance(record, dict) or not {"fingerprint", "name"} <= record.keys():
         raise ModelError(f"{folder / RECORD_NAME} is damaged; delete {folder}")
+    if record.get("format") != FORMAT_VERSION:
+        raise ModelError(
+            f"{folder} was prepared by another version of this program (format "
+            f"{record.get('format', 1)}, expected {FORMAT_VERSION}); prepare the model again from "
+            f"its source: fedattn model prepare MODEL"
+        )
     return PreparedModel(path=folder, fingerprint=record["fingerprint"], name=record["name"])
 
 
@@ -103,11 +109,7 @@ def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedM
         location = location.parent
     try:
         config = AutoConfig.from_pretrained(location, **options)
-        if config.model_type not in SUPPORTED_FAMILIES:
-            raise ModelError(
-                f"model {source.name} is of family {config.model_type!r}; "
-                f"supported are {', '.join(SUPPORTED_FAMILIES)}"
-            )
+        check_config(config, source.name)
         progress("fingerprinting")
         fingerprint = fingerprint_model(config, source.path or location)
         progress("reading the tokenizer")
@@ -121,7 +123,7 @@ def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedM
     with _written_at_once(folder) as staging:
         _save_network(network, staging)
         tokenizer.save_pretrained(staging)
-        record = asdict(prepared) | {"path": None}
+        record = asdict(prepared) | {"path": None, "format": FORMAT_VERSION}
         (staging / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n")
     progress("ready")
     return prepared
@@ -160,6 +162,7 @@ def _written_at_once(folder: Path) -> Iterator[Path]:
 
 def _save_network(network: Any, folder: Path) -> None:
     """Config and weights; every tensor once, tied heads are restored by the loader."""
+    vars(network.config).pop("quantization_config", None)  # GGUF: dequantized while loading
     network.config.save_pretrained(folder)
     network.generation_config.save_pretrained(folder)
     tensors: dict[str, torch.Tensor] = {}

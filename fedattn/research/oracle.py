@@ -13,7 +13,7 @@ import torch
 from fedattn.core.spans import Member, SessionLayout
 from fedattn.core.types import IntArray
 from fedattn.core.visibility import computed_positions, visibility_mask
-from fedattn.model.attention import run_model
+from fedattn.model.attention import run_model, sdpa
 from fedattn.model.loading import LoadedModel
 
 KeptPositions = Mapping[tuple[int, int], IntArray]
@@ -44,10 +44,15 @@ class DenseMasks:
         masks = [_with_copies(layout, mask, chosen) for mask in masks]
         self._masks = [torch.from_numpy(mask).to(device)[None, None] for mask in masks]
 
-    def visible(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return key, value, self._masks[layer]
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+    ) -> torch.Tensor:
+        return sdpa(query, key, value, self._masks[layer], scaling)
 
 
 def _shifted(layout: SessionLayout) -> list[Member]:

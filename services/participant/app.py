@@ -10,12 +10,10 @@ import torch
 from fedattn import __version__
 from fedattn.core.errors import ConfigurationError
 from fedattn.core.profile import Profile
+from fedattn.model.engine import open_engine
 from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
-from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
+from fedattn.model.loading import LoadedModel
 from fedattn.model.placement import AUTO, choose_device, choose_dtype
-from fedattn.model.prefill import Prefiller
-from fedattn.model.prepare import prepare_model
-from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.channel import open_channel
@@ -50,18 +48,20 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
     torch.set_num_threads(num_threads)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.weights, device)
-    prepared = prepare_model(settings.model, progress=lambda step: log.info("model", step=step))
-    tokenizer = PromptTokenizer(
-        load_tokenizer(prepared), settings.system_prompt or DEFAULT_SYSTEM_PROMPT
+    engine = open_engine(
+        settings.model,
+        settings.system_prompt,
+        dtype=dtype,
+        device=device,
+        progress=lambda step: log.info("model", step=step),
     )
-    prefiller = Prefiller(load_model(prepared, dtype, device))
-    prefiller.warm_prefix(tokenizer.prefix())
+    engine.prefiller.warm_prefix(engine.tokenizer.prefix())
     rows_bytes = settings.rows_bytes if settings.listen else 0
-    context = ContextTokens(PrivateContext(settings.context), tokenizer)
-    profile = _find_profile(settings.profile, prepared.fingerprint)
+    context = ContextTokens(PrivateContext(settings.context), engine.tokenizer)
+    profile = _find_profile(settings.profile, engine.model.fingerprint)
     log.info(
         "model_loaded",
-        model=prepared.name,
+        model=engine.name,
         device=str(device),
         weights=str(dtype).removeprefix("torch."),
         threads=num_threads,
@@ -69,10 +69,10 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
     )
     return ParticipantNode(
         node_id=settings.node_id,
-        model_name=prepared.name,
+        model_name=engine.name,
         software_version=__version__,
-        prefiller=prefiller,
-        tokenizer=tokenizer,
+        prefiller=engine.prefiller,
+        tokenizer=engine.tokenizer,
         context=context,
         max_sessions=settings.max_sessions,
         num_threads=num_threads,
@@ -82,7 +82,7 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
         states=KvCache(rows_bytes // 2),
         rows_lifetime_s=settings.rows_lifetime_s,
         profile=profile,
-        make_decoder=_choose_decoder(settings, prefiller.model),
+        make_decoder=_choose_decoder(settings, engine.model),
     )
 
 
@@ -104,7 +104,12 @@ def _choose_decoder(
             "decode_weights int8 needs a model on the CPU; set device to cpu, or decode_weights to "
             "float32"
         )
-    if wished == FLOAT32 or not is_on_cpu:
+    if wished == INT8 and model.read_block is None:
+        raise ConfigurationError(
+            "decode_weights int8: this model's blocks decode in float32 only; set decode_weights "
+            "to float32"
+        )
+    if wished == FLOAT32 or not is_on_cpu or model.read_block is None:
         return lambda: None
     return lambda: FusedDecoder(model, INT8)
 

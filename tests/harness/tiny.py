@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -9,13 +10,7 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
 from tokenizers.trainers import BpeTrainer
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from fedattn.model.loading import LoadedModel, wrap_model
 from fedattn.model.prompt import PromptTokenizer
@@ -38,14 +33,15 @@ _SIZES = {
 }
 
 
-def tiny_network(family: str, seed: int = 0, **sizes: int) -> torch.nn.Module:
+def configure_tiny(family: str, **settings: Any) -> Any:
+    """Configuration of a tiny model, with settings of one's own."""
+    return AutoConfig.for_model(family, **{**_SIZES, **settings})
+
+
+def tiny_network(family: str, seed: int = 0, **settings: Any) -> torch.nn.Module:
     """A random causal LM; biases, where the family has them, are random too."""
     torch.manual_seed(seed)
-    network: torch.nn.Module
-    if family == "llama":
-        network = LlamaForCausalLM(LlamaConfig(**{**_SIZES, **sizes}))
-    else:
-        network = Qwen2ForCausalLM(Qwen2Config(**{**_SIZES, **sizes}))
+    network: torch.nn.Module = AutoModelForCausalLM.from_config(configure_tiny(family, **settings))
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.endswith("bias"):
@@ -78,7 +74,7 @@ def words(first: int, count: int) -> str:
     return " ".join(f"w{(first + 7 * step) % VOCABULARY}" for step in range(count))
 
 
-def save_tiny_model(folder: Path, family: str = "llama", seed: int = 0) -> None:
+def save_tiny_model(folder: Path, family: str = "llama", seed: int = 0, **settings: Any) -> None:
     """Write a tiny model with a byte-level tokenizer and a chat template, as a user would have."""
     backend = Tokenizer(BPE())
     backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
@@ -90,5 +86,6 @@ def save_tiny_model(folder: Path, family: str = "llama", seed: int = 0) -> None:
         "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}<assistant>"
     )
     tokenizer.save_pretrained(folder)
-    network = tiny_network(family, seed, vocab_size=300, max_position_embeddings=1024)
+    sizes = {"vocab_size": 300, "max_position_embeddings": 1024}
+    network = tiny_network(family, seed, **sizes | settings)
     network.save_pretrained(folder)  # type: ignore[operator]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedattn.model.attention import ATTENTION_NAME, run_model
+from fedattn.model.attention import ATTENTION_NAME, run_model, sdpa
 from fedattn.model.cache import FederatedCache, LayerCache
 from tests.harness.tiny import FAMILIES, tiny_model
 
@@ -15,13 +15,19 @@ class RecordingView:
         self.asked: list[int] = []
         self.shapes: set[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = set()
 
-    def visible(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+    ) -> torch.Tensor:
         self.asked.append(layer)
         self.shapes.add((tuple(query.shape), tuple(key.shape), tuple(value.shape)))
         num_tokens = query.shape[2]
-        return key, value, torch.ones(1, 1, num_tokens, num_tokens, dtype=torch.bool).tril()
+        mask = torch.ones(1, 1, num_tokens, num_tokens, dtype=torch.bool).tril()
+        return sdpa(query, key, value, mask, scaling)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -61,45 +67,50 @@ def test_every_block_keeps_its_own_rows() -> None:
     assert not torch.equal(cache.layers[0].keys, cache.layers[1].keys)
 
 
-def rows_at(*positions: int) -> LayerCache:
-    rows = torch.ones(1, 1, len(positions), 2)
-    return LayerCache(rows, rows.clone(), torch.tensor(positions))
+NUM_ROWS = 4
 
 
-def ask(cache: FederatedCache, *positions: int) -> torch.Tensor | None:
-    """The mask for queries at these positions of block 0."""
-    cache.query_positions = torch.tensor(positions)
-    rows = torch.zeros(1, 1, len(positions), 2)
-    return cache.visible(0, rows, rows, rows)[2]
+def rows_at(first: int, *positions: int) -> LayerCache:
+    """Keys of zero, and values that tell one row from another: row i has its one at i."""
+    values = torch.eye(NUM_ROWS)[first : first + len(positions)]
+    return LayerCache(
+        torch.zeros(1, 1, len(positions), NUM_ROWS), values[None, None], torch.tensor(positions)
+    )
+
+
+def seen(cache: FederatedCache, first: int, *positions: int) -> list[list[bool]]:
+    """Which rows own queries at these positions of block 0 see: equal keys weigh alike."""
+    own = rows_at(first, *positions)
+    cache.query_positions = own.positions
+    output = cache.attend(0, torch.zeros_like(own.keys), own.keys, own.values, None)
+    return (output[0, 0] > 0).tolist()
 
 
 def test_mask_reaches_back_over_gapped_positions() -> None:
     """Keys at 0 1 | 5 6 (own), queries 5 and 6: causal by position, not by place."""
     cache = FederatedCache(1, torch.device("cpu"))
-    cache.seed([rows_at(0, 1)])
-    mask = ask(cache, 5, 6)
-    assert mask is not None
-    assert mask[0, 0].tolist() == [[True, True, True, False], [True, True, True, True]]
+    cache.seed([rows_at(0, 0, 1)])
+    assert seen(cache, 2, 5, 6) == [[True, True, True, False], [True, True, True, True]]
 
 
 def test_single_query_sees_every_key() -> None:
     cache = FederatedCache(1, torch.device("cpu"))
-    cache.seed([rows_at(0, 1)])
-    assert ask(cache, 7) is None
+    cache.seed([rows_at(0, 0, 1)])
+    assert seen(cache, 2, 7) == [[True, True, True, False]]
 
 
 def test_rows_of_a_seed_are_never_written() -> None:
-    shared = rows_at(0, 1)
+    shared = rows_at(0, 0, 1)
     cache = FederatedCache(1, torch.device("cpu"))
     cache.seed([shared])
-    ask(cache, 5, 6)
+    seen(cache, 2, 5, 6)
     assert shared.positions.tolist() == [0, 1]
-    assert torch.equal(shared.keys, torch.ones(1, 1, 2, 2))
+    assert torch.equal(shared.values, torch.eye(NUM_ROWS)[None, None, :2])
     assert cache.layers[0].positions.tolist() == [0, 1, 5, 6]
 
 
 def test_dropped_rows_are_forgotten_at_every_block() -> None:
     cache = FederatedCache(2, torch.device("cpu"))
-    cache.seed([rows_at(0, 1, 2), rows_at(0, 1, 2)])
+    cache.seed([rows_at(0, 0, 1, 2), rows_at(0, 0, 1, 2)])
     cache.drop_last(2)
     assert [layer.positions.tolist() for layer in cache.layers] == [[0], [0]]

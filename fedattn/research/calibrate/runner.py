@@ -19,6 +19,7 @@ import torch
 
 from fedattn.core.plans import SyncPlan
 from fedattn.core.spans import RolePlans
+from fedattn.model.attention import sdpa
 from fedattn.model.loading import LoadedModel
 from fedattn.research.calibrate.batches import (
     PAD_OWNER,
@@ -70,17 +71,18 @@ class _Visible:
         self._others, self._mask = others, mask
         self.own: list[Rows] = []
 
-    def visible(
+    def attend(
         self,
         layer: int,  # noqa: ARG002
-        query: torch.Tensor,  # noqa: ARG002
+        query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        scaling: float | None,
+    ) -> torch.Tensor:
         self.own.append((key, value))
         keys = torch.cat([*(keys for keys, _ in self._others), key], dim=2)
         values = torch.cat([*(values for _, values in self._others), value], dim=2)
-        return keys, values, self._mask
+        return sdpa(query, keys, values, self._mask, scaling)
 
 
 class _Continuation:

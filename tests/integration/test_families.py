@@ -1,0 +1,172 @@
+"""What the attention seam refuses, and that what it takes equals plain transformers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config
+
+from fedattn.core.errors import ModelError
+from fedattn.model.attention import federated_attention
+from fedattn.model.cache import FederatedCache
+from fedattn.model.families import FAMILIES, check_config
+from fedattn.model.fingerprint import fingerprint_model
+from fedattn.model.fused import FLOAT32, FusedDecoder
+from fedattn.model.loading import load_model, read_sizes, wrap_model
+from fedattn.model.prefill import forward_tokens
+from fedattn.model.prepare import PreparedModel, prepare_model
+from tests.harness.tiny import FAMILIES as TINY_FAMILIES
+from tests.harness.tiny import configure_tiny, save_tiny_model, tiny_network
+
+WINDOWS = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
+LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "rope_theta": 1e4,
+    "original_max_position_embeddings": 64,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "rope_theta": 1e4,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def test_every_family_has_a_tiny_model() -> None:
+    assert set(FAMILIES) == set(TINY_FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "said"),
+    [
+        ("qwen2", WINDOWS, r"layer_types: .* at layer 2 sliding_attention, 3 layers"),
+        ("llama", {"sliding_window": 8}, "sliding_window: expected None"),
+        ("llama", {"attn_logit_softcapping": 30.0}, "attn_logit_softcapping: .* got 30.0"),
+        ("llama", {"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ("llama", {"attention_chunk_size": 4}, "attention_chunk_size"),
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ("llama", {"rope_parameters": YARN | {"partial_rotary_factor": 0.5}}, "partial_rotary"),
+        ("llama", {"rope_parameters": LINEAR | {"rope_type": "dynamic"}}, "rope_type: .*'dynamic'"),
+        ("llama", {"rope_parameters": LINEAR | {"mrope_section": [2, 2]}}, "mrope_section"),
+        ("llama", {"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
+    ],
+)
+def test_what_would_be_answered_for_wrongly_is_refused_by_name(
+    family: str, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ModelError, match=said):
+        check_config(configure_tiny(family, **settings))
+
+
+def test_windows_that_no_layer_uses_are_no_reason_to_refuse() -> None:
+    check_config(configure_tiny("qwen2", **WINDOWS | {"max_window_layers": 5}))
+
+
+def test_a_network_with_windows_is_refused_before_it_can_answer() -> None:
+    with pytest.raises(ModelError, match="sliding"):
+        wrap_model(tiny_network("qwen2", **WINDOWS), "f" * 64)
+
+
+def test_a_source_with_windows_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "m", "qwen2", **WINDOWS)
+    with pytest.raises(ModelError, match="model m would be answered for wrongly: layer_types"):
+        prepare_model(str(tmp_path / "m"), cache_dir=tmp_path / "c")
+    assert not list((tmp_path / "c" / "models").glob("m-*/*"))
+
+
+@pytest.mark.parametrize("read", [load_model, read_sizes])
+def test_a_prepared_folder_of_another_kind_is_refused_too(tmp_path: Path, read: Any) -> None:
+    save_tiny_model(tmp_path, "qwen2", **WINDOWS)
+    with pytest.raises(ModelError, match="layer_types"):
+        read(PreparedModel(path=tmp_path, fingerprint="f" * 64, name="m"))
+
+
+def plain_and_ours(**settings: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Last logits of plain transformers, of its blocks behind our seam, and fused."""
+    ids = torch.arange(40) * 7 % 97
+    network = tiny_network("llama", **settings)
+    with torch.inference_mode():
+        plain = network(ids[None]).logits[0, -1]
+        model = wrap_model(network, "f" * 64)
+        caches = [FederatedCache(5, model.device) for _ in range(2)]
+        for cache in caches:
+            forward_tokens(model, cache, ids[:-1].tolist(), range(39))
+        hidden = forward_tokens(model, caches[0], [int(ids[-1])], [39])
+        blocks = model.head(hidden)[0]
+    if model.read_block is None:
+        return plain, blocks, blocks
+    decoder = FusedDecoder(model, FLOAT32)
+    state = decoder.begin(caches[1].layers, 39, 1)
+    return plain, blocks, decoder.step(state, int(ids[-1]))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"hidden_act": "gelu"},
+        {"rope_parameters": LINEAR},
+        {"rope_parameters": YARN},
+        {"rope_parameters": LLAMA3},
+        {"attention_bias": True, "mlp_bias": True},
+    ],
+)
+def test_what_is_taken_equals_plain_transformers(settings: dict[str, Any]) -> None:
+    plain, blocks, fused = plain_and_ours(**settings)
+    torch.testing.assert_close(blocks, plain, atol=1e-4, rtol=0)
+    torch.testing.assert_close(fused, plain, atol=1e-4, rtol=0)
+
+
+def test_another_activation_than_silu_is_not_fused() -> None:
+    model = wrap_model(tiny_network("llama", hidden_act="gelu"), "f" * 64)
+    assert model.read_block is None
+    with pytest.raises(ModelError, match="fused decoder cannot run"):
+        FusedDecoder(model, FLOAT32)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"sliding_window": 8}, {"softcap": 30.0}, {"s_aux": torch.zeros(2)}, {"novelty": 1}]
+)
+def test_attention_refuses_by_name_what_it_does_not_do(asked: dict[str, Any]) -> None:
+    rows = torch.zeros(1, 2, 3, 4)
+    cache = FederatedCache(1, torch.device("cpu"))
+    with pytest.raises(ModelError, match=next(iter(asked))):
+        federated_attention(torch.nn.Module(), rows, rows, rows, None, kv_view=cache, **asked)
+
+
+def fingerprint(tmp_path: Path, config: Any) -> str:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    return fingerprint_model(config, tmp_path)
+
+
+def test_windows_change_the_fingerprint(tmp_path: Path) -> None:
+    with_windows, without = Qwen2Config(**WINDOWS), Qwen2Config()
+    assert fingerprint(tmp_path, with_windows) != fingerprint(tmp_path, without)
+
+
+def test_a_key_nobody_thought_of_changes_the_fingerprint(tmp_path: Path) -> None:
+    novel = LlamaConfig(attention_of_tomorrow="spiral")
+    assert fingerprint(tmp_path, novel) != fingerprint(tmp_path, LlamaConfig())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"dtype": "bfloat16"}, {"use_cache": False}, {"name_or_path": "/elsewhere"}],
+)
+def test_place_and_precision_leave_the_fingerprint(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    other = LlamaConfig(**settings)
+    assert fingerprint(tmp_path, other) == fingerprint(tmp_path, LlamaConfig())
+
+
+def test_fingerprint_of_a_saved_model_is_that_of_the_one_saved(tmp_path: Path) -> None:
+    network = LlamaForCausalLM(configure_tiny("llama"))
+    network.save_pretrained(tmp_path / "m")
+    saved = LlamaConfig.from_pretrained(tmp_path / "m")
+    assert fingerprint(tmp_path, saved) == fingerprint(tmp_path, network.config)

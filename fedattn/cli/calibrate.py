@@ -51,6 +51,7 @@ def calibrate(
     validate_out("--out", out, suffix=".json")
     from fedattn.model.engine import open_engine
     from fedattn.model.loading import fastest_dtype, load_model
+    from fedattn.model.prepare import prepare_model
     from fedattn.research.calibrate.evaluator import read_objective
     from fedattn.research.calibrate.run import (
         Calibration,
@@ -71,8 +72,9 @@ def calibrate(
     )
     split = split_cases(read_cases(cases), seed) if cases else generated_split(settings)
     console = progress()
-    engine = open_engine(model, system_prompt, progress=console.print)
-    fast = load_model(engine.prepared, fastest_dtype())
+    prepared = prepare_model(model, progress=console.print)
+    engine = open_engine(prepared, system_prompt)
+    fast = load_model(prepared, fastest_dtype())
     calibration = Calibration(engine.model, fast, engine.tokenizer, split, settings)
     profile = _run(calibration, out, console)
     terminal = output()

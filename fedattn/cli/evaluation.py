@@ -62,13 +62,14 @@ class Evaluation:
             kept = json_path or Path(stack.enter_context(TemporaryDirectory())) / "x"
             log = ResultLog(kept.with_suffix(".cases.jsonl"), self._identity())
             left = self.task.cases[len(log.done) :]
-            if left and log.done:
-                console.print(f"{len(log.done)} cases were done before")
-            runs = stack.enter_context(self._open_runs()) if left else None
-            for case in track(left, "cases", console=console) if runs else ():
-                scores = runs.run_case(self.task, case, self.variants)
+            if left:
+                if log.done:
+                    console.print(f"{len(log.done)} cases were done before")
+                runs = stack.enter_context(self._open_runs())
                 names = [variant.name for variant in self.variants]
-                log.add(dict(zip(names, scores, strict=True)))
+                for case in track(left, "cases", console=console):
+                    scores = runs.run_case(self.task, case, self.variants)
+                    log.add(dict(zip(names, scores, strict=True)))
         return Scores(task=self.task.name, variants=self.variants, cases=log.done)
 
     def _identity(self) -> dict[str, Any]:
@@ -94,7 +95,7 @@ class Evaluation:
             with self._network_runs() as runs:
                 yield runs
             return
-        engine = open_engine(self.model, self.system_prompt)
+        engine = open_engine(self.prepared, self.system_prompt)
         yield InProcessRuns(engine.prefiller, engine.tokenizer, self.prompts)
 
     @contextmanager

@@ -13,7 +13,6 @@ DEBUG_VARIABLE = "FEDATTN_DEBUG"
 FAILED = 1
 MISUSED = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
-BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 def run_command(command: Callable[[], int | None]) -> int:
@@ -21,14 +20,14 @@ def run_command(command: Callable[[], int | None]) -> int:
 
     Returns:
         Exit code: the command's own, 0 for None; 1 after a failure, 2 after one of usage, which
-        are told on stderr; 130 after Ctrl-C; 141 when nobody reads the output any more.
+        are told on stderr; 130 after Ctrl-C; a quiet 1 when nobody reads the output any more.
     """
     _print_in_any_locale()
     try:
         code = command() or 0
         sys.stdout.flush()
     except BrokenPipeError:
-        code = BROKEN_PIPE
+        code = FAILED
     except KeyboardInterrupt:
         code = INTERRUPTED
     except SystemExit as error:
@@ -48,8 +47,8 @@ def check_arguments(arguments: Sequence[str]) -> None:
     for place, argument in enumerate(arguments, start=1):
         if any("\ud800" <= char <= "\udfff" for char in argument):
             raise InvalidRequestError(
-                f"argument {place}, {argument[:40]!r}: expected UTF-8 text, got bytes that are "
-                f"none; write it in UTF-8, or rename the file"
+                f"argument {place}, {argument[:40]!r}: expected {sys.getfilesystemencoding()} "
+                f"text, got bytes that are none; write it so, or rename the file"
             )
 
 

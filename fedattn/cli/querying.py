@@ -16,6 +16,7 @@ from fedattn.cli.options import (
 )
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.selection import DEFAULT_SELECTOR
+from fedattn.runtime.extras import require_extras
 
 GatewayOption = Annotated[
     str, typer.Option("--gateway", envvar="FEDATTN_GATEWAY", help="URL of the gateway.")
@@ -105,6 +106,7 @@ def ask(
 
 def demo() -> None:
     """Start a network here, ask one question, compare with one model, stop."""
+    require_extras("gateway", "participant")
     from fedattn.cli.demo import demo_command
 
     demo_command()
@@ -114,6 +116,7 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the gateway.")] = 8000,
 ) -> None:
     """Start the demo's network and keep it running until Ctrl-C."""
+    require_extras("gateway", "participant")
     from fedattn.cli.demo import up_command
 
     up_command(port)

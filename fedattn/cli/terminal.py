@@ -10,7 +10,7 @@ from rich.text import Text
 from fedattn.cli.printable import printable
 
 _PIPED_WIDTH = 240
-"""Columns where there is no terminal to fit: what is read by programs is neither cut nor wrapped."""
+"""Columns where there is no terminal to fit: programs want lines that are not cut or wrapped."""
 
 
 class PlainConsole(Console):

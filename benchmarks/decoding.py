@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.cache import FederatedCache
-from fedattn.model.decode import generate_tokens
+from fedattn.model.decode import Decoder, TransformersDecoder, generate_tokens
 from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
 from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
 from fedattn.model.prefill import PrefillResult, forward_tokens
@@ -73,7 +73,7 @@ def measure_speed(path: Path, model: LoadedModel, repeats: int) -> dict[str, flo
         )
         return int(output.shape[1] - ids.shape[1])
 
-    def ours(decoder: FusedDecoder | None) -> Callable[[int], int]:
+    def ours(decoder: Decoder[Any]) -> Callable[[int], int]:
         start = prefill(model, ids[0].tolist())
         endless = SamplingParams(max_new_tokens=NUM_TOKENS + 1)
 
@@ -82,7 +82,7 @@ def measure_speed(path: Path, model: LoadedModel, repeats: int) -> dict[str, flo
 
         return run
 
-    runs = {"generate": generate, "blocks": ours(None)}
+    runs = {"generate": generate, "blocks": ours(TransformersDecoder(model))}
     runs |= {f"lean {name}": ours(decoder) for name, decoder in decoders.items()}
     if find_spec("llama_cpp") is not None:
         runs["llama.cpp"] = llama_cpp(ids[0].tolist())
@@ -122,7 +122,7 @@ def measure_quality(
         start = prefill(model, case_prompt.token_ids)
         answers = {}
         for name, decoder in decoders.items():
-            state = decoder.begin(start.cache.layers, start.next_position, len(case_prompt.answer))
+            state = decoder.begin(start, len(case_prompt.answer))
             logits = [start.logits]
             logits += [decoder.step(state, token) for token in case_prompt.answer[:-1]]
             target = torch.tensor(case_prompt.answer)
@@ -130,7 +130,7 @@ def measure_quality(
             losses[name].append(float(loss))
             sampling = SamplingParams(max_new_tokens=24)
             answers[name] = list(
-                generate_tokens(model, start, sampling, partial(decoders.get, name))
+                generate_tokens(model, start, sampling, partial(decoders.__getitem__, name))
             )
         pairs = list(zip(answers[FLOAT32], answers[INT8], strict=False))
         same += sum(a == b for a, b in pairs)

@@ -15,10 +15,12 @@ from fedattn.core.chunks import split_frame
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.frames import encode_frame
+from fedattn.core.request import SessionOptions, describe_prefix
 from fedattn.core.spans import PrefixMode, Span
 from fedattn.core.types import KvRows, KvShape
-from fedattn.wire.convert import chunk_to_wire, compression_to_wire, prefix_to_wire, shape_to_wire
+from fedattn.wire.convert import chunk_to_wire, shape_to_wire
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE, PROTOCOL_VERSION
+from fedattn.wire.sessions import options_to_wire, prefix_to_wire
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 
@@ -113,19 +115,23 @@ class DummyNode:
             node_id=self.node_id,
             node_token=self.token,
             span_len=1,
-            prefix=prefix_to_wire(PrefixMode.PUBLIC, [1, 2, 3]),
-            contributors=contributors,
+            prefix=prefix_to_wire(describe_prefix(PrefixMode.PUBLIC, [1, 2, 3])),
             publisher_sync_layers=layers,
-            compression=compression_to_wire(Compression(codec=CODEC)),
             max_new_tokens=1,
-            min_participants=len(contributors) + 1,
-            deadline_s=300,
+            options=options_to_wire(
+                SessionOptions(
+                    contributors=tuple(contributors),
+                    compression=Compression(codec=CODEC),
+                    min_participants=len(contributors) + 1,
+                    deadline_s=300,
+                )
+            ),
         )
         return (await AggregatorStub(self.channel).OpenSession(request)).start
 
     async def exchange(self, start: pb.SessionStart) -> None:
         """Send own frames, take the others' and say the last words."""
-        layout = start.layout
+        layout = start.terms
         place = next(i for i, m in enumerate(layout.members) if m.node_id == self.node_id)
         is_publisher = place == len(layout.members) - 1
         layers = list(layout.members[-1].sync_layers)

@@ -25,8 +25,10 @@ from typing import Any
 from benchmarks.namespaces import EdgeLinks, Link, edge_links
 from benchmarks.session import CONTRIBUTORS, PUBLISHER, QUESTION, make_contexts
 from fedattn.cli.chrome_trace import chrome_trace
-from fedattn.cli.client import stream_query
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
+from fedattn.rest.answers import QueryAnswer
+from fedattn.rest.client import GatewayClient
+from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
 
 LINKS = (Link(20, 20), Link(100, 5), Link(1000, 1))
 FREE = Link()
@@ -52,46 +54,42 @@ def start_nodes(network: LocalNetwork, links: EdgeLinks, texts: list[str], folde
     list(network.wait_ready(list(nodes)))
 
 
-def ask(network: LocalNetwork, body: dict[str, Any]) -> dict[str, Any]:
-    """The report of one query."""
-    return list(stream_query(network.gateway_url, body))[-1][1]
-
-
-def busiest_bytes(report: dict[str, Any]) -> int:
+def busiest_bytes(answer: QueryAnswer) -> int:
     """Largest KV bytes that one node sends or receives."""
-    nodes = report["participants"]
-    return max(int(node[way]) for node in nodes for way in ("bytes_up", "bytes_down"))
+    return max(max(node.bytes_up, node.bytes_down) for node in answer.participants)
 
 
 def measure(tokens: int, repeats: int, codec: str, traces: Path | None) -> list[dict[str, Any]]:
     """Figures of each link."""
-    body = {
-        "question": QUESTION,
-        "reuse": False,
-        "codec": codec,
-        "sampling": {"max_new_tokens": 1},
-    }
+    body = QueryBody(
+        question=QUESTION,
+        reuse=False,
+        compression=CompressionBody(codec=codec),
+        sampling=SamplingBody(max_new_tokens=1),
+    )
+    traced = body.model_copy(update={"timeline": True})
     times: dict[Link, list[float]] = {link: [] for link in (FREE, *LINKS)}
     with tempfile.TemporaryDirectory() as folder, local_network() as network:
         port = int(network.aggregator_address.rpartition(":")[2])
         with edge_links(port, len(CONTRIBUTORS) + 1) as links:
             start_nodes(network, links, make_contexts(tokens), Path(folder))
-            report = ask(network, body)  # warm-up
+            gateway = GatewayClient(network.gateway_url)
+            answer = gateway.ask(body)  # warm-up
             for _ in range(repeats):
                 for link, samples in times.items():
                     links.set_link(link)
-                    report = ask(network, body)
-                    samples.append(report["totals"]["time_to_first_token_s"])
+                    answer = gateway.ask(body)
+                    samples.append(answer.totals.time_to_first_token_s)
             if traces is not None:
                 for link in LINKS:
                     links.set_link(link)
-                    trace = chrome_trace(ask(network, body | {"timeline": True}))
+                    trace = chrome_trace(gateway.ask(traced))
                     path = traces / f"{codec}-{link.rate_mbit_s:g}.json"
                     path.write_text(json.dumps(trace))
             links.set_link(FREE)
             network.stop()
     compute = statistics.median(times[FREE])
-    size = busiest_bytes(report)
+    size = busiest_bytes(answer)
     rows = []
     for link in LINKS:
         ttft, transfer = statistics.median(times[link]), size * 8 / (link.rate_mbit_s * 1e6)
@@ -99,7 +97,7 @@ def measure(tokens: int, repeats: int, codec: str, traces: Path | None) -> list[
             {
                 "link": str(link),
                 "codec": codec,
-                "prompt_tokens": report["prompt_tokens"],
+                "prompt_tokens": answer.prompt_tokens,
                 "busiest_node_bytes": size,
                 "ttft_s": ttft,
                 "compute_s": compute,

@@ -27,7 +27,6 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from fedattn.cli.client import stream_query
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.cli.plans import read_plans
 from fedattn.core.codecs import codec_by_name
@@ -42,6 +41,9 @@ from fedattn.model.prompt import PromptTokenizer
 from fedattn.research.oracle import oracle_logits
 from fedattn.research.simulate import SimulationSettings, Simulator
 from fedattn.research.tasks.cases import Case
+from fedattn.rest.answers import QueryAnswer
+from fedattn.rest.client import GatewayClient
+from fedattn.rest.query import QueryBody, SamplingBody
 
 QUESTION = "Which pump was serviced last, and by whom?"
 CONTRIBUTORS = ("a", "b", "c")
@@ -74,31 +76,32 @@ def peak_mib(pid: int) -> int:
 
 
 def time_pairs(
-    network: LocalNetwork, body: dict[str, Any], plain: torch.nn.Module, repeats: int
+    network: LocalNetwork, body: QueryBody, plain: torch.nn.Module, repeats: int
 ) -> dict[str, list[float]]:
     """Query and prefill in turn, so that both see the same machine."""
     names = ("network_cpu_s", "prefill_cpu_s", "ttft_s", "warm_cpu_s", "warm_ttft_s")
     samples: dict[str, list[float]] = {name: [] for name in names}
-    body = body | {"reuse": False}
-    report = list(stream_query(network.gateway_url, body))[-1][1]  # warm-up of both
-    ids = torch.randint(100, 40_000, (1, report["prompt_tokens"]))
+    gateway = GatewayClient(network.gateway_url)
+    cold, warm = (body.model_copy(update={"reuse": reuse}) for reuse in (False, True))
+    answer = gateway.ask(cold)  # warm-up of both
+    ids = torch.randint(100, 40_000, (1, answer.prompt_tokens))
     run_prefill(plain, ids)
     for _ in range(repeats):
         before = cpu_seconds(network)
-        report = list(stream_query(network.gateway_url, body))[-1][1]
+        answer = gateway.ask(cold)
         samples["network_cpu_s"].append(cpu_seconds(network) - before)
-        samples["ttft_s"].append(report["totals"]["time_to_first_token_s"])
+        samples["ttft_s"].append(answer.totals.time_to_first_token_s)
         before = cpu_seconds(network)
-        warm = list(stream_query(network.gateway_url, body | {"reuse": True}))[-1][1]
+        again = gateway.ask(warm)
         samples["warm_cpu_s"].append(cpu_seconds(network) - before)
-        samples["warm_ttft_s"].append(warm["totals"]["time_to_first_token_s"])
-        assert warm["answer"] == report["answer"]
-        assert warm["totals"]["kv_bytes"] == 0
+        samples["warm_ttft_s"].append(again.totals.time_to_first_token_s)
+        assert again.answer == answer.answer
+        assert again.totals.kv_bytes == 0
         before = time.process_time()
         run_prefill(plain, ids)
         samples["prefill_cpu_s"].append(time.process_time() - before)
-    samples["prompt_tokens"] = [report["prompt_tokens"]]
-    samples["kv_bytes"] = [report["totals"]["kv_bytes"]]
+    samples["prompt_tokens"] = [answer.prompt_tokens]
+    samples["kv_bytes"] = [answer.totals.kv_bytes]
     return samples
 
 
@@ -112,7 +115,7 @@ def measure_network(texts: list[str], plan: str, repeats: int, weights: str) -> 
     torch.set_num_threads(1)
     path = prepare_model("default").path
     plain = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    body = {"question": QUESTION, "plan": plan, "sampling": {"max_new_tokens": 1}}
+    body = QueryBody(question=QUESTION, plan=plan, sampling=SamplingBody(max_new_tokens=1))
     with tempfile.TemporaryDirectory() as folder, local_network() as network:
         network.start_aggregator()
         for node_id, text in zip((*CONTRIBUTORS, PUBLISHER), texts, strict=True):
@@ -124,7 +127,7 @@ def measure_network(texts: list[str], plan: str, repeats: int, weights: str) -> 
         network.start_gateway([PUBLISHER])
         list(network.wait_ready([*CONTRIBUTORS, PUBLISHER]))
         samples = time_pairs(network, body, plain, repeats)
-        report = list(stream_query(network.gateway_url, body))[-1][1]
+        answer = GatewayClient(network.gateway_url).ask(body)
         memory = {
             name: psutil.Process(part.process.pid).memory_full_info()
             for name, part in network.parts.items()
@@ -133,32 +136,31 @@ def measure_network(texts: list[str], plan: str, repeats: int, weights: str) -> 
     medians = {name: statistics.median(values) for name, values in samples.items()}
     return {
         **medians,
-        "bf16_bytes": bf16_bytes(report),
+        "bf16_bytes": bf16_bytes(answer),
         "cpu_ratio": medians["network_cpu_s"] / medians["prefill_cpu_s"],
         "warm_cpu_ratio": medians["warm_cpu_s"] / medians["prefill_cpu_s"],
         "warm_ttft_ratio": medians["warm_ttft_s"] / medians["ttft_s"],
         "pss_mib": {name: round(info.pss / 2**20) for name, info in memory.items()},
         "peak_mib": peaks,
         "planned_mib": {
-            node["node_id"]: round(node["planned"]["peak_memory_bytes"] / 2**20)
-            for node in report["participants"]
+            node.node_id: round(node.planned.peak_memory_bytes / 2**20)
+            for node in answer.participants
+            if node.planned is not None
         },
         "uss_mib": {name: round(info.uss / 2**20) for name, info in memory.items()},
     }
 
 
-def bf16_bytes(report: dict[str, Any]) -> int:
+def bf16_bytes(answer: QueryAnswer) -> int:
     """What contributors would send with bf16 at every block, headers included."""
     prepared = prepare_model("default")
     shape = read_sizes(prepared).kv
     plan = shared_plan(range(shape.num_layers))
-    *contributors, publisher = [
-        (node["node_id"], node["span_len"]) for node in report["participants"]
-    ]
+    *contributors, publisher = [(node.node_id, node.span_len) for node in answer.participants]
     spans = sum(length for _, length in (*contributors, publisher))
     layout = build_layout(
         num_layers=shape.num_layers,
-        prefix_len=report["prompt_tokens"] - spans,
+        prefix_len=answer.prompt_tokens - spans,
         contributors=contributors,
         publisher=publisher,
         plans=plan,

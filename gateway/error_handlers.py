@@ -9,8 +9,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedattn.core.errors import FedAttnError, InvalidRequestError
+from fedattn.rest.faults import describe_faults, summarize
 from gateway.problems import http_code, make_problem, problem_of, problem_response
-from gateway.validation import describe_fields
 
 CLIENT_CLOSED_REQUEST = 499
 
@@ -33,9 +33,9 @@ async def _on_known(_request: Request, error: Exception) -> Response:
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    fields = describe_fields(error)
-    detail = "; ".join(f"{field.field}: {field.expected}, got {field.got}" for field in fields)
-    return problem_response(make_problem(422, InvalidRequestError.code, detail, fields))
+    faults = describe_faults(error.errors())
+    problem = make_problem(422, InvalidRequestError.code, summarize(faults), faults)
+    return problem_response(problem)
 
 
 async def _on_http(_request: Request, error: Exception) -> Response:

@@ -9,19 +9,10 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from fedattn.core.errors import ProtocolMismatchError
-from gateway.problems import Problem, problem_of
+from fedattn.rest.problems import Problem
+from gateway.problems import problem_of
 from gateway.query_call import QueryCall, QueryEvent
 from gateway.report import answer_from_wire, layer_from_wire, session_from_wire, token_from_wire
-from gateway.schemas import LayerEvent, QueryAnswer, SessionEvent, TokenEvent
-
-EVENT_MODELS: dict[str, type[BaseModel]] = {
-    "session": SessionEvent,
-    "layer": LayerEvent,
-    "token": TokenEvent,
-    "report": QueryAnswer,
-    "error": Problem,
-}
-"""Name of each event -> the model of its data. The stream ends with `report` or `error`."""
 
 SEND_TIMEOUT_S = 30.0
 """A client that takes nothing for so long loses its query and gives its place free."""

@@ -10,9 +10,8 @@ from fastapi.openapi.models import Example
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.events import EVENT_MODELS
-from gateway.problems import MEDIA_TYPE, Problem
-from gateway.schemas import QueryAnswer
+from fedattn.rest.answers import EVENT_MODELS, QueryAnswer
+from fedattn.rest.problems import MEDIA_TYPE, Problem
 
 _REF = "#/components/schemas/{model}"
 QUERY_EXAMPLES: dict[str, Example] = {
@@ -29,7 +28,7 @@ QUERY_EXAMPLES: dict[str, Example] = {
             "plan": "7,9,10-12",
             "publisher_plan": "all",
             "sampling": {"max_new_tokens": 32, "temperature": 0.7, "seed": 1, "stop": ["\n"]},
-            "codec": "bf16",
+            "compression": {"codec": "bf16"},
             "min_participants": 3,
             "deadline_s": 60,
             "stream": True,

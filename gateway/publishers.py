@@ -91,7 +91,7 @@ class Publishers:
             self._metrics.end(error.code)
             raise
         stub = ParticipantStub(self._channels[address.node_id])
-        rpc = stub.Query(request, timeout=request.deadline_s + DEADLINE_MARGIN_S)
+        rpc = stub.Query(request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S)
         call = QueryCall(rpc, _unreachable(address), self._running.discard, self._metrics)
         self._running.add(call)
         return call
@@ -117,7 +117,7 @@ class Publishers:
         address = await self._admit(publisher)
         stub = ParticipantStub(self._channels[address.node_id])
         try:
-            return await stub.Warm(request, timeout=request.deadline_s + DEADLINE_MARGIN_S)
+            return await stub.Warm(request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, _unreachable(address)) from error
 

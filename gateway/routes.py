@@ -5,13 +5,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Request, Response
 
+from fedattn.rest.answers import Health, ParticipantInfo, QueryAnswer, WarmAnswer
+from fedattn.rest.query import QueryBody, SessionBody
 from gateway.disconnect import unless_disconnected
 from gateway.events import QueryEventStream
 from gateway.openapi import QUERY_EXAMPLES, document_problems, document_stream
 from gateway.publishers import Publishers
-from gateway.query import QueryBody, SessionBody, query_to_wire, session_to_wire
+from gateway.query import query_to_wire, session_to_wire
 from gateway.report import answer_from_wire, participant_from_wire, warm_from_wire
-from gateway.schemas import Health, ParticipantInfo, QueryAnswer, WarmAnswer
 
 
 def query_router(publishers: Publishers) -> APIRouter:

@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from fedattn.cli.ask import ask_streaming
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.cli.scores import Scores
 from fedattn.core.errors import InvalidRequestError
@@ -20,6 +19,7 @@ from fedattn.research.evaluate.network import NetworkRuns
 from fedattn.research.evaluate.results import ResultLog
 from fedattn.research.evaluate.runs import InProcessRuns, PromptSegmentation, Variant
 from fedattn.research.tasks.task import Task
+from fedattn.rest.client import GatewayClient
 
 PUBLISHER = "publisher"
 
@@ -107,11 +107,8 @@ class Evaluation:
         with TemporaryDirectory() as folder, local_network() as network:
             files = {node: Path(folder) / f"{node}.txt" for node in nodes}
             self._start(network, files)
-
-            def ask(body: dict[str, Any]) -> dict[str, Any]:
-                return ask_streaming(network.gateway_url, body, None)
-
-            yield NetworkRuns(ask, files, self.prompts.max_new_tokens)
+            client = GatewayClient(network.gateway_url)
+            yield NetworkRuns(client.ask, files, self.prompts.max_new_tokens)
 
     def _check_network_can_run_it(self) -> None:
         has_responder = any(variant.responder is not None for variant in self.variants)

@@ -6,7 +6,8 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from fedattn.cli.printable import one_line, printable
-from fedattn.core.errors import ConfigurationError, FedAttnError, InvalidRequestError
+from fedattn.core.errors import ConfigurationError, FedAttnError
+from fedattn.core.limits import check_text
 from fedattn.runtime.extras import missing_module
 
 DEBUG_VARIABLE = "FEDATTN_DEBUG"
@@ -45,11 +46,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
         InvalidRequestError: names the argument by its place.
     """
     for place, argument in enumerate(arguments, start=1):
-        if any("\ud800" <= char <= "\udfff" for char in argument):
-            raise InvalidRequestError(
-                f"argument {place}, {argument[:40]!r}: expected {sys.getfilesystemencoding()} "
-                f"text, got bytes that are none; write it so, or rename the file"
-            )
+        check_text(f"argument {place}, {argument[:40]!r},", argument)
 
 
 def _tell(error: Exception) -> int:

@@ -26,19 +26,19 @@ def command_line() -> "typer.Typer":
     """All commands."""
     import typer
 
-    from fedattn.cli import calibrate, certs, cost, evaluate, prepare, querying, simulate, trace
+    from fedattn.cli import ask, calibrate, certs, cost, demo, evaluate, prepare, simulate, trace
     from fedattn.cli.version import print_version, root
 
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(root)
-    app.command("ask")(querying.ask)
+    app.command("ask")(ask.ask)
     app.command("simulate")(simulate.simulate)
     app.command("eval")(evaluate.evaluate)
     app.command("trace")(trace.trace)
     app.command("calibrate")(calibrate.calibrate)
     app.command("cost")(cost.cost)
-    app.command("demo")(querying.demo)
-    app.command("up")(querying.up)
+    app.command("demo")(demo.demo)
+    app.command("up")(demo.up)
     app.command("version")(print_version)
     models = typer.Typer(help="Models on this machine.", no_args_is_help=True)
     models.command("prepare")(prepare.prepare)

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from fedattn.core.codecs import CODEC_NAMES, codec_by_name
-from fedattn.core.compression import MAX_SEED, Compression
+from fedattn.core.compression import Compression
+from fedattn.core.limits import MAX_SEED
 from fedattn.core.sampling import MAX_NEW_TOKENS
 from fedattn.core.selection import DEFAULT_SELECTOR, SELECTOR_NAMES
 from fedattn.core.spans import PrefixMode

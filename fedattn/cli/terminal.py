@@ -27,6 +27,11 @@ class PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
 
+    def write(self, text: str) -> None:
+        """Write a piece of a longer text at once: neither wrapped nor ended, tabs as they are."""
+        self.file.write(printable(text))
+        self.file.flush()
+
 
 def output() -> PlainConsole:
     """Where results go."""

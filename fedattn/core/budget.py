@@ -32,10 +32,12 @@ class ByteBudget:
     Attributes:
         kv_bytes: most bytes of all frames that contributors send together; None for no limit.
         link_bytes: most bytes through one participant's link, in each direction; None for none.
+        may_choose_codec: whether the codec may be lowered too.
     """
 
     kv_bytes: int | None = None
     link_bytes: int | None = None
+    may_choose_codec: bool = False
 
     def allows(self, traffic: tuple[MemberBytes, ...]) -> bool:
         """Whether this much may travel."""

@@ -9,6 +9,7 @@ from fedattn.core.frames import (
     FrameChecksum,
     FrameHeader,
     FrameSpec,
+    ReceivedFrame,
     check_header,
     parse_header,
 )
@@ -51,8 +52,8 @@ class FrameValidator:
     Frames of one sender come one after the other, each layer at most once.
     """
 
-    def __init__(self, rules: FrameSpec, layers: frozenset[int]) -> None:
-        self._rules = rules
+    def __init__(self, spec: FrameSpec, layers: frozenset[int]) -> None:
+        self._spec = spec
         self._awaited = set(layers)
         self._header: FrameHeader | None = None
         self._checksum: FrameChecksum | None = None
@@ -63,14 +64,17 @@ class FrameValidator:
         """Layers whose frame has not yet come completely."""
         return frozenset(self._awaited)
 
-    def accept(self, chunk: Chunk) -> None:
+    def accept(self, chunk: Chunk) -> FrameHeader | None:
         """Check the next chunk.
+
+        Returns:
+            The header of the frame that it completes; None if more is to come.
 
         Raises:
             MalformedFrameError: out of order, too large, of a layer not awaited, or not fitting.
             CorruptFrameError: it completes a frame whose checksum is wrong.
         """
-        sender = self._rules.sender
+        sender = self._spec.sender
         if not 0 < len(chunk.data) <= MAX_CHUNK_SIZE:
             raise MalformedFrameError(
                 f"chunk from {sender}: expected 1 to {MAX_CHUNK_SIZE} bytes, got {len(chunk.data)}"
@@ -82,12 +86,12 @@ class FrameValidator:
             )
         if self._header is None:
             self._begin(chunk)
-        self._continue(chunk)
+        return self._continue(chunk)
 
     def _begin(self, chunk: Chunk) -> None:
-        sender = self._rules.sender
+        sender = self._spec.sender
         header = parse_header(chunk.data, sender)
-        check_header(header, self._rules)
+        check_header(header, self._spec)
         if header.layer != chunk.layer or header.frame_size != chunk.frame_size:
             raise MalformedFrameError(
                 f"chunk from {sender}: says layer {chunk.layer} and {chunk.frame_size} bytes, "
@@ -101,7 +105,7 @@ class FrameValidator:
         self._header = header
         self._checksum = FrameChecksum(chunk.data[:HEADER_SIZE])
 
-    def _continue(self, chunk: Chunk) -> None:
+    def _continue(self, chunk: Chunk) -> FrameHeader | None:
         assert self._header is not None
         assert self._checksum is not None
         payload = memoryview(chunk.data)[HEADER_SIZE if chunk.offset == 0 else 0 :]
@@ -109,35 +113,38 @@ class FrameValidator:
         self._offset += len(chunk.data)
         if self._offset > self._header.frame_size or chunk.frame_size != self._header.frame_size:
             raise MalformedFrameError(
-                f"frame from {self._rules.sender} at layer {chunk.layer}: expected "
+                f"frame from {self._spec.sender} at layer {chunk.layer}: expected "
                 f"{self._header.frame_size} bytes, got more"
             )
-        if self._offset == self._header.frame_size:
-            self._checksum.verify(self._header, self._rules.sender)
-            self._awaited.discard(chunk.layer)
-            self._header, self._checksum, self._offset = None, None, 0
+        if self._offset < self._header.frame_size:
+            return None
+        header = self._header
+        self._checksum.verify(header, self._spec.sender)
+        self._awaited.discard(chunk.layer)
+        self._header, self._checksum, self._offset = None, None, 0
+        return header
 
 
 class FrameAssembler:
     """Collects the checked chunks of one sender into whole frames."""
 
-    def __init__(self, rules: FrameSpec, layers: frozenset[int]) -> None:
-        self._guard = FrameValidator(rules, layers)
-        self._buffer = bytearray()
+    def __init__(self, spec: FrameSpec, layers: frozenset[int]) -> None:
+        self._validator = FrameValidator(spec, layers)
+        self._body = bytearray()
 
     @property
     def awaited_layers(self) -> frozenset[int]:
-        return self._guard.awaited_layers
+        return self._validator.awaited_layers
 
-    def add(self, chunk: Chunk) -> bytearray | None:
-        """Take the next chunk; returns the frame once it is complete.
+    def add(self, chunk: Chunk) -> ReceivedFrame | None:
+        """Take the next chunk; returns the frame once it is complete, checked.
 
         Raises:
             FrameError: as `FrameValidator.accept`.
         """
-        self._guard.accept(chunk)
-        self._buffer += chunk.data
-        if not chunk.is_last:
+        header = self._validator.accept(chunk)
+        self._body += memoryview(chunk.data)[HEADER_SIZE if chunk.offset == 0 else 0 :]
+        if header is None:
             return None
-        frame, self._buffer = self._buffer, bytearray()
-        return frame
+        body, self._body = self._body, bytearray()
+        return ReceivedFrame(header, body)

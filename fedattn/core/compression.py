@@ -1,45 +1,59 @@
 """What one participant leaves out of its rows, and how it writes the rest."""
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from fedattn.core.codecs import DEFAULT_CODEC, Codec, codec_by_name
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.selection import DEFAULT_SELECTOR, MAX_KEEP_ENDS, check_selector
-
-MAX_SEED = 2**63 - 1
+from fedattn.core.limits import MAX_SEED, check_limits, described, limited
+from fedattn.core.selection import DEFAULT_SELECTOR, MAX_KEEP_ENDS, SELECTOR_NAMES, check_selector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compression:
-    """Settings of one participant in one session.
+class RowSelection:
+    """Which rows are computed, and which of them travel. Each field states meaning and limits."""
 
-    Attributes:
-        codec: how rows are written.
-        keep_ratio: share of the computed rows that travel at a sync layer, above 0, at most 1.
-        selector: name of the scores that choose them.
-        keep_ends: rows at each end of the span that are chosen first.
-        input_keep_ratio: share of a contributor's tokens that are computed at all, drawn at
-            random; what is dropped is lost to everybody, itself included.
-        seed: of all draws.
-    """
-
-    codec: Codec = field(default_factory=lambda: codec_by_name(DEFAULT_CODEC))
-    keep_ratio: float = 1.0
-    selector: str = DEFAULT_SELECTOR
-    keep_ends: int = 0
-    input_keep_ratio: float = 1.0
-    seed: int = 0
+    keep_ratio: float = limited(
+        1.0, "Share of the computed rows that travel at a sync layer.", 0, 1, is_low_excluded=True
+    )
+    selector: str = described(
+        DEFAULT_SELECTOR,
+        f"Which rows travel if not all: {', '.join(SELECTOR_NAMES)}.",
+        choices=SELECTOR_NAMES,
+    )
+    keep_ends: int = limited(
+        0, "Rows at each end of a span that are chosen first.", 0, MAX_KEEP_ENDS
+    )
+    input_keep_ratio: float = limited(
+        1.0,
+        "Share of a contributor's tokens that are computed at all, drawn at random. What the "
+        "others say is lost to everybody, itself included; below 1 answers get worse.",
+        0,
+        1,
+        is_low_excluded=True,
+    )
+    seed: int = limited(0, "Of the draws of rows and tokens.", 0, MAX_SEED)
 
     def __post_init__(self) -> None:
         check_selector(self.selector)
-        for name in ("keep_ratio", "input_keep_ratio"):
-            ratio = getattr(self, name)
-            if not (math.isfinite(ratio) and 0 < ratio <= 1):
-                raise InvalidRequestError(
-                    f"{name} must be above 0 and at most 1, got {ratio}; 1 keeps everything"
-                )
-        for name, limit in (("keep_ends", MAX_KEEP_ENDS), ("seed", MAX_SEED)):
-            number = getattr(self, name)
-            if not 0 <= number <= limit:
-                raise InvalidRequestError(f"{name} must be between 0 and {limit}, got {number}")
+        check_limits(self, InvalidRequestError)
+
+
+SELECTION_FIELDS = tuple(entry.name for entry in fields(RowSelection))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compression(RowSelection):
+    """Settings of one participant in one session: its row selection, and a codec for the rest."""
+
+    codec: Codec = field(default_factory=lambda: codec_by_name(DEFAULT_CODEC))
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """All settings but the codec, by name."""
+        return {name: getattr(self, name) for name in SELECTION_FIELDS}
+
+    @property
+    def plain(self) -> tuple[str | float, ...]:
+        """All settings as plain values; equal ones write equal frames of equal rows."""
+        return (self.codec.name, *self.selection.values())

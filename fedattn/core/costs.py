@@ -157,7 +157,7 @@ class _Part:
         self._is_publisher = member.role is Role.PUBLISHER
         self._prefix_len = layout.prefix_len
         self._is_kept = member.is_cached_by_owner
-        others = (*route.senders, *route.held)
+        others = (*route.senders, *route.cached)
         self._received = sum(layout.members[other].num_sent for other in others)
         self._num_new_tokens = num_new_tokens if self._is_publisher else 0
 

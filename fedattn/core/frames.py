@@ -152,21 +152,21 @@ def parse_header(data: bytes | memoryview, sender: str) -> FrameHeader:
     )  # fmt: skip
 
 
-def check_header(header: FrameHeader, rules: FrameSpec) -> None:
+def check_header(header: FrameHeader, spec: FrameSpec) -> None:
     """Refuse a frame that does not fit its session.
 
     Raises:
         MalformedFrameError: names the sender, what was expected and what came.
     """
-    shape, span, codec = rules.shape, rules.span, rules.codec
-    largest = rules.bitmap_size + codec.max_payload_size(shape, rules.num_rows)
-    smallest = largest if codec.is_fixed_size else min(rules.bitmap_size + 1, largest)
+    shape, span, codec = spec.shape, spec.span, spec.codec
+    largest = spec.bitmap_size + codec.max_payload_size(shape, spec.num_rows)
+    smallest = largest if codec.is_fixed_size else min(spec.bitmap_size + 1, largest)
     expected: dict[str, tuple[object, object]] = {
         "codec": (codec.name, header.codec.name),
         "key/value heads": (shape.num_kv_heads, header.num_kv_heads),
         "head size": (shape.head_dim, header.head_dim),
-        "rows": (rules.num_rows, header.num_rows),
-        "bitmap": (rules.bitmap_size > 0, header.has_bitmap),
+        "rows": (spec.num_rows, header.num_rows),
+        "bitmap": (spec.bitmap_size > 0, header.has_bitmap),
         "first position": (span.start, header.first_position),
         "span length": (len(span), header.span_len),
         "layer in range": (True, header.layer < shape.num_layers),
@@ -175,14 +175,27 @@ def check_header(header: FrameHeader, rules: FrameSpec) -> None:
     for what, (want, got) in expected.items():
         if want != got:
             raise MalformedFrameError(
-                f"frame from {rules.sender} at layer {header.layer}: {what} expected {want}, "
+                f"frame from {spec.sender} at layer {header.layer}: {what} expected {want}, "
                 f"got {got}"
             )
     if not smallest <= header.body_size <= largest:
         raise MalformedFrameError(
-            f"frame from {rules.sender} at layer {header.layer}: body size expected {smallest} to "
+            f"frame from {spec.sender} at layer {header.layer}: body size expected {smallest} to "
             f"{largest}, got {header.body_size}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFrame:
+    """A whole frame whose header fits its session and whose checksum is right.
+
+    Attributes:
+        header: what it says about itself.
+        body: bitmap and payload.
+    """
+
+    header: FrameHeader
+    body: bytes | bytearray | memoryview
 
 
 class FrameChecksum:
@@ -203,43 +216,62 @@ class FrameChecksum:
             )
 
 
-def decode_frame(
-    frame: bytes | bytearray | memoryview, rules: FrameSpec, rotary: Rotary | None = None
-) -> KvRows:
-    """Check and decode a whole frame; keys come after RoPE.
+def check_frame(data: bytes | bytearray | memoryview, spec: FrameSpec) -> ReceivedFrame:
+    """Check a whole frame at once.
 
     Raises:
-        MalformedFrameError: it does not fit `rules`.
-        CorruptFrameError: checksum, positions or values are wrong.
+        MalformedFrameError: it does not fit `spec`.
+        CorruptFrameError: its checksum is wrong.
     """
-    view = memoryview(frame)
-    header = parse_header(view, rules.sender)
-    check_header(header, rules)
+    view = memoryview(data)
+    header = parse_header(view, spec.sender)
+    check_header(header, spec)
     if len(view) != header.frame_size:
         raise MalformedFrameError(
-            f"frame from {rules.sender} at layer {header.layer}: expected {header.frame_size} "
+            f"frame from {spec.sender} at layer {header.layer}: expected {header.frame_size} "
             f"bytes, got {len(view)}"
         )
     body = view[HEADER_SIZE:]
     checksum = FrameChecksum(view)
     checksum.update(body)
-    checksum.verify(header, rules.sender)
+    checksum.verify(header, spec.sender)
+    return ReceivedFrame(header, body)
+
+
+def decode_body(frame: ReceivedFrame, spec: FrameSpec, rotary: Rotary | None = None) -> KvRows:
+    """Rows of a checked frame; keys come after RoPE.
+
+    Raises:
+        CorruptFrameError: positions or values are wrong.
+    """
+    body = memoryview(frame.body)
     try:
-        positions = _read_positions(body[: rules.bitmap_size], rules)
-        payload = body[rules.bitmap_size :]
-        keys, values = rules.codec.decode(payload, rules.shape, rules.num_rows)
+        positions = _read_positions(body[: spec.bitmap_size], spec)
+        keys, values = spec.codec.decode(body[spec.bitmap_size :], spec.shape, spec.num_rows)
     except CorruptFrameError as error:
-        where = f"frame from {rules.sender} at layer {header.layer}"
+        where = f"frame from {spec.sender} at layer {frame.header.layer}"
         raise CorruptFrameError(f"{where}: {error}") from None
-    if rules.codec.keys_before_rope:
-        keys = _require_rotary(rules.codec, rotary).apply(keys, positions)
+    if spec.codec.keys_before_rope:
+        keys = _require_rotary(spec.codec, rotary).apply(keys, positions)
     return KvRows(keys=keys, values=values, positions=positions)
 
 
-def read_positions(frame: bytes, rules: FrameSpec) -> IntArray:
+def decode_frame(
+    data: bytes | bytearray | memoryview, spec: FrameSpec, rotary: Rotary | None = None
+) -> KvRows:
+    """Check and decode a whole frame; keys come after RoPE.
+
+    Raises:
+        MalformedFrameError: it does not fit `spec`.
+        CorruptFrameError: checksum, positions or values are wrong.
+    """
+    return decode_body(check_frame(data, spec), spec, rotary)
+
+
+def read_positions(frame: bytes, spec: FrameSpec) -> IntArray:
     """Global positions of the rows of a frame that has been checked, [num_rows] int64."""
-    bitmap = memoryview(frame)[HEADER_SIZE : HEADER_SIZE + rules.bitmap_size]
-    return _read_positions(bitmap, rules)
+    bitmap = memoryview(frame)[HEADER_SIZE : HEADER_SIZE + spec.bitmap_size]
+    return _read_positions(bitmap, spec)
 
 
 def _require_rotary(codec: Codec, rotary: Rotary | None) -> Rotary:
@@ -258,15 +290,15 @@ def _write_bitmap(positions: IntArray, span: Span) -> bytes:
     return np.packbits(kept, bitorder="little").tobytes()
 
 
-def _read_positions(bitmap: memoryview, rules: FrameSpec) -> IntArray:
+def _read_positions(bitmap: memoryview, spec: FrameSpec) -> IntArray:
     """Global positions of the rows, [num_rows] int64."""
     if not bitmap:
-        return np.arange(rules.span.start, rules.span.stop, dtype=np.int64)
+        return np.arange(spec.span.start, spec.span.stop, dtype=np.int64)
     bits = np.unpackbits(np.frombuffer(bitmap, dtype=np.uint8), bitorder="little")
     kept = np.flatnonzero(bits)
-    if len(kept) != rules.num_rows or kept[-1] >= len(rules.span):
+    if len(kept) != spec.num_rows or kept[-1] >= len(spec.span):
         raise CorruptFrameError(
-            f"bitmap expected {rules.num_rows} rows within {len(rules.span)} positions, got "
+            f"bitmap expected {spec.num_rows} rows within {len(spec.span)} positions, got "
             f"{len(kept)}"
         )
-    return (kept + rules.span.start).astype(np.int64)
+    return (kept + spec.span.start).astype(np.int64)

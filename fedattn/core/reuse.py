@@ -16,35 +16,31 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedattn.core.compression import Compression
 from fedattn.core.routing import route_session
 from fedattn.core.spans import Member, SessionLayout
 
 MAX_VERSION_SIZE = 32
 
 
-def cache_keys(
+def with_cache_keys(
     layout: SessionLayout, identity: bytes, versions: Sequence[bytes]
-) -> tuple[bytes, ...]:
-    """The cache key of every contributor, in token order; empty where a version is missing.
+) -> SessionLayout:
+    """The session with the cache key of every contributor, 32 bytes each or none.
 
     Args:
-        layout: the session; who holds what already does not matter.
+        layout: the session; what is cached already does not matter.
         identity: of model and public prefix.
-        versions: of the contributors' contexts; empty for one that is not to be reused.
-
-    Returns:
-        32 bytes each, or none.
+        versions: of the contributors' contexts, in token order; empty for one that is not to be
+            reused. Those after it get no key either, unless they are independent.
     """
-    cold = layout_without_reuse(layout)
+    cold = layout.without_reuse()
     begin = hashlib.sha256()
     _add(begin, identity, _layers(layout.publisher.plan.layers))
     chain = begin.copy()
     keys: list[bytes] = []
     known = True
-    for member, version, route in zip(
-        cold.contributors, versions, route_session(cold), strict=False
-    ):
+    routes = route_session(cold)[:-1]
+    for member, version, route in zip(cold.contributors, versions, routes, strict=True):
         known = known and bool(version)
         parts = _parts(member, version)
         _add(chain, *parts)
@@ -54,16 +50,11 @@ def cache_keys(
             _add(own, *parts)
         own.update(_layers(sorted(route.uploads)))
         keys.append(own.digest() if (version if is_independent else known) else b"")
-    return tuple(keys)
-
-
-def layout_without_reuse(layout: SessionLayout) -> SessionLayout:
-    """The same session with nothing cached."""
-    members = tuple(
-        replace(member, is_cached_by_owner=False, is_cached_by_publisher=False)
-        for member in layout.members
+    contributors = tuple(
+        replace(member, cache_key=key)
+        for member, key in zip(layout.contributors, keys, strict=True)
     )
-    return replace(layout, members=members)
+    return replace(layout, members=(*contributors, layout.publisher))
 
 
 def _parts(member: Member, version: bytes) -> tuple[bytes, ...]:
@@ -72,7 +63,7 @@ def _parts(member: Member, version: bytes) -> tuple[bytes, ...]:
         version,
         b"%d:%d" % (member.computed_span.start, member.computed_span.stop),
         _layers(member.plan.layers),
-        _compression(member.compression),
+        repr(member.compression.plain).encode(),
     )
 
 
@@ -83,16 +74,3 @@ def _add(digest: "hashlib._Hash", *parts: bytes) -> None:
 
 def _layers(layers: Sequence[int]) -> bytes:
     return ",".join(map(str, layers)).encode()
-
-
-def _compression(compression: Compression) -> bytes:
-    return repr(
-        (
-            compression.codec.name,
-            compression.keep_ratio,
-            compression.selector,
-            compression.keep_ends,
-            compression.input_keep_ratio,
-            compression.seed,
-        )
-    ).encode()

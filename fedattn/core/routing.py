@@ -30,13 +30,13 @@ class Route:
         uploads: layers whose own rows travel.
         receives: layers at which rows of earlier spans are attended to.
         senders: places (in token order) of those whose rows arrive at every receive layer.
-        held: places of those whose rows are here already.
+        cached: places of those whose rows are here already.
     """
 
     uploads: frozenset[int]
     receives: frozenset[int]
     senders: tuple[int, ...]
-    held: tuple[int, ...] = ()
+    cached: tuple[int, ...] = ()
 
     @property
     def last_upload(self) -> int | None:
@@ -51,14 +51,14 @@ def route_session(layout: SessionLayout, responder: int | None = None) -> tuple[
         responder: place of a contributor that answers too: it receives wherever its plan says.
     """
     present = tuple(i for i, member in enumerate(layout.contributors) if len(member.span) > 0)
-    held = tuple(i for i in present if layout.members[i].is_cached_by_publisher)
+    cached = tuple(i for i in present if layout.members[i].is_cached_by_publisher)
     by_publisher = frozenset(layout.publisher.plan.layers if present else ())
     routes = [
         Route(
             uploads=frozenset(),
             receives=by_publisher,
-            senders=tuple(i for i in present if i not in held),
-            held=held,
+            senders=tuple(i for i in present if i not in cached),
+            cached=cached,
         )
     ]
     by_contributors: frozenset[int] = frozenset()  # layers at which one of the later receives

@@ -11,6 +11,7 @@ LATE is a remark on a member others went on without; it may still complete for i
 from dataclasses import dataclass, field
 from enum import Enum
 
+from fedattn.core.chunks import Chunk, FrameValidator
 from fedattn.core.errors import SessionStateError
 from fedattn.core.frames import FrameSpec
 from fedattn.core.routing import Route, route_session
@@ -45,14 +46,14 @@ class MemberLedger:
         state: where it is on its way.
         bytes_up: layer -> bytes of frames it sent, headers included.
         bytes_down: layer -> bytes of frames it was sent, headers included.
-        awaited: layers whose frame has not completely come from it.
+        validator: of the frames that come from it.
         late_from: first layer at which somebody went on without it.
         wait_s, compute_s: its own times, seconds.
         reason: why it was lost, for people.
         timeline: what it did when, if it was asked to tell.
     """
 
-    awaited: set[int]
+    validator: FrameValidator
     state: MemberState = MemberState.WAITING
     bytes_up: dict[int, int] = field(default_factory=dict)
     bytes_down: dict[int, int] = field(default_factory=dict)
@@ -71,6 +72,11 @@ class MemberLedger:
         if state not in _NEXT[self.state]:
             raise SessionStateError(f"a member that is {self.state.value} cannot be {state.value}")
         self.state = state
+
+    @property
+    def awaited(self) -> frozenset[int]:
+        """Layers whose frame has not completely come from it."""
+        return self.validator.awaited_layers
 
     @property
     def is_over(self) -> bool:
@@ -96,11 +102,24 @@ class SessionState:
             tuple(i for i, route in enumerate(self.routes) if index in route.senders)
             for index in range(len(self.routes))
         )
-        self.ledgers = tuple(MemberLedger(awaited=set(route.uploads)) for route in self.routes)
+        self.ledgers = tuple(
+            MemberLedger(FrameValidator(self.frame_spec(index), route.uploads))
+            for index, route in enumerate(self.routes)
+        )
 
-    def rules(self, index: int) -> FrameSpec:
+    def frame_spec(self, index: int) -> FrameSpec:
         """What frames of a member must look like."""
         return frame_spec(self.layout.members[index], self.shape)
+
+    def accept(self, sender: int, chunk: Chunk) -> None:
+        """Check and count the next chunk of a member.
+
+        Raises:
+            FrameError: it is not what this member was to send.
+        """
+        ledger = self.ledgers[sender]
+        ledger.validator.accept(chunk)
+        ledger.bytes_up[chunk.layer] = ledger.bytes_up.get(chunk.layer, 0) + len(chunk.data)
 
     def receivers(self, sender: int, layer: int) -> tuple[int, ...]:
         """Members that want a sender's rows of a layer and are still there."""
@@ -113,10 +132,6 @@ class SessionState:
     def successors(self, index: int) -> tuple[int, ...]:
         """Members that receive from this one at any layer."""
         return self._successors[index]
-
-    def count_up(self, sender: int, layer: int, size: int) -> None:
-        ledger = self.ledgers[sender]
-        ledger.bytes_up[layer] = ledger.bytes_up.get(layer, 0) + size
 
     def count_down(self, receiver: int, layer: int, size: int) -> None:
         ledger = self.ledgers[receiver]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from itertools import pairwise
 
 import numpy as np
@@ -13,14 +13,14 @@ from fedattn.core.selection import num_kept
 from fedattn.core.types import IntArray
 
 
-class Role(Enum):
+class Role(StrEnum):
     """What a participant does in one session."""
 
     CONTRIBUTOR = "contributor"
     PUBLISHER = "publisher"
 
 
-class PrefixMode(Enum):
+class PrefixMode(StrEnum):
     """Who holds the system prompt and the chat header.
 
     PUBLIC: everybody computes them, nobody sends them.
@@ -58,6 +58,9 @@ class Member:
     Attributes:
         is_cached_by_owner: a contributor that still has its frames and need not compute them.
         is_cached_by_publisher: a contributor whose rows the publisher still has.
+        cache_key: names all that its rows follow from (`fedattn.core.reuse`); empty if they are not
+            to be reused.
+        cache_lifetime_s: how long the publisher may keep its rows; 0 for not beyond the session.
         position_offset: how many positions before its span its rows are computed; receivers rotate
             their keys forward by as many. Above 0 only for one that attends to nobody.
     """
@@ -69,6 +72,8 @@ class Member:
     compression: Compression = field(default_factory=Compression)
     is_cached_by_owner: bool = False
     is_cached_by_publisher: bool = False
+    cache_key: bytes = b""
+    cache_lifetime_s: float = 0.0
     position_offset: int = 0
 
     @property
@@ -148,6 +153,14 @@ class SessionLayout:
     def num_tokens(self) -> int:
         """Length of the global prompt, public prefix included."""
         return self.members[-1].span.stop
+
+    def without_reuse(self) -> "SessionLayout":
+        """The same session with nothing cached."""
+        members = tuple(
+            replace(member, is_cached_by_owner=False, is_cached_by_publisher=False)
+            for member in self.members
+        )
+        return replace(self, members=members)
 
     def index_of(self, node_id: str) -> int:
         """Place of a node in token order.

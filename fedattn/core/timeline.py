@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 MIN_SLICE_S = 1e-5
 """Shorter ones are not worth their bytes."""
 
 
-class Activity(Enum):
+class Activity(StrEnum):
     """What a slice was spent on."""
 
     OPEN = "open"  # publisher: until every contributor had said its length

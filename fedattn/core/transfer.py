@@ -1,8 +1,14 @@
-"""One participant's rows on their way: choose, then encode."""
+"""One participant's rows on their way: choose and encode, decode and place."""
 
 import numpy as np
 
-from fedattn.core.frames import FrameSpec, encode_frame, max_frame_size
+from fedattn.core.frames import (
+    FrameSpec,
+    ReceivedFrame,
+    decode_body,
+    encode_frame,
+    max_frame_size,
+)
 from fedattn.core.rotary import Rotary
 from fedattn.core.selection import SpanRows, select_rows
 from fedattn.core.spans import Member
@@ -55,6 +61,17 @@ def frame_spec(member: Member, shape: KvShape) -> FrameSpec:
         span=member.computed_span,
         num_rows=member.num_sent,
     )
+
+
+def read_frame(
+    frame: ReceivedFrame, member: Member, shape: KvShape, rotary: Rotary | None = None
+) -> KvRows:
+    """The rows of a checked frame, as `write_frame` got them: keys after RoPE, computed positions.
+
+    Raises:
+        CorruptFrameError: positions or values are wrong.
+    """
+    return decode_body(frame, frame_spec(member, shape), rotary)
 
 
 def place_rows(rows: KvRows, member: Member, rotary: Rotary) -> KvRows:

@@ -1,6 +1,8 @@
 """Decoding the answer from the publisher's cache. Needs no network."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import torch
 from transformers import (
@@ -11,11 +13,11 @@ from transformers import (
 )
 
 from fedattn.core.sampling import SamplingParams
-from fedattn.model.fused import FusedDecoder
+from fedattn.model.cache import FederatedCache
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import PrefillResult, forward_tokens
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+S = TypeVar("S")
 
 
 class TokenChooser:
@@ -42,54 +44,84 @@ class TokenChooser:
         return int(torch.multinomial(probabilities, 1, generator=self._generator))
 
 
+class Decoder(Protocol[S]):
+    """Runs single tokens after a prefill. Stateless itself: many answers may share one."""
+
+    def begin(self, prefill: PrefillResult, room: int) -> S:
+        """The state that `step` extends.
+
+        Args:
+            prefill: what to decode from.
+            room: steps at most.
+        """
+
+    def step(self, state: S, token: int) -> torch.Tensor:
+        """Decode a token: extend the state, return logits [V] float32 for the one after it."""
+
+
+@dataclass(slots=True)
+class CacheState:
+    """State of a `TransformersDecoder`.
+
+    Attributes:
+        cache: of the prefill; grows.
+        position: of the next token.
+    """
+
+    cache: FederatedCache
+    position: int
+
+
+class TransformersDecoder:
+    """`Decoder` by the blocks of transformers, on any device; extends the prefill's own cache."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._model = model
+
+    def begin(self, prefill: PrefillResult, room: int) -> CacheState:  # noqa: ARG002 - grows
+        return CacheState(prefill.cache, prefill.next_position)
+
+    @torch.inference_mode()
+    def step(self, state: CacheState, token: int) -> torch.Tensor:
+        hidden = forward_tokens(self._model, state.cache, [token], [state.position])
+        state.position += 1
+        logits: torch.Tensor = self._model.head(hidden)[0].float()
+        return logits
+
+
+MakeDecoder = Callable[[], Decoder[Any]]
+
+
 def generate_tokens(
     model: LoadedModel,
     prefill: PrefillResult,
     sampling: SamplingParams,
-    make_decoder: Callable[[], FusedDecoder | None] = lambda: None,
+    make_decoder: MakeDecoder | None = None,
 ) -> Iterator[int]:
     """Decode token by token; ends before an end token or after `max_new_tokens`.
 
     Args:
         model: the model.
-        prefill: cache and first logits; without a decoder the cache grows.
+        prefill: cache and first logits.
         sampling: how to choose.
-        make_decoder: what runs the blocks, None for those of transformers; asked for once the
+        make_decoder: what runs the blocks, None for `TransformersDecoder`; asked for once the
             first token, which needs none, is out.
     """
     chooser = TokenChooser(sampling, model.device)
-    logits = prefill.logits
-    following = _following_logits(model, prefill, make_decoder, sampling.max_new_tokens)
-    next(following)
-    for step in range(sampling.max_new_tokens):
-        token = chooser.choose(logits)
+    token = chooser.choose(prefill.logits)
+    if token in model.end_token_ids:
+        return
+    yield token
+    steps = sampling.max_new_tokens - 1
+    if steps == 0:
+        return
+    decoder = make_decoder() if make_decoder else TransformersDecoder(model)
+    state = decoder.begin(prefill, steps)
+    for _ in range(steps):
+        token = chooser.choose(decoder.step(state, token))
         if token in model.end_token_ids:
             return
         yield token
-        if step + 1 < sampling.max_new_tokens:
-            logits = following.send(token)
-
-
-def _following_logits(
-    model: LoadedModel,
-    prefill: PrefillResult,
-    make_decoder: Callable[[], FusedDecoder | None],
-    room: int,
-) -> Generator[torch.Tensor, int, None]:
-    """Is sent a token, yields logits [V] after it; first an empty tensor, to begin with."""
-    position = prefill.next_position
-    token = yield torch.empty(0)
-    decoder = make_decoder()
-    state = decoder.begin(prefill.cache.layers, position, room) if decoder else None
-    while True:
-        if decoder is not None and state is not None:
-            logits = decoder.step(state, token)
-        else:
-            with torch.inference_mode():
-                hidden = forward_tokens(model, prefill.cache, [token], [position])
-                logits = model.head(hidden)[0].float()
-        position += 1
-        token = yield logits
 
 
 @torch.inference_mode()
@@ -119,44 +151,3 @@ def answer_nll(model: LoadedModel, prefill: PrefillResult, answer: list[int]) ->
     log_probs = answer_log_probs(model, prefill, answer)
     target = torch.tensor(answer, dtype=torch.int64, device=log_probs.device)
     return float(torch.nn.functional.nll_loss(log_probs, target))
-
-
-class TextStream:
-    """Turns token ids into text pieces, holding back what a stop string could still take away."""
-
-    def __init__(self, decode: Callable[[list[int]], str], stop: tuple[str, ...]) -> None:
-        self._decode = decode
-        self._stop = stop
-        self._ids: list[int] = []
-        self._sent = 0
-        self.stopped = False
-
-    def push(self, token: int) -> str:
-        """New text that is certain after one more token; sets `stopped` at a stop string."""
-        self._ids.append(token)
-        text = self._decode(self._ids)
-        cut = min((at for at in map(text.find, self._stop) if at >= 0), default=-1)
-        if cut >= 0:
-            self.stopped = True
-            return self._take(text[:cut])
-        certain = len(text) - self._doubtful(text)
-        return self._take(text[:certain])
-
-    def finish(self) -> str:
-        """What was held back, once no more tokens come."""
-        return "" if self.stopped else self._take(self._decode(self._ids))
-
-    def _take(self, text: str) -> str:
-        piece = text[self._sent :]
-        self._sent = max(self._sent, len(text))
-        return piece
-
-    def _doubtful(self, text: str) -> int:
-        """Length of the tail that is half a character or may begin a stop string."""
-        half = len(text) - len(text.rstrip(REPLACEMENT))
-        longest = 0
-        for stop in self._stop:
-            for size in range(1, min(len(stop), len(text)) + 1):
-                if text.endswith(stop[:size]):
-                    longest = max(longest, size)
-        return max(half, longest)

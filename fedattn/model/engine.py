@@ -55,6 +55,6 @@ def open_engine(  # noqa: PLR0913 - spelt out
     """
     if not isinstance(model, PreparedModel):
         model = prepare_model(model, cache_dir=cache_dir, progress=progress)
-    tokenizer = PromptTokenizer(load_tokenizer(model), system_prompt or DEFAULT_SYSTEM_PROMPT)
     loaded = load_model(model, dtype, device)
+    tokenizer = PromptTokenizer(load_tokenizer(model), system_prompt or DEFAULT_SYSTEM_PROMPT)
     return Engine(name=model.name, model=loaded, tokenizer=tokenizer, prefiller=Prefiller(loaded))

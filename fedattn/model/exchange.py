@@ -3,11 +3,11 @@
 import threading
 from typing import Protocol
 
-from fedattn.core.frames import decode_frame, read_positions
+from fedattn.core.frames import check_frame, read_positions
 from fedattn.core.rotary import Rotary
 from fedattn.core.routing import Route, route_session
 from fedattn.core.spans import SessionLayout
-from fedattn.core.transfer import frame_spec, place_rows, write_frame
+from fedattn.core.transfer import frame_spec, place_rows, read_frame, write_frame
 from fedattn.core.types import FloatArray, IntArray, KvRows, KvShape, concatenate_rows
 
 
@@ -79,9 +79,8 @@ class KvStore:
     def rows(self, index: int, layer: int) -> KvRows:
         """Decoded rows of a participant at a layer; waits as `get`."""
         member = self.layout.members[index]
-        rules = frame_spec(member, self.shape)
-        rows = decode_frame(self.get(index, layer), rules, self.rotary)
-        return place_rows(rows, member, self.rotary)
+        frame = check_frame(self.get(index, layer), frame_spec(member, self.shape))
+        return place_rows(read_frame(frame, member, self.shape, self.rotary), member, self.rotary)
 
     def kept_positions(self) -> dict[tuple[int, int], IntArray]:
         """Positions that travelled so far, by (participant, layer)."""

@@ -15,9 +15,9 @@ import torch
 from torch.nn.functional import linear, rms_norm, silu
 
 from fedattn.core.errors import ModelError
-from fedattn.model.cache import LayerCache
 from fedattn.model.families import FusedBlock
 from fedattn.model.loading import LoadedModel
+from fedattn.model.prefill import PrefillResult
 
 INT8, FLOAT32 = "int8", "float32"
 DECODE_FORMATS = (FLOAT32, INT8)
@@ -54,7 +54,7 @@ class _Block:
 
 
 class FusedDecoder:
-    """Runs single tokens on the CPU.
+    """`Decoder` on the CPU.
 
     Args:
         model: on the CPU; in half precision only int8 weights spare a copy.
@@ -79,27 +79,21 @@ class FusedDecoder:
         self._frequencies = backbone.rotary_emb.inv_freq.float()
         self._rotary_scale = float(backbone.rotary_emb.attention_scaling)
 
-    def begin(self, layers: Sequence[LayerCache], position: int, room: int) -> FusedState:
-        """Copy the rows of a prefill.
-
-        Args:
-            layers: rows of every block.
-            position: of the first token to decode.
-            room: tokens to decode at most.
-        """
-        state = FusedState(keys=[], values=[], num_rows=[], position=position)
-        for layer in layers:
+    def begin(self, prefill: PrefillResult, room: int) -> FusedState:
+        """Copy the rows of a prefill, with room for so many steps."""
+        state = FusedState(keys=[], values=[], num_rows=[], position=prefill.next_position)
+        for layer in prefill.cache.layers:
             heads, rows, size = layer.keys.shape[1:]
-            for kept, given in ((state.keys, layer.keys), (state.values, layer.values)):
+            for copies, given in ((state.keys, layer.keys), (state.values, layer.values)):
                 grown = torch.empty(heads, rows + room, size)
                 grown[:, :rows] = given[0]
-                kept.append(grown)
+                copies.append(grown)
             state.num_rows.append(rows)
         return state
 
     @torch.inference_mode()
     def step(self, state: FusedState, token: int) -> torch.Tensor:
-        """Decode a token: extend the state, return logits [V] for the one after it."""
+        """As `Decoder.step`."""
         hidden = self._embedding[token][None].float()
         angles = state.position * self._frequencies
         cos = (angles.cos() * self._rotary_scale).repeat(2)

@@ -4,15 +4,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from fedattn.core.costs import ModelSizes
 from fedattn.core.rotary import Rotary
 from fedattn.core.types import KvShape
 from fedattn.model.attention import ATTENTION_NAME, register_attention
 from fedattn.model.families import BlockReader, block_reader, check_config
-from fedattn.model.prepare import PreparedModel, weights_folder
+from fedattn.model.prepare import PreparedModel, prepared_files, weights_folder
 
 _CPU = torch.device("cpu")
 
@@ -76,9 +75,12 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
 
 
 def read_sizes(prepared: PreparedModel, dtype: torch.dtype = torch.float32) -> ModelSizes:
-    """Sizes of a prepared model in a precision, without loading its weights."""
-    config = AutoConfig.from_pretrained(prepared.path, local_files_only=True)
-    check_config(config, prepared.name)
+    """Sizes of a prepared model in a precision, without loading its weights.
+
+    Raises:
+        ModelError: its config cannot be read, or asks for what our attention cannot do.
+    """
+    config = prepared_files(prepared).config()
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return _sizes(network)
@@ -112,10 +114,14 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     device: torch.device = _CPU,
 ) -> LoadedModel:
-    """Load the weights; on the CPU they are memory-mapped."""
-    transformers_logging.disable_progress_bar()
+    """Load the weights; on the CPU they are memory-mapped.
+
+    Raises:
+        ModelError: they cannot be read, or the model is not supported.
+    """
+    prepared_files(prepared).config()  # refuses before weights are read
     path = weights_folder(prepared, dtype) if device.type == "cpu" else prepared.path
-    network = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+    network = prepared_files(prepared, path).network(dtype)
     return wrap_model(network.to(device), prepared.fingerprint)
 
 
@@ -125,9 +131,10 @@ def fastest_dtype() -> torch.dtype:
     return torch.bfloat16 if in_hardware else torch.float32
 
 
-def load_tokenizer(prepared: PreparedModel) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a prepared model."""
-    return cast(
-        "PreTrainedTokenizerBase",
-        AutoTokenizer.from_pretrained(prepared.path, local_files_only=True),
-    )
+def load_tokenizer(prepared: PreparedModel) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a prepared model.
+
+    Raises:
+        ModelError: it cannot be read, or is none of the tokenizers library.
+    """
+    return prepared_files(prepared).tokenizer()

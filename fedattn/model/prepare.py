@@ -8,26 +8,21 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from fedattn.core.errors import ModelError
-from fedattn.model.families import check_config
+from fedattn.model.files import ModelFiles
 from fedattn.model.fingerprint import fingerprint_model
-from fedattn.model.source import ModelSource, SourceKind, resolve_source
+from fedattn.model.source import ModelSource, resolve_source
+from fedattn.model.store import claimed, default_cache_dir, written_at_once
 
 RECORD_NAME = "fedattn.json"
 FORMAT_VERSION = 2
@@ -50,12 +45,6 @@ class PreparedModel:
     name: str
 
 
-def default_cache_dir() -> Path:
-    """`FEDATTN_CACHE`, or `~/.cache/fedattn`."""
-    configured = os.environ.get("FEDATTN_CACHE")
-    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "fedattn"
-
-
 def prepare_model(
     model: str, *, cache_dir: Path | None = None, progress: Progress = lambda _: None
 ) -> PreparedModel:
@@ -67,7 +56,8 @@ def prepare_model(
         progress: told in a few words what goes on.
 
     Raises:
-        ModelError: it cannot be found, is of another family, or cannot be read.
+        ModelError: it cannot be found, is of another family, cannot be read, or the cache folder
+            cannot be written.
     """
     if (record := _read_record(Path(model))) is not None:
         return record
@@ -77,20 +67,27 @@ def prepare_model(
     folder = (cache_dir or default_cache_dir()) / "models" / f"{slug}-{key}"
     if (record := _read_record(folder)) is not None:
         return record
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with claimed(folder):
         return _read_record(folder) or _convert(source, folder, progress)
 
 
 def _read_record(folder: Path) -> PreparedModel | None:
+    """What is known of a prepared folder; None if it is none."""
+    path = folder / RECORD_NAME
     try:
-        record = json.loads((folder / RECORD_NAME).read_text())
-    except (FileNotFoundError, NotADirectoryError):
+        content = path.read_bytes()
+    except PermissionError as error:
+        raise ModelError(f"{path} cannot be read; let this user read {folder}") from error
+    except (OSError, ValueError):  # no such file, or no name of a file at all
         return None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder / RECORD_NAME} is damaged; delete {folder}") from error
-    if not isinstance(record, dict) or not {"fingerprint", "name"} <= record.keys():
-        raise ModelError(f"{folder / RECORD_NAME} is damaged; delete {folder}")
+    try:
+        record = json.loads(content)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not all(
+        isinstance(record.get(key), str) for key in ("fingerprint", "name")
+    ):
+        raise ModelError(f"{path} is damaged; delete {folder}")
     if record.get("format") != FORMAT_VERSION:
         raise ModelError(
             f"{folder} was prepared by another version of this program (format "
@@ -102,25 +99,22 @@ def _read_record(folder: Path) -> PreparedModel | None:
 
 def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedModel:
     progress(f"preparing {source.name}, once; later starts take it from {folder.parent}")
-    location = _fetch(source, progress)
-    options: dict[str, Any] = {}
-    if source.kind is SourceKind.GGUF:
-        options["gguf_file"] = location.name
-        location = location.parent
-    try:
-        config = AutoConfig.from_pretrained(location, **options)
-        check_config(config, source.name)
-        progress("fingerprinting")
-        fingerprint = fingerprint_model(config, source.path or location)
-        progress("reading the tokenizer")
-        tokenizer = AutoTokenizer.from_pretrained(location, **options)
-        progress("reading the weights")
-        network = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(f"model {source.name} cannot be read: {error}") from error
+    files = ModelFiles(
+        name=source.name,
+        location=_fetch(source, progress),
+        remedy="get its files again, or name another model",
+    )
+    config = files.config()
+    progress("fingerprinting")
+    with files.reading("weights"):
+        fingerprint = fingerprint_model(config, files.location)
+    progress("reading the tokenizer")
+    tokenizer = files.tokenizer()
+    progress("reading the weights")
+    network = files.network(torch.float32)
     prepared = PreparedModel(path=folder, fingerprint=fingerprint, name=source.name)
     progress("writing safetensors")
-    with _written_at_once(folder) as staging:
+    with written_at_once(folder) as staging:
         _save_network(network, staging)
         tokenizer.save_pretrained(staging)
         record = asdict(prepared) | {"path": None, "format": FORMAT_VERSION}
@@ -129,35 +123,36 @@ def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedM
     return prepared
 
 
+def prepared_files(prepared: PreparedModel, folder: Path | None = None) -> ModelFiles:
+    """Files of a prepared model, or of a copy in another precision below it."""
+    location = folder or prepared.path
+    return ModelFiles(
+        name=prepared.name,
+        location=location,
+        remedy=f"delete {location} and prepare the model again",
+    )
+
+
 def weights_folder(prepared: PreparedModel, dtype: torch.dtype) -> Path:
     """Config and weights in a precision, which processes map and share.
 
-    Made beside the float32 ones when first asked for; where that may not be written, the float32
-    ones are the answer, and every process converts them for itself.
+    Made beside the float32 ones when first asked for; where that may not be written, or there is
+    no room, the float32 ones are the answer, and every process converts them for itself.
+
+    Raises:
+        ModelError: the float32 ones cannot be read.
     """
     folder = prepared.path / str(dtype).removeprefix("torch.")
+    if folder.is_dir():
+        return folder
     if dtype == torch.float32 or not os.access(prepared.path, os.W_OK):
-        return folder if folder.is_dir() else prepared.path
-    with FileLock(f"{folder}.lock"):
+        return prepared.path
+    network = prepared_files(prepared).network(dtype)
+    with suppress(ModelError), claimed(folder):
         if not folder.is_dir():
-            network = AutoModelForCausalLM.from_pretrained(
-                prepared.path, dtype=dtype, local_files_only=True
-            )
-            with _written_at_once(folder) as staging:
+            with written_at_once(folder) as staging:
                 _save_network(network, staging)
-    return folder
-
-
-@contextmanager
-def _written_at_once(folder: Path) -> Iterator[Path]:
-    """A folder beside it to write into, which takes its name at the end."""
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".preparing-"))
-    try:
-        yield staging
-        shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted run
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    return folder if folder.is_dir() else prepared.path
 
 
 def _save_network(network: Any, folder: Path) -> None:
@@ -181,8 +176,10 @@ def _fetch(source: ModelSource, progress: Progress) -> Path:
     patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "merges.txt"]
     try:
         return Path(snapshot_download(source.name, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # a border: the network and the hub's own cache, by four libraries
+        lines = str(error).strip().splitlines() or [""]
         raise ModelError(
-            f"model {source.name} cannot be fetched from the hub: {type(error).__name__}; "
-            f"check the name and the network, or give a local folder"
+            f"model {source.name} cannot be fetched from the hub ({type(error).__name__}: "
+            f"{lines[0][:200]}); check the name, the network and the room in the hub's cache "
+            f"(HF_HOME), or give a local folder"
         ) from error

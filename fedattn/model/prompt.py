@@ -1,6 +1,8 @@
 """From texts to token ids: public prefix, contexts, question."""
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
+
+from fedattn.model.text import Detokenizer, whole_text
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant. Answer briefly, using the notes given."
 _MARK = "\x1dFEDATTN\x1d"
@@ -20,7 +22,7 @@ class PromptTokenizer:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, system_prompt: str = DEFAULT_SYSTEM_PROMPT
+        self, tokenizer: PreTrainedTokenizerFast, system_prompt: str = DEFAULT_SYSTEM_PROMPT
     ) -> None:
         self.tokenizer = tokenizer
         self.system_prompt = system_prompt
@@ -51,7 +53,12 @@ class PromptTokenizer:
         return self._encode(text, private=True)
 
     def decode(self, token_ids: list[int]) -> str:
-        return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
+        """Text of an answer, without control tokens and without half a character at the end."""
+        return whole_text(self.tokenizer.backend_tokenizer, token_ids)
+
+    def detokenizer(self) -> Detokenizer:
+        """For the text of one answer, token by token."""
+        return Detokenizer(self.tokenizer.backend_tokenizer)
 
     def _encode(self, text: str, *, private: bool) -> list[int]:
         encoded = self.tokenizer(

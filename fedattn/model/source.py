@@ -36,11 +36,21 @@ class ModelSource:
     path: Path | None
 
     def identity(self) -> str:
-        """Changes whenever the files at the source change; cheap, reads no weights."""
+        """Changes whenever the files at the source change; cheap, reads no weights.
+
+        Raises:
+            ModelError: they cannot be looked at.
+        """
         if self.path is None:
             return f"hub:{self.name}"
-        files = [self.path] if self.path.is_file() else sorted(self.path.iterdir())
-        stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+        try:
+            files = [self.path] if self.path.is_file() else sorted(self.path.iterdir())
+            stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+        except OSError as error:
+            raise ModelError(
+                f"model {self.name} in {self.path} cannot be read ({error.strerror}); let this "
+                f"user read it, or name another model"
+            ) from error
         return f"{self.kind.value}:{self.path.resolve()}:{stats}"
 
 
@@ -55,7 +65,7 @@ def resolve_source(model: str) -> ModelSource:
     """
     if model == EMBEDDED_NAME:
         return _embedded_source()
-    path = Path(model).expanduser()
+    path = _path_of(model)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(
@@ -67,9 +77,19 @@ def resolve_source(model: str) -> ModelSource:
     if _HUB_ID.fullmatch(model) and not path.exists():
         return ModelSource(kind=SourceKind.HUB, name=model, path=None)
     raise ModelError(
-        f"model {model!r} is no folder, .gguf file or hub id (owner/name); "
+        f"model {model[:80]!r} is no folder, .gguf file or hub id (owner/name); "
         f"use one of these, or {EMBEDDED_NAME!r} for the embedded model"
     )
+
+
+def _path_of(model: str) -> Path:
+    """The path a user may mean; one that does not exist if MODEL cannot be a path at all."""
+    try:
+        path = Path(model).expanduser()
+        path.exists()
+    except (OSError, RuntimeError):  # too long, or ~ of a user that is not known
+        return Path("/nonexistent")
+    return path
 
 
 def _embedded_source() -> ModelSource:

@@ -11,7 +11,6 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "client": ("httpx", "httpx_sse", "rich", "typer"),
         "participant": (
             "accelerate",
-            "cachetools",
             "filelock",
             "gguf",
             "huggingface_hub",

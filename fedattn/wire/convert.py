@@ -1,31 +1,17 @@
 """Between wire messages and core values. Everything from the wire is checked here, once."""
 
-import hashlib
 import math
-from collections.abc import Iterable
-
-import numpy as np
+from dataclasses import fields
 
 from fedattn.core.chunks import Chunk
 from fedattn.core.codecs import Codec, find_codec
-from fedattn.core.compression import Compression
+from fedattn.core.compression import SELECTION_FIELDS, Compression
 from fedattn.core.costs import ModelSizes
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.plans import MAX_LAYERS, SyncPlan
+from fedattn.core.plans import MAX_LAYERS
 from fedattn.core.sampling import SamplingParams
-from fedattn.core.spans import Member, PrefixMode, Role, SessionLayout, Span
 from fedattn.core.types import KvShape
-from fedattn.wire.protocol import MAX_MEMBERS, check_node_id
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
-
-_ROLES = {
-    Role.CONTRIBUTOR: session_pb2.ROLE_CONTRIBUTOR,
-    Role.PUBLISHER: session_pb2.ROLE_PUBLISHER,
-}
-_PREFIX_MODES = {
-    PrefixMode.PUBLIC: session_pb2.PREFIX_MODE_PUBLIC,
-    PrefixMode.FIRST: session_pb2.PREFIX_MODE_FIRST,
-}
 
 
 def shape_to_wire(shape: KvShape) -> session_pb2.KvShape:
@@ -45,12 +31,6 @@ def shape_from_wire(message: session_pb2.KvShape) -> KvShape:
     )
 
 
-def plan_from_wire(layers: Iterable[int], num_layers: int) -> SyncPlan:
-    plan = SyncPlan(tuple(layers))
-    plan.check(num_layers)
-    return plan
-
-
 def codec_from_wire(codec_id: int) -> Codec:
     codec = find_codec(codec_id)
     if codec is None:
@@ -59,25 +39,13 @@ def codec_from_wire(codec_id: int) -> Codec:
 
 
 def compression_to_wire(compression: Compression) -> session_pb2.Compression:
-    return session_pb2.Compression(
-        codec_id=compression.codec.codec_id,
-        keep_ratio=compression.keep_ratio,
-        selector=compression.selector,
-        keep_ends=compression.keep_ends,
-        input_keep_ratio=compression.input_keep_ratio,
-        seed=compression.seed,
-    )
+    codec_id = compression.codec.codec_id
+    return session_pb2.Compression(codec_id=codec_id, **compression.selection)
 
 
 def compression_from_wire(message: session_pb2.Compression) -> Compression:
-    return Compression(
-        codec=codec_from_wire(message.codec_id),
-        keep_ratio=message.keep_ratio,
-        selector=message.selector,
-        keep_ends=message.keep_ends,
-        input_keep_ratio=message.input_keep_ratio,
-        seed=message.seed,
-    )
+    selection = {name: getattr(message, name) for name in SELECTION_FIELDS}
+    return Compression(codec=codec_from_wire(message.codec_id), **selection)
 
 
 def sizes_to_wire(sizes: ModelSizes) -> aggregator_pb2.ModelSizes:
@@ -108,81 +76,6 @@ def sizes_from_wire(message: aggregator_pb2.ModelSizes, shape: KvShape) -> Model
     )
 
 
-def layout_to_wire(layout: SessionLayout) -> list[session_pb2.Member]:
-    """The members of a layout; the other fields are the caller's."""
-    return [
-        session_pb2.Member(
-            node_id=member.node_id,
-            role=role_to_wire(member.role),
-            span_start=member.span.start,
-            span_stop=member.span.stop,
-            sync_layers=member.plan.layers,
-            compression=compression_to_wire(member.compression),
-            is_cached_by_owner=member.is_cached_by_owner,
-            is_cached_by_publisher=member.is_cached_by_publisher,
-            position_offset=member.position_offset,
-        )
-        for member in layout.members
-    ]
-
-
-def layout_from_wire(message: session_pb2.SessionLayout) -> SessionLayout:
-    """Check and convert a session layout.
-
-    Raises:
-        InvalidRequestError: it contradicts itself.
-        InvalidPlanError: a sync layer is out of range.
-    """
-    shape = shape_from_wire(message.shape)
-    require_range("number of members", len(message.members), 1, MAX_MEMBERS)
-    try:
-        members = tuple(_member_from_wire(member) for member in message.members)
-        return SessionLayout(
-            num_layers=shape.num_layers, prefix_len=message.prefix_len, members=members
-        )
-    except ValueError as error:
-        raise InvalidRequestError(f"session layout: {error}") from error
-
-
-def _member_from_wire(message: session_pb2.Member) -> Member:
-    roles = {wire: role for role, wire in _ROLES.items()}
-    node_id = check_node_id(message.node_id)
-    if message.role not in roles:
-        raise InvalidRequestError(f"member {node_id!r} has no role")
-    return Member(
-        node_id=node_id,
-        role=roles[message.role],
-        span=Span(message.span_start, message.span_stop),
-        plan=SyncPlan(tuple(message.sync_layers)),
-        compression=compression_from_wire(message.compression),
-        is_cached_by_owner=message.is_cached_by_owner,
-        is_cached_by_publisher=message.is_cached_by_publisher,
-        position_offset=message.position_offset,
-    )
-
-
-def role_to_wire(role: Role) -> "session_pb2.Role.ValueType":
-    return _ROLES[role]
-
-
-def prefix_mode_to_wire(mode: PrefixMode) -> "session_pb2.PrefixMode.ValueType":
-    return _PREFIX_MODES[mode]
-
-
-def prefix_mode_from_wire(mode: "session_pb2.PrefixMode.ValueType") -> PrefixMode:
-    for core, wire in _PREFIX_MODES.items():
-        if wire == mode:
-            return core
-    raise InvalidRequestError(f"prefix mode {mode} is not known here; use public or first")
-
-
-def prefix_to_wire(mode: PrefixMode, token_ids: list[int]) -> session_pb2.PublicPrefix:
-    digest = hashlib.sha256(np.asarray(token_ids, dtype="<i8").tobytes()).digest()
-    return session_pb2.PublicPrefix(
-        mode=_PREFIX_MODES[mode], num_tokens=len(token_ids), digest=digest
-    )
-
-
 def chunk_to_wire(chunk: Chunk, sender: int = 0) -> aggregator_pb2.KvChunk:
     return aggregator_pb2.KvChunk(
         sender=sender,
@@ -203,25 +96,13 @@ def chunk_from_wire(message: aggregator_pb2.KvChunk) -> Chunk:
 
 
 def sampling_to_wire(sampling: SamplingParams) -> participant_pb2.Sampling:
-    return participant_pb2.Sampling(
-        max_new_tokens=sampling.max_new_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        seed=sampling.seed,
-        stop=sampling.stop,
-    )
+    params = {entry.name: getattr(sampling, entry.name) for entry in fields(sampling)}
+    return participant_pb2.Sampling(**params)
 
 
 def sampling_from_wire(message: participant_pb2.Sampling) -> SamplingParams:
-    return SamplingParams(
-        max_new_tokens=message.max_new_tokens,
-        temperature=message.temperature,
-        top_p=message.top_p,
-        top_k=message.top_k,
-        seed=message.seed,
-        stop=tuple(message.stop),
-    )
+    params = {entry.name: getattr(message, entry.name) for entry in fields(SamplingParams)}
+    return SamplingParams(**params | {"stop": tuple(message.stop)})
 
 
 def require_range(name: str, value: float, low: float, high: float) -> None:

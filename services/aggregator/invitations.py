@@ -90,6 +90,6 @@ class Invitations:
 
 def _check_acceptance(reply: pb.InviteReply) -> None:
     require_range("max_keep_ratio", reply.max_keep_ratio, 0, 1)
-    require_range("rows_lifetime_s", reply.rows_lifetime_s, 0, MAX_LIFETIME_S)
+    require_range("cache_lifetime_s", reply.cache_lifetime_s, 0, MAX_LIFETIME_S)
     require_range("size of context_version", len(reply.context_version), 0, MAX_VERSION_SIZE)
     require_range("number of cached_keys", len(reply.cached_keys), 0, MAX_CONTRIBUTOR_KEYS)

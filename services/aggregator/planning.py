@@ -1,42 +1,73 @@
-"""What a session will cost, and how it is made to fit a byte budget."""
+"""How a session is laid out, what it will cost, and how it is made to fit a byte budget."""
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 from fedattn.core.budget import ByteBudget, fit_budget
 from fedattn.core.codecs import CODEC_LADDER, Codec, codec_by_name
-from fedattn.core.costs import session_bytes, session_costs
-from fedattn.core.spans import SessionLayout
-from fedattn.wire.convert import require_range, sizes_from_wire
-from fedattn.wire.v1 import aggregator_pb2 as pb
-from fedattn.wire.v1 import session_pb2
+from fedattn.core.costs import MemberCost, session_bytes, session_costs
+from fedattn.core.errors import ContextTooLongError
+from fedattn.core.request import SessionRequest
+from fedattn.core.spans import Member, PrefixMode, SessionLayout, build_layout
+from fedattn.wire.convert import sizes_from_wire
+from services.aggregator.invitations import Acceptance
 from services.aggregator.registry import Node
 
-_MAX_BYTES = 1 << 62
+
+def lay_out(
+    request: SessionRequest, publisher: Node, accepted: Sequence[Acceptance]
+) -> SessionLayout:
+    """The session as asked for, each contributor keeping at most the rows it is willing to send.
+
+    Raises:
+        InvalidPlanError: a sync layer is not of the model.
+    """
+    for plan in (request.plans.contributors, request.plans.publisher):
+        plan.check(publisher.shape.num_layers)
+    is_public = request.prefix.mode is PrefixMode.PUBLIC
+    layout = build_layout(
+        num_layers=publisher.shape.num_layers,
+        prefix_len=request.prefix.num_tokens if is_public else 0,
+        contributors=[(acceptance.node.node_id, acceptance.span_len) for acceptance in accepted],
+        publisher=(publisher.node_id, request.span_len),
+        plans=request.plans,
+        compression=request.options.compression,
+        independent=request.options.independent,
+    )
+    contributors = (
+        _limit(member, acceptance.max_keep_ratio)
+        for member, acceptance in zip(layout.contributors, accepted, strict=True)
+    )
+    return replace(layout, members=(*contributors, layout.publisher))
+
+
+def _limit(member: Member, most: float) -> Member:
+    """The member keeping at most that share of its rows."""
+    ratio = min(member.compression.keep_ratio, most)
+    return replace(member, compression=replace(member.compression, keep_ratio=ratio))
 
 
 def fit_layout(
-    layout: SessionLayout, nodes: list[Node], request: pb.OpenSessionRequest
+    layout: SessionLayout, nodes: Sequence[Node], budget: ByteBudget | None
 ) -> SessionLayout:
-    """The layout as wished, or one that keeps the request's byte budget.
+    """The layout as asked for, or one that keeps the byte budget.
 
     Args:
-        layout: the session as wished.
+        layout: the session as asked for.
         nodes: its members; only codecs that all of them know are chosen.
-        request: with the budget.
+        budget: what may travel; None for no limit.
 
     Raises:
-        InvalidRequestError: the budget is out of range, or nothing fits it.
+        InvalidRequestError: nothing fits the budget.
     """
-    if not request.HasField("budget"):
+    if budget is None:
         return layout
-    wished = layout.publisher.compression.codec
-    budget = request.budget
-    require_range("kv_bytes of the budget", budget.kv_bytes, 0, _MAX_BYTES)
-    require_range("link_bytes of the budget", budget.link_bytes, 0, _MAX_BYTES)
-    codecs = _coarser_codecs(wished, nodes) if budget.may_choose_codec else (wished,)
-    limits = ByteBudget(kv_bytes=budget.kv_bytes or None, link_bytes=budget.link_bytes or None)
-    return fit_budget(layout, nodes[-1].shape, limits, codecs)
+    codec = layout.publisher.compression.codec
+    codecs = _coarser_codecs(codec, nodes) if budget.may_choose_codec else (codec,)
+    return fit_budget(layout, nodes[-1].shape, budget, codecs)
 
 
-def _coarser_codecs(wished: Codec, nodes: list[Node]) -> tuple[Codec, ...]:
+def _coarser_codecs(wished: Codec, nodes: Sequence[Node]) -> tuple[Codec, ...]:
     """The wished codec, then coarser ones that every node knows."""
     ladder = [codec_by_name(name) for name in CODEC_LADDER]
     coarser = ladder[ladder.index(wished) + 1 :] if wished in ladder else ladder
@@ -44,24 +75,38 @@ def _coarser_codecs(wished: Codec, nodes: list[Node]) -> tuple[Codec, ...]:
     return (wished, *known)
 
 
+def check_sizes(
+    layout: SessionLayout, publisher: Node, request: SessionRequest, max_session_bytes: int
+) -> None:
+    """The joined sequence must fit the window, and each member's rows its memory.
+
+    Raises:
+        ContextTooLongError: names the sizes.
+    """
+    limit = publisher.join.capabilities.max_positions
+    if layout.num_tokens + request.max_new_tokens > limit:
+        parts = ", ".join(f"{m.node_id} {len(m.span)}" for m in layout.members)
+        raise ContextTooLongError(
+            f"the joined prompt has {layout.num_tokens} tokens ({parts}, prefix "
+            f"{layout.prefix_len}) and {request.max_new_tokens} may be decoded, but the "
+            f"model's window is {limit}; shorten a context or ask fewer contributors"
+        )
+    for member in session_bytes(layout, publisher.shape):
+        if member.total_down > max_session_bytes:
+            raise ContextTooLongError(
+                f"{member.node_id} would receive {member.total_down} bytes of KV, the limit is "
+                f"{max_session_bytes}; use fewer sync layers or shorter contexts"
+            )
+
+
 def plan_costs(
     layout: SessionLayout, publisher: Node, num_new_tokens: int
-) -> tuple[session_pb2.PlannedCost, ...]:
-    """What every member is foretold; FLOPs and memory only if the model's sizes are known."""
+) -> tuple[MemberCost, ...]:
+    """What every member's part is foretold; FLOPs and memory only if the sizes are known."""
     if not publisher.join.capabilities.HasField("sizes"):
         return tuple(
-            session_pb2.PlannedCost(bytes_up=member.total_up, bytes_down=member.total_down)
-            for member in session_bytes(layout, publisher.shape)
+            MemberCost(traffic=traffic, flops_prefill=0, flops_decode=0, peak_memory_bytes=0)
+            for traffic in session_bytes(layout, publisher.shape)
         )
     sizes = sizes_from_wire(publisher.join.capabilities.sizes, publisher.shape)
-    costs = session_costs(layout, sizes, num_new_tokens=num_new_tokens)
-    return tuple(
-        session_pb2.PlannedCost(
-            bytes_up=cost.traffic.total_up,
-            bytes_down=cost.traffic.total_down,
-            flops_prefill=cost.flops_prefill,
-            flops_decode=cost.flops_decode,
-            peak_memory_bytes=cost.peak_memory_bytes,
-        )
-        for cost in costs
-    )
+    return session_costs(layout, sizes, num_new_tokens=num_new_tokens)

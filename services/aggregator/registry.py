@@ -3,9 +3,10 @@
 import re
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from cachetools import LRUCache
 
 from fedattn.core.errors import (
     DuplicateNodeError,
@@ -81,7 +82,7 @@ class NodeRegistry:
         self._max_nodes = max_nodes
         self._clock = clock
         self._nodes: dict[str, Node] = {}
-        self._versions: OrderedDict[str, tuple[bytes, int]] = OrderedDict()
+        self._versions: LRUCache[str, tuple[bytes, int]] = LRUCache(2 * max_nodes)
         self._num_changes = 0
 
     def join(self, message: pb.Join) -> Node:
@@ -153,9 +154,6 @@ class NodeRegistry:
         elif known[0] != version:
             self._num_changes += 1
             self._versions[node_id] = (version, self._num_changes)
-        self._versions.move_to_end(node_id)
-        if len(self._versions) > 2 * self._max_nodes:  # of nodes long gone
-            self._versions.popitem(last=False)
 
     def changed_at(self, node_id: str) -> tuple[int, str]:
         """Sorts nodes by when their context changed last, those that never did first, by id."""

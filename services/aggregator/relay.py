@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 
-from fedattn.core.chunks import FrameValidator
 from fedattn.core.errors import FedAttnError, InvalidRequestError, SessionAbortedError
-from fedattn.wire.convert import chunk_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.session import Session
 
@@ -50,18 +48,14 @@ async def _upload(
     requests: AsyncIterator[pb.ExchangeRequest],
     report_timeout_s: float,
 ) -> None:
-    guard = FrameValidator(session.state.rules(index), session.state.routes[index].uploads)
     try:
         async for request in requests:
             match request.WhichOneof("body"):
                 case "chunk":
-                    chunk = chunk_from_wire(request.chunk)
-                    guard.accept(chunk)
-                    if chunk.is_last:
-                        session.state.ledgers[index].awaited.discard(chunk.layer)
-                    await session.forward(index, chunk, _passed_on(request, index))
+                    await session.accept(index, request)
                 case "done":
-                    await _finish(session, index, request.done, report_timeout_s)
+                    session.complete(index, request.done)
+                    await _report(session, index, report_timeout_s)
                     return
                 case other:
                     raise InvalidRequestError(f"expected a chunk or done, got {other}")
@@ -70,23 +64,8 @@ async def _upload(
         session.mark_lost(index, error)  # which ends the stream with this error
 
 
-def _passed_on(request: pb.ExchangeRequest, sender: int) -> bytes:
-    """The sender's message as an ExchangeResponse: both number `chunk` alike."""
-    request.DiscardUnknownFields()
-    request.chunk.sender = sender
-    return request.SerializeToString()
-
-
-async def _finish(
-    session: Session, index: int, done: pb.MemberDone, report_timeout_s: float
-) -> None:
-    awaited = session.state.ledgers[index].awaited
-    if awaited:
-        raise InvalidRequestError(
-            f"{session.state.member(index).node_id} says it is done, "
-            f"but its rows of layer {min(awaited)} never came"
-        )
-    session.complete(index, done)
+async def _report(session: Session, index: int, report_timeout_s: float) -> None:
+    """The report follows the publisher's last word, once the others have said theirs."""
     if session.state.is_publisher(index):
         with suppress(TimeoutError):  # the report shows who has not said its last words
             async with asyncio.timeout(report_timeout_s):

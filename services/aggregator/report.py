@@ -1,42 +1,42 @@
 """The session report."""
 
-from collections.abc import Sequence
-
+from fedattn.core.costs import MemberCost
 from fedattn.core.routing import Route
 from fedattn.core.session import MemberLedger, MemberState, SessionState
 from fedattn.core.spans import Member
-from fedattn.wire.convert import compression_to_wire, role_to_wire
+from fedattn.wire.convert import compression_to_wire
+from fedattn.wire.enums import ROLES
 from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import session_pb2 as pb
+from services.aggregator.choosing import ExcludedNode
+from services.aggregator.opening import OpenedSession
 
 
-def build_report(
-    session_id: str,
-    state: SessionState,
-    planned: Sequence[pb.PlannedCost],
-    excluded: Sequence[pb.MemberReport],
-) -> pb.SessionReport:
+def build_report(opened: OpenedSession, state: SessionState) -> pb.SessionReport:
     """What every member did and was to do, in token order, then the nodes that took no part."""
-    members = [_describe(state, index, cost) for index, cost in enumerate(planned)]
-    return pb.SessionReport(session_id=session_id, members=[*members, *excluded])
+    members = [
+        _describe(state, index, member.planned) for index, member in enumerate(opened.members)
+    ]
+    excluded = map(describe_excluded, opened.excluded)
+    return pb.SessionReport(session_id=opened.terms.session_id, members=[*members, *excluded])
 
 
-def exclude(node_id: str, reason: str) -> pb.MemberReport:
-    """A node that was asked but takes no part."""
+def describe_excluded(node: ExcludedNode) -> pb.MemberReport:
+    """A node that takes no part."""
     return pb.MemberReport(
-        node_id=node_id,
+        node_id=node.node_id,
         role=pb.ROLE_CONTRIBUTOR,
         state=pb.OUTCOME_EXCLUDED,
-        detail=reason,
+        detail=node.reason,
     )
 
 
-def _describe(state: SessionState, index: int, planned: pb.PlannedCost) -> pb.MemberReport:
+def _describe(state: SessionState, index: int, planned: MemberCost) -> pb.MemberReport:
     member, ledger = state.member(index), state.ledgers[index]
     layers = sorted({*ledger.bytes_up, *ledger.bytes_down})
     return pb.MemberReport(
         node_id=member.node_id,
-        role=role_to_wire(member.role),
+        role=ROLES.to_wire(member.role),
         state=_state(ledger),
         span_len=len(member.span),
         layers=[
@@ -51,7 +51,7 @@ def _describe(state: SessionState, index: int, planned: pb.PlannedCost) -> pb.Me
         compute_s=ledger.compute_s,
         missing_from_layer=ledger.missing_from or 0,
         detail=ledger.reason or ("" if ledger.is_over else "it had not finished"),
-        planned=planned,
+        planned=_cost_to_wire(planned),
         compression=compression_to_wire(member.compression),
         sync_layers=member.plan.layers,
         row_source=_row_source(member, state.routes[index]),
@@ -71,3 +71,13 @@ def _state(ledger: MemberLedger) -> "pb.Outcome.ValueType":
     if ledger.state is MemberState.COMPLETE or not ledger.awaited:
         return pb.OUTCOME_COMPLETE
     return pb.OUTCOME_LOST
+
+
+def _cost_to_wire(cost: MemberCost) -> pb.PlannedCost:
+    return pb.PlannedCost(
+        bytes_up=cost.traffic.total_up,
+        bytes_down=cost.traffic.total_down,
+        flops_prefill=cost.flops_prefill,
+        flops_decode=cost.flops_decode,
+        peak_memory_bytes=cost.peak_memory_bytes,
+    )

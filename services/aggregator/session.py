@@ -6,9 +6,14 @@ import secrets
 import structlog
 
 from fedattn.core.chunks import Chunk
-from fedattn.core.errors import FedAttnError, SessionAbortedError, UnknownSessionError
-from fedattn.core.session import MemberState
-from fedattn.wire.convert import require_range
+from fedattn.core.errors import (
+    FedAttnError,
+    InvalidRequestError,
+    SessionAbortedError,
+    UnknownSessionError,
+)
+from fedattn.core.session import MemberState, SessionState
+from fedattn.wire.convert import chunk_from_wire, require_range
 from fedattn.wire.protocol import MAX_REASON_LENGTH
 from fedattn.wire.timeline import timeline_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -27,14 +32,12 @@ class Session:
     """Members, their outboxes, and what they may do. Lives on one event loop."""
 
     def __init__(self, opened: OpenedSession, *, outbox_bytes: int, stall_timeout_s: float) -> None:
-        self.session_id = opened.session_id
-        self.state = state = opened.state
-        self._opened = opened
-        self.tokens = tuple(secrets.token_hex(16) for _ in state.ledgers)
+        self.opened = opened
+        self.session_id = opened.terms.session_id
+        self.state = state = SessionState(opened.terms.layout, opened.terms.shape)
         self.outboxes: tuple[Outbox[bytes | pb.ExchangeResponse], ...] = tuple(
             Outbox(outbox_bytes) for _ in state.ledgers
         )
-        self.cache_keys = opened.cache_keys
         self.over = asyncio.Event()
         self.errors: dict[int, FedAttnError] = {}
         self.streams: set[asyncio.Task[object]] = set()
@@ -47,21 +50,32 @@ class Session:
             UnknownSessionError: nobody here has that token.
             SessionStateError: the member is in already, or out.
         """
-        for index, token in enumerate(self.tokens):
-            if secrets.compare_digest(token.encode(), member_token.encode()):
+        for index, member in enumerate(self.opened.members):
+            if secrets.compare_digest(member.token.encode(), member_token.encode()):
                 self.state.ledgers[index].move(MemberState.ATTACHED)
                 return index
         raise UnknownSessionError(f"no member of session {self.session_id} has that token")
 
-    async def forward(self, sender: int, chunk: Chunk, message: bytes) -> None:
-        """Send a checked chunk on to everyone who wants it; waits while an outbox is full.
+    async def accept(self, sender: int, request: pb.ExchangeRequest) -> None:
+        """Check a member's chunk and send it on to all who want it; waits while an outbox is full.
+
+        What is sent on is the member's own message, serialized once for all receivers:
+        ExchangeRequest and ExchangeResponse number `chunk` alike.
 
         Args:
             sender: place of the member it is from.
-            chunk: what was checked.
-            message: the same as a serialized ExchangeResponse, shared by all receivers.
+            request: with a chunk.
+
+        Raises:
+            FrameError: it is not what this member was to send.
         """
-        self.state.count_up(sender, chunk.layer, len(chunk.data))
+        chunk = chunk_from_wire(request.chunk)
+        self.state.accept(sender, chunk)
+        request.DiscardUnknownFields()
+        request.chunk.sender = sender
+        await self._forward(sender, chunk, request.SerializeToString())
+
+    async def _forward(self, sender: int, chunk: Chunk, message: bytes) -> None:
         size = len(message) + _MESSAGE_OVERHEAD
         slow: list[int] = []
         for receiver in self.state.receivers(sender, chunk.layer):
@@ -82,7 +96,16 @@ class Session:
             self.mark_lost(receiver, SessionAbortedError(reason))
 
     def complete(self, index: int, done: pb.MemberDone) -> None:
-        """A member has all it needs."""
+        """A member has all it needs, and has sent all it was to send.
+
+        Raises:
+            InvalidRequestError: it has not, or a value is out of range.
+        """
+        if awaited := self.state.ledgers[index].awaited:
+            raise InvalidRequestError(
+                f"{self.state.member(index).node_id} says it is done, "
+                f"but its rows of layer {min(awaited)} never came"
+            )
         require_range("wait_s", done.wait_s, 0, _MAX_TIME_S)
         require_range("compute_s", done.compute_s, 0, _MAX_TIME_S)
         timeline = timeline_from_wire(done.timeline, self.state.shape.num_layers)
@@ -144,9 +167,7 @@ class Session:
 
     def send_report(self) -> None:
         """Tell the publisher what everyone did, and end the session: nobody needs more rows."""
-        report = build_report(
-            self.session_id, self.state, self._opened.planned, self._opened.excluded
-        )
+        report = build_report(self.opened, self.state)
         message = pb.ExchangeResponse(report=report)
         self.outboxes[-1].push(message, message.ByteSize())
         self.outboxes[-1].close()

@@ -1,7 +1,6 @@
 """Composition of a participant: the one place where its parts meet."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -10,6 +9,7 @@ import torch
 from fedattn import __version__
 from fedattn.core.errors import ConfigurationError
 from fedattn.core.profile import Profile
+from fedattn.model.decode import MakeDecoder, TransformersDecoder
 from fedattn.model.engine import open_engine
 from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
 from fedattn.model.loading import LoadedModel
@@ -17,9 +17,9 @@ from fedattn.model.placement import AUTO, choose_device, choose_dtype
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.channel import open_channel
+from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
 from fedattn.wire.server import WireServer
-from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
 from services.participant.context import ContextTokens, PrivateContext
 from services.participant.contribution import Contributor
@@ -86,32 +86,31 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
     )
 
 
-def _choose_decoder(
-    settings: ParticipantSettings, model: LoadedModel
-) -> Callable[[], FusedDecoder | None]:
-    """Makes a publisher's int8 decoder, if wished and where the model is on a CPU.
+def _choose_decoder(settings: ParticipantSettings, model: LoadedModel) -> MakeDecoder:
+    """A publisher's decoder: int8 where it fits, if not told otherwise.
 
     Raises:
-        ConfigurationError: the format is unknown, or does not fit the device.
+        ConfigurationError: the format is unknown, or does not fit the device or the model.
     """
     wished = settings.decode_weights
     if wished not in {*DECODE_FORMATS, AUTO}:
         formats = ", ".join((AUTO, *DECODE_FORMATS))
         raise ConfigurationError(f"decode_weights: expected one of {formats}, got {wished!r}")
-    is_on_cpu = model.device.type == "cpu"
-    if wished == INT8 and not is_on_cpu:
-        raise ConfigurationError(
-            "decode_weights int8 needs a model on the CPU; set device to cpu, or decode_weights to "
-            "float32"
-        )
-    if wished == INT8 and model.read_block is None:
-        raise ConfigurationError(
-            "decode_weights int8: this model's blocks decode in float32 only; set decode_weights "
-            "to float32"
-        )
-    if wished == FLOAT32 or not is_on_cpu or model.read_block is None:
-        return lambda: None
+    hindrance = _hindrance_of_int8(model)
+    if wished == INT8 and hindrance:
+        raise ConfigurationError(f"decode_weights int8 {hindrance}, or decode_weights to float32")
+    if wished == FLOAT32 or hindrance:
+        return lambda: TransformersDecoder(model)
     return lambda: FusedDecoder(model, INT8)
+
+
+def _hindrance_of_int8(model: LoadedModel) -> str:
+    """Why int8 weights cannot decode, and what to set; empty if they can."""
+    if model.device.type != "cpu":
+        return "needs a model on the CPU; set device to cpu"
+    if model.read_block is None:
+        return "does not know this model's blocks; set model to another"
+    return ""
 
 
 def _pressure_limits(settings: ParticipantSettings) -> PressureLimits:
@@ -156,12 +155,12 @@ class Participant:
         self._node = node
         self._certificates = certificates
         self._channel = open_channel(settings.aggregator, certificates, peer=AGGREGATOR)
-        self._stub = stub = AggregatorStub(self._channel)
-        self._contributor = Contributor(node, stub)
+        self._aggregator = AggregatorClient(self._channel, settings.aggregator)
+        self._contributor = Contributor(node, self._aggregator)
         self.control = ControlLoop(
-            node, self._contributor, stub, settings.aggregator, settings.reconnect_max_s
+            node, self._contributor, self._aggregator, settings.reconnect_max_s
         )
-        self._servicer = ParticipantServicer(node, stub, settings.aggregator)
+        self._servicer = ParticipantServicer(node, self._aggregator)
         self.server: WireServer | None = None
 
     async def serve(self, stopping: asyncio.Event) -> None:
@@ -218,8 +217,7 @@ class Participant:
     async def _keep_warm(self) -> None:
         await keep_warm(
             self._node,
-            self._stub,
-            self._settings.aggregator,
+            self._aggregator,
             self.control.joined,
             self._settings.keep_warm_s,
         )
@@ -229,6 +227,6 @@ class Participant:
             await self.server.set_serving(serving=False)
         try:
             async with asyncio.timeout(self._settings.grace_s):
-                await self._node.drain()
+                await self._node.admission.drain()
         except TimeoutError:
             log.warning("sessions_cut_short", grace_s=self._settings.grace_s)

@@ -16,10 +16,12 @@ from fedattn.core.errors import (
     SessionAbortedError,
     SessionStateError,
 )
-from fedattn.wire.convert import prefix_mode_from_wire, prefix_to_wire
+from fedattn.core.request import describe_prefix
+from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS
-from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.sessions import prefix_from_wire, terms_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.participant.admission import Place
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedFrames
 from services.participant.node import ParticipantNode
@@ -35,11 +37,12 @@ class _Accepted:
     """A session this node said yes to: its tokens and frames as they were then, and a place."""
 
     token_ids: list[int]
-    kept: Mapping[bytes, CachedFrames]
+    cached: Mapping[bytes, CachedFrames]
+    place: Place
     expiry: asyncio.TimerHandle
 
 
-Tell = Callable[[pb.InviteReply], None]
+Emit = Callable[[pb.InviteReply], None]
 """Sends one more reply on the control stream."""
 
 
@@ -51,9 +54,9 @@ def _decline(session_id: str, error: FedAttnError) -> pb.InviteReply:
 class Contributor:
     """Takes part in other nodes' sessions. Lives on the event loop."""
 
-    def __init__(self, node: ParticipantNode, stub: AggregatorStub) -> None:
+    def __init__(self, node: ParticipantNode, aggregator: AggregatorClient) -> None:
         self._node = node
-        self._stub = stub
+        self._aggregator = aggregator
         self._answering: set[str] = set()
         self._pending: dict[str, _Accepted] = {}
         self._running: dict[str, tuple[asyncio.Task[None], GrpcKvExchange]] = {}
@@ -62,24 +65,24 @@ class Contributor:
         """This node's span length, or why it cannot take part."""
         session_id = invite.session_id
         try:
-            token_ids, version = await self._accept(invite)
+            token_ids, version, place = await self._accept(invite)
         except FedAttnError as error:
             log.warning("declined", session=session_id, code=error.code)
             return _decline(session_id, error)
         expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
-        kept = self._node.frames.snapshot(MAX_CONTRIBUTOR_KEYS)
-        self._pending[session_id] = _Accepted(token_ids, kept, expiry)
+        cached = self._node.frames.snapshot(MAX_CONTRIBUTOR_KEYS)
+        self._pending[session_id] = _Accepted(token_ids, cached, place, expiry)
         return pb.InviteReply(
             session_id=session_id,
             span_len=len(token_ids),
             max_keep_ratio=self._node.pressure.max_keep_ratio,
             context_version=version,
-            rows_lifetime_s=self._node.rows_lifetime_s,
-            cached_keys=list(kept),
+            cache_lifetime_s=self._node.rows_lifetime_s,
+            cached_keys=list(cached),
         )
 
-    async def _accept(self, invite: pb.Invite) -> tuple[list[int], bytes]:
-        """Tokens of this node's span and their version, and a place kept for the session.
+    async def _accept(self, invite: pb.Invite) -> tuple[list[int], bytes, Place]:
+        """Tokens of this node's span and their version, and a place for the session.
 
         Raises:
             FedAttnError: the node cannot take part, or was told meanwhile that it need not.
@@ -87,46 +90,49 @@ class Contributor:
         session_id = invite.session_id
         if session_id in {*self._answering, *self._pending, *self._running}:
             raise SessionStateError("this session has invited the node already")
-        self._node.enter()
+        place = self._node.admission.take()
         self._answering.add(session_id)
         try:
-            tokens_and_version = await self._span_tokens(invite)
+            token_ids, version = await self._span_tokens(invite)
             self._check_wanted(session_id)
         except BaseException:
-            self._node.leave()
+            place.release()
             raise
         finally:
             self._answering.discard(session_id)
-        return tokens_and_version
+        return token_ids, version, place
 
     def _check_wanted(self, session_id: str) -> None:
         if session_id not in self._answering:
             raise SessionAbortedError("the session was cancelled")
 
-    def start(self, start: pb.SessionStart, tell: Tell) -> None:
+    def start(self, start: pb.SessionStart, emit: Emit) -> None:
         """Begin a session this node was invited to; a failure is told as a late decline."""
-        session_id = start.layout.session_id
+        session_id = start.terms.session_id
         accepted = self._pending.pop(session_id, None)
         if accepted is None:
             log.warning("unknown_session", session=session_id)
             return
         accepted.expiry.cancel()
         try:
-            exchange = GrpcKvExchange(
-                start,
-                self._node.node_id,
-                self._node.threads,
-                self._node.prefiller.model.rotary,
-                keeps=self._node.frames.max_bytes > 0,
-            )
+            exchange = self._exchange(start)
         except (FedAttnError, KeyError) as error:
-            log.warning("bad_layout", session=session_id, error=str(error))
-            self._node.leave()
-            tell(_decline(session_id, SessionStateError("it does not understand the layout")))
+            log.warning("bad_terms", session=session_id, error=str(error))
+            accepted.place.release()
+            emit(_decline(session_id, SessionStateError("it does not understand the terms")))
             return
-        work = self._take_part(session_id, exchange, accepted, tell)
-        task = asyncio.create_task(work)
-        self._running[session_id] = (task, exchange)
+        work = self._take_part(exchange, start.member_token, accepted, emit)
+        self._running[session_id] = (asyncio.create_task(work), exchange)
+
+    def _exchange(self, start: pb.SessionStart) -> GrpcKvExchange:
+        terms = terms_from_wire(start.terms)
+        return GrpcKvExchange(
+            terms,
+            terms.layout.index_of(self._node.node_id),
+            self._node.threads.pool,
+            self._node.prefiller.model.rotary,
+            keeps=self._node.frames.max_bytes > 0,
+        )
 
     def cancel(self, cancel: pb.SessionCancel) -> None:
         """Forget or end a session."""
@@ -140,7 +146,7 @@ class Contributor:
         accepted = self._pending.pop(session_id, None)
         if accepted is not None:
             accepted.expiry.cancel()
-            self._node.leave()
+            accepted.place.release()
 
     def forget_invitations(self) -> None:
         """Nothing comes of accepted sessions any more: the aggregator is gone."""
@@ -160,14 +166,14 @@ class Contributor:
 
     async def _span_tokens(self, invite: pb.Invite) -> tuple[list[int], bytes]:
         prefix = list(self._node.prefix)
-        mode = prefix_mode_from_wire(invite.prefix.mode)
-        if prefix_to_wire(mode, prefix) != invite.prefix:
+        asked = prefix_from_wire(invite.prefix)
+        if describe_prefix(asked.mode, prefix) != asked:
             raise PrefixMismatchError(
                 "its system prompt or chat template differs from the publisher's; "
                 "set FEDATTN_PARTICIPANT_SYSTEM_PROMPT to the same text on every node"
             )
         try:
-            token_ids, version = await self._node.run(self._node.context.snapshot)
+            token_ids, version = await self._node.threads.run(self._node.context.snapshot)
         except ConfigurationError as error:
             log.warning("context_unreadable", error=str(error))
             raise ConfigurationError("its private context cannot be read; see its log") from None
@@ -180,9 +186,10 @@ class Contributor:
         return (prefix + token_ids if invite.owns_prefix else token_ids), version
 
     async def _take_part(
-        self, session_id: str, exchange: GrpcKvExchange, accepted: _Accepted, tell: Tell
+        self, exchange: GrpcKvExchange, member_token: str, accepted: _Accepted, emit: Emit
     ) -> None:
-        transfer = asyncio.create_task(exchange.run(self._stub))
+        session_id = exchange.terms.session_id
+        transfer = asyncio.create_task(exchange.run(self._aggregator, member_token))
         try:
             with self._node.metrics.session("contributor"):
                 begun = time.monotonic()
@@ -190,33 +197,38 @@ class Contributor:
                 compute_s = time.monotonic() - begun - exchange.wait_s
                 exchange.finish(compute_s)
                 await transfer
-            self._node.frames.put(exchange.cache_key, CachedFrames(exchange.sent_frames()))
+            self._cache_frames(exchange)
             self._node.metrics.compute_seconds.inc(compute_s)
             self._node.metrics.wait_seconds.inc(exchange.wait_s)
             log.info("contributed", session=session_id, tokens=len(accepted.token_ids))
         except FedAttnError as error:
             log.warning("session_failed", session=session_id, code=error.code, error=str(error))
-            tell(_decline(session_id, error))
+            emit(_decline(session_id, error))
         except Exception:  # border: one session's defect must not end the node
             log.exception("session_failed", session=session_id)
-            tell(_decline(session_id, InternalError("it failed; see its log")))
+            emit(_decline(session_id, InternalError("it failed; see its log")))
         finally:
             transfer.cancel()
             await asyncio.gather(transfer, return_exceptions=True)
             self._running.pop(session_id, None)
-            self._node.leave()
+            accepted.place.release()
+
+    def _cache_frames(self, exchange: GrpcKvExchange) -> None:
+        """Keep what was sent for later sessions."""
+        frames = exchange.reuse.cacheable_frames(exchange.sent, exchange.left_out())
+        self._node.frames.put(exchange.member.cache_key, frames)
 
     def _compute(self, exchange: GrpcKvExchange, accepted: _Accepted) -> None:
-        """Send this node's rows: computed now, or frames it has kept."""
+        """Send this node's rows: computed now, or frames it has cached."""
         member, token_ids = exchange.member, accepted.token_ids
         if len(token_ids) != len(member.span):
-            raise SessionAbortedError("the layout does not fit this node's length")
-        if member.is_cached_by_owner:
-            kept = accepted.kept.get(exchange.cache_key)
-            if kept is None or not exchange.route.uploads <= kept.frames.keys():
-                raise SessionStateError("the layout counts on frames that were not kept here")
-            for layer in sorted(exchange.route.uploads):
-                exchange.send_frame(layer, kept.frames[layer])
+            raise SessionAbortedError("the terms do not fit this node's length")
+        if not member.is_cached_by_owner:
+            prefix = list(self._node.prefix) if exchange.terms.layout.prefix_len else []
+            self._node.prefiller.contribute(member, prefix, token_ids, exchange)
             return
-        prefix = list(self._node.prefix) if exchange.prefix_len else []
-        self._node.prefiller.contribute(member, prefix, token_ids, exchange)
+        cached = accepted.cached.get(member.cache_key)
+        if cached is None or not exchange.route.uploads <= cached.frames.keys():
+            raise SessionStateError("the terms count on frames that are not cached here")
+        for layer in sorted(exchange.route.uploads):
+            exchange.send_frame(layer, cached.frames[layer])

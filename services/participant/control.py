@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
-import grpc
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
@@ -15,10 +14,10 @@ from fedattn.core.errors import (
     IncompatibleError,
     InvalidInputError,
 )
-from fedattn.wire.status import error_from_rpc
-from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.contribution import Contributor
+from services.participant.introduction import heartbeat, join_message
 from services.participant.node import ParticipantNode
 
 log = structlog.get_logger(__name__)
@@ -62,14 +61,12 @@ class ControlLoop:
         self,
         node: ParticipantNode,
         contributor: Contributor,
-        stub: AggregatorStub,
-        address: str,
+        aggregator: AggregatorClient,
         reconnect_max_s: float,
     ) -> None:
         self._node = node
         self._contributor = contributor
-        self._stub = stub
-        self._address = address
+        self._aggregator = aggregator
         self._reconnect_max_s = reconnect_max_s
         self.joined = Membership()
 
@@ -94,33 +91,30 @@ class ControlLoop:
         """One life of the stream; returns if it had been joined, so that retries start anew."""
         outgoing: _Outgoing = asyncio.Queue()  # a few messages a session, sessions are bounded
         tasks: set[asyncio.Task[None]] = set()
-        unreachable = AggregatorUnavailableError(
-            f"the aggregator at {self._address} cannot be reached; "
-            f"check FEDATTN_PARTICIPANT_AGGREGATOR and that it runs"
-        )
-        call = self._stub.Control(self._requests(outgoing))
         try:
-            async for response in call:
-                self._handle(response, outgoing, tasks)
-        except grpc.aio.AioRpcError as error:
-            failure = error_from_rpc(error, unreachable)
-            if not self.joined.is_set() or not _may_pass(failure):
-                raise failure from None
-            log.warning("aggregator_lost", error=str(failure))
+            with self._aggregator.control(self._requests(outgoing)) as responses:
+                async for response in responses:
+                    self._handle(response, outgoing, tasks)
+        except FedAttnError as error:
+            if not self.joined.is_set() or not _may_pass(error):
+                raise
+            log.warning("aggregator_lost", error=str(error))
         else:
             if not self.joined.is_set():
-                raise unreachable
+                raise AggregatorUnavailableError(
+                    f"the aggregator at {self._aggregator.address} ended the stream before this "
+                    f"node had joined"
+                )
             log.warning("aggregator_left")
         finally:
             self.joined.turn(joined=False)
             self._contributor.forget_invitations()
-            call.cancel()
             outgoing.put_nowait(None)  # ends _requests, which the ended call no longer does
             for task in tasks:
                 task.cancel()
 
     async def _requests(self, outgoing: _Outgoing) -> AsyncIterator[pb.ControlRequest]:
-        yield pb.ControlRequest(join=self._node.join_message())
+        yield pb.ControlRequest(join=join_message(self._node))
         while (request := await outgoing.get()) is not None:
             yield request
 
@@ -132,7 +126,7 @@ class ControlLoop:
     ) -> None:
         match response.WhichOneof("body"):
             case "welcome":
-                log.info("joined", aggregator=self._address, node=self._node.node_id)
+                log.info("joined", aggregator=self._aggregator.address, node=self._node.node_id)
                 self._node.token = response.welcome.node_token
                 self.joined.turn(joined=True)
                 interval_s = max(0.05, response.welcome.heartbeat_interval_s)
@@ -150,7 +144,7 @@ class ControlLoop:
     async def _beat(self, interval_s: float, outgoing: _Outgoing) -> None:
         while True:
             await asyncio.sleep(interval_s)
-            await outgoing.put(pb.ControlRequest(heartbeat=self._node.heartbeat()))
+            await outgoing.put(pb.ControlRequest(heartbeat=heartbeat(self._node)))
 
     async def _reply(self, invite: pb.Invite, outgoing: _Outgoing) -> None:
         reply = await self._contributor.answer(invite)

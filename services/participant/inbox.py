@@ -11,11 +11,11 @@ from fedattn.core.errors import (
     MalformedFrameError,
     NotEnoughParticipantsError,
 )
-from fedattn.core.frames import FrameSpec, decode_frame
+from fedattn.core.frames import ReceivedFrame
 from fedattn.core.rotary import Rotary
 from fedattn.core.session import SessionState
 from fedattn.core.timeline import Activity, Timeline
-from fedattn.core.transfer import place_rows
+from fedattn.core.transfer import place_rows, read_frame
 from fedattn.core.types import KvRows, concatenate_rows
 from services.participant.kv_cache import CachedRows
 
@@ -24,7 +24,16 @@ class RowInbox:
     """Frames sent to one member of a session. Written by the event loop, read by the model thread.
 
     Bounded by the session's layout: only frames that the route awaits are accepted, each once.
-    With `held`, rows from earlier sessions by sender, new rows are kept for later ones too.
+
+    Args:
+        state: routes and members of the session.
+        index: place of this member.
+        rotary: of the model.
+        progress_timeout_s: longest wait in which nothing at all arrives.
+        min_participants: fewest that must be left at a layer.
+        cached: rows from earlier sessions, by place of their owner.
+        keeps_rows: whether received rows are kept for later sessions.
+        timeline: told what the model thread waited for.
     """
 
     def __init__(  # noqa: PLR0913 - spelt out
@@ -35,19 +44,19 @@ class RowInbox:
         *,
         progress_timeout_s: float,
         min_participants: int,
-        held: Mapping[int, CachedRows] | None = None,
+        cached: Mapping[int, CachedRows],
+        keeps_rows: bool = False,
         timeline: Timeline | None = None,
     ) -> None:
         self._state = state
         self._rotary = rotary
         self._timeline = timeline or Timeline(is_on=False)
         self._route = state.routes[index]
-        self._rules: dict[int, FrameSpec] = {i: state.rules(i) for i in self._route.senders}
         self._assemblers = {
-            sender: FrameAssembler(rules, self._route.receives)
-            for sender, rules in self._rules.items()
+            sender: FrameAssembler(state.frame_spec(sender), self._route.receives)
+            for sender in self._route.senders
         }
-        self._frames: dict[tuple[int, int], bytearray] = {}
+        self._frames: dict[tuple[int, int], ReceivedFrame] = {}
         self._lost: set[int] = set()
         self._late: dict[int, int] = {}
         self._reasons: dict[int, str] = {}
@@ -55,8 +64,8 @@ class RowInbox:
         self._error: FedAttnError | None = None
         self._last_arrival = 0.0
         self._changed = threading.Condition()
-        self._held = held or {}
-        self._keeps_rows = held is not None
+        self._cached = cached
+        self._keeps_rows = keeps_rows
         self._received: dict[int, dict[int, KvRows]] = {}
         self._progress_timeout_s = progress_timeout_s
         self._min_participants = min_participants
@@ -133,7 +142,7 @@ class RowInbox:
         if self._keeps_rows:
             for sender, rows in parts.items():
                 self._received.setdefault(sender, {})[layer] = rows
-        parts |= {sender: held.rows[layer] for sender, held in self._held.items()}
+        parts |= {sender: cached.rows[layer] for sender, cached in self._cached.items()}
         placed = [
             place_rows(parts[sender], self._state.member(sender), self._rotary)
             for sender in sorted(parts)
@@ -142,7 +151,7 @@ class RowInbox:
         self._timeline.lap(Activity.DECODE, layer)
         return rows
 
-    def _pop_frames(self, layer: int) -> dict[int, bytearray]:
+    def _pop_frames(self, layer: int) -> dict[int, ReceivedFrame]:
         return {
             sender: frame
             for sender in self._route.senders
@@ -150,16 +159,19 @@ class RowInbox:
             and sender not in self._late
         }
 
-    def _decode(self, frames: dict[int, bytearray], layer: int) -> dict[int, KvRows]:
+    def _decode(self, frames: dict[int, ReceivedFrame], layer: int) -> dict[int, KvRows]:
         """Rows by sender; one whose rows cannot be read is left out from here on."""
         parts: dict[int, KvRows] = {}
         for sender, frame in frames.items():
             try:
-                parts[sender] = decode_frame(frame, self._rules[sender], self._rotary)
+                parts[sender] = self._read(sender, frame)
             except FrameError as error:
                 with self._changed:
                     self._leave_out(sender, layer, str(error))
         return parts
+
+    def _read(self, sender: int, frame: ReceivedFrame) -> KvRows:
+        return read_frame(frame, self._state.member(sender), self._state.shape, self._rotary)
 
     def _leave_out(self, sender: int, layer: int, reason: str) -> None:
         self._late[sender] = layer

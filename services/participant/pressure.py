@@ -2,29 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 
 import structlog
 
 from fedattn.core.errors import NodeBusyError
+from fedattn.core.report import Pressure
 from services.participant.machine import Readings, read_sensors
 
 log = structlog.get_logger(__name__)
 
 _RELIEF_C = 3.0
 _RELIEF_MEMORY = 0.02
-
-
-class Pressure(IntEnum):
-    """How much is wrong.
-
-    HIGH: contributes fewer rows, and computes on half of its threads.
-    CRITICAL: takes no new sessions; those that run go on.
-    """
-
-    NONE = 1
-    HIGH = 2
-    CRITICAL = 3
+_severity = tuple(Pressure).index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +59,10 @@ class PressureGauge:
             memory_free=read.memory_free - _RELIEF_MEMORY,
             temperature_c=None if heat is None else heat + _RELIEF_C,
         )
-        level = max(self._limits.level(read), min(self.level, self._limits.level(worse)))
+        falling = min(self.level, self._limits.level(worse), key=_severity)
+        level = max(self._limits.level(read), falling, key=_severity)
         if level is not self.level:
-            log.warning("pressure", level=level.name, **self.describe())
+            log.warning("pressure", level=level, **self.describe())
         self.level = level
         return level
 

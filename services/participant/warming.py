@@ -1,56 +1,76 @@
-"""Fetching others' rows ahead of any question, again and again."""
+"""Fetching others' rows ahead of any question, once or again and again."""
 
 import asyncio
 
 import structlog
 
-from fedattn.core.compression import Compression
 from fedattn.core.errors import FedAttnError
-from fedattn.core.sampling import SamplingParams
-from fedattn.core.spans import PrefixMode
-from fedattn.wire.convert import compression_to_wire, prefix_mode_to_wire, sampling_to_wire
-from fedattn.wire.stubs import AggregatorStub
-from fedattn.wire.v1 import participant_pb2 as pb
+from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.v1 import session_pb2
 from services.participant.control import Membership
+from services.participant.exchange import GrpcKvExchange
 from services.participant.node import ParticipantNode
-from services.participant.publication import Publication
-from services.participant.query import check_query
+from services.participant.publisher_session import PublisherSession
+from services.participant.query import Query, default_query
+from services.participant.report import local_report
 
 log = structlog.get_logger(__name__)
 
-_DEADLINE_S = 120.0
+
+async def warm(
+    node: ParticipantNode, aggregator: AggregatorClient, query: Query
+) -> session_pb2.SessionReport:
+    """Fetch the contributors' rows and cache them; computes nothing here.
+
+    Raises:
+        FedAttnError: no session could be opened, or it failed.
+    """
+    with node.admission.take():
+        session = PublisherSession(node, aggregator, query)
+        opened = await session.open(span_len=1)
+        exchange = session.exchange(opened.start)
+        transfer = asyncio.create_task(exchange.run(aggregator, opened.start.member_token))
+        try:
+            async with asyncio.timeout(session.remaining_s):
+                await node.threads.run(lambda: _receive_all(exchange))
+                exchange.finish(0.0)
+                await transfer
+        except TimeoutError:
+            exchange.cancel(session.too_late())
+            raise session.too_late() from None
+        finally:
+            transfer.cancel()
+            await asyncio.gather(transfer, return_exceptions=True)
+        session.cache_rows(exchange)
+        if exchange.report is not None:
+            return exchange.report
+        report = local_report(exchange.terms, exchange.left_out())
+        report.members.extend(opened.excluded)
+        return report
+
+
+def _receive_all(exchange: GrpcKvExchange) -> None:
+    """Wait for the rows of every layer."""
+    for layer in sorted(exchange.route.receives):
+        exchange.receive(layer)
 
 
 async def keep_warm(
-    node: ParticipantNode,
-    stub: AggregatorStub,
-    aggregator_address: str,
-    joined: Membership,
-    every_s: float,
+    node: ParticipantNode, aggregator: AggregatorClient, joined: Membership, every_s: float
 ) -> None:
     """Hold the rows that a query with default settings needs; unchanged ones move no bytes.
 
     Args:
         node: a publisher.
-        stub: of its aggregator.
-        aggregator_address: for messages.
+        aggregator: where it opens sessions.
         joined: whether it can open sessions.
         every_s: seconds between two looks.
     """
-    request = pb.QueryRequest(
-        plan="auto",
-        sampling=sampling_to_wire(SamplingParams()),
-        compression=compression_to_wire(Compression()),
-        prefix=prefix_mode_to_wire(PrefixMode.PUBLIC),
-        min_participants=2,
-        deadline_s=_DEADLINE_S,
-    )
-    num_layers = node.prefiller.shape.num_layers
-    query = check_query(request, num_layers, node.profile, asks=False)
+    query = default_query(node.prefiller.shape.num_layers, node.profile)
     while True:
         await joined.wait_joined()
         try:
-            report = await Publication(node, stub, query, aggregator_address).warm()
+            report = await warm(node, aggregator, query)
             log.debug("warm", members=len(report.members))
         except FedAttnError as error:
             log.info("not_warm", code=error.code)

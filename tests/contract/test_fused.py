@@ -36,7 +36,7 @@ def test_float32_gives_the_oracles_logits_and_tokens(
     prefill = prefilled(scenario, model)
     decoder = FusedDecoder(model, FLOAT32)
     greedy = oracle_greedy(model, layout, joined, NUM_TOKENS)
-    state = decoder.begin(prefill.cache.layers, prefill.next_position, NUM_TOKENS)
+    state = decoder.begin(prefill, NUM_TOKENS)
     for count, token in enumerate(greedy, start=1):
         logits = decoder.step(state, token)
         expected = oracle_logits(model, layout, joined, greedy[:count])[-1]
@@ -50,7 +50,7 @@ def test_int8_stays_near_float32(model: LoadedModel) -> None:
     logits = []
     for weights in DECODE_FORMATS:
         decoder = FusedDecoder(model, weights)
-        state = decoder.begin(prefill.cache.layers, prefill.next_position, 1)
+        state = decoder.begin(prefill, 1)
         logits.append(decoder.step(state, 5))
     difference = (logits[0] - logits[1]).norm() / logits[0].norm()
     assert 0 < float(difference) < 0.1
@@ -61,7 +61,7 @@ def test_int8_of_a_model_in_half_precision_stays_near_its_blocks(family: str) ->
     half = wrap_model(tiny_network(family).to(torch.bfloat16), "f" * 64)
     prefill = prefilled(SCENARIOS[1], half)
     decoder = FusedDecoder(half, INT8)
-    state = decoder.begin(prefill.cache.layers, prefill.next_position, 1)
+    state = decoder.begin(prefill, 1)
     lean = decoder.step(state, 5)
     with torch.inference_mode():
         hidden = forward_tokens(half, prefill.cache, [5], [prefill.next_position])

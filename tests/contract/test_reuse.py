@@ -29,7 +29,7 @@ def model(request: pytest.FixtureRequest) -> LoadedModel:
 async def result(network: Network, **changes: object) -> pb.QueryResult:
     events = await ask(network, **changes)
     for node in network.nodes.values():
-        await node.wait_idle()
+        await node.admission.wait_idle()
     return events[-1].result
 
 
@@ -178,7 +178,7 @@ async def test_warm_fetches_ahead_of_any_question(model: LoadedModel, tmp_path: 
     async with running_network(model, tmp_path) as network:
         response = await network.publisher.Warm(query(question=""))
         for node in network.nodes.values():
-            await node.wait_idle()
+            await node.admission.wait_idle()
         first = await result(network)
         cold = await result(network, no_reuse=True)
     members = {member.node_id: member for member in response.report.members}

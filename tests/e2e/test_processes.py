@@ -8,14 +8,25 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fedattn.cli.client import stream_query
 from fedattn.cli.network import LocalNetwork, NodePlan, free_port, local_network
 from fedattn.core.errors import FedAttnError
+from fedattn.rest.answers import LayerEvent, QueryAnswer, SessionEvent, TokenEvent
+from fedattn.rest.client import GatewayClient
+from fedattn.rest.query import QueryBody, SamplingBody
 from tests.e2e.conftest import CONTEXTS, PUBLISHER
 from tests.harness.tiny import save_tiny_model
 
 QUESTION = "What is the passcode?"
-QUERY = {"question": QUESTION, "plan": "all", "sampling": {"max_new_tokens": 4}}
+FIELDS = {"question": QUESTION, "plan": "all", "sampling": {"max_new_tokens": 4}}
+QUERY = QueryBody(question=QUESTION, plan="all", sampling=SamplingBody(max_new_tokens=4))
+
+
+def ask(network: LocalNetwork, **change: object) -> QueryAnswer:
+    return GatewayClient(network.gateway_url).ask(QUERY.model_copy(update=change))
+
+
+def node_ids(answer: QueryAnswer) -> list[str]:
+    return [member.node_id for member in answer.participants]
 
 
 def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -28,21 +39,17 @@ def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_query_streams_session_layers_tokens_and_report(network: LocalNetwork) -> None:
-    events = list(stream_query(network.gateway_url, QUERY))
-    names = [name for name, _ in events]
-    assert names[0] == "session"
-    assert names[-1] == "report"
-    assert names.count("layer") == 5
-    report = events[-1][1]
-    assert report["answer"] == "".join(data["text"] for name, data in events if name == "token")
-    assert [member["node_id"] for member in report["participants"]] == [*CONTEXTS, PUBLISHER]
-    assert report["totals"]["kv_bytes"] > 0
+    first, *events, answer = GatewayClient(network.gateway_url).stream(QUERY)
+    assert isinstance(first, SessionEvent)
+    assert isinstance(answer, QueryAnswer)
+    assert sum(isinstance(event, LayerEvent) for event in events) == 5
+    assert answer.answer == "".join(e.text for e in events if isinstance(e, TokenEvent))
+    assert node_ids(answer) == [*CONTEXTS, PUBLISHER]
+    assert answer.totals.kv_bytes > 0
 
 
 def test_any_node_can_publish(network: LocalNetwork) -> None:
-    body = {**QUERY, "publisher": "clinic"}
-    report = list(stream_query(network.gateway_url, body))[-1][1]
-    assert report["participants"][-1]["node_id"] == "clinic"
+    assert node_ids(ask(network, publisher="clinic"))[-1] == "clinic"
 
 
 def test_ask_prints_the_report_as_json(network: LocalNetwork) -> None:
@@ -76,15 +83,14 @@ def test_ask_streams_for_people(network: LocalNetwork) -> None:
 def test_bad_query_is_a_problem_document_and_leaves_nothing_running(
     network: LocalNetwork, change: dict[str, object], code: str
 ) -> None:
-    with pytest.raises(FedAttnError) as caught:
-        list(stream_query(network.gateway_url, {**QUERY, **change}))
-    assert caught.value.code == code
-    nodes = httpx.get(f"{network.gateway_url}/v1/participants").json()
-    assert {node["active_sessions"] for node in nodes} == {0}
+    refused = httpx.post(f"{network.gateway_url}/v1/queries", json={**FIELDS, **change})
+    assert refused.json()["code"] == code
+    nodes = GatewayClient(network.gateway_url).participants()
+    assert {node.active_sessions for node in nodes} == {0}
 
 
 def test_no_private_text_in_any_log(network: LocalNetwork) -> None:
-    list(stream_query(network.gateway_url, QUERY))
+    ask(network)
     logs = "".join(part.log_path.read_text() for part in network.parts.values())
     assert "answered" in logs  # the logs are not empty
     for secret in ("penicillin", "Pharmacy list", "passcode", QUESTION):
@@ -107,12 +113,10 @@ def test_contributor_with_another_model_is_refused_by_name(
     network.start_participant(NodePlan(node_id="stranger", model=str(folder)))
     try:
         assert list(network.wait_ready(["stranger"])) == ["stranger"]
-        body = {**QUERY, "contributors": ["stranger"]}
         with pytest.raises(FedAttnError) as caught:
-            list(stream_query(network.gateway_url, body))
+            ask(network, contributors=["stranger"])
         assert caught.value.code == "model_mismatch"
-        report = list(stream_query(network.gateway_url, QUERY))[-1][1]
-        states = {member["node_id"]: member["state"] for member in report["participants"]}
+        states = {member.node_id: member.state for member in ask(network).participants}
         assert states["stranger"] == "excluded"
         assert states["clinic"] == "complete"
     finally:
@@ -190,9 +194,9 @@ def test_query_runs_over_mutual_tls(tiny_folder: Path, tmp_path: Path) -> None:
         network.start_participant(NodePlan(node_id="b", model=str(tiny_folder)))
         network.start_gateway(["a"])
         list(network.wait_ready(["a", "b"]))
-        report = list(stream_query(network.gateway_url, QUERY))[-1][1]
+        answer = ask(network)
         assert "plaintext" not in network.parts["aggregator"].log_tail()
-    assert [member["node_id"] for member in report["participants"]] == ["b", "a"]
+    assert node_ids(answer) == ["b", "a"]
 
 
 def test_killed_contributor_leaves_and_the_rest_answer(tiny_folder: Path) -> None:
@@ -207,5 +211,5 @@ def test_killed_contributor_leaves_and_the_rest_answer(tiny_folder: Path) -> Non
         lost.process.wait()
         while "b" in network.joined():
             pass
-        report = list(stream_query(network.gateway_url, QUERY))[-1][1]
-    assert [member["node_id"] for member in report["participants"]] == ["c", "a"]
+        answer = ask(network)
+    assert node_ids(answer) == ["c", "a"]

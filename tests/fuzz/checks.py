@@ -9,7 +9,7 @@ import numpy as np
 
 from fedattn.core.chunks import Chunk, FrameAssembler, FrameValidator
 from fedattn.core.errors import FrameError
-from fedattn.core.frames import HEADER_SIZE, decode_frame
+from fedattn.core.frames import HEADER_SIZE, ReceivedFrame, decode_frame
 from fedattn.core.types import KvRows
 from tests.fuzz.memory import peak_bytes
 from tests.fuzz.targets import SENDER, Target
@@ -104,7 +104,8 @@ def _deliver(target: Target, chunks: list[Chunk]) -> bytes | None:
             return None
         if assembled is not None:
             _require(chunk.layer not in guard.awaited_layers, "whole, but still awaited")
-            return assembled
+            header = b"".join(piece.data for piece in chunks)[:HEADER_SIZE]
+            return header + bytes(assembled.body)
         held += len(chunk.data)
         _require(held <= largest, f"holds {held} bytes of a frame of at most {largest}")
     return None
@@ -112,13 +113,16 @@ def _deliver(target: Target, chunks: list[Chunk]) -> bytes | None:
 
 def _offer(
     guard: FrameValidator, assembler: FrameAssembler, chunk: Chunk
-) -> tuple[bytes | None, bool]:
+) -> tuple[ReceivedFrame | None, bool]:
     """The frame if it is whole, and whether the chunk was refused."""
     refusals: list[str] = []
-    assembled: bytearray | None = None
-    for accept in (guard.accept, assembler.add):
+    assembled: ReceivedFrame | None = None
+    for takes in (guard, assembler):
         try:
-            assembled = accept(chunk)
+            if isinstance(takes, FrameAssembler):
+                assembled = takes.add(chunk)
+            else:
+                takes.accept(chunk)
         except FrameError as error:
             _require(SENDER in str(error), f"{error!r} does not name the sender")
             refusals.append(str(error))
@@ -127,7 +131,7 @@ def _offer(
     _require(len(set(refusals)) < 2, f"guard and assembler differ: {refusals}")
     _require(len(refusals) in {0, 2}, f"only one of guard and assembler refused: {refusals}")
     _require(guard.awaited_layers == assembler.awaited_layers, "they await different layers")
-    return (None if assembled is None else bytes(assembled)), bool(refusals)
+    return assembled, bool(refusals)
 
 
 def _cut(frame: bytes, random: Random) -> list[Chunk]:

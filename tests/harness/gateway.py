@@ -186,8 +186,8 @@ def opened() -> QueryEvent:
             sync_layers=[7, 8],
         ),
     ]
-    layout = session_pb2.SessionLayout(session_id=SESSION_ID, prefix_len=2, members=members)
-    return QueryEvent(opened=participant_pb2.SessionOpened(layout=layout, excluded=[excluded()]))
+    terms = session_pb2.SessionTerms(session_id=SESSION_ID, prefix_len=2, members=members)
+    return QueryEvent(opened=participant_pb2.SessionOpened(terms=terms, excluded=[excluded()]))
 
 
 def excluded() -> session_pb2.MemberReport:

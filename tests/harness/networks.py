@@ -4,16 +4,19 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import FedAttnError, InternalError
+from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.loading import LoadedModel
 from fedattn.wire.channel import open_channel
-from fedattn.wire.convert import compression_to_wire, sampling_to_wire
+from fedattn.wire.convert import sampling_to_wire
+from fedattn.wire.sessions import options_to_wire
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2 as pb
@@ -25,6 +28,7 @@ from tests.harness.scenarios import LOSSLESS
 from tests.harness.tiny import words
 
 NUM_NEW_TOKENS = 5
+OPTION_NAMES = set(session_pb2.SessionOptions.DESCRIPTOR.fields_by_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +72,16 @@ def query(**changes: object) -> pb.QueryRequest:
         question=words(60, 4),
         plan="all",
         sampling=sampling_to_wire(SamplingParams(max_new_tokens=NUM_NEW_TOKENS)),
-        compression=compression_to_wire(LOSSLESS),
-        prefix=session_pb2.PREFIX_MODE_PUBLIC,
-        min_participants=2,
-        deadline_s=30,
+        options=options_to_wire(SessionOptions(compression=LOSSLESS, deadline_s=30)),
     )
     for name, value in changes.items():
+        target: Any = request.options if name in OPTION_NAMES else request
         if isinstance(value, list):
-            getattr(request, name).extend(value)
+            getattr(target, name).extend(value)
         elif name in {"sampling", "compression", "budget"}:
-            getattr(request, name).CopyFrom(value)
+            getattr(target, name).CopyFrom(value)
         else:
-            setattr(request, name, value)
+            setattr(target, name, value)
     return request
 
 

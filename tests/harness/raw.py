@@ -12,18 +12,22 @@ from fedattn.core.chunks import split_frame
 from fedattn.core.codecs import CODECS, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.frames import encode_frame
+from fedattn.core.request import SessionOptions, describe_prefix
 from fedattn.core.spans import PrefixMode, Span
 from fedattn.core.types import KvRows, KvShape
 from fedattn.wire.channel import open_channel
-from fedattn.wire.convert import chunk_to_wire, compression_to_wire, prefix_to_wire, shape_to_wire
+from fedattn.wire.convert import chunk_to_wire, shape_to_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION
+from fedattn.wire.sessions import options_to_wire, prefix_to_wire
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from fedattn.wire.v1 import session_pb2
 
 SHAPE = KvShape(num_layers=4, num_kv_heads=2, head_dim=8)
 FINGERPRINT = "f" * 64
 CODEC = codec_by_name("fp32")
-PREFIX = prefix_to_wire(PrefixMode.PUBLIC, [1, 2, 3])
+OPTION_NAMES = set(session_pb2.SessionOptions.DESCRIPTOR.fields_by_name)
+PREFIX = prefix_to_wire(describe_prefix(PrefixMode.PUBLIC, [1, 2, 3]))
 
 
 def join_message(
@@ -56,18 +60,20 @@ def open_request(**changes: object) -> pb.OpenSessionRequest:
         prefix=PREFIX,
         contributor_sync_layers=[1, 2],
         publisher_sync_layers=[1, 2],
-        compression=compression_to_wire(Compression(codec=CODEC)),
         max_new_tokens=4,
-        min_participants=2,
-        deadline_s=30,
+        options=options_to_wire(
+            SessionOptions(compression=Compression(codec=CODEC), deadline_s=30)
+        ),
     )
+    options = {key: changes.pop(key) for key in OPTION_NAMES & changes.keys()}
     request.MergeFrom(pb.OpenSessionRequest(**changes))  # type: ignore[arg-type]
+    request.options.MergeFrom(session_pb2.SessionOptions(**options))  # type: ignore[arg-type]
     return request
 
 
 def frame_chunks(start: pb.SessionStart, node_id: str, layer: int) -> list[pb.ExchangeRequest]:
     """A member's valid frame of one layer."""
-    member = next(m for m in start.layout.members if m.node_id == node_id)
+    member = next(m for m in start.terms.members if m.node_id == node_id)
     num_rows = member.span_stop - member.span_start
     rows = np.ones((SHAPE.num_kv_heads, num_rows, SHAPE.head_dim), dtype=np.float32)
     span = Span(member.span_start, member.span_stop)
@@ -77,7 +83,7 @@ def frame_chunks(start: pb.SessionStart, node_id: str, layer: int) -> list[pb.Ex
 
 
 def hello(start: pb.SessionStart) -> pb.ExchangeRequest:
-    message = pb.Hello(session_id=start.layout.session_id, member_token=start.member_token)
+    message = pb.Hello(session_id=start.terms.session_id, member_token=start.member_token)
     return pb.ExchangeRequest(hello=message)
 
 

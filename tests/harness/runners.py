@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 from prometheus_client import CollectorRegistry
 
+from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
 from fedattn.core.sampling import SamplingParams
-from fedattn.model.decode import generate_tokens
+from fedattn.model.decode import TransformersDecoder, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.wire.channel import open_channel
-from fedattn.wire.convert import compression_to_wire, prefix_to_wire
+from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.security import Certificates
-from fedattn.wire.stubs import AggregatorStub
-from fedattn.wire.v1 import aggregator_pb2 as pb
+from fedattn.wire.sessions import terms_from_wire
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.settings import AggregatorSettings
@@ -82,39 +82,41 @@ async def run_grpc(scenario: Scenario, model: LoadedModel, folder: Path) -> Outc
             await stack.enter_async_context(running_participant(node, address))
         publisher = make_node(PUBLISHER, model, None, scenario.tokenizer)
         await stack.enter_async_context(running_participant(publisher, address))
-        stub = AggregatorStub(await stack.enter_async_context(open_channel(address)))
-        return await _publish(scenario, model, publisher, stub)
+        channel = await stack.enter_async_context(open_channel(address))
+        return await _publish(scenario, model, publisher, AggregatorClient(channel, address))
 
 
 RUNNERS: dict[str, Runner] = {"in-process": run_in_process, "gRPC": run_grpc}
 
 
 async def _publish(
-    scenario: Scenario, model: LoadedModel, node: ParticipantNode, stub: AggregatorStub
+    scenario: Scenario, model: LoadedModel, node: ParticipantNode, aggregator: AggregatorClient
 ) -> Outcome:
     prefix = scenario.tokenizer.prefix()
     question = scenario.tokens()[2]
-    plans = scenario.plans()
-    opened = await stub.OpenSession(
-        pb.OpenSessionRequest(
-            node_id=PUBLISHER,
-            span_len=len(question),
-            prefix=prefix_to_wire(scenario.prefix_mode, prefix),
-            contributors=scenario.node_ids(),
-            contributor_sync_layers=plans.contributors.layers,
-            publisher_sync_layers=plans.publisher.layers,
-            compression=compression_to_wire(scenario.compression),
-            max_new_tokens=NUM_NEW_TOKENS,
+    request = SessionRequest(
+        node_id=PUBLISHER,
+        node_token=node.token,
+        span_len=len(question),
+        prefix=describe_prefix(scenario.prefix_mode, prefix),
+        plans=scenario.plans(),
+        max_new_tokens=NUM_NEW_TOKENS,
+        options=SessionOptions(
+            contributors=tuple(scenario.node_ids()),
+            compression=scenario.compression,
+            prefix=scenario.prefix_mode,
             min_participants=len(scenario.contexts) + 1,
             deadline_s=60,
-            node_token=node.token,
             independent=scenario.independent,
-        )
+        ),
     )
-    exchange = GrpcKvExchange(opened.start, PUBLISHER, node.threads, model.rotary)
-    transfer = asyncio.create_task(exchange.run(stub))
-    own_prefix = prefix if exchange.prefix_len else []
-    prefill = await node.run(
+    start = (await aggregator.open_session(request, timeout_s=60)).start
+    terms = terms_from_wire(start.terms)
+    place = terms.layout.index_of(PUBLISHER)
+    exchange = GrpcKvExchange(terms, place, node.threads.pool, model.rotary)
+    transfer = asyncio.create_task(exchange.run(aggregator, start.member_token))
+    own_prefix = prefix if terms.layout.prefix_len else []
+    prefill = await node.threads.run(
         lambda: node.prefiller.publish(exchange.member, own_prefix, question, exchange)
     )
     exchange.finish(0.0)
@@ -148,6 +150,7 @@ def make_node(
         model_name="tiny",
         software_version="test",
         prefiller=Prefiller(model),
+        make_decoder=lambda: TransformersDecoder(model),
         tokenizer=tokenizer,
         context=ContextTokens(PrivateContext(context), tokenizer),
         max_sessions=2,

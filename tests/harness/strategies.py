@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from fedattn.core.codecs import CODECS
-from fedattn.core.compression import MAX_SEED, Compression
+from fedattn.core.compression import Compression
+from fedattn.core.limits import MAX_SEED
 from fedattn.core.plans import SyncPlan
 from fedattn.core.selection import MAX_KEEP_ENDS, SELECTOR_NAMES
 from fedattn.core.spans import Member, Role, SessionLayout, Span

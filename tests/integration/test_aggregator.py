@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -29,6 +30,7 @@ from services.aggregator.__main__ import SERVICE_NAME
 from services.aggregator.settings import AggregatorSettings
 from tests.harness.raw import (
     CODEC,
+    OPTION_NAMES,
     RawNode,
     done,
     frame_chunks,
@@ -189,7 +191,7 @@ async def test_contributor_that_cannot_go_on_says_why_at_once(address: str) -> N
     async with raw_node(address, "a") as a, raw_node(address, "publisher") as publisher:
         starts = await open_with(publisher, {a: 3})
         decline = pb.Decline(code="configuration", message="its disk is full")
-        session_id = starts["a"].layout.session_id
+        session_id = starts["a"].terms.session_id
         reply = pb.InviteReply(session_id=session_id, decline=decline)
         await a.replies.put(pb.ControlRequest(invite_reply=reply))
         received = publisher.stub.Exchange(hold_open(starts["publisher"]))
@@ -280,6 +282,12 @@ async def test_member_may_attach_once(address: str) -> None:
     assert error_from_rpc(caught.value, InternalError("")).code == "session_state"
 
 
+def change(message: Any, field: str, value: object) -> None:
+    """Overwrite a field of any kind."""
+    message.ClearField(field)
+    message.MergeFrom(type(message)(**{field: value}))
+
+
 @pytest.mark.parametrize(
     ("changes", "expected", "words"),
     [
@@ -307,7 +315,7 @@ async def test_member_may_attach_once(address: str) -> None:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-async def test_bad_wish_is_refused_with_the_reason(
+async def test_bad_request_is_refused_with_the_reason(
     address: str, changes: dict[str, object], expected: type[FedAttnError], words: str
 ) -> None:
     async with (
@@ -317,9 +325,8 @@ async def test_bad_wish_is_refused_with_the_reason(
     ):
         accepting = asyncio.create_task(a.accept(3))
         request = open_request(node_token=publisher.token)
-        for field in changes:
-            request.ClearField(field)  # type: ignore[arg-type]
-        request.MergeFrom(pb.OpenSessionRequest(**changes))  # type: ignore[arg-type]
+        for field, value in changes.items():
+            change(request.options if field in OPTION_NAMES else request, field, value)
         error = await failure_of(publisher.stub.OpenSession(request))
         accepting.cancel()
     assert type(error) is expected
@@ -343,7 +350,7 @@ async def test_node_with_another_model_is_left_out_and_named(address: str) -> No
         accepting = asyncio.create_task(a.accept(3))
         response = await publisher.stub.OpenSession(open_request(node_token=publisher.token))
         await accepting
-    assert [member.node_id for member in response.start.layout.members] == ["a", "publisher"]
+    assert [member.node_id for member in response.start.terms.members] == ["a", "publisher"]
     (excluded,) = response.excluded
     assert excluded.node_id == "stranger"
     assert "same model" in excluded.detail
@@ -412,7 +419,7 @@ async def test_health_is_checked_and_watched(address: str) -> None:
 async def test_members_compress_as_the_publisher_wishes(address: str) -> None:
     async with raw_node(address, "a") as a, raw_node(address, "publisher") as publisher:
         starts = await open_with(publisher, {a: 3})
-    codecs = {member.compression.codec_id for member in starts["a"].layout.members}
+    codecs = {member.compression.codec_id for member in starts["a"].terms.members}
     assert codecs == {CODEC.codec_id}
 
 

@@ -7,7 +7,6 @@ from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError
 from fedattn.model.loading import LoadedModel
 from fedattn.wire.convert import compression_to_wire
-from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from tests.harness.networks import Network, ask, failure
 
@@ -46,7 +45,7 @@ async def test_report_foretells_operations_and_memory(network: Network, model: L
 
 async def test_budget_is_kept_by_fewer_rows_if_the_codec_is_given(network: Network) -> None:
     full = sent(await members_of(network, compression=BF16))
-    budget = pb.ByteBudget(kv_bytes=full * 7 // 10)
+    budget = session_pb2.ByteBudget(kv_bytes=full * 7 // 10)
     members = await members_of(network, compression=BF16, budget=budget)
     assert full / 2 < sent(members) <= full * 7 // 10
     assert {member.compression.codec_id for member in members.values()} == {BF16.codec_id}
@@ -63,7 +62,7 @@ async def test_budget_of_a_link_is_kept_by_a_coarser_codec_if_it_may_be_chosen(
     auto = compression_to_wire(Compression())
     whole = await members_of(network, compression=auto)
     limit = whole["publisher"].planned.bytes_down * 9 // 10
-    budget = pb.ByteBudget(link_bytes=limit, may_choose_codec=True)
+    budget = session_pb2.ByteBudget(link_bytes=limit, may_choose_codec=True)
     members = await members_of(network, compression=auto, budget=budget)
     assert sum(layer.down for layer in members["publisher"].layers) <= limit
     coarse = int(codec_by_name("entropy-coarse").codec_id)
@@ -71,14 +70,14 @@ async def test_budget_of_a_link_is_kept_by_a_coarser_codec_if_it_may_be_chosen(
 
 
 async def test_impossible_budget_fails_the_query_with_what_would_do(network: Network) -> None:
-    error = await failure(network, budget=pb.ByteBudget(kv_bytes=1))
+    error = await failure(network, budget=session_pb2.ByteBudget(kv_bytes=1))
     assert isinstance(error, InvalidRequestError)
     assert "the byte budget is too small" in str(error)
 
 
 @pytest.mark.parametrize("field", ["kv_bytes", "link_bytes"])
 async def test_budget_out_of_range_is_refused(network: Network, field: str) -> None:
-    budget = pb.ByteBudget()
+    budget = session_pb2.ByteBudget()
     setattr(budget, field, 1 << 63)
     error = await failure(network, budget=budget)
     assert f"{field} of the budget must be between" in str(error)

@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fedattn.core.sampling import SamplingParams
-from fedattn.model.decode import TextStream, TokenChooser, answer_nll, generate_tokens
+from fedattn.model.decode import TokenChooser, answer_nll, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.prefill import Prefiller, PrefillResult
 from tests.harness.scenarios import Scenario
@@ -83,30 +81,3 @@ def test_top_p_keeps_the_smallest_set_with_that_mass() -> None:
 
 def test_high_temperature_reaches_every_token() -> None:
     assert set(draws(SamplingParams(temperature=10.0))) == {0, 1, 2, 3}
-
-
-def stream_text(pieces: list[str], stop: tuple[str, ...]) -> tuple[str, bool]:
-    """Push pieces as if each were one token."""
-    stream = TextStream(lambda ids: "".join(pieces[i] for i in ids), stop)
-    out = ""
-    for index in range(len(pieces)):
-        out += stream.push(index)
-        if stream.stopped:
-            return out, True
-    return out + stream.finish(), False
-
-
-@given(st.lists(st.text("ab.", max_size=3), max_size=8), st.text("ab.", min_size=1, max_size=3))
-def test_streamed_text_is_the_whole_text_up_to_the_stop_string(
-    pieces: list[str], stop: str
-) -> None:
-    whole = "".join(pieces)
-    text, stopped = stream_text(pieces, (stop,))
-    assert stopped == (stop in whole)
-    assert text == whole.partition(stop)[0]
-
-
-def test_half_a_character_waits_for_its_other_half() -> None:
-    texts = ["a", "a\N{REPLACEMENT CHARACTER}", "aé"]
-    stream = TextStream(lambda ids: texts[len(ids) - 1], ())
-    assert [stream.push(0), stream.push(1), stream.push(2)] == ["a", "", "é"]

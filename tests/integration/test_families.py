@@ -10,11 +10,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config
 from fedattn.core.errors import ModelError
 from fedattn.model.attention import federated_attention
 from fedattn.model.cache import FederatedCache
+from fedattn.model.decode import Decoder, TransformersDecoder
 from fedattn.model.families import FAMILIES, check_config
 from fedattn.model.fingerprint import fingerprint_model
 from fedattn.model.fused import FLOAT32, FusedDecoder
-from fedattn.model.loading import load_model, read_sizes, wrap_model
-from fedattn.model.prefill import forward_tokens
+from fedattn.model.loading import LoadedModel, load_model, read_sizes, wrap_model
+from fedattn.model.prefill import PrefillResult, forward_tokens
 from fedattn.model.prepare import PreparedModel, prepare_model
 from tests.harness.tiny import FAMILIES as TINY_FAMILIES
 from tests.harness.tiny import configure_tiny, save_tiny_model, tiny_network
@@ -86,23 +87,25 @@ def test_a_prepared_folder_of_another_kind_is_refused_too(tmp_path: Path, read: 
         read(PreparedModel(path=tmp_path, fingerprint="f" * 64, name="m"))
 
 
-def plain_and_ours(**settings: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Last logits of plain transformers, of its blocks behind our seam, and fused."""
-    ids = torch.arange(40) * 7 % 97
+def plain_and_ours(**settings: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Last logits of plain transformers, and of all that can decode behind our seam."""
+    ids = (torch.arange(40) * 7 % 97).tolist()
     network = tiny_network("llama", **settings)
     with torch.inference_mode():
-        plain = network(ids[None]).logits[0, -1]
-        model = wrap_model(network, "f" * 64)
-        caches = [FederatedCache(5, model.device) for _ in range(2)]
-        for cache in caches:
-            forward_tokens(model, cache, ids[:-1].tolist(), range(39))
-        hidden = forward_tokens(model, caches[0], [int(ids[-1])], [39])
-        blocks = model.head(hidden)[0]
-    if model.read_block is None:
-        return plain, blocks, blocks
-    decoder = FusedDecoder(model, FLOAT32)
-    state = decoder.begin(caches[1].layers, 39, 1)
-    return plain, blocks, decoder.step(state, int(ids[-1]))
+        plain = network(torch.tensor([ids])).logits[0, -1]
+    model = wrap_model(network, "f" * 64)
+    decoders: list[Decoder[Any]] = [TransformersDecoder(model)]
+    if model.read_block is not None:
+        decoders.append(FusedDecoder(model, FLOAT32))
+    return plain, [last_logits(model, decoder, ids) for decoder in decoders]
+
+
+def last_logits(model: LoadedModel, decoder: Decoder[Any], ids: list[int]) -> torch.Tensor:
+    cache = FederatedCache(model.shape.num_layers, model.device)
+    with torch.inference_mode():
+        forward_tokens(model, cache, ids[:-1], range(len(ids) - 1))
+    prefill = PrefillResult(cache=cache, logits=torch.empty(0), next_position=len(ids) - 1)
+    return decoder.step(decoder.begin(prefill, 1), ids[-1])
 
 
 @pytest.mark.parametrize(
@@ -117,9 +120,9 @@ def plain_and_ours(**settings: Any) -> tuple[torch.Tensor, torch.Tensor, torch.T
     ],
 )
 def test_what_is_taken_equals_plain_transformers(settings: dict[str, Any]) -> None:
-    plain, blocks, fused = plain_and_ours(**settings)
-    torch.testing.assert_close(blocks, plain, atol=1e-4, rtol=0)
-    torch.testing.assert_close(fused, plain, atol=1e-4, rtol=0)
+    plain, ours = plain_and_ours(**settings)
+    for logits in ours:
+        torch.testing.assert_close(logits, plain, atol=1e-4, rtol=0)
 
 
 def test_another_activation_than_silu_is_not_fused() -> None:

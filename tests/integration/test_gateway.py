@@ -2,12 +2,12 @@
 
 import pytest
 
-from fedattn.core.compression import Compression
 from fedattn.core.errors import AggregatorUnavailableError, ConfigurationError
-from fedattn.wire.convert import compression_from_wire
-from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
+from fedattn.core.request import SessionOptions
+from fedattn.rest.answers import ParticipantInfo, QueryAnswer, WarmAnswer
+from fedattn.wire.sessions import options_from_wire
+from fedattn.wire.v1 import participant_pb2, session_pb2
 from gateway.report import answer_from_wire
-from gateway.schemas import ParticipantInfo, QueryAnswer, WarmAnswer
 from gateway.settings import PublisherAddress
 from tests.harness.gateway import (
     ANSWER,
@@ -67,12 +67,14 @@ async def test_publisher_gets_every_field_and_the_deadline() -> None:
                 "seed": 9,
                 "stop": ["."],
             },
-            codec="fp16",
-            keep_ratio=0.5,
-            selector="recency",
-            keep_ends=2,
-            input_keep_ratio=0.75,
-            seed=11,
+            compression={
+                "codec": "fp16",
+                "keep_ratio": 0.5,
+                "selector": "recency",
+                "keep_ends": 2,
+                "input_keep_ratio": 0.75,
+                "seed": 11,
+            },
             kv_budget_bytes=5000,
             link_rate_mbit_s=8,
             link_time_s=0.5,
@@ -83,26 +85,28 @@ async def test_publisher_gets_every_field_and_the_deadline() -> None:
     assert gateway.participant.requests == [
         participant_pb2.QueryRequest(
             question=QUESTION,
-            contributors=["node-b", "node-a"],
             plan="7,9-11",
             publisher_plan="all",
             sampling=participant_pb2.Sampling(
                 max_new_tokens=3, temperature=1, top_p=0.5, top_k=4, seed=9, stop=["."]
             ),
-            compression=session_pb2.Compression(
-                codec_id=2,
-                keep_ratio=0.5,
-                selector="recency",
-                keep_ends=2,
-                input_keep_ratio=0.75,
-                seed=11,
+            options=session_pb2.SessionOptions(
+                contributors=["node-b", "node-a"],
+                compression=session_pb2.Compression(
+                    codec_id=2,
+                    keep_ratio=0.5,
+                    selector="recency",
+                    keep_ends=2,
+                    input_keep_ratio=0.75,
+                    seed=11,
+                ),
+                budget=session_pb2.ByteBudget(
+                    kv_bytes=5000, link_bytes=500_000, may_choose_codec=False
+                ),
+                prefix=session_pb2.PREFIX_MODE_FIRST,
+                min_participants=3,
+                deadline_s=30,
             ),
-            budget=aggregator_pb2.ByteBudget(
-                kv_bytes=5000, link_bytes=500_000, may_choose_codec=False
-            ),
-            prefix=session_pb2.PREFIX_MODE_FIRST,
-            min_participants=3,
-            deadline_s=30,
         )
     ]
     assert 30 < gateway.participant.timeouts_s[0] < 36  # gRPC rounds up
@@ -113,10 +117,7 @@ async def test_defaults_reach_the_publisher() -> None:
         await gateway.ask()
     (request,) = gateway.participant.requests
     assert (request.plan, request.publisher_plan) == ("auto", "")
-    assert compression_from_wire(request.compression) == Compression()
-    assert not request.HasField("budget")
-    assert (request.min_participants, request.deadline_s) == (2, 120)
-    assert request.prefix == session_pb2.PREFIX_MODE_PUBLIC
+    assert options_from_wire(request.options) == SessionOptions()
     assert (request.sampling.max_new_tokens, request.sampling.top_p) == (64, 1.0)
 
 
@@ -193,14 +194,16 @@ def test_malformed_participants_are_named(text: str, reason: str) -> None:
 
 async def test_warm_says_whose_rows_are_held_and_passes_no_question() -> None:
     async with running() as gateway:
-        response = await gateway.client.post("/v1/warm", json={"plan": "1,3", "codec": "int8"})
+        response = await gateway.client.post(
+            "/v1/warm", json={"plan": "1,3", "compression": {"codec": "int8"}}
+        )
         refused = await gateway.client.post("/v1/warm", json={"question": QUESTION})
     assert response.status_code == 200
     answer = WarmAnswer.model_validate_json(response.content, strict=True)
     assert (answer.session_id, answer.kv_bytes) == (SESSION_ID, 120)
     assert [member.node_id for member in answer.participants] == ["node-a", "publisher", "node-c"]
     request = gateway.participant.requests[0]
-    assert (request.question, request.plan, request.no_reuse) == ("", "1,3", False)
+    assert (request.question, request.plan, request.options.no_reuse) == ("", "1,3", False)
     assert refused.status_code == 422
 
 
@@ -217,5 +220,5 @@ async def test_switches_reach_the_publisher(field: str, value: bool, name: str) 
         await gateway.ask()
         await gateway.ask(**{field: value})
     plain, switched = gateway.participant.requests
-    assert not getattr(plain, name)
-    assert getattr(switched, name)
+    assert not getattr(plain.options, name)
+    assert getattr(switched.options, name)

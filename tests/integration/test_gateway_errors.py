@@ -51,7 +51,12 @@ async def test_error_of_the_publisher_keeps_its_code(
         ({"contributors": ["x/y"]}, 422, "invalid_request", "'x/y'"),
         ({"contributors": ["a", "a"]}, 422, "invalid_request", "named twice"),
         ({"contributors": []}, 422, "invalid_request", "empty list"),
-        ({"codec": "zip"}, 422, "invalid_request", "choose one of auto, fp32, fp16, bf16"),
+        (
+            {"compression": {"codec": "zip"}},
+            422,
+            "invalid_request",
+            "choose one of auto, fp32, fp16, bf16",
+        ),
         ({"prefix": "private"}, 422, "invalid_request", "prefix"),
         ({"prefix": "first", "independent": True}, 422, "invalid_request", "independent"),
         ({"min_participants": 0}, 422, "invalid_request", "min_participants"),

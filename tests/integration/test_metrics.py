@@ -49,7 +49,7 @@ async def test_network_counts_sessions_bytes_and_tokens(model: LoadedModel, tmp_
             layer.up for member in events[-1].result.report.members for layer in member.layers
         )
         for node in network.nodes.values():
-            await node.wait_idle()
+            await node.admission.wait_idle()
         joined = registry.get_sample_value("fedattn_nodes_joined")
     read = registry.get_sample_value
     assert joined == 3

@@ -9,20 +9,18 @@ import pytest
 
 from fedattn.core.errors import ConfigurationError
 from fedattn.core.sampling import SamplingParams
+from fedattn.core.terms import SessionTerms
 from fedattn.model.loading import LoadedModel
 from fedattn.research.oracle import oracle_greedy
 from fedattn.wire.channel import open_channel
 from fedattn.wire.convert import (
-    layout_to_wire,
     sampling_to_wire,
-    shape_to_wire,
 )
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
-from fedattn.wire.v1.aggregator_pb2 import SessionStart
 from services.aggregator.settings import AggregatorSettings
-from services.participant.exchange import GrpcKvExchange
+from services.participant.report import local_report
 from tests.harness.networks import (
     NUM_NEW_TOKENS,
     Network,
@@ -177,18 +175,19 @@ async def test_cancelled_query_leaves_nothing_running(network: Network) -> None:
     await call.read()
     call.cancel()
     for node in network.nodes.values():
-        await node.wait_idle()
-    assert all(node.active_sessions == 0 for node in network.nodes.values())
+        await node.admission.wait_idle()
+    assert all(node.admission.active_sessions == 0 for node in network.nodes.values())
 
 
 async def test_busy_publisher_says_so(network: Network) -> None:
     node = network.nodes["publisher"]
-    for _ in range(node.max_sessions):
-        node.enter()
+    places = [node.admission.take() for _ in range(node.max_sessions)]
     error = await failure(network)
     assert error.code == "node_busy"
-    for _ in range(node.max_sessions):
-        node.leave()
+    for place in places:
+        place.release()
+        place.release()  # a second time changes nothing
+    assert node.admission.active_sessions == 0
 
 
 async def test_deadline_ends_a_query_that_waits_for_a_silent_contributor(
@@ -304,18 +303,15 @@ async def test_report_without_the_aggregator_names_everyone_and_what_is_missing(
 ) -> None:
     scenario = Scenario(name="", contexts=context_words(3, 2), plan="all", publisher_plan="all")
     layout = scenario.layout()
-    message = session_pb2.SessionLayout(
+    terms = SessionTerms(
         session_id="0" * 32,
-        shape=shape_to_wire(model.shape),
-        prefix_len=layout.prefix_len,
-        members=layout_to_wire(layout),
+        layout=layout,
+        shape=model.shape,
         progress_timeout_s=1,
         deadline_s=1,
         min_participants=1,
     )
-    node = make_node("publisher", model, None)
-    exchange = GrpcKvExchange(SessionStart(layout=message), "publisher", node.threads, model.rotary)
-    members = exchange.local_report().members
+    members = local_report(terms, left_out=set()).members
     assert [(member.node_id, member.span_len) for member in members] == [
         (member.node_id, len(member.span)) for member in layout.members
     ]

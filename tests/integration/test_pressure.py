@@ -5,6 +5,7 @@ from dataclasses import replace
 from fedattn.wire.convert import compression_to_wire
 from fedattn.wire.v1 import aggregator_pb2, session_pb2
 from fedattn.wire.v1 import participant_pb2 as pb
+from services.participant.admission import Admission
 from services.participant.machine import Readings
 from services.participant.pressure import PressureGauge, PressureLimits
 from tests.harness.networks import Network, ask, failure
@@ -15,7 +16,9 @@ LIMITS = PressureLimits(high_c=75, critical_c=85, keep_ratio=0.5)
 
 def heat(network: Network, node_id: str, temperature_c: float) -> None:
     readings = Readings(memory_free=0.5, temperature_c=temperature_c)
-    network.nodes[node_id].pressure = PressureGauge(LIMITS, lambda: readings)
+    node = network.nodes[node_id]
+    node.pressure = PressureGauge(LIMITS, lambda: readings)
+    node.admission = Admission(node_id, node.max_sessions, node.pressure)
 
 
 async def members(network: Network, **changes: object) -> dict[str, session_pb2.MemberReport]:

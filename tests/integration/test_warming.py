@@ -8,13 +8,14 @@ import pytest
 from fedattn.core.compression import Compression
 from fedattn.core.errors import NoContributorsError
 from fedattn.wire.channel import open_channel
+from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.convert import compression_to_wire
-from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import session_pb2
 from services.participant import warming
 from services.participant.control import Membership
-from services.participant.publication import Publication
-from services.participant.warming import keep_warm
+from services.participant.node import ParticipantNode
+from services.participant.query import Query
+from services.participant.warming import keep_warm, warm
 from tests.harness.networks import ask, running_network
 from tests.harness.tiny import tiny_model
 
@@ -28,26 +29,25 @@ async def test_first_question_finds_rows_fetched_ahead(
     async with running_network(tiny_model("llama"), tmp_path) as network:
         tried, is_warm = 0, asyncio.Event()
 
-        class Watched(Publication):
+        async def watched(
+            node: ParticipantNode, aggregator: AggregatorClient, query: Query
+        ) -> session_pb2.SessionReport:
             """Fails once, then fetches."""
+            nonlocal tried
+            tried += 1
+            if tried == 1:
+                raise NoContributorsError("nobody is there yet")
+            report = await warm(node, aggregator, query)
+            is_warm.set()
+            return report
 
-            async def warm(self) -> session_pb2.SessionReport:
-                nonlocal tried
-                tried += 1
-                if tried == 1:
-                    raise NoContributorsError("nobody is there yet")
-                report = await super().warm()
-                is_warm.set()
-                return report
-
-        monkeypatch.setattr(warming, "Publication", Watched)
+        monkeypatch.setattr(warming, "warm", watched)
         joined = Membership()
         async with open_channel(network.aggregator) as channel:
-            node, stub = network.nodes["publisher"], AggregatorStub(channel)
+            node = network.nodes["publisher"]
+            aggregator = AggregatorClient(channel, network.aggregator)
             keeping = [
-                asyncio.create_task(
-                    keep_warm(node, stub, network.aggregator, joined, every_s=SELDOM_S)
-                )
+                asyncio.create_task(keep_warm(node, aggregator, joined, every_s=SELDOM_S))
                 for _ in range(2)  # the first one's look fails and it goes on sleeping
             ]
             joined.turn(joined=True)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 
 from fedattn.core.codecs import AUTO_CODEC
-from fedattn.core.compression import MAX_SEED, Compression
+from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError
+from fedattn.core.limits import MAX_SEED
 from fedattn.core.selection import DEFAULT_SELECTOR, MAX_KEEP_ENDS
 from tests.harness.strategies import compressions
 

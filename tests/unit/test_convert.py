@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from fedattn.core.chunks import MAX_CHUNK_SIZE, Chunk
 from fedattn.core.codecs import CODECS
 from fedattn.core.compression import Compression
-from fedattn.core.errors import InvalidPlanError, InvalidRequestError, InvalidSamplingError
-from fedattn.core.plans import SyncPlan
+from fedattn.core.errors import InvalidRequestError, InvalidSamplingError
+from fedattn.core.request import describe_prefix
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode
 from fedattn.core.types import KvShape
-from fedattn.wire import convert
+from fedattn.wire import convert, sessions
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE, check_node_id
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
 from tests.harness.strategies import compressions
@@ -26,13 +26,6 @@ from tests.harness.strategies import compressions
 def test_shape_comes_back_from_the_wire(layers: int, heads: int, head_dim: int) -> None:
     shape = KvShape(num_layers=layers, num_kv_heads=heads, head_dim=head_dim)
     assert convert.shape_from_wire(convert.shape_to_wire(shape)) == shape
-
-
-def test_plan_from_the_wire_is_checked_against_the_model() -> None:
-    assert convert.plan_from_wire([1, 3], 4) == SyncPlan((1, 3))
-    for layers in ([4], [3, 1], [1, 1]):
-        with pytest.raises(InvalidPlanError):
-            convert.plan_from_wire(layers, 4)
 
 
 def test_codec_comes_back_from_its_number_and_an_unknown_one_is_refused() -> None:
@@ -74,19 +67,8 @@ def test_compression_out_of_range_is_refused_briefly(
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("mode", PrefixMode)
-def test_prefix_mode_comes_back_from_the_wire(mode: PrefixMode) -> None:
-    assert convert.prefix_mode_from_wire(convert.prefix_mode_to_wire(mode)) is mode
-
-
-@pytest.mark.parametrize("number", [0, 3, -1])
-def test_unknown_prefix_mode_is_refused(number: int) -> None:
-    with pytest.raises(InvalidRequestError, match="use public or first"):
-        convert.prefix_mode_from_wire(session_pb2.PrefixMode.ValueType(number))
-
-
 def test_prefix_travels_as_length_and_digest_of_its_token_ids() -> None:
-    prefix = convert.prefix_to_wire(PrefixMode.PUBLIC, [1, 258])
+    prefix = sessions.prefix_to_wire(describe_prefix(PrefixMode.PUBLIC, [1, 258]))
     ids = bytes([1, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0])
     assert prefix.digest == hashlib.sha256(ids).digest()
     assert prefix.num_tokens == 2

@@ -1,4 +1,4 @@
-"""Session layouts from the wire: what goes out comes back, a hostile one is an invalid request."""
+"""Session terms from the wire: what goes out comes back, a hostile one is an invalid request."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,26 +9,36 @@ from hypothesis import strategies as st
 
 from fedattn.core.errors import InvalidInputError, InvalidPlanError, InvalidRequestError
 from fedattn.core.spans import SessionLayout
-from fedattn.wire import convert
+from fedattn.core.terms import SessionTerms
+from fedattn.core.types import KvShape
 from fedattn.wire.protocol import MAX_MEMBERS
+from fedattn.wire.sessions import terms_from_wire, terms_to_wire
 from fedattn.wire.v1 import session_pb2
 from tests.harness.samples import sample_layout
 from tests.harness.strategies import compressions, layouts
 
 UINT32 = st.integers(0, 2**32 - 1)
-Damage = Callable[[session_pb2.SessionLayout], object]
+Damage = Callable[[session_pb2.SessionTerms], object]
 
 
-def to_wire(layout: SessionLayout) -> session_pb2.SessionLayout:
-    message = session_pb2.SessionLayout(
-        shape=session_pb2.KvShape(num_layers=layout.num_layers, num_kv_heads=2, head_dim=64),
-        prefix_len=layout.prefix_len,
-        members=convert.layout_to_wire(layout),
+def terms_of(layout: SessionLayout) -> SessionTerms:
+    return SessionTerms(
+        session_id="5" * 32,
+        layout=layout,
+        shape=KvShape(num_layers=layout.num_layers, num_kv_heads=2, head_dim=64),
+        deadline_s=30.0,
+        progress_timeout_s=5.0,
+        min_participants=2,
+        wants_timeline=True,
     )
-    return session_pb2.SessionLayout.FromString(message.SerializeToString())
 
 
-def sample_message() -> session_pb2.SessionLayout:
+def to_wire(layout: SessionLayout) -> session_pb2.SessionTerms:
+    message = terms_to_wire(terms_of(layout))
+    return session_pb2.SessionTerms.FromString(message.SerializeToString())
+
+
+def sample_message() -> session_pb2.SessionTerms:
     """Prefix 1, a 1-3, b 3-4, publisher p 4-6, five layers."""
     return to_wire(sample_layout(contributors=(1, 3), publisher=(2,)))
 
@@ -36,7 +46,7 @@ def sample_message() -> session_pb2.SessionLayout:
 def setting(place: int, **fields: Any) -> Damage:
     """Overwrites fields of one member."""
 
-    def damage(message: session_pb2.SessionLayout) -> None:
+    def damage(message: session_pb2.SessionTerms) -> None:
         for name, value in fields.items():
             setattr(message.members[place], name, value)
 
@@ -46,7 +56,7 @@ def setting(place: int, **fields: Any) -> Damage:
 def syncing(place: int, *layers: int) -> Damage:
     """Overwrites the sync layers of one member."""
 
-    def damage(message: session_pb2.SessionLayout) -> None:
+    def damage(message: session_pb2.SessionTerms) -> None:
         message.members[place].sync_layers[:] = layers
 
     return damage
@@ -55,7 +65,7 @@ def syncing(place: int, *layers: int) -> Damage:
 def compressing(place: int, **fields: Any) -> Damage:
     """Overwrites fields of one member's compression."""
 
-    def damage(message: session_pb2.SessionLayout) -> None:
+    def damage(message: session_pb2.SessionTerms) -> None:
         for name, value in fields.items():
             setattr(message.members[place].compression, name, value)
 
@@ -66,7 +76,7 @@ def shaped(**sizes: int) -> Damage:
     return lambda message: message.shape.MergeFrom(session_pb2.KvShape(**sizes))
 
 
-def crowd(message: session_pb2.SessionLayout) -> None:
+def crowd(message: session_pb2.SessionTerms) -> None:
     """One member more than the limit, all spans empty."""
     del message.members[:]
     for place in range(MAX_MEMBERS + 1):
@@ -81,8 +91,8 @@ def crowd(message: session_pb2.SessionLayout) -> None:
 
 
 @given(layouts(compression=compressions(), shifted=True))
-def test_layout_comes_back_from_the_wire(layout: SessionLayout) -> None:
-    assert convert.layout_from_wire(to_wire(layout)) == layout
+def test_terms_come_back_from_the_wire(layout: SessionLayout) -> None:
+    assert terms_from_wire(to_wire(layout)) == terms_of(layout)
 
 
 @pytest.mark.parametrize(
@@ -101,8 +111,8 @@ def test_layout_comes_back_from_the_wire(layout: SessionLayout) -> None:
         (setting(2, position_offset=1), "p attends to others, so it cannot be shifted"),
         (setting(1, node_id=""), "node id ''"),
         (setting(1, node_id="a b"), "node id 'a b'"),
-        (setting(1, role=session_pb2.ROLE_UNSPECIFIED), "has no role"),
-        (setting(1, role=7), "has no role"),
+        (setting(1, role=session_pb2.ROLE_UNSPECIFIED), "role 0 is not known here"),
+        (setting(1, role=7), "role 7 is not known here"),
         (setting(0, role=session_pb2.ROLE_PUBLISHER), "exactly one publisher"),
         (setting(2, role=session_pb2.ROLE_CONTRIBUTOR), "needs a publisher"),
         (lambda message: message.members.pop(), "needs a publisher"),
@@ -111,6 +121,10 @@ def test_layout_comes_back_from_the_wire(layout: SessionLayout) -> None:
         (compressing(0, keep_ratio=0.0), "keep_ratio must be above 0"),
         (compressing(2, selector="best"), "unknown selector 'best'"),
         (lambda message: message.members[1].ClearField("compression"), "codec number 0"),
+        (setting(0, cache_key=bytes(33)), "size of cache_key must be between 0 and 32, got 33"),
+        (setting(0, cache_lifetime_s=-1), "cache_lifetime_s must be between 0"),
+        (lambda message: message.ClearField("deadline_s"), "deadline_s must be between"),
+        (lambda message: message.ClearField("progress_timeout_s"), "progress_timeout_s must be"),
         (crowd, "number of members must be between 1 and 256, got 257"),
         (
             lambda message: message.ClearField("shape"),
@@ -127,7 +141,7 @@ def test_layout_that_contradicts_itself_is_an_invalid_request(
     message = sample_message()
     damage(message)
     with pytest.raises(InvalidRequestError, match=complaint):
-        convert.layout_from_wire(message)
+        terms_from_wire(message)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +158,7 @@ def test_layout_with_an_impossible_plan_is_an_invalid_plan(damage: Damage, compl
     message = sample_message()
     damage(message)
     with pytest.raises(InvalidPlanError, match=complaint):
-        convert.layout_from_wire(message)
+        terms_from_wire(message)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +174,7 @@ def test_refusal_of_a_long_message_is_short(damage: Damage) -> None:
     message = sample_message()
     damage(message)
     with pytest.raises(InvalidInputError) as caught:
-        convert.layout_from_wire(message)
+        terms_from_wire(message)
     assert len(str(caught.value)) < 1000
 
 
@@ -198,7 +212,7 @@ def test_any_layout_is_read_or_refused_as_invalid_input(
     for place, fields in edits:
         setting(place, **fields)(message)
     try:
-        layout = convert.layout_from_wire(message)
+        layout = terms_from_wire(message).layout
     except (InvalidRequestError, InvalidPlanError):
         return
     assert to_wire(layout).members == message.members

@@ -43,7 +43,12 @@ def make_state() -> SessionState:
 
 def make_inbox(timeout_s: float = NEVER_S, min_participants: int = 1) -> RowInbox:
     return RowInbox(
-        make_state(), 2, ROTARY, progress_timeout_s=timeout_s, min_participants=min_participants
+        make_state(),
+        2,
+        ROTARY,
+        progress_timeout_s=timeout_s,
+        min_participants=min_participants,
+        cached={},
     )
 
 
@@ -137,7 +142,7 @@ def test_member_that_waits_for_a_late_one_is_not_blamed_for_it() -> None:
         publisher=("publisher", 1), plans=plans, compression=Compression(codec=CODEC),
     )  # fmt: skip
     state = SessionState(layout, SHAPE)
-    inbox = RowInbox(state, 2, ROTARY, progress_timeout_s=0.5, min_participants=1)
+    inbox = RowInbox(state, 2, ROTARY, progress_timeout_s=0.5, min_participants=1, cached={})
     rows: list[int] = []
     thread = threading.Thread(target=lambda: rows.append(inbox.take(1).num_rows))
     thread.start()

@@ -7,8 +7,9 @@ import psutil
 import pytest
 
 from fedattn.core.errors import NodeBusyError
+from fedattn.core.report import Pressure
 from services.participant.machine import Readings, read_sensors, usable_cpus
-from services.participant.pressure import Pressure, PressureGauge, PressureLimits
+from services.participant.pressure import PressureGauge, PressureLimits
 
 LIMITS = PressureLimits(
     high_c=75, critical_c=82, high_memory=0.15, critical_memory=0.07, keep_ratio=0.4

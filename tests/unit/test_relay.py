@@ -3,12 +3,14 @@
 from collections.abc import AsyncIterator
 
 from fedattn.core.chunks import Chunk, split_frame
+from fedattn.core.costs import MemberBytes, MemberCost, session_bytes
 from fedattn.core.frames import encode_frame
-from fedattn.core.session import SessionState
+from fedattn.core.terms import SessionTerms
 from fedattn.core.types import KvShape
-from fedattn.wire.convert import chunk_from_wire, chunk_to_wire
+from fedattn.wire.convert import chunk_from_wire, chunk_to_wire, shape_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
-from services.aggregator.opening import OpenedSession
+from services.aggregator.opening import OpenedMember, OpenedSession
+from services.aggregator.registry import Node
 from services.aggregator.relay import relay_member
 from services.aggregator.session import Session
 from tests.harness.samples import ROTARY, sample_layout, sample_rows
@@ -17,18 +19,26 @@ A, B, PUBLISHER = 0, 1, 2
 FIVE_LAYERS = KvShape(num_layers=5, num_kv_heads=1, head_dim=2)
 
 
+def opened_member(traffic: MemberBytes) -> OpenedMember:
+    shape = shape_to_wire(FIVE_LAYERS)
+    join = pb.Join(node_id=traffic.node_id, capabilities=pb.Capabilities(shape=shape))
+    cost = MemberCost(traffic=traffic, flops_prefill=0, flops_decode=0, peak_memory_bytes=0)
+    return OpenedMember(node=Node(join=join, shape=FIVE_LAYERS, joined_at=0.0), planned=cost)
+
+
 def make_session() -> Session:
     """Contributors a and b, and the publisher, attending at layers 1 to 3."""
     layout = sample_layout(contributors=(1, 2, 3), publisher=(1, 2, 3))
-    opened = OpenedSession(
+    terms = SessionTerms(
         session_id="session",
-        state=SessionState(layout, FIVE_LAYERS),
-        contributors=(),
-        cache_keys=(),
-        rows_lifetimes_s=(),
-        planned=(),
-        excluded=(),
+        layout=layout,
+        shape=FIVE_LAYERS,
+        deadline_s=3600.0,
+        progress_timeout_s=3600.0,
+        min_participants=1,
     )
+    costs = session_bytes(layout, FIVE_LAYERS)
+    opened = OpenedSession(terms=terms, members=tuple(map(opened_member, costs)))
     return Session(opened, outbox_bytes=1 << 20, stall_timeout_s=3600.0)
 
 
@@ -49,7 +59,7 @@ async def relay(session: Session, chunks: list[Chunk], smuggled: bytes = b"") ->
             yield pb.ExchangeRequest.FromString(message + smuggled)
         yield pb.ExchangeRequest(done=pb.MemberDone())
 
-    token = session.tokens[A]
+    token = session.opened.members[A].token
     async for _ in relay_member(session, token, requests(), report_timeout_s=3600.0):
         raise AssertionError("a receives nothing")
 

@@ -4,17 +4,28 @@ import itertools
 
 import pytest
 
+from fedattn.core.chunks import FrameValidator, split_frame
 from fedattn.core.errors import SessionStateError
-from fedattn.core.session import MemberLedger, MemberState
+from fedattn.core.frames import encode_frame
+from fedattn.core.session import MemberLedger, MemberState, SessionState
+from tests.harness.samples import ROTARY, sample_rows
 from tests.unit.test_inbox import make_state
 
 W, A, C, L = MemberState.WAITING, MemberState.ATTACHED, MemberState.COMPLETE, MemberState.LOST
+
+
+def sample_frame_of(state: SessionState, index: int, layer: int) -> bytes:
+    member = state.member(index)
+    rows = sample_rows(shape=state.shape, span=member.span)
+    return encode_frame(rows, layer, member.compression.codec, member.span, ROTARY)
+
+
 ALLOWED = {(W, A), (W, L), (A, C), (A, L)}
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(MemberState, MemberState)))
 def test_only_the_drawn_steps_are_possible(before: MemberState, after: MemberState) -> None:
-    ledger = MemberLedger(awaited=set(), state=before)
+    ledger = MemberLedger(FrameValidator(make_state().frame_spec(0), frozenset()), state=before)
     if (before, after) in ALLOWED:
         ledger.move(after)
         assert ledger.state is after
@@ -33,10 +44,13 @@ def test_rows_go_only_to_those_who_want_them_and_are_still_there() -> None:
 
 def test_bytes_add_up_a_layer_and_direction() -> None:
     state = make_state()
-    state.count_up(0, 1, 10)
-    state.count_up(0, 1, 5)
-    state.count_down(2, 1, 15)
-    assert state.ledgers[0].bytes_up == {1: 15}
+    frame = sample_frame_of(state, 0, layer=1)
+    for chunk in split_frame(frame, 1):
+        state.accept(0, chunk)
+    state.count_down(2, 1, 10)
+    state.count_down(2, 1, 5)
+    assert state.ledgers[0].bytes_up == {1: len(frame)}
+    assert state.ledgers[0].awaited == {0, 2}
     assert state.ledgers[2].bytes_down == {1: 15}
 
 
@@ -44,7 +58,8 @@ def test_missing_layer_is_the_first_that_somebody_lacked() -> None:
     state = make_state()
     ledger = state.ledgers[0]
     assert state.ledgers[1].missing_from is None
-    ledger.awaited = {1, 2}
+    for chunk in split_frame(sample_frame_of(state, 0, layer=0), 0):
+        state.accept(0, chunk)
     ledger.move(MemberState.LOST)
     assert ledger.missing_from == 1
     state.note_late(0, 2)

@@ -7,8 +7,10 @@ import pytest
 from fedattn.cli.chrome_trace import chrome_trace
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.timeline import Activity, Slice, Timeline, max_slices
+from fedattn.rest.answers import TimelineSlice
 from fedattn.wire.timeline import timeline_from_wire, timeline_to_wire
 from fedattn.wire.v1 import session_pb2
+from tests.harness.answers import sample_answer, sample_report
 
 
 class Clock:
@@ -93,9 +95,9 @@ def test_hostile_timeline_is_refused(
 
 
 def test_trace_has_a_process_a_node_and_microseconds() -> None:
-    piece = {"activity": "encode", "layer": 7, "begin_s": 0.5, "duration_s": 0.25}
-    node = {"node_id": "a", "role": "contributor", "timeline": [piece]}
-    events = chrome_trace({"participants": [node]})["traceEvents"]
+    piece = TimelineSlice(activity=Activity.ENCODE, layer=7, begin_s=0.5, duration_s=0.25)
+    node = sample_report("a", timeline=[piece])
+    events = chrome_trace(sample_answer(participants=[node]))["traceEvents"]
     names = [event["args"]["name"] for event in events if event["ph"] == "M"]
     work = [event for event in events if event["ph"] == "X"]
     assert names == ["a (contributor)", "encode", "model", "send"]

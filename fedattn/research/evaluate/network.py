@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from fedattn.core.errors import InvalidRequestError
 from fedattn.research.evaluate.runs import CaseScore, Variant
 from fedattn.research.tasks.cases import Case
 from fedattn.research.tasks.task import Task
+from fedattn.rest.answers import QueryAnswer
+from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
 
-Ask = Callable[[dict[str, Any]], dict[str, Any]]
-"""Sends the body of POST /v1/queries and returns the report."""
+Ask = Callable[[QueryBody], QueryAnswer]
+"""Sends a query and returns its answer."""
 
 
 class NetworkRuns:
@@ -45,28 +46,22 @@ class NetworkRuns:
         for node, text in zip(nodes, case.contexts, strict=True):
             self._files[node].write_text(text, encoding="utf-8")
         for variant in variants:
-            report = self._ask(self._body(task, case, variant, nodes))
-            text = str(report["answer"])
+            answer = self._ask(self._body(task, case, variant, nodes))
             yield CaseScore(
-                text=text,
-                match=task.is_right(text, case),
+                text=answer.answer,
+                match=task.is_right(answer.answer, case),
                 nll=None,
                 divergence=None,
-                kv_bytes=int(report["totals"]["kv_bytes"]),
+                kv_bytes=answer.totals.kv_bytes,
             )
 
-    def _body(self, task: Task, case: Case, variant: Variant, nodes: list[str]) -> dict[str, Any]:
-        compression = variant.compression
-        return {
-            "question": case.question,
-            "contributors": nodes,
-            "plan": str(variant.plans.contributors),
-            "publisher_plan": str(variant.plans.publisher),
-            "codec": compression.codec.name,
-            "keep_ratio": compression.keep_ratio,
-            "selector": compression.selector,
-            "keep_ends": compression.keep_ends,
-            "input_keep_ratio": compression.input_keep_ratio,
-            "seed": compression.seed,
-            "sampling": {"max_new_tokens": self._max_new_tokens or task.max_new_tokens},
-        }
+    def _body(self, task: Task, case: Case, variant: Variant, nodes: list[str]) -> QueryBody:
+        most = self._max_new_tokens or task.max_new_tokens
+        return QueryBody(
+            question=case.question,
+            contributors=nodes,
+            plan=str(variant.plans.contributors),
+            publisher_plan=str(variant.plans.publisher),
+            compression=CompressionBody.of(variant.compression),
+            sampling=SamplingBody(max_new_tokens=most),
+        )

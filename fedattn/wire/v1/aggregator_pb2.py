@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from fedattn.wire.v1 import session_pb2 as fedattn_dot_wire_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n fedattn/wire/v1/aggregator.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\x1a\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\"\xa6\x01\n\x0e\x43ontrolRequest\x12%\n\x04join\x18\x01 \x01(\x0b\x32\x15.fedattn.wire.v1.JoinH\x00\x12/\n\theartbeat\x18\x02 \x01(\x0b\x32\x1a.fedattn.wire.v1.HeartbeatH\x00\x12\x34\n\x0cinvite_reply\x18\x03 \x01(\x0b\x32\x1c.fedattn.wire.v1.InviteReplyH\x00\x42\x06\n\x04\x62ody\"\x81\x01\n\x04Join\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\x12\x33\n\x0c\x63\x61pabilities\x18\x04 \x01(\x0b\x32\x1d.fedattn.wire.v1.Capabilities\"\x99\x01\n\nModelSizes\x12\x13\n\x0bhidden_size\x18\x01 \x01(\r\x12\x17\n\x0fnum_query_heads\x18\x02 \x01(\r\x12\x19\n\x11intermediate_size\x18\x03 \x01(\r\x12\x12\n\nvocab_size\x18\x04 \x01(\r\x12\x14\n\x0cweight_bytes\x18\x05 \x01(\x04\x12\x18\n\x10\x62ytes_per_scalar\x18\x06 \x01(\r\"\xd1\x01\n\x0c\x43\x61pabilities\x12\'\n\x05shape\x18\x01 \x01(\x0b\x32\x18.fedattn.wire.v1.KvShape\x12\x15\n\rmax_positions\x18\x02 \x01(\r\x12\x11\n\tcodec_ids\x18\x03 \x03(\r\x12\x14\n\x0cmax_sessions\x18\x04 \x01(\r\x12\x12\n\nmodel_name\x18\x05 \x01(\t\x12\x18\n\x10software_version\x18\x06 \x01(\t\x12*\n\x05sizes\x18\x07 \x01(\x0b\x32\x1b.fedattn.wire.v1.ModelSizes\"M\n\tHeartbeat\x12\x17\n\x0f\x61\x63tive_sessions\x18\x01 \x01(\r\x12\'\n\x06health\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.Health\"a\n\x06Health\x12+\n\x08pressure\x18\x01 \x01(\x0e\x32\x19.fedattn.wire.v1.Pressure\x12\x13\n\x0bmemory_free\x18\x02 \x01(\x01\x12\x15\n\rtemperature_c\x18\x03 \x01(\x01\"\xcb\x01\n\x0bInviteReply\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\x08span_len\x18\x02 \x01(\rH\x00\x12+\n\x07\x64\x65\x63line\x18\x03 \x01(\x0b\x32\x18.fedattn.wire.v1.DeclineH\x00\x12\x16\n\x0emax_keep_ratio\x18\x04 \x01(\x01\x12\x17\n\x0f\x63ontext_version\x18\x05 \x01(\x0c\x12\x17\n\x0frows_lifetime_s\x18\x06 \x01(\x01\x12\x13\n\x0b\x63\x61\x63hed_keys\x18\x07 \x03(\x0c\x42\x08\n\x06\x61nswer\"(\n\x07\x44\x65\x63line\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xd3\x01\n\x0f\x43ontrolResponse\x12+\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.fedattn.wire.v1.WelcomeH\x00\x12)\n\x06invite\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.InviteH\x00\x12.\n\x05start\x18\x03 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionStartH\x00\x12\x30\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionCancelH\x00\x42\x06\n\x04\x62ody\";\n\x07Welcome\x12\x1c\n\x14heartbeat_interval_s\x18\x01 \x01(\x01\x12\x12\n\nnode_token\x18\x02 \x01(\t\"x\n\x06Invite\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12-\n\x06prefix\x18\x02 \x01(\x0b\x32\x1d.fedattn.wire.v1.PublicPrefix\x12\x13\n\x0bowns_prefix\x18\x03 \x01(\x08\x12\x16\n\x0ereply_within_s\x18\x04 \x01(\x01\"T\n\x0cSessionStart\x12.\n\x06layout\x18\x01 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionLayout\x12\x14\n\x0cmember_token\x18\x02 \x01(\t\"3\n\rSessionCancel\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xc4\x03\n\x12OpenSessionRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08span_len\x18\x02 \x01(\r\x12-\n\x06prefix\x18\x03 \x01(\x0b\x32\x1d.fedattn.wire.v1.PublicPrefix\x12\x14\n\x0c\x63ontributors\x18\x04 \x03(\t\x12\x1f\n\x17\x63ontributor_sync_layers\x18\x05 \x03(\r\x12\x1d\n\x15publisher_sync_layers\x18\x06 \x03(\r\x12\x31\n\x0b\x63ompression\x18\x07 \x01(\x0b\x32\x1c.fedattn.wire.v1.Compression\x12\x16\n\x0emax_new_tokens\x18\x08 \x01(\r\x12\x18\n\x10min_participants\x18\t \x01(\r\x12\x12\n\ndeadline_s\x18\n \x01(\x01\x12\x12\n\nnode_token\x18\x0b \x01(\t\x12+\n\x06\x62udget\x18\x0c \x01(\x0b\x32\x1b.fedattn.wire.v1.ByteBudget\x12\x13\n\x0b\x63\x61\x63hed_keys\x18\r \x03(\x0c\x12\x10\n\x08no_reuse\x18\x0e \x01(\x08\x12\x10\n\x08timeline\x18\x0f \x01(\x08\x12\x13\n\x0bindependent\x18\x10 \x01(\x08\"L\n\nByteBudget\x12\x10\n\x08kv_bytes\x18\x01 \x01(\x04\x12\x12\n\nlink_bytes\x18\x02 \x01(\x04\x12\x18\n\x10may_choose_codec\x18\x03 \x01(\x08\"t\n\x13OpenSessionResponse\x12,\n\x05start\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionStart\x12/\n\x08\x65xcluded\x18\x02 \x03(\x0b\x32\x1d.fedattn.wire.v1.MemberReport\"\x9a\x01\n\x0f\x45xchangeRequest\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.fedattn.wire.v1.HelloH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvChunkH\x00\x12+\n\x04\x64one\x18\x03 \x01(\x0b\x32\x1b.fedattn.wire.v1.MemberDoneH\x00\x42\x06\n\x04\x62ody\"1\n\x05Hello\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x14\n\x0cmember_token\x18\x02 \x01(\t\"Z\n\x07KvChunk\x12\x0e\n\x06sender\x18\x01 \x01(\r\x12\r\n\x05layer\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x12\n\nframe_size\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\x84\x01\n\nMemberDone\x12\x0e\n\x06wait_s\x18\x01 \x01(\x01\x12\x11\n\tcompute_s\x18\x02 \x01(\x01\x12)\n\x04late\x18\x03 \x03(\x0b\x32\x1b.fedattn.wire.v1.LateMember\x12(\n\x08timeline\x18\x04 \x03(\x0b\x32\x16.fedattn.wire.v1.Slice\"@\n\nLateMember\x12\x0e\n\x06member\x18\x01 \x01(\r\x12\x12\n\nfrom_layer\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa4\x01\n\x10\x45xchangeResponse\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvChunkH\x00\x12+\n\x04lost\x18\x01 \x01(\x0b\x32\x1b.fedattn.wire.v1.MemberLostH\x00\x12\x30\n\x06report\x18\x03 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionReportH\x00\x42\x06\n\x04\x62ody\",\n\nMemberLost\x12\x0e\n\x06member\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10ListNodesRequest\"=\n\x11ListNodesResponse\x12(\n\x05nodes\x18\x01 \x03(\x0b\x32\x19.fedattn.wire.v1.NodeInfo\"\xc3\x01\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x02 \x01(\t\x12\x33\n\x0c\x63\x61pabilities\x18\x03 \x01(\x0b\x32\x1d.fedattn.wire.v1.Capabilities\x12\x17\n\x0f\x61\x63tive_sessions\x18\x04 \x01(\r\x12\x14\n\x0cjoined_for_s\x18\x05 \x01(\x01\x12\'\n\x06health\x18\x06 \x01(\x0b\x32\x17.fedattn.wire.v1.Health*a\n\x08Pressure\x12\x18\n\x14PRESSURE_UNSPECIFIED\x10\x00\x12\x11\n\rPRESSURE_NONE\x10\x01\x12\x11\n\rPRESSURE_HIGH\x10\x02\x12\x15\n\x11PRESSURE_CRITICAL\x10\x03\x32\xe8\x02\n\x11\x41ggregatorService\x12P\n\x07\x43ontrol\x12\x1f.fedattn.wire.v1.ControlRequest\x1a .fedattn.wire.v1.ControlResponse(\x01\x30\x01\x12X\n\x0bOpenSession\x12#.fedattn.wire.v1.OpenSessionRequest\x1a$.fedattn.wire.v1.OpenSessionResponse\x12S\n\x08\x45xchange\x12 .fedattn.wire.v1.ExchangeRequest\x1a!.fedattn.wire.v1.ExchangeResponse(\x01\x30\x01\x12R\n\tListNodes\x12!.fedattn.wire.v1.ListNodesRequest\x1a\".fedattn.wire.v1.ListNodesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n fedattn/wire/v1/aggregator.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\x1a\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\"\xa6\x01\n\x0e\x43ontrolRequest\x12%\n\x04join\x18\x01 \x01(\x0b\x32\x15.fedattn.wire.v1.JoinH\x00\x12/\n\theartbeat\x18\x02 \x01(\x0b\x32\x1a.fedattn.wire.v1.HeartbeatH\x00\x12\x34\n\x0cinvite_reply\x18\x03 \x01(\x0b\x32\x1c.fedattn.wire.v1.InviteReplyH\x00\x42\x06\n\x04\x62ody\"\x81\x01\n\x04Join\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\x12\x33\n\x0c\x63\x61pabilities\x18\x04 \x01(\x0b\x32\x1d.fedattn.wire.v1.Capabilities\"\x99\x01\n\nModelSizes\x12\x13\n\x0bhidden_size\x18\x01 \x01(\r\x12\x17\n\x0fnum_query_heads\x18\x02 \x01(\r\x12\x19\n\x11intermediate_size\x18\x03 \x01(\r\x12\x12\n\nvocab_size\x18\x04 \x01(\r\x12\x14\n\x0cweight_bytes\x18\x05 \x01(\x04\x12\x18\n\x10\x62ytes_per_scalar\x18\x06 \x01(\r\"\xd1\x01\n\x0c\x43\x61pabilities\x12\'\n\x05shape\x18\x01 \x01(\x0b\x32\x18.fedattn.wire.v1.KvShape\x12\x15\n\rmax_positions\x18\x02 \x01(\r\x12\x11\n\tcodec_ids\x18\x03 \x03(\r\x12\x14\n\x0cmax_sessions\x18\x04 \x01(\r\x12\x12\n\nmodel_name\x18\x05 \x01(\t\x12\x18\n\x10software_version\x18\x06 \x01(\t\x12*\n\x05sizes\x18\x07 \x01(\x0b\x32\x1b.fedattn.wire.v1.ModelSizes\"M\n\tHeartbeat\x12\x17\n\x0f\x61\x63tive_sessions\x18\x01 \x01(\r\x12\'\n\x06health\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.Health\"a\n\x06Health\x12+\n\x08pressure\x18\x01 \x01(\x0e\x32\x19.fedattn.wire.v1.Pressure\x12\x13\n\x0bmemory_free\x18\x02 \x01(\x01\x12\x15\n\rtemperature_c\x18\x03 \x01(\x01\"\xcc\x01\n\x0bInviteReply\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\x08span_len\x18\x02 \x01(\rH\x00\x12+\n\x07\x64\x65\x63line\x18\x03 \x01(\x0b\x32\x18.fedattn.wire.v1.DeclineH\x00\x12\x16\n\x0emax_keep_ratio\x18\x04 \x01(\x01\x12\x17\n\x0f\x63ontext_version\x18\x05 \x01(\x0c\x12\x18\n\x10\x63\x61\x63he_lifetime_s\x18\x06 \x01(\x01\x12\x13\n\x0b\x63\x61\x63hed_keys\x18\x07 \x03(\x0c\x42\x08\n\x06\x61nswer\"(\n\x07\x44\x65\x63line\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xd3\x01\n\x0f\x43ontrolResponse\x12+\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.fedattn.wire.v1.WelcomeH\x00\x12)\n\x06invite\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.InviteH\x00\x12.\n\x05start\x18\x03 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionStartH\x00\x12\x30\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionCancelH\x00\x42\x06\n\x04\x62ody\";\n\x07Welcome\x12\x1c\n\x14heartbeat_interval_s\x18\x01 \x01(\x01\x12\x12\n\nnode_token\x18\x02 \x01(\t\"x\n\x06Invite\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12-\n\x06prefix\x18\x02 \x01(\x0b\x32\x1d.fedattn.wire.v1.PublicPrefix\x12\x13\n\x0bowns_prefix\x18\x03 \x01(\x08\x12\x16\n\x0ereply_within_s\x18\x04 \x01(\x01\"R\n\x0cSessionStart\x12,\n\x05terms\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionTerms\x12\x14\n\x0cmember_token\x18\x02 \x01(\t\"3\n\rSessionCancel\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x99\x02\n\x12OpenSessionRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\nnode_token\x18\x02 \x01(\t\x12\x10\n\x08span_len\x18\x03 \x01(\r\x12-\n\x06prefix\x18\x04 \x01(\x0b\x32\x1d.fedattn.wire.v1.PublicPrefix\x12\x1f\n\x17\x63ontributor_sync_layers\x18\x05 \x03(\r\x12\x1d\n\x15publisher_sync_layers\x18\x06 \x03(\r\x12\x16\n\x0emax_new_tokens\x18\x07 \x01(\r\x12\x13\n\x0b\x63\x61\x63hed_keys\x18\x08 \x03(\x0c\x12\x30\n\x07options\x18\t \x01(\x0b\x32\x1f.fedattn.wire.v1.SessionOptions\"t\n\x13OpenSessionResponse\x12,\n\x05start\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionStart\x12/\n\x08\x65xcluded\x18\x02 \x03(\x0b\x32\x1d.fedattn.wire.v1.MemberReport\"\x9a\x01\n\x0f\x45xchangeRequest\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.fedattn.wire.v1.HelloH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvChunkH\x00\x12+\n\x04\x64one\x18\x03 \x01(\x0b\x32\x1b.fedattn.wire.v1.MemberDoneH\x00\x42\x06\n\x04\x62ody\"1\n\x05Hello\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x14\n\x0cmember_token\x18\x02 \x01(\t\"Z\n\x07KvChunk\x12\x0e\n\x06sender\x18\x01 \x01(\r\x12\r\n\x05layer\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x12\n\nframe_size\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\x84\x01\n\nMemberDone\x12\x0e\n\x06wait_s\x18\x01 \x01(\x01\x12\x11\n\tcompute_s\x18\x02 \x01(\x01\x12)\n\x04late\x18\x03 \x03(\x0b\x32\x1b.fedattn.wire.v1.LateMember\x12(\n\x08timeline\x18\x04 \x03(\x0b\x32\x16.fedattn.wire.v1.Slice\"@\n\nLateMember\x12\x0e\n\x06member\x18\x01 \x01(\r\x12\x12\n\nfrom_layer\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa4\x01\n\x10\x45xchangeResponse\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvChunkH\x00\x12+\n\x04lost\x18\x01 \x01(\x0b\x32\x1b.fedattn.wire.v1.MemberLostH\x00\x12\x30\n\x06report\x18\x03 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionReportH\x00\x42\x06\n\x04\x62ody\",\n\nMemberLost\x12\x0e\n\x06member\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10ListNodesRequest\"=\n\x11ListNodesResponse\x12(\n\x05nodes\x18\x01 \x03(\x0b\x32\x19.fedattn.wire.v1.NodeInfo\"\xc3\x01\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x02 \x01(\t\x12\x33\n\x0c\x63\x61pabilities\x18\x03 \x01(\x0b\x32\x1d.fedattn.wire.v1.Capabilities\x12\x17\n\x0f\x61\x63tive_sessions\x18\x04 \x01(\r\x12\x14\n\x0cjoined_for_s\x18\x05 \x01(\x01\x12\'\n\x06health\x18\x06 \x01(\x0b\x32\x17.fedattn.wire.v1.Health*a\n\x08Pressure\x12\x18\n\x14PRESSURE_UNSPECIFIED\x10\x00\x12\x11\n\rPRESSURE_NONE\x10\x01\x12\x11\n\rPRESSURE_HIGH\x10\x02\x12\x15\n\x11PRESSURE_CRITICAL\x10\x03\x32\xe8\x02\n\x11\x41ggregatorService\x12P\n\x07\x43ontrol\x12\x1f.fedattn.wire.v1.ControlRequest\x1a .fedattn.wire.v1.ControlResponse(\x01\x30\x01\x12X\n\x0bOpenSession\x12#.fedattn.wire.v1.OpenSessionRequest\x1a$.fedattn.wire.v1.OpenSessionResponse\x12S\n\x08\x45xchange\x12 .fedattn.wire.v1.ExchangeRequest\x1a!.fedattn.wire.v1.ExchangeResponse(\x01\x30\x01\x12R\n\tListNodes\x12!.fedattn.wire.v1.ListNodesRequest\x1a\".fedattn.wire.v1.ListNodesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedattn.wire.v1.aggregator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRESSURE']._serialized_start=3361
-  _globals['_PRESSURE']._serialized_end=3458
+  _globals['_PRESSURE']._serialized_start=3111
+  _globals['_PRESSURE']._serialized_end=3208
   _globals['_CONTROLREQUEST']._serialized_start=85
   _globals['_CONTROLREQUEST']._serialized_end=251
   _globals['_JOIN']._serialized_start=254
@@ -47,45 +47,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEALTH']._serialized_start=832
   _globals['_HEALTH']._serialized_end=929
   _globals['_INVITEREPLY']._serialized_start=932
-  _globals['_INVITEREPLY']._serialized_end=1135
-  _globals['_DECLINE']._serialized_start=1137
-  _globals['_DECLINE']._serialized_end=1177
-  _globals['_CONTROLRESPONSE']._serialized_start=1180
-  _globals['_CONTROLRESPONSE']._serialized_end=1391
-  _globals['_WELCOME']._serialized_start=1393
-  _globals['_WELCOME']._serialized_end=1452
-  _globals['_INVITE']._serialized_start=1454
-  _globals['_INVITE']._serialized_end=1574
-  _globals['_SESSIONSTART']._serialized_start=1576
-  _globals['_SESSIONSTART']._serialized_end=1660
-  _globals['_SESSIONCANCEL']._serialized_start=1662
-  _globals['_SESSIONCANCEL']._serialized_end=1713
-  _globals['_OPENSESSIONREQUEST']._serialized_start=1716
-  _globals['_OPENSESSIONREQUEST']._serialized_end=2168
-  _globals['_BYTEBUDGET']._serialized_start=2170
-  _globals['_BYTEBUDGET']._serialized_end=2246
-  _globals['_OPENSESSIONRESPONSE']._serialized_start=2248
-  _globals['_OPENSESSIONRESPONSE']._serialized_end=2364
-  _globals['_EXCHANGEREQUEST']._serialized_start=2367
-  _globals['_EXCHANGEREQUEST']._serialized_end=2521
-  _globals['_HELLO']._serialized_start=2523
-  _globals['_HELLO']._serialized_end=2572
-  _globals['_KVCHUNK']._serialized_start=2574
-  _globals['_KVCHUNK']._serialized_end=2664
-  _globals['_MEMBERDONE']._serialized_start=2667
-  _globals['_MEMBERDONE']._serialized_end=2799
-  _globals['_LATEMEMBER']._serialized_start=2801
-  _globals['_LATEMEMBER']._serialized_end=2865
-  _globals['_EXCHANGERESPONSE']._serialized_start=2868
-  _globals['_EXCHANGERESPONSE']._serialized_end=3032
-  _globals['_MEMBERLOST']._serialized_start=3034
-  _globals['_MEMBERLOST']._serialized_end=3078
-  _globals['_LISTNODESREQUEST']._serialized_start=3080
-  _globals['_LISTNODESREQUEST']._serialized_end=3098
-  _globals['_LISTNODESRESPONSE']._serialized_start=3100
-  _globals['_LISTNODESRESPONSE']._serialized_end=3161
-  _globals['_NODEINFO']._serialized_start=3164
-  _globals['_NODEINFO']._serialized_end=3359
-  _globals['_AGGREGATORSERVICE']._serialized_start=3461
-  _globals['_AGGREGATORSERVICE']._serialized_end=3821
+  _globals['_INVITEREPLY']._serialized_end=1136
+  _globals['_DECLINE']._serialized_start=1138
+  _globals['_DECLINE']._serialized_end=1178
+  _globals['_CONTROLRESPONSE']._serialized_start=1181
+  _globals['_CONTROLRESPONSE']._serialized_end=1392
+  _globals['_WELCOME']._serialized_start=1394
+  _globals['_WELCOME']._serialized_end=1453
+  _globals['_INVITE']._serialized_start=1455
+  _globals['_INVITE']._serialized_end=1575
+  _globals['_SESSIONSTART']._serialized_start=1577
+  _globals['_SESSIONSTART']._serialized_end=1659
+  _globals['_SESSIONCANCEL']._serialized_start=1661
+  _globals['_SESSIONCANCEL']._serialized_end=1712
+  _globals['_OPENSESSIONREQUEST']._serialized_start=1715
+  _globals['_OPENSESSIONREQUEST']._serialized_end=1996
+  _globals['_OPENSESSIONRESPONSE']._serialized_start=1998
+  _globals['_OPENSESSIONRESPONSE']._serialized_end=2114
+  _globals['_EXCHANGEREQUEST']._serialized_start=2117
+  _globals['_EXCHANGEREQUEST']._serialized_end=2271
+  _globals['_HELLO']._serialized_start=2273
+  _globals['_HELLO']._serialized_end=2322
+  _globals['_KVCHUNK']._serialized_start=2324
+  _globals['_KVCHUNK']._serialized_end=2414
+  _globals['_MEMBERDONE']._serialized_start=2417
+  _globals['_MEMBERDONE']._serialized_end=2549
+  _globals['_LATEMEMBER']._serialized_start=2551
+  _globals['_LATEMEMBER']._serialized_end=2615
+  _globals['_EXCHANGERESPONSE']._serialized_start=2618
+  _globals['_EXCHANGERESPONSE']._serialized_end=2782
+  _globals['_MEMBERLOST']._serialized_start=2784
+  _globals['_MEMBERLOST']._serialized_end=2828
+  _globals['_LISTNODESREQUEST']._serialized_start=2830
+  _globals['_LISTNODESREQUEST']._serialized_end=2848
+  _globals['_LISTNODESRESPONSE']._serialized_start=2850
+  _globals['_LISTNODESRESPONSE']._serialized_end=2911
+  _globals['_NODEINFO']._serialized_start=2914
+  _globals['_NODEINFO']._serialized_end=3109
+  _globals['_AGGREGATORSERVICE']._serialized_start=3211
+  _globals['_AGGREGATORSERVICE']._serialized_end=3571
 # @@protoc_insertion_point(module_scope)

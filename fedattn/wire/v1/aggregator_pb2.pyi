@@ -281,7 +281,7 @@ class InviteReply(_message.Message):
     DECLINE_FIELD_NUMBER: _builtins.int
     MAX_KEEP_RATIO_FIELD_NUMBER: _builtins.int
     CONTEXT_VERSION_FIELD_NUMBER: _builtins.int
-    ROWS_LIFETIME_S_FIELD_NUMBER: _builtins.int
+    CACHE_LIFETIME_S_FIELD_NUMBER: _builtins.int
     CACHED_KEYS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id from the invitation."""
@@ -291,7 +291,7 @@ class InviteReply(_message.Message):
     """Most of its rows that it wants to send in this session, above 0 to 1; 0 for no limit."""
     context_version: _builtins.bytes
     """Random, drawn afresh whenever its context changes; up to 32 bytes, none if nothing is to be reused."""
-    rows_lifetime_s: _builtins.float
+    cache_lifetime_s: _builtins.float
     """How long the publisher may keep its rows, seconds; 0 for not beyond the session."""
     @_builtins.property
     def decline(self) -> Global___Decline:
@@ -309,12 +309,12 @@ class InviteReply(_message.Message):
         decline: Global___Decline | None = ...,
         max_keep_ratio: _builtins.float = ...,
         context_version: _builtins.bytes = ...,
-        rows_lifetime_s: _builtins.float = ...,
+        cache_lifetime_s: _builtins.float = ...,
         cached_keys: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "decline", b"decline", "span_len", b"span_len"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cached_keys", b"cached_keys", "context_version", b"context_version", "decline", b"decline", "max_keep_ratio", b"max_keep_ratio", "rows_lifetime_s", b"rows_lifetime_s", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cache_lifetime_s", b"cache_lifetime_s", "cached_keys", b"cached_keys", "context_version", b"context_version", "decline", b"decline", "max_keep_ratio", b"max_keep_ratio", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["span_len", "decline"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
@@ -460,23 +460,23 @@ class SessionStart(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    LAYOUT_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
     MEMBER_TOKEN_FIELD_NUMBER: _builtins.int
     member_token: _builtins.str
     """Lets this node, and no other, open the exchange as that member; 32 hex digits."""
     @_builtins.property
-    def layout(self) -> _session_pb2.SessionLayout:
-        """The layout, with this node as a member."""
+    def terms(self) -> _session_pb2.SessionTerms:
+        """The terms, with this node as a member."""
 
     def __init__(
         self,
         *,
-        layout: _session_pb2.SessionLayout | None = ...,
+        terms: _session_pb2.SessionTerms | None = ...,
         member_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "member_token", b"member_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_token", b"member_token", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -510,53 +510,30 @@ Global___SessionCancel: _TypeAlias = SessionCancel  # noqa: Y015
 
 @_typing.final
 class OpenSessionRequest(_message.Message):
-    """A publisher's wish for a session."""
+    """What a publisher asks for."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NODE_ID_FIELD_NUMBER: _builtins.int
+    NODE_TOKEN_FIELD_NUMBER: _builtins.int
     SPAN_LEN_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
-    CONTRIBUTORS_FIELD_NUMBER: _builtins.int
     CONTRIBUTOR_SYNC_LAYERS_FIELD_NUMBER: _builtins.int
     PUBLISHER_SYNC_LAYERS_FIELD_NUMBER: _builtins.int
-    COMPRESSION_FIELD_NUMBER: _builtins.int
     MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
-    MIN_PARTICIPANTS_FIELD_NUMBER: _builtins.int
-    DEADLINE_S_FIELD_NUMBER: _builtins.int
-    NODE_TOKEN_FIELD_NUMBER: _builtins.int
-    BUDGET_FIELD_NUMBER: _builtins.int
     CACHED_KEYS_FIELD_NUMBER: _builtins.int
-    NO_REUSE_FIELD_NUMBER: _builtins.int
-    TIMELINE_FIELD_NUMBER: _builtins.int
-    INDEPENDENT_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the publisher's node, which must be joined."""
+    node_token: _builtins.str
+    """Token from Welcome."""
     span_len: _builtins.int
     """Tokens of its span, question included; at least 1."""
     max_new_tokens: _builtins.int
     """Tokens it may decode; they must fit the window too; at least 1."""
-    min_participants: _builtins.int
-    """Fewest participants, publisher included; 1 to 256."""
-    deadline_s: _builtins.float
-    """Longest life of the session, seconds; above 0."""
-    node_token: _builtins.str
-    """Token from Welcome."""
-    no_reuse: _builtins.bool
-    """Compute and send everything afresh."""
-    timeline: _builtins.bool
-    """Whether members tell what they did when."""
-    independent: _builtins.bool
-    """Contributors compute as if each followed the public prefix alone; contributor_sync_layers must
-    be empty, and the prefix public.
-    """
     @_builtins.property
     def prefix(self) -> _session_pb2.PublicPrefix:
-        """Public prefix."""
-
-    @_builtins.property
-    def contributors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Contributors in token order; empty for all that are joined, by id."""
+        """Public prefix; its mode is that of the options."""
 
     @_builtins.property
     def contributor_sync_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -567,74 +544,33 @@ class OpenSessionRequest(_message.Message):
         """Zero-based sync layers of the publisher; strictly increasing."""
 
     @_builtins.property
-    def compression(self) -> _session_pb2.Compression:
-        """How rows travel; what a byte budget leaves open is chosen by the aggregator."""
-
-    @_builtins.property
-    def budget(self) -> Global___ByteBudget:
-        """What may travel; absent for no limit."""
-
-    @_builtins.property
     def cached_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Cache keys whose rows the publisher holds; up to 1024 of 32 bytes."""
+
+    @_builtins.property
+    def options(self) -> _session_pb2.SessionOptions:
+        """As the query says."""
 
     def __init__(
         self,
         *,
         node_id: _builtins.str = ...,
+        node_token: _builtins.str = ...,
         span_len: _builtins.int = ...,
         prefix: _session_pb2.PublicPrefix | None = ...,
-        contributors: _abc.Iterable[_builtins.str] | None = ...,
         contributor_sync_layers: _abc.Iterable[_builtins.int] | None = ...,
         publisher_sync_layers: _abc.Iterable[_builtins.int] | None = ...,
-        compression: _session_pb2.Compression | None = ...,
         max_new_tokens: _builtins.int = ...,
-        min_participants: _builtins.int = ...,
-        deadline_s: _builtins.float = ...,
-        node_token: _builtins.str = ...,
-        budget: Global___ByteBudget | None = ...,
         cached_keys: _abc.Iterable[_builtins.bytes] | None = ...,
-        no_reuse: _builtins.bool = ...,
-        timeline: _builtins.bool = ...,
-        independent: _builtins.bool = ...,
+        options: _session_pb2.SessionOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "prefix", b"prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cached_keys", b"cached_keys", "compression", b"compression", "contributor_sync_layers", b"contributor_sync_layers", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "max_new_tokens", b"max_new_tokens", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_id", b"node_id", "node_token", b"node_token", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_keys", b"cached_keys", "contributor_sync_layers", b"contributor_sync_layers", "max_new_tokens", b"max_new_tokens", "node_id", b"node_id", "node_token", b"node_token", "options", b"options", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OpenSessionRequest: _TypeAlias = OpenSessionRequest  # noqa: Y015
-
-@_typing.final
-class ByteBudget(_message.Message):
-    """Limits on the bytes of one session. The aggregator keeps them by codec, keep ratio and plan."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KV_BYTES_FIELD_NUMBER: _builtins.int
-    LINK_BYTES_FIELD_NUMBER: _builtins.int
-    MAY_CHOOSE_CODEC_FIELD_NUMBER: _builtins.int
-    kv_bytes: _builtins.int
-    """Most bytes of all frames that contributors send, headers included; 0 for no limit."""
-    link_bytes: _builtins.int
-    """Most bytes of frames through one participant's link in either direction; 0 for no limit."""
-    may_choose_codec: _builtins.bool
-    """Whether the aggregator may choose the codec too; otherwise the request's stays."""
-    def __init__(
-        self,
-        *,
-        kv_bytes: _builtins.int = ...,
-        link_bytes: _builtins.int = ...,
-        may_choose_codec: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_bytes", b"kv_bytes", "link_bytes", b"link_bytes", "may_choose_codec", b"may_choose_codec"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ByteBudget: _TypeAlias = ByteBudget  # noqa: Y015
 
 @_typing.final
 class OpenSessionResponse(_message.Message):
@@ -646,7 +582,7 @@ class OpenSessionResponse(_message.Message):
     EXCLUDED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___SessionStart:
-        """The layout and the publisher's token."""
+        """The terms and the publisher's token."""
 
     @_builtins.property
     def excluded(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.MemberReport]:
@@ -788,7 +724,7 @@ class MemberDone(_message.Message):
 
     @_builtins.property
     def timeline(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.Slice]:
-        """What it did when, if the layout asks for it; up to 8 * num_layers + 8."""
+        """What it did when, if the terms ask for it; up to 8 * num_layers + 8."""
 
     def __init__(
         self,

@@ -54,72 +54,36 @@ class QueryRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     QUESTION_FIELD_NUMBER: _builtins.int
-    CONTRIBUTORS_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     PUBLISHER_PLAN_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
-    PREFIX_FIELD_NUMBER: _builtins.int
-    MIN_PARTICIPANTS_FIELD_NUMBER: _builtins.int
-    DEADLINE_S_FIELD_NUMBER: _builtins.int
-    COMPRESSION_FIELD_NUMBER: _builtins.int
-    BUDGET_FIELD_NUMBER: _builtins.int
-    NO_REUSE_FIELD_NUMBER: _builtins.int
-    TIMELINE_FIELD_NUMBER: _builtins.int
-    INDEPENDENT_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question; 1 to 32768 characters."""
     plan: _builtins.str
     """Sync plan of the contributors, such as all, none, uniform:4 or 7,9,10-12."""
     publisher_plan: _builtins.str
-    """Sync plan of the publisher; empty for the same as plan."""
-    prefix: _session_pb2.PrefixMode.ValueType
-    """Whether the prefix is public or owned by the first participant."""
-    min_participants: _builtins.int
-    """Fewest participants, publisher included; 1 to 256."""
-    deadline_s: _builtins.float
-    """Longest time for everything, seconds; above 0."""
-    no_reuse: _builtins.bool
-    """Compute and send everything afresh."""
-    timeline: _builtins.bool
-    """Whether the report tells what every member did when."""
-    independent: _builtins.bool
-    """Contributors compute as if each followed the public prefix alone, and plan is the publisher's."""
-    @_builtins.property
-    def contributors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Contributors in token order; empty for all that are joined."""
-
+    """Sync plan of the publisher; empty for the same as plan, which it is for independent contributors."""
     @_builtins.property
     def sampling(self) -> Global___Sampling:
         """How to choose tokens."""
 
     @_builtins.property
-    def compression(self) -> _session_pb2.Compression:
-        """How rows travel."""
-
-    @_builtins.property
-    def budget(self) -> _aggregator_pb2.ByteBudget:
-        """What may travel; absent for no limit."""
+    def options(self) -> _session_pb2.SessionOptions:
+        """All that concerns the session."""
 
     def __init__(
         self,
         *,
         question: _builtins.str = ...,
-        contributors: _abc.Iterable[_builtins.str] | None = ...,
         plan: _builtins.str = ...,
         publisher_plan: _builtins.str = ...,
         sampling: Global___Sampling | None = ...,
-        prefix: _session_pb2.PrefixMode.ValueType = ...,
-        min_participants: _builtins.int = ...,
-        deadline_s: _builtins.float = ...,
-        compression: _session_pb2.Compression | None = ...,
-        budget: _aggregator_pb2.ByteBudget | None = ...,
-        no_reuse: _builtins.bool = ...,
-        timeline: _builtins.bool = ...,
-        independent: _builtins.bool = ...,
+        options: _session_pb2.SessionOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "plan", b"plan", "prefix", b"prefix", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,10 +183,10 @@ class SessionOpened(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    LAYOUT_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
     EXCLUDED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def layout(self) -> _session_pb2.SessionLayout:
+    def terms(self) -> _session_pb2.SessionTerms:
         """Who takes part, where."""
 
     @_builtins.property
@@ -232,12 +196,12 @@ class SessionOpened(_message.Message):
     def __init__(
         self,
         *,
-        layout: _session_pb2.SessionLayout | None = ...,
+        terms: _session_pb2.SessionTerms | None = ...,
         excluded: _abc.Iterable[_session_pb2.MemberReport] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded", b"excluded", "layout", b"layout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded", b"excluded", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\"E\n\x07KvShape\x12\x12\n\nnum_layers\x18\x01 \x01(\r\x12\x14\n\x0cnum_kv_heads\x18\x02 \x01(\r\x12\x10\n\x08head_dim\x18\x03 \x01(\r\"]\n\x0cPublicPrefix\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.fedattn.wire.v1.PrefixMode\x12\x12\n\nnum_tokens\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"\x80\x01\n\x0b\x43ompression\x12\x10\n\x08\x63odec_id\x18\x01 \x01(\r\x12\x12\n\nkeep_ratio\x18\x02 \x01(\x01\x12\x10\n\x08selector\x18\x03 \x01(\t\x12\x11\n\tkeep_ends\x18\x04 \x01(\r\x12\x18\n\x10input_keep_ratio\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x04\"\xae\x02\n\x06Member\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.fedattn.wire.v1.Role\x12\x12\n\nspan_start\x18\x03 \x01(\r\x12\x11\n\tspan_stop\x18\x04 \x01(\r\x12\x13\n\x0bsync_layers\x18\x05 \x03(\r\x12\x31\n\x0b\x63ompression\x18\x06 \x01(\x0b\x32\x1c.fedattn.wire.v1.Compression\x12\x11\n\tcache_key\x18\x07 \x01(\x0c\x12\x1a\n\x12is_cached_by_owner\x18\x08 \x01(\x08\x12\x1e\n\x16is_cached_by_publisher\x18\t \x01(\x08\x12\x17\n\x0frows_lifetime_s\x18\n \x01(\x01\x12\x17\n\x0fposition_offset\x18\x0b \x01(\r\"\xec\x01\n\rSessionLayout\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x05shape\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvShape\x12\x12\n\nprefix_len\x18\x03 \x01(\r\x12(\n\x07members\x18\x04 \x03(\x0b\x32\x17.fedattn.wire.v1.Member\x12\x1a\n\x12progress_timeout_s\x18\x06 \x01(\x01\x12\x18\n\x10min_participants\x18\x07 \x01(\r\x12\x12\n\ndeadline_s\x18\x08 \x01(\x01\x12\x10\n\x08timeline\x18\t \x01(\x08J\x04\x08\x05\x10\x06\"h\n\x05Slice\x12+\n\x08\x61\x63tivity\x18\x01 \x01(\x0e\x32\x19.fedattn.wire.v1.Activity\x12\r\n\x05layer\x18\x02 \x01(\r\x12\x0f\n\x07\x62\x65gin_s\x18\x03 \x01(\x01\x12\x12\n\nduration_s\x18\x04 \x01(\x01\"5\n\nLayerBytes\x12\r\n\x05layer\x18\x01 \x01(\r\x12\n\n\x02up\x18\x02 \x01(\x04\x12\x0c\n\x04\x64own\x18\x03 \x01(\x04\"{\n\x0bPlannedCost\x12\x10\n\x08\x62ytes_up\x18\x01 \x01(\x04\x12\x12\n\nbytes_down\x18\x02 \x01(\x04\x12\x15\n\rflops_prefill\x18\x03 \x01(\x04\x12\x14\n\x0c\x66lops_decode\x18\x04 \x01(\x04\x12\x19\n\x11peak_memory_bytes\x18\x05 \x01(\x04\"\xcc\x03\n\x0cMemberReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.fedattn.wire.v1.Role\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.fedattn.wire.v1.Outcome\x12\x10\n\x08span_len\x18\x04 \x01(\r\x12+\n\x06layers\x18\x05 \x03(\x0b\x32\x1b.fedattn.wire.v1.LayerBytes\x12\x0e\n\x06wait_s\x18\x06 \x01(\x01\x12\x11\n\tcompute_s\x18\x07 \x01(\x01\x12\x1a\n\x12missing_from_layer\x18\x08 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\t\x12-\n\x07planned\x18\n \x01(\x0b\x32\x1c.fedattn.wire.v1.PlannedCost\x12\x31\n\x0b\x63ompression\x18\x0b \x01(\x0b\x32\x1c.fedattn.wire.v1.Compression\x12\x13\n\x0bsync_layers\x18\x0c \x03(\r\x12.\n\nrow_source\x18\r \x01(\x0e\x32\x1a.fedattn.wire.v1.RowSource\x12(\n\x08timeline\x18\x0e \x03(\x0b\x32\x16.fedattn.wire.v1.Slice\"S\n\rSessionReport\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12.\n\x07members\x18\x02 \x03(\x0b\x32\x1d.fedattn.wire.v1.MemberReport*F\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROLE_CONTRIBUTOR\x10\x01\x12\x12\n\x0eROLE_PUBLISHER\x10\x02*X\n\nPrefixMode\x12\x1b\n\x17PREFIX_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12PREFIX_MODE_PUBLIC\x10\x01\x12\x15\n\x11PREFIX_MODE_FIRST\x10\x02*\xb4\x01\n\x08\x41\x63tivity\x12\x18\n\x14\x41\x43TIVITY_UNSPECIFIED\x10\x00\x12\x11\n\rACTIVITY_OPEN\x10\x01\x12\x14\n\x10\x41\x43TIVITY_COMPUTE\x10\x02\x12\x13\n\x0f\x41\x43TIVITY_ENCODE\x10\x03\x12\x11\n\rACTIVITY_SEND\x10\x04\x12\x11\n\rACTIVITY_WAIT\x10\x05\x12\x13\n\x0f\x41\x43TIVITY_DECODE\x10\x06\x12\x15\n\x11\x41\x43TIVITY_GENERATE\x10\x07*\x82\x01\n\tRowSource\x12\x1a\n\x16ROW_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13ROW_SOURCE_COMPUTED\x10\x01\x12 \n\x1cROW_SOURCE_CONTRIBUTOR_CACHE\x10\x02\x12\x1e\n\x1aROW_SOURCE_PUBLISHER_CACHE\x10\x03*r\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_COMPLETE\x10\x01\x12\x10\n\x0cOUTCOME_LOST\x10\x02\x12\x10\n\x0cOUTCOME_LATE\x10\x03\x12\x14\n\x10OUTCOME_EXCLUDED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\"E\n\x07KvShape\x12\x12\n\nnum_layers\x18\x01 \x01(\r\x12\x14\n\x0cnum_kv_heads\x18\x02 \x01(\r\x12\x10\n\x08head_dim\x18\x03 \x01(\r\"]\n\x0cPublicPrefix\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.fedattn.wire.v1.PrefixMode\x12\x12\n\nnum_tokens\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"\x80\x01\n\x0b\x43ompression\x12\x10\n\x08\x63odec_id\x18\x01 \x01(\r\x12\x12\n\nkeep_ratio\x18\x02 \x01(\x01\x12\x10\n\x08selector\x18\x03 \x01(\t\x12\x11\n\tkeep_ends\x18\x04 \x01(\r\x12\x18\n\x10input_keep_ratio\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x04\"\xaf\x02\n\x06Member\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.fedattn.wire.v1.Role\x12\x12\n\nspan_start\x18\x03 \x01(\r\x12\x11\n\tspan_stop\x18\x04 \x01(\r\x12\x13\n\x0bsync_layers\x18\x05 \x03(\r\x12\x31\n\x0b\x63ompression\x18\x06 \x01(\x0b\x32\x1c.fedattn.wire.v1.Compression\x12\x11\n\tcache_key\x18\x07 \x01(\x0c\x12\x1a\n\x12is_cached_by_owner\x18\x08 \x01(\x08\x12\x1e\n\x16is_cached_by_publisher\x18\t \x01(\x08\x12\x18\n\x10\x63\x61\x63he_lifetime_s\x18\n \x01(\x01\x12\x17\n\x0fposition_offset\x18\x0b \x01(\r\"L\n\nByteBudget\x12\x10\n\x08kv_bytes\x18\x01 \x01(\x04\x12\x12\n\nlink_bytes\x18\x02 \x01(\x04\x12\x18\n\x10may_choose_codec\x18\x03 \x01(\x08\"\x9a\x02\n\x0eSessionOptions\x12\x14\n\x0c\x63ontributors\x18\x01 \x03(\t\x12\x31\n\x0b\x63ompression\x18\x02 \x01(\x0b\x32\x1c.fedattn.wire.v1.Compression\x12+\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x1b.fedattn.wire.v1.ByteBudget\x12+\n\x06prefix\x18\x04 \x01(\x0e\x32\x1b.fedattn.wire.v1.PrefixMode\x12\x18\n\x10min_participants\x18\x05 \x01(\r\x12\x12\n\ndeadline_s\x18\x06 \x01(\x01\x12\x10\n\x08no_reuse\x18\x07 \x01(\x08\x12\x10\n\x08timeline\x18\x08 \x01(\x08\x12\x13\n\x0bindependent\x18\t \x01(\x08\"\xeb\x01\n\x0cSessionTerms\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x05shape\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvShape\x12\x12\n\nprefix_len\x18\x03 \x01(\r\x12(\n\x07members\x18\x04 \x03(\x0b\x32\x17.fedattn.wire.v1.Member\x12\x1a\n\x12progress_timeout_s\x18\x06 \x01(\x01\x12\x18\n\x10min_participants\x18\x07 \x01(\r\x12\x12\n\ndeadline_s\x18\x08 \x01(\x01\x12\x10\n\x08timeline\x18\t \x01(\x08J\x04\x08\x05\x10\x06\"h\n\x05Slice\x12+\n\x08\x61\x63tivity\x18\x01 \x01(\x0e\x32\x19.fedattn.wire.v1.Activity\x12\r\n\x05layer\x18\x02 \x01(\r\x12\x0f\n\x07\x62\x65gin_s\x18\x03 \x01(\x01\x12\x12\n\nduration_s\x18\x04 \x01(\x01\"5\n\nLayerBytes\x12\r\n\x05layer\x18\x01 \x01(\r\x12\n\n\x02up\x18\x02 \x01(\x04\x12\x0c\n\x04\x64own\x18\x03 \x01(\x04\"{\n\x0bPlannedCost\x12\x10\n\x08\x62ytes_up\x18\x01 \x01(\x04\x12\x12\n\nbytes_down\x18\x02 \x01(\x04\x12\x15\n\rflops_prefill\x18\x03 \x01(\x04\x12\x14\n\x0c\x66lops_decode\x18\x04 \x01(\x04\x12\x19\n\x11peak_memory_bytes\x18\x05 \x01(\x04\"\xcc\x03\n\x0cMemberReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.fedattn.wire.v1.Role\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.fedattn.wire.v1.Outcome\x12\x10\n\x08span_len\x18\x04 \x01(\r\x12+\n\x06layers\x18\x05 \x03(\x0b\x32\x1b.fedattn.wire.v1.LayerBytes\x12\x0e\n\x06wait_s\x18\x06 \x01(\x01\x12\x11\n\tcompute_s\x18\x07 \x01(\x01\x12\x1a\n\x12missing_from_layer\x18\x08 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\t\x12-\n\x07planned\x18\n \x01(\x0b\x32\x1c.fedattn.wire.v1.PlannedCost\x12\x31\n\x0b\x63ompression\x18\x0b \x01(\x0b\x32\x1c.fedattn.wire.v1.Compression\x12\x13\n\x0bsync_layers\x18\x0c \x03(\r\x12.\n\nrow_source\x18\r \x01(\x0e\x32\x1a.fedattn.wire.v1.RowSource\x12(\n\x08timeline\x18\x0e \x03(\x0b\x32\x16.fedattn.wire.v1.Slice\"S\n\rSessionReport\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12.\n\x07members\x18\x02 \x03(\x0b\x32\x1d.fedattn.wire.v1.MemberReport*F\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROLE_CONTRIBUTOR\x10\x01\x12\x12\n\x0eROLE_PUBLISHER\x10\x02*X\n\nPrefixMode\x12\x1b\n\x17PREFIX_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12PREFIX_MODE_PUBLIC\x10\x01\x12\x15\n\x11PREFIX_MODE_FIRST\x10\x02*\xb4\x01\n\x08\x41\x63tivity\x12\x18\n\x14\x41\x43TIVITY_UNSPECIFIED\x10\x00\x12\x11\n\rACTIVITY_OPEN\x10\x01\x12\x14\n\x10\x41\x43TIVITY_COMPUTE\x10\x02\x12\x13\n\x0f\x41\x43TIVITY_ENCODE\x10\x03\x12\x11\n\rACTIVITY_SEND\x10\x04\x12\x11\n\rACTIVITY_WAIT\x10\x05\x12\x13\n\x0f\x41\x43TIVITY_DECODE\x10\x06\x12\x15\n\x11\x41\x43TIVITY_GENERATE\x10\x07*\x82\x01\n\tRowSource\x12\x1a\n\x16ROW_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13ROW_SOURCE_COMPUTED\x10\x01\x12 \n\x1cROW_SOURCE_CONTRIBUTOR_CACHE\x10\x02\x12\x1e\n\x1aROW_SOURCE_PUBLISHER_CACHE\x10\x03*r\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_COMPLETE\x10\x01\x12\x10\n\x0cOUTCOME_LOST\x10\x02\x12\x10\n\x0cOUTCOME_LATE\x10\x03\x12\x14\n\x10OUTCOME_EXCLUDED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedattn.wire.v1.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1725
-  _globals['_ROLE']._serialized_end=1795
-  _globals['_PREFIXMODE']._serialized_start=1797
-  _globals['_PREFIXMODE']._serialized_end=1885
-  _globals['_ACTIVITY']._serialized_start=1888
-  _globals['_ACTIVITY']._serialized_end=2068
-  _globals['_ROWSOURCE']._serialized_start=2071
-  _globals['_ROWSOURCE']._serialized_end=2201
-  _globals['_OUTCOME']._serialized_start=2203
-  _globals['_OUTCOME']._serialized_end=2317
+  _globals['_ROLE']._serialized_start=2088
+  _globals['_ROLE']._serialized_end=2158
+  _globals['_PREFIXMODE']._serialized_start=2160
+  _globals['_PREFIXMODE']._serialized_end=2248
+  _globals['_ACTIVITY']._serialized_start=2251
+  _globals['_ACTIVITY']._serialized_end=2431
+  _globals['_ROWSOURCE']._serialized_start=2434
+  _globals['_ROWSOURCE']._serialized_end=2564
+  _globals['_OUTCOME']._serialized_start=2566
+  _globals['_OUTCOME']._serialized_end=2680
   _globals['_KVSHAPE']._serialized_start=50
   _globals['_KVSHAPE']._serialized_end=119
   _globals['_PUBLICPREFIX']._serialized_start=121
@@ -48,17 +48,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPRESSION']._serialized_start=217
   _globals['_COMPRESSION']._serialized_end=345
   _globals['_MEMBER']._serialized_start=348
-  _globals['_MEMBER']._serialized_end=650
-  _globals['_SESSIONLAYOUT']._serialized_start=653
-  _globals['_SESSIONLAYOUT']._serialized_end=889
-  _globals['_SLICE']._serialized_start=891
-  _globals['_SLICE']._serialized_end=995
-  _globals['_LAYERBYTES']._serialized_start=997
-  _globals['_LAYERBYTES']._serialized_end=1050
-  _globals['_PLANNEDCOST']._serialized_start=1052
-  _globals['_PLANNEDCOST']._serialized_end=1175
-  _globals['_MEMBERREPORT']._serialized_start=1178
-  _globals['_MEMBERREPORT']._serialized_end=1638
-  _globals['_SESSIONREPORT']._serialized_start=1640
-  _globals['_SESSIONREPORT']._serialized_end=1723
+  _globals['_MEMBER']._serialized_end=651
+  _globals['_BYTEBUDGET']._serialized_start=653
+  _globals['_BYTEBUDGET']._serialized_end=729
+  _globals['_SESSIONOPTIONS']._serialized_start=732
+  _globals['_SESSIONOPTIONS']._serialized_end=1014
+  _globals['_SESSIONTERMS']._serialized_start=1017
+  _globals['_SESSIONTERMS']._serialized_end=1252
+  _globals['_SLICE']._serialized_start=1254
+  _globals['_SLICE']._serialized_end=1358
+  _globals['_LAYERBYTES']._serialized_start=1360
+  _globals['_LAYERBYTES']._serialized_end=1413
+  _globals['_PLANNEDCOST']._serialized_start=1415
+  _globals['_PLANNEDCOST']._serialized_end=1538
+  _globals['_MEMBERREPORT']._serialized_start=1541
+  _globals['_MEMBERREPORT']._serialized_end=2001
+  _globals['_SESSIONREPORT']._serialized_start=2003
+  _globals['_SESSIONREPORT']._serialized_end=2086
 # @@protoc_insertion_point(module_scope)

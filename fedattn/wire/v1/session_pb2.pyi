@@ -278,7 +278,7 @@ class Member(_message.Message):
     CACHE_KEY_FIELD_NUMBER: _builtins.int
     IS_CACHED_BY_OWNER_FIELD_NUMBER: _builtins.int
     IS_CACHED_BY_PUBLISHER_FIELD_NUMBER: _builtins.int
-    ROWS_LIFETIME_S_FIELD_NUMBER: _builtins.int
+    CACHE_LIFETIME_S_FIELD_NUMBER: _builtins.int
     POSITION_OFFSET_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node; 1 to 64 characters of [A-Za-z0-9._-]."""
@@ -294,11 +294,11 @@ class Member(_message.Message):
     """It has kept its frames and does not compute."""
     is_cached_by_publisher: _builtins.bool
     """The publisher holds its rows and awaits none."""
-    rows_lifetime_s: _builtins.float
+    cache_lifetime_s: _builtins.float
     """How long the publisher may keep its rows, seconds; 0 for not beyond the session."""
     position_offset: _builtins.int
-    """Positions behind its span at which it computes; receivers turn its keys on by as many. Up to
-    span_start - prefix_len, and 0 for a member with sync layers.
+    """Positions before its span at which it computes; receivers rotate its keys forward by as many. Up
+    to span_start - prefix_len, and 0 for a member with sync layers.
     """
     @_builtins.property
     def sync_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -320,19 +320,111 @@ class Member(_message.Message):
         cache_key: _builtins.bytes = ...,
         is_cached_by_owner: _builtins.bool = ...,
         is_cached_by_publisher: _builtins.bool = ...,
-        rows_lifetime_s: _builtins.float = ...,
+        cache_lifetime_s: _builtins.float = ...,
         position_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_key", b"cache_key", "compression", b"compression", "is_cached_by_owner", b"is_cached_by_owner", "is_cached_by_publisher", b"is_cached_by_publisher", "node_id", b"node_id", "position_offset", b"position_offset", "role", b"role", "rows_lifetime_s", b"rows_lifetime_s", "span_start", b"span_start", "span_stop", b"span_stop", "sync_layers", b"sync_layers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_key", b"cache_key", "cache_lifetime_s", b"cache_lifetime_s", "compression", b"compression", "is_cached_by_owner", b"is_cached_by_owner", "is_cached_by_publisher", b"is_cached_by_publisher", "node_id", b"node_id", "position_offset", b"position_offset", "role", b"role", "span_start", b"span_start", "span_stop", b"span_stop", "sync_layers", b"sync_layers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Member: _TypeAlias = Member  # noqa: Y015
 
 @_typing.final
-class SessionLayout(_message.Message):
+class ByteBudget(_message.Message):
+    """Limits on the bytes of one session. The aggregator keeps them by codec, keep ratio and plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KV_BYTES_FIELD_NUMBER: _builtins.int
+    LINK_BYTES_FIELD_NUMBER: _builtins.int
+    MAY_CHOOSE_CODEC_FIELD_NUMBER: _builtins.int
+    kv_bytes: _builtins.int
+    """Most bytes of all frames that contributors send, headers included; 0 for no limit."""
+    link_bytes: _builtins.int
+    """Most bytes of frames through one participant's link in either direction; 0 for no limit."""
+    may_choose_codec: _builtins.bool
+    """Whether the aggregator may choose the codec too; otherwise the request's stays."""
+    def __init__(
+        self,
+        *,
+        kv_bytes: _builtins.int = ...,
+        link_bytes: _builtins.int = ...,
+        may_choose_codec: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_bytes", b"kv_bytes", "link_bytes", b"link_bytes", "may_choose_codec", b"may_choose_codec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ByteBudget: _TypeAlias = ByteBudget  # noqa: Y015
+
+@_typing.final
+class SessionOptions(_message.Message):
+    """What a query says about its session; every node on its way passes it on unchanged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTRIBUTORS_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    MIN_PARTICIPANTS_FIELD_NUMBER: _builtins.int
+    DEADLINE_S_FIELD_NUMBER: _builtins.int
+    NO_REUSE_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
+    INDEPENDENT_FIELD_NUMBER: _builtins.int
+    prefix: Global___PrefixMode.ValueType
+    """Whether the prefix is public or owned by the first participant."""
+    min_participants: _builtins.int
+    """Fewest participants, publisher included; 1 to 256."""
+    deadline_s: _builtins.float
+    """Longest time for everything, seconds; above 0."""
+    no_reuse: _builtins.bool
+    """Compute and send everything afresh."""
+    timeline: _builtins.bool
+    """Whether members tell what they did when."""
+    independent: _builtins.bool
+    """Contributors compute as if each followed the public prefix alone; they have no sync layers, and
+    the prefix is public.
+    """
+    @_builtins.property
+    def contributors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Contributors in token order; empty for all that are joined, by id."""
+
+    @_builtins.property
+    def compression(self) -> Global___Compression:
+        """How rows travel; what a byte budget leaves open is chosen by the aggregator."""
+
+    @_builtins.property
+    def budget(self) -> Global___ByteBudget:
+        """What may travel; absent for no limit."""
+
+    def __init__(
+        self,
+        *,
+        contributors: _abc.Iterable[_builtins.str] | None = ...,
+        compression: Global___Compression | None = ...,
+        budget: Global___ByteBudget | None = ...,
+        prefix: Global___PrefixMode.ValueType = ...,
+        min_participants: _builtins.int = ...,
+        deadline_s: _builtins.float = ...,
+        no_reuse: _builtins.bool = ...,
+        timeline: _builtins.bool = ...,
+        independent: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "prefix", b"prefix", "timeline", b"timeline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionOptions: _TypeAlias = SessionOptions  # noqa: Y015
+
+@_typing.final
+class SessionTerms(_message.Message):
     """The whole session as the aggregator laid it out, members in token order, the publisher last."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -383,7 +475,7 @@ class SessionLayout(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SessionLayout: _TypeAlias = SessionLayout  # noqa: Y015
+Global___SessionTerms: _TypeAlias = SessionTerms  # noqa: Y015
 
 @_typing.final
 class Slice(_message.Message):

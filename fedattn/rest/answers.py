@@ -1,15 +1,15 @@
 """What the gateway answers with, documented field by field."""
 
-from typing import Literal
+from dataclasses import asdict
+from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
-RoleName = Literal["contributor", "publisher"]
-StateName = Literal["complete", "lost", "late", "excluded"]
-FinishName = Literal["end", "length", "stop"]
-RowSourceName = Literal["computed", "kept", "held"]
-ActivityName = Literal["open", "compute", "encode", "send", "wait", "decode", "generate"]
-PressureName = Literal["none", "high", "critical"]
+from fedattn.core.report import FinishReason, Outcome, Pressure, RowSource
+from fedattn.core.spans import Role
+from fedattn.core.timeline import Activity
+from fedattn.rest.problems import Problem
+from fedattn.rest.query import CompressionBody
 
 
 class LayerTraffic(BaseModel):
@@ -39,21 +39,10 @@ class PlannedCost(BaseModel):
     )
 
 
-class AppliedCompression(BaseModel):
-    """How a participant's rows travelled."""
-
-    codec: str = Field(description="Codec of its frames.", examples=["int8"])
-    keep_ratio: float = Field(description="Share of its rows that travelled.", examples=[0.7])
-    selector: str = Field(description="Which rows, if not all.", examples=["value-weighted"])
-    keep_ends: int = Field(description="Rows at each end chosen first.", examples=[0])
-    input_keep_ratio: float = Field(description="Share of its tokens computed.", examples=[1.0])
-    seed: int = Field(description="Of all draws.", examples=[0])
-
-
 class TimelineSlice(BaseModel):
     """One piece of a participant's work."""
 
-    activity: ActivityName = Field(
+    activity: Activity = Field(
         description="open: until everybody had said its length; compute: the model, up to the rows "
         "of a block; encode: writing own rows; send: handing them to the network; wait: for rows "
         "of others or room to send; decode: reading them; generate: tokens of the answer.",
@@ -72,8 +61,8 @@ class ParticipantReport(BaseModel):
     """What one participant did in a session."""
 
     node_id: str = Field(description="Id of the node.", examples=["node-a"])
-    role: RoleName = Field(description="What it did.", examples=["contributor"])
-    state: StateName = Field(description="How its part ended.", examples=["lost"])
+    role: Role = Field(description="What it did.", examples=["contributor"])
+    state: Outcome = Field(description="How its part ended.", examples=["lost"])
     span_len: int = Field(description="Tokens of its span.", examples=[96])
     missing_from_layer: int | None = Field(
         description="First layer it was left out at; null unless lost or late.", examples=[21]
@@ -89,13 +78,15 @@ class ParticipantReport(BaseModel):
     sync_layers: list[int] = Field(
         description="Zero-based blocks at which it attended to other spans.", examples=[[7, 9]]
     )
-    compression: AppliedCompression | None = Field(
-        description="How its rows travelled; null for excluded nodes."
+    compression: CompressionBody | None = Field(
+        description="How its rows travelled; null for excluded nodes.",
+        examples=[asdict(CompressionBody(codec="int8", keep_ratio=0.7))],
     )
-    rows: RowSourceName | None = Field(
-        description="computed: it computed its rows; kept: it sent frames it had kept; held: the "
-        "publisher held its rows and nothing travelled. Null if nobody counted.",
-        examples=["held"],
+    rows: RowSource | None = Field(
+        description="computed: it computed its rows; contributor_cache: it sent frames it had "
+        "cached; publisher_cache: the publisher had its rows cached and nothing travelled. Null if "
+        "nobody counted.",
+        examples=["publisher_cache"],
     )
     planned: PlannedCost | None = Field(
         description="What was foretold for it; null for excluded nodes."
@@ -133,7 +124,7 @@ class QueryAnswer(BaseModel):
         description="Id of the session.", examples=["5f2b7c1e9a0d4e3f8b6a1c2d3e4f5a6b"]
     )
     answer: str = Field(description="The whole answer.", examples=["Machine 4, with 91 degrees."])
-    finish_reason: FinishName = Field(
+    finish_reason: FinishReason = Field(
         description="end: the model ended; length: max_new_tokens; stop: a stop string.",
         examples=["end"],
     )
@@ -148,7 +139,7 @@ class QueryAnswer(BaseModel):
 
 
 class WarmAnswer(BaseModel):
-    """Whose rows the publisher holds now."""
+    """Whose rows the publisher has cached now."""
 
     session_id: str = Field(
         description="Id of the session.", examples=["5f2b7c1e9a0d4e3f8b6a1c2d3e4f5a6b"]
@@ -165,7 +156,7 @@ class SessionMember(BaseModel):
     """One participant's place in the global token order."""
 
     node_id: str = Field(description="Id of the node.", examples=["node-a"])
-    role: RoleName = Field(description="What it does.", examples=["contributor"])
+    role: Role = Field(description="What it does.", examples=["contributor"])
     span_start: int = Field(description="First token position of its span.", examples=[24])
     span_stop: int = Field(description="One past its last position.", examples=[120])
     sync_layers: list[int] = Field(
@@ -203,7 +194,7 @@ class TokenEvent(BaseModel):
 class NodeHealth(BaseModel):
     """How much heat or lack of memory troubles a node."""
 
-    pressure: PressureName = Field(
+    pressure: Pressure = Field(
         description="high: it sends fewer rows; critical: it takes no new sessions.",
         examples=["none"],
     )
@@ -240,3 +231,17 @@ class Health(BaseModel):
     status: Literal["ok"] = Field(
         description="Always ok; otherwise a problem document.", examples=["ok"]
     )
+
+
+QueryEvent: TypeAlias = SessionEvent | LayerEvent | TokenEvent | QueryAnswer
+"""What happens during a query, in this order; the answer is the last."""
+
+EVENT_MODELS: dict[str, type[BaseModel]] = {
+    "session": SessionEvent,
+    "layer": LayerEvent,
+    "token": TokenEvent,
+    "report": QueryAnswer,
+    "error": Problem,
+}
+"""Name of each server-sent event -> the model of its data. The stream ends with one of the last
+two."""

@@ -1,0 +1,16 @@
+"""Names of nodes."""
+
+import re
+
+from fedattn.core.errors import InvalidRequestError
+
+_NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def check_node_id(node_id: str) -> str:
+    """Return the id, or raise InvalidRequestError."""
+    if not _NODE_ID.fullmatch(node_id):
+        raise InvalidRequestError(
+            f"node id {node_id[:80]!r}: expected 1 to 64 characters of A-Z a-z 0-9 . _ -"
+        )
+    return node_id

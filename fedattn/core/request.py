@@ -1,0 +1,109 @@
+"""What a publisher asks its aggregator for."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedattn.core.budget import ByteBudget
+from fedattn.core.compression import Compression
+from fedattn.core.errors import InvalidRequestError
+from fedattn.core.limits import DEFAULT_DEADLINE_S
+from fedattn.core.spans import PrefixMode, RolePlans
+
+DEFAULT_MIN_PARTICIPANTS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """What a query says about its session, and every node on its way passes on unchanged.
+
+    Attributes:
+        contributors: ids in token order; empty for all that are joined.
+        compression: how rows travel; what a byte budget leaves open is chosen by the aggregator.
+        budget: what may travel; None for no limit.
+        prefix: who holds the system prompt and the chat header.
+        min_participants: fewest participants, publisher included.
+        deadline_s: longest time for everything, seconds.
+        reuse: whether cached rows may be used.
+        wants_timeline: whether members tell what they did when.
+        independent: contributors compute as if each followed the public prefix alone.
+    """
+
+    contributors: tuple[str, ...] = ()
+    compression: Compression = field(default_factory=Compression)
+    budget: ByteBudget | None = None
+    prefix: PrefixMode = PrefixMode.PUBLIC
+    min_participants: int = DEFAULT_MIN_PARTICIPANTS
+    deadline_s: float = DEFAULT_DEADLINE_S
+    reuse: bool = True
+    wants_timeline: bool = False
+    independent: bool = False
+
+    def __post_init__(self) -> None:
+        for node_id in self.contributors:
+            if self.contributors.count(node_id) > 1:
+                raise InvalidRequestError(f"contributor {node_id!r} is named twice; name it once")
+        if self.independent and self.prefix is not PrefixMode.PUBLIC:
+            raise InvalidRequestError(
+                f"independent: contributors need the public prefix before them, got prefix "
+                f"{self.prefix.value!r}; leave one of the two out"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicPrefix:
+    """The tokens everybody knows.
+
+    Attributes:
+        mode: who holds them.
+        num_tokens: how many they are.
+        digest: SHA-256 of their ids; they are public, so it hides nothing.
+    """
+
+    mode: PrefixMode
+    num_tokens: int
+    digest: bytes
+
+
+def describe_prefix(mode: PrefixMode, token_ids: Sequence[int]) -> PublicPrefix:
+    """The prefix as it is told to others."""
+    digest = hashlib.sha256(np.asarray(token_ids, dtype="<i8").tobytes()).digest()
+    return PublicPrefix(mode=mode, num_tokens=len(token_ids), digest=digest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest:
+    """A publisher's request for a session.
+
+    Attributes:
+        node_id: of the publisher.
+        node_token: from the aggregator, proves that the caller is that node.
+        span_len: tokens of its span, question included.
+        prefix: the public prefix.
+        plans: sync plan of each role.
+        max_new_tokens: tokens it may decode, which must fit the window too.
+        cached_keys: cache keys whose rows the publisher holds.
+        options: as the query says.
+    """
+
+    node_id: str
+    node_token: str
+    span_len: int
+    prefix: PublicPrefix
+    plans: RolePlans
+    max_new_tokens: int
+    cached_keys: frozenset[bytes] = frozenset()
+    options: SessionOptions = field(default_factory=SessionOptions)
+
+    def __post_init__(self) -> None:
+        if self.options.independent and self.plans.contributors.layers:
+            raise InvalidRequestError(
+                "independent contributors attend to nobody; leave out their sync layers"
+            )
+
+    @property
+    def prefix_identity(self) -> bytes:
+        """What rows follow from of the prefix."""
+        return f"{self.prefix.mode.value}:{self.prefix.num_tokens}:".encode() + self.prefix.digest

@@ -1,0 +1,190 @@
+"""A client of the gateway; the only module here that needs httpx and httpx-sse."""
+
+import ipaddress
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar
+from urllib.request import getproxies
+
+import httpx
+from httpx_sse import ServerSentEvent, SSEError, connect_sse
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from fedattn.core.errors import (
+    ConfigurationError,
+    FedAttnError,
+    GatewayUnavailableError,
+    ProtocolMismatchError,
+    SessionAbortedError,
+    error_from_code,
+)
+from fedattn.rest.answers import EVENT_MODELS, ParticipantInfo, QueryAnswer, QueryEvent, WarmAnswer
+from fedattn.rest.problems import Problem
+from fedattn.rest.query import QueryBody, SessionBody
+
+_CONNECT_TIMEOUT_S = 10.0
+_MARGIN_S = 30.0
+"""The gateway ends a query at its deadline and says why; this is its time to say it."""
+_LIST_TIMEOUT_S = 15.0
+_PARTICIPANTS = TypeAdapter(list[ParticipantInfo])
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class GatewayClient:
+    """Speaks with one gateway; holds no connection between calls.
+
+    Args:
+        url: of the gateway; `http://` may be left out.
+
+    Raises:
+        ConfigurationError: it is no URL of a gateway.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = _check_url(url)
+
+    def stream(self, body: QueryBody) -> Generator[QueryEvent, None, None]:
+        """Ask, and yield events as the gateway sends them; the last is the answer.
+
+        Raises:
+            FedAttnError: the gateway's problem, with its code; or it cannot be reached.
+        """
+        document = body.model_copy(update={"stream": True}).model_dump(mode="json")
+        with (
+            self._connected(body.deadline_s + _MARGIN_S) as client,
+            connect_sse(client, "POST", "/v1/queries", json=document) as source,
+        ):
+            if source.response.status_code != httpx.codes.OK:
+                source.response.read()
+                raise self._problem(source.response)
+            for event in source.iter_sse():
+                if event.event == "error":
+                    raise _error_of(self._read(Problem, event.data))
+                if event.event in EVENT_MODELS:  # a newer gateway may say more
+                    yield self._event(event)
+
+    def ask(self, body: QueryBody) -> QueryAnswer:
+        """Ask, and wait for the answer.
+
+        Raises:
+            FedAttnError: as `stream`.
+        """
+        with closing(self.stream(body)) as events:
+            for event in events:
+                if isinstance(event, QueryAnswer):
+                    return event
+        raise SessionAbortedError("the gateway ended the stream without a report; ask again")
+
+    def warm(self, body: SessionBody) -> WarmAnswer:
+        """Let the publisher fetch rows ahead of any question.
+
+        Raises:
+            FedAttnError: as `stream`.
+        """
+        with self._connected(body.deadline_s + _MARGIN_S) as client:
+            response = client.post("/v1/warm", json=body.model_dump(mode="json"))
+        return self._read(WarmAnswer, self._content(response))
+
+    def participants(self) -> list[ParticipantInfo]:
+        """Who is joined now.
+
+        Raises:
+            FedAttnError: as `stream`.
+        """
+        with self._connected(_LIST_TIMEOUT_S) as client:
+            response = client.get("/v1/participants")
+        with self._understanding():
+            return _PARTICIPANTS.validate_json(self._content(response))
+
+    @contextmanager
+    def _connected(self, timeout_s: float) -> Iterator[httpx.Client]:
+        timeout = httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S)
+        try:
+            with httpx.Client(
+                base_url=self.url, timeout=timeout, trust_env=not _is_near(self.url)
+            ) as client:
+                yield client
+        except SSEError:
+            raise GatewayUnavailableError(
+                f"{self.url} answered with something else than events; is it a fedattn gateway?"
+            ) from None
+        except (httpx.HTTPError, ImportError, ValueError) as error:  # the latter two: its proxy
+            raise GatewayUnavailableError(
+                f"the gateway at {self.url} cannot be reached: {error}{_proxy_words(self.url)}; "
+                f"start it with `make up`, or name another with --gateway"
+            ) from error
+
+    def _event(self, event: ServerSentEvent) -> QueryEvent:
+        data: Any = self._read(EVENT_MODELS[event.event], event.data)
+        return data  # type: ignore[no-any-return]  # one of EVENT_MODELS, and no problem
+
+    def _content(self, response: httpx.Response) -> bytes:
+        if response.status_code != httpx.codes.OK:
+            raise self._problem(response)
+        return response.content
+
+    def _problem(self, response: httpx.Response) -> FedAttnError:
+        try:
+            return _error_of(Problem.model_validate_json(response.content))
+        except ValidationError:
+            return GatewayUnavailableError(
+                f"{response.url} answered {response.status_code} without a problem document; "
+                f"is it a fedattn gateway?"
+            )
+
+    def _read(self, model: type[M], data: str | bytes) -> M:
+        with self._understanding():
+            return model.model_validate_json(data)
+
+    @contextmanager
+    def _understanding(self) -> Iterator[None]:
+        try:
+            yield
+        except ValidationError as error:
+            fault = error.errors()[0]
+            path = ".".join(map(str, fault["loc"]))
+            raise ProtocolMismatchError(
+                f"the gateway at {self.url} answers in other words ({path}: {fault['msg']}); "
+                f"let both have the same version"
+            ) from None
+
+
+def _error_of(problem: Problem) -> FedAttnError:
+    return error_from_code(problem.code, problem.detail)
+
+
+def _check_url(text: str) -> str:
+    url = text.strip() if "://" in text else f"http://{text.strip()}"
+    try:
+        parsed = httpx.URL(url)
+        is_good = parsed.scheme in {"http", "https"} and bool(parsed.host)
+    except (httpx.InvalidURL, ValueError):
+        is_good = False
+    if not is_good:
+        raise ConfigurationError(
+            f"{text!r} is no URL of a gateway; expected such as http://127.0.0.1:8000"
+        )
+    return url.rstrip("/")
+
+
+def _is_near(url: str) -> bool:
+    """Whether a host is this machine or of a private network, where no proxy leads."""
+    host = httpx.URL(url).host
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_private or address.is_loopback or address.is_link_local
+
+
+def _proxy_words(url: str) -> str:
+    """Name the proxy an unreachable gateway was looked for through."""
+    if _is_near(url):
+        return ""
+    proxies = getproxies()
+    name = next((n for n in (httpx.URL(url).scheme, "all") if n in proxies), None)
+    if name is None:
+        return ""
+    proxy = proxies[name].rpartition("@")[2]  # without its password
+    return f" (through the proxy {proxy} of {name}_proxy; NO_PROXY leaves a host out)"

@@ -1,0 +1,69 @@
+"""Naming the fields of a body that do not fit, without repeating private text."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from pydantic import ValidationError
+
+from fedattn.core.errors import InvalidRequestError
+from fedattn.rest.problems import FieldError
+
+MAX_FIELD_ERRORS = 16
+_MAX_QUOTED = 80
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def checked(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """A body, or what it is made with that does not fit.
+
+    Raises:
+        InvalidInputError: names the fields, what they take and what they got.
+    """
+    try:
+        return make(*args, **kwargs)
+    except ValidationError as error:
+        raise InvalidRequestError(summarize(describe_faults(error.errors()))) from None
+
+
+def summarize(faults: Iterable[FieldError]) -> str:
+    """All faults in one line."""
+    return "; ".join(f"{fault.field}: {fault.expected}, got {fault.got}" for fault in faults)
+
+
+def describe_faults(faults: Iterable[Mapping[str, Any]]) -> list[FieldError]:
+    """Field, expected and got of each fault that pydantic found, at most `MAX_FIELD_ERRORS`."""
+    return [_describe(fault) for fault in tuple(faults)[:MAX_FIELD_ERRORS]]
+
+
+def _describe(fault: Mapping[str, Any]) -> FieldError:
+    path = ".".join(str(part) for part in fault["loc"] if part != "body") or "body"
+    match fault["type"]:
+        case "json_invalid":
+            return FieldError(field="body", expected="a JSON document", got="malformed JSON")
+        case "missing":
+            return FieldError(field=path, expected="a value (required)", got="nothing")
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            return FieldError(
+                field=path[:_MAX_QUOTED],
+                expected="no field of this name; see the schema at /openapi.json",
+                got="an unknown field",
+            )
+        case "string_unicode":
+            return FieldError(field=path, expected="UTF-8 text", got="bytes that are no text")
+    return FieldError(field=path, expected=fault["msg"], got=_describe_value(fault["input"]))
+
+
+def _describe_value(value: object) -> str:
+    match value:
+        case None | bool() | int() | float():
+            return json.dumps(value)[:_MAX_QUOTED]
+        case str():
+            return f"text of {len(value)} characters"
+        case dict():
+            return f"an object of {len(value)} fields"
+        case list() | tuple():
+            return f"a list of {len(value)} items"
+    return type(value).__name__

@@ -1,0 +1,240 @@
+"""Bodies of requests. Making one checks it: whoever holds a body holds a good one.
+
+What a core value limits is documented and checked by that value; only what stands in no core value
+is limited here.
+"""
+
+from dataclasses import field, replace
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from fedattn.core.budget import ByteBudget
+from fedattn.core.codecs import CODEC_NAMES, DEFAULT_CODEC, codec_by_name
+from fedattn.core.compression import SELECTION_FIELDS, Compression, RowSelection
+from fedattn.core.errors import EmptyQuestionError, InvalidRequestError
+from fedattn.core.limits import (
+    DEFAULT_DEADLINE_S,
+    MAX_BUDGET_BYTES,
+    MAX_DEADLINE_S,
+    MAX_MEMBERS,
+    MAX_QUESTION_LENGTH,
+    described,
+)
+from fedattn.core.node_id import check_node_id
+from fedattn.core.plans import PLAN_TEXT, PlanSpec
+from fedattn.core.request import SessionOptions
+from fedattn.core.sampling import MAX_STOP_LENGTH, MAX_STOP_STRINGS, SamplingParams
+from fedattn.core.spans import PrefixMode
+
+_BODY = ConfigDict(extra="forbid")
+
+
+def _check_codec(name: str) -> str:
+    codec_by_name(name)
+    return name
+
+
+NodeId = Annotated[str, AfterValidator(check_node_id)]
+PlanText = Annotated[str, AfterValidator(lambda text: PlanSpec(text).text)]
+CodecName = Annotated[str, AfterValidator(_check_codec)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_BODY)
+class SamplingBody(SamplingParams):
+    """How the publisher chooses tokens; the default is greedy."""
+
+    stop: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "description": f"Decoding ends before any of these, each 1 to {MAX_STOP_LENGTH} "
+            "characters.",
+            "examples": [["\n"]],
+            "json_schema_extra": {"maxItems": MAX_STOP_STRINGS},
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_BODY)
+class CompressionBody(RowSelection):
+    """What a participant leaves out of its KV rows, and how it writes the rest."""
+
+    codec: CodecName = described(
+        DEFAULT_CODEC,
+        f"How KV rows are written: {', '.join(CODEC_NAMES)}.",
+        choices=CODEC_NAMES,
+    )
+
+    @classmethod
+    def of(cls, compression: Compression) -> Self:
+        """The body that asks for, or reports, a compression."""
+        return cls(codec=compression.codec.name, **compression.selection)
+
+    @property
+    def value(self) -> Compression:
+        """The compression it asks for; `auto` is the codec that measures best."""
+        selection = {name: getattr(self, name) for name in SELECTION_FIELDS}
+        return Compression(codec=codec_by_name(self.codec), **selection)
+
+
+class SessionBody(BaseModel):
+    """Who takes part in a session, and how rows travel."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    publisher: NodeId | None = Field(
+        None,
+        description="Node that publishes the query; the first configured one if absent.",
+        examples=["publisher"],
+    )
+    contributors: list[NodeId] | None = Field(
+        None,
+        description="Contributing nodes in token order; all that are joined if absent.",
+        max_length=MAX_MEMBERS - 1,
+        examples=[["node-a", "node-b"]],
+    )
+    plan: PlanText = Field(
+        "auto",
+        description=f"Sync plan of the contributors: {PLAN_TEXT}.",
+        examples=["auto", "auto@8", "uniform:4", "7,9,10-12"],
+    )
+    publisher_plan: PlanText | None = Field(
+        None,
+        description="Sync plan of the publisher; the same as plan if absent.",
+        examples=["all"],
+    )
+    compression: CompressionBody = Field(
+        default_factory=CompressionBody, description="How contributors' rows travel."
+    )
+    kv_budget_bytes: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_BUDGET_BYTES,
+        description="Most bytes of all frames together, headers included. The aggregator lowers "
+        "codec (if it is auto), keep ratio and plan as far as needed.",
+        examples=[100_000],
+    )
+    link_rate_mbit_s: Annotated[float | None, Field(allow_inf_nan=False)] = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        description="Rate of the slowest participant's link; with link_time_s a byte budget for "
+        "each link, in either direction.",
+        examples=[20.0],
+    )
+    link_time_s: Annotated[float | None, Field(allow_inf_nan=False)] = Field(
+        None,
+        gt=0,
+        le=MAX_DEADLINE_S,
+        description="Time the frames may take on a link of link_rate_mbit_s.",
+        examples=[0.5],
+    )
+    prefix: PrefixMode = Field(
+        PrefixMode.PUBLIC,
+        strict=False,
+        description="Whether everybody computes the system prompt, or the first participant "
+        "owns it like the rest of its span.",
+    )
+    independent: bool = Field(
+        False,
+        description="Contributors compute as if each followed the public prefix alone: their rows "
+        "are of use in any order, and a changed context invalidates no other. plan is then the "
+        "publisher's; contributors attend to nobody.",
+    )
+    min_participants: int = Field(
+        2, ge=1, le=MAX_MEMBERS, description="Fewest participants, publisher included."
+    )
+    deadline_s: Annotated[float, Field(allow_inf_nan=False)] = Field(
+        DEFAULT_DEADLINE_S,
+        gt=0,
+        le=MAX_DEADLINE_S,
+        description="Longest time for everything, seconds.",
+    )
+
+    @property
+    def budget(self) -> ByteBudget | None:
+        """What may travel; None for no limit."""
+        rate, time_s = self.link_rate_mbit_s, self.link_time_s
+        link_bytes = None
+        if rate is not None and time_s is not None:
+            link_bytes = max(1, int(rate * 1e6 / 8 * time_s))
+        if link_bytes is None and self.kv_budget_bytes is None:
+            return None
+        return ByteBudget(
+            kv_bytes=self.kv_budget_bytes,
+            link_bytes=link_bytes,
+            may_choose_codec=self.compression.codec == DEFAULT_CODEC,
+        )
+
+    @property
+    def options(self) -> SessionOptions:
+        """What it says about its session."""
+        return SessionOptions(
+            contributors=tuple(self.contributors or ()),
+            compression=self.compression.value,
+            budget=self.budget,
+            prefix=self.prefix,
+            min_participants=self.min_participants,
+            deadline_s=self.deadline_s,
+            independent=self.independent,
+        )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        """Check what no field says alone.
+
+        Raises:
+            InvalidRequestError: fields that do not go together.
+        """
+        if (self.link_rate_mbit_s is None) != (self.link_time_s is None):
+            raise InvalidRequestError(
+                "link_rate_mbit_s and link_time_s make a byte budget together; give both or neither"
+            )
+        if self.contributors is not None and not self.contributors:
+            raise InvalidRequestError(
+                "contributors is an empty list; name at least one node, or leave the field out "
+                "for all that are joined"
+            )
+        self.options  # noqa: B018 - checks what goes together
+        return self
+
+
+class QueryBody(SessionBody):
+    """A collaborative query."""
+
+    question: str = Field(
+        description="The question. It goes to the publisher's node only, and into no log.",
+        max_length=MAX_QUESTION_LENGTH,
+        examples=["Which machine reported the highest temperature?"],
+        json_schema_extra={"minLength": 1},
+    )
+    sampling: SamplingBody = Field(
+        default_factory=SamplingBody, description="How to choose tokens."
+    )
+    reuse: bool = Field(
+        True,
+        description="Whether rows cached since earlier queries are used; the answer is the same.",
+    )
+    timeline: bool = Field(
+        False, description="Whether the report tells what every participant did when."
+    )
+    stream: bool = Field(
+        False, description="Answer with server-sent events instead of one document."
+    )
+
+    @property
+    def options(self) -> SessionOptions:
+        """What it says about its session."""
+        return replace(super().options, reuse=self.reuse, wants_timeline=self.timeline)
+
+    @model_validator(mode="after")
+    def _check_question(self) -> Self:
+        """Check that something is asked.
+
+        Raises:
+            EmptyQuestionError: nothing is.
+        """
+        if not self.question.strip():
+            raise EmptyQuestionError("the question is empty; ask something")
+        return self

@@ -1,0 +1,102 @@
+"""Typed clients of the two services: our errors instead of gRPC's, deadlines on every call."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Generic, Self, TypeVar
+
+import grpc
+
+from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
+from fedattn.core.request import SessionRequest
+from fedattn.wire.sessions import session_request_to_wire
+from fedattn.wire.status import error_from_rpc
+from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.v1 import aggregator_pb2 as pb
+
+M = TypeVar("M")
+
+_LIST_TIMEOUT_S = 10.0
+
+
+class Responses(Generic[M]):
+    """The responses of one call, in order. Leaving the `with` block ends the call.
+
+    Args:
+        call: just made.
+        unreachable: raised if the peer cannot be reached.
+    """
+
+    def __init__(self, call: grpc.aio.StreamStreamCall[Any, M], unreachable: FedAttnError) -> None:
+        self._call = call
+        self._unreachable = unreachable
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._call.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[M]:
+        """Each response as it comes.
+
+        Raises:
+            FedAttnError: as sent by the peer, or it cannot be reached.
+        """
+        try:
+            async for response in self._call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, self._unreachable) from None
+
+
+class AggregatorClient:
+    """One aggregator, as its nodes call it.
+
+    Args:
+        channel: to the aggregator; the caller closes it.
+        address: of the aggregator, for messages.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
+        self._stub = AggregatorStub(channel)
+        self.address = address
+        self._unreachable = AggregatorUnavailableError(
+            f"the aggregator at {address} cannot be reached; check the node's setting "
+            f"`aggregator` and that the aggregator runs"
+        )
+
+    def control(self, requests: AsyncIterator[pb.ControlRequest]) -> Responses[pb.ControlResponse]:
+        """Commands for a node, for as long as its membership lives."""
+        return Responses(self._stub.Control(requests), self._unreachable)
+
+    def exchange(
+        self, requests: AsyncIterator[pb.ExchangeRequest], timeout_s: float
+    ) -> Responses[pb.ExchangeResponse]:
+        """Rows of earlier members of a session."""
+        lost = AggregatorUnavailableError(
+            f"the aggregator at {self.address} was lost during the session"
+        )
+        return Responses(self._stub.Exchange(requests, timeout=timeout_s), lost)
+
+    async def open_session(
+        self, request: SessionRequest, timeout_s: float
+    ) -> pb.OpenSessionResponse:
+        """Open a session.
+
+        Raises:
+            FedAttnError: as sent by the aggregator, or it cannot be reached.
+        """
+        try:
+            return await self._stub.OpenSession(session_request_to_wire(request), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, self._unreachable) from None
+
+    async def list_nodes(self) -> pb.ListNodesResponse:
+        """Nodes that are joined right now.
+
+        Raises:
+            FedAttnError: the aggregator cannot be reached.
+        """
+        try:
+            return await self._stub.ListNodes(pb.ListNodesRequest(), timeout=_LIST_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, self._unreachable) from None

@@ -1,0 +1,86 @@
+"""The control stream of one node: joined for as long as it lives."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import structlog
+
+from fedattn.core.errors import InvalidRequestError, error_from_code
+from fedattn.wire.protocol import MAX_REASON_LENGTH
+from fedattn.wire.streams import next_within
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.aggregator.invitations import Invitations
+from services.aggregator.registry import Node, NodeRegistry
+from services.aggregator.sessions import Sessions
+
+log = structlog.get_logger(__name__)
+
+MISSED_HEARTBEATS = 3
+"""So many in a row end a membership."""
+
+
+class Memberships:
+    """Admits nodes and passes on what they say."""
+
+    def __init__(
+        self,
+        nodes: NodeRegistry,
+        invitations: Invitations,
+        sessions: Sessions,
+        heartbeat_interval_s: float,
+    ) -> None:
+        self._nodes = nodes
+        self._invitations = invitations
+        self._sessions = sessions
+        self._heartbeat_interval_s = heartbeat_interval_s
+
+    async def serve(
+        self, join: pb.Join, requests: AsyncIterator[pb.ControlRequest]
+    ) -> AsyncGenerator[pb.ControlResponse, None]:
+        """Commands for one node until it leaves, falls silent or is told to go.
+
+        Raises:
+            FedAttnError: it is not admitted.
+        """
+        node = self._nodes.join(join)
+        log.info("node_joined", node=node.node_id, model=node.fingerprint[:12])
+        reader = asyncio.create_task(self._read(node, requests))
+        try:
+            welcome = pb.Welcome(
+                heartbeat_interval_s=self._heartbeat_interval_s, node_token=node.token
+            )
+            yield pb.ControlResponse(welcome=welcome)
+            while (message := await node.outbox.get()) is not None:
+                yield message
+        finally:
+            reader.cancel()
+            self._nodes.leave(node)
+            log.info("node_left", node=node.node_id)
+            self._invitations.leave(node.node_id)
+            self._sessions.note_left(node)
+
+    async def _read(self, node: Node, requests: AsyncIterator[pb.ControlRequest]) -> None:
+        """Take heartbeats and replies until the stream ends or falls silent."""
+        lease_s = MISSED_HEARTBEATS * self._heartbeat_interval_s
+        try:
+            while (request := await next_within(requests, lease_s)) is not None:
+                match request.WhichOneof("body"):
+                    case "heartbeat":
+                        node.on_heartbeat(request.heartbeat)
+                    case "invite_reply":
+                        self._take_reply(node, request.invite_reply)
+                    case other:
+                        log.warning("unexpected_message", node=node.node_id, kind=other)
+                        return
+        except InvalidRequestError as error:
+            log.warning("bad_message", node=node.node_id, error=str(error))
+        finally:
+            node.outbox.discard()
+
+    def _take_reply(self, node: Node, reply: pb.InviteReply) -> None:
+        """An answer to an invitation, or a contributor's word that it cannot go on."""
+        self._invitations.answer(node.node_id, reply)
+        if reply.HasField("decline"):
+            reason = reply.decline.message[:MAX_REASON_LENGTH]
+            error = error_from_code(reply.decline.code, reason)
+            self._sessions.note_decline(node, reply.session_id, error)

@@ -1,0 +1,176 @@
+"""The sessions of one aggregator: opened, held for their life, drained."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+import structlog
+
+from fedattn.core.errors import (
+    AggregatorUnavailableError,
+    FedAttnError,
+    NodeBusyError,
+    SessionAbortedError,
+    UnknownSessionError,
+)
+from fedattn.core.request import SessionRequest
+from fedattn.wire.sessions import terms_to_wire
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.aggregator.metrics import AggregatorMetrics
+from services.aggregator.opening import SessionOpener
+from services.aggregator.registry import Node, NodeRegistry
+from services.aggregator.relay import relay_member
+from services.aggregator.report import describe_excluded
+from services.aggregator.session import Session
+from services.aggregator.settings import AggregatorSettings
+
+log = structlog.get_logger(__name__)
+
+_LEFT = "it left before the exchange began"
+_LAST_WORDS_S = 5.0
+"""Time for members to read the end of their streams once a session is over."""
+
+
+class Sessions:
+    """Opens sessions, finds them, ends them at their deadline. Lives on the event loop."""
+
+    def __init__(
+        self,
+        registry: NodeRegistry,
+        opener: SessionOpener,
+        metrics: AggregatorMetrics,
+        settings: AggregatorSettings,
+    ) -> None:
+        self._registry = registry
+        self._opener = opener
+        self._metrics = metrics
+        self._settings = settings
+        self._sessions: dict[str, Session] = {}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._opening = 0
+        self._is_draining = False
+
+    async def open(self, request: SessionRequest) -> pb.OpenSessionResponse:
+        """Lay out a session and start its contributors.
+
+        Raises:
+            FedAttnError: it cannot be opened; says why.
+        """
+        self._admit()
+        self._opening += 1
+        try:
+            opened = await self._opener.open(request)
+        except FedAttnError as error:
+            self._metrics.refuse(error.code)
+            raise
+        finally:
+            self._opening -= 1
+        session = Session(
+            opened,
+            outbox_bytes=self._settings.outbox_bytes,
+            stall_timeout_s=self._settings.stall_timeout_s,
+        )
+        self._sessions[session.session_id] = session
+        self._metrics.sessions_open.inc()
+        self._watchers[session.session_id] = asyncio.create_task(self._watch(session))
+        log.info("session_opened", session=session.session_id, members=len(opened.members))
+        return self._start_members(session)
+
+    def _admit(self) -> None:
+        if self._is_draining:
+            raise AggregatorUnavailableError("this aggregator is stopping; try again in a moment")
+        if len(self._sessions) + self._opening >= self._settings.max_sessions:
+            raise NodeBusyError(
+                f"{self._settings.max_sessions} sessions are open, which is the limit here; "
+                f"try again later"
+            )
+
+    def _start_members(self, session: Session) -> pb.OpenSessionResponse:
+        """Tell contributors on their control streams; the publisher gets it as its response."""
+        terms = terms_to_wire(session.opened.terms)
+        *contributors, publisher = session.opened.members
+        for member in contributors:
+            start = pb.SessionStart(terms=terms, member_token=member.token)
+            member.node.send(pb.ControlResponse(start=start))
+            if self._registry.find(member.node.node_id) is not member.node:  # left meanwhile
+                session.mark_waiting_lost(SessionAbortedError(_LEFT), member.node.node_id)
+        return pb.OpenSessionResponse(
+            start=pb.SessionStart(terms=terms, member_token=publisher.token),
+            excluded=map(describe_excluded, session.opened.excluded),
+        )
+
+    async def relay(
+        self, hello: pb.Hello, requests: AsyncIterator[pb.ExchangeRequest]
+    ) -> AsyncGenerator[bytes | pb.ExchangeResponse, None]:
+        """Serve one member's exchange stream, as `relay_member`.
+
+        Raises:
+            UnknownSessionError: no such session is open.
+        """
+        session = self._sessions.get(hello.session_id)
+        if session is None:
+            raise UnknownSessionError("no such session is open; it may have ended")
+        responses = relay_member(
+            session,
+            hello.member_token,
+            requests,
+            report_timeout_s=self._settings.report_timeout_s,
+        )
+        stream = asyncio.current_task()
+        assert stream is not None
+        session.streams.add(stream)
+        try:
+            async with aclosing(responses):
+                async for response in responses:
+                    yield response
+        finally:
+            session.streams.discard(stream)
+
+    def note_decline(self, node: Node, session_id: str, error: FedAttnError) -> None:
+        """A contributor's late word that it cannot go on."""
+        if (session := self._sessions.get(session_id)) is not None:
+            session.mark_node_lost(node.node_id, error)
+
+    def note_left(self, node: Node) -> None:
+        """A node has left: it will not attach any more."""
+        for session in list(self._sessions.values()):
+            session.mark_waiting_lost(SessionAbortedError(_LEFT), node.node_id)
+
+    async def _watch(self, session: Session) -> None:
+        """Hold a session for its life, and end it at its deadline."""
+        attach_s, deadline_s = self._settings.invite_timeout_s, session.opened.terms.deadline_s
+        late = SessionAbortedError(f"it did not begin its exchange within {attach_s:g} s")
+        attaching = asyncio.get_running_loop().call_later(attach_s, session.mark_waiting_lost, late)
+        try:
+            async with asyncio.timeout(deadline_s):
+                await session.over.wait()
+        except TimeoutError:
+            session.abort(f"its deadline of {deadline_s:g} s passed")
+        finally:
+            attaching.cancel()
+            self._close(session)
+
+    def _close(self, session: Session) -> None:
+        del self._sessions[session.session_id]
+        del self._watchers[session.session_id]
+        self._metrics.sessions_open.dec()
+        self._metrics.close(session.state)
+        if session.state.is_clean:
+            for member in session.state.layout.contributors:
+                if member.cache_key:
+                    self._opener.clean_keys[member.cache_key] = None
+        log.info("session_closed", session=session.session_id)
+        loop = asyncio.get_running_loop()
+        for stream in session.streams:  # one whose member reads nothing would stay for ever
+            loop.call_later(_LAST_WORDS_S, stream.cancel)
+
+    async def drain(self) -> None:
+        """Open no more sessions, and wait for those that run."""
+        self._is_draining = True
+        if self._watchers:
+            await asyncio.wait(self._watchers.values())
+
+    def close(self) -> None:
+        """End what still runs."""
+        for session in list(self._sessions.values()):
+            session.abort("the aggregator stops")

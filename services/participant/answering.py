@@ -1,0 +1,163 @@
+"""The model thread of one query: prefill with exchange, decode, and tell what happens."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedattn.core.errors import ContextTooLongError, FedAttnError
+from fedattn.core.sampling import SamplingParams
+from fedattn.model.cache import LayerCache
+from fedattn.model.decode import generate_tokens
+from fedattn.model.prefill import PrefillResult
+from fedattn.model.text import TextStream
+from fedattn.wire.v1 import participant_pb2 as pb
+from services.participant.exchange import GrpcKvExchange
+from services.participant.kv_cache import CachedState
+from services.participant.node import ParticipantNode
+from services.participant.query import Query
+
+Emit = Callable[[pb.QueryEvent], None]
+"""Takes an event from the model thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublisherSpan:
+    """The publisher's own tokens, and the version of its context."""
+
+    prefix: list[int]
+    context: list[int]
+    question: list[int]
+    context_version: bytes
+
+    @property
+    def token_ids(self) -> list[int]:
+        return self.context + self.question
+
+
+def tokenize_query(node: ParticipantNode, query: Query) -> PublisherSpan:
+    """The publisher's span.
+
+    Raises:
+        ContextTooLongError: it does not fit the window.
+        ConfigurationError: the context cannot be read.
+    """
+    limit = node.prefiller.model.max_positions
+    context, version = node.context.snapshot()
+    question = node.tokenizer.question(query.question)
+    num_tokens, num_new = len(context) + len(question), query.sampling.max_new_tokens
+    if len(node.prefix) + num_tokens + num_new > limit:
+        raise ContextTooLongError(
+            f"the publisher's context and question have {num_tokens} tokens, the prefix "
+            f"{len(node.prefix)}, and {num_new} may be decoded, but the model's window is "
+            f"{limit}; shorten them"
+        )
+    return PublisherSpan(
+        prefix=list(node.prefix), context=context, question=question, context_version=version
+    )
+
+
+class Answering:
+    """Computes one answer in a model thread; the event loop may stop it.
+
+    Args:
+        node: the publisher.
+        query: what is asked.
+        arrived: when, by `time.monotonic`.
+        emit: takes events.
+    """
+
+    def __init__(self, node: ParticipantNode, query: Query, arrived: float, emit: Emit) -> None:
+        self._node, self._query = node, query
+        self._arrived = arrived
+        self._emit = emit
+        self._stopped_by: FedAttnError | None = None
+        self.state: list[LayerCache] = []
+        """Rows of every block before the question, once computed."""
+
+    def stop(self, error: FedAttnError) -> None:
+        """End with this error at the next step."""
+        self._stopped_by = self._stopped_by or error
+
+    def run(
+        self,
+        exchange: GrpcKvExchange,
+        span: PublisherSpan,
+        known: CachedState | None,
+        on_prefilled: Callable[[float], object],
+    ) -> pb.QueryResult:
+        """The answer, without its report.
+
+        Args:
+            exchange: of the session.
+            span: the publisher's.
+            known: rows before the question, if they are cached.
+            on_prefilled: told the seconds of computing, once the network is not needed any more.
+
+        Raises:
+            FedAttnError: the session failed, or `stop` was called.
+        """
+        begun = time.monotonic()
+        prefill = self._prefill(exchange, span, known)
+        compute_s = time.monotonic() - begun - exchange.wait_s
+        on_prefilled(compute_s)
+        self._node.metrics.compute_seconds.inc(compute_s)
+        self._node.metrics.wait_seconds.inc(exchange.wait_s)
+        result = self._decode(prefill)
+        result.prompt_tokens = exchange.member.span.stop
+        return result
+
+    def _prefill(
+        self, exchange: GrpcKvExchange, span: PublisherSpan, known: CachedState | None
+    ) -> PrefillResult:
+        prefiller, member = self._node.prefiller, exchange.member
+        if known is not None:
+            return prefiller.resume(member, span.question, known.layers)
+        prefix = span.prefix if exchange.terms.layout.prefix_len else []
+        prefill = prefiller.publish(member, prefix, span.token_ids, exchange)
+        self.state = prefill.cache.rows_before(len(span.question))
+        return prefill
+
+    def _decode(self, prefill: PrefillResult) -> pb.QueryResult:
+        node, sampling = self._node, self._query.sampling
+        stream = TextStream(node.tokenizer.detokenizer(), sampling.stop)
+        pieces: list[str] = []
+        num_tokens, first_token_at = 0, 0.0
+        for token in generate_tokens(node.prefiller.model, prefill, sampling, node.decoder):
+            num_tokens += 1
+            first_token_at = first_token_at or time.monotonic()
+            pieces.append(self._emit_text(stream.push(token)))
+            if stream.stopped:
+                break
+            if self._stopped_by is not None:
+                raise self._stopped_by
+        ended = time.monotonic()
+        node.metrics.tokens.inc(num_tokens)
+        pieces.append(self._emit_text(stream.finish()))
+        first_token_at = first_token_at or ended
+        return pb.QueryResult(
+            text="".join(pieces),
+            finish_reason=_finish_reason(stream, num_tokens, sampling),
+            num_tokens=num_tokens,
+            time_to_first_token_s=first_token_at - self._arrived,
+            decode_s=ended - first_token_at,
+        )
+
+    def emit_layer(self, layer: int, num_rows: int, wait_s: float) -> None:
+        """The rows of a layer have come; a `LayerListener`."""
+        progress = pb.LayerProgress(layer=layer, num_rows=num_rows, wait_s=wait_s)
+        self._emit(pb.QueryEvent(layer=progress))
+
+    def _emit_text(self, text: str) -> str:
+        if text:
+            self._emit(pb.QueryEvent(token=pb.TokenText(text=text)))
+        return text
+
+
+def _finish_reason(
+    stream: TextStream, num_tokens: int, sampling: SamplingParams
+) -> "pb.FinishReason.ValueType":
+    if stream.stopped:
+        return pb.FINISH_REASON_STOP
+    if num_tokens == sampling.max_new_tokens:
+        return pb.FINISH_REASON_LENGTH
+    return pb.FINISH_REASON_END

@@ -1,0 +1,112 @@
+"""The session of one query, as its publisher opens and uses it."""
+
+import time
+from dataclasses import replace
+
+from fedattn.core.errors import DeadlineExceededError, FedAttnError, SessionStateError
+from fedattn.core.request import SessionRequest, describe_prefix
+from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.protocol import MAX_PUBLISHER_KEYS
+from fedattn.wire.sessions import terms_from_wire
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.participant.exchange import GrpcKvExchange, LayerListener
+from services.participant.kv_cache import CachedState
+from services.participant.node import ParticipantNode
+from services.participant.query import Query
+from services.participant.report import is_clean
+
+
+class PublisherSession:
+    """A session that this node opens, and what it caches of it. Lives on the event loop.
+
+    Args:
+        node: the publisher.
+        aggregator: where sessions are opened.
+        query: what is asked of the session.
+    """
+
+    def __init__(self, node: ParticipantNode, aggregator: AggregatorClient, query: Query) -> None:
+        self._node = node
+        self._aggregator = aggregator
+        self._query = query
+        self.arrived = time.monotonic()
+        reuses = query.options.reuse
+        self._cached_rows = node.rows.snapshot(MAX_PUBLISHER_KEYS) if reuses else {}
+        self._states = node.states.snapshot(MAX_PUBLISHER_KEYS) if reuses else {}
+
+    @property
+    def remaining_s(self) -> float:
+        """Time left until the query's deadline."""
+        return self._query.options.deadline_s - (time.monotonic() - self.arrived)
+
+    def too_late(self) -> FedAttnError:
+        """What a query ends with at its deadline."""
+        return DeadlineExceededError(
+            f"the query did not end within its deadline of "
+            f"{self._query.options.deadline_s:g} s; allow more time, or ask fewer contributors"
+        )
+
+    async def open(self, span_len: int) -> pb.OpenSessionResponse:
+        """Ask the aggregator for the session.
+
+        Args:
+            span_len: tokens of the publisher's span.
+
+        Raises:
+            FedAttnError: it cannot be opened.
+        """
+        remaining_s = max(0.001, self.remaining_s)
+        node, query = self._node, self._query
+        request = SessionRequest(
+            node_id=node.node_id,
+            node_token=node.token,
+            span_len=span_len,
+            prefix=describe_prefix(query.options.prefix, node.prefix),
+            plans=query.plans,
+            max_new_tokens=query.sampling.max_new_tokens,
+            cached_keys=frozenset(self._cached_rows),
+            options=replace(query.options, deadline_s=remaining_s),
+        )
+        return await self._aggregator.open_session(request, remaining_s)
+
+    def exchange(
+        self, start: pb.SessionStart, on_layer: LayerListener = lambda *_: None
+    ) -> GrpcKvExchange:
+        """The exchange of the open session.
+
+        Raises:
+            InvalidInputError: its terms contradict themselves.
+            SessionStateError: they leave this node out, or count on rows that are not cached here.
+        """
+        terms = terms_from_wire(start.terms)
+        if terms.layout.publisher.node_id != self._node.node_id:
+            raise SessionStateError(
+                f"the terms name {terms.layout.publisher.node_id} as the publisher, "
+                f"this is {self._node.node_id}"
+            )
+        return GrpcKvExchange(
+            terms,
+            len(terms.layout.members) - 1,
+            self._node.threads.pool,
+            self._node.prefiller.model.rotary,
+            cached=self._cached_rows,
+            on_layer=on_layer,
+            keeps=self._node.rows.max_bytes > 0,
+        )
+
+    def known_state(self, key: bytes, exchange: GrpcKvExchange) -> CachedState | None:
+        """Rows of every block before the question, if nothing is to come that could change them."""
+        return None if exchange.route.senders else self._states.get(key)
+
+    def cache_rows(self, exchange: GrpcKvExchange) -> None:
+        """Keep what came for later queries, if everybody did its part."""
+        self._node.rows.touch(exchange.reuse.used_keys)
+        if exchange.report is not None and is_clean(exchange.report):
+            for key, rows in exchange.reuse.cacheable_rows(exchange.received()).items():
+                self._node.rows.put(key, rows)
+
+    def cache_state(self, key: bytes, state: CachedState, exchange: GrpcKvExchange) -> None:
+        """Keep what was made of them, if everybody did its part."""
+        self._node.states.touch([key])
+        if exchange.report is not None and is_clean(exchange.report):
+            self._node.states.put(key, state)

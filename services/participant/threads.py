@@ -1,0 +1,42 @@
+"""The threads of a node: everything slow runs in them, never on the event loop."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class NodeThreads:
+    """One thread a session, and as many again for tokenizing, encoding and decoding.
+
+    Sessions run at the same time, each in a thread of its own: a session that waits for rows of
+    another node must never keep a second one from computing, or two nodes could wait for each
+    other.
+
+    Args:
+        max_sessions: sessions at once.
+    """
+
+    def __init__(self, max_sessions: int) -> None:
+        self.pool = ThreadPoolExecutor(2 * max_sessions + 1, thread_name_prefix="model")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run blocking work in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+
+    async def compute(self, work: Callable[[], T], num_threads: int) -> T:
+        """Run a model in a thread, on so many CPU threads."""
+
+        def on_threads() -> T:
+            torch.set_num_threads(num_threads)  # of this thread
+            return work()
+
+        return await self.run(on_threads)
+
+    def close(self) -> None:
+        """End the threads; running work is told to stop by its session."""
+        self.pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,159 @@
+"""The client says what a gateway said, in types, and whatever goes wrong in one line."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from fedattn.core.errors import (
+    ConfigurationError,
+    FedAttnError,
+    GatewayUnavailableError,
+    NodeBusyError,
+    ProtocolMismatchError,
+    SessionAbortedError,
+)
+from fedattn.rest.answers import LayerEvent, QueryAnswer, TokenEvent
+from fedattn.rest.client import GatewayClient
+from fedattn.rest.problems import Problem
+from fedattn.rest.query import QueryBody, SessionBody
+from tests.harness.answers import sample_answer
+
+BODY = QueryBody(question="Who?", deadline_s=5)
+BUSY = Problem(
+    type="urn:fedattn:error:node_busy",
+    title="Node busy",
+    status=429,
+    detail="node-a takes part in 4 sessions already",
+    code="node_busy",
+    instance="urn:uuid:0",
+)
+
+
+@contextmanager
+def answering(content: str, media_type: str, status: int = 200) -> Iterator[tuple[str, list[Any]]]:
+    """A server that always says the same; its URL, and the documents it was sent."""
+    bodies: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            size = int(self.headers["Content-Length"])
+            bodies.append(json.loads(self.rfile.read(size)))
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", media_type)
+            self.end_headers()
+            self.wfile.write(content.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", bodies
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def events(*pairs: tuple[str, str]) -> str:
+    return "".join(f"event: {name}\ndata: {data}\n\n" for name, data in pairs)
+
+
+def test_events_come_typed_and_unknown_ones_are_passed_over() -> None:
+    stream = events(
+        ("layer", '{"layer": 7, "num_rows": 3, "wait_s": 0.5, "new": 1}'),
+        ("weather", '{"sky": "blue"}'),
+        ("token", '{"text": "Pier"}'),
+        ("report", sample_answer().model_dump_json()),
+    )
+    with answering(stream, "text/event-stream") as (url, bodies):
+        layer, token, answer = GatewayClient(url).stream(BODY)
+    assert layer == LayerEvent(layer=7, num_rows=3, wait_s=0.5)
+    assert token == TokenEvent(text="Pier")
+    assert answer == sample_answer()
+    (sent,) = bodies
+    assert QueryBody.model_validate(sent) == BODY.model_copy(update={"stream": True})
+
+
+def test_ask_waits_for_the_answer() -> None:
+    stream = events(("report", sample_answer().model_dump_json()))
+    with answering(stream, "text/event-stream") as (url, _):
+        assert isinstance(GatewayClient(url).ask(BODY), QueryAnswer)
+
+
+@pytest.mark.parametrize("call", ["ask", "warm", "participants"])
+def test_a_problem_is_raised_as_its_own_class(call: str) -> None:
+    with answering(BUSY.model_dump_json(), "application/problem+json", 429) as (url, _):
+        client = GatewayClient(url)
+        calls = {
+            "ask": lambda: client.ask(BODY),
+            "warm": lambda: client.warm(SessionBody()),
+            "participants": client.participants,
+        }
+        with pytest.raises(NodeBusyError, match="node-a takes part"):
+            calls[call]()
+
+
+def test_a_problem_during_the_stream_is_raised_too() -> None:
+    stream = events(("token", '{"text": "P"}'), ("error", BUSY.model_dump_json()))
+    with answering(stream, "text/event-stream") as (url, _), pytest.raises(NodeBusyError):
+        list(GatewayClient(url).stream(BODY))
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "status", "error", "words"),
+    [
+        ("", "text/event-stream", 200, SessionAbortedError, "without a report"),
+        ("<html>", "text/html", 200, GatewayUnavailableError, "is it a fedattn gateway"),
+        ("<html>", "text/html", 502, GatewayUnavailableError, "answered 502 without a problem"),
+        ("event: report\ndata: {}\n\n", "text/event-stream", 200, ProtocolMismatchError, "version"),
+        ("event: token\ndata: x\n\n", "text/event-stream", 200, ProtocolMismatchError, "version"),
+    ],
+)
+def test_what_is_no_answer_is_one_line(
+    content: str, media_type: str, status: int, error: type[FedAttnError], words: str
+) -> None:
+    with answering(content, media_type, status) as (url, _), pytest.raises(error, match=words):
+        GatewayClient(url).ask(BODY)
+
+
+def test_nobody_there_is_one_line() -> None:
+    with pytest.raises(GatewayUnavailableError, match=r"http://127\.0\.0\.1:1 cannot be reached"):
+        GatewayClient("127.0.0.1:1").participants()
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "socks5://127.0.0.1:1", "nonsense://x"])
+def test_a_near_gateway_is_reached_whatever_proxy_the_environment_names(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ALL_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, proxy)
+    with answering("[]", "application/json") as (url, _):
+        assert GatewayClient(url).participants() == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5", "nonsense"])
+def test_a_proxy_in_the_way_is_named_without_its_password(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("http_proxy", raising=False)
+    monkeypatch.setenv("ALL_PROXY", f"{scheme}://me:secret@127.0.0.1:1")
+    with pytest.raises(GatewayUnavailableError) as caught:
+        GatewayClient("http://gateway.example").participants()
+    assert "127.0.0.1:1 of all_proxy" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["", "http://", "ftp://host", "http://host:port", "http://[::1"])
+def test_what_is_no_url_is_named(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no URL of a gateway"):
+        GatewayClient(url)

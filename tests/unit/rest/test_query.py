@@ -1,0 +1,117 @@
+"""Bodies of requests: what a caller may ask, and what it is told if it may not."""
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from fedattn.core.budget import ByteBudget
+from fedattn.core.codecs import CODEC_NAMES, codec_by_name
+from fedattn.core.compression import Compression
+from fedattn.core.errors import FedAttnError, InvalidRequestError, InvalidSamplingError
+from fedattn.core.sampling import SamplingParams
+from fedattn.core.spans import PrefixMode
+from fedattn.rest.faults import checked
+from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody, SessionBody
+
+HALF = "\udce4"  # what Python makes of a byte that is no UTF-8
+
+
+def test_defaults_are_those_of_the_core() -> None:
+    body = QueryBody(question="Who?")
+    assert body.compression.value == Compression()
+    plain = {entry.name: getattr(body.sampling, entry.name) for entry in fields(SamplingParams)}
+    assert SamplingParams(**plain) == SamplingParams()
+
+
+@pytest.mark.parametrize("name", CODEC_NAMES)
+def test_compression_there_and_back(name: str) -> None:
+    asked = CompressionBody(codec=name, keep_ratio=0.5, selector="recency", keep_ends=2, seed=3)
+    assert asked.value.codec is codec_by_name(name)
+    assert CompressionBody.of(asked.value).value == asked.value
+
+
+def test_a_body_comes_back_from_its_json() -> None:
+    body = QueryBody(
+        question="Who?",
+        contributors=["a", "b"],
+        compression=CompressionBody(codec="auto", keep_ratio=0.5),
+        sampling=SamplingBody(stop=("\n",), temperature=0.5),
+        prefix=PrefixMode.FIRST,
+        deadline_s=30,
+    )
+    assert QueryBody.model_validate_json(body.model_dump_json()) == body
+    assert QueryBody.model_validate(body.model_dump(mode="json")) == body
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "limits"),
+    [
+        (SamplingBody, "max_new_tokens", {"minimum": 1, "maximum": 8192}),
+        (SamplingBody, "top_p", {"minimum": 1e-6, "maximum": 1}),
+        (CompressionBody, "keep_ratio", {"exclusiveMinimum": 0, "maximum": 1}),
+        (CompressionBody, "keep_ends", {"minimum": 0, "maximum": 1024}),
+    ],
+)
+def test_the_schema_shows_limits_that_the_core_checks(
+    model: type, name: str, limits: dict[str, float]
+) -> None:
+    schema = TypeAdapter(model).json_schema()["properties"][name]
+    assert schema["description"]
+    assert {key: schema[key] for key in limits} == limits
+    for value in (limits["maximum"] + 1, min(limits.values()) - 1):
+        with pytest.raises(FedAttnError, match=name):
+            model(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "budget"),
+    [
+        ({}, None),
+        ({"kv_budget_bytes": 5000}, ByteBudget(kv_bytes=5000)),
+        ({"link_rate_mbit_s": 8, "link_time_s": 0.5}, ByteBudget(link_bytes=500_000)),
+        ({"link_rate_mbit_s": 1e-9, "link_time_s": 1e-9}, ByteBudget(link_bytes=1)),
+    ],
+)
+def test_budgets(fields: dict[str, Any], budget: ByteBudget | None) -> None:
+    assert SessionBody(**fields).budget == budget
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"question": f"Who? {HALF}"},
+        {"publisher": HALF},
+        {"contributors": ["a", HALF]},
+        {"plan": HALF},
+        {"publisher_plan": f"all{HALF}"},
+        {"prefix": HALF},
+        {"compression": {"codec": HALF}},
+        {"compression": {"selector": HALF}},
+        {"sampling": {"stop": ["a", HALF]}},
+        {HALF: 1},
+        {"sampling": {HALF: 1}},
+        {"stream": HALF},
+    ],
+)
+def test_half_characters_are_refused_in_every_text(fields: dict[str, Any]) -> None:
+    with pytest.raises(FedAttnError) as caught:
+        checked(QueryBody.model_validate, {"question": "Who?", **fields})
+    assert caught.value.code.startswith("invalid_")
+
+
+def test_checked_names_every_field_that_does_not_fit_and_repeats_no_text() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        checked(QueryBody.model_validate, {"question": ["secret"], "deadline_s": "secret", "x": 1})
+    text = str(caught.value)
+    for words in ("question: ", "a list of 1 items", "deadline_s: ", "text of 6 characters", "x: "):
+        assert words in text
+    assert "secret" not in text
+
+
+def test_a_wrong_number_keeps_the_code_of_the_core() -> None:
+    with pytest.raises(InvalidSamplingError, match="top_k must be between 0 and 1000000, got -1"):
+        SamplingBody(top_k=-1)
+    with pytest.raises(InvalidSamplingError, match="top_p"):
+        SamplingBody(top_p=float("nan"))

@@ -1,6 +1,8 @@
-"""The border of the HTTP application: whatever goes wrong leaves it as a problem document."""
+"""Whatever goes wrong leaves the HTTP application as a problem document."""
 
-import structlog
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -10,49 +12,75 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedattn.core.errors import FedAttnError, InvalidRequestError
 from fedattn.rest.faults import describe_faults, summarize
+from fedattn.rest.problems import Problem
 from gateway.problems import http_code, make_problem, problem_of, problem_response
 
 CLIENT_CLOSED_REQUEST = 499
 
-log = structlog.get_logger(__name__)
+Renderer: TypeAlias = Callable[[Problem, Mapping[str, str]], Response]
+"""Writes a problem, with headers of its own."""
 
 
-def install_error_handlers(app: FastAPI, max_body_bytes: int) -> None:
-    """Register the handlers and middleware that turn errors into problem documents."""
-    app.add_exception_handler(FedAttnError, _on_known)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http)
+def install_error_handlers(
+    app: FastAPI, max_body_bytes: int, renderers: Mapping[str, Renderer] | None = None
+) -> None:
+    """Register the handlers and middleware that turn errors into answers.
+
+    Args:
+        app: the application.
+        max_body_bytes: larger bodies are refused.
+        renderers: prefix of a path -> how errors are written below it; elsewhere they are
+            problem documents.
+    """
+    render = _Rendering(renderers or {})
+
+    async def on_known(request: Request, error: Exception) -> Response:
+        return render(request.url.path, problem_of(error))
+
+    async def on_invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        faults = describe_faults(error.errors())
+        problem = make_problem(422, InvalidRequestError.code, summarize(faults), faults)
+        return render(request.url.path, problem)
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        problem = make_problem(error.status_code, http_code(error.status_code), error.detail)
+        return render(request.url.path, problem, error.headers or {})
+
+    app.add_exception_handler(FedAttnError, on_known)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=max_body_bytes)
-    app.add_middleware(UnforeseenErrorMiddleware)
-
-
-async def _on_known(_request: Request, error: Exception) -> Response:
-    return problem_response(problem_of(error))
-
-
-async def _on_invalid(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    faults = describe_faults(error.errors())
-    problem = make_problem(422, InvalidRequestError.code, summarize(faults), faults)
-    return problem_response(problem)
-
-
-async def _on_http(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    problem = make_problem(error.status_code, http_code(error.status_code), error.detail)
-    return problem_response(problem, dict(error.headers or {}))
+    app.add_middleware(UnforeseenErrorMiddleware, render=render)
 
 
 async def _on_disconnect(_request: Request, _error: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)  # nobody reads it
 
 
+class _Rendering:
+    """Writes a problem as the API it happened in writes errors."""
+
+    def __init__(self, renderers: Mapping[str, Renderer]) -> None:
+        self._renderers = renderers
+
+    def __call__(
+        self, path: str, problem: Problem, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        for prefix, render in self._renderers.items():
+            if path.startswith(prefix):
+                return render(problem, headers or {})
+        return problem_response(problem, headers or {})
+
+
 class UnforeseenErrorMiddleware:
     """Answers what no handler foresaw with fixed text; outermost of our layers."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, render: _Rendering) -> None:
         self._app = app
+        self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,7 +98,7 @@ class UnforeseenErrorMiddleware:
         except Exception as error:  # border: the last place before the client
             problem = problem_of(error)
             if not has_started:
-                await problem_response(problem)(scope, receive, send)
+                await self._render(scope["path"], problem)(scope, receive, send)
 
 
 class BodyLimitMiddleware:

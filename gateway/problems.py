@@ -2,12 +2,14 @@
 
 import traceback
 import uuid
+from collections.abc import Mapping
 from http import HTTPStatus
 
 import structlog
 from fastapi.responses import JSONResponse
 
 from fedattn.core.errors import FedAttnError, InternalError
+from fedattn.rest.faults import printable
 from fedattn.rest.problems import MEDIA_TYPE, FieldError, Problem
 from fedattn.wire.status import STATUS_TABLE, status_of
 
@@ -45,16 +47,16 @@ def make_problem(
         type=f"urn:fedattn:error:{code}",
         title=code.replace("_", " ").capitalize(),
         status=status,
-        detail=detail,
+        detail=printable(detail),
         code=code,
         instance=uuid.uuid4().urn,
         errors=errors,
     )
 
 
-def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+def problem_response(problem: Problem, headers: Mapping[str, str]) -> JSONResponse:
     """The problem as an answer, with Retry-After if the same request may be retried."""
-    all_headers = dict(headers or {})
+    all_headers = dict(headers)
     if problem.code in _RETRYABLE:
         all_headers["Retry-After"] = str(RETRY_AFTER_S)
     return JSONResponse(

@@ -92,7 +92,7 @@ class Publishers:
             raise
         stub = ParticipantStub(self._channels[address.node_id])
         rpc = stub.Query(request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S)
-        call = QueryCall(rpc, _unreachable(address), self._running.discard, self._metrics)
+        call = QueryCall(rpc, address, self._running.discard, self._metrics)
         self._running.add(call)
         return call
 
@@ -119,7 +119,7 @@ class Publishers:
         try:
             return await stub.Warm(request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S)
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, _unreachable(address)) from error
+            raise error_from_rpc(error, address.unreachable()) from error
 
     async def list_nodes(self) -> participant_pb2.ListParticipantsResponse:
         """All nodes joined at the aggregator, from the first publisher that answers.
@@ -166,7 +166,7 @@ class Publishers:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._channels[address.node_id].channel_ready()
         except TimeoutError:
-            raise _unreachable(address) from None
+            raise address.unreachable() from None
 
     async def _list_nodes_at(
         self, address: PublisherAddress
@@ -176,7 +176,7 @@ class Publishers:
         try:
             return await stub.ListParticipants(request, timeout=LIST_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, _unreachable(address)) from error
+            raise error_from_rpc(error, address.unreachable()) from error
 
     async def _is_serving(self, address: PublisherAddress) -> bool:
         stub = health_pb2_grpc.HealthStub(self._channels[address.node_id])
@@ -186,10 +186,3 @@ class Publishers:
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-def _unreachable(address: PublisherAddress) -> PublisherUnavailableError:
-    return PublisherUnavailableError(
-        f"publisher {address} cannot be reached; start its participant, or correct "
-        f"FEDATTN_GATEWAY_PARTICIPANTS"
-    )

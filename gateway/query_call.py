@@ -1,16 +1,24 @@
 """One query running at a publisher."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
 import grpc
+import structlog
 
-from fedattn.core.errors import FedAttnError, PublisherUnavailableError, SessionAbortedError
+from fedattn.core.errors import FedAttnError, SessionAbortedError
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.v1 import participant_pb2
 from gateway.metrics import GatewayMetrics
+from gateway.settings import PublisherAddress
+
+END_TIMEOUT_S = 0.5
+"""Longest wait, once the result is here, for the publisher to say that this was all."""
 
 QueryEvent = participant_pb2.QueryEvent
+
+log = structlog.get_logger(__name__)
 
 
 class QueryCall:
@@ -22,16 +30,17 @@ class QueryCall:
     def __init__(
         self,
         rpc: grpc.aio.UnaryStreamCall[participant_pb2.QueryRequest, QueryEvent],
-        unreachable: PublisherUnavailableError,
+        publisher: PublisherAddress,
         on_close: Callable[["QueryCall"], None],
         metrics: GatewayMetrics,
     ) -> None:
         self._rpc = rpc
-        self._unreachable = unreachable
+        self._publisher = publisher
         self._on_close = on_close
         self._metrics = metrics
         self._begun = time.monotonic()
-        self._failure = "cancelled"
+        self._session_id: str | None = None
+        self._outcome = "cancelled"
         self._result: participant_pb2.QueryResult | None = None
         self._first: QueryEvent | None = None
         self._is_closed = False
@@ -69,26 +78,57 @@ class QueryCall:
         if self._is_closed:
             return
         self._is_closed = True
-        if self._result is None:
-            self._metrics.end(self._failure)
-        else:
-            self._metrics.answer(self._result, time.monotonic() - self._begun)
         self._rpc.cancel()
         self._on_close(self)
+        seconds = time.monotonic() - self._begun
+        if self._result is None:
+            self._metrics.end(self._outcome)
+        else:
+            self._metrics.answer(self._result, seconds)
+        self._log(seconds)
+
+    def _log(self, seconds: float) -> None:
+        """One entry a query; numbers and ids, no text."""
+        numbers = {}
+        if self._result is not None:
+            layers = [layer for member in self._result.report.members for layer in member.layers]
+            numbers = {
+                "tokens": self._result.num_tokens,
+                "kv_bytes": sum(layer.up for layer in layers),
+            }
+        log.info(
+            "query_ended",
+            session=self._session_id,
+            publisher=self._publisher.node_id,
+            outcome=self._outcome,
+            seconds=round(seconds, 3),
+            **numbers,
+        )
 
     async def _read(self) -> QueryEvent:
         try:
             event = await self._rpc.read()
         except grpc.aio.AioRpcError as error:
-            raise self._note(error_from_rpc(error, self._unreachable)) from error
+            raise self._note(error_from_rpc(error, self._publisher.unreachable())) from error
         if not isinstance(event, QueryEvent):
             raise self._note(
                 SessionAbortedError("the publisher ended the query without a result; ask again")
             )
+        if event.HasField("opened"):
+            self._session_id = event.opened.terms.session_id
         if event.HasField("result"):
-            self._result = event.result
+            self._result, self._outcome = event.result, "answered"
+            await self._wait_end()
         return event
 
+    async def _wait_end(self) -> None:
+        """Let the publisher end by itself: one that is cancelled now counts no answer."""
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await self._rpc.read()
+        except (TimeoutError, grpc.aio.AioRpcError):
+            pass  # the answer is here, whatever comes after it
+
     def _note(self, error: FedAttnError) -> FedAttnError:
-        self._failure = error.code
+        self._outcome = error.code
         return error

@@ -14,6 +14,7 @@ from fedattn.rest.answers import (
     ParticipantReport,
     PlannedCost,
     QueryAnswer,
+    QueryEvent,
     SessionEvent,
     SessionMember,
     TimelineSlice,
@@ -26,6 +27,29 @@ from fedattn.wire.contexts import context_from_wire
 from fedattn.wire.convert import compression_from_wire
 from fedattn.wire.enums import ACTIVITIES, FINISH_REASONS, OUTCOMES, PRESSURES, ROLES, ROW_SOURCES
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
+
+
+def event_from_wire(event: participant_pb2.QueryEvent) -> QueryEvent:
+    """Whatever happened.
+
+    Raises:
+        ProtocolMismatchError: the publisher says something not known here.
+    """
+    match event.WhichOneof("body"):
+        case "opened":
+            return session_from_wire(event.opened)
+        case "layer":
+            progress = event.layer
+            return LayerEvent(
+                layer=progress.layer, num_rows=progress.num_rows, wait_s=progress.wait_s
+            )
+        case "token":
+            return TokenEvent(text=event.token.text)
+        case "result":
+            return answer_from_wire(event.result)
+    raise ProtocolMismatchError(
+        "the publisher sent an event that is not known here; upgrade the gateway"
+    )
 
 
 def answer_from_wire(result: participant_pb2.QueryResult) -> QueryAnswer:
@@ -91,16 +115,6 @@ def session_from_wire(opened: participant_pb2.SessionOpened) -> SessionEvent:
         ],
         excluded=[_report_from_wire(member) for member in opened.excluded],
     )
-
-
-def layer_from_wire(progress: participant_pb2.LayerProgress) -> LayerEvent:
-    """The publisher has passed a sync layer."""
-    return LayerEvent(layer=progress.layer, num_rows=progress.num_rows, wait_s=progress.wait_s)
-
-
-def token_from_wire(token: participant_pb2.TokenText) -> TokenEvent:
-    """A piece of the answer."""
-    return TokenEvent(text=token.text)
 
 
 def participant_from_wire(node: aggregator_pb2.NodeInfo, *, can_publish: bool) -> ParticipantInfo:

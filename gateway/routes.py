@@ -9,6 +9,7 @@ from fedattn.rest.answers import Health, ParticipantInfo, QueryAnswer, WarmAnswe
 from fedattn.rest.query import QueryBody, SessionBody
 from gateway.disconnect import unless_disconnected
 from gateway.events import QueryEventStream
+from gateway.json_route import JsonRoute
 from gateway.openapi import QUERY_EXAMPLES, document_problems, document_stream
 from gateway.publishers import Publishers
 from gateway.query import query_to_wire, session_to_wire
@@ -17,7 +18,7 @@ from gateway.report import answer_from_wire, participant_from_wire, warm_from_wi
 
 def query_router(publishers: Publishers) -> APIRouter:
     """Routes that ask and look at the network."""
-    router = APIRouter(prefix="/v1")
+    router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
     @router.post(
         "/queries",
@@ -25,7 +26,7 @@ def query_router(publishers: Publishers) -> APIRouter:
         response_model=QueryAnswer,
         responses={
             200: document_stream(),
-            **document_problems(400, 404, 409, 413, 422, 429, 500, 502, 503, 504),
+            **document_problems(400, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
         },
     )
     async def post_query(
@@ -49,7 +50,7 @@ def query_router(publishers: Publishers) -> APIRouter:
     @router.post(
         "/warm",
         tags=["queries"],
-        responses=document_problems(400, 404, 409, 413, 422, 429, 500, 502, 503, 504),
+        responses=document_problems(400, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
     )
     async def post_warm(request: Request, body: SessionBody) -> WarmAnswer:
         """Fetch everybody's rows ahead of any question.

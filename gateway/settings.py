@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pydantic import Field, field_validator
 
-from fedattn.core.errors import InvalidRequestError
+from fedattn.core.errors import InvalidRequestError, PublisherUnavailableError
 from fedattn.runtime.settings import ServiceSettings, service_config
 from fedattn.wire.protocol import check_node_id
 
@@ -20,6 +20,13 @@ class PublisherAddress:
 
     def __str__(self) -> str:
         return f"{self.node_id} at {self.address}"
+
+    def unreachable(self) -> PublisherUnavailableError:
+        """What to raise if nobody answers there."""
+        return PublisherUnavailableError(
+            f"publisher {self} cannot be reached; start its participant, or correct "
+            f"FEDATTN_GATEWAY_PARTICIPANTS"
+        )
 
 
 class GatewaySettings(ServiceSettings):

@@ -38,8 +38,14 @@ def describe_faults(faults: Iterable[Mapping[str, Any]]) -> list[FieldError]:
     return [_describe(fault) for fault in tuple(faults)[:MAX_FIELD_ERRORS]]
 
 
+def printable(text: str) -> str:
+    """A text that can be written as UTF-8: half characters (surrogates) become their escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _describe(fault: Mapping[str, Any]) -> FieldError:
-    path = ".".join(str(part) for part in fault["loc"] if part != "body") or "body"
+    parts = [str(part) for part in fault["loc"] if part != "body"]
+    path = printable(".".join(parts))[:_MAX_QUOTED] or "body"
     match fault["type"]:
         case "json_invalid":
             return FieldError(field="body", expected="a JSON document", got="malformed JSON")
@@ -47,7 +53,7 @@ def _describe(fault: Mapping[str, Any]) -> FieldError:
             return FieldError(field=path, expected="a value (required)", got="nothing")
         case "extra_forbidden" | "unexpected_keyword_argument":
             return FieldError(
-                field=path[:_MAX_QUOTED],
+                field=path,
                 expected="no field of this name; see the schema at /openapi.json",
                 got="an unknown field",
             )

@@ -19,7 +19,7 @@ class AggregatorMetrics:
             "fedattn_sessions_open", "Sessions that run now.", registry=registry
         )
         self._sessions = Counter(
-            "fedattn_sessions",
+            "fedattn_aggregator_sessions",
             "Sessions that ended, by whether the publisher got its rows.",
             ["outcome"],
             registry=registry,

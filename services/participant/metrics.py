@@ -18,7 +18,7 @@ class ParticipantMetrics:
             "fedattn_sessions_running", "Sessions it takes part in now.", registry=registry
         )
         self._sessions = Counter(
-            "fedattn_sessions",
+            "fedattn_participant_sessions",
             "Sessions it took part in, by role and outcome (complete or an error code).",
             ["role", "outcome"],
             registry=registry,

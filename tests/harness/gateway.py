@@ -41,6 +41,7 @@ class FakeParticipant(ParticipantServiceServicer):
         self.timeouts_s: list[float] = []
         self.started = asyncio.Event()
         self.cancelled = asyncio.Event()
+        self.num_completed = 0
 
     async def Query(self, request: Any, context: Any) -> AsyncIterator[QueryEvent]:  # noqa: N802
         self.requests.append(request)
@@ -49,6 +50,7 @@ class FakeParticipant(ParticipantServiceServicer):
         try:
             async for event in self.script(request):
                 yield event
+            self.num_completed += 1
         except FedAttnError as error:
             await abort_with(context, error)
         except (asyncio.CancelledError, GeneratorExit):  # the latter if cancelled during a send
@@ -113,9 +115,11 @@ async def running(
         base_url="http://gateway",
         event_hooks={"response": [check_documented(app)]},
     )
-    async with app.router.lifespan_context(app), client:
-        yield Harness(participant, grpc_server, app, client)
-    await grpc_server.stop(grace_s=0)
+    try:
+        async with app.router.lifespan_context(app), client:
+            yield Harness(participant, grpc_server, app, client)
+    finally:
+        await grpc_server.stop(grace_s=0)
 
 
 @asynccontextmanager

@@ -121,6 +121,15 @@ async def test_defaults_reach_the_publisher() -> None:
     assert (request.sampling.max_new_tokens, request.sampling.top_p) == (64, 1.0)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answered_query_is_complete_at_the_publisher_too(stream: bool) -> None:
+    async with running() as gateway:
+        for _ in range(20):
+            await gateway.ask(stream=stream)
+        assert gateway.participant.num_completed == 20
+        assert not gateway.participant.cancelled.is_set()
+
+
 async def test_query_goes_to_the_named_publisher() -> None:
     async with running(participants=f"publisher={{live}},node-b={NOBODY}") as gateway:
         named = await gateway.ask(publisher="publisher")

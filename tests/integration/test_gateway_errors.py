@@ -118,16 +118,17 @@ async def test_large_body_is_refused_declared_or_not() -> None:
         num_reads += 1
         yield b" "
 
-    declared_size = {"content-length": str(MAX_BODY_BYTES + 1)}
+    json = {"content-type": "application/json"}
+    declared_size = json | {"content-length": str(MAX_BODY_BYTES + 1)}
     async with running() as gateway:
         declared = await gateway.client.post(
             "/v1/queries", content=counted(), headers=declared_size
         )
-        undeclared = await gateway.client.post("/v1/queries", content=chunks())
+        undeclared = await gateway.client.post("/v1/queries", content=chunks(), headers=json)
         largest = await gateway.client.post(
             "/v1/queries",
             content=b'{"question": "x"}'.ljust(MAX_BODY_BYTES),
-            headers={"content-type": "application/json"},
+            headers=json,
         )
     check_problem(declared, 413, "body_too_large")
     assert num_reads == 0

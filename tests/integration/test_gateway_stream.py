@@ -83,7 +83,7 @@ async def test_unforeseen_failure_after_the_start_has_fixed_text(
     def broken(_result: object) -> None:
         raise RuntimeError(QUESTION)
 
-    monkeypatch.setattr("gateway.events.answer_from_wire", broken)
+    monkeypatch.setattr("gateway.report.answer_from_wire", broken)
     async with running() as gateway:
         events = await events_of(gateway)
     assert events[-1].event == "error"

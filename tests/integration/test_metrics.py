@@ -53,16 +53,16 @@ async def test_network_counts_sessions_bytes_and_tokens(model: LoadedModel, tmp_
         joined = registry.get_sample_value("fedattn_nodes_joined")
     read = registry.get_sample_value
     assert joined == 3
-    assert read("fedattn_sessions_total", {"outcome": "complete"}) == 1
+    assert read("fedattn_aggregator_sessions_total", {"outcome": "complete"}) == 1
     assert read("fedattn_sessions_refused_total", {"code": "unknown_participant"}) == 1
     assert read("fedattn_kv_bytes_total", {"direction": "up"}) == sent
     assert read("fedattn_sessions_open") == 0
     contributor = network.nodes["node-0"].metrics.registry.get_sample_value
     complete = {"role": "contributor", "outcome": "complete"}
-    assert contributor("fedattn_sessions_total", complete) == 1
+    assert contributor("fedattn_participant_sessions_total", complete) == 1
     publisher = network.nodes["publisher"].metrics.registry.get_sample_value
     refused = {"role": "publisher", "outcome": "unknown_participant"}
-    assert publisher("fedattn_sessions_total", refused) == 1
+    assert publisher("fedattn_participant_sessions_total", refused) == 1
     assert publisher("fedattn_tokens_decoded_total") == NUM_NEW_TOKENS
 
 

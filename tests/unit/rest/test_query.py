@@ -69,19 +69,25 @@ def test_the_schema_shows_limits_that_the_core_checks(
     ("fields", "budget"),
     [
         ({}, None),
-        ({"kv_budget_bytes": 5000}, ByteBudget(kv_bytes=5000, may_choose_codec=True)),
+        ({"kv_budget_bytes": 5000}, ByteBudget(kv_bytes=5000, may_choose_codec=False)),
         (
             {"link_rate_mbit_s": 8, "link_time_s": 0.5},
-            ByteBudget(link_bytes=500_000, may_choose_codec=True),
+            ByteBudget(link_bytes=500_000, may_choose_codec=False),
         ),
         (
             {"link_rate_mbit_s": 1e-9, "link_time_s": 1e-9},
-            ByteBudget(link_bytes=1, may_choose_codec=True),
+            ByteBudget(link_bytes=1, may_choose_codec=False),
         ),
     ],
 )
 def test_budgets(fields: dict[str, Any], budget: ByteBudget | None) -> None:
-    assert SessionBody(**fields).budget == budget
+    assert SessionBody(**fields, compression=CompressionBody(codec="bf16")).budget == budget
+
+
+def test_only_the_auto_codec_may_be_lowered_by_a_budget() -> None:
+    budget = SessionBody(kv_budget_bytes=5000).budget
+    assert budget is not None
+    assert budget.may_choose_codec
 
 
 @pytest.mark.parametrize(

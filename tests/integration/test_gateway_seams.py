@@ -1,0 +1,61 @@
+"""What a further API brings along: how its events and its errors are written."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import APIRouter, Body
+from fastapi.responses import JSONResponse
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.responses import Response
+
+from fedattn.core.errors import NodeBusyError
+from fedattn.rest.answers import QueryAnswer, QueryEvent, TokenEvent
+from fedattn.rest.problems import Problem
+from fedattn.rest.query import QueryBody
+from gateway.error_handlers import install_error_handlers
+from gateway.events import QueryEventStream
+from gateway.publishers import Publishers
+from gateway.query import query_to_wire
+from tests.harness.gateway import ANSWER, failing, make_settings, opened, running
+
+
+def write(event: QueryEvent | Problem) -> ServerSentEvent:
+    match event:
+        case TokenEvent():
+            return ServerSentEvent(event.text)
+        case QueryAnswer():
+            return ServerSentEvent("[DONE]")
+        case Problem():
+            return ServerSentEvent(f"error {event.code}")
+    return ServerSentEvent(comment="not ours")
+
+
+def short(problem: Problem, headers: Mapping[str, str]) -> Response:
+    return JSONResponse({"short": problem.code}, problem.status, dict(headers))
+
+
+async def test_events_and_errors_are_written_as_the_api_wants() -> None:
+    async with running() as gateway:
+        router = APIRouter(prefix="/other")
+        settings = make_settings(f"publisher=127.0.0.1:{gateway.grpc_server.port}")
+
+        async with Publishers(settings.publishers, 1) as publishers:
+
+            @router.post("/ask")
+            async def ask(body: Annotated[QueryBody, Body()]) -> EventSourceResponse:
+                call = await publishers.start_query(None, query_to_wire(body))
+                return QueryEventStream(call, encode=write)
+
+            gateway.app.include_router(router)
+            install_error_handlers(gateway.app, 1 << 10, {"/other": short})
+            body = {"question": "x"}
+            written = (await gateway.client.post("/other/ask", json=body)).text
+            gateway.participant.script = failing(NodeBusyError("full"), opened())
+            broken = (await gateway.client.post("/other/ask", json=body)).text
+            refused = await gateway.client.post("/other/ask", json={"question": ""})
+            elsewhere = await gateway.client.post("/v1/queries", json={"question": ""})
+    data = [line[6:] for line in written.splitlines() if line.startswith("data: ")]
+    assert ("".join(data[:-1]), data[-1]) == (ANSWER, "[DONE]")
+    assert "data: error node_busy" in broken
+    assert (refused.status_code, refused.json()) == (422, {"short": "empty_question"})
+    assert elsewhere.json()["code"] == "empty_question"

@@ -1,0 +1,78 @@
+"""A query's last moments at the gateway."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from fedattn.wire.v1 import participant_pb2
+from gateway import query_call
+from gateway.metrics import GatewayMetrics
+from gateway.query_call import QueryCall
+from gateway.settings import PublisherAddress
+from tests.harness.gateway import opened, result
+
+ADDRESS = PublisherAddress("publisher", "127.0.0.1:7")
+END = object()
+
+
+class FakeRpc:
+    """Gives out events; remembers what was asked of it. It hangs where there are no more."""
+
+    def __init__(self, *events: Any) -> None:
+        self._events = list(events)
+        self.calls: list[str] = []
+
+    async def read(self) -> Any:
+        self.calls.append("read")
+        return self._events.pop(0) if self._events else await asyncio.Future()
+
+    def cancel(self) -> None:
+        self.calls.append("cancel")
+
+
+def call_of(rpc: FakeRpc) -> QueryCall:
+    fake: Any = rpc
+    return QueryCall(fake, ADDRESS, lambda _: None, GatewayMetrics())
+
+
+def last() -> participant_pb2.QueryEvent:
+    return participant_pb2.QueryEvent(result=result())
+
+
+async def test_the_end_of_the_stream_is_read_before_the_call_is_cancelled() -> None:
+    rpc = FakeRpc(opened(), last(), END)
+    call = call_of(rpc)
+    await call.result()
+    call.close()
+    assert rpc.calls == ["read", "read", "read", "cancel"]
+
+
+async def test_a_publisher_that_does_not_end_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(query_call, "END_TIMEOUT_S", 0.01)
+    assert await call_of(FakeRpc(last())).result() == result()
+
+
+async def test_each_query_leaves_one_entry_without_text() -> None:
+    answered, cancelled = call_of(FakeRpc(opened(), last(), END)), call_of(FakeRpc(opened()))
+    with capture_logs() as entries:
+        await answered.result()
+        await cancelled.wait_started()
+        for call in (answered, cancelled, answered):
+            call.close()
+    session = opened().opened.terms.session_id
+    first, second = entries
+    assert first.pop("seconds") >= 0
+    assert first == {
+        "event": "query_ended",
+        "log_level": "info",
+        "session": session,
+        "publisher": "publisher",
+        "outcome": "answered",
+        "tokens": 5,
+        "kv_bytes": 120,
+    }
+    assert (second["outcome"], second["session"]) == ("cancelled", session)

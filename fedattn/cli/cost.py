@@ -24,7 +24,8 @@ from fedattn.core.codecs import DEFAULT_CODEC, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.costs import MemberCost, ModelSizes, session_bytes, session_costs
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.spans import RolePlans, SessionLayout, build_layout, shared_plan
+from fedattn.core.plans import RolePlans, shared_plan
+from fedattn.core.spans import SessionLayout, build_layout
 from fedattn.runtime.extras import require_extras
 
 _MAX_TOKENS = 1 << 24

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from fedattn.core.plans import PlanSpec
+from fedattn.core.plans import PlanSpec, RolePlans
 from fedattn.core.profile import Profile, resolve_plans
-from fedattn.core.spans import RolePlans
 from fedattn.profiles import load_profile, shipped_profile
 
 

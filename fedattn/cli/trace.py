@@ -22,7 +22,7 @@ from fedattn.cli.options import (
 from fedattn.cli.outfiles import validate_out, write_out
 from fedattn.cli.plans import read_plans
 from fedattn.cli.terminal import output, plain_table, progress
-from fedattn.core.spans import RolePlans
+from fedattn.core.plans import RolePlans
 from fedattn.research.tasks.cases import Case, read_cases
 from fedattn.research.tasks.retrieval import generate_cases
 from fedattn.runtime.extras import require_extras

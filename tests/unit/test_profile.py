@@ -8,9 +8,8 @@ import pytest
 
 from fedattn.cli.plans import gateway_plans, read_plans, split_profile
 from fedattn.core.errors import InvalidPlanError
-from fedattn.core.plans import PlanSpec, SyncPlan
+from fedattn.core.plans import PlanSpec, RolePlans, SyncPlan, shared_plan
 from fedattn.core.profile import Profile, ProfilePoint, read_profile, resolve_plans, write_profile
-from fedattn.core.spans import RolePlans, shared_plan
 from fedattn.profiles import load_profile
 
 MODEL = "ab" * 32

@@ -26,10 +26,10 @@ from rich.table import Table
 from fedattn.core.codecs import CODECS, Codec, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.frames import FrameSpec, decode_frame, encode_frame
-from fedattn.core.plans import PlanSpec
+from fedattn.core.plans import PlanSpec, shared_plan
 from fedattn.core.routing import Route
 from fedattn.core.selection import SELECTOR_NAMES
-from fedattn.core.spans import Span, build_layout, shared_plan
+from fedattn.core.spans import Span, build_layout
 from fedattn.core.types import FloatArray, KvRows, KvShape, Queries
 from fedattn.model.engine import open_engine
 from fedattn.model.loading import LoadedModel

@@ -20,10 +20,9 @@ import numpy as np
 from rich.console import Console
 
 from fedattn.core.errors import InvalidPlanError
-from fedattn.core.plans import PlanSpec
+from fedattn.core.plans import PlanSpec, RolePlans, shared_plan
 from fedattn.core.profile import Profile
 from fedattn.core.schedules import SCHEDULES
-from fedattn.core.spans import RolePlans, shared_plan
 from fedattn.model.engine import open_engine
 from fedattn.model.loading import fastest_dtype
 from fedattn.profiles import load_profile, shipped_profile

@@ -32,7 +32,8 @@ from fedattn.cli.plans import read_plans
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.costs import session_bytes
-from fedattn.core.spans import build_layout, shared_plan
+from fedattn.core.plans import shared_plan
+from fedattn.core.spans import build_layout
 from fedattn.model.engine import open_engine
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import load_tokenizer, read_sizes

@@ -2,129 +2,138 @@
 
 import json
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
-from rich.table import Table
+import typer
 
+from fedattn.cli.answers import report_table, stream_answer, totals_line
 from fedattn.cli.chrome_trace import chrome_trace
-from fedattn.core.errors import SessionAbortedError
-from fedattn.core.report import Outcome, RowSource
-from fedattn.core.spans import Role
-from fedattn.rest.answers import (
-    LayerEvent,
-    ParticipantReport,
-    QueryAnswer,
-    QueryEvent,
-    SessionEvent,
-    TokenEvent,
+from fedattn.cli.options import (
+    Codec,
+    Independent,
+    InputKeepRatio,
+    KeepEnds,
+    KeepRatio,
+    Plan,
+    Prefix,
+    PublisherPlan,
+    Seed,
+    Selector,
+    read_compression,
 )
+from fedattn.cli.outfiles import validate_out, write_out
+from fedattn.cli.plans import gateway_plans
+from fedattn.cli.terminal import output
+from fedattn.core.codecs import DEFAULT_CODEC
+from fedattn.core.limits import DEFAULT_DEADLINE_S
+from fedattn.core.report import FinishReason
+from fedattn.core.selection import DEFAULT_SELECTOR
+from fedattn.core.spans import PrefixMode
+from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.client import GatewayClient
-from fedattn.rest.query import QueryBody
+from fedattn.rest.faults import checked
+from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
 
-_CACHED = {RowSource.CONTRIBUTOR_CACHE, RowSource.PUBLISHER_CACHE}
 
-
-def ask_command(
-    gateway: str, body: QueryBody, *, as_json: bool, timeline: Path | None = None
+def ask(
+    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    gateway: Annotated[
+        str,
+        typer.Option(envvar="FEDATTN_GATEWAY", help="Of the gateway: HOST:PORT, or a URL."),
+    ] = "http://127.0.0.1:8000",
+    publisher: Annotated[str | None, typer.Option(help="Who asks; default: the first.")] = None,
+    contributors: Annotated[
+        str | None, typer.Option(help="Comma-separated ids in token order; default: all joined.")
+    ] = None,
+    plan: Plan = "auto",
+    publisher_plan: PublisherPlan = None,
+    codec: Codec = DEFAULT_CODEC,
+    keep_ratio: KeepRatio = 1.0,
+    selector: Selector = DEFAULT_SELECTOR,
+    keep_ends: KeepEnds = 0,
+    input_keep_ratio: InputKeepRatio = 1.0,
+    kv_budget_bytes: Annotated[
+        int | None, typer.Option(help="Most bytes of KV; the aggregator adapts to it.")
+    ] = None,
+    link_rate_mbit_s: Annotated[
+        float | None, typer.Option(help="Rate of the slowest link; with --link-time-s a budget.")
+    ] = None,
+    link_time_s: Annotated[
+        float | None, typer.Option(help="Seconds the KV may take on that link.")
+    ] = None,
+    prefix: Prefix = PrefixMode.PUBLIC,
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens to decode.")] = 64,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Probability mass kept.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Tokens kept, 0 for all.")] = 0,
+    seed: Seed = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text.")] = None,
+    min_participants: Annotated[int, typer.Option(help="Fewest, publisher included.")] = 2,
+    deadline: Annotated[float, typer.Option(help="Seconds for everything.")] = DEFAULT_DEADLINE_S,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON only.")] = False,
+    reuse: Annotated[bool, typer.Option(help="Use rows cached since earlier queries.")] = True,
+    independent: Independent = False,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(help="Write what every node did when, as a Chrome trace (ui.perfetto.dev)."),
+    ] = None,
 ) -> None:
-    """Ask and print; write the timeline, if there is a path for it.
-
-    Raises:
-        FedAttnError: the query failed.
-    """
-    console = Console(highlight=False)
-    answer = ask_streaming(gateway, body, None if as_json else console)
+    """Send a query to a running gateway; stream the answer, then the report."""
+    validate_out("--timeline", timeline)
+    plan, publisher_plan = gateway_plans(plan, publisher_plan)
+    compression = read_compression(
+        codec, keep_ratio, input_keep_ratio, selector=selector, keep_ends=keep_ends, seed=seed
+    )
+    sampling = checked(
+        SamplingBody,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=seed,
+        stop=tuple(stop or ()),
+    )
+    body = checked(
+        QueryBody,
+        question=question,
+        publisher=publisher,
+        contributors=_split(contributors),
+        plan=plan,
+        publisher_plan=publisher_plan,
+        compression=CompressionBody.of(compression),
+        kv_budget_bytes=kv_budget_bytes,
+        link_rate_mbit_s=link_rate_mbit_s,
+        link_time_s=link_time_s,
+        prefix=prefix,
+        min_participants=min_participants,
+        deadline_s=deadline,
+        reuse=reuse,
+        independent=independent,
+        timeline=timeline is not None,
+        sampling=sampling,
+    )
+    answer = _send(GatewayClient(gateway), body, as_json=as_json)
     if timeline is not None:
-        timeline.write_text(json.dumps(chrome_trace(answer)) + "\n")
+        write_out("--timeline", timeline, json.dumps(chrome_trace(answer)) + "\n")
+
+
+def _split(node_ids: str | None) -> list[str] | None:
+    return None if node_ids is None else [node_id.strip() for node_id in node_ids.split(",")]
+
+
+def _send(client: GatewayClient, body: QueryBody, *, as_json: bool) -> QueryAnswer:
+    """Ask, and print the answer and how it came about."""
     if as_json:
-        print(answer.model_dump_json(indent=2))
-        return
+        answer = client.ask(body)
+        print(json.dumps(answer.model_dump(mode="json"), indent=2))
+        return answer
+    console = output()
+    answer = stream_answer(client, body, console)
+    if answer.finish_reason is FinishReason.LENGTH:
+        console.print(
+            f"the answer was cut at {answer.num_tokens} tokens; --max-new-tokens allows more",
+            style="yellow",
+        )
     console.print(report_table(answer))
     console.print(totals_line(answer))
-
-
-def ask_streaming(gateway: str, body: QueryBody, console: Console | None) -> QueryAnswer:
-    """Ask, show progress and answer on the console if there is one, return the answer."""
-    answer: QueryAnswer | None = None
-    for event in GatewayClient(gateway).stream(body):
-        if isinstance(event, QueryAnswer):
-            answer = event
-        elif console is not None:
-            _show_event(console, event)
-    if answer is None:
-        raise SessionAbortedError("the gateway ended the stream without a report; ask again")
-    if console is not None:
-        console.print()
     return answer
-
-
-def _show_event(console: Console, event: QueryEvent) -> None:
-    match event:
-        case SessionEvent():
-            members = ", ".join(member.node_id for member in event.members)
-            console.print(f"[dim]session {event.session_id[:8]}: {members}[/]")
-            for node in event.excluded:
-                console.print(f"[yellow]without {node.node_id}: {node.detail}[/]")
-        case LayerEvent() if console.is_terminal:
-            console.print(f"[dim]exchanged at block {event.layer}[/]", end="\r")
-        case TokenEvent():
-            console.print(event.text, end="", markup=False, soft_wrap=True)
-
-
-def report_table(answer: QueryAnswer) -> Table:
-    """Who did what."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("node", "role", "state"):
-        table.add_column(title)
-    for title in ("tokens", "KiB up", "KiB down", "compute s", "wait s"):
-        table.add_column(title, justify="right")
-    for member in answer.participants:
-        table.add_row(
-            member.node_id,
-            member.role,
-            _state(member),
-            str(member.span_len),
-            f"{member.bytes_up / 1024:.1f}",
-            f"{member.bytes_down / 1024:.1f}",
-            f"{member.compute_s:.2f}",
-            f"{member.wait_s:.2f}",
-        )
-    return table
-
-
-def _state(member: ParticipantReport) -> str:
-    """How its part ended, and how many of its files are not in it."""
-    skipped = sum(member.skipped_files.values())
-    return f"{_ending(member)}, {skipped} skipped" if skipped else _ending(member)
-
-
-def _ending(member: ParticipantReport) -> str:
-    """How its part ended, or that its rows were there before."""
-    if member.state is Outcome.COMPLETE and member.rows in _CACHED:
-        return f"{member.rows.replace('_', ' ')}"
-    if member.missing_from_layer is not None:
-        return f"{member.state} from block {member.missing_from_layer}"
-    return member.state
-
-
-def totals_line(answer: QueryAnswer) -> str:
-    """Time and bytes in one line."""
-    totals = answer.totals
-    speed = totals.tokens_per_s
-    decoding = f", then {speed:.1f} tokens/s" if speed else ""
-    return (
-        f"first token after {totals.time_to_first_token_s:.2f} s{decoding}; "
-        f"KV sent {totals.kv_bytes / 1024:.1f} KiB "
-        f"of {totals.planned_kv_bytes / 1024:.1f} planned ({_how(answer)})"
-    )
-
-
-def _how(answer: QueryAnswer) -> str:
-    """Codec and keep ratio of the first contributor, which stand for all."""
-    for member in answer.participants:
-        how = member.compression
-        if member.role is Role.CONTRIBUTOR and how is not None:
-            rows = how.keep_ratio
-            kept = "all rows" if rows == 1 else f"{rows:.0%} of the rows by {how.selector}"
-            return f"{how.codec}, {kept}"
-    return "nobody contributed"

@@ -1,8 +1,9 @@
 """`fedattn calibrate`."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,40 +16,42 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from fedattn.core.errors import InvalidRequestError
+from fedattn.cli.options import Cases, Model, Seed, SystemPrompt
+from fedattn.cli.outfiles import validate_out
+from fedattn.cli.terminal import output, plain_table, progress
 from fedattn.core.profile import Profile, write_profile
+from fedattn.runtime.extras import require_extras
+
+if TYPE_CHECKING:
+    from fedattn.research.calibrate.run import Calibration
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrateOptions:
-    """Options of the command, as given."""
-
-    model: str
-    out: Path
-    cases: Path | None
-    layers: int
-    objective: str
-    search: str
-    seed: int
-    num_search: int
-    num_held_out: int
-    budget_bytes: int | None
-    system_prompt: str | None
-
-
-def calibrate_command(options: CalibrateOptions) -> None:
-    """Search for sync plans, measure them, write a profile.
-
-    Raises:
-        FedAttnError: an option, the model or the cases do not fit.
-    """
-    if not options.out.name.endswith(".json") or not options.out.absolute().parent.is_dir():
-        raise InvalidRequestError(
-            f"--out {options.out}: expected a .json file in a folder that exists"
-        )
-    from fedattn.model.loading import fastest_dtype, load_model, load_tokenizer
+def calibrate(
+    out: Annotated[Path, typer.Option(help="Profile to write, a .json file.")],
+    model: Model = "default",
+    cases: Cases = None,
+    layers: Annotated[int, typer.Option(help="Sync layers of the smallest plan.")] = 4,
+    objective: Annotated[
+        str, typer.Option(help="kl: stay near centralised; nll: of the given answers.")
+    ] = "kl",
+    search: Annotated[
+        str, typer.Option(help="elimination, exchange, ranking or addition.")
+    ] = "elimination",
+    seed: Seed = 0,
+    search_cases: Annotated[int, typer.Option(help="Generated cases to search with.")] = 96,
+    held_out_cases: Annotated[int, typer.Option(help="Generated cases to measure with.")] = 120,
+    budget_bytes: Annotated[
+        int | None,
+        typer.Option(help="Most KV bytes of a query, instead of --layers; codec auto."),
+    ] = None,
+    system_prompt: SystemPrompt = None,
+) -> None:
+    """Find at which blocks nodes should synchronise, from few blocks to all; write a profile."""
+    require_extras("participant")
+    validate_out("--out", out, suffix=".json")
+    from fedattn.model.engine import open_engine
+    from fedattn.model.loading import fastest_dtype, load_model
     from fedattn.model.prepare import prepare_model
-    from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
     from fedattn.research.calibrate.evaluator import read_objective
     from fedattn.research.calibrate.run import (
         Calibration,
@@ -59,34 +62,37 @@ def calibrate_command(options: CalibrateOptions) -> None:
     from fedattn.research.tasks.cases import read_cases
 
     settings = CalibrationSettings(
-        fewest=options.layers,
-        objective=read_objective(options.objective),
-        strategy=options.search,
-        seed=options.seed,
-        num_search=options.num_search,
-        num_held_out=options.num_held_out,
-        budget_bytes=options.budget_bytes,
+        fewest=layers,
+        objective=read_objective(objective),
+        strategy=search,
+        seed=seed,
+        num_search=search_cases,
+        num_held_out=held_out_cases,
+        budget_bytes=budget_bytes,
     )
-    given = read_cases(options.cases) if options.cases else None
-    split = split_cases(given, settings.seed) if given else generated_split(settings)
-    console = Console(stderr=True, highlight=False)
-    prepared = prepare_model(options.model, progress=console.print)
-    prompt = options.system_prompt or DEFAULT_SYSTEM_PROMPT
-    calibration = Calibration(
-        load_model(prepared),
-        load_model(prepared, fastest_dtype()),
-        PromptTokenizer(load_tokenizer(prepared), prompt),
-        split,
-        settings,
+    split = split_cases(read_cases(cases), seed) if cases else generated_split(settings)
+    console = progress()
+    prepared = prepare_model(model, progress=console.print)
+    engine = open_engine(prepared, system_prompt)
+    fast = load_model(prepared, fastest_dtype())
+    calibration = Calibration(engine.model, fast, engine.tokenizer, split, settings)
+    profile = _run(calibration, out, console)
+    terminal = output()
+    terminal.print(_table(profile))
+    terminal.print(f"wrote {out}; use it as --plan {out}", soft_wrap=True)
+
+
+def _run(calibration: "Calibration", out: Path, console: Console) -> Profile:
+    """Search, showing how far it is, and write the profile; what was scored outlives a stop."""
+    log_path = out.with_suffix(".scores.jsonl")
+    console.print(
+        f"scores go to {log_path}; the same command goes on where it was stopped", soft_wrap=True
     )
-    log_path = options.out.with_suffix(".scores.jsonl")
-    console.print(f"scores go to {log_path}; the same command goes on where it was stopped")
-    with ProgressReport(console) as progress:
-        profile = calibration.run(log_path, progress.tell)
-    _write(options.out, write_profile(profile))
+    with ProgressReport(console) as report:
+        profile = calibration.run(log_path, report.tell)
+    _write(out, write_profile(profile))
     log_path.unlink()
-    Console(highlight=False).print(_table(profile))
-    console.print(f"wrote {options.out}; use it as --plan {options.out}")
+    return profile
 
 
 class ProgressReport:
@@ -128,9 +134,9 @@ def _write(path: Path, text: str) -> None:
 
 
 def _table(profile: Profile) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("layers", "KL", "NLL", "exact match", "publisher", "contributors"):
-        table.add_column(title, justify="left" if title[0] in "pc" else "right")
+    table = plain_table(right=("layers", "KL", "NLL", "exact match"))
+    for title in ("publisher", "contributors"):
+        table.add_column(title)
     for index, point in enumerate(profile.points):
         table.add_row(
             str(point.plans.num_travelling),

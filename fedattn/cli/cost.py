@@ -2,112 +2,145 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from rich.console import Console
+import typer
 from rich.table import Table
 
+from fedattn.cli.options import (
+    AsJson,
+    Codec,
+    InputKeepRatio,
+    KeepRatio,
+    MaxNewTokens,
+    Model,
+    Plan,
+    PublisherPlan,
+    read_compression,
+)
 from fedattn.cli.plans import read_plans
-from fedattn.core.codecs import codec_by_name
+from fedattn.cli.terminal import output, plain_table, progress
+from fedattn.core.codecs import DEFAULT_CODEC, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.costs import MemberCost, ModelSizes, session_bytes, session_costs
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.spans import RolePlans, SessionLayout, build_layout, shared_plan
+from fedattn.core.plans import RolePlans, shared_plan
+from fedattn.core.spans import SessionLayout, build_layout
+from fedattn.runtime.extras import require_extras
 
 _MAX_TOKENS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CostOptions:
-    """Options of the command, as given."""
+class SpanLengths:
+    """Tokens of the public prefix and of each participant's span."""
 
-    model: str
-    contexts: str
-    publisher_tokens: int
-    prefix_tokens: int
-    plan: str
-    publisher_plan: str | None
-    compression: Compression
-    weights: str
-    max_new_tokens: int
-    as_json: bool
+    prefix: int
+    contributors: tuple[int, ...]
+    publisher: int
 
 
-def cost_command(options: CostOptions) -> None:
-    """Print what a session would take, participant by participant; nothing is run.
-
-    Raises:
-        FedAttnError: an option does not fit the model.
-    """
-    lengths = _read_lengths(options.contexts)
-    for name in ("publisher_tokens", "prefix_tokens", "max_new_tokens"):
-        _check_tokens(name, getattr(options, name))
+def cost(
+    contexts: Annotated[
+        str, typer.Option(help="Tokens of each contributor's context, such as 200,300,150.")
+    ],
+    publisher_tokens: Annotated[
+        int, typer.Option(min=0, max=_MAX_TOKENS, help="Tokens of the publisher's span.")
+    ] = 40,
+    prefix_tokens: Annotated[
+        int, typer.Option(min=0, max=_MAX_TOKENS, help="Tokens of the public prefix.")
+    ] = 30,
+    model: Model = "default",
+    plan: Plan = "auto",
+    publisher_plan: PublisherPlan = None,
+    codec: Codec = DEFAULT_CODEC,
+    keep_ratio: KeepRatio = 1.0,
+    input_keep_ratio: InputKeepRatio = 1.0,
+    weights: Annotated[
+        str, typer.Option(help="Precision it computes in: float32, bfloat16, float16.")
+    ] = "float32",
+    max_new_tokens: MaxNewTokens = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a query would cost each participant: bytes, FLOPs, memory. Runs nothing."""
+    require_extras("participant")
+    compression = read_compression(codec, keep_ratio, input_keep_ratio)
+    lengths = SpanLengths(
+        prefix=prefix_tokens, contributors=_read_lengths(contexts), publisher=publisher_tokens
+    )
     from fedattn.model.loading import read_sizes
     from fedattn.model.placement import choose_dtype
     from fedattn.model.prepare import prepare_model
 
-    dtype = choose_dtype(options.weights)
-    console = Console(stderr=True, highlight=False)
-    prepared = prepare_model(options.model, progress=console.print)
+    dtype = choose_dtype(weights)
+    prepared = prepare_model(model, progress=progress().print)
     sizes = read_sizes(prepared, dtype)
-    num_layers = sizes.kv.num_layers
-    plans = read_plans(options.plan, options.publisher_plan, num_layers, prepared.fingerprint)
-    layout = _lay_out(options, lengths, sizes, options.compression, plans)
-    costs = session_costs(layout, sizes, num_new_tokens=options.max_new_tokens)
-    bf16 = Compression(codec=codec_by_name("bf16"))
-    full = _lay_out(options, lengths, sizes, bf16, shared_plan(range(num_layers)))
-    reference = sum(member.total_up for member in session_bytes(full, sizes.kv))
-    if options.as_json:
+    plans = read_plans(plan, publisher_plan, sizes.kv.num_layers, prepared.fingerprint)
+    layout = _lay_out(lengths, sizes, compression, plans)
+    costs = session_costs(layout, sizes, num_new_tokens=max_new_tokens)
+    reference = _uncompressed_bytes(lengths, sizes)
+    if as_json:
         print(json.dumps(_to_json(layout, costs, reference), indent=2))
         return
-    out = Console(highlight=False)
+    out = output()
     out.print(_table(layout, costs))
-    total = sum(cost.traffic.total_up for cost in costs)
-    share = f"1/{reference / total:.1f} of" if total else "instead of"
-    out.print(f"KV sent {total / 1024:.1f} KiB, {share} bf16 at every layer")
+    out.print(_total_line(costs, reference))
 
 
-def _read_lengths(text: str) -> list[int]:
+def _read_lengths(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise InvalidRequestError(
             f"--contexts {text[:80]!r}: expected token counts separated by commas, such as 200,300"
         )
-    lengths = [int(part) for part in parts]
-    for length in lengths:
-        _check_tokens("contexts", length)
-    return lengths
-
-
-def _check_tokens(name: str, number: int) -> None:
-    if not 0 <= number <= _MAX_TOKENS:
-        raise InvalidRequestError(f"{name} must be between 0 and {_MAX_TOKENS}, got {number}")
+    too_long = [part for part in parts if len(part) > 9 or int(part) > _MAX_TOKENS]
+    if too_long:
+        raise InvalidRequestError(
+            f"--contexts: expected at most {_MAX_TOKENS} tokens each, got {too_long[0][:20]}"
+        )
+    return tuple(int(part) for part in parts)
 
 
 def _lay_out(
-    options: CostOptions,
-    lengths: list[int],
-    sizes: ModelSizes,
-    compression: Compression,
-    plans: RolePlans,
+    lengths: SpanLengths, sizes: ModelSizes, compression: Compression, plans: RolePlans
 ) -> SessionLayout:
+    contributors = [(f"contributor-{i + 1}", n) for i, n in enumerate(lengths.contributors)]
     return build_layout(
         num_layers=sizes.kv.num_layers,
-        prefix_len=options.prefix_tokens,
-        contributors=[(f"contributor-{i + 1}", length) for i, length in enumerate(lengths)],
-        publisher=("publisher", options.publisher_tokens),
+        prefix_len=lengths.prefix,
+        contributors=contributors,
+        publisher=("publisher", lengths.publisher),
         plans=plans,
         compression=compression,
     )
 
 
+def _uncompressed_bytes(lengths: SpanLengths, sizes: ModelSizes) -> int:
+    """KV bytes of the same query with every row of every layer in bf16."""
+    bf16 = Compression(codec=codec_by_name("bf16"))
+    full = _lay_out(lengths, sizes, bf16, shared_plan(range(sizes.kv.num_layers)))
+    return sum(member.total_up for member in session_bytes(full, sizes.kv))
+
+
+def _total_line(costs: tuple[MemberCost, ...], reference: int) -> str:
+    total = sum(cost.traffic.total_up for cost in costs)
+    share = f"1/{reference / total:.1f} of" if total else "instead of"
+    return f"KV sent {total / 1024:.1f} KiB, {share} bf16 at every layer"
+
+
 def _table(layout: SessionLayout, costs: tuple[MemberCost, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("participant")
-    for title in ("tokens", "rows a layer", "KiB up", "KiB down"):
-        table.add_column(title, justify="right")
-    for title in ("GFLOP prefill", "GFLOP decode", "MiB peak"):
-        table.add_column(title, justify="right")
+    table = plain_table(
+        "participant",
+        right=(
+            "tokens",
+            "rows a layer",
+            "KiB up",
+            "KiB down",
+            "GFLOP prefill",
+            "GFLOP decode",
+            "MiB peak",
+        ),
+    )
     for member, cost in zip(layout.members, costs, strict=True):
         table.add_row(
             member.node_id,

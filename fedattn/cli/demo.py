@@ -1,19 +1,27 @@
 """`fedattn demo` and `fedattn up`: a whole network on this machine, on the real model."""
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+import typer
 from rich.table import Table
+from rich.text import Text
 
-from fedattn.cli.ask import ask_streaming, report_table, totals_line
+from fedattn.cli.answers import report_table, stream_answer, totals_line
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
+from fedattn.cli.terminal import PlainConsole, output, plain_table
+from fedattn.core.errors import ConfigurationError
+from fedattn.rest.answers import QueryAnswer
+from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody, SamplingBody
+from fedattn.runtime.extras import require_extras
 
 CONTRIBUTORS = ("berths", "cranes", "customs")
 PUBLISHER = "publisher"
@@ -22,23 +30,18 @@ TRUTH = ("300 boxes of tea", "pier 4")  # two facts, each known to one node alon
 MAX_NEW_TOKENS = 32
 
 
-def demo_command() -> None:
-    """Start, ask, compare, stop.
-
-    Raises:
-        FedAttnError: a part failed; says which.
-    """
-    console = Console(highlight=False)
+def demo() -> None:
+    """Start a network here, ask one question, compare with one model, stop."""
+    require_extras("gateway", "participant")
+    console = output()
     with _demo_contexts() as contexts, _running(console, contexts, 0) as network:
-        for name, path in contexts.items():
-            console.print(f"[bold]{name}[/] knows: {path.read_text().strip()}", soft_wrap=True)
-        console.print(f"\n[bold]{PUBLISHER}[/] asks: {QUESTION}\n")
-        sampling = SamplingBody(max_new_tokens=MAX_NEW_TOKENS)
-        body = QueryBody(question=QUESTION, sampling=sampling)
-        console.print("[dim]together, over the network:[/]")
-        answer = ask_streaming(network.gateway_url, body, console)
+        texts = {name: path.read_text(encoding="utf-8") for name, path in contexts.items()}
+        for name, text in texts.items():
+            console.print(f"{name} knows: {text.strip()}", soft_wrap=True)
+        console.print(f"\n{PUBLISHER} asks: {QUESTION}\n")
+        answer = _ask_together(console, network.gateway_url)
         with console.status("the same question to one model, alone and with all texts"):
-            alone, joined = _one_model_answers([path.read_text() for path in contexts.values()])
+            alone, joined = _one_model_answers(list(texts.values()))
         console.print()
         console.print(_comparison(alone, answer.answer, joined))
         console.print()
@@ -47,24 +50,50 @@ def demo_command() -> None:
     console.print("all stopped")
 
 
-def up_command(port: int) -> None:
-    """Start the network and keep it until Ctrl-C or SIGTERM.
-
-    Raises:
-        FedAttnError: a part failed; says which.
-    """
-    console = Console(highlight=False)
+def up(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the gateway; 0 for any that is free.")
+    ] = 8000,
+) -> None:
+    """Start the demo's network and keep it running until Ctrl-C."""
+    require_extras("gateway", "participant")
+    _require_free(port)
+    console = output()
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     with _demo_contexts() as contexts, _running(console, contexts, port) as network:
         console.print(f"gateway on {network.gateway_url} (interactive API: /docs), Ctrl-C stops")
-        hint = f'try: .venv/bin/fedattn ask --gateway {network.gateway_url} "{QUESTION}"'
+        hint = f'try: fedattn ask --gateway {network.gateway_url} "{QUESTION}"'
         console.print(hint, soft_wrap=True)
         while not stopping.wait(0.5):
             for part in network.parts.values():
                 part.require_alive()
     console.print("all stopped")
+
+
+def _require_free(port: int) -> None:
+    """Find out that a port is taken before anything is started for it.
+
+    Raises:
+        ConfigurationError: somebody listens there.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the gateway does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on 127.0.0.1:{port}: {error.strerror}; stop what listens there, "
+                f"or choose another with --port"
+            ) from error
+
+
+def _ask_together(console: PlainConsole, gateway_url: str) -> QueryAnswer:
+    console.print("together, over the network:", style="dim")
+    sampling = SamplingBody(max_new_tokens=MAX_NEW_TOKENS)
+    body = QueryBody(question=QUESTION, sampling=sampling)
+    return stream_answer(GatewayClient(gateway_url), body, console)
 
 
 @contextmanager
@@ -74,7 +103,7 @@ def _demo_contexts() -> Iterator[dict[str, Path]]:
 
 
 @contextmanager
-def _running(console: Console, contexts: dict[str, Path], port: int) -> Iterator[LocalNetwork]:
+def _running(console: PlainConsole, contexts: dict[str, Path], port: int) -> Iterator[LocalNetwork]:
     """The demo's network, ready for queries."""
     begun = time.monotonic()
     nodes = [NodePlan(node_id=name, context=path) for name, path in contexts.items()]
@@ -90,7 +119,8 @@ def _running(console: Console, contexts: dict[str, Path], port: int) -> Iterator
             waiting = set(names)
             for name in network.wait_ready(names):
                 waiting.discard(name)
-                console.print(f"[dim]{time.monotonic() - begun:5.1f} s[/]  {name} has joined")
+                console.print(f"{time.monotonic() - begun:5.1f} s", style="dim", end="  ")
+                console.print(f"{name} has joined")
                 status.update(f"waiting for {', '.join(sorted(waiting))}")
         console.print()
         yield network
@@ -128,9 +158,7 @@ def _one_model_answers(texts: list[str]) -> tuple[str, str]:
 
 
 def _comparison(alone: str, together: str, joined: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("who", "answer", "right?"):
-        table.add_column(title)
+    table = plain_table("who", "answer", "right?")
     rows = {
         "the publisher alone": alone,
         "together, no text shared": together,
@@ -138,5 +166,6 @@ def _comparison(alone: str, together: str, joined: str) -> Table:
     }
     for who, text in rows.items():
         is_right = all(fact in text for fact in TRUTH)
-        table.add_row(who, text, "[green]yes[/]" if is_right else "[red]no[/]")
+        verdict = Text("yes", style="green") if is_right else Text("no", style="red")
+        table.add_row(who, text, verdict)
     return table

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from fedattn.core.plans import PlanSpec
+from fedattn.core.plans import PlanSpec, RolePlans
 from fedattn.core.profile import Profile, resolve_plans
-from fedattn.core.spans import RolePlans
 from fedattn.profiles import load_profile, shipped_profile
 
 
@@ -34,7 +33,7 @@ def _resolve(text: str, num_layers: int, fingerprint: str) -> RolePlans:
     return resolve_plans(spec, spec, num_layers, profile or shipped_profile(fingerprint))
 
 
-def write_out(plan: str, publisher_plan: str | None) -> tuple[str, str | None]:
+def gateway_plans(plan: str, publisher_plan: str | None) -> tuple[str, str | None]:
     """Plans as the gateway takes them: profile files become lists of blocks.
 
     Raises:

@@ -1,15 +1,23 @@
 """`fedattn model prepare`."""
 
 import time
+from typing import Annotated
 
-from rich.console import Console
+import typer
 
+from fedattn.cli.terminal import output
 from fedattn.profiles import shipped_profile
+from fedattn.runtime.extras import require_extras
 
 
-def prepare_command(model: str) -> None:
-    """Prepare a model, telling each step and how long it took."""
-    console = Console(highlight=False)
+def prepare(
+    model: Annotated[
+        str, typer.Argument(help="default, a folder, a .gguf file, or a hub id (owner/name).")
+    ] = "default",
+) -> None:
+    """Convert a model once for fast, shared loading; later calls do nothing."""
+    require_extras("participant")
+    console = output()
     begun = time.monotonic()
     with console.status(f"looking for model {model}") as status:
         from transformers.utils import logging as transformers_logging
@@ -20,7 +28,8 @@ def prepare_command(model: str) -> None:
 
         def show(step: str) -> None:
             status.update(step)
-            console.print(f"[dim]{time.monotonic() - begun:5.1f} s[/]  {step}", soft_wrap=True)
+            console.print(f"{time.monotonic() - begun:5.1f} s", style="dim", end="  ")
+            console.print(step, soft_wrap=True)
 
         prepared = prepare_model(model, progress=show)
     console.print(f"model {prepared.name} is ready in {prepared.path}", soft_wrap=True)

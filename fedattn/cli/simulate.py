@@ -1,87 +1,89 @@
 """`fedattn simulate`."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
-from rich.console import Console
+import typer
 from rich.progress import track
 
+from fedattn.cli.options import (
+    Codec,
+    Independent,
+    InputKeepRatio,
+    JsonOut,
+    KeepEnds,
+    KeepRatio,
+    MaxNewTokens,
+    Model,
+    Plan,
+    Prefix,
+    PublisherPlan,
+    Seed,
+    Selector,
+    SystemPrompt,
+    read_compression,
+)
+from fedattn.cli.outfiles import validate_out, write_out
 from fedattn.cli.plans import read_plans
-from fedattn.core.compression import Compression
-from fedattn.core.errors import InvalidRequestError
-from fedattn.core.sampling import SamplingParams
+from fedattn.cli.terminal import progress
+from fedattn.core.codecs import DEFAULT_CODEC
+from fedattn.core.selection import DEFAULT_SELECTOR
 from fedattn.core.spans import PrefixMode
+from fedattn.research.tasks.cases import read_cases
+from fedattn.runtime.extras import require_extras
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimulateOptions:
-    """Options of the command, as given."""
-
-    cases: Path
-    model: str
-    plan: str
-    publisher_plan: str | None
-    compression: Compression
-    prefix: str
-    max_new_tokens: int
-    system_prompt: str | None
-    independent: bool
-    with_tokens: bool
-    json_path: Path | None
-
-
-def simulate_command(options: SimulateOptions) -> None:
-    """Run all cases; write JSON to a file if one is named, and the means to the terminal.
-
-    Raises:
-        FedAttnError: an option, the model or the cases do not fit.
-    """
-    prefix = _prefix_mode(options.prefix)
-    SamplingParams(max_new_tokens=options.max_new_tokens)
-    if options.json_path is not None and not options.json_path.absolute().parent.is_dir():
-        raise InvalidRequestError(f"--json {options.json_path}: no such folder; make it first")
-
-    from fedattn.model.loading import load_model, load_tokenizer
-    from fedattn.model.prefill import Prefiller
-    from fedattn.model.prepare import prepare_model
-    from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
+def simulate(
+    cases: Annotated[Path, typer.Option(help="JSONL of contexts, question, answer.")],
+    model: Model = "default",
+    plan: Plan = "auto",
+    publisher_plan: PublisherPlan = None,
+    codec: Codec = DEFAULT_CODEC,
+    keep_ratio: KeepRatio = 1.0,
+    selector: Selector = DEFAULT_SELECTOR,
+    keep_ends: KeepEnds = 0,
+    input_keep_ratio: InputKeepRatio = 1.0,
+    seed: Seed = 0,
+    prefix: Prefix = PrefixMode.PUBLIC,
+    max_new_tokens: MaxNewTokens = 32,
+    system_prompt: SystemPrompt = None,
+    independent: Independent = False,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Add token ids and spans.")] = False,
+    json_path: JsonOut = None,
+) -> None:
+    """Run cases over the in-process exchange, greedy, and score them."""
+    require_extras("participant")
+    validate_out("--json", json_path)
+    compression = read_compression(
+        codec, keep_ratio, input_keep_ratio, selector=selector, keep_ends=keep_ends, seed=seed
+    )
+    given = read_cases(cases)
+    from fedattn.model.engine import open_engine
     from fedattn.research.simulate import SimulationSettings, Simulator, summarize
-    from fedattn.research.tasks.cases import read_cases
 
-    cases = read_cases(options.cases)
-    console = Console(stderr=True, highlight=False)
-    prepared = prepare_model(options.model, progress=console.print)
-    tokenizer = PromptTokenizer(
-        load_tokenizer(prepared), options.system_prompt or DEFAULT_SYSTEM_PROMPT
-    )
-    model = load_model(prepared)
-    plan, publisher_plan = options.plan, options.publisher_plan
-    if options.independent:
+    console = progress()
+    engine = open_engine(model, system_prompt, progress=console.print)
+    if independent:
         plan, publisher_plan = "none", publisher_plan or plan
-    plans = read_plans(plan, publisher_plan, model.shape.num_layers, prepared.fingerprint)
-    simulator = Simulator(Prefiller(model), tokenizer)
+    num_layers = engine.model.shape.num_layers
     settings = SimulationSettings(
-        plans=plans,
-        compression=options.compression,
+        plans=read_plans(plan, publisher_plan, num_layers, engine.model.fingerprint),
+        compression=compression,
         prefix=prefix,
-        max_new_tokens=options.max_new_tokens,
-        independent=options.independent,
+        max_new_tokens=max_new_tokens,
+        independent=independent,
     )
-    running = simulator.run(cases, settings)
-    results = list(track(running, total=len(cases), description="cases", console=console))
-    summary = summarize(results, with_tokens=options.with_tokens)
-    if options.json_path is not None:
-        options.json_path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    print(
-        f"{len(results)} cases: exact match {summary['exact_match']:.3f}, "
+    running = Simulator(engine.prefiller, engine.tokenizer).run(given, settings)
+    results = list(track(running, total=len(given), description="cases", console=console))
+    summary = summarize(results, with_tokens=tokens)
+    if json_path is not None:
+        write_out("--json", json_path, json.dumps(summary, indent=2) + "\n")
+    print(_summary_line(len(results), summary))
+
+
+def _summary_line(num_cases: int, summary: dict[str, Any]) -> str:
+    return (
+        f"{num_cases} cases: exact match {summary['exact_match']:.3f}, "
         f"NLL {summary['nll']:.3f}, KV {summary['kv_bytes']} bytes"
     )
-
-
-def _prefix_mode(name: str) -> PrefixMode:
-    try:
-        return PrefixMode(name)
-    except ValueError:
-        known = ", ".join(mode.value for mode in PrefixMode)
-        raise InvalidRequestError(f"unknown prefix mode {name!r}; use one of {known}") from None

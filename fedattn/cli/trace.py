@@ -1,84 +1,105 @@
 """`fedattn trace`."""
 
 import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from fedattn.cli.options import (
+    Cases,
+    JsonOut,
+    Model,
+    NumCases,
+    NumContexts,
+    Plan,
+    PlotOut,
+    PublisherPlan,
+    Seed,
+)
+from fedattn.cli.outfiles import validate_out, write_out
 from fedattn.cli.plans import read_plans
-from fedattn.research.tasks.cases import read_cases
+from fedattn.cli.terminal import output, plain_table, progress
+from fedattn.core.plans import RolePlans
+from fedattn.research.tasks.cases import Case, read_cases
 from fedattn.research.tasks.retrieval import generate_cases
+from fedattn.runtime.extras import require_extras
+
+if TYPE_CHECKING:
+    from fedattn.model.engine import Engine
+    from fedattn.research.evaluate.trace import ErrorTrace
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceOptions:
-    """Options of the command, as given."""
-
-    model: str
-    cases: Path | None
-    num_cases: int
-    num_contexts: int
-    plan: str
-    publisher_plan: str | None
-    seed: int
-    json_path: Path | None
-    plot_path: Path | None
-
-
-def trace_command(options: TraceOptions) -> None:
-    """Show how far every participant's hidden states are from centralised, block by block.
-
-    Raises:
-        FedAttnError: an option, the model or the cases do not fit.
-    """
-    given = read_cases(options.cases) if options.cases else None
-    cases = given or generate_cases(
-        options.num_cases, seed=options.seed, num_contexts=options.num_contexts
+def trace(
+    plan: Plan = "auto",
+    publisher_plan: PublisherPlan = None,
+    model: Model = "default",
+    cases: Cases = None,
+    num_cases: NumCases = 16,
+    num_contexts: NumContexts = 3,
+    seed: Seed = 0,
+    json_path: JsonOut = None,
+    plot_path: PlotOut = None,
+) -> None:
+    """Show, block by block, how far each participant's hidden states are from centralised."""
+    require_extras("participant", *(["plots"] if plot_path else []))
+    validate_out("--json", json_path)
+    validate_out("--plot", plot_path)
+    given = (
+        read_cases(cases)
+        if cases
+        else generate_cases(num_cases, seed=seed, num_contexts=num_contexts)
     )
-    # means are over the same participants
-    cases = [case for case in cases if len(case.contexts) == len(cases[0].contexts)]
-    from fedattn.model.loading import load_model, load_tokenizer
-    from fedattn.model.prepare import prepare_model
-    from fedattn.model.prompt import PromptTokenizer
-    from fedattn.research.evaluate.trace import draw_traces, mean_traces, trace_errors
+    alike = _of_one_size(given)[:num_cases]
+    from fedattn.model.engine import open_engine
+    from fedattn.research.evaluate.trace import draw_traces
+
+    console = progress()
+    engine = open_engine(model, progress=console.print)
+    num_layers = engine.model.shape.num_layers
+    plans = read_plans(plan, publisher_plan, num_layers, engine.model.fingerprint)
+    traces = _mean_traces(engine, alike, plans)
+    out = output()
+    out.print(_table(traces, num_layers))
+    out.print("relative distance from centralised; * synchronises at this block")
+    if json_path is not None:
+        document = {"cases": len(alike), "participants": [asdict(trace) for trace in traces]}
+        write_out("--json", json_path, json.dumps(document, indent=1) + "\n")
+    if plot_path is not None:
+        title = f"contributors {plans.contributors}, publisher {plans.publisher}"
+        for path in draw_traces(traces, title, plot_path):
+            console.print(f"wrote {path}")
+
+
+def _of_one_size(cases: list[Case]) -> list[Case]:
+    """Those with as many contexts as the first: means are over the same participants."""
+    return [case for case in cases if len(case.contexts) == len(cases[0].contexts)]
+
+
+def _mean_traces(
+    engine: "Engine", cases: Sequence[Case], plans: RolePlans
+) -> "tuple[ErrorTrace, ...]":
+    from fedattn.research.evaluate.trace import mean_traces, trace_errors
     from fedattn.research.prompts import tokenize_case
 
-    console = Console(stderr=True, highlight=False)
-    prepared = prepare_model(options.model, progress=console.print)
-    tokenizer, model = PromptTokenizer(load_tokenizer(prepared)), load_model(prepared)
-    plans = read_plans(
-        options.plan, options.publisher_plan, model.shape.num_layers, prepared.fingerprint
-    )
-    prompts = [
-        tokenize_case(case, tokenizer, model.shape.num_layers, plans)
-        for case in cases[: options.num_cases]
-    ]
-    traces = mean_traces(
+    num_layers = engine.model.shape.num_layers
+    prompts = [tokenize_case(case, engine.tokenizer, num_layers, plans) for case in cases]
+    return mean_traces(
         [
-            trace_errors(model, prompt.layout, prompt.token_ids)
-            for prompt in track(prompts, "cases", console=console)
+            trace_errors(engine.model, prompt.layout, prompt.token_ids)
+            for prompt in track(prompts, "cases", console=progress())
         ]
     )
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("block", justify="right")
-    for trace in traces:
-        table.add_column(trace.node_id, justify="right")
-    for layer in range(model.shape.num_layers):
+
+
+def _table(traces: "Sequence[ErrorTrace]", num_layers: int) -> Table:
+    table = plain_table(right=("block", *(trace.node_id for trace in traces)))
+    for layer in range(num_layers):
         marks = ["*" if layer in trace.sync_layers else " " for trace in traces]
         cells = [
             f"{trace.errors[layer]:.4f}{mark}" for trace, mark in zip(traces, marks, strict=True)
         ]
         table.add_row(str(layer), *cells)
-    out = Console(highlight=False)
-    out.print(table)
-    out.print("relative distance from centralised; * synchronises at this block")
-    if options.json_path is not None:
-        document = {"cases": len(prompts), "participants": [asdict(trace) for trace in traces]}
-        options.json_path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    if options.plot_path is not None:
-        title = f"contributors {plans.contributors}, publisher {plans.publisher}"
-        for path in draw_traces(traces, title, options.plot_path):
-            console.print(f"wrote {path}")
+    return table

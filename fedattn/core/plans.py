@@ -10,6 +10,7 @@ A plan is written as text (`PlanSpec`) by users and resolved once against a mode
     7,9,10-12      blocks 7, 9, 10, 11 and 12
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fedattn.core.errors import InvalidPlanError
@@ -55,6 +56,30 @@ class SyncPlan:
                 f"sync plan names block {outside[0]}, but the model has blocks "
                 f"0 to {num_layers - 1}; choose layers in that range"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolePlans:
+    """The sync plan of each role."""
+
+    contributors: SyncPlan
+    publisher: SyncPlan
+
+    @property
+    def num_travelling(self) -> int:
+        """Blocks at which anybody's rows travel.
+
+        What contributors would receive above the publisher's last block reaches nobody.
+        """
+        last = max(self.publisher.layers, default=-1)
+        below = {layer for layer in self.contributors.layers if layer < last}
+        return len(below | set(self.publisher.layers))
+
+
+def shared_plan(layers: Iterable[int]) -> RolePlans:
+    """The same sync layers for both roles, in any order."""
+    plan = SyncPlan(tuple(sorted(layers)))
+    return RolePlans(contributors=plan, publisher=plan)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedattn.core.errors import InvalidPlanError
-from fedattn.core.plans import MAX_LAYERS, PlanSpec, SyncPlan
-from fedattn.core.spans import RolePlans
+from fedattn.core.plans import MAX_LAYERS, PlanSpec, RolePlans, SyncPlan
 
 PROFILE_VERSION = 1
 MAX_PROFILE_BYTES = 1 << 20

@@ -11,7 +11,8 @@ from fedattn.core.compression import Compression
 from fedattn.core.contexts import ContextSummary
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import DEFAULT_DEADLINE_S
-from fedattn.core.spans import PrefixMode, RolePlans
+from fedattn.core.plans import RolePlans
+from fedattn.core.spans import PrefixMode
 
 DEFAULT_MIN_PARTICIPANTS = 2
 

@@ -112,14 +112,6 @@ def check_selector(name: str) -> str:
     return name
 
 
-def num_kept(num_rows: int, keep_ratio: float) -> int:
-    """Rows that are kept: max(1, floor(ratio * rows)), as in the paper; none of none.
-
-    Example: 5 rows at 0.7 keep 3, at 0.1 keep 1.
-    """
-    return min(num_rows, max(1, int(keep_ratio * num_rows)))
-
-
 def select_rows(rows: SpanRows, selector: str, count: int, *, keep_ends: int = 0) -> IntArray:
     """Indices of the rows to send, sorted.
 

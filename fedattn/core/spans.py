@@ -1,15 +1,13 @@
 """Who owns which tokens of the global sequence, and who synchronises where."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import pairwise
 
 import numpy as np
 
-from fedattn.core.compression import Compression
-from fedattn.core.plans import SyncPlan
-from fedattn.core.selection import num_kept
+from fedattn.core.compression import Compression, num_kept
+from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.types import IntArray
 
 
@@ -176,30 +174,6 @@ class SessionLayout:
         raise KeyError(node_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RolePlans:
-    """The sync plan of each role."""
-
-    contributors: SyncPlan
-    publisher: SyncPlan
-
-    @property
-    def num_travelling(self) -> int:
-        """Blocks at which anybody's rows travel.
-
-        What contributors would receive above the publisher's last block reaches nobody.
-        """
-        last = max(self.publisher.layers, default=-1)
-        below = {layer for layer in self.contributors.layers if layer < last}
-        return len(below | set(self.publisher.layers))
-
-
-def shared_plan(layers: Iterable[int]) -> RolePlans:
-    """The same sync layers for both roles, in any order."""
-    plan = SyncPlan(tuple(sorted(layers)))
-    return RolePlans(contributors=plan, publisher=plan)
-
-
 def build_layout(
     *,
     num_layers: int,
@@ -239,22 +213,3 @@ def build_layout(
         )
         start = span.stop
     return SessionLayout(num_layers=num_layers, prefix_len=prefix_len, members=tuple(members))
-
-
-def limit_keep_ratios(layout: SessionLayout, most: list[float]) -> SessionLayout:
-    """The layout with each contributor keeping at most its share of rows.
-
-    Args:
-        layout: the session as wished.
-        most: of each contributor, in token order, above 0 to 1.
-    """
-    contributors = tuple(
-        replace(
-            member,
-            compression=replace(
-                member.compression, keep_ratio=min(member.compression.keep_ratio, ratio)
-            ),
-        )
-        for member, ratio in zip(layout.contributors, most, strict=True)
-    )
-    return replace(layout, members=(*contributors, layout.publisher))

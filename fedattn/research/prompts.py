@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from fedattn.core.spans import RolePlans, SessionLayout, build_layout, shared_plan
+from fedattn.core.plans import RolePlans, shared_plan
+from fedattn.core.spans import SessionLayout, build_layout
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.research.tasks.cases import Case
 

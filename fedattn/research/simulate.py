@@ -9,8 +9,9 @@ import torch
 
 from fedattn.core.compression import Compression
 from fedattn.core.errors import ContextTooLongError, InvalidRequestError
+from fedattn.core.plans import RolePlans
 from fedattn.core.sampling import SamplingParams
-from fedattn.core.spans import PrefixMode, RolePlans, SessionLayout, build_layout
+from fedattn.core.spans import PrefixMode, SessionLayout, build_layout
 from fedattn.core.types import IntArray
 from fedattn.model.decode import answer_log_probs, answer_nll, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore

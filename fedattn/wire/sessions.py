@@ -2,9 +2,9 @@
 
 from fedattn.core.budget import ByteBudget
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.plans import SyncPlan
+from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.request import PublicPrefix, SessionOptions, SessionRequest
-from fedattn.core.spans import Member, RolePlans, SessionLayout, Span
+from fedattn.core.spans import Member, SessionLayout, Span
 from fedattn.core.terms import SessionTerms
 from fedattn.wire.contexts import context_from_wire, context_to_wire
 from fedattn.wire.convert import (

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fedattn.core.plans import PlanSpec
+from fedattn.core.plans import PlanSpec, RolePlans
 from fedattn.core.sampling import SamplingParams
-from fedattn.core.spans import RolePlans, build_layout
+from fedattn.core.spans import build_layout
 from fedattn.model.decode import generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedattn.core.spans import RolePlans, SessionLayout, shared_plan
+from fedattn.core.plans import RolePlans, shared_plan
+from fedattn.core.spans import SessionLayout
 from fedattn.model.loading import LoadedModel
 from fedattn.research.calibrate.evaluator import Objective, PlanEvaluator
 from fedattn.research.calibrate.meter import PlanMeter

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedattn.core.spans import shared_plan
+from fedattn.core.plans import shared_plan
 from fedattn.research.evaluate.trace import mean_traces, trace_errors
 from fedattn.research.prompts import tokenize_case
 from fedattn.research.tasks.cases import Case

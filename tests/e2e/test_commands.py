@@ -93,17 +93,21 @@ def test_cost_foretells_the_bytes_that_simulate_counts(cases: Path, tiny_folder:
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("flags", "code", "words"),
     [
-        (["--contexts=12,many"], "expected token counts separated by commas"),
-        (["--contexts=12", "--publisher-tokens=-1"], "publisher_tokens must be between"),
-        (["--contexts=12", "--keep-ratio=0"], "keep_ratio must be above 0"),
+        (["--contexts=12,many"], 1, "expected token counts separated by commas"),
+        (["--contexts=99999999999"], 1, "expected at most 16777216 tokens"),
+        (["--contexts=12", "--publisher-tokens=-1"], 2, "'--publisher-tokens': "),
+        (["--contexts=12", "--keep-ratio=0"], 1, "keep_ratio must be above 0"),
     ],
 )
-def test_cost_refuses_bad_options_clearly(tiny_folder: Path, flags: list[str], words: str) -> None:
+def test_cost_refuses_bad_options_clearly(
+    tiny_folder: Path, flags: list[str], code: int, words: str
+) -> None:
     ended = run_cli("cost", f"--model={tiny_folder}", *flags)
-    assert ended.returncode == 1
-    assert words in ended.stderr
+    assert ended.returncode == code
+    (line,) = ended.stderr.splitlines()
+    assert words in line
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,8 @@ def test_cost_refuses_bad_options_clearly(tiny_folder: Path, flags: list[str], w
         (["--plan=7"], "invalid_plan"),
         (["--model=/nowhere"], "model"),
         (["--codec=zip"], "invalid_request"),
-        (["--prefix=second"], "invalid_request"),
+        (["--prefix=second"], "usage"),
+        (["--max-new-tokens=0"], "usage"),
         (["--max-new-tokens=2000"], "context_too_long"),
     ],
 )
@@ -123,8 +128,8 @@ def test_simulate_refuses_bad_options_clearly(
     cases: Path, tiny_folder: Path, flags: list[str], code: str
 ) -> None:
     ended = run_cli("simulate", f"--cases={cases}", f"--model={tiny_folder}", *flags)
-    assert ended.returncode == 1
-    assert f"error [{code}]" in ended.stderr
+    assert ended.returncode == (2 if code == "usage" else 1)
+    assert f"error [{code}]" in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
 
 

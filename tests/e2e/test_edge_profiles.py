@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fedattn.core.costs import session_costs
-from fedattn.core.plans import PlanSpec
-from fedattn.core.spans import RolePlans, build_layout
+from fedattn.core.plans import PlanSpec, RolePlans
+from fedattn.core.spans import build_layout
 from fedattn.model.loading import read_sizes
 from fedattn.model.prepare import prepare_model
 from services.participant.settings import ParticipantSettings

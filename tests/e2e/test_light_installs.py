@@ -1,9 +1,14 @@
-"""The aggregator and the gateway run where torch is not installed."""
+"""What runs where only some extras are installed, and what the rest says."""
 
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+
+from fedattn.runtime.extras import EXTRAS
 
 BLOCKED = ("torch", "transformers", "tokenizers", "safetensors")
 
@@ -32,3 +37,65 @@ def test_participant_says_which_extra_it_needs() -> None:
     assert ended.returncode == 2
     assert "pip install 'fedattn[participant]'" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+CLIENT, GATEWAY, PARTICIPANT = EXTRAS["client"], EXTRAS["gateway"], ("torch", "transformers")
+
+
+@pytest.mark.parametrize(
+    ("missing", "command", "extras"),
+    [
+        (CLIENT, ["--help"], "client"),
+        (CLIENT, ["ask", "why?"], "client"),
+        (PARTICIPANT, ["model", "prepare"], "participant"),
+        (PARTICIPANT, ["simulate", "--cases=x"], "participant"),
+        (PARTICIPANT, ["eval"], "participant"),
+        (PARTICIPANT, ["trace"], "participant"),
+        (PARTICIPANT, ["calibrate", "--out=x.json"], "participant"),
+        (PARTICIPANT, ["cost", "--contexts=1"], "participant"),
+        (PARTICIPANT, ["demo"], "participant"),
+        (PARTICIPANT, ["up"], "participant"),
+        ((*PARTICIPANT, *GATEWAY), ["up"], "gateway,participant"),
+        (GATEWAY, ["demo"], "gateway"),
+        (GATEWAY, ["eval", "--network"], "gateway"),
+        (("matplotlib",), ["eval", "--plot=x.png"], "plots"),
+        (("matplotlib",), ["trace", "--plot=x.png"], "plots"),
+        (("cryptography",), ["certs", "init"], "certs"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_command_says_in_one_line_which_extra_it_needs(
+    missing: tuple[str, ...], command: list[str], extras: str
+) -> None:
+    program = f"from fedattn.cli.main import main; sys.argv[1:] = {command!r}; main()"
+    ended = run_without(missing, program)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error [configuration]: ")
+    assert line.endswith(f"pip install 'fedattn[{extras}]'")
+
+
+@pytest.mark.parametrize("command", [["--help"], ["--version"], ["cost", "--help"]])
+def test_help_needs_the_client_alone(command: list[str]) -> None:
+    others = [name for extra, names in EXTRAS.items() if extra != "client" for name in names]
+    program = f"from fedattn.cli.main import main; sys.argv[1:] = {command!r}; main()"
+    ended = run_without(tuple(others), program)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+
+
+def test_extras_are_those_of_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    declared = {
+        extra: {
+            re.split(r"[^\w-]", requirement)[0].replace("-", "_")
+            for requirement in requirements
+            if not requirement.startswith("fedattn[")
+        }
+        for extra, requirements in project["optional-dependencies"].items()
+    }
+    assert {extra: set(names) for extra, names in EXTRAS.items()} == {
+        extra: declared[extra] for extra in EXTRAS
+    }
+    assert declared.keys() - EXTRAS.keys() == {"dev"}

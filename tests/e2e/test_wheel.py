@@ -40,7 +40,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_version_is_the_one_of_the_package(python: Path) -> None:
-    assert run(python.with_name("fedattn"), "version").stdout.strip() == fedattn.__version__
+    for words in ("version", "--version"):
+        assert run(python.with_name("fedattn"), words).stdout.strip() == fedattn.__version__
     assert f"## [{fedattn.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 

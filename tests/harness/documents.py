@@ -54,11 +54,11 @@ def check_span(span: str) -> Iterator[str]:
         yield from check_route(words[1])
     else:
         for word in re.split(r"[\s,;=()\[\]{}\"'|<>]+", span):
-            yield from _check_word(word.rstrip(".").removeprefix("."))
+            yield from _check_word(word.rstrip("."))
 
 
 def _check_word(word: str) -> Iterator[str]:
-    base = re.split(r"[@:]", word)[0]
+    base = re.split(r"[@:]", word.removeprefix("."))[0]
     if word in EXAMPLES | FOREIGN or base in {"", *PLACEHOLDERS, *LETTERS}:
         return
     if re.fullmatch(r"[\d\W]+", word) or word.startswith(_ELSEWHERE) or not word.isascii():

@@ -58,6 +58,8 @@ def _words(tree: ast.Module) -> Iterator[str]:
                 yield name
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                 yield name
+            case ast.ImportFrom(module=str(name)):
+                yield from (name, *name.split("."))
             case ast.alias(name=name):
                 yield from (name, *name.split("."))
             case ast.Constant(value=str(text)) if id(node) not in texts:

@@ -7,9 +7,9 @@ import numpy as np
 
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.frames import HEADER_SIZE, FrameSpec, encode_frame
-from fedattn.core.plans import SyncPlan
+from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.rotary import Rotary
-from fedattn.core.spans import RolePlans, SessionLayout, Span, build_layout
+from fedattn.core.spans import SessionLayout, Span, build_layout
 from fedattn.core.types import KvRows, KvShape
 
 SENDER = "node-7"

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
-from fedattn.core.plans import PlanSpec
-from fedattn.core.spans import PrefixMode, RolePlans, SessionLayout, build_layout
+from fedattn.core.plans import PlanSpec, RolePlans
+from fedattn.core.spans import PrefixMode, SessionLayout, build_layout
 from fedattn.model.prompt import PromptTokenizer
 from tests.harness.tiny import NUM_LAYERS, word_tokenizer, words
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from fedattn.cli.certs import init_certificates
+from fedattn.cli.certificates import init_certificates
 from fedattn.core.errors import (
     AggregatorUnavailableError,
     ConfigurationError,

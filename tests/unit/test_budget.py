@@ -9,8 +9,8 @@ from fedattn.core.codecs import Codec, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.costs import session_bytes
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.plans import PlanSpec, SyncPlan
-from fedattn.core.spans import RolePlans, SessionLayout, build_layout
+from fedattn.core.plans import PlanSpec, RolePlans, SyncPlan
+from fedattn.core.spans import SessionLayout, build_layout
 from fedattn.core.types import KvShape
 
 SHAPE = KvShape(num_layers=8, num_kv_heads=2, head_dim=16)

@@ -12,9 +12,9 @@ from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.errors import MalformedFrameError, NotEnoughParticipantsError, SessionAbortedError
 from fedattn.core.frames import HEADER_SIZE, encode_frame
-from fedattn.core.plans import PlanSpec
+from fedattn.core.plans import PlanSpec, RolePlans
 from fedattn.core.session import SessionState
-from fedattn.core.spans import RolePlans, build_layout
+from fedattn.core.spans import build_layout
 from fedattn.core.types import KvRows, KvShape
 from services.participant.inbox import RowInbox
 from tests.harness.samples import ROTARY

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from fedattn.cli.plans import read_plans, split_profile, write_out
+from fedattn.cli.plans import gateway_plans, read_plans, split_profile
 from fedattn.core.errors import InvalidPlanError
-from fedattn.core.plans import PlanSpec, SyncPlan
+from fedattn.core.plans import PlanSpec, RolePlans, SyncPlan, shared_plan
 from fedattn.core.profile import Profile, ProfilePoint, read_profile, resolve_plans, write_profile
-from fedattn.core.spans import RolePlans, shared_plan
 from fedattn.profiles import load_profile
 
 MODEL = "ab" * 32
@@ -80,9 +79,9 @@ def test_file_is_accepted_where_a_plan_is(path: Path) -> None:
     assert read_plans(f"{path}@1", None, 6, MODEL) == shared_plan((3,))
     mixed = read_plans(str(path), "all", 6, MODEL)
     assert (mixed.contributors.layers, mixed.publisher.layers) == ((2,), tuple(range(6)))
-    assert write_out(str(path), None) == ("2", "2-3,5")
-    assert write_out("none", f"{path}@1") == ("none", "3")
-    assert write_out("uniform:4", None) == ("uniform:4", None)
+    assert gateway_plans(str(path), None) == ("2", "2-3,5")
+    assert gateway_plans("none", f"{path}@1") == ("none", "3")
+    assert gateway_plans("uniform:4", None) == ("uniform:4", None)
     assert split_profile("auto@3") == (PlanSpec("auto@3"), None)
 
 

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from hypothesis import given, settings
 
-from fedattn.core.plans import SyncPlan
+from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.routing import Route, route_session
-from fedattn.core.spans import RolePlans, SessionLayout, build_layout
+from fedattn.core.spans import SessionLayout, build_layout
 from tests.harness.definition import PUBLIC, owner_of, sees
 from tests.harness.strategies import layouts
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedattn.core.plans import SyncPlan
-from fedattn.core.spans import RolePlans, shared_plan
+from fedattn.core.plans import RolePlans, SyncPlan, shared_plan
 from fedattn.research.calibrate.scorelog import ScoreLog
 from fedattn.research.calibrate.search import STRATEGIES
 

@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedattn.core.selection import (
-    SELECTOR_NAMES,
-    SELECTORS,
-    SpanRows,
-    num_kept,
-    select_rows,
-)
+from fedattn.core.compression import num_kept
+from fedattn.core.selection import SELECTOR_NAMES, SELECTORS, SpanRows, select_rows
 from fedattn.core.types import FloatArray
 
 each_selector = pytest.mark.parametrize("selector", SELECTOR_NAMES)

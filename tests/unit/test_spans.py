@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidPlanError
-from fedattn.core.plans import SyncPlan
-from fedattn.core.spans import Member, Role, RolePlans, SessionLayout, Span, build_layout
+from fedattn.core.plans import RolePlans, SyncPlan
+from fedattn.core.spans import Member, Role, SessionLayout, Span, build_layout
 from tests.harness.samples import sample_layout
 from tests.harness.strategies import compressions
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedattn.core.compression import Compression
-from fedattn.core.plans import SyncPlan
-from fedattn.core.spans import RolePlans, SessionLayout, build_layout
+from fedattn.core.plans import RolePlans, SyncPlan
+from fedattn.core.spans import SessionLayout, build_layout
 from fedattn.core.visibility import (
     PREFIX_OWNER,
     computed_positions,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.spans import RolePlans, shared_plan
+from fedattn.core.plans import RolePlans, shared_plan
 from fedattn.model.loading import LoadedModel
 from fedattn.research.calibrate.runner import in_order, make_runners
 from fedattn.research.prompts import Prompt

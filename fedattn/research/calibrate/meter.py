@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fedattn.core.spans import RolePlans, shared_plan
+from fedattn.core.plans import RolePlans, shared_plan
 from fedattn.model.loading import LoadedModel
 from fedattn.research.calibrate.runner import BatchRunner, State, in_order, make_runners
 from fedattn.research.prompts import Prompt

@@ -14,8 +14,8 @@ import torch
 
 from fedattn.core.costs import session_bytes
 from fedattn.core.errors import InvalidRequestError
+from fedattn.core.plans import RolePlans, shared_plan
 from fedattn.core.profile import Profile, ProfilePoint
-from fedattn.core.spans import RolePlans, shared_plan
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.research.calibrate.evaluator import Objective, PlanEvaluator

@@ -17,8 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import torch
 
-from fedattn.core.plans import SyncPlan
-from fedattn.core.spans import RolePlans
+from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.model.attention import sdpa
 from fedattn.model.loading import LoadedModel
 from fedattn.research.calibrate.batches import (

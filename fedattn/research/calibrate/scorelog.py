@@ -7,7 +7,7 @@ place in no time. No other state needs saving.
 import json
 from pathlib import Path
 
-from fedattn.core.spans import RolePlans
+from fedattn.core.plans import RolePlans
 from fedattn.research.calibrate.search import Scorer
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from fedattn.core.spans import RolePlans, shared_plan
+from fedattn.core.plans import RolePlans, shared_plan
 
 Layers: TypeAlias = tuple[int, ...]
 _EASY = 18

@@ -8,7 +8,8 @@ import numpy as np
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.costs import session_costs
-from fedattn.core.spans import PrefixMode, RolePlans, shared_plan
+from fedattn.core.plans import RolePlans, shared_plan
+from fedattn.core.spans import PrefixMode
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.research.simulate import (

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from fedattn.core.spans import SessionLayout, shared_plan
+from fedattn.core.plans import shared_plan
+from fedattn.core.spans import SessionLayout
 from fedattn.model.attention import run_model
 from fedattn.model.loading import LoadedModel
 from fedattn.research.evaluate.plots import new_figure, save_figure

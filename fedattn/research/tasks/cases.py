@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fedattn.core.errors import InvalidRequestError
+from fedattn.core.limits import check_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,8 @@ def _read_case(line: str, where: str) -> Case:
     kind = record.get("kind", "")
     if not isinstance(kind, str):
         raise InvalidRequestError(f"{where}: expected kind, a text, got {type(kind).__name__}")
+    for text in (*contexts, record["question"], record["answer"]):
+        check_text(where, text)
     return Case(
         contexts=tuple(contexts), question=record["question"], answer=record["answer"], kind=kind
     )

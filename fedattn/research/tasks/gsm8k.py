@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from fedattn.core.errors import InvalidRequestError
+from fedattn.core.limits import check_text
 from fedattn.research.tasks.cases import Case
 from fedattn.research.tasks.task import Task
 
@@ -81,7 +82,7 @@ def _to_case(exemplars: tuple[str, ...], question: str, answer: str) -> Case:
 
 def _read_file(path: Path) -> list[tuple[str, str]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"problems {path} cannot be read: {error}") from error
     problems = []
@@ -99,6 +100,8 @@ def _read_file(path: Path) -> list[tuple[str, str]]:
             raise InvalidRequestError(
                 f"problems {path}, line {number}: expected an answer that ends with #### NUMBER"
             )
+        for text in (question, answer):
+            check_text(f"problems {path}, line {number}", text)
         problems.append((question, answer))
     if not problems:
         raise InvalidRequestError(f"problems {path}: expected at least one, got none")

@@ -2,6 +2,7 @@
 
 from random import Random
 
+from fedattn.core.errors import InvalidRequestError
 from fedattn.research.tasks.cases import Case
 from fedattn.research.tasks.task import Task
 
@@ -13,11 +14,18 @@ _GROUPS = {
     "city": "Paris London Berlin Madrid Rome Vienna Tokyo Cairo Oslo Lima",
     "body": "hand foot nose ear knee elbow finger chin neck shoulder",
 }
+MAX_EXEMPLARS = 18  # of two groups of ten words, one of each is left to ask
 _LABELS = ("alpha", "river", "stone", "cloud", "north", "seven", "paper", "metal")
 
 
 def labels_task(count: int, *, seed: int = 0, num_exemplars: int = 8) -> Task:
-    """`count` cases: exemplars "horse -> stone" of two groups, then a new word of one of them."""
+    """`count` cases: exemplars "horse -> stone" of two groups, then a new word of one of them.
+
+    Raises:
+        InvalidRequestError: there are not so many words.
+    """
+    if not 1 <= num_exemplars <= MAX_EXEMPLARS:
+        raise InvalidRequestError(f"shots: expected 1 to {MAX_EXEMPLARS}, got {num_exemplars}")
     rng = Random(seed)  # noqa: S311  (no secret)
     return Task(
         name=f"labels, {num_exemplars} exemplars",

@@ -1,0 +1,114 @@
+"""Answers on a terminal: as they come, and what they took."""
+
+from rich.status import Status
+from rich.table import Table
+
+from fedattn.cli.terminal import PlainConsole, plain_table
+from fedattn.core.errors import SessionAbortedError
+from fedattn.core.report import Outcome, RowSource
+from fedattn.core.spans import Role
+from fedattn.rest.answers import (
+    LayerEvent,
+    ParticipantReport,
+    QueryAnswer,
+    QueryEvent,
+    SessionEvent,
+    TokenEvent,
+)
+from fedattn.rest.client import GatewayClient
+from fedattn.rest.query import QueryBody
+
+_CACHED = {RowSource.CONTRIBUTOR_CACHE, RowSource.PUBLISHER_CACHE}
+
+
+def stream_answer(client: GatewayClient, body: QueryBody, console: PlainConsole) -> QueryAnswer:
+    """Ask, and show who takes part, how far they are, and the answer while it is written.
+
+    Raises:
+        FedAttnError: the query failed.
+    """
+    answer: QueryAnswer | None = None
+    with console.status("waiting for the participants") as status:
+        for event in client.stream(body):
+            if isinstance(event, QueryAnswer):
+                answer = event
+            else:
+                _show(console, status, event)
+    if answer is None:
+        raise SessionAbortedError("the gateway ended the stream without a report; ask again")
+    console.print()
+    return answer
+
+
+def _show(console: PlainConsole, status: Status, event: QueryEvent) -> None:
+    match event:
+        case SessionEvent():
+            members = ", ".join(member.node_id for member in event.members)
+            console.print(f"session {event.session_id[:8]}: {members}", style="dim")
+            for node in event.excluded:
+                console.print(f"without {node.node_id}: {node.detail}", style="yellow")
+        case LayerEvent():
+            status.update(f"exchanged at block {event.layer}")
+        case TokenEvent():
+            status.stop()  # which erases its line: the answer begins on a clean one
+            console.write(event.text)
+
+
+def report_table(answer: QueryAnswer) -> Table:
+    """Who did what."""
+    table = plain_table(
+        "node",
+        "role",
+        "state",
+        right=("tokens", "KiB up", "KiB down", "compute s", "wait s"),
+    )
+    for member in answer.participants:
+        table.add_row(
+            member.node_id,
+            member.role,
+            _state(member),
+            str(member.span_len),
+            f"{member.bytes_up / 1024:.1f}",
+            f"{member.bytes_down / 1024:.1f}",
+            f"{member.compute_s:.2f}",
+            f"{member.wait_s:.2f}",
+        )
+    return table
+
+
+def _state(member: ParticipantReport) -> str:
+    """How its part ended, and how many of its files are not in it."""
+    skipped = sum(member.skipped_files.values())
+    return f"{_ending(member)}, {skipped} skipped" if skipped else _ending(member)
+
+
+def _ending(member: ParticipantReport) -> str:
+    """How its part ended, or that its rows were there before."""
+    if member.state is Outcome.COMPLETE and member.rows in _CACHED:
+        return member.rows.replace("_", " ")
+    if member.missing_from_layer is not None:
+        return f"{member.state} from block {member.missing_from_layer}"
+    return member.state
+
+
+def totals_line(answer: QueryAnswer) -> str:
+    """Time and bytes in one line."""
+    totals = answer.totals
+    speed = totals.tokens_per_s
+    decoding = f", then {speed:.1f} tokens/s" if speed else ""
+    return (
+        f"first token after {totals.time_to_first_token_s:.2f} s{decoding}; "
+        f"KV sent {totals.kv_bytes / 1024:.1f} KiB "
+        f"of {totals.planned_kv_bytes / 1024:.1f} planned ({_how(answer)})"
+    )
+
+
+def _how(answer: QueryAnswer) -> str:
+    """Codec and keep ratio of the first contributor, which stand for all."""
+    for member in answer.participants:
+        how = member.compression
+        if member.role is Role.CONTRIBUTOR and how is not None:
+            rows = how.keep_ratio
+            kept = "all rows" if rows == 1 else f"{rows:.0%} of the rows by {how.selector}"
+            return f"{how.codec}, {kept}"
+    return "nobody contributed"

@@ -1,0 +1,81 @@
+"""Options that several commands share: each stands here once, with its type and its help."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedattn.core.codecs import CODEC_NAMES, codec_by_name
+from fedattn.core.compression import Compression
+from fedattn.core.limits import MAX_SEED
+from fedattn.core.sampling import MAX_NEW_TOKENS
+from fedattn.core.selection import DEFAULT_SELECTOR, SELECTOR_NAMES
+from fedattn.core.spans import PrefixMode
+from fedattn.research.tasks.retrieval import MAX_CONTEXTS
+
+Model = Annotated[str, typer.Option(help="As for `model prepare`.")]
+SystemPrompt = Annotated[str | None, typer.Option(help="Public system prompt.")]
+
+Plan = Annotated[str, typer.Option(help="Sync plan of the contributors.")]
+PublisherPlan = Annotated[
+    str | None, typer.Option(help="Sync plan of the publisher; default: as --plan.")
+]
+Independent = Annotated[
+    bool,
+    typer.Option(
+        "--independent",
+        help="Contributors follow the public prefix alone; --plan is the publisher's.",
+    ),
+]
+Prefix = Annotated[PrefixMode, typer.Option(help="public, or first as in the paper.")]
+
+Codec = Annotated[str, typer.Option(help=f"How KV rows are written: {', '.join(CODEC_NAMES)}.")]
+KeepRatio = Annotated[float, typer.Option(help="Share of the rows that travel.")]
+Selector = Annotated[str, typer.Option(help=f"Which rows travel: {', '.join(SELECTOR_NAMES)}.")]
+KeepEnds = Annotated[int, typer.Option(help="Rows at each span's ends that always travel.")]
+InputKeepRatio = Annotated[
+    float,
+    typer.Option(help="Share of the contributors' tokens computed at all; loses information."),
+]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of all random draws.")]
+
+MaxNewTokens = Annotated[
+    int, typer.Option(min=1, max=MAX_NEW_TOKENS, help="Most tokens to decode.")
+]
+
+Cases = Annotated[
+    Path | None, typer.Option(help="JSONL of contexts, question, answer; default: generated.")
+]
+NumCases = Annotated[int, typer.Option(min=1, help="Most cases to run.")]
+NumContexts = Annotated[
+    int, typer.Option(min=2, max=MAX_CONTEXTS, help="Contexts of a generated case.")
+]
+JsonOut = Annotated[Path | None, typer.Option("--json", help="Write results here.")]
+PlotOut = Annotated[
+    Path | None, typer.Option("--plot", help="Draw a picture here, as PNG and SVG.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+
+def read_compression(
+    codec: str,
+    keep_ratio: float,
+    input_keep_ratio: float,
+    *,
+    selector: str = DEFAULT_SELECTOR,
+    keep_ends: int = 0,
+    seed: int = 0,
+) -> Compression:
+    """What the compression options of a command say.
+
+    Raises:
+        InvalidRequestError: one of them is out of its range, or names nothing known.
+    """
+    return Compression(
+        codec=codec_by_name(codec),
+        keep_ratio=keep_ratio,
+        selector=selector,
+        keep_ends=keep_ends,
+        input_keep_ratio=input_keep_ratio,
+        seed=seed,
+    )

@@ -1,0 +1,56 @@
+"""Which extra of this package brings a library that is not installed."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from types import MappingProxyType
+
+from fedattn.core.errors import ConfigurationError
+
+EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "client": ("httpx", "httpx_sse", "rich", "typer"),
+        "participant": (
+            "accelerate",
+            "filelock",
+            "gguf",
+            "huggingface_hub",
+            "jinja2",
+            "psutil",
+            "safetensors",
+            "tenacity",
+            "torch",
+            "transformers",
+        ),
+        "gateway": ("fastapi", "sse_starlette", "uvicorn"),
+        "certs": ("cryptography",),
+        "plots": ("matplotlib",),
+    }
+)
+"""Extra -> modules that come with it. pyproject.toml says the same of distributions."""
+
+
+def require_extras(*extras: str) -> None:
+    """Check, without importing anything, that what needs these extras can run.
+
+    Raises:
+        ConfigurationError: names the missing modules and the command that installs them.
+    """
+    missing = {extra: [name for name in EXTRAS[extra] if not find_spec(name)] for extra in extras}
+    lacking = [extra for extra, names in missing.items() if names]
+    if lacking:
+        names = ", ".join(name for extra in lacking for name in missing[extra][:3])
+        raise ConfigurationError(f"{names}: not installed; {install_hint(*lacking)}")
+
+
+def install_hint(*extras: str) -> str:
+    """The command that installs some extras."""
+    return f"install with: pip install 'fedattn[{','.join(extras)}]'"
+
+
+def missing_module(name: str) -> ConfigurationError:
+    """The error for a module that could not be imported, by the name Python tells."""
+    top = name.partition(".")[0]
+    for extra, names in EXTRAS.items():
+        if top in names:
+            return ConfigurationError(f"{top}: not installed; {install_hint(extra)}")
+    return ConfigurationError(f"{top}: not installed; install the package that brings it")

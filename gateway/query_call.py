@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 
 from fedattn.core.errors import FedAttnError, PublisherUnavailableError, SessionAbortedError
-from fedattn.wire.status import error_from_rpc
+from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.v1 import participant_pb2
 from gateway.metrics import GatewayMetrics
 
@@ -82,6 +82,7 @@ class QueryCall:
         except grpc.aio.AioRpcError as error:
             raise self._note(error_from_rpc(error, self._unreachable)) from error
         if not isinstance(event, QueryEvent):
+            raise_if_cancelled()
             raise self._note(
                 SessionAbortedError("the publisher ended the query without a result; ask again")
             )

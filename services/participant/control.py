@@ -15,6 +15,7 @@ from fedattn.core.errors import (
     InvalidInputError,
 )
 from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.contribution import Contributor
 from services.participant.introduction import heartbeat, join_message
@@ -78,6 +79,7 @@ class ControlLoop:
                 duplicate id is retried, since the lost older connection will end.
         """
         while True:
+            raise_if_cancelled()  # what ended the stream may have been a cancellation
             retrying = AsyncRetrying(
                 retry=retry_if_exception(_may_pass),
                 wait=wait_random_exponential(multiplier=0.2, max=self._reconnect_max_s),

@@ -70,7 +70,7 @@ def measure(tokens: int, repeats: int, codec: str, traces: Path | None) -> list[
     traced = body.model_copy(update={"timeline": True})
     times: dict[Link, list[float]] = {link: [] for link in (FREE, *LINKS)}
     with tempfile.TemporaryDirectory() as folder, local_network() as network:
-        port = int(network.aggregator_address.rpartition(":")[2])
+        port = network.aggregator_address.port
         with edge_links(port, len(CONTRIBUTORS) + 1) as links:
             start_nodes(network, links, make_contexts(tokens), Path(folder))
             gateway = GatewayClient(network.gateway_url)

@@ -158,7 +158,7 @@ def main() -> None:
         relay = [sys.executable, "-m", "benchmarks.bare_relay", str(port)]
         bare = subprocess.Popen(relay)  # noqa: S603 - our own module
         try:
-            measuring = measure(network.aggregator_address, meter, port, Meter(bare.pid))
+            measuring = measure(str(network.aggregator_address), meter, port, Meter(bare.pid))
             result = asyncio.run(measuring)
         finally:
             bare.kill()

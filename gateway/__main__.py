@@ -1,37 +1,34 @@
 """`python -m gateway`."""
 
 import asyncio
-import sys
 
-from fedattn.core.errors import ConfigurationError
-from fedattn.runtime.lifecycle import run_service
-from fedattn.runtime.logging import configure_logging
+from fedattn.runtime.lifecycle import end_process, run_main
+from fedattn.runtime.listening import open_listeners
 from fedattn.runtime.metrics import new_registry, serve_metrics
 from fedattn.wire.security import choose_security
 from gateway.app import create_app
-from gateway.server import listen, serve
+from gateway.server import serve_app
 from gateway.settings import GatewaySettings
+
+
+async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        ConfigurationError: certificates or the address are of no use.
+    """
+    certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
+    listeners = open_listeners(settings.listen)
+    registry = new_registry("gateway")
+    app = create_app(settings, certificates, registry)
+    with serve_metrics(settings.metrics, registry):
+        await serve_app(app, listeners, stopping, settings.grace_s)
 
 
 def main() -> int:
     """Run until SIGTERM."""
-    try:
-        settings = GatewaySettings.load()
-    except ConfigurationError as error:
-        print(f"error [{error.code}]: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    configure_logging(settings.log_level, settings.log_format, "gateway")
-
-    async def run(stopping: asyncio.Event) -> None:
-        certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
-        listener = listen(settings.host, settings.port)
-        registry = new_registry("gateway")
-        app = create_app(settings, certificates, registry)
-        with serve_metrics(settings.metrics, registry):
-            await serve(app, listener, stopping, settings.grace_s)
-
-    return run_service(run)
+    return run_main(GatewaySettings, serve)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

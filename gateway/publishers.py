@@ -18,7 +18,7 @@ from fedattn.core.errors import (
 from fedattn.wire.channel import open_channel
 from fedattn.wire.protocol import check_node_id
 from fedattn.wire.security import Certificates
-from fedattn.wire.status import error_from_rpc
+from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2
 from gateway.metrics import GatewayMetrics
@@ -55,7 +55,7 @@ class Publishers:
     async def __aenter__(self) -> Self:
         for node_id, address in self._addresses.items():
             self._channels[node_id] = open_channel(
-                address.address, self._certificates, peer=node_id
+                address.endpoint, self._certificates, peer=node_id
             )
         return self
 
@@ -184,5 +184,6 @@ class Publishers:
         try:
             answer = await stub.Check(request, timeout=HEALTH_TIMEOUT_S)
         except grpc.aio.AioRpcError:
+            raise_if_cancelled()
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -8,7 +8,7 @@ import grpc
 import structlog
 
 from fedattn.core.errors import FedAttnError, SessionAbortedError
-from fedattn.wire.status import error_from_rpc
+from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.v1 import participant_pb2
 from gateway.metrics import GatewayMetrics
 from gateway.settings import PublisherAddress
@@ -111,6 +111,7 @@ class QueryCall:
         except grpc.aio.AioRpcError as error:
             raise self._note(error_from_rpc(error, self._publisher.unreachable())) from error
         if not isinstance(event, QueryEvent):
+            raise_if_cancelled()
             raise self._note(
                 SessionAbortedError("the publisher ended the query without a result; ask again")
             )

@@ -9,7 +9,6 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.supervision import notify_ready
 
 log = structlog.get_logger(__name__)
@@ -23,26 +22,8 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        ConfigurationError: the address cannot be bound.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        return socket.create_server(address, family=family)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {error.strerror}; stop the other program or choose "
-            f"another address with --host and --port"
-        ) from error
-
-
-async def serve(
-    app: FastAPI, listener: socket.socket, stopping: asyncio.Event, grace_s: int
+async def serve_app(
+    app: FastAPI, listeners: list[socket.socket], stopping: asyncio.Event, grace_s: int
 ) -> None:
     """Serve until `stopping` is set, then let running requests end within `grace_s` seconds."""
     config = uvicorn.Config(
@@ -55,7 +36,7 @@ async def serve(
         timeout_graceful_shutdown=grace_s,
     )
     server = HttpServer(config)
-    host, port, *_ = listener.getsockname()
+    host, port, *_ = listeners[0].getsockname()
 
     async def watch() -> None:
         await stopping.wait()
@@ -66,6 +47,6 @@ async def serve(
     log.info("serving", host=host, port=port)
     notify_ready()
     try:
-        await server.serve(sockets=[listener])
+        await server.serve(sockets=listeners)
     finally:
         watcher.cancel()

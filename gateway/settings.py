@@ -1,14 +1,28 @@
 """Settings of the gateway."""
 
+import os
 from dataclasses import dataclass
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from fedattn.core.errors import InvalidRequestError, PublisherUnavailableError
-from fedattn.runtime.settings import ServiceSettings, service_config
+from fedattn.core.address import HostPort
+from fedattn.core.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    PublisherUnavailableError,
+)
+from fedattn.core.proxies import AUTO, Endpoint, find_endpoint
+from fedattn.runtime.settings import (
+    PROXY_MEANING,
+    ListenAddress,
+    ProxyChoice,
+    ServiceSettings,
+    service_config,
+)
 from fedattn.wire.protocol import check_node_id
 
-_SHAPE = "expected publisher=host:port,node-b=host:port"
+_SHAPE = "expected publisher=HOST:PORT,node-b=HOST:PORT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +30,10 @@ class PublisherAddress:
     """Where a participant listens for its gateway."""
 
     node_id: str
-    address: str
+    endpoint: Endpoint
 
     def __str__(self) -> str:
-        return f"{self.node_id} at {self.address}"
+        return f"{self.node_id} at {self.endpoint}"
 
     def unreachable(self) -> PublisherUnavailableError:
         """What to raise if nobody answers there."""
@@ -34,12 +48,14 @@ class GatewaySettings(ServiceSettings):
 
     model_config = service_config("FEDATTN_GATEWAY_", "python -m gateway")
 
-    host: str = Field("127.0.0.1", description="Address to serve on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to serve on; 0 for any.")
+    listen: ListenAddress = Field(
+        HostPort("127.0.0.1", 8000), description="HOST:PORT to serve on; port 0 for any."
+    )
     participants: str = Field(
-        description="Participants that publish: publisher=host:port,node-b=host:port. "
+        description="Participants that publish: publisher=HOST:PORT,node-b=HOST:PORT. "
         "A query that names none goes to the first."
     )
+    proxy: ProxyChoice = Field(AUTO, description=PROXY_MEANING)
     max_concurrent_queries: int = Field(
         32, ge=1, le=1000, description="Queries at once; more are refused with 429."
     )
@@ -51,34 +67,43 @@ class GatewaySettings(ServiceSettings):
         parse_participants(value)
         return value
 
+    @model_validator(mode="after")
+    def _check_proxy(self) -> Self:
+        assert self.publishers
+        return self
+
     @property
     def publishers(self) -> tuple[PublisherAddress, ...]:
-        """The configured publishers, in order."""
-        return parse_participants(self.participants)
+        """The configured publishers, in order, and how to reach them.
+
+        Raises:
+            ConfigurationError: the environment names a proxy on the way that is of no use.
+        """
+        return tuple(
+            PublisherAddress(node_id, find_endpoint(address, os.environ, self.proxy))
+            for node_id, address in parse_participants(self.participants)
+        )
 
 
-def parse_participants(text: str) -> tuple[PublisherAddress, ...]:
+def parse_participants(text: str) -> tuple[tuple[str, HostPort], ...]:
     """Read "publisher=127.0.0.1:50061,node-b=[::1]:50062".
 
     Raises:
         ValueError: names the malformed entry.
     """
     publishers = tuple(_parse_entry(entry) for entry in text.split(","))
-    names = [publisher.node_id for publisher in publishers]
+    names = [name for name, _ in publishers]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{name!r} is named twice; {_SHAPE}")
     return publishers
 
 
-def _parse_entry(entry: str) -> PublisherAddress:
+def _parse_entry(entry: str) -> tuple[str, HostPort]:
     name, equals, address = entry.strip().partition("=")
-    host, colon, port = address.rpartition(":")
-    if not (equals and host and colon):
-        raise ValueError(f"entry {entry.strip()!r} is not name=host:port; {_SHAPE}")
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
-        raise ValueError(f"entry {entry.strip()!r}: the port must be 1 to 65535; {_SHAPE}")
+    if not equals:
+        raise ValueError(f"entry {entry.strip()!r} is not name=HOST:PORT; {_SHAPE}")
     try:
-        return PublisherAddress(check_node_id(name), address)
-    except InvalidRequestError as error:
+        return check_node_id(name), HostPort.parse(address)
+    except (InvalidRequestError, ConfigurationError) as error:
         raise ValueError(f"entry {entry.strip()!r}: {error}") from error

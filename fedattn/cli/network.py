@@ -14,9 +14,12 @@ from typing import IO
 
 import httpx
 
+from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError
+from fedattn.runtime.listening import find_free
 
 _POLL_S = 0.1
+_LIST_TIMEOUT_S = 5.0
 _STOP_GRACE_S = 15.0
 _LOG_TAIL_LINES = 20
 
@@ -66,6 +69,10 @@ class Part:
     def stop(self) -> int:
         """SIGTERM, then the exit code; SIGKILL if it does not end in time."""
         self.process.terminate()
+        return self.wait_end()
+
+    def wait_end(self) -> int:
+        """The exit code of a part that was told to stop; SIGKILL if it does not end in time."""
         try:
             return self.process.wait(_STOP_GRACE_S)
         except subprocess.TimeoutExpired:
@@ -81,8 +88,8 @@ class LocalNetwork:
     `fedattn certs init` made, else plaintext: nothing leaves the loopback.
     """
 
-    gateway_port: int
-    aggregator_address: str
+    gateway_address: HostPort
+    aggregator_address: HostPort
     log_dir: Path
     certificates: Path | None = None
     parts: dict[str, Part] = field(default_factory=dict)
@@ -90,7 +97,7 @@ class LocalNetwork:
 
     @property
     def gateway_url(self) -> str:
-        return f"http://127.0.0.1:{self.gateway_port}"
+        return f"http://{self.gateway_address}"
 
     def start_aggregator(self, *flags: str) -> Part:
         """Start the aggregator; flags go to its command line."""
@@ -120,7 +127,7 @@ class LocalNetwork:
         addresses = ",".join(f"{node_id}={self.listeners[node_id]}" for node_id in publishers)
         return self._start(
             "gateway",
-            ["gateway", f"--port={self.gateway_port}", f"--participants={addresses}", *flags],
+            ["gateway", f"--listen={self.gateway_address}", f"--participants={addresses}", *flags],
         )
 
     def wait_ready(self, node_ids: list[str], timeout_s: float = 120.0) -> Iterator[str]:
@@ -148,7 +155,8 @@ class LocalNetwork:
     def joined(self) -> set[str]:
         """Ids of the nodes that the gateway lists."""
         try:
-            answer = httpx.get(f"{self.gateway_url}/v1/participants", timeout=5.0)
+            with httpx.Client(trust_env=False, timeout=_LIST_TIMEOUT_S) as client:
+                answer = client.get(f"{self.gateway_url}/v1/participants")
         except httpx.HTTPError:
             return set()
         if answer.status_code != httpx.codes.OK:
@@ -175,20 +183,37 @@ class LocalNetwork:
         return part
 
     def stop(self) -> dict[str, int]:
-        """Stop everything, the gateway first; returns exit codes by name."""
-        return {name: self.parts.pop(name).stop() for name in reversed(list(self.parts))}
+        """Tell all to stop, the gateway first, and wait; returns exit codes by name.
+
+        All at once, since each finishes what runs: nobody needs to wait for another's end.
+        """
+        parts = list(reversed(self.parts.values()))
+        self.parts.clear()
+        for part in parts:
+            part.process.terminate()
+        return {part.name: part.wait_end() for part in parts}
 
 
 @contextmanager
 def local_network(
     gateway_port: int = 0, certificates: Path | None = None
 ) -> Iterator[LocalNetwork]:
-    """An empty network that stops whatever was started in it."""
+    """An empty network that stops whatever was started in it.
+
+    Args:
+        gateway_port: 0 for any.
+        certificates: see `LocalNetwork`.
+
+    Raises:
+        ConfigurationError: there is no such port, or it is taken: known before anything starts.
+    """
+    gateway = HostPort.parse_listening(f"127.0.0.1:{gateway_port}")
+    find_free(gateway)
     with ExitStack() as stack:
         log_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedattn-")))
         network = LocalNetwork(
-            gateway_port=gateway_port or free_port(),
-            aggregator_address=f"127.0.0.1:{free_port()}",
+            gateway_address=gateway if gateway_port else gateway.with_port(free_port()),
+            aggregator_address=gateway.with_port(free_port()),
             log_dir=log_dir,
             certificates=certificates,
         )

@@ -92,6 +92,8 @@ def _split(text: str) -> tuple[str, str]:
             raise _refuse(text, "write an IPv6 address and port as [::1]:50051")
         return host, port[1:]
     host, colon, port = text.rpartition(":")
+    if not colon and text.isdigit():
+        raise _refuse(text, f"name the host too, such as 127.0.0.1:{text[:5]}")
     if not colon:
         raise _refuse(text, f"add a port, such as {text or 'localhost'}:50051")
     if ":" in host:

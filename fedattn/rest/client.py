@@ -1,15 +1,15 @@
 """A client of the gateway; the only module here that needs httpx and httpx-sse."""
 
-import ipaddress
+import os
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
-from urllib.request import getproxies
 
 import httpx
 from httpx_sse import ServerSentEvent, SSEError, connect_sse
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from fedattn.core.address import HostPort
 from fedattn.core.errors import (
     ConfigurationError,
     FedAttnError,
@@ -18,6 +18,7 @@ from fedattn.core.errors import (
     SessionAbortedError,
     error_from_code,
 )
+from fedattn.core.proxies import find_endpoint
 from fedattn.rest.answers import EVENT_MODELS, ParticipantInfo, QueryAnswer, QueryEvent, WarmAnswer
 from fedattn.rest.problems import Problem
 from fedattn.rest.query import QueryBody, SessionBody
@@ -26,6 +27,7 @@ _CONNECT_TIMEOUT_S = 10.0
 _MARGIN_S = 30.0
 """The gateway ends a query at its deadline and says why; this is its time to say it."""
 _LIST_TIMEOUT_S = 15.0
+_PORTS = {"http": 80, "https": 443}
 _PARTICIPANTS = TypeAdapter(list[ParticipantInfo])
 
 M = TypeVar("M", bound=BaseModel)
@@ -43,6 +45,7 @@ class GatewayClient:
 
     def __init__(self, url: str) -> None:
         self.url = _check_url(url)
+        self._endpoint = find_endpoint(_address_of(self.url), os.environ)
 
     def stream(self, body: QueryBody) -> Generator[QueryEvent, None, None]:
         """Ask, and yield events as the gateway sends them; the last is the answer.
@@ -102,16 +105,16 @@ class GatewayClient:
         timeout = httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S)
         try:
             with httpx.Client(
-                base_url=self.url, timeout=timeout, trust_env=not _is_near(self.url)
+                base_url=self.url, timeout=timeout, proxy=self._endpoint.proxy, trust_env=False
             ) as client:
                 yield client
         except SSEError:
             raise GatewayUnavailableError(
                 f"{self.url} answered with something else than events; is it a fedattn gateway?"
             ) from None
-        except (httpx.HTTPError, ImportError, ValueError) as error:  # the latter two: its proxy
+        except (httpx.HTTPError, ValueError) as error:  # the latter: the URL
             raise GatewayUnavailableError(
-                f"the gateway at {self.url} cannot be reached: {error}{_proxy_words(self.url)}; "
+                f"the gateway at {self._endpoint} cannot be reached: {error}; "
                 f"start it with `make up`, or name another with --gateway"
             ) from error
 
@@ -168,23 +171,6 @@ def _check_url(text: str) -> str:
     return url.rstrip("/")
 
 
-def _is_near(url: str) -> bool:
-    """Whether a host is this machine or of a private network, where no proxy leads."""
-    host = httpx.URL(url).host
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-    return address.is_private or address.is_loopback or address.is_link_local
-
-
-def _proxy_words(url: str) -> str:
-    """Name the proxy an unreachable gateway was looked for through."""
-    if _is_near(url):
-        return ""
-    proxies = getproxies()
-    name = next((n for n in (httpx.URL(url).scheme, "all") if n in proxies), None)
-    if name is None:
-        return ""
-    proxy = proxies[name].rpartition("@")[2]  # without its password
-    return f" (through the proxy {proxy} of {name}_proxy; NO_PROXY leaves a host out)"
+def _address_of(url: str) -> HostPort:
+    parsed = httpx.URL(url)
+    return HostPort(parsed.host, parsed.port or _PORTS[parsed.scheme])

@@ -1,7 +1,7 @@
 """Numbers for Prometheus, on a port of their own. Never text, and no label without a bound."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from prometheus_client import (
     CollectorRegistry,
@@ -12,7 +12,9 @@ from prometheus_client import (
 )
 
 from fedattn import __version__
+from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError
+from fedattn.runtime.listening import find_free
 
 
 def new_registry(service: str) -> CollectorRegistry:
@@ -26,23 +28,27 @@ def new_registry(service: str) -> CollectorRegistry:
 
 
 @contextmanager
-def serve_metrics(address: str | None, registry: CollectorRegistry) -> Iterator[int]:
-    """Answer `GET /metrics` at host:port while the block runs; nowhere for None.
+def serve_metrics(address: HostPort | None, registry: CollectorRegistry) -> Iterator[int]:
+    """Answer `GET /metrics` while the block runs; nowhere for None.
 
     Yields:
         The port, which is free to choose for 0.
 
     Raises:
-        ConfigurationError: the address is malformed or cannot be bound.
+        ConfigurationError: the address cannot be bound.
     """
-    if address is None:
-        yield 0
-        return
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ConfigurationError(f"metrics: expected host:port, got {address!r}")
+    with ExitStack() as servers:
+        ports = [
+            servers.enter_context(_serve_at(one, registry))
+            for one in ([] if address is None else find_free(address))
+        ]
+        yield ports[0] if ports else 0
+
+
+@contextmanager
+def _serve_at(address: HostPort, registry: CollectorRegistry) -> Iterator[int]:
     try:
-        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+        server, thread = start_http_server(address.port, address.host, registry)
     except OSError as error:
         raise ConfigurationError(
             f"metrics: cannot listen on {address}: {error.strerror}; choose another address"

@@ -1,13 +1,42 @@
 """What every service's settings class has in common."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError
+from fedattn.core.proxies import check_proxy_choice
+
+T = TypeVar("T")
+
+
+def _read_by(parse: Callable[[str], T]) -> BeforeValidator:
+    """Reads the text of a setting; a number is what pydantic makes of some texts."""
+
+    def read(value: object) -> object:
+        try:
+            return parse(str(value)) if isinstance(value, str | int | float) else value
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+
+    return BeforeValidator(read)
+
+
+PeerAddress = Annotated[HostPort, NoDecode, _read_by(HostPort.parse)]
+"""HOST:PORT where a peer is."""
+ListenAddress = Annotated[HostPort, NoDecode, _read_by(HostPort.parse_listening)]
+"""HOST:PORT to listen on; port 0 for any."""
+ProxyChoice = Annotated[str, _read_by(check_proxy_choice)]
+"""What `find_endpoint` takes."""
+PROXY_MEANING = (
+    "Proxy to other nodes: http://HOST:PORT, none, or auto: https_proxy and its like of the "
+    "environment, but never to private addresses."
+)
 
 
 def service_config(prefix: str, program: str) -> SettingsConfigDict:
@@ -34,8 +63,8 @@ class ServiceSettings(BaseSettings):
     plaintext: bool = Field(
         False, description="Speak without TLS; for the loopback, or networks nobody else is on."
     )
-    metrics: str | None = Field(
-        None, description="host:port for Prometheus to read numbers from; none if absent."
+    metrics: ListenAddress | None = Field(
+        None, description="HOST:PORT for Prometheus to read numbers from."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log entries to write."
@@ -43,6 +72,11 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["console", "json"] = Field(
         "console", description="Log for people or for machines."
     )
+
+    @property
+    def log_name(self) -> str:
+        """What entries of its log call the service."""
+        return type(self).__name__.removesuffix("Settings").lower()
 
     @classmethod
     def load(cls, argv: list[str] | None = None) -> Self:
@@ -80,8 +114,10 @@ def _describe(cls: type[ServiceSettings], error: ValidationError) -> str:
 
     def line(item: Any) -> str:
         name = str(item["loc"][0]) if item["loc"] else "settings"
-        given = "" if item["type"] == "missing" else f", got {str(item['input'])[:80]!r}"
+        message = item["msg"].removeprefix("Value error, ")
+        says_it = item["type"] == "missing" or "got " in message
+        given = "" if says_it else f", got {str(item['input'])[:80]!r}"
         flag = "--" + name.replace("_", "-")
-        return f"{prefix}{name.upper()} ({flag}): {item['msg']}{given}"
+        return f"{prefix}{name.upper()} ({flag}): {message}{given}"
 
     return "; ".join(line(item) for item in error.errors())

@@ -2,14 +2,12 @@
 
 import grpc
 
-from fedattn.wire.protocol import MAX_MESSAGE_SIZE
+from fedattn.core.proxies import Endpoint
+from fedattn.wire.options import COMMON_OPTIONS, Options
 from fedattn.wire.security import Certificates
 
-_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_SIZE),
-    ("grpc.max_send_message_length", MAX_MESSAGE_SIZE),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+_OPTIONS: Options = [
+    *COMMON_OPTIONS,
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -17,16 +15,22 @@ _OPTIONS = [
 
 
 def open_channel(
-    address: str, certificates: Certificates | None = None, *, peer: str = ""
+    endpoint: Endpoint, certificates: Certificates | None = None, *, peer: str = ""
 ) -> grpc.aio.Channel:
-    """A channel to host:port; connects when first used.
+    """A channel to a peer; connects when first used.
 
     Args:
-        address: host:port.
+        endpoint: where it is, and by which way. The environment has no say in it any more.
         certificates: what this end proves itself with; None for plaintext.
         peer: name that the other end's certificate must bear.
     """
+    target = str(endpoint.address)
+    options = [*_OPTIONS, _proxy_option(endpoint.proxy)]
     if certificates is None:
-        return grpc.aio.insecure_channel(address, options=_OPTIONS)
-    options = [*_OPTIONS, ("grpc.ssl_target_name_override", peer)]
-    return grpc.aio.secure_channel(address, certificates.for_client(), options=options)
+        return grpc.aio.insecure_channel(target, options=options)
+    options.append(("grpc.ssl_target_name_override", peer))
+    return grpc.aio.secure_channel(target, certificates.for_client(), options=options)
+
+
+def _proxy_option(proxy: str | None) -> tuple[str, int | str]:
+    return ("grpc.enable_http_proxy", 0) if proxy is None else ("grpc.http_proxy", proxy)

@@ -8,7 +8,7 @@ import grpc
 from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
 from fedattn.core.request import SessionRequest
 from fedattn.wire.sessions import session_request_to_wire
-from fedattn.wire.status import error_from_rpc
+from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 
@@ -44,6 +44,7 @@ class Responses(Generic[M]):
         try:
             async for response in self._call:
                 yield response
+            raise_if_cancelled()
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None
 

@@ -5,27 +5,32 @@ Exit code 0 if it does. With certificates, those of the machine that asks.
 
 import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError
+from fedattn.core.proxies import Endpoint, find_endpoint
 from fedattn.wire.channel import open_channel
 from fedattn.wire.security import Certificates, read_certificates
+from fedattn.wire.status import raise_if_cancelled
 
 
 async def is_serving(
-    address: str, certificates: Certificates | None, peer: str, timeout_s: float = 5.0
+    endpoint: Endpoint, certificates: Certificates | None, peer: str, timeout_s: float = 5.0
 ) -> bool:
     """Ask `grpc.health.v1` about the service as a whole."""
-    async with open_channel(address, certificates, peer=peer) as channel:
+    async with open_channel(endpoint, certificates, peer=peer) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
-            print(f"{address}: {error.details()}", file=sys.stderr)
+            raise_if_cancelled()
+            print(f"{endpoint}: {error.details()}", file=sys.stderr)
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
@@ -38,12 +43,13 @@ def main() -> int:
     parser.add_argument("--peer", default="", help="name its certificate bears")
     options = parser.parse_args()
     try:
+        endpoint = find_endpoint(HostPort.parse(options.address), os.environ)
         folder = options.certificates
         certificates = None if folder is None else read_certificates(folder)
     except ConfigurationError as error:
         print(f"error [{error.code}]: {error}", file=sys.stderr)
         return 2
-    return 0 if asyncio.run(is_serving(options.address, certificates, options.peer)) else 1
+    return 0 if asyncio.run(is_serving(endpoint, certificates, options.peer)) else 1
 
 
 if __name__ == "__main__":

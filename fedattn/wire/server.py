@@ -10,19 +10,20 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, FedAttnError, InternalError
-from fedattn.wire.protocol import MAX_MESSAGE_SIZE
+from fedattn.runtime.listening import find_free
+from fedattn.wire.options import COMMON_OPTIONS, Options
 from fedattn.wire.security import Certificates, check_caller
 from fedattn.wire.status import abort_with
 
-_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_SIZE),
-    ("grpc.max_send_message_length", MAX_MESSAGE_SIZE),
+_OPTIONS: Options = [
+    *COMMON_OPTIONS,
     ("grpc.so_reuseport", 0),  # a second service on one port is an error, not a surprise
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 ]
+
+_LAST_WORDS_S = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -50,36 +51,37 @@ class WireServer:
         self._health = health.aio.HealthServicer()
         self.port = 0
 
-    async def start(self, address: str, add: AddServicers, *, with_reflection: bool) -> None:
-        """Bind and serve.
+    async def start(self, address: HostPort, add: AddServicers, *, with_reflection: bool) -> None:
+        """Bind all addresses of the host, and serve.
 
         Args:
-            address: host:port, port 0 for any free one.
+            address: where; port 0 for any free one.
             add: registers the servicers.
             with_reflection: whether clients may ask for the schema.
 
         Raises:
-            ConfigurationError: the address cannot be bound.
+            ConfigurationError: one of them cannot be bound.
         """
         add(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if with_reflection:
             names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
-        try:
-            self.port = self._bind(address)
-        except RuntimeError as error:
-            raise ConfigurationError(
-                f"cannot listen on {address}: the port is taken or the address is not of this "
-                f"machine; stop the other program or choose another port"
-            ) from error
+        for one in find_free(address):  # gRPC would be content with one of them
+            self.port = self._bind(one)
         await self._server.start()
         await self.set_serving(serving=True)
 
-    def _bind(self, address: str) -> int:
-        if self._certificates is None:
-            return self._server.add_insecure_port(address)
-        return self._server.add_secure_port(address, self._certificates.for_server())
+    def _bind(self, address: HostPort) -> int:
+        target = str(address)
+        try:
+            if self._certificates is None:
+                return self._server.add_insecure_port(target)
+            return self._server.add_secure_port(target, self._certificates.for_server())
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"cannot listen on {address}: somebody took it just now; choose another port"
+            ) from error
 
     async def set_serving(self, *, serving: bool) -> None:
         """Tell health checks whether to send work here."""
@@ -88,8 +90,12 @@ class WireServer:
         for name in ("", *self._services):
             await self._health.set(name, status)
 
-    async def stop(self, grace_s: float) -> None:
-        """Report not serving, refuse new calls, let running ones end within `grace_s`."""
+    async def stop(self, grace_s: float = _LAST_WORDS_S) -> None:
+        """Report not serving, refuse new calls, let running ones end within `grace_s`.
+
+        Work worth waiting for has been drained before: what stays is mostly somebody who watches
+        the health of this service, and would for ever.
+        """
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
 

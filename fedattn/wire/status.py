@@ -4,6 +4,7 @@ An error crosses the wire as its gRPC status, its message, and its stable code i
 metadata, and comes out on the other side as the same Python class.
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
@@ -82,13 +83,31 @@ async def abort_with(context: _Aborts, error: FedAttnError) -> NoReturn:
     await context.abort(status_of(error).grpc_code, message, ((CODE_KEY, error.code),))
 
 
+def raise_if_cancelled() -> None:
+    """Raise CancelledError if the current task has been cancelled.
+
+    grpc.aio may answer a cancellation with any status or with the plain end of a stream: whoever
+    goes on after a failed or ended call must look here first, or it goes on for ever.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs here
+        return
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def error_from_rpc(error: grpc.aio.AioRpcError, unreachable: FedAttnError) -> FedAttnError:
     """What a failed RPC means to its caller.
 
     Args:
         error: as raised by a stub.
         unreachable: returned if the peer could not be reached, so that it names the peer.
+
+    Raises:
+        CancelledError: the call failed because its caller is being cancelled.
     """
+    raise_if_cancelled()
     metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
     for key, value in metadata:
         if key == CODE_KEY and isinstance(value, str):

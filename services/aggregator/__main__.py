@@ -1,14 +1,11 @@
 """`python -m services.aggregator`."""
 
 import asyncio
-import sys
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from fedattn.core.errors import ConfigurationError
-from fedattn.runtime.lifecycle import run_service
-from fedattn.runtime.logging import configure_logging
+from fedattn.runtime.lifecycle import end_process, run_main
 from fedattn.runtime.metrics import new_registry, serve_metrics
 from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.security import Certificates, choose_security
@@ -49,31 +46,30 @@ async def stop_aggregator(server: WireServer, servicer: AggregatorServicer, grac
     except TimeoutError:
         log.warning("sessions_cut_short", grace_s=grace_s)
     servicer.close()
-    await server.stop(grace_s=1.0)
+    await server.stop()
+
+
+async def serve(settings: AggregatorSettings, stopping: asyncio.Event) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        ConfigurationError: certificates or the address are of no use.
+    """
+    certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
+    registry = new_registry("aggregator")
+    server, servicer = await start_aggregator(settings, certificates, registry)
+    with serve_metrics(settings.metrics, registry):
+        log.info("serving", port=server.port)
+        notify_ready()
+        await stopping.wait()
+        log.info("stopping")
+        await stop_aggregator(server, servicer, settings.grace_s)
 
 
 def main() -> int:
     """Run until SIGTERM."""
-    try:
-        settings = AggregatorSettings.load()
-    except ConfigurationError as error:
-        print(f"error [{error.code}]: {error}", file=sys.stderr)
-        return 2
-    configure_logging(settings.log_level, settings.log_format, "aggregator")
-
-    async def serve(stopping: asyncio.Event) -> None:
-        certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
-        registry = new_registry("aggregator")
-        server, servicer = await start_aggregator(settings, certificates, registry)
-        with serve_metrics(settings.metrics, registry):
-            log.info("serving", port=server.port)
-            notify_ready()
-            await stopping.wait()
-            log.info("stopping")
-            await stop_aggregator(server, servicer, settings.grace_s)
-
-    return run_service(serve)
+    return run_main(AggregatorSettings, serve)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

@@ -4,7 +4,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from fedattn.runtime.settings import ServiceSettings, service_config
+from fedattn.core.address import HostPort
+from fedattn.runtime.settings import ListenAddress, ServiceSettings, service_config
 
 
 class AggregatorSettings(ServiceSettings):
@@ -12,7 +13,9 @@ class AggregatorSettings(ServiceSettings):
 
     model_config = service_config("FEDATTN_AGGREGATOR_", "python -m services.aggregator")
 
-    listen: str = Field("127.0.0.1:50051", description="host:port to serve on; port 0 for any.")
+    listen: ListenAddress = Field(
+        HostPort("127.0.0.1", 50051), description="HOST:PORT to serve on; port 0 for any."
+    )
     reflection: bool = Field(False, description="Let clients ask for the gRPC schema.")
     max_nodes: int = Field(1000, ge=1, description="Nodes joined at once.")
     max_sessions: int = Field(200, ge=1, description="Sessions open at once.")

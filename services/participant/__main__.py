@@ -1,52 +1,61 @@
 """`python -m services.participant`."""
 
 import asyncio
-import sys
-
-import structlog
+from functools import partial
+from typing import TYPE_CHECKING
 
 from fedattn.core.errors import ConfigurationError
-from fedattn.runtime.lifecycle import run_service
-from fedattn.runtime.logging import configure_logging
+from fedattn.runtime.lifecycle import end_process, run_main, run_unless_stopped
 from fedattn.runtime.metrics import serve_metrics
 from fedattn.wire.security import choose_security
 from services.participant.settings import ParticipantSettings
 
-log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    from services.participant.node import ParticipantNode
+
+
+async def serve(settings: ParticipantSettings, stopping: asyncio.Event) -> None:
+    """Load the model, then take part until told to stop, which may be earlier.
+
+    Raises:
+        FedAttnError: the node cannot be made, or the aggregator will never take it.
+    """
+    certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
+    node = await run_unless_stopped(stopping, partial(_build_node, settings))
+    if node is None:
+        return
+    from services.participant.app import Participant  # noqa: PLC0415 - as below
+
+    with serve_metrics(settings.metrics, node.metrics.registry):
+        await Participant(settings, node, certificates).serve(stopping)
+
+
+def _build_node(settings: ParticipantSettings) -> "ParticipantNode":
+    from services.participant.app import build_node  # noqa: PLC0415 - loads torch
+
+    return build_node(settings)
+
+
+def check(settings: ParticipantSettings) -> None:
+    """What can be told before anything slow begins.
+
+    Raises:
+        ConfigurationError: an extra is not installed, or the context cannot be read.
+    """
+    try:  # only now: settings are checked, and --help answers, without loading torch
+        from services.participant.context import check_context  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.name} is not installed; a participant needs the extra: "
+            f"pip install 'fedattn[participant]'"
+        ) from error
+    check_context(settings.context, settings.context_encoding)
 
 
 def main() -> int:
     """Run until SIGTERM."""
-    try:
-        settings = ParticipantSettings.load()
-    except ConfigurationError as error:
-        print(f"error [{error.code}]: {error}", file=sys.stderr)
-        return 2
-    try:  # only now: settings are checked, and --help answers, without loading torch
-        from services.participant.app import Participant, build_node  # noqa: PLC0415
-        from services.participant.context import check_context  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        print(
-            f"error [configuration]: {error.name} is not installed; a participant needs the "
-            f"extra: pip install 'fedattn[participant]'",
-            file=sys.stderr,
-        )
-        return 2
-    try:
-        check_context(settings.context, settings.context_encoding)
-    except ConfigurationError as error:
-        print(f"error [{error.code}]: {error}", file=sys.stderr)
-        return 2
-    configure_logging(settings.log_level, settings.log_format, f"participant/{settings.node_id}")
-
-    async def serve(stopping: asyncio.Event) -> None:
-        certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
-        node = await asyncio.to_thread(build_node, settings)
-        with serve_metrics(settings.metrics, node.metrics.registry):
-            await Participant(settings, node, certificates).serve(stopping)
-
-    return run_service(serve)
+    return run_main(ParticipantSettings, serve, check)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

@@ -128,8 +128,8 @@ class Participant:
         self._settings = settings
         self._node = node
         self._certificates = certificates
-        self._channel = open_channel(settings.aggregator, certificates, peer=AGGREGATOR)
-        self._aggregator = AggregatorClient(self._channel, settings.aggregator)
+        self._channel = open_channel(settings.endpoint, certificates, peer=AGGREGATOR)
+        self._aggregator = AggregatorClient(self._channel, str(settings.endpoint))
         self._contributor = Contributor(node, self._aggregator)
         self.control = ControlLoop(
             node, self._contributor, self._aggregator, settings.reconnect_max_s
@@ -167,7 +167,7 @@ class Participant:
             await asyncio.gather(membership, return_exceptions=True)
             await self._contributor.close()
             if self.server is not None:
-                await self.server.stop(grace_s=1.0)
+                await self.server.stop()
             await self._channel.close()
             self._node.close()
 

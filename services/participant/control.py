@@ -16,6 +16,7 @@ from fedattn.core.errors import (
 )
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.contexts import window_use_from_wire
+from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.context_log import log_window
 from services.participant.contribution import Contributor
@@ -80,6 +81,7 @@ class ControlLoop:
                 duplicate id is retried, since the lost older connection will end.
         """
         while True:
+            raise_if_cancelled()  # what ended the stream may have been a cancellation
             retrying = AsyncRetrying(
                 retry=retry_if_exception(_may_pass),
                 wait=wait_random_exponential(multiplier=0.2, max=self._reconnect_max_s),

@@ -1,12 +1,22 @@
 """Settings of a participant."""
 
+import os
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from fedattn.core.address import HostPort
 from fedattn.core.errors import InvalidRequestError
-from fedattn.runtime.settings import ServiceSettings, service_config
+from fedattn.core.proxies import AUTO, Endpoint, find_endpoint
+from fedattn.runtime.settings import (
+    PROXY_MEANING,
+    ListenAddress,
+    PeerAddress,
+    ProxyChoice,
+    ServiceSettings,
+    service_config,
+)
 from fedattn.wire.protocol import MAX_LIFETIME_S, check_node_id
 
 
@@ -16,7 +26,10 @@ class ParticipantSettings(ServiceSettings):
     model_config = service_config("FEDATTN_PARTICIPANT_", "python -m services.participant")
 
     node_id: str = Field(description="Id of this node, unique at its aggregator.")
-    aggregator: str = Field("127.0.0.1:50051", description="host:port of the aggregator.")
+    aggregator: PeerAddress = Field(
+        HostPort("127.0.0.1", 50051), description="HOST:PORT of the aggregator."
+    )
+    proxy: ProxyChoice = Field(AUTO, description=PROXY_MEANING)
     context: Path | None = Field(
         None, description="Private text: a file, or a folder of text files (docs/texts.md)."
     )
@@ -25,8 +38,8 @@ class ParticipantSettings(ServiceSettings):
         description="Encoding of texts that are neither UTF-8 nor UTF-16, such as cp1252; "
         "without it only what is certain is read.",
     )
-    listen: str | None = Field(
-        None, description="host:port for this node's own gateway; only a publisher needs it."
+    listen: ListenAddress | None = Field(
+        None, description="HOST:PORT for this node's own gateway; only a publisher needs it."
     )
     reflection: bool = Field(False, description="Let clients ask for the gRPC schema.")
     model: str = Field("default", description="Model: default, folder, .gguf file or hub id.")
@@ -88,6 +101,19 @@ class ParticipantSettings(ServiceSettings):
         0.5, gt=0, le=1, description="Most of its rows that it sends when hot or short of memory."
     )
 
+    @property
+    def endpoint(self) -> Endpoint:
+        """The aggregator, and how to reach it.
+
+        Raises:
+            ConfigurationError: the environment names a proxy on the way that is of no use.
+        """
+        return find_endpoint(self.aggregator, os.environ, self.proxy)
+
+    @property
+    def log_name(self) -> str:
+        return f"participant/{self.node_id}"
+
     @field_validator("node_id")
     @classmethod
     def _check_node_id(cls, value: str) -> str:
@@ -114,6 +140,7 @@ class ParticipantSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        assert self.endpoint
         if 0 < self.critical_temperature_c < self.high_temperature_c:
             raise ValueError("critical_temperature_c must not be below high_temperature_c")
         if self.keep_warm_s and self.listen is None:

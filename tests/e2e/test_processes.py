@@ -136,7 +136,7 @@ def test_taken_port_is_named_and_nothing_is_left(
             f"--aggregator={address}",
             f"--model={tiny_folder}",
         ],
-        "gateway": [f"--port={address.rpartition(':')[2]}", f"--participants=p={address}"],
+        "gateway": [f"--listen={address}", f"--participants=p={address}"],
     }
     ended = subprocess.run(
         [sys.executable, "-m", module, "--plaintext", *flags[module]],

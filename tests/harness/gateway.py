@@ -10,7 +10,9 @@ import httpx
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from fedattn.core.address import HostPort
 from fedattn.core.errors import FedAttnError
+from fedattn.runtime.listening import open_listeners
 from fedattn.wire.server import WireServer
 from fedattn.wire.status import abort_with
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
@@ -19,7 +21,7 @@ from fedattn.wire.v1.participant_pb2_grpc import (
     add_ParticipantServiceServicer_to_server,
 )
 from gateway.app import create_app
-from gateway.server import listen, serve
+from gateway.server import serve_app
 from gateway.settings import GatewaySettings
 
 QUESTION = "Which ward had the outbreak on 3 May?"
@@ -104,7 +106,7 @@ async def running(
     participant = FakeParticipant(script or good_script)
     grpc_server = WireServer([SERVICE])
     await grpc_server.start(
-        "127.0.0.1:0",
+        HostPort("127.0.0.1", 0),
         lambda server: add_ParticipantServiceServicer_to_server(participant, server),
         with_reflection=False,
     )
@@ -125,10 +127,10 @@ async def running(
 @asynccontextmanager
 async def served(harness: Harness, grace_s: int = 0) -> AsyncIterator[tuple[str, asyncio.Event]]:
     """The app of a harness on a real port: its URL, and the event that stops it."""
-    listener = listen("127.0.0.1", 0)
+    listeners = open_listeners(HostPort("127.0.0.1", 0))
     stopping = asyncio.Event()
-    serving = asyncio.create_task(serve(harness.app, listener, stopping, grace_s))
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}", stopping
+    serving = asyncio.create_task(serve_app(harness.app, listeners, stopping, grace_s))
+    yield f"http://127.0.0.1:{listeners[0].getsockname()[1]}", stopping
     stopping.set()
     await serving
 

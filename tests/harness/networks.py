@@ -14,7 +14,6 @@ from fedattn.core.errors import FedAttnError, InternalError
 from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.loading import LoadedModel
-from fedattn.wire.channel import open_channel
 from fedattn.wire.convert import sampling_to_wire
 from fedattn.wire.sessions import options_to_wire
 from fedattn.wire.status import error_from_rpc
@@ -23,6 +22,7 @@ from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.settings import AggregatorSettings
 from services.participant.node import ParticipantNode
+from tests.harness.channels import direct_channel
 from tests.harness.runners import make_node, running_aggregator, running_participant
 from tests.harness.scenarios import LOSSLESS
 from tests.harness.tiny import words
@@ -62,7 +62,7 @@ async def running_network(
         )
         assert participant.server is not None
         channel = await stack.enter_async_context(
-            open_channel(f"127.0.0.1:{participant.server.port}")
+            direct_channel(f"127.0.0.1:{participant.server.port}")
         )
         yield Network(address, ParticipantStub(channel), nodes, contexts)
 

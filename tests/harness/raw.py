@@ -15,13 +15,13 @@ from fedattn.core.frames import encode_frame
 from fedattn.core.request import SessionOptions, describe_prefix
 from fedattn.core.spans import PrefixMode, Span
 from fedattn.core.types import KvRows, KvShape
-from fedattn.wire.channel import open_channel
 from fedattn.wire.convert import chunk_to_wire, shape_to_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.sessions import options_to_wire, prefix_to_wire
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
+from tests.harness.channels import direct_channel
 
 SHAPE = KvShape(num_layers=4, num_kv_heads=2, head_dim=8)
 FINGERPRINT = "f" * 64
@@ -128,7 +128,7 @@ class RawNode:
 @asynccontextmanager
 async def raw_node(address: str, node_id: str, **join: Any) -> AsyncIterator[RawNode]:
     """Join by hand; leaves when the block ends."""
-    async with open_channel(address) as channel:
+    async with direct_channel(address) as channel:
         node = RawNode(node_id, AggregatorStub(channel))
 
         async def requests() -> AsyncIterator[pb.ControlRequest]:

@@ -16,7 +16,6 @@ from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.model.prompt import PromptTokenizer
-from fedattn.wire.channel import open_channel
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.security import Certificates
 from fedattn.wire.sessions import terms_from_wire
@@ -30,6 +29,7 @@ from services.participant.kv_cache import KvCache
 from services.participant.node import ParticipantNode
 from services.participant.pressure import PressureGauge, PressureLimits
 from services.participant.settings import ParticipantSettings
+from tests.harness.channels import direct_channel
 from tests.harness.scenarios import NUM_NEW_TOKENS, PUBLISHER, Scenario
 from tests.harness.tiny import word_tokenizer
 
@@ -82,7 +82,7 @@ async def run_grpc(scenario: Scenario, model: LoadedModel, folder: Path) -> Outc
             await stack.enter_async_context(running_participant(node, address))
         publisher = make_node(PUBLISHER, model, None, scenario.tokenizer)
         await stack.enter_async_context(running_participant(publisher, address))
-        channel = await stack.enter_async_context(open_channel(address))
+        channel = await stack.enter_async_context(direct_channel(address))
         return await _publish(scenario, model, publisher, AggregatorClient(channel, address))
 
 

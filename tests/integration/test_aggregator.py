@@ -21,13 +21,13 @@ from fedattn.core.errors import (
     ProtocolMismatchError,
     UnknownParticipantError,
 )
-from fedattn.wire.channel import open_channel
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.__main__ import SERVICE_NAME
 from services.aggregator.settings import AggregatorSettings
+from tests.harness.channels import direct_channel
 from tests.harness.raw import (
     CODEC,
     OPTION_NAMES,
@@ -54,7 +54,7 @@ async def address() -> AsyncIterator[str]:
 
 @pytest.fixture
 async def stub(address: str) -> AsyncIterator[AggregatorStub]:
-    async with open_channel(address) as channel:
+    async with direct_channel(address) as channel:
         yield AggregatorStub(channel)
 
 
@@ -407,7 +407,7 @@ async def test_node_without_heartbeat_loses_its_membership() -> None:
 
 async def test_health_is_checked_and_watched(address: str) -> None:
     serving = health_pb2.HealthCheckResponse.SERVING
-    async with open_channel(address) as channel:
+    async with direct_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service=SERVICE_NAME)
         assert (await stub.Check(request)).status == serving
@@ -427,7 +427,7 @@ async def test_members_compress_as_the_publisher_wishes(address: str) -> None:
 async def test_schema_is_told_only_if_asked_for(reflection: bool) -> None:
     settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0, reflection=reflection)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
-    async with running_aggregator(settings) as address, open_channel(address) as channel:
+    async with running_aggregator(settings) as address, direct_channel(address) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         call = stub.ServerReflectionInfo(iter([request]))
         if reflection:

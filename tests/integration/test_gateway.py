@@ -9,6 +9,7 @@ from fedattn.wire.sessions import options_from_wire
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from gateway.report import answer_from_wire
 from gateway.settings import PublisherAddress
+from tests.harness.channels import endpoint
 from tests.harness.gateway import (
     ANSWER,
     QUESTION,
@@ -177,20 +178,21 @@ async def test_ready_only_while_a_publisher_is_serving() -> None:
 def test_settings_read_names_and_addresses() -> None:
     settings = make_settings("publisher=127.0.0.1:50061, node-b=[::1]:7")
     assert settings.publishers == (
-        PublisherAddress("publisher", "127.0.0.1:50061"),
-        PublisherAddress("node-b", "[::1]:7"),
+        PublisherAddress("publisher", endpoint("127.0.0.1:50061")),
+        PublisherAddress("node-b", endpoint("[::1]:7")),
     )
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "entry '' is not name=host:port"),
-        ("publisher", "entry 'publisher' is not name=host:port"),
-        ("publisher=127.0.0.1", "is not name=host:port"),
-        ("publisher=:7", "is not name=host:port"),
-        ("publisher=host:70000", "the port must be 1 to 65535"),
-        ("publisher=host:x", "the port must be 1 to 65535"),
+        ("", "entry '' is not name=HOST:PORT"),
+        ("publisher", "entry 'publisher' is not name=HOST:PORT"),
+        ("publisher=127.0.0.1", "'publisher=127.0.0.1': expected HOST:PORT, got '127.0.0.1'"),
+        ("publisher=:7", "name the host too"),
+        ("publisher=http://host:7", "leave http:// out: host:7"),
+        ("publisher=host:70000", "a port is 1 to 65535"),
+        ("publisher=host:x", "a port is 1 to 65535"),
         ("a b=host:7", "expected 1 to 64 characters"),
         ("a=host:7,a=host:8", "'a' is named twice"),
     ],

@@ -32,7 +32,7 @@ async def read_entry(process: Process, event: str) -> dict[str, Any]:
 async def test_serves_then_stops_with_0_on_sigterm_and_logs_nothing_private() -> None:
     async with running() as gateway:
         process = await start(
-            "--port=0",
+            "--listen=127.0.0.1:0",
             "--plaintext",
             "--log-format=json",
             "--log-level=debug",
@@ -57,7 +57,7 @@ async def test_taken_port_is_an_error_of_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = await start(
-            "--participants=publisher=127.0.0.1:7", f"--port={port}", "--plaintext"
+            "--participants=publisher=127.0.0.1:7", f"--listen=127.0.0.1:{port}", "--plaintext"
         )
         _, log = await process.communicate()
     assert process.returncode == 1
@@ -67,7 +67,7 @@ async def test_taken_port_is_an_error_of_one_line() -> None:
 
 
 async def test_plaintext_must_be_asked_for() -> None:
-    process = await start("--participants=publisher=127.0.0.1:7", "--port=0")
+    process = await start("--participants=publisher=127.0.0.1:7", "--listen=127.0.0.1:0")
     _, log = await process.communicate()
     assert process.returncode == 1
     assert b"no certificates: give --certificates DIR" in log

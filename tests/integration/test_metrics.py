@@ -7,6 +7,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, NodeBusyError
 from fedattn.model.loading import LoadedModel
 from fedattn.runtime.metrics import new_registry, serve_metrics
@@ -14,6 +15,8 @@ from fedattn.wire.v1 import participant_pb2
 from services.aggregator.settings import AggregatorSettings
 from tests.harness.gateway import running
 from tests.harness.networks import NUM_NEW_TOKENS, ask, failure, running_network
+
+ANY_PORT = HostPort("127.0.0.1", 0)
 
 
 async def busy(request: participant_pb2.QueryRequest) -> AsyncIterator[participant_pb2.QueryEvent]:
@@ -78,7 +81,7 @@ async def test_aggregator_tells_what_heartbeats_say(model: LoadedModel, tmp_path
 
 
 def test_numbers_are_served_while_the_block_runs() -> None:
-    with serve_metrics("127.0.0.1:0", new_registry("gateway")) as port:
+    with serve_metrics(ANY_PORT, new_registry("gateway")) as port:
         text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
     assert 'fedattn_build_info{service="gateway"' in text
     assert "process_resident_memory_bytes" in text
@@ -93,18 +96,17 @@ def test_no_address_serves_nothing() -> None:
 
 @pytest.mark.parametrize("address", ["9100", ":9100", "127.0.0.1:many", "127.0.0.1:99999"])
 def test_malformed_address_is_refused(address: str) -> None:
-    with (
-        pytest.raises(ConfigurationError, match="expected host:port"),
-        serve_metrics(address, CollectorRegistry()),
+    with pytest.raises(
+        ConfigurationError, match=r"FEDATTN_AGGREGATOR_METRICS \(--metrics\): expected HOST:PORT"
     ):
-        pass
+        AggregatorSettings.load([f"--metrics={address}"])
 
 
 def test_taken_port_is_refused() -> None:
     with (
-        serve_metrics("127.0.0.1:0", CollectorRegistry()) as port,
+        serve_metrics(ANY_PORT, CollectorRegistry()) as port,
         pytest.raises(ConfigurationError, match="cannot listen"),
-        serve_metrics(f"127.0.0.1:{port}", CollectorRegistry()),
+        serve_metrics(ANY_PORT.with_port(port), CollectorRegistry()),
     ):
         pass
 

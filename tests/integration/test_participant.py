@@ -12,7 +12,6 @@ from fedattn.core.sampling import SamplingParams
 from fedattn.core.terms import SessionTerms
 from fedattn.model.loading import LoadedModel
 from fedattn.research.oracle import oracle_greedy
-from fedattn.wire.channel import open_channel
 from fedattn.wire.convert import (
     sampling_to_wire,
 )
@@ -21,6 +20,7 @@ from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.settings import AggregatorSettings
 from services.participant.report import local_report
+from tests.harness.channels import direct_channel
 from tests.harness.networks import (
     NUM_NEW_TOKENS,
     Network,
@@ -285,7 +285,7 @@ async def test_answer_survives_an_aggregator_that_is_lost_while_decoding(
             running_participant(make_node("publisher", model, None), address, listen="127.0.0.1:0")
         )
         assert publisher.server is not None
-        channel = open_channel(f"127.0.0.1:{publisher.server.port}")
+        channel = direct_channel(f"127.0.0.1:{publisher.server.port}")
         stub = ParticipantStub(await stack.enter_async_context(channel))
         events = []
         async for event in stub.Query(query(contributors=["silent"], plan="none")):
@@ -322,6 +322,6 @@ async def test_report_without_the_aggregator_names_everyone_and_what_is_missing(
 async def test_taken_port_is_a_clear_error(model: LoadedModel, network: Network) -> None:
     node = make_node("second", model, None)
     taken = network.aggregator
-    with pytest.raises(ConfigurationError, match="port is taken"):
+    with pytest.raises(ConfigurationError, match=r"cannot listen on .*: Address already in use"):
         async with running_participant(node, network.aggregator, listen=taken):
             pass

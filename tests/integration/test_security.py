@@ -16,7 +16,6 @@ from fedattn.core.errors import (
     InvalidRequestError,
 )
 from fedattn.model.loading import LoadedModel
-from fedattn.wire.channel import open_channel
 from fedattn.wire.probe import is_serving
 from fedattn.wire.security import (
     AGGREGATOR,
@@ -29,6 +28,7 @@ from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub, ParticipantStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import participant_pb2
+from tests.harness.channels import direct_channel, endpoint
 from tests.harness.networks import query
 from tests.harness.runners import make_node, running_aggregator, running_participant
 from tests.harness.tiny import words
@@ -77,7 +77,7 @@ async def secure_network(model: LoadedModel, folder: Path, texts: Path) -> Async
 
 
 async def ask(address: str, certificates: Certificates | None, peer: str) -> list[str]:
-    async with open_channel(address, certificates, peer=peer) as channel:
+    async with direct_channel(address, certificates, peer=peer) as channel:
         call = ParticipantStub(channel).Query(query())
         return [str(event.WhichOneof("body")) async for event in call]
 
@@ -88,7 +88,7 @@ async def refusal_of_join(
     async def requests() -> AsyncIterator[pb.ControlRequest]:
         yield pb.ControlRequest(join=pb.Join(node_id=node_id))
 
-    async with open_channel(address, certificates, peer=AGGREGATOR) as channel:
+    async with direct_channel(address, certificates, peer=AGGREGATOR) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             async for _ in AggregatorStub(channel).Control(requests()):
                 pass
@@ -101,8 +101,8 @@ async def test_query_runs_over_mutual_tls_and_only_as_who_one_is(
     gateway, own = read_certificates(folder / GATEWAY), read_certificates(folder / "a")
     async with secure_network(model, folder, tmp_path) as (aggregator, publisher):
         assert (await ask(publisher, gateway, PUBLISHER))[-1] == "result"
-        assert await is_serving(publisher, own, PUBLISHER)
-        assert not await is_serving(publisher, own, "another")
+        assert await is_serving(endpoint(publisher), own, PUBLISHER)
+        assert not await is_serving(endpoint(publisher), own, "another")
 
         with pytest.raises(grpc.aio.AioRpcError) as caught:  # a node is no gateway
             await ask(publisher, own, PUBLISHER)
@@ -129,7 +129,7 @@ async def test_listing_of_nodes_needs_the_gateways_certificate_too(
     async with secure_network(model, folder, tmp_path) as (_, publisher):
         for name, is_allowed in ((GATEWAY, True), ("a", False)):
             own = read_certificates(folder / name)
-            async with open_channel(publisher, own, peer=PUBLISHER) as channel:
+            async with direct_channel(publisher, own, peer=PUBLISHER) as channel:
                 call = ParticipantStub(channel).ListParticipants(request)
                 if is_allowed:
                     assert len((await call).nodes) == 2

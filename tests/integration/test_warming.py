@@ -7,7 +7,6 @@ import pytest
 
 from fedattn.core.compression import Compression
 from fedattn.core.errors import NoContributorsError
-from fedattn.wire.channel import open_channel
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.convert import compression_to_wire
 from fedattn.wire.v1 import session_pb2
@@ -16,6 +15,7 @@ from services.participant.control import Membership
 from services.participant.node import ParticipantNode
 from services.participant.query import Query
 from services.participant.warming import keep_warm, warm
+from tests.harness.channels import direct_channel
 from tests.harness.networks import ask, running_network
 from tests.harness.tiny import tiny_model
 
@@ -43,7 +43,7 @@ async def test_first_question_finds_rows_fetched_ahead(
 
         monkeypatch.setattr(warming, "warm", watched)
         joined = Membership()
-        async with open_channel(network.aggregator) as channel:
+        async with direct_channel(network.aggregator) as channel:
             node = network.nodes["publisher"]
             aggregator = AggregatorClient(channel, network.aggregator)
             keeping = [

@@ -36,6 +36,7 @@ def test_address_is_read_and_written_alike(text: str, host: str, port: int) -> N
         ("unix:/tmp/socket", "a port is"),
         ("localhost", "add a port"),
         ("", "add a port"),
+        ("50051", "name the host too, such as 127.0.0.1:50051"),
         (":50051", "name the host too"),
         ("http://10.0.0.5:50051/", "leave http:// out: 10.0.0.5:50051"),
         ("::1:50051", "in brackets"),

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from fedattn.core.address import HostPort
+from fedattn.core.proxies import Endpoint
 from fedattn.wire.v1 import participant_pb2
 from gateway import query_call
 from gateway.metrics import GatewayMetrics
@@ -13,7 +15,7 @@ from gateway.query_call import QueryCall
 from gateway.settings import PublisherAddress
 from tests.harness.gateway import opened, result
 
-ADDRESS = PublisherAddress("publisher", "127.0.0.1:7")
+ADDRESS = PublisherAddress("publisher", Endpoint(HostPort("127.0.0.1", 7)))
 END = object()
 
 

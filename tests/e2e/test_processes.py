@@ -10,6 +10,7 @@ import pytest
 
 from fedattn.cli.network import LocalNetwork, NodePlan, free_port, local_network
 from fedattn.core.errors import FedAttnError
+from fedattn.core.spans import Role
 from fedattn.rest.answers import LayerEvent, QueryAnswer, SessionEvent, TokenEvent
 from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody, SamplingBody
@@ -23,6 +24,13 @@ QUERY = QueryBody(question=QUESTION, plan="all", sampling=SamplingBody(max_new_t
 
 def ask(network: LocalNetwork, **change: object) -> QueryAnswer:
     return GatewayClient(network.gateway_url).ask(QUERY.model_copy(update=change))
+
+
+def plan(node_id: str, model: Path, folder: Path) -> NodePlan:
+    """A node that has something to give."""
+    text = folder / f"{node_id}.txt"
+    text.write_text(f"The gate of {node_id} is open.")
+    return NodePlan(node_id=node_id, model=str(model), context=text)
 
 
 def node_ids(answer: QueryAnswer) -> list[str]:
@@ -49,7 +57,9 @@ def test_query_streams_session_layers_tokens_and_report(network: LocalNetwork) -
 
 
 def test_any_node_can_publish(network: LocalNetwork) -> None:
-    assert node_ids(ask(network, publisher="clinic"))[-1] == "clinic"
+    answer = ask(network, publisher="clinic")
+    publishers = [node.node_id for node in answer.participants if node.role is Role.PUBLISHER]
+    assert publishers == ["clinic"]
 
 
 def test_ask_prints_the_report_as_json(network: LocalNetwork) -> None:
@@ -190,8 +200,8 @@ def test_query_runs_over_mutual_tls(tiny_folder: Path, tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     with local_network(certificates=tmp_path) as network:
         network.start_aggregator("--log-format=json")
-        network.start_participant(NodePlan(node_id="a", model=str(tiny_folder)))
-        network.start_participant(NodePlan(node_id="b", model=str(tiny_folder)))
+        network.start_participant(plan("a", tiny_folder, tmp_path))
+        network.start_participant(plan("b", tiny_folder, tmp_path))
         network.start_gateway(["a"])
         list(network.wait_ready(["a", "b"]))
         answer = ask(network)
@@ -199,11 +209,11 @@ def test_query_runs_over_mutual_tls(tiny_folder: Path, tmp_path: Path) -> None:
     assert node_ids(answer) == ["b", "a"]
 
 
-def test_killed_contributor_leaves_and_the_rest_answer(tiny_folder: Path) -> None:
+def test_killed_contributor_leaves_and_the_rest_answer(tiny_folder: Path, tmp_path: Path) -> None:
     with local_network() as network:
         network.start_aggregator()
         for node_id in ("a", "b", "c"):
-            network.start_participant(NodePlan(node_id=node_id, model=str(tiny_folder)))
+            network.start_participant(plan(node_id, tiny_folder, tmp_path))
         network.start_gateway(["a"])
         list(network.wait_ready(["a", "b", "c"]))
         lost = network.parts.pop("b")

@@ -33,7 +33,7 @@ up: setup ## the demo's network, kept running until Ctrl-C
 	@$(BIN)/fedattn up
 
 test: setup check ## lint, types, import rules, proto drift, all tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 check: $(STAMP) lint proto-check ## what CI checks besides the tests
 

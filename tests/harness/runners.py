@@ -105,7 +105,7 @@ async def _publish(
             contributors=tuple(scenario.node_ids()),
             compression=scenario.compression,
             prefix=scenario.prefix_mode,
-            min_participants=len(scenario.contexts) + 1,
+            min_participants=sum(map(bool, scenario.contexts)) + 1,
             deadline_s=60,
             independent=scenario.independent,
         ),
@@ -123,8 +123,12 @@ async def _publish(
     await transfer
     report = exchange.report
     assert report is not None
-    complete = session_pb2.OUTCOME_COMPLETE
-    assert all(member.state == complete for member in report.members), report
+    expected = {
+        node_id: session_pb2.OUTCOME_COMPLETE if text else session_pb2.OUTCOME_EMPTY
+        for node_id, text in zip(scenario.node_ids(), scenario.contexts, strict=True)
+    }
+    expected[PUBLISHER] = session_pb2.OUTCOME_COMPLETE
+    assert {member.node_id: member.state for member in report.members} == expected
     return _decode(model, prefill, sum(x.up for m in report.members for x in m.layers))
 
 

@@ -34,7 +34,7 @@ def test_participant_says_which_extra_it_needs() -> None:
         "sys.exit(main())\n"
     )
     ended = run_without(BLOCKED, program)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "pip install 'fedattn[participant]'" in ended.stderr
     assert "Traceback" not in ended.stderr
 

@@ -165,7 +165,7 @@ async def test_other_system_prompt_is_noticed(network: Network) -> None:
 async def test_unreadable_context_is_a_decline_without_its_text(network: Network) -> None:
     network.contexts["node-0"].write_bytes(b"secret \xff\xfe")
     error = await failure(network, contributors=["node-0"])
-    assert error.code == "configuration"
+    assert error.code == "context_unreadable"
     assert "secret" not in str(error)
 
 

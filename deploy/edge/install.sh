@@ -85,9 +85,10 @@ check_machine() {
 }
 
 check_options() {
+  local address='^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$' # the service looks closer
   [[ $node_id =~ ^[A-Za-z0-9._-]{1,64}$ ]] || fail "--node-id: expected 1 to 64 of A-Z a-z 0-9 . _ -, got '$node_id'"
-  [[ $aggregator =~ ^[^[:space:]]+:[0-9]+$ ]] || fail "--aggregator: expected HOST:PORT, got '$aggregator'"
-  [[ -z $listen || $listen =~ ^[^[:space:]]+:[0-9]+$ ]] || fail "--listen: expected HOST:PORT, got '$listen'"
+  [[ $aggregator =~ $address ]] || fail "--aggregator: expected HOST:PORT, got '$aggregator'"
+  [[ -z $listen || $listen =~ $address ]] || fail "--listen: expected HOST:PORT, got '$listen'"
   for file in ca.crt tls.crt tls.key; do
     [[ -r $certificates/$file ]] || fail "--certificates: no $file in '$certificates'; copy this node's folder here"
   done

@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import httpx
-
 from fedattn.core.address import HostPort
-from fedattn.core.errors import ConfigurationError
+from fedattn.core.errors import ConfigurationError, UnavailableError
+from fedattn.rest.client import GatewayClient
 from fedattn.runtime.listening import find_free
 
 _POLL_S = 0.1
-_LIST_TIMEOUT_S = 5.0
 _STOP_GRACE_S = 15.0
 _LOG_TAIL_LINES = 20
 
@@ -155,13 +153,9 @@ class LocalNetwork:
     def joined(self) -> set[str]:
         """Ids of the nodes that the gateway lists."""
         try:
-            with httpx.Client(trust_env=False, timeout=_LIST_TIMEOUT_S) as client:
-                answer = client.get(f"{self.gateway_url}/v1/participants")
-        except httpx.HTTPError:
+            return {node.node_id for node in GatewayClient(self.gateway_url).participants()}
+        except UnavailableError:
             return set()
-        if answer.status_code != httpx.codes.OK:
-            return set()
-        return {node["node_id"] for node in answer.json()}
 
     def _start(self, name: str, module_and_flags: list[str], wrapper: tuple[str, ...] = ()) -> Part:
         log_path = self.log_dir / f"{name}.log"

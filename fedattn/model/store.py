@@ -1,6 +1,7 @@
 """The folder where prepared models live, and what can go wrong with a folder."""
 
 import errno
+import glob
 import os
 import re
 import shutil
@@ -54,11 +55,16 @@ def claimed(folder: Path) -> Iterator[None]:
 def written_at_once(folder: Path) -> Iterator[Path]:
     """A folder beside it to write into, which takes its name at the end.
 
+    The caller has claimed the folder: what another run began and did not end is removed.
+
     Raises:
         ModelError: it cannot be written; nothing is left of it.
     """
     with _writing(folder):
-        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".preparing-"))
+        prefix = f".preparing-{folder.name}-"
+        for leftover in folder.parent.glob(f"{glob.escape(prefix)}*"):  # of a run that was ended
+            shutil.rmtree(leftover, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
         try:
             yield staging
             shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted run

@@ -44,7 +44,7 @@ class ParticipantMetrics:
         except FedAttnError as error:
             outcome = error.code
             raise
-        except Exception:
+        except Exception:  # border: counted as what it is, and passed on
             outcome = InternalError.code
             raise
         finally:

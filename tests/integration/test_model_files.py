@@ -18,7 +18,7 @@ from fedattn.model.engine import open_engine
 from fedattn.model.loading import load_model, load_tokenizer, read_sizes
 from fedattn.model.prepare import PreparedModel, prepare_model, weights_folder
 from fedattn.model.source import resolve_source
-from fedattn.model.store import default_cache_dir
+from fedattn.model.store import default_cache_dir, written_at_once
 from tests.harness.tiny import save_tiny_model
 
 
@@ -186,3 +186,14 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(os.environ, "FEDATTN_CACHE", "~nobody-of-this-name/x")
     with pytest.raises(ModelError, match="set FEDATTN_CACHE"):
         default_cache_dir()
+
+
+def test_what_an_ended_run_left_half_written_is_removed_by_the_next(tmp_path: Path) -> None:
+    leftover, other = tmp_path / ".preparing-model-x1", tmp_path / ".preparing-another-x1"
+    leftover.mkdir()
+    other.mkdir()
+    with written_at_once(tmp_path / "model") as staging:
+        assert not leftover.exists()
+        (staging / "weights").write_text("whole")
+    assert (tmp_path / "model" / "weights").read_text() == "whole"
+    assert other.exists()

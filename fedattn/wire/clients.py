@@ -60,8 +60,12 @@ class AggregatorClient:
     def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
         self._stub = AggregatorStub(channel)
         self.address = address
-        self._unreachable = AggregatorUnavailableError(
-            f"the aggregator at {address} cannot be reached; check the node's setting "
+
+    @property
+    def _unreachable(self) -> FedAttnError:
+        """A new one for each call: a raised error keeps its traceback, and so the call, alive."""
+        return AggregatorUnavailableError(
+            f"the aggregator at {self.address} cannot be reached; check the node's setting "
             f"`aggregator` and that the aggregator runs"
         )
 

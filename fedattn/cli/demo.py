@@ -1,7 +1,6 @@
 """`fedattn demo` and `fedattn up`: a whole network on this machine, on the real model."""
 
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ from rich.text import Text
 from fedattn.cli.answers import report_table, stream_answer, totals_line
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.cli.terminal import PlainConsole, output, plain_table
-from fedattn.core.errors import ConfigurationError
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody, SamplingBody
@@ -57,7 +55,6 @@ def up(
 ) -> None:
     """Start the demo's network and keep it running until Ctrl-C."""
     require_extras("gateway", "participant")
-    _require_free(port)
     console = output()
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -70,23 +67,6 @@ def up(
             for part in network.parts.values():
                 part.require_alive()
     console.print("all stopped")
-
-
-def _require_free(port: int) -> None:
-    """Find out that a port is taken before anything is started for it.
-
-    Raises:
-        ConfigurationError: somebody listens there.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the gateway does
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on 127.0.0.1:{port}: {error.strerror}; stop what listens there, "
-                f"or choose another with --port"
-            ) from error
 
 
 def _ask_together(console: PlainConsole, gateway_url: str) -> QueryAnswer:

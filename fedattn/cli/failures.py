@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from fedattn.cli.printable import one_line, printable
 from fedattn.core.errors import ConfigurationError, FedAttnError
@@ -35,6 +36,8 @@ def run_command(command: Callable[[], int | None]) -> int:
         code = error.code if isinstance(error.code, int) else FAILED if error.code else 0
     except Exception as error:  # border: whatever it is, users get a line, not a traceback
         code = _tell(error)
+    if code == INTERRUPTED:
+        _say("interrupted")
     _abandon_unwritten_output()
     return code
 
@@ -52,14 +55,16 @@ def check_arguments(arguments: Sequence[str]) -> None:
 def _tell(error: Exception) -> int:
     """Print an error as one line, with its traceback before it for those who debug."""
     line, code = _describe(error)
-    try:
-        if os.environ.get(DEBUG_VARIABLE):
-            traceback.print_exception(error)
-        if line:
-            print(printable(line), file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        pass  # stderr is closed or full: the exit code still tells
+    if os.environ.get(DEBUG_VARIABLE):
+        _say("".join(traceback.format_exception(error)).rstrip())
+    if line:
+        _say(line)
     return code
+
+
+def _say(text: str) -> None:
+    with suppress(OSError, ValueError):  # stderr is closed or full: the exit code still tells
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def _describe(error: Exception) -> tuple[str, int]:

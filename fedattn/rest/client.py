@@ -114,8 +114,8 @@ class GatewayClient:
             ) from None
         except (httpx.HTTPError, ValueError) as error:  # the latter: the URL
             raise GatewayUnavailableError(
-                f"the gateway at {self._endpoint} cannot be reached: {error}; "
-                f"start it with `make up`, or name another with --gateway"
+                f"the gateway at {self._endpoint} cannot be reached: "
+                f"{str(error) or type(error).__name__}; {_remedy(error)}"
             ) from error
 
     def _event(self, event: ServerSentEvent) -> QueryEvent:
@@ -151,6 +151,19 @@ class GatewayClient:
                 f"the gateway at {self.url} answers in other words ({path}: {fault['msg']}); "
                 f"let both have the same version"
             ) from None
+
+
+def _remedy(error: Exception) -> str:
+    match error:
+        case httpx.ConnectError() if "SSL" in str(error):
+            return (
+                "it speaks no TLS that this machine trusts: write http://, or trust its authority"
+            )
+        case httpx.RemoteProtocolError() | httpx.ReadError():
+            return "it ended the connection: is it a fedattn gateway, and does it still run?"
+        case httpx.ReadTimeout():
+            return "it took the request and did not answer: is it a fedattn gateway?"
+    return "start one with `fedattn up`, or name another with --gateway"
 
 
 def _error_of(problem: Problem) -> FedAttnError:

@@ -1,6 +1,7 @@
 """The client says what a gateway said, in types, and whatever goes wrong in one line."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,6 +130,28 @@ def test_what_is_no_answer_is_one_line(
 def test_nobody_there_is_one_line() -> None:
     with pytest.raises(GatewayUnavailableError, match=r"at 127\.0\.0\.1:1 cannot be reached"):
         GatewayClient("127.0.0.1:1").participants()
+
+
+def test_plain_http_behind_https_is_told_as_such() -> None:
+    with answering("[]", "application/json") as (url, _):
+        client = GatewayClient(url.replace("http://", "https://"))
+        with pytest.raises(GatewayUnavailableError, match="no TLS that this machine trusts"):
+            client.participants()
+
+
+def test_a_service_that_speaks_no_http_is_not_told_to_be_started() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            server.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        client = GatewayClient(f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(GatewayUnavailableError, match="is it a fedattn gateway") as caught:
+            client.participants()
+        thread.join()
+    assert "fedattn up" not in str(caught.value)
 
 
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "socks5://127.0.0.1:1", "nonsense://x"])

@@ -1,0 +1,99 @@
+"""Consoles, tables and streamed answers show what they are given, and nothing else happens."""
+
+import io
+from collections.abc import Generator
+
+import pytest
+
+from fedattn.cli.answers import report_table, stream_answer
+from fedattn.cli.terminal import PlainConsole, plain_table
+from fedattn.rest.answers import LayerEvent, QueryEvent, SessionEvent, SessionMember, TokenEvent
+from fedattn.rest.client import GatewayClient
+from fedattn.rest.query import QueryBody
+from tests.harness.answers import sample_answer
+
+FOREIGN = "[red]x[/] :smile: \x1b[2J [/nothing]"
+SHOWN = r"[red]x[/] :smile: \x1b[2J [/nothing]"
+
+
+def shown_on(console: PlainConsole) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.fixture
+def console() -> PlainConsole:
+    console = PlainConsole()
+    console.file = io.StringIO()
+    return console
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> PlainConsole:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    console = PlainConsole()
+    console.file = io.StringIO()
+    return console
+
+
+def test_markup_and_emoji_codes_of_others_are_text(console: PlainConsole) -> None:
+    console.print(FOREIGN, style="dim")
+    assert shown_on(console) == SHOWN + "\n"
+
+
+def test_cells_of_tables_are_text_too(console: PlainConsole) -> None:
+    table = plain_table("node", right=("tokens",))
+    table.add_row(FOREIGN, "7")
+    console.print(table)
+    assert SHOWN in shown_on(console)
+
+
+def test_names_are_not_cut_where_no_terminal_is(console: PlainConsole) -> None:
+    table = plain_table("node", right=("tokens",))
+    table.add_row("n" * 64, "7")
+    console.print(table)
+    assert "n" * 64 in shown_on(console)
+
+
+def test_pieces_of_an_answer_keep_tabs_blanks_and_line_feeds(console: PlainConsole) -> None:
+    for piece in ("a\tb", " ", "\n", "", "c"):
+        console.write(piece)
+    assert shown_on(console) == "a\tb \nc"
+
+
+class Scripted(GatewayClient):
+    """A gateway's answer, without a gateway."""
+
+    def __init__(self, *events: QueryEvent) -> None:
+        super().__init__("127.0.0.1:1")
+        self.events = events
+
+    def stream(self, body: QueryBody) -> Generator[QueryEvent, None, None]:
+        yield from self.events
+
+
+def answer_events(text: str) -> tuple[QueryEvent, ...]:
+    member = SessionMember(
+        node_id="node-a", role="contributor", span_start=0, span_stop=3, sync_layers=[7]
+    )
+    return (
+        SessionEvent(session_id="5f2b7c1e9a", prefix_len=24, members=[member], excluded=[]),
+        LayerEvent(layer=29, num_rows=3, wait_s=0.1),
+        TokenEvent(text=text),
+        sample_answer(),
+    )
+
+
+def test_an_answer_is_verbatim_and_the_report_follows_on_a_new_line(console: PlainConsole) -> None:
+    body = QueryBody(question="Who?")
+    answer = stream_answer(Scripted(*answer_events(FOREIGN)), body, console)
+    console.print(report_table(answer))
+    assert shown_on(console).splitlines()[1] == SHOWN
+    assert "session 5f2b7c1e: node-a\n" in shown_on(console)
+
+
+def test_progress_is_erased_before_the_answer_begins(terminal: PlainConsole) -> None:
+    stream_answer(Scripted(*answer_events("The traffic")), QueryBody(question="Who?"), terminal)
+    before, _, _ = shown_on(terminal).partition("The traffic")
+    assert before.endswith("\x1b[2K")  # the line it was on

@@ -3,7 +3,8 @@
 from rich.status import Status
 from rich.table import Table
 
-from fedattn.cli.terminal import PlainConsole, plain_table
+from fedattn.cli.printable import one_line
+from fedattn.cli.terminal import PlainConsole, plain, plain_table
 from fedattn.core.errors import SessionAbortedError
 from fedattn.core.report import Outcome, RowSource
 from fedattn.core.spans import Role
@@ -44,9 +45,9 @@ def _show(console: PlainConsole, status: Status, event: QueryEvent) -> None:
     match event:
         case SessionEvent():
             members = ", ".join(member.node_id for member in event.members)
-            console.print(f"session {event.session_id[:8]}: {members}", style="dim")
+            console.print(plain(f"session {event.session_id[:8]}: {members}", "dim"))
             for node in event.excluded:
-                console.print(f"without {node.node_id}: {node.detail}", style="yellow")
+                console.print(plain(f"without {node.node_id}: {one_line(node.detail)}", "yellow"))
         case LayerEvent():
             status.update(f"exchanged at block {event.layer}")
         case TokenEvent():

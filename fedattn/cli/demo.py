@@ -11,11 +11,10 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from fedattn.cli.answers import report_table, stream_answer, totals_line
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
-from fedattn.cli.terminal import PlainConsole, output, plain_table
+from fedattn.cli.terminal import PlainConsole, output, plain, plain_table
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody, SamplingBody
@@ -99,9 +98,10 @@ def _running(console: PlainConsole, contexts: dict[str, Path], port: int) -> Ite
             waiting = set(names)
             for name in network.wait_ready(names):
                 waiting.discard(name)
-                console.print(f"{time.monotonic() - begun:5.1f} s", style="dim", end="  ")
+                console.print(plain(f"{time.monotonic() - begun:5.1f} s", "dim"), end="  ")
                 console.print(f"{name} has joined")
-                status.update(f"waiting for {', '.join(sorted(waiting))}")
+                if waiting:
+                    status.update(plain(f"waiting for {', '.join(sorted(waiting))}"))
         console.print()
         yield network
 
@@ -146,6 +146,5 @@ def _comparison(alone: str, together: str, joined: str) -> Table:
     }
     for who, text in rows.items():
         is_right = all(fact in text for fact in TRUTH)
-        verdict = Text("yes", style="green") if is_right else Text("no", style="red")
-        table.add_row(who, text, verdict)
+        table.add_row(who, text, plain("yes", "green") if is_right else plain("no", "red"))
     return table

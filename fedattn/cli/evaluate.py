@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +18,7 @@ from fedattn.cli.options import (
     SystemPrompt,
 )
 from fedattn.cli.outfiles import validate_out, write_out
-from fedattn.cli.terminal import output, progress
+from fedattn.cli.terminal import PlainConsole, output, progress
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.sampling import MAX_NEW_TOKENS
 from fedattn.core.selection import DEFAULT_SELECTOR
@@ -30,6 +30,9 @@ from fedattn.research.tasks.retrieval import generate_cases
 from fedattn.research.tasks.segmentation import Segmentation
 from fedattn.research.tasks.task import Task
 from fedattn.runtime.extras import require_extras
+
+if TYPE_CHECKING:
+    from fedattn.cli.scores import Scores
 
 TASKS = ("retrieval", "labels", "gsm8k")
 
@@ -87,7 +90,6 @@ def evaluate(
     from fedattn.cli.evaluation import Evaluation
     from fedattn.cli.variants import Grid, make_variants
     from fedattn.model.prepare import prepare_model
-    from fedattn.research.evaluate.plots import draw_results
     from fedattn.research.evaluate.runs import PromptSegmentation
 
     grid = Grid(
@@ -118,11 +120,19 @@ def evaluate(
         seed=seed,
     )
     scores = evaluation.run(json_path, console)
+    _report(scores, json_path, plot_path, console)
+
+
+def _report(
+    scores: "Scores", json_path: Path | None, plot_path: Path | None, console: PlainConsole
+) -> None:
     output().print(scores.table())
     if json_path is not None:
         write_out("--json", json_path, json.dumps(scores.to_json(), indent=1) + "\n")
     if plot_path is not None:
-        for path in draw_results(scores.summary(), chosen.name, plot_path):
+        from fedattn.research.evaluate.plots import draw_results
+
+        for path in draw_results(scores.summary(), scores.task, plot_path):
             console.print(f"wrote {path}")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedattn.cli.terminal import output
+from fedattn.cli.terminal import output, plain
 from fedattn.profiles import shipped_profile
 from fedattn.runtime.extras import require_extras
 
@@ -19,7 +19,7 @@ def prepare(
     require_extras("participant")
     console = output()
     begun = time.monotonic()
-    with console.status(f"looking for model {model}") as status:
+    with console.status(plain(f"looking for model {model}")) as status:
         from transformers.utils import logging as transformers_logging
 
         from fedattn.model.prepare import prepare_model
@@ -27,7 +27,7 @@ def prepare(
         transformers_logging.disable_progress_bar()  # ours is the only voice
 
         def show(step: str) -> None:
-            status.update(step)
+            status.update(plain(step))
             console.print(f"{time.monotonic() - begun:5.1f} s", style="dim", end="  ")
             console.print(step, soft_wrap=True)
 

@@ -28,6 +28,7 @@ from fedattn.cli.outfiles import validate_out, write_out
 from fedattn.cli.plans import read_plans
 from fedattn.cli.terminal import progress
 from fedattn.core.codecs import DEFAULT_CODEC
+from fedattn.core.request import SessionOptions
 from fedattn.core.selection import DEFAULT_SELECTOR
 from fedattn.core.spans import PrefixMode
 from fedattn.research.tasks.cases import read_cases
@@ -55,6 +56,7 @@ def simulate(
     """Run cases over the in-process exchange, greedy, and score them."""
     require_extras("participant")
     validate_out("--json", json_path)
+    SessionOptions(prefix=prefix, independent=independent)  # refuses what does not go together
     compression = read_compression(
         codec, keep_ratio, input_keep_ratio, selector=selector, keep_ends=keep_ends, seed=seed
     )

@@ -33,6 +33,11 @@ class PlainConsole(Console):
         self.file.flush()
 
 
+def plain(text: str, style: str = "") -> Text:
+    """A text for places that would read markup in it, such as a status."""
+    return Text(printable(text), style=style)
+
+
 def output() -> PlainConsole:
     """Where results go."""
     return PlainConsole()

@@ -167,7 +167,7 @@ def _remedy(error: Exception) -> str:
 
 
 def _error_of(problem: Problem) -> FedAttnError:
-    return error_from_code(problem.code, problem.detail)
+    return error_from_code(problem.code, " ".join(problem.detail.splitlines()))
 
 
 def _check_url(text: str) -> str:

@@ -120,6 +120,7 @@ def test_cost_refuses_bad_options_clearly(
         (["--model=/nowhere"], "model"),
         (["--codec=zip"], "invalid_request"),
         (["--prefix=second"], "usage"),
+        (["--independent", "--prefix=first"], "invalid_request"),
         (["--max-new-tokens=0"], "usage"),
         (["--max-new-tokens=2000"], "context_too_long"),
     ],

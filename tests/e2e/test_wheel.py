@@ -18,25 +18,37 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+
+
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment that holds the wheel, its gateway and its client, and nothing of this tree."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
     source = folder / "source"  # setuptools leaves files where it builds
     for package in ("fedattn", "gateway", "services"):
         shutil.copytree(ROOT / package, source / package)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    built = run(*pip, "wheel", "--no-deps", "--wheel-dir", folder, source)
+    built = run(*PIP, "wheel", "--no-deps", "--wheel-dir", folder, source)
     assert built.returncode == 0, built.stderr
     (wheel,) = folder.glob("fedattn-*.whl")
-    assert run(sys.executable, "-m", "venv", "--without-pip", folder / "env").returncode == 0
-    python = folder / "env" / "bin" / "python"
-    target = f"{wheel}[certs,client,gateway]"
-    installed = run(*pip, "--python", python, "install", "-c", ROOT / "constraints.txt", target)
+    return wheel
+
+
+def install(folder: Path, *targets: str | Path) -> Path:
+    """A new environment that holds these, and nothing of this tree; its Python."""
+    assert run(sys.executable, "-m", "venv", "--without-pip", folder).returncode == 0
+    python = folder / "bin" / "python"
+    pinned = ("-c", ROOT / "constraints.txt")
+    installed = run(*PIP, "--python", python, "install", *pinned, *targets)
     assert installed.returncode == 0, installed.stderr
     return python
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel, its gateway and its client."""
+    return install(tmp_path_factory.mktemp("env"), f"{wheel}[certs,client,gateway]")
 
 
 def test_version_is_the_one_of_the_package(python: Path) -> None:
@@ -72,3 +84,23 @@ def test_participant_names_the_extra_it_needs(python: Path) -> None:
     ended = run(python, "-I", "-m", "services.participant", "--node-id=a")
     assert ended.returncode == 2
     assert "pip install 'fedattn[participant]'" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["cost", "--contexts=1"], ["simulate", "--cases=x"], ["model", "prepare"], ["up"], ["demo"]],
+    ids=" ".join,
+)
+def test_command_that_needs_a_model_names_the_extra(python: Path, command: list[str]) -> None:
+    ended = run(python.with_name("fedattn"), *command)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.endswith("pip install 'fedattn[participant]'")
+
+
+def test_command_without_its_client_names_the_extra(wheel: Path, tmp_path: Path) -> None:
+    python = install(tmp_path / "bare", "--no-deps", wheel)
+    ended = run(python.with_name("fedattn"), "--help")
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.endswith("pip install 'fedattn[client]'")

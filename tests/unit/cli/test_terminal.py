@@ -6,11 +6,11 @@ from collections.abc import Generator
 import pytest
 
 from fedattn.cli.answers import report_table, stream_answer
-from fedattn.cli.terminal import PlainConsole, plain_table
+from fedattn.cli.terminal import PlainConsole, plain, plain_table
 from fedattn.rest.answers import LayerEvent, QueryEvent, SessionEvent, SessionMember, TokenEvent
 from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody
-from tests.harness.answers import sample_answer
+from tests.harness.answers import sample_answer, sample_report
 
 FOREIGN = "[red]x[/] :smile: \x1b[2J [/nothing]"
 SHOWN = r"[red]x[/] :smile: \x1b[2J [/nothing]"
@@ -49,6 +49,12 @@ def test_cells_of_tables_are_text_too(console: PlainConsole) -> None:
     assert SHOWN in shown_on(console)
 
 
+def test_a_status_is_text_too(terminal: PlainConsole) -> None:
+    with terminal.status(plain(FOREIGN)):
+        pass
+    assert SHOWN in shown_on(terminal)
+
+
 def test_names_are_not_cut_where_no_terminal_is(console: PlainConsole) -> None:
     table = plain_table("node", right=("tokens",))
     table.add_row("n" * 64, "7")
@@ -71,6 +77,13 @@ class Scripted(GatewayClient):
 
     def stream(self, body: QueryBody) -> Generator[QueryEvent, None, None]:
         yield from self.events
+
+
+def test_why_a_node_is_left_out_is_one_line_of_text(console: PlainConsole) -> None:
+    report = sample_report("node-b", detail=f"{FOREIGN}\nnode-c is lost")
+    event = SessionEvent(session_id="5f2b7c1e9a", prefix_len=24, members=[], excluded=[report])
+    stream_answer(Scripted(event, sample_answer()), QueryBody(question="Who?"), console)
+    assert f"without node-b: {SHOWN} node-c is lost\n" in shown_on(console)
 
 
 def answer_events(text: str) -> tuple[QueryEvent, ...]:

@@ -110,6 +110,13 @@ def test_a_problem_during_the_stream_is_raised_too() -> None:
         list(GatewayClient(url).stream(BODY))
 
 
+def test_a_problem_of_many_lines_is_one() -> None:
+    problem = BUSY.model_copy(update={"detail": "busy\nerror [model]: gone"})
+    with answering(problem.model_dump_json(), "application/problem+json", 429) as (url, _):
+        with pytest.raises(NodeBusyError, match=r"^busy error \[model\]: gone$"):
+            GatewayClient(url).ask(BODY)
+
+
 @pytest.mark.parametrize(
     ("content", "media_type", "status", "error", "words"),
     [

@@ -1,5 +1,7 @@
 """Answers on a terminal: as they come, and what they took."""
 
+from collections.abc import Iterator
+
 from rich.status import Status
 from rich.table import Table
 
@@ -47,7 +49,8 @@ def _show(console: PlainConsole, status: Status, event: QueryEvent) -> None:
             members = ", ".join(member.node_id for member in event.members)
             console.print(plain(f"session {event.session_id[:8]}: {members}", "dim"))
             for node in event.excluded:
-                console.print(plain(f"without {node.node_id}: {one_line(node.detail)}", "yellow"))
+                reason = one_line(node.detail).removeprefix(f"{node.node_id}: ")
+                console.print(plain(f"without {node.node_id}: {reason}", "yellow"))
         case LayerEvent():
             status.update(f"exchanged at block {event.layer}")
         case TokenEvent():
@@ -78,18 +81,34 @@ def report_table(answer: QueryAnswer) -> Table:
 
 
 def _state(member: ParticipantReport) -> str:
-    """How its part ended, and how many of its files are not in it."""
-    skipped = sum(member.skipped_files.values())
-    return f"{_ending(member)}, {skipped} skipped" if skipped else _ending(member)
-
-
-def _ending(member: ParticipantReport) -> str:
     """How its part ended, or that its rows were there before."""
     if member.state is Outcome.COMPLETE and member.rows in _CACHED:
         return member.rows.replace("_", " ")
     if member.missing_from_layer is not None:
         return f"{member.state} from block {member.missing_from_layer}"
     return member.state
+
+
+def show_report(answer: QueryAnswer, console: PlainConsole) -> None:
+    """Who did what, what went wrong, and what it took."""
+    console.print(report_table(answer))
+    for line in _warnings(answer):
+        console.print(plain(line, "yellow"))
+    console.print(totals_line(answer))
+
+
+def _warnings(answer: QueryAnswer) -> Iterator[str]:
+    """What the answer misses of those who took part; who did not was told before it began."""
+    for member in answer.participants:
+        if member.state in {Outcome.EXCLUDED, Outcome.EMPTY}:
+            continue
+        if member.detail and member.state is not Outcome.COMPLETE:
+            yield f"{member.node_id}: {one_line(member.detail)}"
+        if skipped := sum(member.skipped_files.values()):
+            counts = member.skipped_files.items()
+            reasons = ", ".join(f"{count} {reason.words}" for reason, count in counts)
+            files = "file" if skipped == 1 else "files"
+            yield f"{member.node_id}: {skipped} {files} of its context not read ({reasons})"
 
 
 def totals_line(answer: QueryAnswer) -> str:

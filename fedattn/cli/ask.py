@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fedattn.cli.answers import report_table, stream_answer, totals_line
+from fedattn.cli.answers import show_report, stream_answer
 from fedattn.cli.chrome_trace import chrome_trace
 from fedattn.cli.options import (
     Codec,
@@ -134,6 +134,5 @@ def _send(client: GatewayClient, body: QueryBody, *, as_json: bool) -> QueryAnsw
             f"the answer was cut at {answer.num_tokens} tokens; --max-new-tokens allows more",
             style="yellow",
         )
-    console.print(report_table(answer))
-    console.print(totals_line(answer))
+    show_report(answer, console)
     return answer

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fedattn.cli.answers import report_table, stream_answer, totals_line
+from fedattn.cli.answers import show_report, stream_answer
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.cli.terminal import PlainConsole, output, plain, plain_table
 from fedattn.rest.answers import QueryAnswer
@@ -42,8 +42,7 @@ def demo() -> None:
         console.print()
         console.print(_comparison(alone, answer.answer, joined))
         console.print()
-        console.print(report_table(answer))
-        console.print(totals_line(answer))
+        show_report(answer, console)
     console.print("all stopped")
 
 

@@ -5,8 +5,10 @@ from collections.abc import Generator
 
 import pytest
 
-from fedattn.cli.answers import report_table, stream_answer
+from fedattn.cli.answers import report_table, show_report, stream_answer
 from fedattn.cli.terminal import PlainConsole, plain, plain_table
+from fedattn.core.contexts import SkipReason
+from fedattn.core.report import Outcome
 from fedattn.rest.answers import LayerEvent, QueryEvent, SessionEvent, SessionMember, TokenEvent
 from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody
@@ -110,3 +112,19 @@ def test_progress_is_erased_before_the_answer_begins(terminal: PlainConsole) -> 
     stream_answer(Scripted(*answer_events("The traffic")), QueryBody(question="Who?"), terminal)
     before, _, _ = shown_on(terminal).partition("The traffic")
     assert before.endswith("\x1b[2K")  # the line it was on
+
+
+def test_a_report_says_what_the_answer_misses(console: PlainConsole) -> None:
+    lost = sample_report(
+        "node-b", state=Outcome.LOST, missing_from_layer=21, detail="connection lost"
+    )
+    unread = sample_report(
+        "node-c", skipped_files={SkipReason.UNKNOWN_KIND: 1, SkipReason.UNDECODABLE: 2}
+    )
+    show_report(sample_answer(participants=[lost, unread]), console)
+    assert "lost from block 21" in shown_on(console)
+    assert "\nnode-b: connection lost\n" in shown_on(console)
+    assert (
+        "\nnode-c: 3 files of its context not read (1 unknown kind, 2 undecodable)\n"
+        in shown_on(console)
+    )

@@ -24,7 +24,9 @@ def shown_on(console: PlainConsole) -> str:
 
 
 @pytest.fixture
-def console() -> PlainConsole:
+def console(monkeypatch: pytest.MonkeyPatch) -> PlainConsole:
+    monkeypatch.delenv("COLUMNS", raising=False)  # those of whoever runs the tests
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
     console = PlainConsole()
     console.file = io.StringIO()
     return console

@@ -15,8 +15,8 @@ from fedattn.core.errors import (
     PublisherUnavailableError,
     UnknownParticipantError,
 )
+from fedattn.core.node_id import check_node_id
 from fedattn.wire.channel import open_channel
-from fedattn.wire.protocol import check_node_id
 from fedattn.wire.security import Certificates
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.stubs import ParticipantStub

@@ -12,6 +12,7 @@ from fedattn.core.errors import (
     InvalidRequestError,
     PublisherUnavailableError,
 )
+from fedattn.core.node_id import check_node_id
 from fedattn.core.proxies import AUTO, Endpoint, find_endpoint
 from fedattn.runtime.settings import (
     PROXY_MEANING,
@@ -20,7 +21,6 @@ from fedattn.runtime.settings import (
     ServiceSettings,
     service_config,
 )
-from fedattn.wire.protocol import check_node_id
 
 _SHAPE = "expected publisher=HOST:PORT,node-b=HOST:PORT"
 

@@ -25,7 +25,7 @@ from fedattn.cli.outfiles import validate_out, write_out
 from fedattn.cli.plans import gateway_plans
 from fedattn.cli.terminal import output
 from fedattn.core.codecs import DEFAULT_CODEC
-from fedattn.core.limits import DEFAULT_DEADLINE_S
+from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
 from fedattn.core.report import FinishReason
 from fedattn.core.selection import DEFAULT_SELECTOR
 from fedattn.core.spans import PrefixMode
@@ -68,7 +68,9 @@ def ask(
     top_k: Annotated[int, typer.Option(help="Tokens kept, 0 for all.")] = 0,
     seed: Seed = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text.")] = None,
-    min_participants: Annotated[int, typer.Option(help="Fewest, publisher included.")] = 2,
+    min_participants: Annotated[int, typer.Option(help="Fewest, publisher included.")] = (
+        DEFAULT_MIN_PARTICIPANTS
+    ),
     deadline: Annotated[float, typer.Option(help="Seconds for everything.")] = DEFAULT_DEADLINE_S,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON only.")] = False,
     reuse: Annotated[bool, typer.Option(help="Use rows cached since earlier queries.")] = True,

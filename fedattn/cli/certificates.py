@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
-from fedattn.wire.protocol import check_node_id
+from fedattn.core.node_id import check_node_id
 from fedattn.wire.security import (
     AGGREGATOR,
     AUTHORITY_FILE,

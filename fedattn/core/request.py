@@ -10,11 +10,9 @@ from fedattn.core.budget import ByteBudget
 from fedattn.core.compression import Compression
 from fedattn.core.contexts import ContextSummary
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.limits import DEFAULT_DEADLINE_S
+from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
 from fedattn.core.plans import RolePlans
 from fedattn.core.spans import PrefixMode
-
-DEFAULT_MIN_PARTICIPANTS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +44,9 @@ class SessionOptions:
     def __post_init__(self) -> None:
         for node_id in self.contributors:
             if self.contributors.count(node_id) > 1:
-                raise InvalidRequestError(f"contributor {node_id!r} is named twice; name it once")
+                raise InvalidRequestError(
+                    f"contributor {node_id[:64]!r} is named twice; name it once"
+                )
         if self.independent and self.prefix is not PrefixMode.PUBLIC:
             raise InvalidRequestError(
                 f"independent: contributors need the public prefix before them, got prefix "

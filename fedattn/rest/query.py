@@ -16,6 +16,7 @@ from fedattn.core.compression import SELECTION_FIELDS, Compression, RowSelection
 from fedattn.core.errors import EmptyQuestionError, InvalidRequestError
 from fedattn.core.limits import (
     DEFAULT_DEADLINE_S,
+    DEFAULT_MIN_PARTICIPANTS,
     MAX_BUDGET_BYTES,
     MAX_DEADLINE_S,
     MAX_MEMBERS,
@@ -143,7 +144,10 @@ class SessionBody(BaseModel):
         "publisher's; contributors attend to nobody.",
     )
     min_participants: int = Field(
-        2, ge=1, le=MAX_MEMBERS, description="Fewest participants, publisher included."
+        DEFAULT_MIN_PARTICIPANTS,
+        ge=1,
+        le=MAX_MEMBERS,
+        description="Fewest participants, publisher included.",
     )
     deadline_s: Annotated[float, Field(allow_inf_nan=False)] = Field(
         DEFAULT_DEADLINE_S,

@@ -1,4 +1,4 @@
-"""Typed clients of the two services: our errors instead of gRPC's, deadlines on every call."""
+"""A typed client of the aggregator: our errors instead of gRPC's, a deadline on each request."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Generic, Self, TypeVar
@@ -27,6 +27,7 @@ class Responses(Generic[M]):
 
     def __init__(self, call: grpc.aio.StreamStreamCall[Any, M], unreachable: FedAttnError) -> None:
         self._call = call
+        self._responses = aiter(call)
         self._unreachable = unreachable
 
     def __enter__(self) -> Self:
@@ -35,16 +36,20 @@ class Responses(Generic[M]):
     def __exit__(self, *_: object) -> None:
         self._call.cancel()
 
-    async def __aiter__(self) -> AsyncIterator[M]:
-        """Each response as it comes.
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> M:
+        """The next response.
 
         Raises:
             FedAttnError: as sent by the peer, or it cannot be reached.
         """
         try:
-            async for response in self._call:
-                yield response
+            return await anext(self._responses)
+        except StopAsyncIteration:
             raise_if_cancelled()
+            raise
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None
 

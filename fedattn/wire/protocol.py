@@ -1,10 +1,6 @@
 """Constants both ends of the wire share."""
 
 from fedattn.core.chunks import MAX_CHUNK_SIZE
-from fedattn.core.limits import MAX_DEADLINE_S, MAX_MEMBERS, MAX_QUESTION_LENGTH
-from fedattn.core.node_id import check_node_id
-
-__all__ = ["MAX_DEADLINE_S", "MAX_MEMBERS", "MAX_QUESTION_LENGTH", "check_node_id"]
 
 PROTOCOL_VERSION = 5
 MAX_REASON_LENGTH = 500

@@ -2,6 +2,8 @@
 
 from fedattn.core.budget import ByteBudget
 from fedattn.core.errors import InvalidRequestError
+from fedattn.core.limits import MAX_DEADLINE_S, MAX_MEMBERS
+from fedattn.core.node_id import check_node_id
 from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.request import PublicPrefix, SessionOptions, SessionRequest
 from fedattn.core.spans import Member, SessionLayout, Span
@@ -15,13 +17,7 @@ from fedattn.wire.convert import (
     shape_to_wire,
 )
 from fedattn.wire.enums import PREFIX_MODES, ROLES
-from fedattn.wire.protocol import (
-    MAX_DEADLINE_S,
-    MAX_LIFETIME_S,
-    MAX_MEMBERS,
-    MAX_PUBLISHER_KEYS,
-    check_node_id,
-)
+from fedattn.wire.protocol import MAX_LIFETIME_S, MAX_PUBLISHER_KEYS
 from fedattn.wire.v1 import aggregator_pb2, session_pb2
 
 MAX_TOKENS = 1 << 24

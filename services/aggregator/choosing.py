@@ -9,8 +9,8 @@ from fedattn.core.errors import (
     ModelMismatchError,
     UnknownParticipantError,
 )
+from fedattn.core.limits import MAX_MEMBERS
 from fedattn.core.request import SessionRequest
-from fedattn.wire.protocol import MAX_MEMBERS
 from services.aggregator.registry import Node, NodeRegistry
 
 

@@ -48,7 +48,7 @@ class Invitations:
                 self.answer(node_id, pb.InviteReply(session_id=session_id, decline=left))
 
     async def ask(self, node: Node, invite: pb.Invite) -> Acceptance | FedAttnError:
-        """What a contributor acceptances, or why it does not take part."""
+        """What a contributor accepts, or why it does not take part."""
         key = (invite.session_id, node.node_id)
         self._pending[key] = asyncio.get_running_loop().create_future()
         try:

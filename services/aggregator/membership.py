@@ -16,12 +16,16 @@ from services.aggregator.windows import tell_windows
 
 log = structlog.get_logger(__name__)
 
-MISSED_HEARTBEATS = 3
+_MISSED_HEARTBEATS = 3
 """So many in a row end a membership."""
 
 
 class Memberships:
-    """Admits nodes and passes on what they say."""
+    """Admits nodes and passes on what they say.
+
+    Attributes:
+        lease_s: silence that ends a membership, seconds.
+    """
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class Memberships:
         self._invitations = invitations
         self._sessions = sessions
         self._heartbeat_interval_s = heartbeat_interval_s
+        self.lease_s = _MISSED_HEARTBEATS * heartbeat_interval_s
 
     async def serve(
         self, join: pb.Join, requests: AsyncIterator[pb.ControlRequest]
@@ -44,10 +49,10 @@ class Memberships:
             FedAttnError: it is not admitted.
         """
         node = self._nodes.join(join)
-        log.info("node_joined", node=node.node_id, model=node.fingerprint[:12])
-        tell_windows(self._nodes)
         reader = asyncio.create_task(self._read(node, requests))
         try:
+            log.info("node_joined", node=node.node_id, model=node.fingerprint[:12])
+            tell_windows(self._nodes)
             welcome = pb.Welcome(
                 heartbeat_interval_s=self._heartbeat_interval_s, node_token=node.token
             )
@@ -58,15 +63,14 @@ class Memberships:
             reader.cancel()
             self._nodes.leave(node)
             log.info("node_left", node=node.node_id)
-            tell_windows(self._nodes)
             self._invitations.leave(node.node_id)
             self._sessions.note_left(node)
+            tell_windows(self._nodes)
 
     async def _read(self, node: Node, requests: AsyncIterator[pb.ControlRequest]) -> None:
         """Take heartbeats and replies until the stream ends or falls silent."""
-        lease_s = MISSED_HEARTBEATS * self._heartbeat_interval_s
         try:
-            while (request := await next_within(requests, lease_s)) is not None:
+            while (request := await next_within(requests, self.lease_s)) is not None:
                 match request.WhichOneof("body"):
                     case "heartbeat":
                         self._take_heartbeat(node, request.heartbeat)

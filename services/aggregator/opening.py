@@ -88,33 +88,35 @@ class SessionOpener:
         """
         publisher = self._registry.authenticate(request.node_id, request.node_token)
         publisher.context = request.context or publisher.context
+        for plan in (request.plans.contributors, request.plans.publisher):
+            plan.check(publisher.shape.num_layers)
         choice = choose_contributors(request, publisher, self._registry)
         _require_enough(request, len(choice.chosen), [])
         session_id = secrets.token_hex(16)
         try:
             accepted, excluded = await self._ask_all(session_id, request, choice.chosen)
             layout = self._lay_out(request, publisher, accepted)
+            members = _open_members(request, publisher, accepted, layout)
+            return OpenedSession(
+                terms=self._terms(session_id, request, publisher, layout),
+                members=members,
+                excluded=(*choice.excluded, *excluded),
+            )
         except BaseException:  # also if the publisher has gone: nobody must wait for a start
             self._cancel(session_id, choice.chosen, "the session was not opened")
             raise
-        options = request.options
-        nodes = [*(acceptance.node for acceptance in accepted), publisher]
-        costs = plan_costs(layout, publisher, request.max_new_tokens)
-        return OpenedSession(
-            terms=SessionTerms(
-                session_id=session_id,
-                layout=layout,
-                shape=publisher.shape,
-                deadline_s=options.deadline_s,
-                progress_timeout_s=self._settings.progress_timeout_s,
-                min_participants=options.min_participants,
-                wants_timeline=options.wants_timeline,
-            ),
-            members=tuple(
-                OpenedMember(node=node, planned=cost, context=node.context)
-                for node, cost in zip(nodes, costs, strict=True)
-            ),
-            excluded=(*choice.excluded, *excluded),
+
+    def _terms(
+        self, session_id: str, request: SessionRequest, publisher: Node, layout: SessionLayout
+    ) -> SessionTerms:
+        return SessionTerms(
+            session_id=session_id,
+            layout=layout,
+            shape=publisher.shape,
+            deadline_s=request.options.deadline_s,
+            progress_timeout_s=self._settings.progress_timeout_s,
+            min_participants=request.options.min_participants,
+            wants_timeline=request.options.wants_timeline,
         )
 
     async def _ask_all(
@@ -205,6 +207,18 @@ class SessionOpener:
         message = pb.SessionCancel(session_id=session_id, reason=reason)
         for node in nodes:
             node.send(pb.ControlResponse(cancel=message))
+
+
+def _open_members(
+    request: SessionRequest, publisher: Node, accepted: list[Acceptance], layout: SessionLayout
+) -> tuple[OpenedMember, ...]:
+    """The members in token order, the publisher last."""
+    nodes = [*(acceptance.node for acceptance in accepted), publisher]
+    costs = plan_costs(layout, publisher, request.max_new_tokens)
+    return tuple(
+        OpenedMember(node=node, planned=cost, context=node.context)
+        for node, cost in zip(nodes, costs, strict=True)
+    )
 
 
 def _require_enough(

@@ -17,13 +17,7 @@ from services.aggregator.registry import Node
 def lay_out(
     request: SessionRequest, publisher: Node, accepted: Sequence[Acceptance]
 ) -> SessionLayout:
-    """The session as asked for, each contributor keeping at most the rows it is willing to send.
-
-    Raises:
-        InvalidPlanError: a sync layer is not of the model.
-    """
-    for plan in (request.plans.contributors, request.plans.publisher):
-        plan.check(publisher.shape.num_layers)
+    """The session as asked for, each contributor keeping at most the rows it is willing to send."""
     is_public = request.prefix.mode is PrefixMode.PUBLIC
     layout = build_layout(
         num_layers=publisher.shape.num_layers,

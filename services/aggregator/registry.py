@@ -16,10 +16,11 @@ from fedattn.core.errors import (
     ProtocolMismatchError,
     UnknownParticipantError,
 )
+from fedattn.core.node_id import check_node_id
 from fedattn.core.types import KvShape
 from fedattn.wire.contexts import context_from_wire
 from fedattn.wire.convert import require_range, shape_from_wire, sizes_from_wire
-from fedattn.wire.protocol import PROTOCOL_VERSION, check_node_id
+from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.outbox import Outbox
 

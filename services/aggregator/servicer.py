@@ -8,12 +8,11 @@ from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import InvalidRequestError
 from fedattn.wire.security import check_caller
-from fedattn.wire.sessions import session_request_from_wire
 from fedattn.wire.streams import next_within
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import aggregator_pb2_grpc
 from services.aggregator.invitations import Invitations
-from services.aggregator.membership import MISSED_HEARTBEATS, Memberships
+from services.aggregator.membership import Memberships
 from services.aggregator.metrics import AggregatorMetrics, NodeCollector
 from services.aggregator.opening import SessionOpener
 from services.aggregator.registry import NodeRegistry
@@ -43,8 +42,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         self, request_iterator: AsyncIterator[pb.ControlRequest], context: Any
     ) -> AsyncIterator[pb.ControlResponse]:
         """Membership of one node, for as long as its stream lives."""
-        lease_s = MISSED_HEARTBEATS * self._settings.heartbeat_interval_s
-        first = await next_within(request_iterator, lease_s)
+        first = await next_within(request_iterator, self._memberships.lease_s)
         if first is None or first.WhichOneof("body") != "join":
             raise InvalidRequestError("the first message on the control stream must be Join")
         check_caller(context, frozenset({first.join.node_id}))
@@ -60,7 +58,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         self, request: pb.OpenSessionRequest, context: Any
     ) -> pb.OpenSessionResponse:
         """Lay out a session and start its contributors."""
-        return await self.sessions.open(session_request_from_wire(request))
+        return await self.sessions.open(request)
 
     async def Exchange(  # type: ignore[override]  # serialized ones too
         self, request_iterator: AsyncIterator[pb.ExchangeRequest], context: Any

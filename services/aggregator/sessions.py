@@ -13,8 +13,7 @@ from fedattn.core.errors import (
     SessionAbortedError,
     UnknownSessionError,
 )
-from fedattn.core.request import SessionRequest
-from fedattn.wire.sessions import terms_to_wire
+from fedattn.wire.sessions import session_request_from_wire, terms_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.metrics import AggregatorMetrics
 from services.aggregator.opening import SessionOpener
@@ -50,7 +49,7 @@ class Sessions:
         self._opening = 0
         self._is_draining = False
 
-    async def open(self, request: SessionRequest) -> pb.OpenSessionResponse:
+    async def open(self, message: pb.OpenSessionRequest) -> pb.OpenSessionResponse:
         """Lay out a session and start its contributors.
 
         Raises:
@@ -59,7 +58,7 @@ class Sessions:
         self._admit()
         self._opening += 1
         try:
-            opened = await self._opener.open(request)
+            opened = await self._opener.open(session_request_from_wire(message))
         except FedAttnError as error:
             self._metrics.refuse(error.code)
             raise

@@ -9,7 +9,7 @@ import structlog
 
 from fedattn.core.errors import FedAttnError, SessionAbortedError
 from fedattn.wire.clients import AggregatorClient
-from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
+from fedattn.wire.v1 import aggregator_pb2, session_pb2
 from fedattn.wire.v1 import participant_pb2 as pb
 from services.participant.answering import Answering, PublisherSpan, tokenize_query
 from services.participant.exchange import GrpcKvExchange
@@ -119,7 +119,7 @@ class Publication:
         self._answering.stop(error)
         exchange.cancel(error)
 
-    def _emit(self, event: participant_pb2.QueryEvent) -> None:
+    def _emit(self, event: pb.QueryEvent) -> None:
         self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 
 from fedattn.core.errors import EmptyQuestionError
+from fedattn.core.limits import MAX_QUESTION_LENGTH
 from fedattn.core.plans import PlanSpec, RolePlans
 from fedattn.core.profile import Profile, resolve_plans
 from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import SamplingParams
 from fedattn.wire.convert import require_range, sampling_from_wire
-from fedattn.wire.protocol import MAX_QUESTION_LENGTH
 from fedattn.wire.sessions import options_from_wire
 from fedattn.wire.v1 import participant_pb2
 

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedattn.core.address import HostPort
 from fedattn.core.errors import InvalidRequestError
+from fedattn.core.node_id import check_node_id
 from fedattn.core.proxies import AUTO, Endpoint, find_endpoint
 from fedattn.runtime.settings import (
     PROXY_MEANING,
@@ -17,7 +18,7 @@ from fedattn.runtime.settings import (
     ServiceSettings,
     service_config,
 )
-from fedattn.wire.protocol import MAX_LIFETIME_S, check_node_id
+from fedattn.wire.protocol import MAX_LIFETIME_S
 
 
 class ParticipantSettings(ServiceSettings):

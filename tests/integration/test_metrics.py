@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -15,6 +16,8 @@ from fedattn.wire.v1 import participant_pb2
 from services.aggregator.settings import AggregatorSettings
 from tests.harness.gateway import running
 from tests.harness.networks import NUM_NEW_TOKENS, ask, failure, running_network
+from tests.harness.raw import open_request, raw_node
+from tests.harness.runners import running_aggregator
 
 ANY_PORT = HostPort("127.0.0.1", 0)
 
@@ -41,6 +44,21 @@ async def test_gateway_counts_answers_and_failures_by_code() -> None:
     assert registry.get_sample_value("fedattn_first_token_seconds_sum") == 0.75
     assert registry.get_sample_value("fedattn_tokens_answered_total") == 5
     assert registry.get_sample_value("fedattn_queries_running") == 0
+
+
+async def test_a_request_that_does_not_even_parse_counts_as_refused() -> None:
+    registry = CollectorRegistry()
+    async with (
+        running_aggregator(registry=registry) as address,
+        raw_node(address, "publisher") as publisher,
+    ):
+        request = open_request(node_token=publisher.token, contributors=["a", "a"])
+        with pytest.raises(grpc.aio.AioRpcError, match="named twice"):
+            await publisher.stub.OpenSession(request)
+    refused = registry.get_sample_value(
+        "fedattn_sessions_refused_total", {"code": "invalid_request"}
+    )
+    assert refused == 1
 
 
 async def test_network_counts_sessions_bytes_and_tokens(model: LoadedModel, tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from fedattn.core.chunks import MAX_CHUNK_SIZE, Chunk
 from fedattn.core.codecs import CODECS
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError, InvalidSamplingError
+from fedattn.core.node_id import check_node_id
 from fedattn.core.request import describe_prefix
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode
 from fedattn.core.types import KvShape
 from fedattn.wire import convert, sessions
-from fedattn.wire.protocol import MAX_MESSAGE_SIZE, check_node_id
+from fedattn.wire.protocol import MAX_MESSAGE_SIZE
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
 from tests.harness.strategies import compressions
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedattn.core.errors import InvalidInputError, InvalidPlanError, InvalidRequestError
+from fedattn.core.limits import MAX_MEMBERS
 from fedattn.core.spans import SessionLayout
 from fedattn.core.terms import SessionTerms
 from fedattn.core.types import KvShape
-from fedattn.wire.protocol import MAX_MEMBERS
 from fedattn.wire.sessions import terms_from_wire, terms_to_wire
 from fedattn.wire.v1 import session_pb2
 from tests.harness.samples import sample_layout

@@ -1,5 +1,7 @@
 """Requests for sessions and their terms on the wire. Everything from the wire is checked here."""
 
+from collections.abc import Sequence
+
 from fedattn.core.budget import ByteBudget
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import MAX_DEADLINE_S, MAX_MEMBERS
@@ -39,6 +41,7 @@ def prefix_from_wire(message: session_pb2.PublicPrefix) -> PublicPrefix:
         InvalidRequestError: a value is out of range.
     """
     require_range("prefix tokens", message.num_tokens, 0, MAX_TOKENS)
+    require_range("size of the prefix digest", len(message.digest), _KEY_SIZE, _KEY_SIZE)
     return PublicPrefix(
         mode=PREFIX_MODES.from_wire(message.mode),
         num_tokens=message.num_tokens,
@@ -107,6 +110,17 @@ def options_from_wire(message: session_pb2.SessionOptions) -> SessionOptions:
     )
 
 
+def check_cached_keys(keys: Sequence[bytes], most: int) -> None:
+    """Hold cache keys from the wire to their number and size.
+
+    Raises:
+        InvalidRequestError: there are too many, or one is no key.
+    """
+    require_range("number of cached_keys", len(keys), 0, most)
+    for key in keys:
+        require_range("size of a cached key", len(key), _KEY_SIZE, _KEY_SIZE)
+
+
 def session_request_to_wire(request: SessionRequest) -> aggregator_pb2.OpenSessionRequest:
     """A publisher's request as a message."""
     return aggregator_pb2.OpenSessionRequest(
@@ -131,7 +145,7 @@ def session_request_from_wire(message: aggregator_pb2.OpenSessionRequest) -> Ses
     """
     require_range("span_len", message.span_len, 1, MAX_TOKENS)
     require_range("max_new_tokens", message.max_new_tokens, 1, MAX_TOKENS)
-    require_range("number of cached_keys", len(message.cached_keys), 0, MAX_PUBLISHER_KEYS)
+    check_cached_keys(message.cached_keys, MAX_PUBLISHER_KEYS)
     options, prefix = options_from_wire(message.options), prefix_from_wire(message.prefix)
     if prefix.mode is not options.prefix:
         raise InvalidRequestError(

@@ -14,6 +14,7 @@ from fedattn.core.errors import (
 from fedattn.core.reuse import MAX_VERSION_SIZE
 from fedattn.wire.convert import require_range
 from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS, MAX_LIFETIME_S, MAX_REASON_LENGTH
+from fedattn.wire.sessions import check_cached_keys
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.registry import Node
 
@@ -102,4 +103,4 @@ def _check_acceptance(reply: pb.InviteReply) -> None:
     require_range("max_keep_ratio", reply.max_keep_ratio, 0, 1)
     require_range("cache_lifetime_s", reply.cache_lifetime_s, 0, MAX_LIFETIME_S)
     require_range("size of context_version", len(reply.context_version), 0, MAX_VERSION_SIZE)
-    require_range("number of cached_keys", len(reply.cached_keys), 0, MAX_CONTRIBUTOR_KEYS)
+    check_cached_keys(reply.cached_keys, MAX_CONTRIBUTOR_KEYS)

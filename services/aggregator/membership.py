@@ -85,9 +85,8 @@ class Memberships:
             node.outbox.discard()
 
     def _take_heartbeat(self, node: Node, heartbeat: pb.Heartbeat) -> None:
-        before = node.context
         node.on_heartbeat(heartbeat)
-        if node.context != before:
+        if node.has_new_context:  # told by this heartbeat, or by a session before it
             tell_windows(self._nodes)
 
     def _take_reply(self, node: Node, reply: pb.InviteReply) -> None:

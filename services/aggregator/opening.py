@@ -87,7 +87,8 @@ class SessionOpener:
             InvalidInputError, UnavailableError, IncompatibleError: says what does not fit.
         """
         publisher = self._registry.authenticate(request.node_id, request.node_token)
-        publisher.context = request.context or publisher.context
+        if request.context is not None:
+            publisher.note_context(request.context)
         for plan in (request.plans.contributors, request.plans.publisher):
             plan.check(publisher.shape.num_layers)
         choice = choose_contributors(request, publisher, self._registry)

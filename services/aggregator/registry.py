@@ -42,6 +42,7 @@ class Node:
     active_sessions: int = 0
     health: pb.Health | None = None  # by its last heartbeat
     context: ContextSummary | None = None  # by its last word
+    has_new_context: bool = False  # since `windows` looked
     is_window_tight: bool = False  # as it was told last
     outbox: Outbox[pb.ControlResponse] = field(
         default_factory=lambda: Outbox(_CONTROL_OUTBOX_BYTES)
@@ -86,7 +87,12 @@ class Node:
             InvalidRequestError: it contradicts itself.
         """
         if message.HasField("context"):
-            self.context = context_from_wire(message.context)
+            self.note_context(context_from_wire(message.context))
+
+    def note_context(self, context: ContextSummary) -> None:
+        """The node's private context is this now."""
+        self.has_new_context |= context != self.context
+        self.context = context
 
     def supports(self, codec_id: int) -> bool:
         return codec_id in self.join.capabilities.codec_ids

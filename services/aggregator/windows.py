@@ -35,6 +35,7 @@ def tell_windows(registry: NodeRegistry) -> None:
     uses = window_uses(nodes)
     for node in nodes:
         use = uses[node.fingerprint]
+        node.has_new_context = False
         is_tight = use.is_tight and use.num_nodes > 1
         if node.is_window_tight != is_tight:
             node.is_window_tight = is_tight

@@ -294,6 +294,8 @@ def change(message: Any, field: str, value: object) -> None:
         ({"contributors": ["ghost"]}, UnknownParticipantError, "'ghost' is not joined"),
         ({"contributors": ["stranger"]}, ModelMismatchError, "stranger runs model"),
         ({"contributors": ["a", "a"]}, InvalidRequestError, "named twice"),
+        ({"cached_keys": [b"short"]}, InvalidRequestError, "size of a cached key"),
+        ({"cached_keys": [b""]}, InvalidRequestError, "size of a cached key"),
         ({"node_id": "nobody"}, UnknownParticipantError, "'nobody'"),
         ({"node_token": "0" * 32}, UnknownParticipantError, "the caller is not that node"),
         ({"node_token": "é"}, UnknownParticipantError, "the caller is not that node"),
@@ -438,3 +440,30 @@ async def test_schema_is_told_only_if_asked_for(reflection: bool) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call.read()
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_digest_that_would_fill_every_outbox_is_refused(address: str) -> None:
+    async with raw_node(address, "a"), raw_node(address, "publisher") as publisher:
+        request = open_request(node_token=publisher.token)
+        request.prefix.digest = bytes(700_000)
+        error = await failure_of(publisher.stub.OpenSession(request))
+    assert "size of the prefix digest must be between 32 and 32, got 700000" in str(error)
+
+
+async def test_a_window_that_a_reply_has_filled_is_told_at_the_next_heartbeat(address: str) -> None:
+    async with (
+        raw_node(address, "a", max_positions=1000) as a,
+        raw_node(address, "publisher", max_positions=1000) as publisher,
+    ):
+        context = session_pb2.ContextSummary(is_given=True, num_tokens=950, num_files=1)
+        request = open_request(node_token=publisher.token)
+        opening = asyncio.ensure_future(publisher.stub.OpenSession(request))
+        invite = (await a.commands.get()).invite
+        reply = pb.InviteReply(session_id=invite.session_id, span_len=950, context=context)
+        await a.replies.put(pb.ControlRequest(invite_reply=reply))
+        await opening
+        beat = pb.Heartbeat(context=context)
+        await a.replies.put(pb.ControlRequest(heartbeat=beat))
+        window = (await publisher.notices.get()).window
+    assert (window.num_nodes, window.window) == (2, 1000)
+    assert window.num_tokens >= 950

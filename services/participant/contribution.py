@@ -20,13 +20,14 @@ from fedattn.core.request import describe_prefix
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS
-from fedattn.wire.sessions import prefix_from_wire, terms_from_wire
+from fedattn.wire.sessions import prefix_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.admission import Place
 from services.participant.context import ContextSnapshot
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedFrames
 from services.participant.node import ParticipantNode
+from services.participant.terms import terms_for
 
 log = structlog.get_logger(__name__)
 
@@ -130,7 +131,7 @@ class Contributor:
         self._running[session_id] = (asyncio.create_task(work), exchange)
 
     def _exchange(self, start: pb.SessionStart) -> GrpcKvExchange:
-        terms = terms_from_wire(start.terms)
+        terms = terms_for(start.terms, self._node)
         return GrpcKvExchange(
             terms,
             terms.layout.index_of(self._node.node_id),

@@ -7,13 +7,13 @@ from fedattn.core.errors import DeadlineExceededError, FedAttnError, SessionStat
 from fedattn.core.request import SessionRequest, describe_prefix
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.protocol import MAX_PUBLISHER_KEYS
-from fedattn.wire.sessions import terms_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.exchange import GrpcKvExchange, LayerListener
 from services.participant.kv_cache import CachedState
 from services.participant.node import ParticipantNode
 from services.participant.query import Query
 from services.participant.report import is_clean
+from services.participant.terms import terms_for
 
 
 class PublisherSession:
@@ -30,6 +30,7 @@ class PublisherSession:
         self._aggregator = aggregator
         self._query = query
         self.arrived = time.monotonic()
+        self._span_len = 0
         reuses = query.options.reuse
         self._cached_rows = node.rows.snapshot(MAX_PUBLISHER_KEYS) if reuses else {}
         self._states = node.states.snapshot(MAX_PUBLISHER_KEYS) if reuses else {}
@@ -55,6 +56,7 @@ class PublisherSession:
         Raises:
             FedAttnError: it cannot be opened.
         """
+        self._span_len = span_len
         remaining_s = max(0.001, self.remaining_s)
         node, query = self._node, self._query
         request = SessionRequest(
@@ -79,11 +81,16 @@ class PublisherSession:
             InvalidInputError: its terms contradict themselves.
             SessionStateError: they leave this node out, or count on rows that are not cached here.
         """
-        terms = terms_from_wire(start.terms)
+        terms = terms_for(start.terms, self._node)
         if terms.layout.publisher.node_id != self._node.node_id:
             raise SessionStateError(
                 f"the terms name {terms.layout.publisher.node_id} as the publisher, "
                 f"this is {self._node.node_id}"
+            )
+        if len(terms.layout.publisher.span) != self._span_len:
+            raise SessionStateError(
+                f"the terms give the publisher {len(terms.layout.publisher.span)} tokens, "
+                f"expected {self._span_len}"
             )
         return GrpcKvExchange(
             terms,

@@ -1,0 +1,58 @@
+"""A node takes part only on terms that fit its model and its public prefix."""
+
+from dataclasses import replace
+
+import pytest
+
+from fedattn.core.errors import SessionStateError
+from fedattn.core.plans import PlanSpec, RolePlans
+from fedattn.core.spans import build_layout
+from fedattn.core.terms import SessionTerms
+from fedattn.model.loading import LoadedModel
+from fedattn.wire.sessions import terms_to_wire
+from services.participant.node import ParticipantNode
+from services.participant.terms import terms_for
+from tests.harness.runners import make_node
+
+
+@pytest.fixture
+def node(model: LoadedModel) -> ParticipantNode:
+    return make_node("a", model, None)
+
+
+def terms_of(node: ParticipantNode, prefix_len: int) -> SessionTerms:
+    shape = node.prefiller.shape
+    every = PlanSpec("all").resolve(shape.num_layers)
+    return SessionTerms(
+        session_id="0" * 32,
+        layout=build_layout(
+            num_layers=shape.num_layers,
+            prefix_len=prefix_len,
+            contributors=[("a", 2)],
+            publisher=("publisher", 1),
+            plans=RolePlans(contributors=every, publisher=every),
+        ),
+        shape=shape,
+        deadline_s=1,
+        progress_timeout_s=1,
+        min_participants=1,
+    )
+
+
+def test_terms_of_this_model_and_prefix_are_taken(node: ParticipantNode) -> None:
+    for prefix_len in (0, len(node.prefix)):
+        terms = terms_of(node, prefix_len)
+        assert terms_for(terms_to_wire(terms), node) == terms
+
+
+def test_terms_of_another_prefix_are_refused(node: ParticipantNode) -> None:
+    message = terms_to_wire(terms_of(node, len(node.prefix) + 1))
+    with pytest.raises(SessionStateError, match="tokens of public prefix, expected 0 or"):
+        terms_for(message, node)
+
+
+def test_terms_of_another_model_are_refused(node: ParticipantNode) -> None:
+    terms = terms_of(node, len(node.prefix))
+    other = replace(terms, shape=replace(terms.shape, num_kv_heads=terms.shape.num_kv_heads + 1))
+    with pytest.raises(SessionStateError, match="the terms are for KV rows of"):
+        terms_for(terms_to_wire(other), node)

@@ -34,10 +34,6 @@ class Chunk:
     frame_size: int
     data: bytes
 
-    @property
-    def is_last(self) -> bool:
-        return self.offset + len(self.data) == self.frame_size
-
 
 def split_frame(frame: bytes, layer: int) -> Iterator[Chunk]:
     """Cut a frame into chunks in order."""

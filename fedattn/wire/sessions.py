@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fedattn.core.budget import ByteBudget
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.limits import MAX_DEADLINE_S, MAX_MEMBERS
+from fedattn.core.limits import MAX_BUDGET_BYTES, MAX_DEADLINE_S, MAX_MEMBERS
 from fedattn.core.node_id import check_node_id
 from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.request import PublicPrefix, SessionOptions, SessionRequest
@@ -23,7 +23,6 @@ from fedattn.wire.protocol import MAX_LIFETIME_S, MAX_PUBLISHER_KEYS
 from fedattn.wire.v1 import aggregator_pb2, session_pb2
 
 MAX_TOKENS = 1 << 24
-_MAX_BYTES = 1 << 62
 _KEY_SIZE = 32
 
 
@@ -64,8 +63,8 @@ def budget_from_wire(message: session_pb2.ByteBudget) -> ByteBudget:
     Raises:
         InvalidRequestError: a value is out of range.
     """
-    require_range("kv_bytes of the budget", message.kv_bytes, 0, _MAX_BYTES)
-    require_range("link_bytes of the budget", message.link_bytes, 0, _MAX_BYTES)
+    require_range("kv_bytes of the budget", message.kv_bytes, 0, MAX_BUDGET_BYTES)
+    require_range("link_bytes of the budget", message.link_bytes, 0, MAX_BUDGET_BYTES)
     return ByteBudget(
         kv_bytes=message.kv_bytes or None,
         link_bytes=message.link_bytes or None,

@@ -61,12 +61,12 @@ def fit_layout(
     return fit_budget(layout, nodes[-1].shape, budget, codecs)
 
 
-def _coarser_codecs(wished: Codec, nodes: Sequence[Node]) -> tuple[Codec, ...]:
-    """The wished codec, then coarser ones that every node knows."""
+def _coarser_codecs(wanted: Codec, nodes: Sequence[Node]) -> tuple[Codec, ...]:
+    """The wanted codec, then coarser ones that every node knows."""
     ladder = [codec_by_name(name) for name in CODEC_LADDER]
-    coarser = ladder[ladder.index(wished) + 1 :] if wished in ladder else ladder
+    coarser = ladder[ladder.index(wanted) + 1 :] if wanted in ladder else ladder
     known = [codec for codec in coarser if all(node.supports(codec.codec_id) for node in nodes)]
-    return (wished, *known)
+    return (wanted, *known)
 
 
 def check_sizes(

@@ -16,7 +16,7 @@ from fedattn.core.errors import (
 from fedattn.wire.sessions import session_request_from_wire, terms_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.metrics import AggregatorMetrics
-from services.aggregator.opening import SessionOpener
+from services.aggregator.opening import OpenedSession, SessionOpener
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.relay import relay_member
 from services.aggregator.report import describe_excluded
@@ -46,7 +46,7 @@ class Sessions:
         self._settings = settings
         self._sessions: dict[str, Session] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
-        self._opening = 0
+        self._opening: set[asyncio.Task[object]] = set()
         self._is_draining = False
 
     async def open(self, message: pb.OpenSessionRequest) -> pb.OpenSessionResponse:
@@ -56,14 +56,20 @@ class Sessions:
             FedAttnError: it cannot be opened; says why.
         """
         self._admit()
-        self._opening += 1
+        call = asyncio.current_task()
+        assert call is not None
+        self._opening.add(call)
         try:
             opened = await self._opener.open(session_request_from_wire(message))
         except FedAttnError as error:
             self._metrics.refuse(error.code)
             raise
+        else:
+            return self._start(opened)
         finally:
-            self._opening -= 1
+            self._opening.discard(call)
+
+    def _start(self, opened: OpenedSession) -> pb.OpenSessionResponse:
         session = Session(
             opened,
             outbox_bytes=self._settings.outbox_bytes,
@@ -78,7 +84,7 @@ class Sessions:
     def _admit(self) -> None:
         if self._is_draining:
             raise AggregatorUnavailableError("this aggregator is stopping; try again in a moment")
-        if len(self._sessions) + self._opening >= self._settings.max_sessions:
+        if len(self._sessions) + len(self._opening) >= self._settings.max_sessions:
             raise NodeBusyError(
                 f"{self._settings.max_sessions} sessions are open, which is the limit here; "
                 f"try again later"
@@ -164,10 +170,10 @@ class Sessions:
             loop.call_later(_LAST_WORDS_S, stream.cancel)
 
     async def drain(self) -> None:
-        """Open no more sessions, and wait for those that run."""
+        """Open no more sessions, and wait for those that run or are being opened."""
         self._is_draining = True
-        if self._watchers:
-            await asyncio.wait(self._watchers.values())
+        while running := {*self._opening, *self._watchers.values()}:
+            await asyncio.wait(running)
 
     def close(self) -> None:
         """End what still runs."""

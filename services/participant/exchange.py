@@ -5,6 +5,8 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor, Future
 
+import structlog
+
 from fedattn.core.chunks import split_frame
 from fedattn.core.errors import (
     FedAttnError,
@@ -27,6 +29,8 @@ from fedattn.wire.v1 import session_pb2
 from services.participant.inbox import RowInbox
 from services.participant.kv_cache import CachedRows
 from services.participant.session_reuse import SessionReuse
+
+log = structlog.get_logger(__name__)
 
 MAX_FRAMES_IN_FLIGHT = 4
 _DEADLINE_MARGIN_S = 10.0
@@ -143,6 +147,11 @@ class GrpcKvExchange:
         self._inbox.check()
         self._timeline.lap(Activity.COMPUTE, layer)
         self._in_flight.acquire()  # released when the frame has left, or the session has ended
+        try:
+            self._inbox.check()  # the session may have ended meanwhile
+        except FedAttnError:
+            self._in_flight.release()
+            raise
         self._timeline.lap(Activity.WAIT, layer)
 
     def _enqueue(self, layer: int, encoding: Future[bytes]) -> None:
@@ -225,10 +234,13 @@ class GrpcKvExchange:
     async def _encoded(self, encoding: Future[bytes]) -> bytes:
         try:
             return await asyncio.wrap_future(encoding)
-        except FedAttnError as error:  # tell the model thread; the stream ends with us
-            self._encoding_error = error
-            self._inbox.end(error)
-            raise
+        except Exception as error:  # tell the model thread; the stream ends with us
+            known = error if isinstance(error, FedAttnError) else InternalError(repr(error))
+            if known is not error:
+                log.exception("encoding_failed", session=self.terms.session_id)
+            self._encoding_error = known
+            self._inbox.end(known)
+            raise known from error
 
     def _accept(self, response: pb.ExchangeResponse) -> None:
         match response.WhichOneof("body"):

@@ -1,6 +1,6 @@
 """What a node keeps from one session for the next, in memory, bounded, least recently used first.
 
-A contributor keeps the frames it sent. A publisher holds the rows it received, and its own state
+A contributor caches the frames it sent; a publisher the rows it received, and its own state
 before the question. All by cache key (`fedattn.core.reuse`). Nothing is written to disk.
 """
 

@@ -68,7 +68,6 @@ def test_large_frame_is_cut_into_chunks_in_order_that_fill_it() -> None:
     frame, chunks = big_frame(), big_chunks()
     assert b"".join(chunk.data for chunk in chunks) == frame
     assert [chunk.offset for chunk in chunks] == [0, MAX_CHUNK_SIZE, 2 * MAX_CHUNK_SIZE]
-    assert [chunk.is_last for chunk in chunks] == [False, False, True]
     assert {(chunk.layer, chunk.frame_size) for chunk in chunks} == {(LAYER, len(frame))}
 
 

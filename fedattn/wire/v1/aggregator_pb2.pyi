@@ -318,7 +318,7 @@ class InviteReply(_message.Message):
 
     @_builtins.property
     def cached_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Cache keys whose frames it has kept; up to 64 of 32 bytes."""
+        """Cache keys whose frames it has cached; up to 64 of 32 bytes."""
 
     @_builtins.property
     def context(self) -> _session_pb2.ContextSummary:

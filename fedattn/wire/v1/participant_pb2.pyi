@@ -149,7 +149,7 @@ class QueryEvent(_message.Message):
 
     @_builtins.property
     def layer(self) -> Global___LayerProgress:
-        """Once a layer at which the publisher takes rows, in order of layers; none if it held all it needs."""
+        """Once a layer at which the publisher takes rows, in order of layers; none if it had cached all it needs."""
 
     @_builtins.property
     def token(self) -> Global___TokenText:

@@ -169,9 +169,9 @@ class _RowSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RowSource.V
     ROW_SOURCE_COMPUTED: _RowSource.ValueType  # 1
     """It computed and sent them."""
     ROW_SOURCE_CONTRIBUTOR_CACHE: _RowSource.ValueType  # 2
-    """It sent frames it had kept."""
+    """It sent frames it had cached."""
     ROW_SOURCE_PUBLISHER_CACHE: _RowSource.ValueType  # 3
-    """The publisher held them already; nothing travelled."""
+    """The publisher had cached them already; nothing travelled."""
 
 class RowSource(_RowSource, metaclass=_RowSourceEnumTypeWrapper):
     """Where a contributor's rows came from."""
@@ -180,9 +180,9 @@ ROW_SOURCE_UNSPECIFIED: RowSource.ValueType  # 0
 ROW_SOURCE_COMPUTED: RowSource.ValueType  # 1
 """It computed and sent them."""
 ROW_SOURCE_CONTRIBUTOR_CACHE: RowSource.ValueType  # 2
-"""It sent frames it had kept."""
+"""It sent frames it had cached."""
 ROW_SOURCE_PUBLISHER_CACHE: RowSource.ValueType  # 3
-"""The publisher held them already; nothing travelled."""
+"""The publisher had cached them already; nothing travelled."""
 Global___RowSource: _TypeAlias = RowSource  # noqa: Y015
 
 class _Outcome:
@@ -411,9 +411,9 @@ class Member(_message.Message):
     cache_key: _builtins.bytes
     """Names all its rows follow from; equal keys, equal rows. 32 bytes, none if they are not to be reused."""
     is_cached_by_owner: _builtins.bool
-    """It has kept its frames and does not compute."""
+    """It has cached its frames and does not compute."""
     is_cached_by_publisher: _builtins.bool
-    """The publisher holds its rows and awaits none."""
+    """The publisher has cached its rows and awaits none."""
     cache_lifetime_s: _builtins.float
     """How long the publisher may keep its rows, seconds; 0 for not beyond the session."""
     position_offset: _builtins.int
@@ -564,7 +564,7 @@ class SessionTerms(_message.Message):
     progress_timeout_s: _builtins.float
     """Longest wait for rows of one layer without any progress, seconds; above 0."""
     min_participants: _builtins.int
-    """Fewest participants, publisher included, that must stay complete; 1 to 256."""
+    """Fewest participants, publisher included, that must stay complete; up to 256, 0 for no such limit."""
     deadline_s: _builtins.float
     """Longest life of the session, seconds; above 0."""
     timeline: _builtins.bool

@@ -1,6 +1,7 @@
 """Nodes without a model: they join, accept every invitation and send frames made beforehand."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,22 +12,26 @@ from typing import Any
 import grpc
 import numpy as np
 
+from fedattn.core.agreement import MemberStatement
 from fedattn.core.chunks import split_frame
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.frames import encode_frame
-from fedattn.core.request import SessionOptions, describe_prefix
+from fedattn.core.plans import RolePlans, SyncPlan
+from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
 from fedattn.core.spans import PrefixMode, Span
 from fedattn.core.types import KvRows, KvShape
 from fedattn.wire.convert import chunk_to_wire, shape_to_wire
+from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE, PROTOCOL_VERSION
-from fedattn.wire.sessions import options_to_wire, prefix_to_wire
+from fedattn.wire.sessions import Opening, opening_to_wire, request_to_wire, statement_to_wire
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 
 SHAPE = KvShape(num_layers=30, num_kv_heads=3, head_dim=64)
 CODEC = codec_by_name("bf16")
 PUBLISHER = "publisher"
+IDENTITY = Identity()  # plaintext: dummies sign nothing
 _EXCHANGE = "/fedattn.wire.v1.AggregatorService/Exchange"
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_SIZE),
@@ -78,13 +83,22 @@ class DummyNode:
                     self.token = command.welcome.node_token
                     joined()
                 case "invite":
-                    session_id = command.invite.session_id
-                    reply = pb.InviteReply(session_id=session_id, span_len=self.span_len)
+                    reply = self._accept(command.invite)
                     self._replies.put_nowait(pb.ControlRequest(invite_reply=reply))
                 case "start":
                     task = asyncio.create_task(self.exchange(command.start))
                     self.tasks.add(task)
                     task.add_done_callback(self.tasks.discard)
+
+    def _accept(self, invite: pb.Invite) -> pb.InviteReply:
+        statement = MemberStatement(
+            session_id=invite.session_id,
+            request_digest=hashlib.sha256(invite.request.payload).digest(),
+            node_id=self.node_id,
+            span_len=self.span_len,
+        )
+        signed = IDENTITY.sign(Kind.STATEMENT, statement_to_wire(statement).SerializeToString())
+        return pb.InviteReply(session_id=invite.session_id, statement=signed)
 
     async def _requests(self) -> AsyncIterator[pb.ControlRequest]:
         capabilities = pb.Capabilities(
@@ -111,23 +125,22 @@ class DummyNode:
 
     async def open(self, contributors: list[str], layers: list[int]) -> pb.SessionStart:
         """Open a session as its publisher; contributors do not wait for each other."""
-        request = pb.OpenSessionRequest(
+        request = SessionRequest(
             node_id=self.node_id,
-            node_token=self.token,
             span_len=1,
-            prefix=prefix_to_wire(describe_prefix(PrefixMode.PUBLIC, [1, 2, 3])),
-            publisher_sync_layers=layers,
+            prefix=describe_prefix(PrefixMode.PUBLIC, [1, 2, 3]),
+            plans=RolePlans(contributors=SyncPlan(()), publisher=SyncPlan(tuple(layers))),
             max_new_tokens=1,
-            options=options_to_wire(
-                SessionOptions(
-                    contributors=tuple(contributors),
-                    compression=Compression(codec=CODEC),
-                    min_participants=len(contributors) + 1,
-                    deadline_s=300,
-                )
+            options=SessionOptions(
+                contributors=tuple(contributors),
+                compression=Compression(codec=CODEC),
+                min_participants=len(contributors) + 1,
+                deadline_s=300,
             ),
         )
-        return (await AggregatorStub(self.channel).OpenSession(request)).start
+        signed = IDENTITY.sign(Kind.REQUEST, request_to_wire(request).SerializeToString())
+        opening = Opening(signed=signed, request=request, node_token=self.token)
+        return (await AggregatorStub(self.channel).OpenSession(opening_to_wire(opening))).start
 
     async def exchange(self, start: pb.SessionStart) -> None:
         """Send own frames, take the others' and say the last words."""

@@ -31,7 +31,9 @@
     ├── SessionError
     │   ├── UnknownSessionError
     │   ├── SessionAbortedError
-    │   └── SessionStateError
+    │   ├── SessionStateError
+    │   ├── RequestStaleError         a signed request is shown again, or a clock is wrong
+    │   └── TermsRefusedError         the aggregator laid out what nobody asked for
     ├── ModelError                   a model cannot be found, converted or loaded
     ├── ConfigurationError           settings or machine set-up
     └── InternalError                a defect; details are in the log of the node that raised it
@@ -171,6 +173,14 @@ class SessionAbortedError(SessionError):
 
 class SessionStateError(SessionError):
     code = "session_state"
+
+
+class RequestStaleError(SessionError):
+    code = "request_stale"
+
+
+class TermsRefusedError(SessionError):
+    code = "terms_refused"
 
 
 class ModelError(FedAttnError):

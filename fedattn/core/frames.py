@@ -4,10 +4,10 @@ Little-endian, 36 bytes of header, then the body:
 
     offset  size  field
     0       4     magic "FKV1"
-    4       1     frame version, 2
+    4       1     frame version, 3
     5       1     codec number
     6       1     position encoding, 0 = all rows of the span, 1 = bitmap
-    7       1     reserved, 0
+    7       1     sealing of the body, 0 = none, 1 = AES-256-GCM
     8       2     layer, zero-based
     10      2     key/value heads
     12      2     head size
@@ -21,11 +21,14 @@ Little-endian, 36 bytes of header, then the body:
     body = the bitmap, if there is one, then the payload of the codec
 
 The bitmap has one bit for each position of the span, lowest bit first, set where a row travels.
+A sealed body is encrypted, SEAL_SIZE bytes longer, and bound to bytes 0..31 of its header, which
+stay readable for whoever passes the frame on. The checksum covers the bytes as they travel.
 """
 
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,12 +39,18 @@ from fedattn.core.spans import Span
 from fedattn.core.types import IntArray, KvRows, KvShape
 
 MAGIC = b"FKV1"
-FRAME_VERSION = 2
+FRAME_VERSION = 3
 HEADER_SIZE = 36
+SEAL_SIZE = 16
+"""Bytes that sealing adds to a body: the tag that shows any change."""
 MAX_FRAME_SIZE = 1 << 30
 _FIELDS = struct.Struct("<4sBBBBHHHHIIII")
 _CHECKSUM = struct.Struct("<I")
 _ALL_ROWS, _BITMAP = 0, 1
+_CLEAR, _SEALED = 0, 1
+
+Seal = Callable[[int, bytes, bytes | bytearray | memoryview], bytes]
+"""(layer, authenticated header, body) -> the body sealed, or opened again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +63,23 @@ class FrameHeader:
     head_dim: int
     num_rows: int
     has_bitmap: bool
+    is_sealed: bool = False
     first_position: int
     span_len: int
     body_size: int
-    checksum: int
+    checksum: int = 0
 
     @property
     def frame_size(self) -> int:
         return HEADER_SIZE + self.body_size
+
+    def fields(self) -> bytes:
+        """The bytes of the header before its checksum."""
+        return _FIELDS.pack(
+            MAGIC, FRAME_VERSION, self.codec.codec_id, _BITMAP if self.has_bitmap else _ALL_ROWS,
+            _SEALED if self.is_sealed else _CLEAR, self.layer, self.num_kv_heads, self.head_dim, 0,
+            self.num_rows, self.first_position, self.span_len, self.body_size,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +91,15 @@ class FrameSpec:
     codec: Codec
     span: Span
     num_rows: int
+    is_sealed: bool = False
 
     @property
     def bitmap_size(self) -> int:
         return bitmap_size(len(self.span), self.num_rows)
+
+    @property
+    def seal_size(self) -> int:
+        return SEAL_SIZE if self.is_sealed else 0
 
 
 def bitmap_size(span_len: int, num_rows: int) -> int:
@@ -84,9 +107,10 @@ def bitmap_size(span_len: int, num_rows: int) -> int:
     return 0 if num_rows == span_len else (span_len + 7) // 8
 
 
-def max_frame_size(codec: Codec, shape: KvShape, span_len: int, num_rows: int) -> int:
+def max_frame_size(spec: FrameSpec) -> int:
     """Bytes a frame never exceeds, header included; exact for a codec of fixed size."""
-    return HEADER_SIZE + bitmap_size(span_len, num_rows) + codec.max_payload_size(shape, num_rows)
+    payload_size = spec.codec.max_payload_size(spec.shape, spec.num_rows)
+    return HEADER_SIZE + spec.bitmap_size + payload_size + spec.seal_size
 
 
 def encode_frame(
@@ -113,12 +137,44 @@ def encode_frame(
     except OverflowError as error:
         raise InvalidRequestError(f"layer {layer}: {error}") from error
     bitmap = _write_bitmap(rows.positions, span)
-    fields = _FIELDS.pack(
-        MAGIC, FRAME_VERSION, codec.codec_id, _BITMAP if bitmap else _ALL_ROWS, 0,
-        layer, num_heads, head_dim, 0, num_rows, span.start, len(span), len(bitmap) + len(payload),
+    header = FrameHeader(
+        codec=codec, layer=layer, num_kv_heads=num_heads, head_dim=head_dim, num_rows=num_rows,
+        has_bitmap=bool(bitmap), first_position=span.start, span_len=len(span),
+        body_size=len(bitmap) + len(payload),
     )  # fmt: skip
-    checksum = zlib.crc32(payload, zlib.crc32(bitmap, zlib.crc32(fields)))
-    return b"".join((fields, _CHECKSUM.pack(checksum), bitmap, payload))
+    return _join(header, bitmap, payload)
+
+
+def _join(header: FrameHeader, *body: bytes) -> bytes:
+    fields = header.fields()
+    checksum = zlib.crc32(fields)
+    for part in body:
+        checksum = zlib.crc32(part, checksum)
+    return b"".join((fields, _CHECKSUM.pack(checksum), *body))
+
+
+def seal_frame(frame: bytes, sender: str, seal: Seal) -> bytes:
+    """The frame with its body sealed.
+
+    Args:
+        frame: a whole one, not sealed.
+        sender: whose it is, for messages.
+        seal: encrypts; binds the body to the header.
+    """
+    clear = parse_header(frame, sender)
+    header = replace(clear, is_sealed=True, body_size=clear.body_size + SEAL_SIZE)
+    return _join(header, seal(header.layer, header.fields(), memoryview(frame)[HEADER_SIZE:]))
+
+
+def open_frame(frame: "ReceivedFrame", unseal: Seal) -> "ReceivedFrame":
+    """A checked, sealed frame with its body in the clear.
+
+    Raises:
+        CorruptFrameError: from `unseal`; it is not what its sender sealed.
+    """
+    header = frame.header
+    body = unseal(header.layer, header.fields(), frame.body)
+    return ReceivedFrame(replace(header, is_sealed=False, body_size=len(body)), body)
 
 
 def parse_header(data: bytes | memoryview, sender: str) -> FrameHeader:
@@ -132,23 +188,23 @@ def parse_header(data: bytes | memoryview, sender: str) -> FrameHeader:
             f"frame from {sender}: expected at least {HEADER_SIZE} bytes, got {len(data)}"
         )
     (
-        magic, version, codec_id, encoding, zero, layer, heads, head_dim, zero2,
+        magic, version, codec_id, encoding, sealing, layer, heads, head_dim, zero,
         rows, first, span_len, size,
     ) = _FIELDS.unpack_from(data)  # fmt: skip
     codec = find_codec(codec_id)
-    known = encoding in {_ALL_ROWS, _BITMAP}
-    if magic != MAGIC or version != FRAME_VERSION or not known or zero or zero2:
+    known = encoding in {_ALL_ROWS, _BITMAP} and sealing in {_CLEAR, _SEALED}
+    if magic != MAGIC or version != FRAME_VERSION or not known or zero:
         raise MalformedFrameError(
             f"frame from {sender}: expected magic {MAGIC!r}, version {FRAME_VERSION}, a known "
-            f"position encoding and zero reserved bytes, got {magic!r}, version {version}, "
-            f"encoding {encoding}; upgrade the older node"
+            f"position encoding and sealing, and zero reserved bytes, got {magic!r}, version "
+            f"{version}, encoding {encoding}, sealing {sealing}; upgrade the older node"
         )
     if codec is None:
         raise MalformedFrameError(f"frame from {sender}: codec {codec_id} is not known here")
     return FrameHeader(
         codec=codec, layer=layer, num_kv_heads=heads, head_dim=head_dim, num_rows=rows,
-        has_bitmap=encoding == _BITMAP, first_position=first, span_len=span_len, body_size=size,
-        checksum=_CHECKSUM.unpack_from(data, _FIELDS.size)[0],
+        has_bitmap=encoding == _BITMAP, is_sealed=sealing == _SEALED, first_position=first,
+        span_len=span_len, body_size=size, checksum=_CHECKSUM.unpack_from(data, _FIELDS.size)[0],
     )  # fmt: skip
 
 
@@ -159,14 +215,16 @@ def check_header(header: FrameHeader, spec: FrameSpec) -> None:
         MalformedFrameError: names the sender, what was expected and what came.
     """
     shape, span, codec = spec.shape, spec.span, spec.codec
-    largest = spec.bitmap_size + codec.max_payload_size(shape, spec.num_rows)
-    smallest = largest if codec.is_fixed_size else min(spec.bitmap_size + 1, largest)
+    largest = max_frame_size(spec) - HEADER_SIZE
+    least = spec.bitmap_size + 1 + spec.seal_size
+    smallest = largest if codec.is_fixed_size else min(least, largest)
     expected: dict[str, tuple[object, object]] = {
         "codec": (codec.name, header.codec.name),
         "key/value heads": (shape.num_kv_heads, header.num_kv_heads),
         "head size": (shape.head_dim, header.head_dim),
         "rows": (spec.num_rows, header.num_rows),
         "bitmap": (spec.bitmap_size > 0, header.has_bitmap),
+        "sealed": (spec.is_sealed, header.is_sealed),
         "first position": (span.start, header.first_position),
         "span length": (len(span), header.span_len),
         "layer in range": (True, header.layer < shape.num_layers),
@@ -269,7 +327,7 @@ def decode_frame(
 
 
 def read_positions(frame: bytes, spec: FrameSpec) -> IntArray:
-    """Global positions of the rows of a frame that has been checked, [num_rows] int64."""
+    """Global positions of the rows of a checked frame in the clear, [num_rows] int64."""
     bitmap = memoryview(frame)[HEADER_SIZE : HEADER_SIZE + spec.bitmap_size]
     return _read_positions(bitmap, spec)
 

@@ -1,18 +1,25 @@
 """What a publisher asks its aggregator for."""
 
 import hashlib
+import re
+import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 
 from fedattn.core.budget import ByteBudget
 from fedattn.core.compression import Compression
-from fedattn.core.contexts import ContextSummary
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
 from fedattn.core.plans import RolePlans
 from fedattn.core.spans import PrefixMode
+
+MAX_LABEL_LENGTH = 64
+NONCE_SIZE = 16
+_LABEL = re.compile(r"[\w.@/+-]{0,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +36,8 @@ class SessionOptions:
         reuse: whether cached rows may be used.
         wants_timeline: whether members tell what they did when.
         independent: contributors compute as if each followed the public prefix alone.
+        subject: who asks, as the publisher's side vouches; empty if it does not say.
+        purpose: what the answer is for, in a word that owners' policies know; may be empty.
     """
 
     contributors: tuple[str, ...] = ()
@@ -40,8 +49,16 @@ class SessionOptions:
     reuse: bool = True
     wants_timeline: bool = False
     independent: bool = False
+    subject: str = ""
+    purpose: str = ""
 
     def __post_init__(self) -> None:
+        for name, text in (("subject", self.subject), ("purpose", self.purpose)):
+            if not _LABEL.fullmatch(text):
+                raise InvalidRequestError(
+                    f"{name}: expected up to {MAX_LABEL_LENGTH} letters, digits or one of "
+                    f"._@/+- , got {text[:MAX_LABEL_LENGTH]!r}"
+                )
         for node_id in self.contributors:
             if self.contributors.count(node_id) > 1:
                 raise InvalidRequestError(
@@ -75,31 +92,46 @@ def describe_prefix(mode: PrefixMode, token_ids: Sequence[int]) -> PublicPrefix:
     return PublicPrefix(mode=mode, num_tokens=len(token_ids), digest=digest)
 
 
+class Kem(StrEnum):
+    """How a key is made for the holder of a public key (RFC 9180)."""
+
+    X25519 = "x25519"
+    MLKEM768_X25519 = "mlkem768-x25519"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicKey:
+    """What others seal keys to, made for one session by one member of it."""
+
+    kem: Kem
+    data: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRequest:
-    """A publisher's request for a session.
+    """What a publisher asks for, and signs: no session may go beyond it.
 
     Attributes:
         node_id: of the publisher.
-        node_token: from the aggregator, proves that the caller is that node.
         span_len: tokens of its span, question included.
         prefix: the public prefix.
         plans: sync plan of each role.
         max_new_tokens: tokens it may decode, which must fit the window too.
-        cached_keys: cache keys whose rows the publisher holds.
         options: as the query says.
-        context: counts of the publisher's own context; None if it does not say.
+        nonce: random, 16 bytes; no request is good for two sessions.
+        issued_at_s: when it was signed, seconds since 1970.
+        key: what contributors seal keys to; None without certificates.
     """
 
     node_id: str
-    node_token: str
     span_len: int
     prefix: PublicPrefix
     plans: RolePlans
     max_new_tokens: int
-    cached_keys: frozenset[bytes] = frozenset()
     options: SessionOptions = field(default_factory=SessionOptions)
-    context: ContextSummary | None = None
+    nonce: bytes = field(default_factory=lambda: secrets.token_bytes(NONCE_SIZE))
+    issued_at_s: float = field(default_factory=time.time)
+    key: PublicKey | None = None
 
     def __post_init__(self) -> None:
         if self.options.independent and self.plans.contributors.layers:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from fedattn.core.chunks import Chunk, FrameValidator
-from fedattn.core.errors import SessionStateError
+from fedattn.core.errors import InvalidRequestError, SessionStateError
 from fedattn.core.frames import FrameSpec
 from fedattn.core.routing import Route, route_session
 from fedattn.core.spans import Member, SessionLayout
@@ -51,6 +51,7 @@ class MemberLedger:
         wait_s, compute_s: its own times, seconds.
         reason: why it was lost, for people.
         timeline: what it did when, if it was asked to tell.
+        keys_passed: places of members that were passed the key of its frames.
     """
 
     validator: FrameValidator
@@ -62,6 +63,7 @@ class MemberLedger:
     compute_s: float = 0.0
     reason: str = ""
     timeline: list[Slice] = field(default_factory=list)
+    keys_passed: set[int] = field(default_factory=set)
 
     def move(self, state: MemberState) -> None:
         """Take the next step.
@@ -128,6 +130,25 @@ class SessionState:
             for index in self._successors[sender]
             if layer in self.routes[index].receives and not self.ledgers[index].is_over
         )
+
+    def pass_key(self, sender: int, receiver: int) -> None:
+        """Count the key of one member's frames on its way to another.
+
+        Raises:
+            InvalidRequestError: the receiver needs none, or has been passed one.
+        """
+        passed = self.ledgers[sender].keys_passed
+        if receiver not in self.key_receivers(sender) or receiver in passed:
+            raise InvalidRequestError(
+                f"{self.member(sender).node_id} sends a key to member {receiver}, which "
+                f"{'has one' if receiver in passed else 'needs none'}"
+            )
+        passed.add(receiver)
+
+    def key_receivers(self, sender: int) -> tuple[int, ...]:
+        """Members that read any frame of this one, and need its key."""
+        uploads = self.routes[sender].uploads
+        return tuple(i for i in self._successors[sender] if self.routes[i].receives & uploads)
 
     def successors(self, index: int) -> tuple[int, ...]:
         """Members that receive from this one at any layer."""

@@ -63,6 +63,7 @@ class Member:
         position_offset: positions between where the rows are computed and the span, which comes
             later. Receivers rotate the keys forward by this number. Above 0 only for a member that
             attends to nobody.
+        is_sealed: whether its frames are sealed, for those alone who need its rows.
     """
 
     node_id: str
@@ -75,6 +76,7 @@ class Member:
     cache_key: bytes = b""
     cache_lifetime_s: float = 0.0
     position_offset: int = 0
+    is_sealed: bool = False
 
     @property
     def computed_span(self) -> Span:
@@ -183,6 +185,7 @@ def build_layout(
     plans: RolePlans,
     compression: Compression | None = None,
     independent: bool = False,
+    is_sealed: bool = False,
 ) -> SessionLayout:
     """Lay the participants out in token order.
 
@@ -195,6 +198,7 @@ def build_layout(
         compression: of every member; None for the defaults.
         independent: contributors compute as if each followed the public prefix alone, so that
             their rows fit any order. Their plan must be empty.
+        is_sealed: whether frames are sealed.
     """
     members: list[Member] = []
     start = prefix_len
@@ -209,6 +213,7 @@ def build_layout(
                 plan=plans.publisher if is_publisher else plans.contributors,
                 compression=compression or Compression(),
                 position_offset=start - prefix_len if independent and not is_publisher else 0,
+                is_sealed=is_sealed,
             )
         )
         start = span.stop

@@ -60,6 +60,7 @@ def frame_spec(member: Member, shape: KvShape) -> FrameSpec:
         codec=member.compression.codec,
         span=member.computed_span,
         num_rows=member.num_sent,
+        is_sealed=member.is_sealed,
     )
 
 
@@ -87,5 +88,4 @@ def place_rows(rows: KvRows, member: Member, rotary: Rotary) -> KvRows:
 
 def max_upload_size(member: Member, shape: KvShape) -> int:
     """Bytes that a frame of this member never exceeds; exact for a codec of fixed size."""
-    codec = member.compression.codec
-    return max_frame_size(codec, shape, len(member.span), member.num_sent)
+    return max_frame_size(frame_spec(member, shape))

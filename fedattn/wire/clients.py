@@ -6,8 +6,7 @@ from typing import Any, Generic, Self, TypeVar
 import grpc
 
 from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
-from fedattn.core.request import SessionRequest
-from fedattn.wire.sessions import session_request_to_wire
+from fedattn.wire.sessions import Opening, opening_to_wire
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -87,16 +86,14 @@ class AggregatorClient:
         )
         return Responses(self._stub.Exchange(requests, timeout=timeout_s), lost)
 
-    async def open_session(
-        self, request: SessionRequest, timeout_s: float
-    ) -> pb.OpenSessionResponse:
+    async def open_session(self, opening: Opening, timeout_s: float) -> pb.OpenSessionResponse:
         """Open a session.
 
         Raises:
             FedAttnError: as sent by the aggregator, or it cannot be reached.
         """
         try:
-            return await self._stub.OpenSession(session_request_to_wire(request), timeout=timeout_s)
+            return await self._stub.OpenSession(opening_to_wire(opening), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None
 

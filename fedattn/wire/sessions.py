@@ -1,13 +1,26 @@
 """Requests for sessions and their terms on the wire. Everything from the wire is checked here."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
+from google.protobuf.message import DecodeError
+
+from fedattn.core.agreement import MemberStatement
 from fedattn.core.budget import ByteBudget
+from fedattn.core.contexts import ContextSummary
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import MAX_BUDGET_BYTES, MAX_DEADLINE_S, MAX_MEMBERS
 from fedattn.core.node_id import check_node_id
 from fedattn.core.plans import RolePlans, SyncPlan
-from fedattn.core.request import PublicPrefix, SessionOptions, SessionRequest
+from fedattn.core.request import (
+    NONCE_SIZE,
+    Kem,
+    PublicKey,
+    PublicPrefix,
+    SessionOptions,
+    SessionRequest,
+)
 from fedattn.core.spans import Member, SessionLayout, Span
 from fedattn.core.terms import SessionTerms
 from fedattn.wire.contexts import context_from_wire, context_to_wire
@@ -18,11 +31,16 @@ from fedattn.wire.convert import (
     shape_from_wire,
     shape_to_wire,
 )
-from fedattn.wire.enums import PREFIX_MODES, ROLES
+from fedattn.wire.enums import KEMS, PREFIX_MODES, ROLES
 from fedattn.wire.protocol import MAX_LIFETIME_S, MAX_PUBLISHER_KEYS
 from fedattn.wire.v1 import aggregator_pb2, session_pb2
 
 MAX_TOKENS = 1 << 24
+MAX_TIME_S = 1e11
+"""Seconds since 1970 that a message may name."""
+LEAST_KEEP_RATIO = 1e-9
+KEY_SIZES = {Kem.X25519: 32, Kem.MLKEM768_X25519: 1184 + 32}
+P = TypeVar("P", session_pb2.SessionRequest, session_pb2.MemberStatement)
 _KEY_SIZE = 32
 
 
@@ -84,6 +102,8 @@ def options_to_wire(options: SessionOptions) -> session_pb2.SessionOptions:
         no_reuse=not options.reuse,
         timeline=options.wants_timeline,
         independent=options.independent,
+        subject=options.subject,
+        purpose=options.purpose,
     )
 
 
@@ -106,6 +126,8 @@ def options_from_wire(message: session_pb2.SessionOptions) -> SessionOptions:
         reuse=not message.no_reuse,
         wants_timeline=message.timeline,
         independent=message.independent,
+        subject=message.subject,
+        purpose=message.purpose,
     )
 
 
@@ -120,31 +142,51 @@ def check_cached_keys(keys: Sequence[bytes], most: int) -> None:
         require_range("size of a cached key", len(key), _KEY_SIZE, _KEY_SIZE)
 
 
-def session_request_to_wire(request: SessionRequest) -> aggregator_pb2.OpenSessionRequest:
-    """A publisher's request as a message."""
-    return aggregator_pb2.OpenSessionRequest(
+def key_to_wire(key: PublicKey | None) -> session_pb2.PublicKey | None:
+    """A public key as a message; absent without one."""
+    if key is None:
+        return None
+    return session_pb2.PublicKey(kem=KEMS.to_wire(key.kem), data=key.data)
+
+
+def key_from_wire(message: session_pb2.PublicKey) -> PublicKey:
+    """Check and convert a public key.
+
+    Raises:
+        InvalidRequestError: it is of no kind that is known here, or of another size.
+    """
+    kem = KEMS.from_wire(message.kem)
+    require_range("size of a public key", len(message.data), KEY_SIZES[kem], KEY_SIZES[kem])
+    return PublicKey(kem=kem, data=message.data)
+
+
+def request_to_wire(request: SessionRequest) -> session_pb2.SessionRequest:
+    """What a publisher asks for, as a message."""
+    return session_pb2.SessionRequest(
         node_id=request.node_id,
-        node_token=request.node_token,
         span_len=request.span_len,
         prefix=prefix_to_wire(request.prefix),
         contributor_sync_layers=request.plans.contributors.layers,
         publisher_sync_layers=request.plans.publisher.layers,
         max_new_tokens=request.max_new_tokens,
-        cached_keys=sorted(request.cached_keys),
         options=options_to_wire(request.options),
-        context=None if request.context is None else context_to_wire(request.context),
+        nonce=request.nonce,
+        issued_at_s=request.issued_at_s,
+        key=key_to_wire(request.key),
     )
 
 
-def session_request_from_wire(message: aggregator_pb2.OpenSessionRequest) -> SessionRequest:
-    """Check and convert a publisher's request.
+def request_from_wire(payload: bytes) -> SessionRequest:
+    """Parse, check and convert what a publisher asks for.
 
     Raises:
         InvalidInputError: names the field, what was expected and what came.
     """
+    message = _parse(session_pb2.SessionRequest, payload, "request of a session")
     require_range("span_len", message.span_len, 1, MAX_TOKENS)
     require_range("max_new_tokens", message.max_new_tokens, 1, MAX_TOKENS)
-    check_cached_keys(message.cached_keys, MAX_PUBLISHER_KEYS)
+    require_range("size of the nonce", len(message.nonce), NONCE_SIZE, NONCE_SIZE)
+    require_range("issued_at_s", message.issued_at_s, 0, MAX_TIME_S)
     options, prefix = options_from_wire(message.options), prefix_from_wire(message.prefix)
     if prefix.mode is not options.prefix:
         raise InvalidRequestError(
@@ -152,8 +194,7 @@ def session_request_from_wire(message: aggregator_pb2.OpenSessionRequest) -> Ses
             f"{options.prefix.value}"
         )
     return SessionRequest(
-        node_id=message.node_id,
-        node_token=message.node_token,
+        node_id=check_node_id(message.node_id),
         span_len=message.span_len,
         prefix=prefix,
         plans=RolePlans(
@@ -161,8 +202,97 @@ def session_request_from_wire(message: aggregator_pb2.OpenSessionRequest) -> Ses
             publisher=SyncPlan(tuple(message.publisher_sync_layers)),
         ),
         max_new_tokens=message.max_new_tokens,
-        cached_keys=frozenset(message.cached_keys),
         options=options,
+        nonce=message.nonce,
+        issued_at_s=message.issued_at_s,
+        key=key_from_wire(message.key) if message.HasField("key") else None,
+    )
+
+
+def statement_to_wire(statement: MemberStatement) -> session_pb2.MemberStatement:
+    """What a contributor agrees to, as a message."""
+    return session_pb2.MemberStatement(
+        session_id=statement.session_id,
+        request_digest=statement.request_digest,
+        node_id=statement.node_id,
+        span_len=statement.span_len,
+        max_keep_ratio=statement.max_keep_ratio,
+        cache_lifetime_s=statement.cache_lifetime_s,
+        key=key_to_wire(statement.key),
+    )
+
+
+def statement_from_wire(payload: bytes) -> MemberStatement:
+    """Parse, check and convert what a contributor agrees to.
+
+    Raises:
+        InvalidInputError: names the field, what was expected and what came.
+    """
+    message = _parse(session_pb2.MemberStatement, payload, "statement of a member")
+    require_range("size of the request digest", len(message.request_digest), _KEY_SIZE, _KEY_SIZE)
+    require_range("span_len", message.span_len, 0, MAX_TOKENS)
+    require_range("max_keep_ratio", message.max_keep_ratio, LEAST_KEEP_RATIO, 1)
+    require_range("cache_lifetime_s", message.cache_lifetime_s, 0, MAX_LIFETIME_S)
+    return MemberStatement(
+        session_id=message.session_id,
+        request_digest=message.request_digest,
+        node_id=check_node_id(message.node_id),
+        span_len=message.span_len,
+        max_keep_ratio=message.max_keep_ratio,
+        cache_lifetime_s=message.cache_lifetime_s,
+        key=key_from_wire(message.key) if message.HasField("key") else None,
+    )
+
+
+def _parse(kind: type[P], payload: bytes, what: str) -> P:
+    """A message from its bytes; of those that come signed inside another."""
+    try:
+        return kind.FromString(payload)
+    except DecodeError as error:
+        raise InvalidRequestError(f"{what}: its bytes are no such message") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What a publisher opens a session with: its request, and what is for the aggregator alone.
+
+    Attributes:
+        signed: the request as it was signed, to be shown to contributors.
+        request: the same, read.
+        node_token: from the aggregator, proves that the caller is that node.
+        cached_keys: cache keys whose rows the publisher has cached.
+        context: counts of the publisher's own context; None if it does not say.
+    """
+
+    signed: session_pb2.Signed
+    request: SessionRequest
+    node_token: str
+    cached_keys: frozenset[bytes] = frozenset()
+    context: ContextSummary | None = None
+
+
+def opening_to_wire(opening: Opening) -> aggregator_pb2.OpenSessionRequest:
+    """What a publisher opens a session with, as a message."""
+    return aggregator_pb2.OpenSessionRequest(
+        request=opening.signed,
+        node_token=opening.node_token,
+        cached_keys=sorted(opening.cached_keys),
+        context=None if opening.context is None else context_to_wire(opening.context),
+    )
+
+
+def opening_from_wire(message: aggregator_pb2.OpenSessionRequest) -> Opening:
+    """Check and convert what a publisher opens a session with; no signature is verified here.
+
+    Raises:
+        InvalidInputError: names the field, what was expected and what came.
+    """
+    check_cached_keys(message.cached_keys, MAX_PUBLISHER_KEYS)
+    return Opening(
+        signed=message.request,
+        request=request_from_wire(message.request.payload),
+        node_token=message.node_token,
+        cached_keys=frozenset(message.cached_keys),
         context=context_from_wire(message.context) if message.HasField("context") else None,
     )
 
@@ -178,6 +308,7 @@ def terms_to_wire(terms: SessionTerms) -> session_pb2.SessionTerms:
         min_participants=terms.min_participants,
         deadline_s=terms.deadline_s,
         timeline=terms.wants_timeline,
+        sealed=terms.layout.publisher.is_sealed,
     )
 
 
@@ -194,7 +325,7 @@ def terms_from_wire(message: session_pb2.SessionTerms) -> SessionTerms:
     require_range("deadline_s", message.deadline_s, 1e-3, MAX_DEADLINE_S)
     require_range("min_participants", message.min_participants, 0, MAX_MEMBERS)
     try:
-        members = tuple(map(_member_from_wire, message.members))
+        members = tuple(_member_from_wire(one, message.sealed) for one in message.members)
         layout = SessionLayout(
             num_layers=shape.num_layers, prefix_len=message.prefix_len, members=members
         )
@@ -227,7 +358,7 @@ def _member_to_wire(member: Member) -> session_pb2.Member:
     )
 
 
-def _member_from_wire(message: session_pb2.Member) -> Member:
+def _member_from_wire(message: session_pb2.Member, is_sealed: bool) -> Member:
     node_id = check_node_id(message.node_id)
     require_range("size of cache_key", len(message.cache_key), 0, _KEY_SIZE)
     require_range("cache_lifetime_s", message.cache_lifetime_s, 0, MAX_LIFETIME_S)
@@ -242,4 +373,5 @@ def _member_from_wire(message: session_pb2.Member) -> Member:
         cache_key=message.cache_key,
         cache_lifetime_s=message.cache_lifetime_s,
         position_offset=message.position_offset,
+        is_sealed=is_sealed,
     )

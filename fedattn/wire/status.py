@@ -60,6 +60,8 @@ STATUS_TABLE: dict[type[FedAttnError], ErrorStatus] = {
     errors.UnknownSessionError: ErrorStatus(grpc.StatusCode.NOT_FOUND, 404, False),
     errors.SessionAbortedError: ErrorStatus(grpc.StatusCode.ABORTED, 502, True),
     errors.SessionStateError: _CONFLICT,
+    errors.RequestStaleError: _CONFLICT,
+    errors.TermsRefusedError: ErrorStatus(grpc.StatusCode.FAILED_PRECONDITION, 502, False),
     errors.ModelError: _INTERNAL,
     errors.ConfigurationError: _INTERNAL,
     errors.InternalError: _INTERNAL,

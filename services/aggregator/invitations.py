@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fedattn.core.errors import (
     ContextTooLongError,
     FedAttnError,
+    InvalidInputError,
     InvalidRequestError,
     NotEnoughParticipantsError,
     NothingToGiveError,
@@ -13,20 +14,34 @@ from fedattn.core.errors import (
 )
 from fedattn.core.reuse import MAX_VERSION_SIZE
 from fedattn.wire.convert import require_range
-from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS, MAX_LIFETIME_S, MAX_REASON_LENGTH
-from fedattn.wire.sessions import check_cached_keys
+from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS, MAX_REASON_LENGTH
+from fedattn.wire.sessions import check_cached_keys, statement_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from fedattn.wire.v1 import session_pb2
 from services.aggregator.registry import Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """A contributor that takes part: the length of its span, and most of its rows it will send."""
+    """A contributor that takes part.
+
+    Attributes:
+        node: who it is.
+        statement: what it agrees to, as it was signed.
+        span_len: tokens of its span.
+        max_keep_ratio: most of its rows that it sends.
+        cache_lifetime_s: how long the publisher may cache its rows.
+        context_version: of its context; empty if nothing is to be reused.
+        cached_keys: cache keys whose frames it has cached.
+    """
 
     node: Node
+    statement: session_pb2.Signed
     span_len: int
     max_keep_ratio: float
-    reply: pb.InviteReply
+    cache_lifetime_s: float
+    context_version: bytes
+    cached_keys: frozenset[bytes]
 
 
 class Invitations:
@@ -79,28 +94,30 @@ def _judge(node: Node, reply: pb.InviteReply) -> Acceptance | FedAttnError:
     limit = node.join.capabilities.max_positions
     try:
         node.tell_context(reply)
+        if reply.WhichOneof("answer") != "statement":
+            reason = reply.decline.message[:MAX_REASON_LENGTH]
+            return error_from_code(reply.decline.code, f"{node.node_id}: {reason}")
         _check_acceptance(reply)
-    except InvalidRequestError as error:
+        said = statement_from_wire(reply.statement.payload)
+    except InvalidInputError as error:
         return InvalidRequestError(f"{node.node_id}: {error}; upgrade it")
-    if reply.WhichOneof("answer") != "span_len":
-        reason = reply.decline.message[:MAX_REASON_LENGTH]
-        return error_from_code(reply.decline.code, f"{node.node_id}: {reason}")
-    if reply.span_len == 0:
+    if said.span_len == 0:
         return NothingToGiveError(f"{node.node_id}: nothing to give")
-    if reply.span_len > limit:
+    if said.span_len > limit:
         return ContextTooLongError(
-            f"{node.node_id} has {reply.span_len} tokens, but its model's window is {limit}"
+            f"{node.node_id} has {said.span_len} tokens, but its model's window is {limit}"
         )
     return Acceptance(
         node=node,
-        span_len=reply.span_len,
-        max_keep_ratio=reply.max_keep_ratio or 1.0,
-        reply=reply,
+        statement=reply.statement,
+        span_len=said.span_len,
+        max_keep_ratio=said.max_keep_ratio,
+        cache_lifetime_s=said.cache_lifetime_s,
+        context_version=reply.context_version,
+        cached_keys=frozenset(reply.cached_keys),
     )
 
 
 def _check_acceptance(reply: pb.InviteReply) -> None:
-    require_range("max_keep_ratio", reply.max_keep_ratio, 0, 1)
-    require_range("cache_lifetime_s", reply.cache_lifetime_s, 0, MAX_LIFETIME_S)
     require_range("size of context_version", len(reply.context_version), 0, MAX_VERSION_SIZE)
     check_cached_keys(reply.cached_keys, MAX_CONTRIBUTOR_KEYS)

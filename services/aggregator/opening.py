@@ -18,8 +18,9 @@ from fedattn.core.request import SessionRequest
 from fedattn.core.reuse import with_cache_keys
 from fedattn.core.spans import PrefixMode, SessionLayout
 from fedattn.core.terms import SessionTerms
-from fedattn.wire.sessions import prefix_to_wire
+from fedattn.wire.sessions import Opening
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from fedattn.wire.v1 import session_pb2
 from services.aggregator.choosing import ExcludedNode, choose_contributors
 from services.aggregator.invitations import Acceptance, Invitations
 from services.aggregator.planning import check_sizes, fit_layout, lay_out, plan_costs
@@ -55,11 +56,13 @@ class OpenedSession:
     Attributes:
         terms: what all members agree on.
         members: in token order, the publisher last.
+        statements: what contributors agreed to, signed, in token order.
         excluded: nodes that take no part.
     """
 
     terms: SessionTerms
     members: tuple[OpenedMember, ...]
+    statements: tuple[session_pb2.Signed, ...] = ()
     excluded: tuple[ExcludedNode, ...] = ()
 
 
@@ -80,27 +83,29 @@ class SessionOpener:
         self._settings = settings
         self.clean_keys: LRUCache[bytes, None] = LRUCache(_MAX_CLEAN_KEYS)
 
-    async def open(self, request: SessionRequest) -> OpenedSession:
+    async def open(self, opening: Opening) -> OpenedSession:
         """Choose, ask and lay out.
 
         Raises:
             InvalidInputError, UnavailableError, IncompatibleError: says what does not fit.
         """
-        publisher = self._registry.authenticate(request.node_id, request.node_token)
-        if request.context is not None:
-            publisher.note_context(request.context)
+        request = opening.request
+        publisher = self._registry.authenticate(request.node_id, opening.node_token)
+        if opening.context is not None:
+            publisher.note_context(opening.context)
         for plan in (request.plans.contributors, request.plans.publisher):
             plan.check(publisher.shape.num_layers)
         choice = choose_contributors(request, publisher, self._registry)
         _require_enough(request, len(choice.chosen), [])
         session_id = secrets.token_hex(16)
         try:
-            accepted, excluded = await self._ask_all(session_id, request, choice.chosen)
-            layout = self._lay_out(request, publisher, accepted)
+            accepted, excluded = await self._ask_all(session_id, opening, choice.chosen)
+            layout = self._lay_out(opening, publisher, accepted)
             members = _open_members(request, publisher, accepted, layout)
             return OpenedSession(
                 terms=self._terms(session_id, request, publisher, layout),
                 members=members,
+                statements=tuple(one.statement for one in accepted),
                 excluded=(*choice.excluded, *excluded),
             )
         except BaseException:  # also if the publisher has gone: nobody must wait for a start
@@ -121,18 +126,19 @@ class SessionOpener:
         )
 
     async def _ask_all(
-        self, session_id: str, request: SessionRequest, nodes: tuple[Node, ...]
+        self, session_id: str, opening: Opening, nodes: tuple[Node, ...]
     ) -> tuple[list[Acceptance], list[ExcludedNode]]:
         """Invite the chosen nodes; who accepts, in token order, and who does not.
 
         Raises:
             FedAttnError: a node that must take part does not, or too few are left.
         """
+        request = opening.request
         within_s = min(self._settings.invite_timeout_s, request.options.deadline_s)
         invites = [
             pb.Invite(
                 session_id=session_id,
-                prefix=prefix_to_wire(request.prefix),
+                request=opening.signed,
                 owns_prefix=_owns_prefix(request, node, nodes),
                 reply_within_s=within_s,
             )
@@ -162,41 +168,43 @@ class SessionOpener:
         all others costs nothing, and what changes often gathers at the end.
         """
         for one in accepted:
-            self._registry.note_version(one.node.node_id, one.reply.context_version)
+            self._registry.note_version(one.node.node_id, one.context_version)
         if request.options.contributors or request.prefix.mode is not PrefixMode.PUBLIC:
             return accepted
         return sorted(accepted, key=lambda one: self._registry.changed_at(one.node.node_id))
 
     def _lay_out(
-        self, request: SessionRequest, publisher: Node, accepted: list[Acceptance]
+        self, opening: Opening, publisher: Node, accepted: list[Acceptance]
     ) -> SessionLayout:
         """Spans, plans and compression as they will be, with what is cached already."""
+        request = opening.request
         layout = lay_out(request, publisher, accepted)
         nodes = [*(acceptance.node for acceptance in accepted), publisher]
         layout = fit_layout(layout, nodes, request.options.budget)
-        layout = self._mark_cached(request, publisher, layout, accepted)
+        layout = self._mark_cached(opening, publisher, layout, accepted)
         check_sizes(layout, publisher, request, self._settings.max_session_bytes)
         return layout
 
     def _mark_cached(
         self,
-        request: SessionRequest,
+        opening: Opening,
         publisher: Node,
         layout: SessionLayout,
         accepted: list[Acceptance],
     ) -> SessionLayout:
         """The layout with the contributors' cache keys, and who has which rows already."""
+        request = opening.request
         identity = b":".join((publisher.fingerprint.encode(), request.prefix_identity))
-        versions = [acceptance.reply.context_version for acceptance in accepted]
+        versions = [acceptance.context_version for acceptance in accepted]
         layout = with_cache_keys(layout, identity, versions)
         reuses = request.options.reuse
         contributors = tuple(
             replace(
                 member,
-                cache_lifetime_s=one.reply.cache_lifetime_s,
-                is_cached_by_publisher=reuses and member.cache_key in request.cached_keys,
+                cache_lifetime_s=one.cache_lifetime_s,
+                is_cached_by_publisher=reuses and member.cache_key in opening.cached_keys,
                 is_cached_by_owner=reuses
-                and member.cache_key in one.reply.cached_keys
+                and member.cache_key in one.cached_keys
                 and member.cache_key in self.clean_keys,
             )
             for member, one in zip(layout.contributors, accepted, strict=True)

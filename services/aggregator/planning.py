@@ -27,6 +27,7 @@ def lay_out(
         plans=request.plans,
         compression=request.options.compression,
         independent=request.options.independent,
+        is_sealed=request.key is not None,
     )
     contributors = (
         _limit(member, acceptance.max_keep_ratio)

@@ -51,6 +51,8 @@ async def _upload(
     try:
         async for request in requests:
             match request.WhichOneof("body"):
+                case "key":
+                    session.pass_key(index, request)
                 case "chunk":
                     await session.accept(index, request)
                 case "done":

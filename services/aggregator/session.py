@@ -14,7 +14,7 @@ from fedattn.core.errors import (
 )
 from fedattn.core.session import MemberState, SessionState
 from fedattn.wire.convert import chunk_from_wire, require_range
-from fedattn.wire.protocol import MAX_REASON_LENGTH
+from fedattn.wire.protocol import MAX_REASON_LENGTH, MAX_SEALED_KEY_SIZE, MAX_SIGNATURE_SIZE
 from fedattn.wire.timeline import timeline_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.opening import OpenedSession
@@ -74,6 +74,25 @@ class Session:
         request.DiscardUnknownFields()
         request.chunk.sender = sender
         await self._forward(sender, chunk, request.SerializeToString())
+
+    def pass_key(self, sender: int, request: pb.ExchangeRequest) -> None:
+        """Pass on the key of a member's frames, sealed for one other: nobody here can open it.
+
+        Args:
+            sender: place of the member it is from.
+            request: with a key.
+
+        Raises:
+            InvalidRequestError: it is for a member that needs none, or the second for one.
+        """
+        key, name = request.key, self.state.member(sender).node_id
+        self.state.pass_key(sender, key.receiver)
+        require_range(f"size of a key from {name}", len(key.sealed), 1, MAX_SEALED_KEY_SIZE)
+        require_range(f"size of a signature by {name}", len(key.signature), 1, MAX_SIGNATURE_SIZE)
+        request.DiscardUnknownFields()
+        key.sender = sender
+        message = request.SerializeToString()
+        self.outboxes[key.receiver].push(message, len(message) + _MESSAGE_OVERHEAD)
 
     async def _forward(self, sender: int, chunk: Chunk, message: bytes) -> None:
         size = len(message) + _MESSAGE_OVERHEAD

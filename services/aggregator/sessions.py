@@ -13,7 +13,7 @@ from fedattn.core.errors import (
     SessionAbortedError,
     UnknownSessionError,
 )
-from fedattn.wire.sessions import session_request_from_wire, terms_to_wire
+from fedattn.wire.sessions import opening_from_wire, terms_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.metrics import AggregatorMetrics
 from services.aggregator.opening import OpenedSession, SessionOpener
@@ -60,7 +60,7 @@ class Sessions:
         assert call is not None
         self._opening.add(call)
         try:
-            opened = await self._opener.open(session_request_from_wire(message))
+            opened = await self._opener.open(opening_from_wire(message))
         except FedAttnError as error:
             self._metrics.refuse(error.code)
             raise
@@ -92,15 +92,15 @@ class Sessions:
 
     def _start_members(self, session: Session) -> pb.OpenSessionResponse:
         """Tell contributors on their control streams; the publisher gets it as its response."""
-        terms = terms_to_wire(session.opened.terms)
+        terms, statements = terms_to_wire(session.opened.terms), session.opened.statements
         *contributors, publisher = session.opened.members
         for member in contributors:
-            start = pb.SessionStart(terms=terms, member_token=member.token)
+            start = pb.SessionStart(terms=terms, member_token=member.token, statements=statements)
             member.node.send(pb.ControlResponse(start=start))
             if self._registry.find(member.node.node_id) is not member.node:  # left meanwhile
                 session.mark_waiting_lost(SessionAbortedError(_LEFT), member.node.node_id)
         return pb.OpenSessionResponse(
-            start=pb.SessionStart(terms=terms, member_token=publisher.token),
+            start=pb.SessionStart(terms=terms, member_token=publisher.token, statements=statements),
             excluded=map(describe_excluded, session.opened.excluded),
         )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.lifecycle import end_process, run_main, run_unless_stopped
 from fedattn.runtime.metrics import serve_metrics
-from fedattn.wire.security import choose_security
+from fedattn.wire.security import Certificates, choose_security
 from services.participant.settings import ParticipantSettings
 
 if TYPE_CHECKING:
@@ -21,19 +21,21 @@ async def serve(settings: ParticipantSettings, stopping: asyncio.Event) -> None:
         FedAttnError: the node cannot be made, or the aggregator will never take it.
     """
     certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
-    node = await run_unless_stopped(stopping, partial(_build_node, settings))
+    node = await run_unless_stopped(stopping, partial(_build_node, settings, certificates))
     if node is None:
         return
     from services.participant.app import Participant  # noqa: PLC0415 - as below
 
     with serve_metrics(settings.metrics, node.metrics.registry):
-        await Participant(settings, node, certificates).serve(stopping)
+        await Participant(settings, node).serve(stopping)
 
 
-def _build_node(settings: ParticipantSettings) -> "ParticipantNode":
+def _build_node(
+    settings: ParticipantSettings, certificates: Certificates | None
+) -> "ParticipantNode":
     from services.participant.app import build_node  # noqa: PLC0415 - loads torch
 
-    return build_node(settings)
+    return build_node(settings, certificates)
 
 
 def check(settings: ParticipantSettings) -> None:

@@ -14,6 +14,7 @@ from fedattn.profiles import load_profile, shipped_profile
 from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.channel import open_channel
 from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.identity import Identity
 from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
 from fedattn.wire.server import WireServer
 from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
@@ -34,7 +35,9 @@ log = structlog.get_logger(__name__)
 SERVICE_NAME = participant_pb2.DESCRIPTOR.services_by_name["ParticipantService"].full_name
 
 
-def build_node(settings: ParticipantSettings) -> ParticipantNode:
+def build_node(
+    settings: ParticipantSettings, certificates: Certificates | None = None
+) -> ParticipantNode:
     """Load the model, read the context, compute the public prefix. Blocks for seconds.
 
     Raises:
@@ -70,6 +73,7 @@ def build_node(settings: ParticipantSettings) -> ParticipantNode:
     )
     return ParticipantNode(
         node_id=settings.node_id,
+        identity=Identity(certificates),
         model_name=engine.name,
         software_version=__version__,
         prefiller=engine.prefiller,
@@ -117,17 +121,12 @@ def _find_profile(path: Path | None, fingerprint: str) -> Profile | None:
 
 
 class Participant:
-    """A running participant; speaks plaintext without certificates."""
+    """A running participant; speaks plaintext if its node has no certificates."""
 
-    def __init__(
-        self,
-        settings: ParticipantSettings,
-        node: ParticipantNode,
-        certificates: Certificates | None = None,
-    ) -> None:
+    def __init__(self, settings: ParticipantSettings, node: ParticipantNode) -> None:
         self._settings = settings
         self._node = node
-        self._certificates = certificates
+        self._certificates = certificates = node.identity.certificates
         self._channel = open_channel(settings.endpoint, certificates, peer=AGGREGATOR)
         self._aggregator = AggregatorClient(self._channel, str(settings.endpoint))
         self._contributor = Contributor(node, self._aggregator)

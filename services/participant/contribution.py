@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from fedattn.core.agreement import MemberStatement
 from fedattn.core.errors import (
     ContextTooLongError,
     FedAttnError,
@@ -16,18 +17,20 @@ from fedattn.core.errors import (
     SessionAbortedError,
     SessionStateError,
 )
-from fedattn.core.request import describe_prefix
+from fedattn.core.request import SessionRequest, describe_prefix
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.contexts import context_to_wire
+from fedattn.wire.identity import Kind
 from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS
-from fedattn.wire.sessions import prefix_from_wire
+from fedattn.wire.sealing import KeyPair
+from fedattn.wire.sessions import statement_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.admission import Place
 from services.participant.context import ContextSnapshot
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedFrames
 from services.participant.node import ParticipantNode
-from services.participant.terms import terms_for
+from services.participant.terms import RequestReader, SignedRequest, agree
 
 log = structlog.get_logger(__name__)
 
@@ -37,8 +40,10 @@ _START_WITHIN_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class _Accepted:
-    """A session this node said yes to: its tokens and frames as they were then, and a place."""
+    """A session this node said yes to: for whom, and its tokens and frames as they were then."""
 
+    signed: SignedRequest
+    keys: KeyPair
     token_ids: list[int]
     cached: Mapping[bytes, CachedFrames]
     place: Place
@@ -60,6 +65,7 @@ class Contributor:
     def __init__(self, node: ParticipantNode, aggregator: AggregatorClient) -> None:
         self._node = node
         self._aggregator = aggregator
+        self._requests = RequestReader(node.identity)
         self._answering: set[str] = set()
         self._pending: dict[str, _Accepted] = {}
         self._running: dict[str, tuple[asyncio.Task[None], GrpcKvExchange]] = {}
@@ -68,7 +74,8 @@ class Contributor:
         """This node's span length, or why it cannot take part."""
         session_id = invite.session_id
         try:
-            span, place = await self._accept(invite)
+            signed = self._requests.read(invite.request)
+            span, place = await self._accept(invite, signed.request)
         except FedAttnError as error:
             log.warning("declined", session=session_id, code=error.code)
             reply = _decline(session_id, error)
@@ -76,18 +83,30 @@ class Contributor:
             return reply
         expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
         cached = self._node.frames.snapshot(MAX_CONTRIBUTOR_KEYS)
-        self._pending[session_id] = _Accepted(span.token_ids, cached, place, expiry)
-        return pb.InviteReply(
+        keys = KeyPair()
+        self._pending[session_id] = _Accepted(signed, keys, span.token_ids, cached, place, expiry)
+        identity = self._node.identity
+        statement = MemberStatement(
             session_id=session_id,
+            request_digest=signed.digest,
+            node_id=self._node.node_id,
             span_len=len(span.token_ids),
             max_keep_ratio=self._node.pressure.max_keep_ratio,
-            context_version=span.version,
             cache_lifetime_s=self._node.rows_lifetime_s,
+            key=keys.public if identity.is_verifying else None,
+        )
+        payload = statement_to_wire(statement).SerializeToString()
+        return pb.InviteReply(
+            session_id=session_id,
+            statement=identity.sign(Kind.STATEMENT, payload),
+            context_version=span.version,
             cached_keys=list(cached),
             context=context_to_wire(span.summary),
         )
 
-    async def _accept(self, invite: pb.Invite) -> tuple[ContextSnapshot, Place]:
+    async def _accept(
+        self, invite: pb.Invite, request: SessionRequest
+    ) -> tuple[ContextSnapshot, Place]:
         """This node's span, and a place for the session.
 
         Raises:
@@ -99,7 +118,7 @@ class Contributor:
         place = self._node.admission.take()
         self._answering.add(session_id)
         try:
-            span = await self._span(invite)
+            span = await self._span(request, owns_prefix=invite.owns_prefix)
             self._check_wanted(session_id)
         except BaseException:
             place.release()
@@ -121,22 +140,26 @@ class Contributor:
             return
         accepted.expiry.cancel()
         try:
-            exchange = self._exchange(start)
-        except (FedAttnError, KeyError) as error:
-            log.warning("bad_terms", session=session_id, error=str(error))
+            exchange = self._exchange(start, accepted)
+        except FedAttnError as error:
+            log.warning("terms_refused", session=session_id, code=error.code, error=str(error))
             accepted.place.release()
-            emit(_decline(session_id, SessionStateError("it does not understand the terms")))
+            emit(_decline(session_id, error))
             return
         work = self._take_part(exchange, start.member_token, accepted, emit)
         self._running[session_id] = (asyncio.create_task(work), exchange)
 
-    def _exchange(self, start: pb.SessionStart) -> GrpcKvExchange:
-        terms = terms_for(start.terms, self._node)
+    def _exchange(self, start: pb.SessionStart, accepted: _Accepted) -> GrpcKvExchange:
+        agreement = agree(start, accepted.signed, self._node)
+        member = agreement.terms.layout.members[agreement.index]
+        cached = accepted.cached.get(member.cache_key) if member.is_cached_by_owner else None
+        content_key = None if cached is None else cached.content_key
         return GrpcKvExchange(
-            terms,
-            terms.layout.index_of(self._node.node_id),
+            agreement.terms,
+            agreement.index,
             self._node.threads.pool,
             self._node.prefiller.model.rotary,
+            sealing=agreement.sealing(self._node.identity, accepted.keys, content_key),
             keeps=self._node.frames.max_bytes > 0,
         )
 
@@ -170,11 +193,10 @@ class Contributor:
             *(task for task, _ in list(self._running.values())), return_exceptions=True
         )
 
-    async def _span(self, invite: pb.Invite) -> ContextSnapshot:
+    async def _span(self, request: SessionRequest, *, owns_prefix: bool) -> ContextSnapshot:
         """The context as it is now, after the prefix if that is this node's to give."""
         prefix = list(self._node.prefix)
-        asked = prefix_from_wire(invite.prefix)
-        if describe_prefix(asked.mode, prefix) != asked:
+        if describe_prefix(request.prefix.mode, prefix) != request.prefix:
             raise PrefixMismatchError(
                 "its system prompt or chat template differs from the publisher's; "
                 "set FEDATTN_PARTICIPANT_SYSTEM_PROMPT to the same text on every node"
@@ -188,7 +210,7 @@ class Contributor:
                 f"its context has {len(span.token_ids)} tokens and the prefix {len(prefix)}, but "
                 f"the model's window is {limit}; shorten the context"
             )
-        return replace(span, token_ids=prefix + span.token_ids) if invite.owns_prefix else span
+        return replace(span, token_ids=prefix + span.token_ids) if owns_prefix else span
 
     async def _take_part(
         self, exchange: GrpcKvExchange, member_token: str, accepted: _Accepted, emit: Emit
@@ -220,8 +242,7 @@ class Contributor:
 
     def _cache_frames(self, exchange: GrpcKvExchange) -> None:
         """Keep what was sent for later sessions."""
-        frames = exchange.reuse.cacheable_frames(exchange.sent, exchange.left_out())
-        self._node.frames.put(exchange.member.cache_key, frames)
+        self._node.frames.put(exchange.member.cache_key, exchange.cacheable_frames())
 
     def _compute(self, exchange: GrpcKvExchange, accepted: _Accepted) -> None:
         """Send this node's rows: computed now, or frames it has cached."""

@@ -27,7 +27,8 @@ from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.participant.inbox import RowInbox
-from services.participant.kv_cache import CachedRows
+from services.participant.kv_cache import CachedFrames, CachedRows
+from services.participant.sealing import NoSealing, Sealing
 from services.participant.session_reuse import SessionReuse
 
 log = structlog.get_logger(__name__)
@@ -51,6 +52,7 @@ class GrpcKvExchange:
         index: place of this node.
         executor: encodes frames.
         rotary: of the model.
+        sealing: how frames leave and are read; None for as they are.
         cached: rows a publisher has from earlier sessions, by cache key.
         on_layer: told of every layer received.
         keeps: whether frames sent and rows received are kept for later sessions.
@@ -66,6 +68,7 @@ class GrpcKvExchange:
         executor: Executor,
         rotary: Rotary,
         *,
+        sealing: Sealing | None = None,
         cached: Mapping[bytes, CachedRows] | None = None,
         on_layer: LayerListener = lambda *_: None,
         keeps: bool = False,
@@ -76,17 +79,19 @@ class GrpcKvExchange:
         self._index = index
         self._timeline = Timeline(is_on=terms.wants_timeline)
         is_publisher = self.state.is_publisher(index)
+        self._sealing = sealing or NoSealing()
         self._inbox = RowInbox(
             self.state,
             index,
             rotary,
+            sealing=self._sealing,
             progress_timeout_s=terms.progress_timeout_s,
             min_participants=terms.min_participants if is_publisher else 0,
             cached=self.reuse.find_cached(cached or {}),
             keeps_rows=keeps and is_publisher,
             timeline=self._timeline,
         )
-        self.sent: dict[int, bytes] = {}
+        self._sent: dict[int, bytes] = {}
         self._keeps_frames = keeps and not is_publisher
         self._executor = executor
         self._rotary = rotary
@@ -119,6 +124,10 @@ class GrpcKvExchange:
         """Rows by sender and layer of those whose every layer came, if rows are kept at all."""
         return self._inbox.received()
 
+    def cacheable_frames(self) -> CachedFrames:
+        """Frames that this contributor sent, if they stand for its rows as a whole."""
+        return self.reuse.cacheable_frames(self._sent, self.left_out(), self._sealing.content_key)
+
     def left_out(self) -> set[int]:
         """Members this one had to go on without, at any layer."""
         return self._inbox.left_out()
@@ -131,13 +140,14 @@ class GrpcKvExchange:
         def write() -> bytes:
             begin_s = self._timeline.now()
             frame = write_frame(self.member, layer, rows, queries, self._rotary)
+            frame = self._sealing.seal(frame)
             self._timeline.add(Activity.ENCODE, layer, begin_s)
             return frame
 
         self._enqueue(layer, self._executor.submit(write))
 
     def send_frame(self, layer: int, frame: bytes) -> None:
-        """Send a frame as it is, one that was cached."""
+        """Send a frame as it is, one that was cached as it left."""
         self._make_room(layer)
         encoded: Future[bytes] = Future()
         encoded.set_result(frame)
@@ -216,6 +226,8 @@ class GrpcKvExchange:
     async def _requests(self, member_token: str) -> AsyncIterator[pb.ExchangeRequest]:
         hello = pb.Hello(session_id=self.terms.session_id, member_token=member_token)
         yield pb.ExchangeRequest(hello=hello)
+        for key in self._sealing.keys_for(self.state.key_receivers(self._index)):
+            yield pb.ExchangeRequest(key=key)
         while (item := await self._outgoing.get()) is not None:
             if isinstance(item, pb.MemberDone):
                 item.timeline.extend(timeline_to_wire(self._timeline.slices()))
@@ -228,7 +240,7 @@ class GrpcKvExchange:
                 yield pb.ExchangeRequest(chunk=chunk_to_wire(chunk))
             self._timeline.add(Activity.SEND, layer, begin_s)
             if self._keeps_frames:
-                self.sent[layer] = frame
+                self._sent[layer] = frame
             self._in_flight.release()
 
     async def _encoded(self, encoding: Future[bytes]) -> bytes:
@@ -246,6 +258,8 @@ class GrpcKvExchange:
         match response.WhichOneof("body"):
             case "chunk":
                 self._inbox.add(response.chunk.sender, chunk_from_wire(response.chunk))
+            case "key":
+                self._sealing.accept(response.key)
             case "lost":
                 self._inbox.mark_lost(response.lost.member, response.lost.reason)
             case "report":

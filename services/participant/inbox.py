@@ -18,6 +18,7 @@ from fedattn.core.timeline import Activity, Timeline
 from fedattn.core.transfer import place_rows, read_frame
 from fedattn.core.types import KvRows
 from services.participant.kv_cache import CachedRows
+from services.participant.sealing import NoSealing, Sealing
 
 
 class RowInbox:
@@ -32,6 +33,7 @@ class RowInbox:
         progress_timeout_s: longest wait in which nothing at all arrives.
         min_participants: fewest that must be left at a layer.
         cached: rows from earlier sessions, by place of their owner.
+        sealing: how frames are read; None for as they are.
         keeps_rows: whether received rows are kept for later sessions.
         timeline: told what the model thread waited for.
     """
@@ -45,11 +47,13 @@ class RowInbox:
         progress_timeout_s: float,
         min_participants: int,
         cached: Mapping[int, CachedRows],
+        sealing: Sealing | None = None,
         keeps_rows: bool = False,
         timeline: Timeline | None = None,
     ) -> None:
         self._state = state
         self._rotary = rotary
+        self._sealing = sealing or NoSealing()
         self._timeline = timeline or Timeline(is_on=False)
         self._route = state.routes[index]
         self._assemblers = {
@@ -170,6 +174,7 @@ class RowInbox:
         return parts
 
     def _read(self, sender: int, frame: ReceivedFrame) -> KvRows:
+        frame = self._sealing.open(sender, frame)
         return read_frame(frame, self._state.member(sender), self._state.shape, self._rotary)
 
     def _leave_out(self, sender: int, layer: int, reason: str) -> None:

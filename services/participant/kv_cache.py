@@ -14,6 +14,7 @@ from cachetools import Cache, TLRUCache
 
 from fedattn.core.types import KvRows
 from fedattn.model.cache import LayerCache
+from fedattn.wire.sealing import ContentKey
 
 FRAMES_LIFETIME_S = 86_400.0
 """A contributor's own frames; they are as private as its context, which it keeps too."""
@@ -21,9 +22,15 @@ FRAMES_LIFETIME_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class CachedFrames:
-    """Frames of one cache key, by layer."""
+    """Frames of one cache key, by layer, as they left.
+
+    Attributes:
+        frames: by layer.
+        content_key: that they are sealed with, for receivers to come; None if they are not.
+    """
 
     frames: Mapping[int, bytes]
+    content_key: ContentKey | None = None
     lifetime_s: float = FRAMES_LIFETIME_S
 
     @property

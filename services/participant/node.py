@@ -9,6 +9,7 @@ from fedattn.core.profile import Profile
 from fedattn.model.decode import Decoder, MakeDecoder
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
+from fedattn.wire.identity import Identity
 from services.participant.admission import Admission
 from services.participant.context import ContextTokens
 from services.participant.kv_cache import CachedFrames, CachedRows, CachedState, KvCache
@@ -24,6 +25,7 @@ class ParticipantNode:
     """One node, shared by its control loop and its query servicer."""
 
     node_id: str
+    identity: Identity  # signs as this node
     model_name: str
     software_version: str
     prefiller: Prefiller

@@ -3,17 +3,20 @@
 import time
 from dataclasses import replace
 
-from fedattn.core.errors import DeadlineExceededError, FedAttnError, SessionStateError
+from fedattn.core.errors import DeadlineExceededError, FedAttnError
 from fedattn.core.request import SessionRequest, describe_prefix
 from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.identity import Kind
 from fedattn.wire.protocol import MAX_PUBLISHER_KEYS
+from fedattn.wire.sealing import KeyPair
+from fedattn.wire.sessions import Opening, request_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.exchange import GrpcKvExchange, LayerListener
 from services.participant.kv_cache import CachedState
 from services.participant.node import ParticipantNode
 from services.participant.query import Query
 from services.participant.report import is_clean
-from services.participant.terms import terms_for
+from services.participant.terms import SignedRequest, agree, read_request
 
 
 class PublisherSession:
@@ -30,7 +33,8 @@ class PublisherSession:
         self._aggregator = aggregator
         self._query = query
         self.arrived = time.monotonic()
-        self._span_len = 0
+        self._keys = KeyPair()
+        self._signed: SignedRequest | None = None
         reuses = query.options.reuse
         self._cached_rows = node.rows.snapshot(MAX_PUBLISHER_KEYS) if reuses else {}
         self._states = node.states.snapshot(MAX_PUBLISHER_KEYS) if reuses else {}
@@ -56,21 +60,27 @@ class PublisherSession:
         Raises:
             FedAttnError: it cannot be opened.
         """
-        self._span_len = span_len
         remaining_s = max(0.001, self.remaining_s)
         node, query = self._node, self._query
         request = SessionRequest(
             node_id=node.node_id,
-            node_token=node.token,
             span_len=span_len,
             prefix=describe_prefix(query.options.prefix, node.prefix),
             plans=query.plans,
             max_new_tokens=query.sampling.max_new_tokens,
-            cached_keys=frozenset(self._cached_rows),
             options=replace(query.options, deadline_s=remaining_s),
+            key=self._keys.public if node.identity.is_verifying else None,
+        )
+        payload = request_to_wire(request).SerializeToString()
+        opening = Opening(
+            signed=node.identity.sign(Kind.REQUEST, payload),
+            request=request,
+            node_token=node.token,
+            cached_keys=frozenset(self._cached_rows),
             context=node.context.summary,
         )
-        return await self._aggregator.open_session(request, remaining_s)
+        self._signed = read_request(opening.signed, node.identity)
+        return await self._aggregator.open_session(opening, remaining_s)
 
     def exchange(
         self, start: pb.SessionStart, on_layer: LayerListener = lambda *_: None
@@ -80,23 +90,16 @@ class PublisherSession:
         Raises:
             InvalidInputError: its terms contradict themselves.
             SessionStateError: they leave this node out, or count on rows that are not cached here.
+            TermsRefusedError, IdentityMismatchError: as `agree`.
         """
-        terms = terms_for(start.terms, self._node)
-        if terms.layout.publisher.node_id != self._node.node_id:
-            raise SessionStateError(
-                f"the terms name {terms.layout.publisher.node_id} as the publisher, "
-                f"this is {self._node.node_id}"
-            )
-        if len(terms.layout.publisher.span) != self._span_len:
-            raise SessionStateError(
-                f"the terms give the publisher {len(terms.layout.publisher.span)} tokens, "
-                f"expected {self._span_len}"
-            )
+        assert self._signed is not None, "exchange() follows open()"
+        agreement = agree(start, self._signed, self._node)
         return GrpcKvExchange(
-            terms,
-            len(terms.layout.members) - 1,
+            agreement.terms,
+            agreement.index,
             self._node.threads.pool,
             self._node.prefiller.model.rotary,
+            sealing=agreement.sealing(self._node.identity, self._keys),
             cached=self._cached_rows,
             on_layer=on_layer,
             keeps=self._node.rows.max_bytes > 0,

@@ -7,6 +7,7 @@ from fedattn.core.errors import SessionStateError
 from fedattn.core.routing import route_session
 from fedattn.core.session import SessionState
 from fedattn.core.types import KvRows
+from fedattn.wire.sealing import ContentKey
 from services.participant.kv_cache import CachedFrames, CachedRows
 
 CachedBySender = dict[int, CachedRows]
@@ -24,7 +25,9 @@ class SessionReuse:
     def __init__(self, state: SessionState, index: int) -> None:
         self._state, self._index = state, index
 
-    def cacheable_frames(self, sent: dict[int, bytes], left_out: set[int]) -> CachedFrames:
+    def cacheable_frames(
+        self, sent: dict[int, bytes], left_out: set[int], content_key: ContentKey | None
+    ) -> CachedFrames:
         """Frames that stand for this contributor's rows as a whole; none if any are missing.
 
         A session in which others hold or miss rows needs or makes only some of them.
@@ -32,10 +35,11 @@ class SessionReuse:
         Args:
             sent: frames of this session by layer.
             left_out: members that this one went on without.
+            content_key: that they are sealed with; None if they are not.
         """
         cold = route_session(self._state.layout.without_reuse())
         is_whole = sent.keys() == cold[self._index].uploads and not left_out
-        return CachedFrames(sent if is_whole else {})
+        return CachedFrames(sent if is_whole else {}, content_key)
 
     @property
     def used_keys(self) -> list[bytes]:

@@ -1,20 +1,157 @@
-"""The terms of a session, held against this node before a row is computed for them."""
+"""The terms of a session, held against this node and against what everybody signed."""
 
-from fedattn.core.errors import SessionStateError
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cachetools import TTLCache
+
+from fedattn.core.agreement import MemberStatement, check_agreement
+from fedattn.core.errors import (
+    IdentityMismatchError,
+    RequestStaleError,
+    SessionStateError,
+    TermsRefusedError,
+)
+from fedattn.core.request import SessionRequest
 from fedattn.core.terms import SessionTerms
-from fedattn.wire.sessions import terms_from_wire
-from fedattn.wire.v1 import session_pb2
+from fedattn.wire.identity import Identity, Kind, Peer
+from fedattn.wire.sealing import ContentKey, KeyPair
+from fedattn.wire.sessions import request_from_wire, statement_from_wire, terms_from_wire
+from fedattn.wire.v1 import aggregator_pb2, session_pb2
 from services.participant.node import ParticipantNode
+from services.participant.sealing import NoSealing, SealedMember, Sealing, SessionSealing
+
+MAX_AGE_S = 900.0
+"""How far a publisher's clock may be from this node's."""
+_MAX_SEEN = 1 << 16
 
 
-def terms_for(message: session_pb2.SessionTerms, node: ParticipantNode) -> SessionTerms:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedRequest:
+    """A publisher's request whose signature has been verified.
+
+    Attributes:
+        request: what is asked for.
+        digest: SHA-256 of it, as it was signed.
+        publisher: who signed it.
+    """
+
+    request: SessionRequest
+    digest: bytes
+    publisher: Peer
+
+
+def read_request(signed: session_pb2.Signed, identity: Identity) -> SignedRequest:
+    """Verify, check and convert what a publisher asks for.
+
+    Raises:
+        IdentityMismatchError: the publisher did not sign it.
+        InvalidInputError: it contradicts itself.
+    """
+    request = request_from_wire(signed.payload)
+    publisher = identity.verify(Kind.REQUEST, signed, request.node_id)
+    if identity.is_verifying and request.key is None:
+        raise IdentityMismatchError(f"the request of {request.node_id} brings no key to seal to")
+    digest = hashlib.sha256(signed.payload).digest()
+    return SignedRequest(request=request, digest=digest, publisher=publisher)
+
+
+class RequestReader:
+    """Reads requests that others signed, each once and while it is fresh.
+
+    Args:
+        identity: of this node.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, identity: Identity, clock: Callable[[], float] = time.time) -> None:
+        self._identity, self._clock = identity, clock
+        self._seen: TTLCache[bytes, None] = TTLCache(_MAX_SEEN, 2 * MAX_AGE_S, clock)
+
+    def read(self, signed: session_pb2.Signed) -> SignedRequest:
+        """Verify, check and convert what a publisher asks for.
+
+        Raises:
+            RequestStaleError: it is too old or of the future, or was shown to this node before.
+            FedAttnError: as `read_request`.
+        """
+        read = read_request(signed, self._identity)
+        request, now = read.request, self._clock()
+        if abs(now - request.issued_at_s) > MAX_AGE_S:
+            raise RequestStaleError(
+                f"the request of {request.node_id} was signed {now - request.issued_at_s:.0f} s "
+                f"before this node's clock, at most {MAX_AGE_S:g} s either way are taken; set both "
+                f"clocks, or someone shows an old request again"
+            )
+        if read.digest in self._seen:
+            raise RequestStaleError(
+                f"the request of {request.node_id} was shown to this node before; a request is "
+                f"good for one session"
+            )
+        self._seen[read.digest] = None
+        return read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """Terms that hold what everybody said, and the other members as they proved themselves."""
+
+    terms: SessionTerms
+    index: int
+    members: dict[int, SealedMember]
+
+    def sealing(
+        self, identity: Identity, own: KeyPair, content_key: ContentKey | None = None
+    ) -> Sealing:
+        """How frames of the session leave this member, and how it reads others'."""
+        if not identity.is_verifying:
+            return NoSealing()
+        return SessionSealing(
+            self.terms, self.index, identity, own, self.members, content_key=content_key
+        )
+
+
+def agree(
+    start: aggregator_pb2.SessionStart, signed: SignedRequest, node: ParticipantNode
+) -> Agreement:
     """Check and convert terms that this node is to take part in.
+
+    Args:
+        start: as the aggregator laid the session out.
+        signed: what its publisher asked for.
+        node: this one.
 
     Raises:
         InvalidRequestError, InvalidPlanError: they contradict themselves.
-        SessionStateError: they are of another model, or of another prefix than this node computes.
+        SessionStateError: they are of another model, or of another prefix than this node computes,
+            or leave this node out.
+        TermsRefusedError: they go beyond what was asked for or agreed to.
+        IdentityMismatchError: a member is not who it is said to be.
     """
-    terms = terms_from_wire(message)
+    terms = terms_from_wire(start.terms)
+    check_fit(terms, node)
+    statements, members = _read_statements(start.statements, node.identity)
+    check_agreement(terms, signed.request, signed.digest, statements)
+    publisher = signed.request
+    if publisher.key is not None:
+        members[publisher.node_id] = SealedMember(signed.publisher, publisher.key)
+    others = {
+        index: members[member.node_id]
+        for index, member in enumerate(terms.layout.members)
+        if member.node_id != node.node_id and member.node_id in members
+    }
+    return Agreement(terms=terms, index=terms.layout.index_of(node.node_id), members=others)
+
+
+def check_fit(terms: SessionTerms, node: ParticipantNode) -> None:
+    """Hold terms against this node.
+
+    Raises:
+        SessionStateError: they are of another model, or of another prefix than this node computes,
+            or leave this node out.
+    """
     own = node.prefiller.shape
     if terms.shape != own:
         raise SessionStateError(f"the terms are for KV rows of {terms.shape}, expected {own}")
@@ -23,4 +160,22 @@ def terms_for(message: session_pb2.SessionTerms, node: ParticipantNode) -> Sessi
             f"the terms have {terms.layout.prefix_len} tokens of public prefix, expected 0 or "
             f"{len(node.prefix)}"
         )
-    return terms
+    if node.node_id not in {member.node_id for member in terms.layout.members}:
+        raise SessionStateError(f"the terms leave {node.node_id} out")
+
+
+def _read_statements(
+    messages: Iterable[session_pb2.Signed], identity: Identity
+) -> tuple[dict[str, MemberStatement], dict[str, SealedMember]]:
+    """What contributors agreed to, by node id, and who they are."""
+    statements: dict[str, MemberStatement] = {}
+    members: dict[str, SealedMember] = {}
+    for message in messages:
+        statement = statement_from_wire(message.payload)
+        peer = identity.verify(Kind.STATEMENT, message, statement.node_id)
+        if statement.node_id in statements:
+            raise TermsRefusedError(f"the terms have two statements of {statement.node_id}")
+        statements[statement.node_id] = statement
+        if statement.key is not None:
+            members[statement.node_id] = SealedMember(peer, statement.key)
+    return statements, members

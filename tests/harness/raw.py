@@ -1,7 +1,8 @@
 """A participant that speaks the wire by hand, so that it can misbehave."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import hashlib
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ SHAPE = KvShape(num_layers=4, num_kv_heads=2, head_dim=8)
 FINGERPRINT = "f" * 64
 CODEC = codec_by_name("fp32")
 OPTION_NAMES = set(session_pb2.SessionOptions.DESCRIPTOR.fields_by_name)
+REQUEST_NAMES = set(session_pb2.SessionRequest.DESCRIPTOR.fields_by_name)
 PREFIX = prefix_to_wire(describe_prefix(PrefixMode.PUBLIC, [1, 2, 3]))
 
 
@@ -54,7 +56,7 @@ def join_message(
 
 def open_request(**changes: object) -> pb.OpenSessionRequest:
     """A valid wish of node "publisher" for sync at layers 1 and 2."""
-    request = pb.OpenSessionRequest(
+    request = session_pb2.SessionRequest(
         node_id="publisher",
         span_len=2,
         prefix=PREFIX,
@@ -64,11 +66,24 @@ def open_request(**changes: object) -> pb.OpenSessionRequest:
         options=options_to_wire(
             SessionOptions(compression=Compression(codec=CODEC), deadline_s=30)
         ),
+        nonce=bytes(16),
     )
     options = {key: changes.pop(key) for key in OPTION_NAMES & changes.keys()}
-    request.MergeFrom(pb.OpenSessionRequest(**changes))  # type: ignore[arg-type]
+    asked = {key: changes.pop(key) for key in REQUEST_NAMES & changes.keys()}
+    request.MergeFrom(session_pb2.SessionRequest(**asked))  # type: ignore[arg-type]
     request.options.MergeFrom(session_pb2.SessionOptions(**options))  # type: ignore[arg-type]
-    return request
+    signed = session_pb2.Signed(payload=request.SerializeToString())
+    return pb.OpenSessionRequest(request=signed, **changes)  # type: ignore[arg-type]
+
+
+def edited(
+    opening: pb.OpenSessionRequest, edit: Callable[[session_pb2.SessionRequest], object]
+) -> pb.OpenSessionRequest:
+    """The same with its signed part changed; nobody signs in plaintext."""
+    request = session_pb2.SessionRequest.FromString(opening.request.payload)
+    edit(request)
+    opening.request.payload = request.SerializeToString()
+    return opening
 
 
 def frame_chunks(start: pb.SessionStart, node_id: str, layer: int) -> list[pb.ExchangeRequest]:
@@ -91,6 +106,21 @@ def done() -> pb.ExchangeRequest:
     return pb.ExchangeRequest(done=pb.MemberDone(wait_s=0.5, compute_s=0.25))
 
 
+def acceptance(
+    node_id: str, invite: pb.Invite, span_len: int, max_keep_ratio: float = 1.0, **reply: Any
+) -> pb.InviteReply:
+    """A contributor's yes to an invitation, unsigned."""
+    statement = session_pb2.MemberStatement(
+        session_id=invite.session_id,
+        request_digest=hashlib.sha256(invite.request.payload).digest(),
+        node_id=node_id,
+        span_len=span_len,
+        max_keep_ratio=max_keep_ratio,
+    )
+    signed = session_pb2.Signed(payload=statement.SerializeToString())
+    return pb.InviteReply(session_id=invite.session_id, statement=signed, **reply)
+
+
 async def send_all(requests: list[pb.ExchangeRequest]) -> AsyncIterator[pb.ExchangeRequest]:
     for request in requests:
         yield request
@@ -111,7 +141,7 @@ class RawNode:
     async def accept(self, span_len: int) -> None:
         """Wait for an invitation and accept it."""
         invite = (await self.commands.get()).invite
-        reply = pb.InviteReply(session_id=invite.session_id, span_len=span_len)
+        reply = acceptance(self.node_id, invite, span_len)
         await self.replies.put(pb.ControlRequest(invite_reply=reply))
 
     async def decline(self, code: str, message: str) -> None:

@@ -17,8 +17,10 @@ from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.wire.clients import AggregatorClient
-from fedattn.wire.security import Certificates
-from fedattn.wire.sessions import terms_from_wire
+from fedattn.wire.identity import Identity, Kind
+from fedattn.wire.sealing import KeyPair
+from fedattn.wire.security import AGGREGATOR, Certificates
+from fedattn.wire.sessions import Opening, request_to_wire
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.settings import AggregatorSettings
@@ -29,7 +31,9 @@ from services.participant.kv_cache import KvCache
 from services.participant.node import ParticipantNode
 from services.participant.pressure import PressureGauge, PressureLimits
 from services.participant.settings import ParticipantSettings
+from services.participant.terms import agree, read_request
 from tests.harness.channels import direct_channel
+from tests.harness.identities import certificates_of
 from tests.harness.scenarios import NUM_NEW_TOKENS, PUBLISHER, Scenario
 from tests.harness.tiny import word_tokenizer
 
@@ -72,17 +76,20 @@ def prefill_in_process(scenario: Scenario, model: LoadedModel) -> tuple[PrefillR
 
 
 async def run_grpc(scenario: Scenario, model: LoadedModel, folder: Path) -> Outcome:
-    """Real aggregator and participants over loopback; the publisher's own logits are kept."""
+    """Real aggregator and participants over loopback, with certificates, and so sealed."""
     async with AsyncExitStack() as stack:
-        address = await stack.enter_async_context(running_aggregator())
+        own = certificates_of(AGGREGATOR)
+        address = await stack.enter_async_context(running_aggregator(certificates=own))
         for node_id, text in zip(scenario.node_ids(), scenario.contexts, strict=True):
             path = folder / f"{node_id}.txt"
             path.write_text(text)
-            node = make_node(node_id, model, path, scenario.tokenizer)
+            own = certificates_of(node_id)
+            node = make_node(node_id, model, path, scenario.tokenizer, own)
             await stack.enter_async_context(running_participant(node, address))
-        publisher = make_node(PUBLISHER, model, None, scenario.tokenizer)
+        own = certificates_of(PUBLISHER)
+        publisher = make_node(PUBLISHER, model, None, scenario.tokenizer, own)
         await stack.enter_async_context(running_participant(publisher, address))
-        channel = await stack.enter_async_context(direct_channel(address))
+        channel = await stack.enter_async_context(direct_channel(address, own, peer=AGGREGATOR))
         return await _publish(scenario, model, publisher, AggregatorClient(channel, address))
 
 
@@ -94,9 +101,10 @@ async def _publish(
 ) -> Outcome:
     prefix = scenario.tokenizer.prefix()
     question = scenario.tokens()[2]
+    keys = KeyPair()
     request = SessionRequest(
         node_id=PUBLISHER,
-        node_token=node.token,
+        key=keys.public,
         span_len=len(question),
         prefix=describe_prefix(scenario.prefix_mode, prefix),
         plans=scenario.plans(),
@@ -110,10 +118,15 @@ async def _publish(
             independent=scenario.independent,
         ),
     )
-    start = (await aggregator.open_session(request, timeout_s=60)).start
-    terms = terms_from_wire(start.terms)
-    place = terms.layout.index_of(PUBLISHER)
-    exchange = GrpcKvExchange(terms, place, node.threads.pool, model.rotary)
+    signed = node.identity.sign(Kind.REQUEST, request_to_wire(request).SerializeToString())
+    opening = Opening(signed=signed, request=request, node_token=node.token)
+    start = (await aggregator.open_session(opening, timeout_s=60)).start
+    agreement = agree(start, read_request(signed, node.identity), node)
+    terms = agreement.terms
+    sealing = agreement.sealing(node.identity, keys)
+    exchange = GrpcKvExchange(
+        terms, agreement.index, node.threads.pool, model.rotary, sealing=sealing
+    )
     transfer = asyncio.create_task(exchange.run(aggregator, start.member_token))
     own_prefix = prefix if terms.layout.prefix_len else []
     prefill = await node.threads.run(
@@ -146,11 +159,13 @@ def make_node(
     model: LoadedModel,
     context: Path | None,
     tokenizer: PromptTokenizer | None = None,
+    certificates: Certificates | None = None,
 ) -> ParticipantNode:
     """A node on a model that is already in memory; no pressure troubles it without limits."""
     tokenizer = tokenizer or word_tokenizer()
     return ParticipantNode(
         node_id=node_id,
+        identity=Identity(certificates),
         model_name="tiny",
         software_version="test",
         prefiller=Prefiller(model),
@@ -188,13 +203,12 @@ async def running_participant(
     aggregator: str,
     *,
     listen: str | None = None,
-    certificates: Certificates | None = None,
 ) -> AsyncIterator[Participant]:
     """A joined participant."""
     settings = ParticipantSettings(
         node_id=node.node_id, aggregator=aggregator, listen=listen, grace_s=0
     )
-    participant = Participant(settings, node, certificates)
+    participant = Participant(settings, node)
     stopping = asyncio.Event()
     serving = asyncio.create_task(participant.serve(stopping))
     joined = asyncio.create_task(participant.control.joined.wait_joined())

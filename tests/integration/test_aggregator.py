@@ -31,8 +31,11 @@ from tests.harness.channels import direct_channel
 from tests.harness.raw import (
     CODEC,
     OPTION_NAMES,
+    REQUEST_NAMES,
     RawNode,
+    acceptance,
     done,
+    edited,
     frame_chunks,
     hello,
     join_message,
@@ -282,10 +285,19 @@ async def test_member_may_attach_once(address: str) -> None:
     assert error_from_rpc(caught.value, InternalError("")).code == "session_state"
 
 
-def change(message: Any, field: str, value: object) -> None:
-    """Overwrite a field of any kind."""
-    message.ClearField(field)
-    message.MergeFrom(type(message)(**{field: value}))
+def change(opening: pb.OpenSessionRequest, field: str, value: object) -> None:
+    """Overwrite a field of what opens a session, wherever it stands."""
+
+    def overwrite(message: Any) -> None:
+        message.ClearField(field)
+        message.MergeFrom(type(message)(**{field: value}))
+
+    if field in OPTION_NAMES:
+        edited(opening, lambda asked: overwrite(asked.options))
+    elif field in REQUEST_NAMES:
+        edited(opening, overwrite)
+    else:
+        overwrite(opening)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +340,7 @@ async def test_bad_request_is_refused_with_the_reason(
         accepting = asyncio.create_task(a.accept(3))
         request = open_request(node_token=publisher.token)
         for field, value in changes.items():
-            change(request.options if field in OPTION_NAMES else request, field, value)
+            change(request, field, value)
         error = await failure_of(publisher.stub.OpenSession(request))
         accepting.cancel()
     assert type(error) is expected
@@ -445,7 +457,7 @@ async def test_schema_is_told_only_if_asked_for(reflection: bool) -> None:
 async def test_a_digest_that_would_fill_every_outbox_is_refused(address: str) -> None:
     async with raw_node(address, "a"), raw_node(address, "publisher") as publisher:
         request = open_request(node_token=publisher.token)
-        request.prefix.digest = bytes(700_000)
+        edited(request, lambda asked: setattr(asked.prefix, "digest", bytes(700_000)))
         error = await failure_of(publisher.stub.OpenSession(request))
     assert "size of the prefix digest must be between 32 and 32, got 700000" in str(error)
 
@@ -459,7 +471,7 @@ async def test_a_window_that_a_reply_has_filled_is_told_at_the_next_heartbeat(ad
         request = open_request(node_token=publisher.token)
         opening = asyncio.ensure_future(publisher.stub.OpenSession(request))
         invite = (await a.commands.get()).invite
-        reply = pb.InviteReply(session_id=invite.session_id, span_len=950, context=context)
+        reply = acceptance("a", invite, 950, context=context)
         await a.replies.put(pb.ControlRequest(invite_reply=reply))
         await opening
         beat = pb.Heartbeat(context=context)

@@ -62,14 +62,13 @@ async def secure_network(model: LoadedModel, folder: Path, texts: Path) -> Async
         context = texts / "a.txt"
         context.write_text(words(5, 6))
         await enter(
-            running_participant(make_node("a", model, context), address, certificates=own["a"])
+            running_participant(make_node("a", model, context, certificates=own["a"]), address)
         )
         publisher = await enter(
             running_participant(
-                make_node(PUBLISHER, model, None),
+                make_node(PUBLISHER, model, None, certificates=own[PUBLISHER]),
                 address,
                 listen="127.0.0.1:0",
-                certificates=own[PUBLISHER],
             )
         )
         assert publisher.server is not None

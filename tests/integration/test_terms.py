@@ -9,9 +9,8 @@ from fedattn.core.plans import PlanSpec, RolePlans
 from fedattn.core.spans import build_layout
 from fedattn.core.terms import SessionTerms
 from fedattn.model.loading import LoadedModel
-from fedattn.wire.sessions import terms_to_wire
 from services.participant.node import ParticipantNode
-from services.participant.terms import terms_for
+from services.participant.terms import check_fit
 from tests.harness.runners import make_node
 
 
@@ -41,18 +40,23 @@ def terms_of(node: ParticipantNode, prefix_len: int) -> SessionTerms:
 
 def test_terms_of_this_model_and_prefix_are_taken(node: ParticipantNode) -> None:
     for prefix_len in (0, len(node.prefix)):
-        terms = terms_of(node, prefix_len)
-        assert terms_for(terms_to_wire(terms), node) == terms
+        check_fit(terms_of(node, prefix_len), node)
 
 
 def test_terms_of_another_prefix_are_refused(node: ParticipantNode) -> None:
-    message = terms_to_wire(terms_of(node, len(node.prefix) + 1))
+    terms = terms_of(node, len(node.prefix) + 1)
     with pytest.raises(SessionStateError, match="tokens of public prefix, expected 0 or"):
-        terms_for(message, node)
+        check_fit(terms, node)
 
 
 def test_terms_of_another_model_are_refused(node: ParticipantNode) -> None:
     terms = terms_of(node, len(node.prefix))
     other = replace(terms, shape=replace(terms.shape, num_kv_heads=terms.shape.num_kv_heads + 1))
     with pytest.raises(SessionStateError, match="the terms are for KV rows of"):
-        terms_for(terms_to_wire(other), node)
+        check_fit(other, node)
+
+
+def test_terms_without_this_node_are_refused(model: LoadedModel) -> None:
+    other = make_node("b", model, None)
+    with pytest.raises(SessionStateError, match="leave b out"):
+        check_fit(terms_of(other, len(other.prefix)), other)

@@ -83,7 +83,7 @@ def test_any_rows_come_out_as_they_went_in(
     span = Span(start, start + length)
     rows, rules = sample_rows(shape=shape, span=span), sample_rules(name, shape=shape, span=span)
     frame = encode_frame(rows, layer, rules.codec, span)
-    assert len(frame) == max_frame_size(rules.codec, shape, length, length)
+    assert len(frame) == max_frame_size(rules)
     for buffer in (frame, bytearray(frame), memoryview(frame)):
         assert same_rows(decode_frame(buffer, rules), rows)
 

@@ -12,7 +12,7 @@ class Clock:
 
 
 def frames(size: int, lifetime_s: float = 10.0) -> CachedFrames:
-    return CachedFrames({0: bytes(size)}, lifetime_s)
+    return CachedFrames({0: bytes(size)}, lifetime_s=lifetime_s)
 
 
 def test_least_recently_used_goes_first() -> None:

@@ -293,25 +293,19 @@ class InviteReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
-    SPAN_LEN_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
     DECLINE_FIELD_NUMBER: _builtins.int
-    MAX_KEEP_RATIO_FIELD_NUMBER: _builtins.int
     CONTEXT_VERSION_FIELD_NUMBER: _builtins.int
-    CACHE_LIFETIME_S_FIELD_NUMBER: _builtins.int
     CACHED_KEYS_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id from the invitation."""
-    span_len: _builtins.int
-    """Tokens of its span, 1 to the model's window; it keeps exactly these tokens for the session. A
-    node with nothing to give declines, with the code nothing_to_give.
-    """
-    max_keep_ratio: _builtins.float
-    """Most of its rows that it wants to send in this session, above 0 to 1; 0 for no limit."""
     context_version: _builtins.bytes
     """Random, drawn afresh whenever its context changes; up to 32 bytes, none if nothing is to be reused."""
-    cache_lifetime_s: _builtins.float
-    """How long the publisher may keep its rows, seconds; 0 for not beyond the session."""
+    @_builtins.property
+    def statement(self) -> _session_pb2.Signed:
+        """A MemberStatement. A node with nothing to give declines, with the code nothing_to_give."""
+
     @_builtins.property
     def decline(self) -> Global___Decline:
         """Why it cannot take part."""
@@ -328,19 +322,17 @@ class InviteReply(_message.Message):
         self,
         *,
         session_id: _builtins.str = ...,
-        span_len: _builtins.int = ...,
+        statement: _session_pb2.Signed | None = ...,
         decline: Global___Decline | None = ...,
-        max_keep_ratio: _builtins.float = ...,
         context_version: _builtins.bytes = ...,
-        cache_lifetime_s: _builtins.float = ...,
         cached_keys: _abc.Iterable[_builtins.bytes] | None = ...,
         context: _session_pb2.ContextSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "context", b"context", "decline", b"decline", "span_len", b"span_len"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "context", b"context", "decline", b"decline", "statement", b"statement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cache_lifetime_s", b"cache_lifetime_s", "cached_keys", b"cached_keys", "context", b"context", "context_version", b"context_version", "decline", b"decline", "max_keep_ratio", b"max_keep_ratio", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cached_keys", b"cached_keys", "context", b"context", "context_version", b"context_version", "decline", b"decline", "session_id", b"session_id", "statement", b"statement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["span_len", "decline"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["statement", "decline"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
@@ -485,7 +477,7 @@ class Invite(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
-    PREFIX_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
     OWNS_PREFIX_FIELD_NUMBER: _builtins.int
     REPLY_WITHIN_S_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
@@ -495,20 +487,20 @@ class Invite(_message.Message):
     reply_within_s: _builtins.float
     """Time left to answer, seconds; above 0."""
     @_builtins.property
-    def prefix(self) -> _session_pb2.PublicPrefix:
-        """Public prefix that the node must hold too."""
+    def request(self) -> _session_pb2.Signed:
+        """The publisher's SessionRequest, as it was signed."""
 
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
-        prefix: _session_pb2.PublicPrefix | None = ...,
+        request: _session_pb2.Signed | None = ...,
         owns_prefix: _builtins.bool = ...,
         reply_within_s: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["owns_prefix", b"owns_prefix", "prefix", b"prefix", "reply_within_s", b"reply_within_s", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owns_prefix", b"owns_prefix", "reply_within_s", b"reply_within_s", "request", b"request", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -522,21 +514,27 @@ class SessionStart(_message.Message):
 
     TERMS_FIELD_NUMBER: _builtins.int
     MEMBER_TOKEN_FIELD_NUMBER: _builtins.int
+    STATEMENTS_FIELD_NUMBER: _builtins.int
     member_token: _builtins.str
     """Lets this node, and no other, open the exchange as that member; 32 hex digits."""
     @_builtins.property
     def terms(self) -> _session_pb2.SessionTerms:
         """The terms, with this node as a member."""
 
+    @_builtins.property
+    def statements(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.Signed]:
+        """MemberStatement of each contributor, in token order."""
+
     def __init__(
         self,
         *,
         terms: _session_pb2.SessionTerms | None = ...,
         member_token: _builtins.str = ...,
+        statements: _abc.Iterable[_session_pb2.Signed] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_token", b"member_token", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_token", b"member_token", "statements", b"statements", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -574,43 +572,19 @@ class OpenSessionRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    NODE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
     NODE_TOKEN_FIELD_NUMBER: _builtins.int
-    SPAN_LEN_FIELD_NUMBER: _builtins.int
-    PREFIX_FIELD_NUMBER: _builtins.int
-    CONTRIBUTOR_SYNC_LAYERS_FIELD_NUMBER: _builtins.int
-    PUBLISHER_SYNC_LAYERS_FIELD_NUMBER: _builtins.int
-    MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
     CACHED_KEYS_FIELD_NUMBER: _builtins.int
-    OPTIONS_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
-    node_id: _builtins.str
-    """Id of the publisher's node, which must be joined."""
     node_token: _builtins.str
     """Token from Welcome."""
-    span_len: _builtins.int
-    """Tokens of its span, question included; at least 1."""
-    max_new_tokens: _builtins.int
-    """Tokens it may decode; they must fit the window too; at least 1."""
     @_builtins.property
-    def prefix(self) -> _session_pb2.PublicPrefix:
-        """Public prefix; its mode is that of the options."""
-
-    @_builtins.property
-    def contributor_sync_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Zero-based sync layers of the contributors; strictly increasing."""
-
-    @_builtins.property
-    def publisher_sync_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Zero-based sync layers of the publisher; strictly increasing."""
+    def request(self) -> _session_pb2.Signed:
+        """A SessionRequest of the publisher's node, which must be joined."""
 
     @_builtins.property
     def cached_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Cache keys whose rows the publisher holds; up to 1024 of 32 bytes."""
-
-    @_builtins.property
-    def options(self) -> _session_pb2.SessionOptions:
-        """As the query says."""
+        """Cache keys whose rows the publisher has cached; up to 1024 of 32 bytes."""
 
     @_builtins.property
     def context(self) -> _session_pb2.ContextSummary:
@@ -619,20 +593,14 @@ class OpenSessionRequest(_message.Message):
     def __init__(
         self,
         *,
-        node_id: _builtins.str = ...,
+        request: _session_pb2.Signed | None = ...,
         node_token: _builtins.str = ...,
-        span_len: _builtins.int = ...,
-        prefix: _session_pb2.PublicPrefix | None = ...,
-        contributor_sync_layers: _abc.Iterable[_builtins.int] | None = ...,
-        publisher_sync_layers: _abc.Iterable[_builtins.int] | None = ...,
-        max_new_tokens: _builtins.int = ...,
         cached_keys: _abc.Iterable[_builtins.bytes] | None = ...,
-        options: _session_pb2.SessionOptions | None = ...,
         context: _session_pb2.ContextSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "options", b"options", "prefix", b"prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_keys", b"cached_keys", "context", b"context", "contributor_sync_layers", b"contributor_sync_layers", "max_new_tokens", b"max_new_tokens", "node_id", b"node_id", "node_token", b"node_token", "options", b"options", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_keys", b"cached_keys", "context", b"context", "node_token", b"node_token", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -677,6 +645,7 @@ class ExchangeRequest(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """First message of the stream, once."""
@@ -689,18 +658,25 @@ class ExchangeRequest(_message.Message):
     def done(self) -> Global___MemberDone:
         """Last message of the stream, once, after all awaited layers."""
 
+    @_builtins.property
+    def key(self) -> _session_pb2.SealedKey:
+        """Before the first chunk, once a member that needs its rows; none in plaintext. The number is
+        that of ExchangeResponse.key, as with chunk.
+        """
+
     def __init__(
         self,
         *,
         hello: Global___Hello | None = ...,
         chunk: Global___KvChunk | None = ...,
         done: Global___MemberDone | None = ...,
+        key: _session_pb2.SealedKey | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "done", b"done", "hello", b"hello"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "done", b"done", "hello", b"hello", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "done", b"done", "hello", b"hello"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "done", b"done", "hello", b"hello", "key", b"key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "chunk", "done"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "chunk", "done", "key"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -847,6 +823,7 @@ class ExchangeResponse(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def chunk(self) -> Global___KvChunk:
         """Frames of earlier members; those of one member come in order of offset. The number is that of
@@ -861,18 +838,23 @@ class ExchangeResponse(_message.Message):
     def report(self) -> _session_pb2.SessionReport:
         """Last message of the publisher's stream; others get none."""
 
+    @_builtins.property
+    def key(self) -> _session_pb2.SealedKey:
+        """Key of an earlier member's frames, before the first of them; once a member."""
+
     def __init__(
         self,
         *,
         chunk: Global___KvChunk | None = ...,
         lost: Global___MemberLost | None = ...,
         report: _session_pb2.SessionReport | None = ...,
+        key: _session_pb2.SealedKey | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "lost", b"lost", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "key", b"key", "lost", b"lost", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "lost", b"lost", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "key", b"key", "lost", b"lost", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["chunk", "lost", "report"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["chunk", "lost", "report", "key"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -117,6 +117,26 @@ SKIP_REASON_DUPLICATE: SkipReason.ValueType  # 10
 """Read already under another name."""
 Global___SkipReason: _TypeAlias = SkipReason  # noqa: Y015
 
+class _Kem:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KemEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kem.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEM_UNSPECIFIED: _Kem.ValueType  # 0
+    KEM_X25519: _Kem.ValueType  # 1
+    KEM_MLKEM768_X25519: _Kem.ValueType  # 2
+    """X25519 and ML-KEM-768 together: whoever breaks one of them reads nothing."""
+
+class Kem(_Kem, metaclass=_KemEnumTypeWrapper):
+    """How a key is made for the holder of a public key (RFC 9180)."""
+
+KEM_UNSPECIFIED: Kem.ValueType  # 0
+KEM_X25519: Kem.ValueType  # 1
+KEM_MLKEM768_X25519: Kem.ValueType  # 2
+"""X25519 and ML-KEM-768 together: whoever breaks one of them reads nothing."""
+Global___Kem: _TypeAlias = Kem  # noqa: Y015
+
 class _Activity:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -496,6 +516,8 @@ class SessionOptions(_message.Message):
     NO_REUSE_FIELD_NUMBER: _builtins.int
     TIMELINE_FIELD_NUMBER: _builtins.int
     INDEPENDENT_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     prefix: Global___PrefixMode.ValueType
     """Whether the prefix is public or owned by the first participant."""
     min_participants: _builtins.int
@@ -510,6 +532,10 @@ class SessionOptions(_message.Message):
     """Contributors compute as if each followed the public prefix alone; they have no sync layers, and
     the prefix is public.
     """
+    subject: _builtins.str
+    """Who asks, as the publisher's side vouches; up to 64 characters, empty if it does not say."""
+    purpose: _builtins.str
+    """What the answer is for, in a word that owners' policies know; up to 64 characters, may be empty."""
     @_builtins.property
     def contributors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Contributors in token order; empty for all that are joined, by id."""
@@ -534,14 +560,226 @@ class SessionOptions(_message.Message):
         no_reuse: _builtins.bool = ...,
         timeline: _builtins.bool = ...,
         independent: _builtins.bool = ...,
+        subject: _builtins.str = ...,
+        purpose: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "prefix", b"prefix", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "prefix", b"prefix", "purpose", b"purpose", "subject", b"subject", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionOptions: _TypeAlias = SessionOptions  # noqa: Y015
+
+@_typing.final
+class Signed(_message.Message):
+    """A message and the node that vouches for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    CERTIFICATES_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    payload: _builtins.bytes
+    """The message, serialized; its type stands where this one is used."""
+    signature: _builtins.bytes
+    """Over the kind of message and the payload, by the certificate's key; none in plaintext."""
+    @_builtins.property
+    def certificates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """DER of the signer's certificate, then of those between it and the authority; up to 4 of 8 KiB.
+        None in plaintext.
+        """
+
+    def __init__(
+        self,
+        *,
+        payload: _builtins.bytes = ...,
+        certificates: _abc.Iterable[_builtins.bytes] | None = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "payload", b"payload", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Signed: _TypeAlias = Signed  # noqa: Y015
+
+@_typing.final
+class PublicKey(_message.Message):
+    """What others seal keys to, made for one session by one member of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEM_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    kem: Global___Kem.ValueType
+    """How to use it."""
+    data: _builtins.bytes
+    """The key, raw; 32 bytes of X25519, before them 1184 of ML-KEM-768 if that is part of it."""
+    def __init__(
+        self,
+        *,
+        kem: Global___Kem.ValueType = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "kem", b"kem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublicKey: _TypeAlias = PublicKey  # noqa: Y015
+
+@_typing.final
+class SessionRequest(_message.Message):
+    """What a publisher asks for, and signs: no session may go beyond it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    SPAN_LEN_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    CONTRIBUTOR_SYNC_LAYERS_FIELD_NUMBER: _builtins.int
+    PUBLISHER_SYNC_LAYERS_FIELD_NUMBER: _builtins.int
+    MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    ISSUED_AT_S_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Id of the publisher's node."""
+    span_len: _builtins.int
+    """Tokens of its span, question included; at least 1."""
+    max_new_tokens: _builtins.int
+    """Tokens it may decode; they must fit the window too; at least 1."""
+    nonce: _builtins.bytes
+    """Random, 16 bytes; no request is good for two sessions."""
+    issued_at_s: _builtins.float
+    """When it was signed, seconds since 1970."""
+    @_builtins.property
+    def prefix(self) -> Global___PublicPrefix:
+        """Public prefix; its mode is that of the options."""
+
+    @_builtins.property
+    def contributor_sync_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Zero-based sync layers of the contributors; strictly increasing."""
+
+    @_builtins.property
+    def publisher_sync_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Zero-based sync layers of the publisher; strictly increasing."""
+
+    @_builtins.property
+    def options(self) -> Global___SessionOptions:
+        """As the query says, but for the deadline, of which what is left is asked for."""
+
+    @_builtins.property
+    def key(self) -> Global___PublicKey:
+        """What contributors seal keys to; absent in plaintext."""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        span_len: _builtins.int = ...,
+        prefix: Global___PublicPrefix | None = ...,
+        contributor_sync_layers: _abc.Iterable[_builtins.int] | None = ...,
+        publisher_sync_layers: _abc.Iterable[_builtins.int] | None = ...,
+        max_new_tokens: _builtins.int = ...,
+        options: Global___SessionOptions | None = ...,
+        nonce: _builtins.bytes = ...,
+        issued_at_s: _builtins.float = ...,
+        key: Global___PublicKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "options", b"options", "prefix", b"prefix"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributor_sync_layers", b"contributor_sync_layers", "issued_at_s", b"issued_at_s", "key", b"key", "max_new_tokens", b"max_new_tokens", "node_id", b"node_id", "nonce", b"nonce", "options", b"options", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionRequest: _TypeAlias = SessionRequest  # noqa: Y015
+
+@_typing.final
+class MemberStatement(_message.Message):
+    """What a contributor agrees to, and signs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    SPAN_LEN_FIELD_NUMBER: _builtins.int
+    MAX_KEEP_RATIO_FIELD_NUMBER: _builtins.int
+    CACHE_LIFETIME_S_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Id of the session it was invited to."""
+    request_digest: _builtins.bytes
+    """SHA-256 of the publisher's request, 32 bytes."""
+    node_id: _builtins.str
+    """Id of the contributor's node."""
+    span_len: _builtins.int
+    """Tokens of its span, 1 to the model's window; it keeps exactly these tokens for the session."""
+    max_keep_ratio: _builtins.float
+    """Most of its rows that it sends, above 0 to 1."""
+    cache_lifetime_s: _builtins.float
+    """How long the publisher may cache its rows, seconds; 0 for not beyond the session."""
+    @_builtins.property
+    def key(self) -> Global___PublicKey:
+        """What other members seal keys to; absent in plaintext."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        request_digest: _builtins.bytes = ...,
+        node_id: _builtins.str = ...,
+        span_len: _builtins.int = ...,
+        max_keep_ratio: _builtins.float = ...,
+        cache_lifetime_s: _builtins.float = ...,
+        key: Global___PublicKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberStatement: _TypeAlias = MemberStatement  # noqa: Y015
+
+@_typing.final
+class SealedKey(_message.Message):
+    """The key of one member's frames, for one other member alone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    RECEIVER_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    sender: _builtins.int
+    """Place of the sender in token order, zero-based. Filled in by the aggregator."""
+    receiver: _builtins.int
+    """Place of the receiver in token order, zero-based."""
+    sealed: _builtins.bytes
+    """Sealed by HPKE to the receiver's key for this session; up to 2 KiB."""
+    signature: _builtins.bytes
+    """Of the sender's certificate over the session, its terms, both places and what is sealed; up to 1 KiB."""
+    def __init__(
+        self,
+        *,
+        sender: _builtins.int = ...,
+        receiver: _builtins.int = ...,
+        sealed: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receiver", b"receiver", "sealed", b"sealed", "sender", b"sender", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealedKey: _TypeAlias = SealedKey  # noqa: Y015
 
 @_typing.final
 class SessionTerms(_message.Message):
@@ -557,6 +795,7 @@ class SessionTerms(_message.Message):
     MIN_PARTICIPANTS_FIELD_NUMBER: _builtins.int
     DEADLINE_S_FIELD_NUMBER: _builtins.int
     TIMELINE_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Random id of the session; 32 hex digits."""
     prefix_len: _builtins.int
@@ -569,6 +808,8 @@ class SessionTerms(_message.Message):
     """Longest life of the session, seconds; above 0."""
     timeline: _builtins.bool
     """Whether members tell what they did when."""
+    sealed: _builtins.bool
+    """Whether frames are sealed, for those alone who need their rows."""
     @_builtins.property
     def shape(self) -> Global___KvShape:
         """Sizes of the KV rows."""
@@ -588,10 +829,11 @@ class SessionTerms(_message.Message):
         min_participants: _builtins.int = ...,
         deadline_s: _builtins.float = ...,
         timeline: _builtins.bool = ...,
+        sealed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shape", b"shape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_s", b"deadline_s", "members", b"members", "min_participants", b"min_participants", "prefix_len", b"prefix_len", "progress_timeout_s", b"progress_timeout_s", "session_id", b"session_id", "shape", b"shape", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_s", b"deadline_s", "members", b"members", "min_participants", b"min_participants", "prefix_len", b"prefix_len", "progress_timeout_s", b"progress_timeout_s", "sealed", b"sealed", "session_id", b"session_id", "shape", b"shape", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,148 @@
+"""What members of a session hold against each other before a row leaves.
+
+The aggregator lays a session out, but it is nobody's word: the publisher signs what it asks for
+(`SessionRequest`), each contributor signs what it gives (`MemberStatement`), and each member holds
+the terms that it is shown against both. The terms may ask for less than the publisher did, as a
+byte budget or a node under pressure makes them, and never for more.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from fedattn.core.codecs import CODEC_LADDER
+from fedattn.core.compression import Compression
+from fedattn.core.costs import session_bytes
+from fedattn.core.errors import TermsRefusedError
+from fedattn.core.request import PublicKey, SessionRequest
+from fedattn.core.spans import Member, PrefixMode, Role, SessionLayout
+from fedattn.core.terms import SessionTerms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberStatement:
+    """What a contributor agrees to, and signs.
+
+    Attributes:
+        session_id: of the session it was invited to.
+        request_digest: SHA-256 of the publisher's request, as it was shown to this node.
+        node_id: who says so.
+        span_len: tokens of its span.
+        max_keep_ratio: most of its rows that it sends.
+        cache_lifetime_s: how long the publisher may cache its rows; 0 for not beyond the session.
+        key: what other members seal keys to; None without certificates.
+    """
+
+    session_id: str
+    request_digest: bytes
+    node_id: str
+    span_len: int
+    max_keep_ratio: float = 1.0
+    cache_lifetime_s: float = 0.0
+    key: PublicKey | None = None
+
+
+def check_agreement(
+    terms: SessionTerms,
+    request: SessionRequest,
+    request_digest: bytes,
+    statements: Mapping[str, MemberStatement],
+) -> None:
+    """Hold the terms of a session against what its members have said.
+
+    Args:
+        terms: as the aggregator laid them out.
+        request: of the publisher, whose signature has been verified.
+        request_digest: SHA-256 of that request.
+        statements: of the contributors by node id, whose signatures have been verified.
+
+    Raises:
+        TermsRefusedError: they go beyond the request, or differ from a statement.
+    """
+    layout, options = terms.layout, request.options
+    is_public = request.prefix.mode is PrefixMode.PUBLIC
+    _expect("the publisher", request.node_id, layout.publisher.node_id)
+    _expect("the publisher's tokens", request.span_len, len(layout.publisher.span))
+    _expect("public prefix", request.prefix.num_tokens if is_public else 0, layout.prefix_len)
+    _expect("min_participants", options.min_participants, terms.min_participants)
+    _expect("timeline", options.wants_timeline, terms.wants_timeline)
+    if terms.deadline_s > options.deadline_s:
+        _refuse("a deadline in seconds of at most", options.deadline_s, terms.deadline_s)
+    for member in layout.members:
+        _check_member(member, layout, request)
+    _check_named(layout, options.contributors)
+    if options.budget is not None and not options.budget.allows(
+        session_bytes(layout.without_reuse(), terms.shape)
+    ):
+        raise TermsRefusedError("the terms take more bytes than the byte budget asked for allows")
+    for member in layout.contributors:
+        _check_statement(member, terms, request, request_digest, statements)
+
+
+def _check_member(member: Member, layout: SessionLayout, request: SessionRequest) -> None:
+    """No layer, row or scalar more than was asked for."""
+    is_publisher = member.role is Role.PUBLISHER
+    plan = request.plans.publisher if is_publisher else request.plans.contributors
+    beyond = sorted(set(member.plan.layers) - set(plan.layers))
+    if beyond:
+        _refuse(f"sync layers of {member.node_id} among", list(plan.layers), beyond)
+    asked, got = request.options.compression, member.compression
+    if not is_publisher and got.keep_ratio > asked.keep_ratio:
+        _refuse(f"a keep ratio of {member.node_id} up to", asked.keep_ratio, got.keep_ratio)
+    budget = request.options.budget
+    may_be_coarser = budget is not None and budget.may_choose_codec
+    if got.codec is not asked.codec and not (may_be_coarser and _is_coarser(got, asked)):
+        _refuse(f"codec of {member.node_id}", asked.codec.name, got.codec.name)
+    same = replace(got, codec=asked.codec, keep_ratio=asked.keep_ratio)
+    _expect(f"compression of {member.node_id}", asked, same)
+    shift = member.span.start - layout.prefix_len
+    is_shifted = request.options.independent and not is_publisher
+    _expect(f"position of {member.node_id}", shift if is_shifted else 0, member.position_offset)
+    _expect(f"sealing of {member.node_id}", request.key is not None, member.is_sealed)
+
+
+def _is_coarser(got: Compression, asked: Compression) -> bool:
+    names = list(CODEC_LADDER)
+    first = names.index(asked.codec.name) + 1 if asked.codec.name in names else 0
+    return got.codec.name in names[first:]
+
+
+def _check_named(layout: SessionLayout, named: tuple[str, ...]) -> None:
+    """Nobody takes part who was not asked for, if the request names whom; in that order."""
+    got = [member.node_id for member in layout.contributors]
+    if named and got != [node_id for node_id in named if node_id in got]:
+        _refuse("contributors among, and in the order of", list(named), got)
+
+
+def _check_statement(
+    member: Member,
+    terms: SessionTerms,
+    request: SessionRequest,
+    request_digest: bytes,
+    statements: Mapping[str, MemberStatement],
+) -> None:
+    """A contributor gives what it says it gives, in this session, for this request."""
+    name = member.node_id
+    said = statements.get(name)
+    if said is None:
+        raise TermsRefusedError(f"the terms have {name} as a member, but not what it agreed to")
+    _expect(f"session of {name}", said.session_id, terms.session_id)
+    _expect(f"request shown to {name}", said.request_digest.hex(), request_digest.hex())
+    _expect(f"tokens of {name}", said.span_len, len(member.span))
+    _expect(f"a key of {name}", request.key is not None, said.key is not None)
+    if member.compression.keep_ratio > said.max_keep_ratio:
+        _refuse(f"rows of {name} up to", said.max_keep_ratio, member.compression.keep_ratio)
+    if member.cache_lifetime_s > said.cache_lifetime_s:
+        _refuse(f"seconds that {name} lets its rows be cached, up to", said.cache_lifetime_s,
+                member.cache_lifetime_s)  # fmt: skip
+
+
+def _expect(what: str, asked: object, got: object) -> None:
+    if asked != got:
+        _refuse(what, asked, got)
+
+
+def _refuse(what: str, asked: object, got: object) -> None:
+    raise TermsRefusedError(
+        f"the terms differ from what was asked for: {what}: asked {asked}, the aggregator laid "
+        f"out {got}"
+    )

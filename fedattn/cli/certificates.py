@@ -2,7 +2,7 @@
 
 import datetime as dt
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,7 @@ def init_certificates(
     *,
     renew: bool = False,
     owner: int | None = None,
+    report: Callable[[str], None] = print,
 ) -> None:
     """Make what is missing: the authority, and certificates of aggregator, gateway and nodes.
 
@@ -50,6 +51,7 @@ def init_certificates(
         days: how long certificates are valid.
         renew: make those anew that are there; the authority stays.
         owner: user id that gets each name's folder; the authority stays with the caller.
+        report: told what was made, a line each.
 
     Raises:
         InvalidRequestError: a name is not allowed.
@@ -64,24 +66,24 @@ def init_certificates(
     if not 1 <= days <= _AUTHORITY_DAYS:
         raise InvalidRequestError(f"days: expected 1 to {_AUTHORITY_DAYS}, got {days}")
     try:
-        authority = _authority(folder / AUTHORITY)
+        authority = _authority(folder / AUTHORITY, report)
         for name in dict.fromkeys((AGGREGATOR, GATEWAY, *node_ids)):
             own = folder / name
             if not renew and (own / CERTIFICATE_FILE).exists():
-                print(f"kept   {own}")
+                report(f"kept   {own}")
                 continue
             _issue(authority, name, own, days)
             if owner is not None:
                 for path in (own, *own.iterdir()):
                     os.chown(path, owner, -1)
-            print(f"made   {own}")
+            report(f"made   {own}")
     except OSError as error:
         raise ConfigurationError(
             f"certificates: cannot write {error.filename}: {error.strerror}"
         ) from error
 
 
-def _authority(folder: Path) -> _Authority:
+def _authority(folder: Path, report: Callable[[str], None]) -> _Authority:
     """Read the authority of a folder, or make one."""
     key_path, certificate_path = folder / _AUTHORITY_KEY_FILE, folder / AUTHORITY_FILE
     if key_path.exists():
@@ -92,7 +94,7 @@ def _authority(folder: Path) -> _Authority:
             raise ConfigurationError(f"certificates: {folder} holds no authority") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ConfigurationError(f"certificates: {key_path} holds no elliptic-curve key")
-        print(f"kept   {folder}")
+        report(f"kept   {folder}")
         return _Authority(certificate, key)
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name("Federated Attention authority")
@@ -100,11 +102,12 @@ def _authority(folder: Path) -> _Authority:
         _builder(name, name, key.public_key(), _AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     _write(folder / AUTHORITY_FILE, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     _write(key_path, _key_bytes(key), 0o600)
-    print(f"made   {folder} (whoever has {key_path} can make nodes)")
+    report(f"made   {folder} (whoever has {key_path} can make nodes)")
     return _Authority(certificate, key)
 
 
@@ -116,6 +119,7 @@ def _issue(authority: _Authority, name: str, folder: Path, days: int) -> None:
         _builder(_name(name), issuer.subject, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(_issued_by(issuer), critical=False)
         .add_extension(
             x509.ExtendedKeyUsage(
                 [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
@@ -158,6 +162,11 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _issued_by(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)
 
 
 def _name(common_name: str) -> x509.Name:

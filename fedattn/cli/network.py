@@ -12,14 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from fedattn.cli.certificates import init_certificates
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, UnavailableError
 from fedattn.rest.client import GatewayClient
 from fedattn.runtime.listening import find_free
+from fedattn.wire.security import AGGREGATOR, GATEWAY
 
 _POLL_S = 0.1
 _STOP_GRACE_S = 15.0
 _LOG_TAIL_LINES = 20
+_CERTIFICATE_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +85,8 @@ class Part:
 class LocalNetwork:
     """Aggregator, participants and gateway, each a process of its own.
 
-    All nodes listen, so any can publish. They speak mutual TLS if `certificates` is a folder that
-    `fedattn certs init` made, else plaintext: nothing leaves the loopback.
+    All nodes listen, so any can publish. They speak mutual TLS, and seal their rows, with
+    certificates that are made in the folder `certificates`; plaintext if it is None.
     """
 
     gateway_address: HostPort
@@ -161,6 +164,8 @@ class LocalNetwork:
         log_path = self.log_dir / f"{name}.log"
         security = "--plaintext"
         if self.certificates is not None:
+            nodes = [] if name in {AGGREGATOR, GATEWAY} else [name]
+            init_certificates(self.certificates, nodes, _CERTIFICATE_DAYS, report=lambda _: None)
             security = f"--certificates={self.certificates / name}"
         log: IO[bytes]
         with log_path.open("ab") as log:
@@ -189,14 +194,12 @@ class LocalNetwork:
 
 
 @contextmanager
-def local_network(
-    gateway_port: int = 0, certificates: Path | None = None
-) -> Iterator[LocalNetwork]:
+def local_network(gateway_port: int = 0, *, plaintext: bool = False) -> Iterator[LocalNetwork]:
     """An empty network that stops whatever was started in it.
 
     Args:
         gateway_port: 0 for any.
-        certificates: see `LocalNetwork`.
+        plaintext: without certificates, which lie in a temporary folder otherwise.
 
     Raises:
         ConfigurationError: there is no such port, or it is taken: known before anything starts.
@@ -209,7 +212,7 @@ def local_network(
             gateway_address=gateway if gateway_port else gateway.with_port(free_port()),
             aggregator_address=gateway.with_port(free_port()),
             log_dir=log_dir,
-            certificates=certificates,
+            certificates=None if plaintext else log_dir / "certificates",
         )
         stack.callback(network.stop)
         yield network

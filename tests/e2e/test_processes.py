@@ -198,7 +198,8 @@ def test_every_service_ends_with_code_0_on_sigterm(tiny_folder: Path) -> None:
 def test_query_runs_over_mutual_tls(tiny_folder: Path, tmp_path: Path) -> None:
     made = run_cli("certs", "init", "a", "b", f"--out={tmp_path}")
     assert made.returncode == 0, made.stderr
-    with local_network(certificates=tmp_path) as network:
+    with local_network() as network:
+        network.certificates = tmp_path
         network.start_aggregator("--log-format=json")
         network.start_participant(plan("a", tiny_folder, tmp_path))
         network.start_participant(plan("b", tiny_folder, tmp_path))

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from prometheus_client import CollectorRegistry
 
+from fedattn.core.frames import SEAL_SIZE
 from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode import TransformersDecoder, generate_tokens
@@ -45,7 +46,7 @@ class Outcome:
     Attributes:
         logits: [V] for the first answer token.
         generated: greedy tokens.
-        uploaded_bytes: bytes of all frames sent.
+        uploaded_bytes: bytes of all frames sent, without their seals.
     """
 
     logits: torch.Tensor
@@ -142,7 +143,8 @@ async def _publish(
     }
     expected[PUBLISHER] = session_pb2.OUTCOME_COMPLETE
     assert {member.node_id: member.state for member in report.members} == expected
-    return _decode(model, prefill, sum(x.up for m in report.members for x in m.layers))
+    frames = [one.up for member in report.members for one in member.layers if one.up]
+    return _decode(model, prefill, sum(frames) - SEAL_SIZE * len(frames))
 
 
 def _decode(model: LoadedModel, prefill: PrefillResult, uploaded_bytes: int) -> Outcome:

@@ -49,9 +49,10 @@ Emit = Callable[[pb.InviteReply], None]
 """Sends one more reply on the control stream."""
 
 
-def _decline(session_id: str, error: FedAttnError) -> pb.InviteReply:
-    decline = pb.Decline(code=error.code, message=str(error))
-    return pb.InviteReply(session_id=session_id, decline=decline)
+def decline(session_id: str, error: FedAttnError) -> pb.InviteReply:
+    """A contributor's word that it cannot take part, or cannot go on."""
+    why = pb.Decline(code=error.code, message=str(error))
+    return pb.InviteReply(session_id=session_id, decline=why)
 
 
 class Contributor:
@@ -71,7 +72,7 @@ class Contributor:
             span, place = await self._accept(invite)
         except FedAttnError as error:
             log.warning("declined", session=session_id, code=error.code)
-            reply = _decline(session_id, error)
+            reply = decline(session_id, error)
             reply.context.CopyFrom(context_to_wire(self._node.context.summary))
             return reply
         expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
@@ -125,7 +126,7 @@ class Contributor:
         except (FedAttnError, KeyError) as error:
             log.warning("bad_terms", session=session_id, error=str(error))
             accepted.place.release()
-            emit(_decline(session_id, SessionStateError("it does not understand the terms")))
+            emit(decline(session_id, SessionStateError("it does not understand the terms")))
             return
         work = self._take_part(exchange, start.member_token, accepted, emit)
         self._running[session_id] = (asyncio.create_task(work), exchange)
@@ -208,10 +209,10 @@ class Contributor:
             log.info("contributed", session=session_id, tokens=len(accepted.token_ids))
         except FedAttnError as error:
             log.warning("session_failed", session=session_id, code=error.code, error=str(error))
-            emit(_decline(session_id, error))
+            emit(decline(session_id, error))
         except Exception:  # border: one session's defect must not end the node
             log.exception("session_failed", session=session_id)
-            emit(_decline(session_id, InternalError("it failed; see its log")))
+            emit(decline(session_id, InternalError("it failed; see its log")))
         finally:
             transfer.cancel()
             await asyncio.gather(transfer, return_exceptions=True)

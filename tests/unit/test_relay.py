@@ -93,8 +93,16 @@ async def test_what_the_schema_does_not_know_is_not_passed_on() -> None:
     assert b"xyz" not in message
 
 
-async def test_publisher_lost_between_its_last_word_and_its_report_ends_the_session() -> None:
-    session = make_session()
+async def test_publisher_lost_between_its_last_word_and_its_report_ends_the_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session, completed = make_session(), asyncio.Event()
+
+    def complete(index: int, done: pb.MemberDone) -> None:
+        Session.complete(session, index, done)
+        completed.set()
+
+    monkeypatch.setattr(session, "complete", complete)
     for contributor in (A, B):
         session.attach(session.opened.members[contributor].token)
 
@@ -105,8 +113,7 @@ async def test_publisher_lost_between_its_last_word_and_its_report_ends_the_sess
     responses = relay_member(session, token, requests(), report_timeout_s=3600.0)
     async with aclosing(responses):
         reading = asyncio.create_task(anext(responses))
-        while session.state.ledgers[PUBLISHER].state is not MemberState.COMPLETE:
-            await asyncio.sleep(0)
+        await completed.wait()
         reading.cancel()
         await asyncio.wait({reading})
     assert session.over.is_set()

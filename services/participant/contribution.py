@@ -17,6 +17,7 @@ from fedattn.core.errors import (
     SessionStateError,
 )
 from fedattn.core.request import describe_prefix
+from fedattn.core.spans import Role
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS
@@ -122,8 +123,8 @@ class Contributor:
             return
         accepted.expiry.cancel()
         try:
-            exchange = self._exchange(start)
-        except (FedAttnError, KeyError) as error:
+            exchange = self._exchange(start, len(accepted.token_ids))
+        except FedAttnError as error:
             log.warning("bad_terms", session=session_id, error=str(error))
             accepted.place.release()
             emit(decline(session_id, SessionStateError("it does not understand the terms")))
@@ -131,8 +132,8 @@ class Contributor:
         work = self._take_part(exchange, start.member_token, accepted, emit)
         self._running[session_id] = (asyncio.create_task(work), exchange)
 
-    def _exchange(self, start: pb.SessionStart) -> GrpcKvExchange:
-        terms = terms_for(start.terms, self._node)
+    def _exchange(self, start: pb.SessionStart, span_len: int) -> GrpcKvExchange:
+        terms = terms_for(start.terms, self._node, Role.CONTRIBUTOR, span_len)
         return GrpcKvExchange(
             terms,
             terms.layout.index_of(self._node.node_id),
@@ -227,8 +228,6 @@ class Contributor:
     def _compute(self, exchange: GrpcKvExchange, accepted: _Accepted) -> None:
         """Send this node's rows: computed now, or frames it has cached."""
         member, token_ids = exchange.member, accepted.token_ids
-        if len(token_ids) != len(member.span):
-            raise SessionAbortedError("the terms do not fit this node's length")
         if not member.is_cached_by_owner:
             prefix = list(self._node.prefix) if exchange.terms.layout.prefix_len else []
             self._node.prefiller.contribute(member, prefix, token_ids, exchange)

@@ -3,8 +3,9 @@
 import time
 from dataclasses import replace
 
-from fedattn.core.errors import DeadlineExceededError, FedAttnError, SessionStateError
+from fedattn.core.errors import DeadlineExceededError, FedAttnError
 from fedattn.core.request import SessionRequest, describe_prefix
+from fedattn.core.spans import Role
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.protocol import MAX_PUBLISHER_KEYS
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -79,19 +80,9 @@ class PublisherSession:
 
         Raises:
             InvalidInputError: its terms contradict themselves.
-            SessionStateError: they leave this node out, or count on rows that are not cached here.
+            SessionStateError: they do not fit this node, or count on rows that are not cached here.
         """
-        terms = terms_for(start.terms, self._node)
-        if terms.layout.publisher.node_id != self._node.node_id:
-            raise SessionStateError(
-                f"the terms name {terms.layout.publisher.node_id} as the publisher, "
-                f"this is {self._node.node_id}"
-            )
-        if len(terms.layout.publisher.span) != self._span_len:
-            raise SessionStateError(
-                f"the terms give the publisher {len(terms.layout.publisher.span)} tokens, "
-                f"expected {self._span_len}"
-            )
+        terms = terms_for(start.terms, self._node, Role.PUBLISHER, self._span_len)
         return GrpcKvExchange(
             terms,
             len(terms.layout.members) - 1,

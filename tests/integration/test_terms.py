@@ -6,7 +6,7 @@ import pytest
 
 from fedattn.core.errors import SessionStateError
 from fedattn.core.plans import PlanSpec, RolePlans
-from fedattn.core.spans import build_layout
+from fedattn.core.spans import Role, build_layout
 from fedattn.core.terms import SessionTerms
 from fedattn.model.loading import LoadedModel
 from fedattn.wire.sessions import terms_to_wire
@@ -42,17 +42,39 @@ def terms_of(node: ParticipantNode, prefix_len: int) -> SessionTerms:
 def test_terms_of_this_model_and_prefix_are_taken(node: ParticipantNode) -> None:
     for prefix_len in (0, len(node.prefix)):
         terms = terms_of(node, prefix_len)
-        assert terms_for(terms_to_wire(terms), node) == terms
+        assert terms_for(terms_to_wire(terms), node, Role.CONTRIBUTOR, 2) == terms
 
 
 def test_terms_of_another_prefix_are_refused(node: ParticipantNode) -> None:
     message = terms_to_wire(terms_of(node, len(node.prefix) + 1))
     with pytest.raises(SessionStateError, match="tokens of public prefix, expected 0 or"):
-        terms_for(message, node)
+        terms_for(message, node, Role.CONTRIBUTOR, 2)
 
 
 def test_terms_of_another_model_are_refused(node: ParticipantNode) -> None:
     terms = terms_of(node, len(node.prefix))
     other = replace(terms, shape=replace(terms.shape, num_kv_heads=terms.shape.num_kv_heads + 1))
     with pytest.raises(SessionStateError, match="the terms are for KV rows of"):
-        terms_for(terms_to_wire(other), node)
+        terms_for(terms_to_wire(other), node, Role.CONTRIBUTOR, 2)
+
+
+@pytest.mark.parametrize(
+    ("role", "span_len", "complaint"),
+    [
+        (Role.PUBLISHER, 1, "the terms do not have a as a publisher"),
+        (Role.CONTRIBUTOR, 3, "the terms give a 2 tokens, expected 3"),
+    ],
+)
+def test_terms_that_name_another_publisher_or_length_are_refused(
+    role: Role, span_len: int, complaint: str, node: ParticipantNode
+) -> None:
+    message = terms_to_wire(terms_of(node, len(node.prefix)))
+    with pytest.raises(SessionStateError, match=complaint):
+        terms_for(message, node, role, span_len)
+
+
+def test_terms_without_this_node_are_refused(model: LoadedModel) -> None:
+    stranger = make_node("b", model, None)
+    message = terms_to_wire(terms_of(stranger, len(stranger.prefix)))
+    with pytest.raises(SessionStateError, match="the terms do not have b as a contributor"):
+        terms_for(message, stranger, Role.CONTRIBUTOR, 2)

@@ -160,7 +160,8 @@ class Participant:
             log.info("stopping")
             await self._drain()
         finally:
-            for task in (stop, membership, *background):
+            stop.cancel()
+            for task in (membership, *background):
                 task.cancel()
             await asyncio.gather(membership, *background, return_exceptions=True)
             await self._contributor.close()

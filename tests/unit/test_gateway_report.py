@@ -25,6 +25,6 @@ def test_unknown_pressure_of_a_node() -> None:
 
 def test_unknown_reason_of_a_skipped_file() -> None:
     node = node_info("node-a")
-    node.context.skipped.add(reason=UNKNOWN, count=1)  # type: ignore[arg-type]
+    node.context.skipped.add(reason=UNKNOWN, count=1)
     with pytest.raises(ProtocolMismatchError, match="node 'node-a': "):
         participant_from_wire(node, can_publish=False)

@@ -610,7 +610,7 @@ class OpenSessionRequest(_message.Message):
 
     @_builtins.property
     def options(self) -> _session_pb2.SessionOptions:
-        """As the query says."""
+        """As the query says, with what is left of its deadline."""
 
     @_builtins.property
     def context(self) -> _session_pb2.ContextSummary:
@@ -652,7 +652,7 @@ class OpenSessionResponse(_message.Message):
 
     @_builtins.property
     def excluded(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.MemberReport]:
-        """Nodes that were asked but do not take part."""
+        """Joined nodes that take no part."""
 
     def __init__(
         self,

@@ -25,8 +25,8 @@ class AggregatorSettings(ServiceSettings):
     invite_timeout_s: float = Field(
         10.0,
         gt=0,
-        description="Longest wait for a contributor's length, for the Hello of an exchange, and for "
-        "members to begin theirs.",
+        description="Longest wait for a contributor's length, for the Hello of an exchange, and "
+        "for members to begin theirs.",
     )
     progress_timeout_s: float = Field(
         30.0, gt=0, description="Longest wait for rows without any progress."

@@ -1,10 +1,11 @@
 """What a node does besides sessions goes on after a defect."""
 
 import asyncio
+from collections.abc import Callable
 
 from structlog.testing import capture_logs
 
-from services.participant.background import keep_running
+from services.participant.background import keep_running, look_after
 
 
 async def test_a_defect_is_logged_and_the_work_begins_again() -> None:
@@ -34,3 +35,32 @@ async def test_cancelled_work_does_not_begin_again() -> None:
     running.cancel()
     await asyncio.wait({running})
     assert running.cancelled()
+
+
+class Node:
+    """Notes what is looked after; is its own context, threads and caches."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.looked = asyncio.Event()
+        self.context = self.threads = self.frames = self.rows = self.states = self
+
+    async def run(self, work: Callable[[], None]) -> None:
+        self.done.append("thread")
+        work()
+
+    def refresh(self) -> None:
+        self.done.append("context")
+
+    def expire(self) -> None:
+        self.done.append("cache")
+        self.looked.set()
+
+
+async def test_context_and_caches_are_looked_after() -> None:
+    node = Node()
+    looking = asyncio.create_task(look_after(node, every_s=0.0))  # type: ignore[arg-type]
+    await node.looked.wait()
+    looking.cancel()
+    await asyncio.wait({looking})
+    assert node.done[:5] == ["thread", "context", "cache", "cache", "cache"]

@@ -91,7 +91,7 @@ def test_request_comes_back_from_the_wire() -> None:
         (naming(MAX_MEMBERS), "number of contributors must be between 0 and 255"),
         (
             lambda request: request.options.contributors.append("a"),
-            "contributor 'a' is named twice",
+            "'a' is named twice",
         ),
         (choosing(prefix=session_pb2.PREFIX_MODE_FIRST), "prefix mode public differs from that of"),
         (choosing(prefix=99), "99 is not known here"),

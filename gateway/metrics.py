@@ -12,7 +12,9 @@ class GatewayMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         registry = registry or CollectorRegistry()
-        self.running = Gauge("fedattn_queries_running", "Queries that run now.", registry=registry)
+        self.running = Gauge(
+            "fedattn_queries_running", "Queries and fetches ahead that run now.", registry=registry
+        )
         self._queries = Counter(
             "fedattn_queries",
             "Queries by outcome: answered, cancelled, or an error code.",

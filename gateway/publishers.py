@@ -48,8 +48,9 @@ class Publishers:
         self._max_queries = max_concurrent_queries
         self._certificates = certificates
         self._running: set[QueryCall] = set()
+        self._num_warming = 0
         self._metrics = GatewayMetrics(registry)
-        self._metrics.running.set_function(lambda: len(self._running))
+        self._metrics.running.set_function(self._count_running)
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def __aenter__(self) -> Self:
@@ -85,11 +86,7 @@ class Publishers:
             PublisherUnavailableError: it cannot be reached.
             NodeBusyError: too many queries are running.
         """
-        try:
-            address = await self._admit(publisher)
-        except FedAttnError as error:
-            self._metrics.end(error.code)
-            raise
+        address = await self._admit(publisher)
         stub = ParticipantStub(self._channels[address.node_id])
         rpc = stub.Query(request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S)
         call = QueryCall(rpc, address, self._running.discard, self._metrics)
@@ -97,29 +94,44 @@ class Publishers:
         return call
 
     async def _admit(self, publisher: str | None) -> PublisherAddress:
-        address = self._find(publisher)
-        await self._connect(address)
-        if len(self._running) >= self._max_queries:
+        """The publisher, if there is a place; the caller takes it at once. Counts refusals."""
+        try:
+            address = self._find(publisher)
+            await self._connect(address)
+            self._check_room()
+        except FedAttnError as error:
+            self._metrics.end(error.code)
+            raise
+        return address
+
+    def _check_room(self) -> None:
+        if self._count_running() >= self._max_queries:
             raise NodeBusyError(
-                f"the gateway runs {len(self._running)} queries, its limit; try again shortly, "
+                f"the gateway runs {self._count_running()} queries, its limit; try again shortly, "
                 f"or raise FEDATTN_GATEWAY_MAX_CONCURRENT_QUERIES"
             )
-        return address
+
+    def _count_running(self) -> int:
+        """Places that are taken."""
+        return len(self._running) + self._num_warming
 
     async def warm(
         self, publisher: str | None, request: participant_pb2.QueryRequest
     ) -> participant_pb2.WarmResponse:
-        """Let a publisher fetch rows ahead of any question, the first one for None.
+        """Let a publisher fetch rows ahead of any question, the first one for None; takes a place.
 
         Raises:
             FedAttnError: as sent by the publisher, or it cannot be asked.
         """
         address = await self._admit(publisher)
         stub = ParticipantStub(self._channels[address.node_id])
+        self._num_warming += 1
         try:
             return await stub.Warm(request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, address.unreachable()) from error
+        finally:
+            self._num_warming -= 1
 
     async def list_nodes(self) -> participant_pb2.ListParticipantsResponse:
         """All nodes joined at the aggregator, from the first publisher that answers.

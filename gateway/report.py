@@ -99,11 +99,13 @@ def _tokens_per_s(result: participant_pb2.QueryResult) -> float | None:
 
 
 def session_from_wire(opened: participant_pb2.SessionOpened) -> SessionEvent:
-    """Who takes part, where."""
-    return SessionEvent(
-        session_id=opened.terms.session_id,
-        prefix_len=opened.terms.prefix_len,
-        members=[
+    """Who takes part, where.
+
+    Raises:
+        ProtocolMismatchError: the publisher says something not known here.
+    """
+    with _known_words("the publisher"):
+        members = [
             SessionMember(
                 node_id=member.node_id,
                 role=ROLES.from_wire(member.role),
@@ -112,26 +114,35 @@ def session_from_wire(opened: participant_pb2.SessionOpened) -> SessionEvent:
                 sync_layers=list(member.sync_layers),
             )
             for member in opened.terms.members
-        ],
+        ]
+    return SessionEvent(
+        session_id=opened.terms.session_id,
+        prefix_len=opened.terms.prefix_len,
+        members=members,
         excluded=[_report_from_wire(member) for member in opened.excluded],
     )
 
 
 def participant_from_wire(node: aggregator_pb2.NodeInfo, *, can_publish: bool) -> ParticipantInfo:
-    """A node that is joined now."""
-    return ParticipantInfo(
-        node_id=node.node_id,
-        model_name=node.capabilities.model_name,
-        model_fingerprint=node.model_fingerprint,
-        num_layers=node.capabilities.shape.num_layers,
-        max_positions=node.capabilities.max_positions,
-        active_sessions=node.active_sessions,
-        joined_for_s=node.joined_for_s,
-        can_publish=can_publish,
-        health=_health_from_wire(node.health) if node.HasField("health") else None,
-        warnings=list(node.warnings),
-        **_context_counts(node),
-    )
+    """A node that is joined now.
+
+    Raises:
+        ProtocolMismatchError: the node says something not known here.
+    """
+    with _known_words(f"node {node.node_id!r}"):
+        return ParticipantInfo(
+            node_id=node.node_id,
+            model_name=node.capabilities.model_name,
+            model_fingerprint=node.model_fingerprint,
+            num_layers=node.capabilities.shape.num_layers,
+            max_positions=node.capabilities.max_positions,
+            active_sessions=node.active_sessions,
+            joined_for_s=node.joined_for_s,
+            can_publish=can_publish,
+            health=_health_from_wire(node.health) if node.HasField("health") else None,
+            warnings=list(node.warnings),
+            **_context_counts(node),
+        )
 
 
 def _health_from_wire(health: aggregator_pb2.Health) -> NodeHealth:

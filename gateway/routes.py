@@ -60,7 +60,7 @@ def query_router(publishers: Publishers) -> APIRouter:
         warming = publishers.warm(body.publisher, session_to_wire(body))
         return warm_from_wire(await unless_disconnected(request, warming))
 
-    @router.get("/participants", tags=["network"], responses=document_problems(500, 503))
+    @router.get("/participants", tags=["network"], responses=document_problems(409, 500, 503))
     async def get_participants() -> list[ParticipantInfo]:
         """All nodes that are joined now."""
         answer = await publishers.list_nodes()

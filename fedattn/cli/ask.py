@@ -9,11 +9,13 @@ import typer
 from fedattn.cli.answers import show_report, stream_answer
 from fedattn.cli.chrome_trace import chrome_trace
 from fedattn.cli.options import (
+    AsJson,
     Codec,
     Independent,
     InputKeepRatio,
     KeepEnds,
     KeepRatio,
+    MaxNewTokens,
     Plan,
     Prefix,
     PublisherPlan,
@@ -62,7 +64,7 @@ def ask(
         float | None, typer.Option(help="Seconds the KV may take on that link.")
     ] = None,
     prefix: Prefix = PrefixMode.PUBLIC,
-    max_new_tokens: Annotated[int, typer.Option(help="Most tokens to decode.")] = 64,
+    max_new_tokens: MaxNewTokens = 64,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Probability mass kept.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Tokens kept, 0 for all.")] = 0,
@@ -72,7 +74,7 @@ def ask(
         DEFAULT_MIN_PARTICIPANTS
     ),
     deadline: Annotated[float, typer.Option(help="Seconds for everything.")] = DEFAULT_DEADLINE_S,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON only.")] = False,
+    as_json: AsJson = False,
     reuse: Annotated[bool, typer.Option(help="Use rows cached since earlier queries.")] = True,
     independent: Independent = False,
     timeline: Annotated[

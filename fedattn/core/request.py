@@ -24,7 +24,9 @@ _LABEL = re.compile(r"[\w.@/+-]{0,64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
-    """What a query says about its session, and every node on its way passes on unchanged.
+    """What a query says about its session; every node on its way passes it on.
+
+    Unchanged, except for the deadline: of that, what is left is passed on.
 
     Attributes:
         contributors: ids in token order; empty for all that are joined.

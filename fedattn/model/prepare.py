@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from fedattn.core.errors import ModelError
 from fedattn.model.files import ModelFiles
 from fedattn.model.fingerprint import fingerprint_model
-from fedattn.model.source import ModelSource, resolve_source
+from fedattn.model.source import ModelSource, path_of, resolve_source
 from fedattn.model.store import claimed, default_cache_dir, written_at_once
 
 RECORD_NAME = "fedattn.json"
@@ -59,7 +59,7 @@ def prepare_model(
         ModelError: it cannot be found, is of another family, cannot be read, or the cache folder
             cannot be written.
     """
-    if (record := _read_record(Path(model))) is not None:
+    if (record := _read_record(path_of(model))) is not None:
         return record
     source = resolve_source(model)
     key = hashlib.sha256(f"{FORMAT_VERSION}:{source.identity()}".encode()).hexdigest()[:12]

@@ -45,11 +45,7 @@ class PromptTokenizer:
         return [*self.context(own_context), *body, *self._end]
 
     def plain(self, text: str) -> list[int]:
-        """Token ids of a text as it is, without any template."""
-        return self._encode(text, private=True)
-
-    def answer(self, text: str) -> list[int]:
-        """Token ids of a given answer, for its likelihood."""
+        """Token ids of a text as it is, without any template; also of a given answer."""
         return self._encode(text, private=True)
 
     def decode(self, token_ids: list[int]) -> str:

@@ -65,7 +65,7 @@ def resolve_source(model: str) -> ModelSource:
     """
     if model == EMBEDDED_NAME:
         return _embedded_source()
-    path = _path_of(model)
+    path = path_of(model)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(
@@ -82,7 +82,7 @@ def resolve_source(model: str) -> ModelSource:
     )
 
 
-def _path_of(model: str) -> Path:
+def path_of(model: str) -> Path:
     """The path a user may mean; one that does not exist if MODEL cannot be a path at all."""
     try:
         path = Path(model).expanduser()

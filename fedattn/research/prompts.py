@@ -45,4 +45,4 @@ def tokenize_case(
         plans=plans or shared_plan(()),
     )
     joined = [*prefix, *(token for span in spans for token in span), *question]
-    return Prompt(token_ids=joined, layout=layout, answer=tokenizer.answer(case.answer))
+    return Prompt(token_ids=joined, layout=layout, answer=tokenizer.plain(case.answer))

@@ -165,7 +165,7 @@ class Simulator:
             prefix=self._tokenizer.prefix(),
             contexts=[self._tokenizer.context(text) for text in case.contexts],
             question=self._tokenizer.question(case.question),
-            answer=self._tokenizer.answer(case.answer),
+            answer=self._tokenizer.plain(case.answer),
         )
         return self.run_tokens(tokens, settings, lambda text: is_right(text, case))
 

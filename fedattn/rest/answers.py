@@ -193,9 +193,7 @@ class SessionEvent(BaseModel):
     )
     prefix_len: int = Field(description="Tokens of the public prefix.", examples=[24])
     members: list[SessionMember] = Field(description="Token order; the publisher is last.")
-    excluded: list[ParticipantReport] = Field(
-        description="Nodes that were asked but do not take part."
-    )
+    excluded: list[ParticipantReport] = Field(description="Joined nodes that take no part.")
 
 
 class LayerEvent(BaseModel):

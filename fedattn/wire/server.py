@@ -1,6 +1,5 @@
 """Starting and stopping a gRPC server: health, reflection, errors, a taken port, draining."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -164,7 +163,7 @@ def _unless_serialized(serializer: Callable[[Any], bytes]) -> Callable[[Any], by
 
 
 async def _abort(context: Any, error: Exception) -> None:
-    if isinstance(error, asyncio.CancelledError | grpc.aio.AbortError):
+    if isinstance(error, grpc.aio.AbortError):
         raise error
     if not isinstance(error, FedAttnError):
         log.error("unforeseen_error", exc_info=error)

@@ -7,7 +7,8 @@ from fedattn.wire.convert import require_range
 from fedattn.wire.enums import ACTIVITIES
 from fedattn.wire.v1 import session_pb2 as pb
 
-_MAX_TIME_S = 86_400.0
+MAX_TIME_S = 86_400.0
+"""More than any member can have spent on a session."""
 
 
 def timeline_to_wire(slices: Iterable[Slice]) -> list[pb.Slice]:
@@ -33,8 +34,8 @@ def timeline_from_wire(messages: Sequence[pb.Slice], num_layers: int) -> list[Sl
     slices = []
     for message in messages:
         require_range("layer", message.layer, 0, num_layers - 1)
-        require_range("begin_s", message.begin_s, 0, _MAX_TIME_S)
-        require_range("duration_s", message.duration_s, 0, _MAX_TIME_S)
+        require_range("begin_s", message.begin_s, 0, MAX_TIME_S)
+        require_range("duration_s", message.duration_s, 0, MAX_TIME_S)
         slices.append(
             Slice(
                 activity=ACTIVITIES.from_wire(message.activity),

@@ -4,9 +4,18 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 
-from fedattn.core.errors import FedAttnError, InvalidRequestError, SessionAbortedError
+import structlog
+
+from fedattn.core.errors import (
+    FedAttnError,
+    InternalError,
+    InvalidRequestError,
+    SessionAbortedError,
+)
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.session import Session
+
+log = structlog.get_logger(__name__)
 
 
 async def relay_member(
@@ -40,6 +49,8 @@ async def relay_member(
     finally:
         upload.cancel()
         session.mark_lost(index, SessionAbortedError("its connection broke"))
+        if session.state.is_publisher(index):  # perhaps after its last word, before its report
+            session.abort("the publisher is gone")
 
 
 async def _upload(
@@ -49,21 +60,32 @@ async def _upload(
     report_timeout_s: float,
 ) -> None:
     try:
-        async for request in requests:
-            match request.WhichOneof("body"):
-                case "key":
-                    session.pass_key(index, request)
-                case "chunk":
-                    await session.accept(index, request)
-                case "done":
-                    session.complete(index, request.done)
-                    await _report(session, index, report_timeout_s)
-                    return
-                case other:
-                    raise InvalidRequestError(f"expected a chunk or done, got {other}")
-        raise SessionAbortedError("it ended its stream before it was done")
+        await _take_all(session, index, requests)
+        await _report(session, index, report_timeout_s)
     except FedAttnError as error:
         session.mark_lost(index, error)  # which ends the stream with this error
+    except Exception:  # border: a defect here must not keep the member waiting
+        log.exception("upload_failed", session=session.session_id)
+        session.mark_lost(index, InternalError("the relay failed; see the aggregator's log"))
+        session.outboxes[index].close()  # also after its last word
+
+
+async def _take_all(
+    session: Session, index: int, requests: AsyncIterator[pb.ExchangeRequest]
+) -> None:
+    """Pass on a member's chunks until its last word."""
+    async for request in requests:
+        match request.WhichOneof("body"):
+            case "key":
+                session.pass_key(index, request)
+            case "chunk":
+                await session.accept(index, request)
+            case "done":
+                session.complete(index, request.done)
+                return
+            case other:
+                raise InvalidRequestError(f"expected a chunk or done, got {other}")
+    raise SessionAbortedError("it ended its stream before it was done")
 
 
 async def _report(session: Session, index: int, report_timeout_s: float) -> None:

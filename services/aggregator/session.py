@@ -15,7 +15,7 @@ from fedattn.core.errors import (
 from fedattn.core.session import MemberState, SessionState
 from fedattn.wire.convert import chunk_from_wire, require_range
 from fedattn.wire.protocol import MAX_REASON_LENGTH, MAX_SEALED_KEY_SIZE, MAX_SIGNATURE_SIZE
-from fedattn.wire.timeline import timeline_from_wire
+from fedattn.wire.timeline import MAX_TIME_S, timeline_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.opening import OpenedSession
 from services.aggregator.outbox import Outbox
@@ -25,7 +25,6 @@ log = structlog.get_logger(__name__)
 
 _MESSAGE_OVERHEAD = 1024
 """What a message costs in memory beyond its data, bytes."""
-_MAX_TIME_S = 86_400.0
 
 
 class Session:
@@ -125,8 +124,8 @@ class Session:
                 f"{self.state.member(index).node_id} says it is done, "
                 f"but its rows of layer {min(awaited)} never came"
             )
-        require_range("wait_s", done.wait_s, 0, _MAX_TIME_S)
-        require_range("compute_s", done.compute_s, 0, _MAX_TIME_S)
+        require_range("wait_s", done.wait_s, 0, MAX_TIME_S)
+        require_range("compute_s", done.compute_s, 0, MAX_TIME_S)
         timeline = timeline_from_wire(done.timeline, self.state.shape.num_layers)
         ledger = self.state.ledgers[index]
         ledger.move(MemberState.COMPLETE)

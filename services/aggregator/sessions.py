@@ -55,11 +55,11 @@ class Sessions:
         Raises:
             FedAttnError: it cannot be opened; says why.
         """
-        self._admit()
         call = asyncio.current_task()
         assert call is not None
-        self._opening.add(call)
         try:
+            self._admit()
+            self._opening.add(call)
             opened = await self._opener.open(opening_from_wire(message))
         except FedAttnError as error:
             self._metrics.refuse(error.code)

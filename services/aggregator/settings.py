@@ -23,7 +23,10 @@ class AggregatorSettings(ServiceSettings):
         5.0, gt=0, description="Time between a node's heartbeats; three missed ones end it."
     )
     invite_timeout_s: float = Field(
-        10.0, gt=0, description="Longest wait for a contributor to say its length."
+        10.0,
+        gt=0,
+        description="Longest wait for a contributor's length, for the Hello of an exchange, and "
+        "for members to begin theirs.",
     )
     progress_timeout_s: float = Field(
         30.0, gt=0, description="Longest wait for rows without any progress."

@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fedattn.core.errors import ConfigurationError
+from fedattn.runtime.extras import missing_module
 from fedattn.runtime.lifecycle import end_process, run_main, run_unless_stopped
 from fedattn.runtime.metrics import serve_metrics
 from fedattn.wire.security import Certificates, choose_security
@@ -47,10 +47,7 @@ def check(settings: ParticipantSettings) -> None:
     try:  # only now: settings are checked, and --help answers, without loading torch
         from services.participant.context import check_context  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"{error.name} is not installed; a participant needs the extra: "
-            f"pip install 'fedattn[participant]'"
-        ) from error
+        raise missing_module(error.name or "") from error
     check_context(settings.context, settings.context_encoding)
 
 

@@ -1,6 +1,7 @@
 """Composition of a participant: the one place where its parts meet."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -18,7 +19,8 @@ from fedattn.wire.identity import Identity
 from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
 from fedattn.wire.server import WireServer
 from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
-from services.participant.context import ContextTokens, PrivateContext, follow_changes
+from services.participant.background import keep_running, look_after
+from services.participant.context import ContextTokens, PrivateContext
 from services.participant.context_log import ContextLog
 from services.participant.contribution import Contributor
 from services.participant.control import ControlLoop
@@ -144,17 +146,13 @@ class Participant:
         """
         membership = asyncio.create_task(self.control.run())
         stop = asyncio.create_task(stopping.wait())
+        background: list[asyncio.Task[None]] = []
         try:
             await self._listen()
             notify_ready()
-            side = [
-                asyncio.create_task(self._follow_health()),
-                asyncio.create_task(follow_changes(self._node.context)),
-            ]
-            if self._settings.keep_warm_s > 0 and self.server is not None:
-                side.append(asyncio.create_task(self._keep_warm()))
+            background.extend(asyncio.create_task(keep_running(w)) for w in self._besides())
             await asyncio.wait({membership, stop}, return_when=asyncio.FIRST_COMPLETED)
-            for task in side:
+            for task in background:
                 task.cancel()
             if membership.done():
                 membership.result()
@@ -162,13 +160,22 @@ class Participant:
             await self._drain()
         finally:
             stop.cancel()
-            membership.cancel()
-            await asyncio.gather(membership, return_exceptions=True)
+            for task in (membership, *background):
+                task.cancel()
+            await asyncio.gather(membership, *background, return_exceptions=True)
             await self._contributor.close()
             if self.server is not None:
                 await self.server.stop()
             await self._channel.close()
             self._node.close()
+
+    def _besides(self) -> Iterator[Callable[[], Awaitable[None]]]:
+        """What goes on beside the sessions."""
+        yield lambda: look_after(self._node)
+        if self.server is not None:
+            yield self._follow_health
+            if self._settings.keep_warm_s > 0:
+                yield self._keep_warm
 
     async def _listen(self) -> None:
         if self._settings.listen is None:
@@ -186,7 +193,8 @@ class Participant:
 
     async def _follow_health(self) -> None:
         """Serving while joined, not serving while the aggregator is out of reach."""
-        while self.server is not None:
+        assert self.server is not None
+        while True:
             await self.server.set_serving(serving=self.control.joined.is_set())
             await self.control.joined.changed()
 

@@ -1,6 +1,5 @@
 """The private context of a node: read from disk, tokenized, never sent."""
 
-import asyncio
 import secrets
 import threading
 from collections.abc import Callable
@@ -17,8 +16,6 @@ from services.participant.context_log import printable
 from services.participant.texts.loading import Texts, decode_all, load
 
 VERSION_SIZE = 16
-LOOK_EVERY_S = 5.0
-"""Between two looks for changes that nobody has asked for."""
 
 _HARMLESS = {SkipReason.EMPTY, SkipReason.BLANK}
 """A single file may be so; it has nothing to give, but nothing is wrong with reading it."""
@@ -178,10 +175,3 @@ class ContextTokens:
             self._failure = why
             log.error("context_unreadable", path=printable(str(self.context.path)), why=why)
         self._summary = ContextSummary.count(0, 0, [SkipReason.UNREADABLE])
-
-
-async def follow_changes(context: ContextTokens) -> None:
-    """Look for changes now and then, so that the log and the aggregator learn of them."""
-    while True:
-        await asyncio.sleep(LOOK_EVERY_S)
-        await asyncio.to_thread(context.refresh)

@@ -18,6 +18,7 @@ from fedattn.core.errors import (
     SessionStateError,
 )
 from fedattn.core.request import SessionRequest, describe_prefix
+from fedattn.core.spans import Role
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.identity import Kind
@@ -54,9 +55,10 @@ Emit = Callable[[pb.InviteReply], None]
 """Sends one more reply on the control stream."""
 
 
-def _decline(session_id: str, error: FedAttnError) -> pb.InviteReply:
-    decline = pb.Decline(code=error.code, message=str(error))
-    return pb.InviteReply(session_id=session_id, decline=decline)
+def decline(session_id: str, error: FedAttnError) -> pb.InviteReply:
+    """A contributor's word that it cannot take part, or cannot go on."""
+    why = pb.Decline(code=error.code, message=str(error))
+    return pb.InviteReply(session_id=session_id, decline=why)
 
 
 class Contributor:
@@ -78,7 +80,7 @@ class Contributor:
             span, place = await self._accept(invite, signed.request)
         except FedAttnError as error:
             log.warning("declined", session=session_id, code=error.code)
-            reply = _decline(session_id, error)
+            reply = decline(session_id, error)
             reply.context.CopyFrom(context_to_wire(self._node.context.summary))
             return reply
         expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
@@ -144,13 +146,14 @@ class Contributor:
         except FedAttnError as error:
             log.warning("terms_refused", session=session_id, code=error.code, error=str(error))
             accepted.place.release()
-            emit(_decline(session_id, error))
+            emit(decline(session_id, error))
             return
         work = self._take_part(exchange, start.member_token, accepted, emit)
         self._running[session_id] = (asyncio.create_task(work), exchange)
 
     def _exchange(self, start: pb.SessionStart, accepted: _Accepted) -> GrpcKvExchange:
-        agreement = agree(start, accepted.signed, self._node)
+        span_len = len(accepted.token_ids)
+        agreement = agree(start, accepted.signed, self._node, Role.CONTRIBUTOR, span_len)
         member = agreement.terms.layout.members[agreement.index]
         cached = accepted.cached.get(member.cache_key) if member.is_cached_by_owner else None
         content_key = None if cached is None else cached.content_key
@@ -230,10 +233,10 @@ class Contributor:
             log.info("contributed", session=session_id, tokens=len(accepted.token_ids))
         except FedAttnError as error:
             log.warning("session_failed", session=session_id, code=error.code, error=str(error))
-            emit(_decline(session_id, error))
+            emit(decline(session_id, error))
         except Exception:  # border: one session's defect must not end the node
             log.exception("session_failed", session=session_id)
-            emit(_decline(session_id, InternalError("it failed; see its log")))
+            emit(decline(session_id, InternalError("it failed; see its log")))
         finally:
             transfer.cancel()
             await asyncio.gather(transfer, return_exceptions=True)
@@ -247,8 +250,6 @@ class Contributor:
     def _compute(self, exchange: GrpcKvExchange, accepted: _Accepted) -> None:
         """Send this node's rows: computed now, or frames it has cached."""
         member, token_ids = exchange.member, accepted.token_ids
-        if len(token_ids) != len(member.span):
-            raise SessionAbortedError("the terms do not fit this node's length")
         if not member.is_cached_by_owner:
             prefix = list(self._node.prefix) if exchange.terms.layout.prefix_len else []
             self._node.prefiller.contribute(member, prefix, token_ids, exchange)

@@ -1,6 +1,8 @@
 """The control stream: this node's membership at the aggregator, renewed for ever."""
 
 import asyncio
+import random
+import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -12,6 +14,7 @@ from fedattn.core.errors import (
     DuplicateNodeError,
     FedAttnError,
     IncompatibleError,
+    InternalError,
     InvalidInputError,
 )
 from fedattn.wire.clients import AggregatorClient
@@ -19,7 +22,7 @@ from fedattn.wire.contexts import window_use_from_wire
 from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.context_log import log_window
-from services.participant.contribution import Contributor
+from services.participant.contribution import Contributor, decline
 from services.participant.introduction import heartbeat, join_message
 from services.participant.node import ParticipantNode
 
@@ -28,6 +31,9 @@ log = structlog.get_logger(__name__)
 
 _Outgoing = asyncio.Queue[pb.ControlRequest | None]
 """Messages for the aggregator; None ends the stream."""
+_FIRST_PAUSE_S = 0.2
+_SETTLED_S = 10.0
+"""After so long a membership its loss is no failure in a row: pauses are short again."""
 
 
 class Membership:
@@ -35,15 +41,21 @@ class Membership:
 
     def __init__(self) -> None:
         self._is_joined = False
+        self._since = 0.0
         self._changed = asyncio.Event()
 
     def is_set(self) -> bool:
         """True while joined."""
         return self._is_joined
 
+    def is_settled(self) -> bool:
+        """True once joined for a while."""
+        return self._is_joined and time.monotonic() - self._since >= _SETTLED_S
+
     def turn(self, *, joined: bool) -> None:
         """Set, and wake all followers."""
         self._is_joined = joined
+        self._since = time.monotonic()
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -74,7 +86,7 @@ class ControlLoop:
         self.joined = Membership()
 
     async def run(self) -> None:
-        """Stay joined until cancelled.
+        """Stay joined until cancelled; pauses between failures are random and grow.
 
         Raises:
             IncompatibleError, InvalidInputError: the aggregator will never admit this node. A
@@ -84,15 +96,17 @@ class ControlLoop:
             raise_if_cancelled()  # what ended the stream may have been a cancellation
             retrying = AsyncRetrying(
                 retry=retry_if_exception(_may_pass),
-                wait=wait_random_exponential(multiplier=0.2, max=self._reconnect_max_s),
+                wait=wait_random_exponential(multiplier=_FIRST_PAUSE_S, max=self._reconnect_max_s),
                 before_sleep=lambda state: log.warning(
                     "not_joined", error=str(state.outcome.exception()) if state.outcome else ""
                 ),
             )
             await retrying(self._live)
+            pause_s = min(_FIRST_PAUSE_S, self._reconnect_max_s)
+            await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - no secret
 
     async def _live(self) -> None:
-        """One life of the stream; returns if it had been joined, so that retries start anew."""
+        """One life of the stream; returns if it had lasted, so that pauses are short again."""
         outgoing: _Outgoing = asyncio.Queue()  # a few messages a session, sessions are bounded
         tasks: set[asyncio.Task[None]] = set()
         try:
@@ -100,13 +114,14 @@ class ControlLoop:
                 async for response in responses:
                     self._handle(response, outgoing, tasks)
         except FedAttnError as error:
-            if not self.joined.is_set() or not _may_pass(error):
+            if not self.joined.is_settled() or not _may_pass(error):
                 raise
             log.warning("aggregator_lost", error=str(error))
         else:
-            if not self.joined.is_set():
+            if not self.joined.is_settled():
+                when = "soon after" if self.joined.is_set() else "before"
                 raise AggregatorUnavailableError(
-                    f"the aggregator at {self._aggregator.address} ended the stream before this "
+                    f"the aggregator at {self._aggregator.address} ended the stream {when} this "
                     f"node had joined"
                 )
             log.warning("aggregator_left")
@@ -153,7 +168,11 @@ class ControlLoop:
             await outgoing.put(pb.ControlRequest(heartbeat=heartbeat(self._node)))
 
     async def _reply(self, invite: pb.Invite, outgoing: _Outgoing) -> None:
-        reply = await self._contributor.answer(invite)
+        try:
+            reply = await self._contributor.answer(invite)
+        except Exception:  # border: a defect here must not keep the publisher waiting
+            log.exception("invitation_failed", session=invite.session_id)
+            reply = decline(invite.session_id, InternalError("it failed; see its log"))
         await outgoing.put(pb.ControlRequest(invite_reply=reply))
 
 

@@ -128,9 +128,13 @@ class GrpcKvExchange:
         """Frames that this contributor sent, if they stand for its rows as a whole."""
         return self.reuse.cacheable_frames(self._sent, self.left_out(), self._sealing.content_key)
 
-    def left_out(self) -> set[int]:
-        """Members this one had to go on without, at any layer."""
+    def left_out(self) -> dict[int, tuple[int, str]]:
+        """Member -> first layer at which this one had to go on without it, and why."""
         return self._inbox.left_out()
+
+    def late_members(self) -> dict[int, tuple[int, str]]:
+        """The same of those that were late and not lost."""
+        return self._inbox.late_members()
 
     # -- model thread ----------------------------------------------------------------------------
 
@@ -180,7 +184,7 @@ class GrpcKvExchange:
     def finish(self, compute_s: float) -> None:
         """This member has sent and received all it needs."""
         self._timeline.lap(Activity.COMPUTE, self.terms.shape.num_layers - 1)
-        late = self._inbox.late_members()
+        late = self.late_members()
         done = pb.MemberDone(
             wait_s=self._inbox.wait_s,
             compute_s=compute_s,

@@ -64,7 +64,7 @@ class RowInbox:
         self._lost: set[int] = set()
         self._late: dict[int, int] = {}
         self._reasons: dict[int, str] = {}
-        self._missed: set[int] = set()
+        self._missed: dict[int, int] = {}
         self._error: FedAttnError | None = None
         self._last_arrival = 0.0
         self._changed = threading.Condition()
@@ -198,15 +198,18 @@ class RowInbox:
             if rows.keys() == self._route.receives
         }
 
-    def left_out(self) -> set[int]:
-        """Members this one had to go on without, at any layer."""
+    def left_out(self) -> dict[int, tuple[int, str]]:
+        """Member -> first layer at which this one had to go on without it, and why."""
         with self._changed:
-            return set(self._missed)
+            return self._with_reasons(self._missed)
 
     def late_members(self) -> dict[int, tuple[int, str]]:
-        """Member -> first layer at which this one went on without it though not lost, and why."""
+        """The same of those that were late and not lost."""
         with self._changed:
-            return {sender: (layer, self._reasons[sender]) for sender, layer in self._late.items()}
+            return self._with_reasons(self._late)
+
+    def _with_reasons(self, layers: Mapping[int, int]) -> dict[int, tuple[int, str]]:
+        return {sender: (layer, self._reasons[sender]) for sender, layer in layers.items()}
 
     def _missing(self, layer: int) -> list[int]:
         return [
@@ -219,7 +222,8 @@ class RowInbox:
 
     def _require_enough(self, layer: int, parts: dict[int, KvRows]) -> None:
         left_out = [sender for sender in self._route.senders if sender not in parts]
-        self._missed.update(left_out)
+        for sender in left_out:
+            self._missed.setdefault(sender, layer)
         remaining = len(self._state.layout.members) - len(left_out)
         if left_out and remaining < self._min_participants:
             names = ", ".join(self._explain(sender) for sender in left_out)

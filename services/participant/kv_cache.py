@@ -85,6 +85,7 @@ class KvCache(Generic[T]):
             timer=clock,
             getsizeof=lambda entry: entry.size,
         )
+        self._used: dict[bytes, None] = {}  # keys, the most recently used last
 
     @property
     def max_bytes(self) -> int:
@@ -94,13 +95,25 @@ class KvCache(Generic[T]):
         """Keep an entry, if it fits and may live at all."""
         if key and 0 < entry.size <= self.max_bytes and entry.lifetime_s > 0:
             self._entries[key] = entry
+            self._note_use(key)
+
+    def expire(self) -> None:
+        """Drop entries whose lifetime is over."""
+        self._entries.expire()
+        self._used = {key: None for key in self._used if key in self._entries}
 
     def snapshot(self, limit: int) -> dict[bytes, T]:
-        """Entries that live now, at most `limit`; they stay valid while referred to."""
-        keys = list(islice(self._entries, limit))
+        """The `limit` most recently used entries that live now; valid while referred to."""
+        self.expire()
+        keys = islice(reversed(self._used), limit)
         return {key: Cache.__getitem__(self._entries, key) for key in keys}  # without touching
 
     def touch(self, keys: Iterable[bytes]) -> None:
         """Entries were used."""
         for key in keys:
-            self._entries.get(key)
+            if self._entries.get(key) is not None:
+                self._note_use(key)
+
+    def _note_use(self, key: bytes) -> None:
+        self._used.pop(key, None)
+        self._used[key] = None

@@ -52,15 +52,15 @@ class Publication:
             yield pb.QueryEvent(
                 opened=pb.SessionOpened(terms=opened.start.terms, excluded=opened.excluded)
             )
-            async with aclosing(self._exchange_and_answer(opened.start, span)) as events:
+            async with aclosing(self._exchange_and_answer(opened, span)) as events:
                 async for event in events:
                     yield event
 
     async def _exchange_and_answer(
-        self, start: aggregator_pb2.SessionStart, span: PublisherSpan
+        self, opened: aggregator_pb2.OpenSessionResponse, span: PublisherSpan
     ) -> AsyncGenerator[pb.QueryEvent, None]:
-        exchange = self._session.exchange(start, self._answering.emit_layer)
-        transfer = asyncio.create_task(exchange.run(self._aggregator, start.member_token))
+        exchange = self._session.exchange(opened.start, self._answering.emit_layer)
+        transfer = asyncio.create_task(exchange.run(self._aggregator, opened.start.member_token))
         answer = asyncio.create_task(self._node.compute(lambda: self._answer(exchange, span)))
         answer.add_done_callback(lambda _: self._events.put_nowait(None))
         deadline = self._loop.call_later(
@@ -71,7 +71,13 @@ class Publication:
                 yield event
             result = await answer
             within_s = max(0.1, min(_REPORT_WITHIN_S, self._session.remaining_s))
-            result.report.CopyFrom(await _final_report(exchange, transfer, within_s))
+            await _await_report(transfer, within_s)
+            result.report.CopyFrom(
+                exchange.report
+                or local_report(
+                    exchange.terms, exchange.left_out(), exchange.late_members(), opened.excluded
+                )
+            )
             if self._query.options.wants_timeline:
                 self._complete_timelines(result)
             self._cache(exchange, span)
@@ -123,13 +129,10 @@ class Publication:
         self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
 
-async def _final_report(
-    exchange: GrpcKvExchange, transfer: asyncio.Task[None], within_s: float
-) -> session_pb2.SessionReport:
-    """The aggregator's report, or what is known here if it was lost during decoding."""
+async def _await_report(transfer: asyncio.Task[None], within_s: float) -> None:
+    """Wait for the aggregator's last word, which may be lost with it during decoding."""
     try:
         async with asyncio.timeout(within_s):
             await transfer
     except (FedAttnError, TimeoutError) as error:
         log.warning("report_lost", error=str(error))
-    return exchange.report or local_report(exchange.terms, exchange.left_out())

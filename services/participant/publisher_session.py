@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from fedattn.core.errors import DeadlineExceededError, FedAttnError
 from fedattn.core.request import SessionRequest, describe_prefix
+from fedattn.core.spans import Role
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Kind
 from fedattn.wire.protocol import MAX_PUBLISHER_KEYS
@@ -89,11 +90,12 @@ class PublisherSession:
 
         Raises:
             InvalidInputError: its terms contradict themselves.
-            SessionStateError: they leave this node out, or count on rows that are not cached here.
+            SessionStateError: they do not fit this node, or count on rows that are not cached here.
             TermsRefusedError, IdentityMismatchError: as `agree`.
         """
         assert self._signed is not None, "exchange() follows open()"
-        agreement = agree(start, self._signed, self._node)
+        span_len = self._signed.request.span_len
+        agreement = agree(start, self._signed, self._node, Role.PUBLISHER, span_len)
         return GrpcKvExchange(
             agreement.terms,
             agreement.index,

@@ -1,9 +1,12 @@
 """The report of a session, as its publisher has it."""
 
+from collections.abc import Container, Iterable, Mapping
+
 from fedattn.core.terms import SessionTerms
 from fedattn.wire.enums import ROLES
 from fedattn.wire.v1 import session_pb2 as pb
 
+_NO_COUNTS = "bytes and times are missing: the aggregator was lost before its report"
 _CLEAN = {pb.OUTCOME_COMPLETE, pb.OUTCOME_EXCLUDED, pb.OUTCOME_EMPTY}
 
 
@@ -12,21 +15,32 @@ def is_clean(report: pb.SessionReport) -> bool:
     return all(member.state in _CLEAN for member in report.members)
 
 
-def local_report(terms: SessionTerms, left_out: set[int]) -> pb.SessionReport:
+def local_report(
+    terms: SessionTerms,
+    left_out: Mapping[int, tuple[int, str]],
+    late: Container[int],
+    excluded: Iterable[pb.MemberReport],
+) -> pb.SessionReport:
     """What a node knows by itself of a session: who took part, but no byte counts.
 
     Args:
         terms: of the session.
-        left_out: members that this node went on without.
+        left_out: member -> first layer at which this node went on without it, and why.
+        late: those of them that were late and not lost.
+        excluded: nodes that take no part, as told when the session was opened.
     """
     members = [
         pb.MemberReport(
             node_id=member.node_id,
             role=ROLES.to_wire(member.role),
-            state=pb.OUTCOME_LOST if index in left_out else pb.OUTCOME_COMPLETE,
             span_len=len(member.span),
-            detail="bytes and times are missing: the aggregator was lost before its report",
+            state=pb.OUTCOME_COMPLETE,
+            detail=_NO_COUNTS,
         )
-        for index, member in enumerate(terms.layout.members)
+        for member in terms.layout.members
     ]
-    return pb.SessionReport(session_id=terms.session_id, members=members)
+    for index, (layer, reason) in left_out.items():
+        members[index].state = pb.OUTCOME_LATE if index in late else pb.OUTCOME_LOST
+        members[index].missing_from_layer = layer
+        members[index].detail = f"{reason}; {_NO_COUNTS}"
+    return pb.SessionReport(session_id=terms.session_id, members=[*members, *excluded])

@@ -1,7 +1,7 @@
 """What one member of a session need not compute or send again, and what it may cache of it."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fedattn.core.errors import SessionStateError
 from fedattn.core.routing import route_session
@@ -26,7 +26,7 @@ class SessionReuse:
         self._state, self._index = state, index
 
     def cacheable_frames(
-        self, sent: dict[int, bytes], left_out: set[int], content_key: ContentKey | None
+        self, sent: dict[int, bytes], left_out: Collection[int], content_key: ContentKey | None
     ) -> CachedFrames:
         """Frames that stand for this contributor's rows as a whole; none if any are missing.
 

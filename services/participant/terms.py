@@ -15,6 +15,7 @@ from fedattn.core.errors import (
     TermsRefusedError,
 )
 from fedattn.core.request import SessionRequest
+from fedattn.core.spans import Role
 from fedattn.core.terms import SessionTerms
 from fedattn.wire.identity import Identity, Kind, Peer
 from fedattn.wire.sealing import ContentKey, KeyPair
@@ -114,7 +115,11 @@ class Agreement:
 
 
 def agree(
-    start: aggregator_pb2.SessionStart, signed: SignedRequest, node: ParticipantNode
+    start: aggregator_pb2.SessionStart,
+    signed: SignedRequest,
+    node: ParticipantNode,
+    role: Role,
+    span_len: int,
 ) -> Agreement:
     """Check and convert terms that this node is to take part in.
 
@@ -122,16 +127,17 @@ def agree(
         start: as the aggregator laid the session out.
         signed: what its publisher asked for.
         node: this one.
+        role: what it is to do.
+        span_len: tokens of its span.
 
     Raises:
         InvalidRequestError, InvalidPlanError: they contradict themselves.
-        SessionStateError: they are of another model, or of another prefix than this node computes,
-            or leave this node out.
+        SessionStateError: as `check_fit`.
         TermsRefusedError: they go beyond what was asked for or agreed to.
         IdentityMismatchError: a member is not who it is said to be.
     """
     terms = terms_from_wire(start.terms)
-    check_fit(terms, node)
+    check_fit(terms, node, role, span_len)
     statements, members = _read_statements(start.statements, node.identity)
     check_agreement(terms, signed.request, signed.digest, statements)
     publisher = signed.request
@@ -145,12 +151,12 @@ def agree(
     return Agreement(terms=terms, index=terms.layout.index_of(node.node_id), members=others)
 
 
-def check_fit(terms: SessionTerms, node: ParticipantNode) -> None:
+def check_fit(terms: SessionTerms, node: ParticipantNode, role: Role, span_len: int) -> None:
     """Hold terms against this node.
 
     Raises:
-        SessionStateError: they are of another model, or of another prefix than this node computes,
-            or leave this node out.
+        SessionStateError: they are of another model, of another prefix than this node computes, or
+            do not have this node with this role and span.
     """
     own = node.prefiller.shape
     if terms.shape != own:
@@ -160,8 +166,17 @@ def check_fit(terms: SessionTerms, node: ParticipantNode) -> None:
             f"the terms have {terms.layout.prefix_len} tokens of public prefix, expected 0 or "
             f"{len(node.prefix)}"
         )
-    if node.node_id not in {member.node_id for member in terms.layout.members}:
-        raise SessionStateError(f"the terms leave {node.node_id} out")
+    _check_place(terms, node.node_id, role, span_len)
+
+
+def _check_place(terms: SessionTerms, node_id: str, role: Role, span_len: int) -> None:
+    own = next((member for member in terms.layout.members if member.node_id == node_id), None)
+    if own is None or own.role is not role:
+        raise SessionStateError(f"the terms do not have {node_id} as a {role.value}")
+    if len(own.span) != span_len:
+        raise SessionStateError(
+            f"the terms give {node_id} {len(own.span)} tokens, expected {span_len}"
+        )
 
 
 def _read_statements(

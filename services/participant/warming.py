@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from fedattn.core.errors import FedAttnError
+from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.v1 import session_pb2
 from services.participant.control import Membership
@@ -12,7 +12,6 @@ from services.participant.exchange import GrpcKvExchange
 from services.participant.node import ParticipantNode
 from services.participant.publisher_session import PublisherSession
 from services.participant.query import Query, default_query
-from services.participant.report import local_report
 
 log = structlog.get_logger(__name__)
 
@@ -42,11 +41,9 @@ async def warm(
             transfer.cancel()
             await asyncio.gather(transfer, return_exceptions=True)
         session.cache_rows(exchange)
-        if exchange.report is not None:
-            return exchange.report
-        report = local_report(exchange.terms, exchange.left_out())
-        report.members.extend(opened.excluded)
-        return report
+        if exchange.report is None:
+            raise AggregatorUnavailableError("the aggregator ended the session without its report")
+        return exchange.report
 
 
 def _receive_all(exchange: GrpcKvExchange) -> None:

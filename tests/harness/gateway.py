@@ -61,6 +61,7 @@ class FakeParticipant(ParticipantServiceServicer):
 
     async def Warm(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.requests.append(request)
+        self.started.set()
         async for event in self.script(request):
             if event.HasField("result"):
                 return participant_pb2.WarmResponse(report=event.result.report)

@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from fedattn.core.errors import FedAttnError, InternalError, leaf_errors
@@ -181,6 +182,21 @@ async def test_query_beyond_the_limit_is_refused_until_one_ends() -> None:
         assert (await gateway.ask()).status_code == 200
     check_problem(refused, 429, "node_busy")
     assert "retry-after" in refused.headers
+
+
+async def test_fetching_ahead_takes_a_place_and_counts_its_refusal() -> None:
+    gate, registry = Gate(), CollectorRegistry()
+    async with running(gate, max_concurrent_queries=1, registry=registry) as gateway:
+        first = asyncio.create_task(gateway.client.post("/v1/warm", json={}))
+        await gateway.participant.started.wait()
+        refused = [await gateway.ask(), await gateway.client.post("/v1/warm", json={})]
+        assert registry.get_sample_value("fedattn_queries_running") == 1
+        gate.open.set()
+        assert (await first).status_code == 200
+        assert (await gateway.ask()).status_code == 200
+    for response in refused:
+        check_problem(response, 429, "node_busy")
+    assert registry.get_sample_value("fedattn_queries_total", {"outcome": "node_busy"}) == 2
 
 
 async def test_failed_query_gives_its_place_free() -> None:

@@ -61,6 +61,23 @@ async def test_a_request_that_does_not_even_parse_counts_as_refused() -> None:
     assert refused == 1
 
 
+async def test_a_session_beyond_the_limit_counts_as_refused() -> None:
+    registry = CollectorRegistry()
+    settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0, max_sessions=1)
+    async with (
+        running_aggregator(settings, registry=registry) as address,
+        raw_node(address, "a") as a,
+        raw_node(address, "publisher") as publisher,
+    ):
+        request = open_request(node_token=publisher.token)
+        opening = publisher.stub.OpenSession(request)
+        await a.commands.get()
+        with pytest.raises(grpc.aio.AioRpcError, match="which is the limit here"):
+            await publisher.stub.OpenSession(request)
+        opening.cancel()
+    assert registry.get_sample_value("fedattn_sessions_refused_total", {"code": "node_busy"}) == 1
+
+
 async def test_network_counts_sessions_bytes_and_tokens(model: LoadedModel, tmp_path: Path) -> None:
     registry = CollectorRegistry()
     async with running_network(model, tmp_path, registry=registry) as network:

@@ -311,12 +311,24 @@ async def test_report_without_the_aggregator_names_everyone_and_what_is_missing(
         deadline_s=1,
         min_participants=1,
     )
-    members = local_report(terms, left_out=set()).members
+    report = local_report(
+        terms,
+        left_out={0: (2, "its disk is full"), 1: (3, "no rows for 1 s")},
+        late={1},
+        excluded=[session_pb2.MemberReport(node_id="other", detail="of another model")],
+    )
+    *members, other = report.members
     assert [(member.node_id, member.span_len) for member in members] == [
         (member.node_id, len(member.span)) for member in layout.members
     ]
-    assert {member.state for member in members} == {session_pb2.OUTCOME_COMPLETE}
+    assert [(member.state, member.missing_from_layer) for member in members] == [
+        (session_pb2.OUTCOME_LOST, 2),
+        (session_pb2.OUTCOME_LATE, 3),
+        (session_pb2.OUTCOME_COMPLETE, 0),
+    ]
     assert all("the aggregator was lost" in member.detail for member in members)
+    assert members[1].detail.startswith("no rows for 1 s; ")
+    assert (other.node_id, other.detail) == ("other", "of another model")
 
 
 async def test_taken_port_is_a_clear_error(model: LoadedModel, network: Network) -> None:

@@ -64,6 +64,15 @@ def test_prepared_folder_may_be_named_itself(folder: Path, tmp_path: Path) -> No
     assert prepare_model(str(prepared.path), cache_dir=tmp_path / "other") == prepared
 
 
+def test_prepared_folder_may_be_named_from_home(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare_model(str(folder), cache_dir=tmp_path / "c")
+    monkeypatch.setenv("HOME", str(prepared.path.parent))
+    named = prepare_model(f"~/{prepared.path.name}", cache_dir=tmp_path / "other")
+    assert named == prepared
+
+
 def test_embedded_model_is_prepared_already() -> None:
     steps: list[str] = []
     prepared = prepare_model("default", progress=steps.append)

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 from fedattn.core.compression import Compression
-from fedattn.core.errors import NoContributorsError
+from fedattn.core.errors import AggregatorUnavailableError, NoContributorsError
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.convert import compression_to_wire
 from fedattn.wire.v1 import session_pb2
 from services.participant import warming
 from services.participant.control import Membership
+from services.participant.exchange import GrpcKvExchange
 from services.participant.node import ParticipantNode
-from services.participant.query import Query
+from services.participant.query import Query, default_query
 from services.participant.warming import keep_warm, warm
 from tests.harness.channels import direct_channel
 from tests.harness.networks import ask, running_network
@@ -62,3 +63,16 @@ async def test_first_question_finds_rows_fetched_ahead(
         session_pb2.ROW_SOURCE_PUBLISHER_CACHE,
         session_pb2.ROW_SOURCE_PUBLISHER_CACHE,
     ]
+
+
+async def test_a_session_that_ends_without_its_report_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GrpcKvExchange, "report", None)
+    async with running_network(tiny_model("llama"), tmp_path) as network:
+        node = network.nodes["publisher"]
+        async with direct_channel(network.aggregator) as channel:
+            aggregator = AggregatorClient(channel, network.aggregator)
+            query = default_query(node.prefiller.shape.num_layers, node.profile)
+            with pytest.raises(AggregatorUnavailableError, match="without its report"):
+                await warm(node, aggregator, query)

@@ -94,7 +94,7 @@ def test_rows_too_small_to_be_squared_are_sent_all_the_same(name: str, scale: fl
     assert np.abs(decoded - rows).max() <= max(1e-20, 2 * scale)
 
 
-def test_rows_that_come_out_too_large_are_coded_again_with_larger_steps() -> None:
+def test_rows_that_come_out_too_large_are_coded_again_with_larger_scales() -> None:
     """Three even codes and the end of the block are a bad fit for whole bits."""
     codec, shape = codec_by_name("entropy-coarse"), (2, 4, 1500, 42)
     even = np.random.default_rng(1).uniform(-1, 1, size=shape).astype(np.float32)
@@ -106,7 +106,7 @@ def test_rows_that_come_out_too_large_are_coded_again_with_larger_steps() -> Non
     assert value_scales == pytest.approx(1.5 * 1.25 * root_mean_square, rel=1e-5)
 
 
-def test_largest_steps_with_the_largest_levels_stay_finite() -> None:
+def test_largest_scales_with_the_largest_codes_stay_finite() -> None:
     for scale in (1e30, -1e30):
         for code in (b"\x00", b"\xff"):
             decoded = decode(struct.pack("<3f", *[scale] * 3) + deflated(code * NUM_LEVELS))
@@ -138,7 +138,7 @@ def test_bomb_is_refused_holding_no_more_than_the_declared_codes() -> None:
 
 
 @pytest.mark.parametrize("num_codes", [0, 1, NUM_LEVELS - 1, NUM_LEVELS + 1, 100_000])
-def test_stream_of_another_number_of_levels_is_refused(num_codes: int) -> None:
+def test_stream_of_another_number_of_codes_is_refused(num_codes: int) -> None:
     with pytest.raises(CorruptFrameError, match=f"expected {NUM_LEVELS} codes"):
         decode(STEPS + deflated(bytes(num_codes)))
 

@@ -1,5 +1,7 @@
 """What nodes keep between sessions: bounded, least recently used first, each for its lifetime."""
 
+import weakref
+
 from services.participant.kv_cache import CachedFrames, KvCache
 
 
@@ -9,6 +11,10 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Frames(dict[int, bytes]):
+    """Frames that can be looked for in memory."""
 
 
 def frames(size: int, lifetime_s: float = 10.0) -> CachedFrames:
@@ -43,6 +49,17 @@ def test_entries_live_as_long_as_they_may() -> None:
     assert kept.snapshot(9).keys() == {b"long"}
 
 
+def test_an_idle_node_drops_what_has_lived_its_time() -> None:
+    clock, sent = Clock(), Frames({0: bytes(10)})
+    kept: KvCache[CachedFrames] = KvCache(100, clock)
+    kept.put(b"a", CachedFrames(sent, lifetime_s=10))
+    held = weakref.ref(sent)
+    del sent
+    clock.now = 11
+    kept.expire()
+    assert held() is None
+
+
 def test_what_may_not_live_or_does_not_fit_is_not_kept() -> None:
     kept: KvCache[CachedFrames] = KvCache(100)
     kept.put(b"forbidden", frames(10, lifetime_s=0))
@@ -52,6 +69,16 @@ def test_what_may_not_live_or_does_not_fit_is_not_kept() -> None:
     nothing.put(b"a", frames(1))
     assert not kept.snapshot(9)
     assert not nothing.snapshot(9)
+
+
+def test_a_snapshot_takes_the_most_recently_used_whatever_their_lifetimes() -> None:
+    kept: KvCache[CachedFrames] = KvCache(100)
+    for key, lifetime_s in ((b"a", 50.0), (b"b", 5.0), (b"c", 20.0), (b"d", 10.0)):
+        kept.put(key, frames(20, lifetime_s))
+    kept.touch([b"a", b"unknown"])
+    assert kept.snapshot(2).keys() == {b"a", b"d"}
+    kept.put(b"e", frames(100))
+    assert kept.snapshot(2).keys() == {b"e"}
 
 
 def test_a_snapshot_has_a_limit_and_outlives_its_entries() -> None:

@@ -1,10 +1,17 @@
 """What the aggregator does with a chunk: checked once, serialized once, shared by all receivers."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+from structlog.testing import capture_logs
 
 from fedattn.core.chunks import Chunk, split_frame
 from fedattn.core.costs import MemberBytes, MemberCost, session_bytes
+from fedattn.core.errors import InternalError
 from fedattn.core.frames import encode_frame
+from fedattn.core.session import MemberState
 from fedattn.core.terms import SessionTerms
 from fedattn.core.types import KvShape
 from fedattn.wire.convert import chunk_from_wire, chunk_to_wire, shape_to_wire
@@ -84,3 +91,44 @@ async def test_what_the_schema_does_not_know_is_not_passed_on() -> None:
     message = await session.outboxes[PUBLISHER].get()
     assert isinstance(message, bytes)
     assert b"xyz" not in message
+
+
+async def test_publisher_lost_between_its_last_word_and_its_report_ends_the_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session, completed = make_session(), asyncio.Event()
+
+    def complete(index: int, done: pb.MemberDone) -> None:
+        Session.complete(session, index, done)
+        completed.set()
+
+    monkeypatch.setattr(session, "complete", complete)
+    for contributor in (A, B):
+        session.attach(session.opened.members[contributor].token)
+
+    async def requests() -> AsyncIterator[pb.ExchangeRequest]:
+        yield pb.ExchangeRequest(done=pb.MemberDone())
+
+    token = session.opened.members[PUBLISHER].token
+    responses = relay_member(session, token, requests(), report_timeout_s=3600.0)
+    async with aclosing(responses):
+        reading = asyncio.create_task(anext(responses))
+        await completed.wait()
+        reading.cancel()
+        await asyncio.wait({reading})
+    assert session.over.is_set()
+    assert "the publisher is gone" in str(session.errors[A])
+
+
+async def test_a_defect_of_the_relay_is_logged_and_ends_the_member(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def accept(*_: object) -> None:
+        raise ZeroDivisionError
+
+    session = make_session()
+    monkeypatch.setattr(session, "accept", accept)
+    with capture_logs() as logs, pytest.raises(InternalError, match="the aggregator's log"):
+        await relay(session, [chunk_of(session, 1)])
+    assert (logs[0]["event"], logs[0]["exc_info"]) == ("upload_failed", True)
+    assert session.state.ledgers[A].state is MemberState.LOST

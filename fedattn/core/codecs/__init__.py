@@ -20,9 +20,9 @@ CODECS: tuple[Codec, ...] = (
     *RAW_CODECS,
     Int8Codec(),
     Int4Codec(),
-    EntropyCodec("entropy-fine", CodecId.ENTROPY_FINE, key_step=0.3, value_step=0.7),
-    EntropyCodec("entropy-medium", CodecId.ENTROPY_MEDIUM, key_step=0.5, value_step=1.1),
-    EntropyCodec("entropy-coarse", CodecId.ENTROPY_COARSE, key_step=0.8, value_step=1.5),
+    EntropyCodec("entropy-fine", CodecId.ENTROPY_FINE, key_scale=0.3, value_scale=0.7),
+    EntropyCodec("entropy-medium", CodecId.ENTROPY_MEDIUM, key_scale=0.5, value_scale=1.1),
+    EntropyCodec("entropy-coarse", CodecId.ENTROPY_COARSE, key_scale=0.8, value_scale=1.5),
 )
 DEFAULT_CODEC = "auto"
 AUTO_CODEC = "entropy-fine"

@@ -52,24 +52,26 @@ class EntropyCodec:
     Args:
         name: for users.
         codec_id: its number.
-        key_step: scale of K as a multiple of the root mean square of a head's rows.
-        value_step: the same of V, which bears larger errors.
+        key_scale: scale of K as a multiple of the root mean square of a head's rows.
+        value_scale: the same of V, which bears larger errors.
     """
 
     keys_before_rope = True
     is_fixed_size = False
 
-    def __init__(self, name: str, codec_id: CodecId, *, key_step: float, value_step: float) -> None:
+    def __init__(
+        self, name: str, codec_id: CodecId, *, key_scale: float, value_scale: float
+    ) -> None:
         self.name = name
         self.codec_id = codec_id
-        self._key_step = key_step
-        self._value_step = value_step
+        self._key_scale = key_scale
+        self._value_scale = value_scale
 
     def max_payload_size(self, shape: KvShape, num_rows: int) -> int:
         num_scalars = shape.num_kv_heads * shape.head_dim * num_rows
         num_means = shape.num_kv_heads * shape.head_dim
         num_bits = num_scalars * (
-            _largest_entropy(self._key_step) + _largest_entropy(self._value_step)
+            _largest_entropy(self._key_scale) + _largest_entropy(self._value_scale)
         )
         num_blocks = 3 + 2 * num_scalars // _BLOCK_CODES
         return (
@@ -127,13 +129,13 @@ class EntropyCodec:
         return (np.frombuffer(plain, dtype=np.uint8) ^ _ZERO).view(np.int8)
 
     def _code(self, keys: FloatArray, values: FloatArray) -> tuple["_Codes", bytes]:
-        """Levels and their stream, with scales so large that it fits."""
+        """Codes and their stream, with scales so large that it fits."""
         heads, num_rows, head_dim = keys.shape
         shape = KvShape(num_layers=1, num_kv_heads=heads, head_dim=head_dim)
         limit = self.max_payload_size(shape, num_rows) - 12 * heads
         coarser = 1.0
         while True:
-            coded = _Codes(keys, values, self._key_step * coarser, self._value_step * coarser)
+            coded = _Codes(keys, values, self._key_scale * coarser, self._value_scale * coarser)
             stream = _deflate(coded)
             if len(stream) <= limit:
                 return coded, stream
@@ -144,32 +146,32 @@ class _Codes:
     """Quantised rows: scales [Hkv, 1, 1] float32, codes int8."""
 
     def __init__(
-        self, keys: FloatArray, values: FloatArray, key_step: float, value_step: float
+        self, keys: FloatArray, values: FloatArray, key_scale: float, value_scale: float
     ) -> None:
         means = keys.mean(axis=1, keepdims=True)
         spread = _root_mean_square(keys - means) * np.float32(_MEAN_SCALE)
-        self.mean_scales = np.maximum(spread, _least_steps(means))
+        self.mean_scales = np.maximum(spread, _least_scales(means))
         self.mean_codes = _round(means, self.mean_scales)
         rest = keys - self.mean_codes * self.mean_scales
-        self.key_scales = _steps(rest, key_step)
+        self.key_scales = _scales(rest, key_scale)
         self.key_codes = _round(rest, self.key_scales)
-        self.value_scales = _steps(values, value_step)
+        self.value_scales = _scales(values, value_scale)
         self.value_codes = _round(values, self.value_scales)
 
 
-def _largest_entropy(relative_step: float) -> float:
+def _largest_entropy(relative_scale: float) -> float:
     """Most bits of a code: an integer of variance s has less than those of a normal one.
 
     Source: 0.5 log2(2 pi e (s + 1/12)), Cover and Thomas, Elements of Information Theory, 8.7.
     """
-    variance = 1 / relative_step**2 + 1 / 12
+    variance = 1 / relative_scale**2 + 1 / 12
     return 0.5 * math.log2(2 * math.pi * math.e * variance)
 
 
-def _steps(rows: FloatArray, relative_step: float) -> FloatArray:
-    """Step of each head, [Hkv, 1, 1] float32."""
+def _scales(rows: FloatArray, relative_scale: float) -> FloatArray:
+    """Scale of each head, [Hkv, 1, 1] float32."""
     scales: FloatArray = np.maximum(
-        _root_mean_square(rows) * np.float32(relative_step), _least_steps(rows)
+        _root_mean_square(rows) * np.float32(relative_scale), _least_scales(rows)
     )
     return scales
 
@@ -182,7 +184,7 @@ def _root_mean_square(rows: FloatArray) -> FloatArray:
     return roots[:, None, None]
 
 
-def _least_steps(rows: FloatArray) -> FloatArray:
+def _least_scales(rows: FloatArray) -> FloatArray:
     """The smallest scale of each head at which its largest scalar has a code, [Hkv, 1, 1]."""
     largest = np.maximum(rows.max(axis=(1, 2)), -rows.min(axis=(1, 2)))
     scales: FloatArray = np.maximum(largest / np.float32(_TOP_CODE), np.float32(_SMALLEST_SCALE))

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
 from random import Random
 from typing import Protocol
@@ -277,11 +278,7 @@ def centralised_prompts(
             replace(prompt, answer=one.answer or prompt.answer)
             for prompt, one in zip(prompts, found, strict=True)
         ]
-    kept = [
-        prompt
-        for prompt, is_cached_by_owner in zip(prompts, right, strict=True)
-        if is_cached_by_owner
-    ]
+    kept = list(compress(prompts, right))
     return kept if len(kept) >= _FEWEST_RIGHT else prompts
 
 

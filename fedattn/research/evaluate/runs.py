@@ -133,7 +133,7 @@ class InProcessRuns:
             prefix, question = [], tokenizer.plain(case.question)
         if how is not None:
             *units, question = segment(units, question, self._shape.num_participants, how)
-        answer = tokenizer.answer(case.answer)
+        answer = tokenizer.plain(case.answer)
         return CaseTokens(prefix=prefix, contexts=units, question=question, answer=answer)
 
 

@@ -191,7 +191,7 @@ class SessionOpened(_message.Message):
 
     @_builtins.property
     def excluded(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.MemberReport]:
-        """Nodes that were asked but do not take part."""
+        """Joined nodes that take no part."""
 
     def __init__(
         self,

@@ -503,7 +503,9 @@ Global___ByteBudget: _TypeAlias = ByteBudget  # noqa: Y015
 
 @_typing.final
 class SessionOptions(_message.Message):
-    """What a query says about its session; every node on its way passes it on unchanged."""
+    """What a query says about its session; every node on its way passes it on unchanged, except for the
+    deadline, of which it passes on what is left.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -998,7 +1000,7 @@ class MemberReport(_message.Message):
 
     @_builtins.property
     def timeline(self) -> _containers.RepeatedCompositeFieldContainer[Global___Slice]:
-        """What it did when, by its own clock; empty unless the layout asks for it. Up to 8 * num_layers + 8."""
+        """What it did when, by its own clock; empty unless the terms ask for it. Up to 8 * num_layers + 8."""
 
     @_builtins.property
     def context(self) -> Global___ContextSummary:

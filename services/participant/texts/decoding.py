@@ -59,7 +59,7 @@ def _decode(data: bytes, fallback: str | None) -> str | SkipReason:
 def _strictly(data: bytes, encoding: str) -> str | SkipReason:
     try:
         return data.decode(encoding)
-    except (UnicodeDecodeError, LookupError):  # the latter: a codec that makes no text
+    except (UnicodeError, LookupError):  # the latter: a codec that makes no text
         return SkipReason.UNDECODABLE
 
 

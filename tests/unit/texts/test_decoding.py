@@ -32,6 +32,11 @@ def test_a_named_encoding_decides_what_is_not_unicode() -> None:
     assert decode(MASTER.encode(), "cp1252") == MASTER
 
 
+@pytest.mark.parametrize("encoding", ["undefined", "idna", "hex"])
+def test_a_named_encoding_that_makes_no_text_leaves_the_file_out(encoding: str) -> None:
+    assert decode(b"caf\xe0", encoding) is SkipReason.UNDECODABLE
+
+
 @pytest.mark.parametrize("data", [b"a\0b", b"\x89PNG\r\n\x1a\n\0\0", bytes(range(256))])
 def test_nul_never_gets_in(data: bytes) -> None:
     assert decode(data) is SkipReason.BINARY

@@ -1,0 +1,103 @@
+"""The control stream: every invitation is answered, and a stream that breaks is not hammered."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from tenacity import RetryCallState
+
+from fedattn.core.errors import AggregatorUnavailableError
+from fedattn.wire.clients import Responses
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.participant import control
+from services.participant.control import ControlLoop
+
+WELCOME = pb.ControlResponse(welcome=pb.Welcome(heartbeat_interval_s=3600))
+NUM_SHORT = 3
+
+
+class Node:
+    node_id = "n"
+    token = ""
+
+
+class Contributor:
+    async def answer(self, invite: pb.Invite) -> pb.InviteReply:
+        raise ZeroDivisionError
+
+    def forget_invitations(self) -> None:
+        pass
+
+
+class Call:
+    """Welcomes the node; ends at once, or never."""
+
+    def __init__(self, *, is_short: bool) -> None:
+        self._is_short = is_short
+
+    async def __aiter__(self) -> AsyncIterator[pb.ControlResponse]:
+        yield WELCOME
+        if not self._is_short:
+            await asyncio.Event().wait()
+
+    def cancel(self) -> None:
+        pass
+
+
+class Aggregator:
+    """Ends some streams, then keeps one."""
+
+    address = "127.0.0.1:1"
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+        self.kept = asyncio.Event()
+
+    def control(self, _requests: object) -> Responses[Any]:
+        self.num_calls += 1
+        is_short = self.num_calls <= NUM_SHORT
+        if not is_short:
+            self.kept.set()
+        return Responses(Call(is_short=is_short), AggregatorUnavailableError(""))  # type: ignore[arg-type]
+
+
+def loop_at(aggregator: Aggregator) -> ControlLoop:
+    return ControlLoop(Node(), Contributor(), aggregator, 0.0)  # type: ignore[arg-type]
+
+
+async def test_a_defect_in_answering_is_logged_and_declines() -> None:
+    outgoing: asyncio.Queue[pb.ControlRequest | None] = asyncio.Queue()
+    with capture_logs() as logs:
+        await loop_at(Aggregator())._reply(pb.Invite(session_id="s"), outgoing)
+    request = outgoing.get_nowait()
+    assert request is not None
+    reply = request.invite_reply
+    assert (reply.session_id, reply.decline.code) == ("s", "internal")
+    assert [(entry["event"], entry["exc_info"]) for entry in logs] == [("invitation_failed", True)]
+
+
+@pytest.mark.parametrize(
+    ("settled_s", "expected"), [(3600.0, [1, 2, 3]), (0.0, [])], ids=["short", "settled"]
+)
+async def test_pauses_grow_until_a_membership_has_lasted(
+    settled_s: float, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[int] = []
+
+    def wait(**_: float) -> Any:
+        def pause_s(state: RetryCallState) -> float:
+            failures.append(state.attempt_number)
+            return 0.0
+
+        return pause_s
+
+    monkeypatch.setattr(control, "wait_random_exponential", wait)
+    monkeypatch.setattr(control, "_SETTLED_S", settled_s)
+    aggregator = Aggregator()
+    running = asyncio.create_task(loop_at(aggregator).run())
+    await aggregator.kept.wait()
+    running.cancel()
+    await asyncio.wait({running})
+    assert failures == expected

@@ -9,8 +9,8 @@ from fedattn.core.frames import HEADER_SIZE
 from tests.fuzz.targets import Target, all_targets
 
 _FIELDS = {"magic": (0, 4), "version": (4, 1), "codec": (5, 1), "encoding": (6, 1),
-           "reserved": (7, 1), "layer": (8, 2), "heads": (10, 2), "head size": (12, 2),
-           "reserved too": (14, 2), "rows": (16, 4), "first position": (20, 4),
+           "sealing": (7, 1), "layer": (8, 2), "heads": (10, 2), "head size": (12, 2),
+           "reserved": (14, 2), "rows": (16, 4), "first position": (20, 4),
            "span length": (24, 4), "body size": (28, 4), "checksum": (32, 4)}  # fmt: skip
 _ODD_BYTES = tuple(
     bytes.fromhex(text)

@@ -24,8 +24,8 @@ STABLE_CODES = {
     "publisher_unavailable", "aggregator_unavailable", "gateway_unavailable", "node_busy",
     "deadline_exceeded", "model_mismatch", "protocol_mismatch", "prefix_mismatch",
     "duplicate_node", "malformed_frame", "corrupt_frame", "unknown_session", "session_aborted",
-    "session_state", "nothing_to_give", "context_unreadable", "model", "configuration",
-    "identity_mismatch", "internal",
+    "session_state", "request_stale", "terms_refused", "nothing_to_give", "context_unreadable",
+    "model", "configuration", "identity_mismatch", "internal",
 }  # fmt: skip
 OUR_PACKAGES = ("fedattn.", "services.", "gateway.")
 LEAVES = [leaf for leaf in leaf_errors() if leaf.__module__.startswith(OUR_PACKAGES)]

@@ -36,7 +36,7 @@ from tests.harness.samples import (
 )
 
 # magic, version, codec bf16, bitmap; layer, heads; head size; rows; first, length of span; body
-GOLDEN_FIELDS = "464b5631 02030100 02000100 02000000 03000000 03000000 0a000000 1a000000"
+GOLDEN_FIELDS = "464b5631 03030100 02000100 02000000 03000000 03000000 0a000000 1a000000"
 GOLDEN_BITMAP = "0302"  # positions 3 and 4, then 12: bits 0 and 1, then 9
 GOLDEN_PAYLOAD = "fac0f8c0 f6c0f4c0 f2c0f0c0 eec0ecc0 eac0e8c0 e6c0e4c0"
 each_codec = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)

@@ -40,13 +40,13 @@ from tests.harness.samples import (
 RAW = ("fp32", "fp16", "bf16")
 GOLDEN = {
     # header fields, checksum, payload
-    "fp32": ("02010000", "20000000", "69c63c46",
+    "fp32": ("03010000", "20000000", "e648ef8c",
              "0000fac0 0000f8c0 0000f6c0 0000f4c0 0000f2c0 0000f0c0 0000eec0 0000ecc0"),
-    "fp16": ("02020000", "10000000", "4d2acf26", "d0c7c0c7 b0c7a0c7 90c780c7 70c760c7"),
-    "bf16": ("02030000", "10000000", "2088bf61", "fac0f8c0 f6c0f4c0 f2c0f0c0 eec0ecc0"),
+    "fp16": ("03020000", "10000000", "2f12e70c", "d0c7c0c7 b0c7a0c7 90c780c7 70c760c7"),
+    "bf16": ("03030000", "10000000", "42b0974b", "fac0f8c0 f6c0f4c0 f2c0f0c0 eec0ecc0"),
 }  # fmt: skip
-OFFSETS = {"magic": 0, "version": 4, "codec": 5, "encoding": 6, "reserved": 7, "layer": 8,
-           "heads": 10, "head size": 12, "reserved too": 14, "rows": 16, "first position": 20,
+OFFSETS = {"magic": 0, "version": 4, "codec": 5, "encoding": 6, "sealing": 7, "layer": 8,
+           "heads": 10, "head size": 12, "reserved": 14, "rows": 16, "first position": 20,
            "span length": 24, "body size": 28}  # fmt: skip
 each_codec = pytest.mark.parametrize("name", [codec.name for codec in CODECS])
 each_raw_codec = pytest.mark.parametrize("name", RAW)
@@ -70,7 +70,7 @@ def test_frame_equals_its_golden_bytes(name: str) -> None:
 
 def test_header_is_laid_out_as_documented() -> None:
     header = struct.unpack_from("<4sBBBBHHHHIIII", sample_frame())
-    assert header == (b"FKV1", 2, 3, 0, 0, LAYER, 1, 2, 0, 2, SPAN.start, len(SPAN), 16)
+    assert header == (b"FKV1", 3, 3, 0, 0, LAYER, 1, 2, 0, 2, SPAN.start, len(SPAN), 16)
 
 
 @each_raw_codec
@@ -119,11 +119,12 @@ def test_changed_payload_is_called_corrupt_with_both_checksums() -> None:
     ("field", "packed", "complaint"),
     [
         ("magic", b"FKV2", "expected magic b'FKV1'"),
-        ("version", b"\1", "version 1, encoding 0; upgrade the older node"),
+        ("version", b"\1", "version 1, encoding 0, sealing 0; upgrade the older node"),
         ("encoding", b"\2", "a known position encoding"),
         ("encoding", b"\1", "at layer 2: bitmap expected False, got True"),
-        ("reserved", b"\1", "zero reserved bytes"),
-        ("reserved too", b"\0\1", "zero reserved bytes"),
+        ("sealing", b"\2", "encoding 0, sealing 2;"),
+        ("sealing", b"\1", "at layer 2: sealed expected False, got True"),
+        ("reserved", b"\0\1", "zero reserved bytes"),
         ("codec", b"\xee", "codec 238 is not known here"),
         ("codec", b"\1", "at layer 2: codec expected bf16, got fp32"),
         ("heads", b"\2\0", "at layer 2: key/value heads expected 1, got 2"),
@@ -162,7 +163,7 @@ def test_frame_above_the_limit_is_refused_even_if_its_session_is_that_large() ->
     shape = KvShape(num_layers=4, num_kv_heads=1024, head_dim=1024)
     span = Span(0, MAX_FRAME_SIZE // (shape.values_per_row * 4))
     rules = sample_rules("fp32", shape=shape, span=span)
-    fields = struct.pack("<4sBBBBHHHHIIII", b"FKV1", 2, 1, 0, 0, 0, 1024, 1024, 0, len(span), 0,
+    fields = struct.pack("<4sBBBBHHHHIIII", b"FKV1", 3, 1, 0, 0, 0, 1024, 1024, 0, len(span), 0,
                          len(span), MAX_FRAME_SIZE)  # fmt: skip
     with pytest.raises(MalformedFrameError, match="frame within the size limit"):
         decode_frame(fields + bytes(4), rules)

@@ -26,7 +26,18 @@ def command_line() -> "typer.Typer":
     """All commands."""
     import typer
 
-    from fedattn.cli import ask, calibrate, certs, cost, demo, evaluate, prepare, simulate, trace
+    from fedattn.cli import (
+        ask,
+        audit,
+        calibrate,
+        certs,
+        cost,
+        demo,
+        evaluate,
+        prepare,
+        simulate,
+        trace,
+    )
     from fedattn.cli.version import print_version, root
 
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -37,6 +48,7 @@ def command_line() -> "typer.Typer":
     app.command("trace")(trace.trace)
     app.command("calibrate")(calibrate.calibrate)
     app.command("cost")(cost.cost)
+    app.command("audit")(audit.audit)
     app.command("demo")(demo.demo)
     app.command("up")(demo.up)
     app.command("version")(print_version)

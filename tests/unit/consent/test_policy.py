@@ -116,8 +116,7 @@ def test_what_is_within_every_rule_is_admitted(path: Path, rule: str) -> None:
 def test_hours_into_the_next_day_belong_to_the_day_they_begin() -> None:
     policy = Policy(hours="22:00-06:00", days=("fri",))
     friday_night, saturday_morning, saturday_night, friday_morning = (
-        datetime(2026, 12, day, hour)
-        for day, hour in ((4, 23), (5, 5), (5, 23), (4, 5))
+        datetime(2026, 12, day, hour) for day, hour in ((4, 23), (5, 5), (5, 23), (4, 5))
     )
     policy.check(ask(), friday_night)
     policy.check(ask(), saturday_morning)

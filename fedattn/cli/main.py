@@ -27,6 +27,7 @@ def command_line() -> "typer.Typer":
     import typer
 
     from fedattn.cli import (
+        approvals,
         ask,
         audit,
         calibrate,
@@ -58,6 +59,12 @@ def command_line() -> "typer.Typer":
     certificates = typer.Typer(help="Certificates for mutual TLS.", no_args_is_help=True)
     certificates.command("init")(certs.init)
     app.add_typer(certificates, name="certs")
+    decisions = typer.Typer(invoke_without_command=True)
+    decisions.callback()(approvals.list_approvals)
+    decisions.command("approve")(approvals.approve)
+    decisions.command("deny")(approvals.deny)
+    decisions.command("serve")(approvals.serve)
+    app.add_typer(decisions, name="approvals")
     return app
 
 

@@ -29,6 +29,31 @@ def state_root() -> Path:
         ) from None
 
 
+def find_state_dir(given: Path | None) -> Path:
+    """The folder of a node's state, for a command: the one that was given, or the only one here.
+
+    Raises:
+        ConfigurationError: it is not there, or several could be meant.
+    """
+    if given is not None:
+        if not given.is_dir():
+            raise ConfigurationError(
+                f"state folder {given}: no such folder; give the one that the node has as --state"
+            )
+        return given
+    root = state_root()
+    try:
+        found = sorted(folder for folder in root.iterdir() if folder.is_dir())
+    except FileNotFoundError:
+        found = []
+    if len(found) != 1:
+        there = ", ".join(folder.name for folder in found[:8]) or "none"
+        raise ConfigurationError(
+            f"expected the state of one node in {root}, found {there}; give --state DIR"
+        )
+    return found[0]
+
+
 def make_state_dir(folder: Path) -> Path:
     """The folder, made for this user alone if it is not there.
 
@@ -57,6 +82,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        _give_to_owner(descriptor, path.parent)
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
@@ -72,6 +98,7 @@ def replace_file(path: Path, content: bytes) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
+            _give_to_owner(descriptor, path.parent)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -81,6 +108,13 @@ def replace_file(path: Path, content: bytes) -> None:
         with suppress(OSError):
             Path(name).unlink()
         raise
+
+
+def _give_to_owner(descriptor: int, folder: Path) -> None:
+    """What root writes into a service's folder stays readable for the service."""
+    owner = folder.stat()
+    if os.geteuid() == 0 != owner.st_uid:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def sync_folder(folder: Path) -> None:

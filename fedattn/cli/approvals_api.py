@@ -117,17 +117,23 @@ def _guard(token: str | None) -> Callable[[Request], None]:
                     {"WWW-Authenticate": "Bearer"},
                 )
             return
-        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-        origin = request.headers.get("origin")
         # a page from elsewhere could send requests here, or give this machine a name of its own
-        if not _is_loopback(host or "") or (
-            origin is not None and not _is_loopback(urlsplit(origin).hostname or "")
-        ):
+        host = _host_of(f"//{request.headers.get('host', '')}")
+        origin = request.headers.get("origin")
+        if not _is_loopback(host) or (origin is not None and not _is_loopback(_host_of(origin))):
             raise HTTPException(
                 403, "without a token only pages and programs of this machine may ask"
             )
 
     return check
+
+
+def _host_of(url: str) -> str:
+    """The host a URL names; empty if there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

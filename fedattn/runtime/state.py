@@ -29,6 +29,12 @@ def state_root() -> Path:
         ) from None
 
 
+def default_state_dir(node_id: str) -> Path:
+    """The folder of one node within `state_root`; raises as that."""
+    is_path = not node_id.strip(".")
+    return state_root() / (node_id.replace(".", "_") if is_path else node_id)
+
+
 def find_state_dir(given: Path | None) -> Path:
     """The folder of a node's state, for a command: the one that was given, or the only one here.
 

@@ -7,33 +7,12 @@ from typing import Any
 import pytest
 
 from fedattn.core.compression import num_kept
-from fedattn.core.consent import Ask
 from fedattn.core.errors import ApprovalNeededError, ConfigurationError, PolicyRefusedError
 from services.participant.policy import PolicyFile, check_policy, read_policy
 from services.participant.policy_rules import Policy
+from tests.unit.consent.asks import Clock, ask
 
 MONDAY_NOON = datetime(2026, 11, 30, 12, 0)
-
-
-def ask(**changes: Any) -> Ask:
-    usual: dict[str, Any] = {
-        "publisher": "desk-1",
-        "subject": "anna@ward-1",
-        "purpose": "maintenance",
-        "layers": (7, 9, 11),
-        "num_rows": 96,
-        "num_bytes": 1000,
-        "session_id": "s1",
-    }
-    return Ask(**usual | changes)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 def policy_file(path: Path | None, clock: Clock | None = None) -> PolicyFile:

@@ -26,13 +26,13 @@ class Pattern:
     name: str
     compiled: "regex.Pattern[str]"
 
-    def spans(self, text: str, timeout_s: float = TIMEOUT_S) -> list[Span]:
+    def spans(self, text: str) -> list[Span]:
         """Where it occurs, in order, without overlaps.
 
         Raises:
             TimeoutError: the search takes too long.
         """
-        found = self.compiled.finditer(text, timeout=timeout_s)
+        found = self.compiled.finditer(text, timeout=TIMEOUT_S)
         return [match.span() for match in found if match.end() > match.start()]
 
 

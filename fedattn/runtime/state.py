@@ -15,7 +15,9 @@ _ONLY_OWNER = 0o700
 
 
 def state_root() -> Path:
-    """`XDG_STATE_HOME/fedattn`, or `~/.local/state/fedattn`; a folder in it for each node.
+    """The folder fedattn of `XDG_STATE_HOME`, or `~/.local/state/fedattn`.
+
+    Each node has a folder in it.
 
     Raises:
         ConfigurationError: this user has no home folder.

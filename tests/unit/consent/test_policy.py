@@ -10,6 +10,7 @@ from fedattn.core.compression import num_kept
 from fedattn.core.errors import ApprovalNeededError, ConfigurationError, PolicyRefusedError
 from services.participant.policy import PolicyFile, check_policy, read_policy
 from services.participant.policy_rules import Policy
+from tests.harness.codebase import ROOT
 from tests.unit.consent.asks import Clock, ask
 
 MONDAY_NOON = datetime(2026, 11, 30, 12, 0)
@@ -236,6 +237,13 @@ def test_error_is_one_line_with_file_key_expected_got_and_remedy(
     (line,) = str(failed.value).splitlines()
     assert line.startswith(f"policy {path}: ")
     assert line.endswith(("; docs/policy.md has every key", "; correct it"))
+
+
+def test_example_of_the_document_is_a_policy_with_every_key() -> None:
+    page = ROOT / "docs" / "policy.md"
+    example = page.read_text().split("```")[1]
+    policy = read_policy(page, example.encode())
+    assert policy.model_fields_set == set(Policy.model_fields)
 
 
 def test_file_that_is_not_there_or_too_large_is_named(path: Path) -> None:

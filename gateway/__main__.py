@@ -5,9 +5,9 @@ import asyncio
 from fedattn.runtime.lifecycle import end_process, run_main
 from fedattn.runtime.listening import open_listeners
 from fedattn.runtime.metrics import new_registry, serve_metrics
+from fedattn.runtime.serving import serve_app
 from fedattn.wire.security import choose_security
 from gateway.app import create_app
-from gateway.server import serve_app
 from gateway.settings import GatewaySettings
 
 

@@ -26,7 +26,7 @@ def query_router(publishers: Publishers) -> APIRouter:
         response_model=QueryAnswer,
         responses={
             200: document_stream(),
-            **document_problems(400, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
+            **document_problems(400, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
         },
     )
     async def post_query(
@@ -50,7 +50,7 @@ def query_router(publishers: Publishers) -> APIRouter:
     @router.post(
         "/warm",
         tags=["queries"],
-        responses=document_problems(400, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
+        responses=document_problems(400, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
     )
     async def post_warm(request: Request, body: SessionBody) -> WarmAnswer:
         """Fetch everybody's rows ahead of any question.

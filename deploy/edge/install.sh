@@ -123,6 +123,7 @@ install_node() {
   run install -d -o root -g root -m 755 "$config"
   run install -d -o root -g fedattn -m 750 "$config/certificates" "$state/context"
   run install -d -o fedattn -g fedattn -m 750 "$state" "$state/cache"
+  run install -d -o fedattn -g fedattn -m 700 "$state/node"
   for file in ca.crt tls.crt tls.key; do
     run install -o root -g fedattn -m 640 "$certificates/$file" "$config/certificates/$file"
   done
@@ -137,6 +138,7 @@ install_node() {
     printf 'FEDATTN_PARTICIPANT_AGGREGATOR=%s\n' "$aggregator"
     printf 'FEDATTN_PARTICIPANT_CERTIFICATES=%s\n' "$config/certificates"
     printf 'FEDATTN_PARTICIPANT_CONTEXT=%s\n' "$state/context"
+    printf 'FEDATTN_PARTICIPANT_STATE=%s\n' "$state/node"
     [[ -z $listen ]] || printf 'FEDATTN_PARTICIPANT_LISTEN=%s\n' "$listen"
     printf 'FEDATTN_CACHE=%s\n' "$state/cache"
     grep '^FEDATTN_' "$here/profiles/$profile.env" | sed "s|^\(FEDATTN_PARTICIPANT_MODEL\)=.*|\1=${model:-default}|"

@@ -26,7 +26,19 @@ def command_line() -> "typer.Typer":
     """All commands."""
     import typer
 
-    from fedattn.cli import ask, calibrate, certs, cost, demo, evaluate, prepare, simulate, trace
+    from fedattn.cli import (
+        approvals,
+        ask,
+        audit,
+        calibrate,
+        certs,
+        cost,
+        demo,
+        evaluate,
+        prepare,
+        simulate,
+        trace,
+    )
     from fedattn.cli.version import print_version, root
 
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -37,6 +49,7 @@ def command_line() -> "typer.Typer":
     app.command("trace")(trace.trace)
     app.command("calibrate")(calibrate.calibrate)
     app.command("cost")(cost.cost)
+    app.command("audit")(audit.audit)
     app.command("demo")(demo.demo)
     app.command("up")(demo.up)
     app.command("version")(print_version)
@@ -46,6 +59,12 @@ def command_line() -> "typer.Typer":
     certificates = typer.Typer(help="Certificates for mutual TLS.", no_args_is_help=True)
     certificates.command("init")(certs.init)
     app.add_typer(certificates, name="certs")
+    decisions = typer.Typer(invoke_without_command=True)
+    decisions.callback()(approvals.list_approvals)
+    decisions.command("approve")(approvals.approve)
+    decisions.command("deny")(approvals.deny)
+    decisions.command("serve")(approvals.serve)
+    app.add_typer(decisions, name="approvals")
     return app
 
 

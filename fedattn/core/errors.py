@@ -25,6 +25,9 @@
     ├── ContextError                 a node's private text is not there as it should be
     │   ├── NothingToGiveError
     │   └── ContextUnreadableError
+    ├── ConsentError                 a node's owner does not let it take part
+    │   ├── PolicyRefusedError
+    │   └── ApprovalNeededError
     ├── FrameError                   bytes from the wire are not what they claim to be
     │   ├── MalformedFrameError
     │   └── CorruptFrameError
@@ -145,6 +148,18 @@ class NothingToGiveError(ContextError):
 
 class ContextUnreadableError(ContextError):
     code = "context_unreadable"
+
+
+class ConsentError(FedAttnError):
+    """A node's owner does not let it take part; others cannot change that."""
+
+
+class PolicyRefusedError(ConsentError):
+    code = "policy_refused"
+
+
+class ApprovalNeededError(ConsentError):
+    code = "approval_needed"
 
 
 class FrameError(FedAttnError):

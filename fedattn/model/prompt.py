@@ -39,6 +39,24 @@ class PromptTokenizer:
         stripped = text.strip()
         return self._encode(stripped + "\n\n", private=True) if stripped else []
 
+    def context_offsets(self, text: str) -> tuple[str, list[tuple[int, int]]]:
+        """Where the tokens of `context` are: the text they were made of, and each one's characters.
+
+        The ranges are half-open. Tokens that share a character share its range.
+        """
+        stripped = text.strip()
+        if not stripped:
+            return "", []
+        tokenized = stripped + "\n\n"
+        encoded = self.tokenizer(
+            tokenized,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+        )
+        return tokenized, [(start, stop) for start, stop in encoded["offset_mapping"]]
+
     def question(self, question: str, own_context: str = "") -> list[int]:
         """Token ids of the publisher's span, up to where the answer begins."""
         body = self._encode(question.strip(), private=True)

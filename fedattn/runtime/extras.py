@@ -18,6 +18,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "jinja2",
             "lxml",
             "psutil",
+            "regex",
             "safetensors",
             "tenacity",
             "tokenizers",

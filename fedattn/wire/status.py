@@ -55,6 +55,8 @@ STATUS_TABLE: dict[type[FedAttnError], ErrorStatus] = {
     errors.IdentityMismatchError: ErrorStatus(grpc.StatusCode.PERMISSION_DENIED, 409, False),
     errors.NothingToGiveError: _CONFLICT,
     errors.ContextUnreadableError: _CONFLICT,
+    errors.PolicyRefusedError: ErrorStatus(grpc.StatusCode.PERMISSION_DENIED, 403, False),
+    errors.ApprovalNeededError: _CONFLICT,
     errors.MalformedFrameError: _BAD_DATA,
     errors.CorruptFrameError: _BAD_DATA,
     errors.UnknownSessionError: ErrorStatus(grpc.StatusCode.NOT_FOUND, 404, False),

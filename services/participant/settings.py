@@ -18,6 +18,7 @@ from fedattn.runtime.settings import (
     ServiceSettings,
     service_config,
 )
+from fedattn.runtime.state import default_state_dir
 from fedattn.wire.protocol import MAX_LIFETIME_S
 
 
@@ -38,6 +39,16 @@ class ParticipantSettings(ServiceSettings):
         None,
         description="Encoding of texts that are neither UTF-8 nor UTF-16, such as cp1252; "
         "without it only what is certain is read.",
+    )
+    policy: Path | None = Field(
+        None,
+        description="TOML file that says who gets which rows (docs/policy.md); "
+        "default: whoever asks, of every block but 0.",
+    )
+    state: Path | None = Field(
+        None,
+        description="Folder of the approvals and the audit log; default: one with the node's id "
+        "in ~/.local/state/fedattn.",
     )
     listen: ListenAddress | None = Field(
         None, description="HOST:PORT for this node's own gateway; only a publisher needs it."
@@ -112,6 +123,15 @@ class ParticipantSettings(ServiceSettings):
         return find_endpoint(self.aggregator, os.environ, self.proxy)
 
     @property
+    def state_dir(self) -> Path:
+        """The folder of approvals and audit log.
+
+        Raises:
+            ConfigurationError: none is set, and this user has no home folder.
+        """
+        return self.state or default_state_dir(self.node_id)
+
+    @property
     def log_name(self) -> str:
         return f"participant/{self.node_id}"
 
@@ -132,7 +152,7 @@ class ParticipantSettings(ServiceSettings):
             raise ValueError("expected a text encoding of Python, such as cp1252") from None
         return value
 
-    @field_validator("context", "profile")
+    @field_validator("context", "policy", "profile")
     @classmethod
     def _check_path(cls, value: Path | None) -> Path | None:
         if value is not None and not value.exists():

@@ -57,6 +57,7 @@ CLIENT, GATEWAY, PARTICIPANT = EXTRAS["client"], EXTRAS["gateway"], ("torch", "t
         (PARTICIPANT, ["up"], "participant"),
         ((*PARTICIPANT, *GATEWAY), ["up"], "gateway,participant"),
         (GATEWAY, ["demo"], "gateway"),
+        (GATEWAY, ["approvals", "serve"], "gateway"),
         (GATEWAY, ["eval", "--network"], "gateway"),
         (("matplotlib",), ["eval", "--plot=x.png"], "plots"),
         (("matplotlib",), ["trace", "--plot=x.png"], "plots"),

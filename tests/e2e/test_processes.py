@@ -173,6 +173,11 @@ def test_taken_port_is_named_and_nothing_is_left(
             ["--node-id=a", "--context=/nowhere"],
             ["FEDATTN_PARTICIPANT_CONTEXT", "no such file"],
         ),
+        (
+            "services.participant",
+            ["--node-id=a", "--policy=/nowhere.toml"],
+            ["FEDATTN_PARTICIPANT_POLICY", "no such file"],
+        ),
         ("gateway", [], ["FEDATTN_GATEWAY_PARTICIPANTS"]),
     ],
 )

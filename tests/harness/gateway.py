@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from fedattn.core.address import HostPort
 from fedattn.core.errors import FedAttnError
 from fedattn.runtime.listening import open_listeners
+from fedattn.runtime.serving import serve_app
 from fedattn.wire.server import WireServer
 from fedattn.wire.status import abort_with
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
@@ -21,7 +22,6 @@ from fedattn.wire.v1.participant_pb2_grpc import (
     add_ParticipantServiceServicer_to_server,
 )
 from gateway.app import create_app
-from gateway.server import serve_app
 from gateway.settings import GatewaySettings
 
 QUESTION = "Which ward had the outbreak on 3 May?"

@@ -25,7 +25,7 @@ STABLE_CODES = {
     "deadline_exceeded", "model_mismatch", "protocol_mismatch", "prefix_mismatch",
     "duplicate_node", "malformed_frame", "corrupt_frame", "unknown_session", "session_aborted",
     "session_state", "request_stale", "terms_refused", "nothing_to_give", "context_unreadable",
-    "model", "configuration", "identity_mismatch", "internal",
+    "model", "configuration", "identity_mismatch", "policy_refused", "approval_needed", "internal",
 }  # fmt: skip
 OUR_PACKAGES = ("fedattn.", "services.", "gateway.")
 LEAVES = [leaf for leaf in leaf_errors() if leaf.__module__.startswith(OUR_PACKAGES)]

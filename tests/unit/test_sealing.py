@@ -105,5 +105,5 @@ def test_public_key_has_the_size_that_is_checked() -> None:
 
 def test_bytes_that_are_no_key_are_refused() -> None:
     public = replace(KeyPair().public, data=b"\xff" * KEY_SIZES[Kem.MLKEM768_X25519])
-    with pytest.raises(ValueError, match="ML-KEM|key"):
+    with pytest.raises(ValueError, match="key"):
         seal_key(ContentKey(), public, INFO)

@@ -1,4 +1,4 @@
-"""Serving an application until told to stop."""
+"""Serving an HTTP application until told to stop."""
 
 import asyncio
 import socket
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from fedattn.runtime.supervision import notify_ready
 
@@ -23,7 +23,7 @@ class HttpServer(uvicorn.Server):
 
 
 async def serve_app(
-    app: FastAPI, listeners: list[socket.socket], stopping: asyncio.Event, grace_s: int
+    app: ASGIApp, listeners: list[socket.socket], stopping: asyncio.Event, grace_s: int
 ) -> None:
     """Serve until `stopping` is set, then let running requests end within `grace_s` seconds."""
     config = uvicorn.Config(

@@ -12,6 +12,9 @@ from fedattn.core.profile import Profile
 from fedattn.model.engine import open_engine
 from fedattn.model.placement import choose_decoder, choose_device, choose_dtype
 from fedattn.profiles import load_profile, shipped_profile
+from fedattn.runtime.approvals import ApprovalStore
+from fedattn.runtime.audit import AuditLog
+from fedattn.runtime.state import APPROVALS_FILE, AUDIT_FILE, make_state_dir
 from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.channel import open_channel
 from fedattn.wire.clients import AggregatorClient
@@ -19,6 +22,7 @@ from fedattn.wire.identity import Identity
 from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
 from fedattn.wire.server import WireServer
 from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
+from services.participant.approvals import ApprovalGate
 from services.participant.background import keep_running, look_after
 from services.participant.context import ContextTokens, PrivateContext
 from services.participant.context_log import ContextLog
@@ -27,6 +31,7 @@ from services.participant.control import ControlLoop
 from services.participant.kv_cache import KvCache
 from services.participant.machine import usable_cpus
 from services.participant.node import ParticipantNode
+from services.participant.policy import PolicyFile
 from services.participant.pressure import PressureGauge, PressureLimits
 from services.participant.servicer import ParticipantServicer
 from services.participant.settings import ParticipantSettings
@@ -46,6 +51,7 @@ def build_node(
         ModelError: the model cannot be prepared.
         ConfigurationError: a setting does not fit this machine.
     """
+    state = make_state_dir(settings.state_dir)
     num_threads = settings.threads or usable_cpus()
     torch.set_num_threads(num_threads)
     device = choose_device(settings.device)
@@ -88,6 +94,8 @@ def build_node(
         rows=KvCache(rows_bytes // 2),
         states=KvCache(rows_bytes // 2),
         rows_lifetime_s=settings.rows_lifetime_s,
+        policy=PolicyFile(settings.policy, ApprovalGate(ApprovalStore(state / APPROVALS_FILE))),
+        audit=AuditLog(state / AUDIT_FILE),
         profile=profile,
         make_decoder=choose_decoder(settings.decode_weights, engine.model),
     )

@@ -27,6 +27,7 @@ from fedattn.wire.sealing import KeyPair
 from fedattn.wire.sessions import statement_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.admission import Place
+from services.participant.consent import Leave
 from services.participant.context import ContextSnapshot
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedFrames
@@ -45,6 +46,7 @@ class _Accepted:
 
     signed: SignedRequest
     keys: KeyPair
+    leave: Leave
     token_ids: list[int]
     cached: Mapping[bytes, CachedFrames]
     place: Place
@@ -68,6 +70,7 @@ class Contributor:
         self._node = node
         self._aggregator = aggregator
         self._requests = RequestReader(node.identity)
+        self._noting: set[asyncio.Task[None]] = set()
         self._answering: set[str] = set()
         self._pending: dict[str, _Accepted] = {}
         self._running: dict[str, tuple[asyncio.Task[None], GrpcKvExchange]] = {}
@@ -77,24 +80,28 @@ class Contributor:
         session_id = invite.session_id
         try:
             signed = self._requests.read(invite.request)
-            span, place = await self._accept(invite, signed.request)
         except FedAttnError as error:
-            log.warning("declined", session=session_id, code=error.code)
-            reply = decline(session_id, error)
-            reply.context.CopyFrom(context_to_wire(self._node.context.summary))
-            return reply
+            await self._node.consent.refuse(session_id, None, error)
+            return self._decline(session_id, error)
+        try:
+            span, place, leave = await self._accept(invite, signed.request)
+        except FedAttnError as error:
+            await self._node.consent.refuse(session_id, signed.request, error)
+            return self._decline(session_id, error)
         expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
         cached = self._node.frames.snapshot(MAX_CONTRIBUTOR_KEYS)
         keys = KeyPair()
-        self._pending[session_id] = _Accepted(signed, keys, span.token_ids, cached, place, expiry)
+        self._pending[session_id] = _Accepted(
+            signed, keys, leave, span.token_ids, cached, place, expiry
+        )
         identity = self._node.identity
         statement = MemberStatement(
             session_id=session_id,
             request_digest=signed.digest,
             node_id=self._node.node_id,
             span_len=len(span.token_ids),
-            max_keep_ratio=self._node.pressure.max_keep_ratio,
-            cache_lifetime_s=self._node.rows_lifetime_s,
+            max_keep_ratio=leave.max_keep_ratio,
+            cache_lifetime_s=leave.cache_lifetime_s,
             key=keys.public if identity.is_verifying else None,
         )
         payload = statement_to_wire(statement).SerializeToString()
@@ -106,10 +113,16 @@ class Contributor:
             context=context_to_wire(span.summary),
         )
 
+    def _decline(self, session_id: str, error: FedAttnError) -> pb.InviteReply:
+        log.warning("declined", session=session_id, code=error.code, why=str(error))
+        reply = decline(session_id, error)
+        reply.context.CopyFrom(context_to_wire(self._node.context.summary))
+        return reply
+
     async def _accept(
         self, invite: pb.Invite, request: SessionRequest
-    ) -> tuple[ContextSnapshot, Place]:
-        """This node's span, and a place for the session.
+    ) -> tuple[ContextSnapshot, Place, Leave]:
+        """This node's span, a place for the session, and the owner's leave.
 
         Raises:
             FedAttnError: the node cannot take part, or was told meanwhile that it need not.
@@ -121,13 +134,21 @@ class Contributor:
         self._answering.add(session_id)
         try:
             span = await self._span(request, owns_prefix=invite.owns_prefix)
+            leave = await self._node.consent.give_leave(
+                session_id,
+                request,
+                len(span.token_ids),
+                shape=self._node.prefiller.shape,
+                pressure_keep_ratio=self._node.pressure.max_keep_ratio,
+                lifetime_s=self._node.rows_lifetime_s,
+            )
             self._check_wanted(session_id)
         except BaseException:
             place.release()
             raise
         finally:
             self._answering.discard(session_id)
-        return span, place
+        return span, place, leave
 
     def _check_wanted(self, session_id: str) -> None:
         if session_id not in self._answering:
@@ -145,11 +166,21 @@ class Contributor:
             exchange = self._exchange(start, accepted)
         except FedAttnError as error:
             log.warning("terms_refused", session=session_id, code=error.code, error=str(error))
-            accepted.place.release()
-            emit(decline(session_id, error))
+            self._refuse_terms(accepted, session_id, error, emit)
             return
         work = self._take_part(exchange, start.member_token, accepted, emit)
         self._running[session_id] = (asyncio.create_task(work), exchange)
+
+    def _refuse_terms(
+        self, accepted: _Accepted, session_id: str, error: FedAttnError, emit: Emit
+    ) -> None:
+        """Nothing leaves on terms that nobody agreed to."""
+        accepted.place.release()
+        noting = self._node.consent.refuse(session_id, accepted.signed.request, error)
+        task = asyncio.create_task(noting)
+        self._noting.add(task)
+        task.add_done_callback(self._noting.discard)
+        emit(decline(session_id, error))
 
     def _exchange(self, start: pb.SessionStart, accepted: _Accepted) -> GrpcKvExchange:
         span_len = len(accepted.token_ids)
@@ -179,6 +210,7 @@ class Contributor:
         if accepted is not None:
             accepted.expiry.cancel()
             accepted.place.release()
+            self._node.consent.drop(session_id)
 
     def forget_invitations(self) -> None:
         """Nothing comes of accepted sessions any more: the aggregator is gone."""
@@ -192,9 +224,8 @@ class Contributor:
         for task, exchange in list(self._running.values()):
             exchange.cancel(SessionAbortedError("this node stops"))
             task.cancel()
-        await asyncio.gather(
-            *(task for task, _ in list(self._running.values())), return_exceptions=True
-        )
+        running = [task for task, _ in self._running.values()]
+        await asyncio.gather(*running, *self._noting, return_exceptions=True)
 
     async def _span(self, request: SessionRequest, *, owns_prefix: bool) -> ContextSnapshot:
         """The context as it is now, after the prefix if that is this node's to give."""
@@ -218,7 +249,7 @@ class Contributor:
     async def _take_part(
         self, exchange: GrpcKvExchange, member_token: str, accepted: _Accepted, emit: Emit
     ) -> None:
-        session_id = exchange.terms.session_id
+        session_id, outcome = exchange.terms.session_id, SessionAbortedError.code
         transfer = asyncio.create_task(exchange.run(self._aggregator, member_token))
         try:
             with self._node.metrics.session("contributor"):
@@ -227,19 +258,31 @@ class Contributor:
                 compute_s = time.monotonic() - begun - exchange.wait_s
                 exchange.finish(compute_s)
                 await transfer
+            outcome = "complete"
             self._cache_frames(exchange)
             self._node.metrics.compute_seconds.inc(compute_s)
             self._node.metrics.wait_seconds.inc(exchange.wait_s)
-            log.info("contributed", session=session_id, tokens=len(accepted.token_ids))
+            log.info(
+                "contributed",
+                session=session_id,
+                tokens=len(accepted.token_ids),
+                publisher=accepted.signed.request.node_id,
+                blocks=sorted(exchange.bytes_sent),
+            )
         except FedAttnError as error:
+            outcome = error.code
             log.warning("session_failed", session=session_id, code=error.code, error=str(error))
             emit(decline(session_id, error))
         except Exception:  # border: one session's defect must not end the node
+            outcome = InternalError.code
             log.exception("session_failed", session=session_id)
             emit(decline(session_id, InternalError("it failed; see its log")))
         finally:
             transfer.cancel()
             await asyncio.gather(transfer, return_exceptions=True)
+            await self._node.consent.note_sent(
+                session_id, exchange.bytes_sent, exchange.receivers(), outcome
+            )
             self._running.pop(session_id, None)
             accepted.place.release()
 

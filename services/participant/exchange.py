@@ -92,6 +92,7 @@ class GrpcKvExchange:
             timeline=self._timeline,
         )
         self._sent: dict[int, bytes] = {}
+        self.bytes_sent: dict[int, int] = {}
         self._keeps_frames = keeps and not is_publisher
         self._executor = executor
         self._rotary = rotary
@@ -123,6 +124,11 @@ class GrpcKvExchange:
     def received(self) -> dict[int, dict[int, KvRows]]:
         """Rows by sender and layer of those whose every layer came, if rows are kept at all."""
         return self._inbox.received()
+
+    def receivers(self) -> list[str]:
+        """Ids of the members that read rows of this one."""
+        places = self.state.key_receivers(self._index)
+        return [self.state.member(index).node_id for index in places]
 
     def cacheable_frames(self) -> CachedFrames:
         """Frames that this contributor sent, if they stand for its rows as a whole."""
@@ -240,6 +246,7 @@ class GrpcKvExchange:
             layer, encoding = item
             frame = await self._encoded(encoding)
             begin_s = self._timeline.now()
+            self.bytes_sent[layer] = len(frame)
             for chunk in split_frame(frame, layer):
                 yield pb.ExchangeRequest(chunk=chunk_to_wire(chunk))
             self._timeline.add(Activity.SEND, layer, begin_s)

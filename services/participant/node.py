@@ -9,11 +9,14 @@ from fedattn.core.profile import Profile
 from fedattn.model.decode import Decoder, MakeDecoder
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
+from fedattn.runtime.audit import AuditLog
 from fedattn.wire.identity import Identity
 from services.participant.admission import Admission
+from services.participant.consent import Consent
 from services.participant.context import ContextTokens
 from services.participant.kv_cache import CachedFrames, CachedRows, CachedState, KvCache
 from services.participant.metrics import ParticipantMetrics
+from services.participant.policy import PolicyFile
 from services.participant.pressure import PressureGauge
 from services.participant.threads import NodeThreads
 
@@ -39,11 +42,14 @@ class ParticipantNode:
     states: KvCache[CachedState]  # what it made of them
     rows_lifetime_s: float  # how long others may hold its rows
     make_decoder: MakeDecoder  # for the first query
+    policy: PolicyFile  # of its owner
+    audit: AuditLog | None = None  # of what it gave
     profile: Profile | None = None  # what `auto` plans mean
     metrics: ParticipantMetrics = field(default_factory=ParticipantMetrics)
     prefix: tuple[int, ...] = field(init=False)
     admission: Admission = field(init=False)
     threads: NodeThreads = field(init=False)
+    consent: Consent = field(init=False)
     token: str = ""  # from the aggregator, proves who opens a session
     _decoder: Decoder[Any] | None = None
     _decoder_is_wanted: bool = False
@@ -53,6 +59,7 @@ class ParticipantNode:
         self.prefix = tuple(self.tokenizer.prefix())
         self.admission = Admission(self.node_id, self.max_sessions, self.pressure)
         self.threads = NodeThreads(self.max_sessions)
+        self.consent = Consent(self.policy, self.audit, self.threads)
 
     def decoder(self) -> Decoder[Any]:
         """What a publisher decodes with, made when first asked for: packing takes a second.
@@ -75,5 +82,6 @@ class ParticipantNode:
         return await self.threads.compute(work, self.pressure.threads(self.num_threads))
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads and the record."""
         self.threads.close()
+        self.consent.close()

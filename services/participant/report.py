@@ -7,12 +7,35 @@ from fedattn.wire.enums import ROLES
 from fedattn.wire.v1 import session_pb2 as pb
 
 _NO_COUNTS = "bytes and times are missing: the aggregator was lost before its report"
+_LEFT_OUT = {pb.OUTCOME_LOST, pb.OUTCOME_LATE}
 _CLEAN = {pb.OUTCOME_COMPLETE, pb.OUTCOME_EXCLUDED, pb.OUTCOME_EMPTY}
 
 
 def is_clean(report: pb.SessionReport) -> bool:
     """Whether everybody did its part."""
     return all(member.state in _CLEAN for member in report.members)
+
+
+def corrected_report(
+    report: pb.SessionReport, terms: SessionTerms, left_out: Mapping[int, tuple[int, str]]
+) -> pb.SessionReport:
+    """The aggregator's report, unless this node knows better what came and what did not.
+
+    Args:
+        report: of the aggregator.
+        terms: of the session.
+        left_out: member -> first layer at which this node went on without it, and why.
+    """
+    told = {member.node_id: member for member in report.members}
+    for index, (layer, reason) in left_out.items():
+        node_id = terms.layout.members[index].node_id
+        member = told.get(node_id)
+        if member is None:
+            member = report.members.add(node_id=node_id, role=pb.ROLE_CONTRIBUTOR)
+        if member.state not in _LEFT_OUT:
+            member.state, member.missing_from_layer = pb.OUTCOME_LATE, layer
+            member.detail = reason
+    return report
 
 
 def local_report(

@@ -36,6 +36,7 @@ from services.participant.settings import ParticipantSettings
 from services.participant.terms import agree, read_request
 from tests.harness.channels import direct_channel
 from tests.harness.identities import certificates_of
+from tests.harness.policies import every_block
 from tests.harness.scenarios import NUM_NEW_TOKENS, PUBLISHER, Scenario
 from tests.harness.tiny import word_tokenizer
 
@@ -184,6 +185,7 @@ def make_node(
         rows=KvCache(1 << 24),
         states=KvCache(1 << 24),
         rows_lifetime_s=60,
+        policy=every_block(),
     )
 
 

@@ -77,6 +77,10 @@ def ask(
     as_json: AsJson = False,
     reuse: Annotated[bool, typer.Option(help="Use rows cached since earlier queries.")] = True,
     independent: Independent = False,
+    purpose: Annotated[
+        str, typer.Option(help="What the answer is for; owners' policies may ask for one.")
+    ] = "",
+    subject: Annotated[str, typer.Option(help="Who asks, for owners' policies.")] = "",
     timeline: Annotated[
         Path | None,
         typer.Option(help="Write what every node did when, as a Chrome trace (ui.perfetto.dev)."),
@@ -113,6 +117,8 @@ def ask(
         deadline_s=deadline,
         reuse=reuse,
         independent=independent,
+        purpose=purpose,
+        subject=subject,
         timeline=timeline is not None,
         sampling=sampling,
     )

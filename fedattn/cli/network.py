@@ -116,6 +116,7 @@ class LocalNetwork:
             f"--aggregator={node.aggregator or self.aggregator_address}",
             f"--listen={address}",
             f"--model={node.model}",
+            f"--state={self.log_dir / 'state' / node.node_id}",
             "--threads=1",  # the nodes share this machine's cores
             *flags,
         ]

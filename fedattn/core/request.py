@@ -18,6 +18,7 @@ from fedattn.core.plans import RolePlans
 from fedattn.core.spans import PrefixMode
 
 MAX_LABEL_LENGTH = 64
+LABEL_TEXT = f"up to {MAX_LABEL_LENGTH} letters, digits or ._@/+-"
 NONCE_SIZE = 16
 _LABEL = re.compile(r"[\w.@/+-]{0,64}")
 
@@ -58,8 +59,7 @@ class SessionOptions:
         for name, text in (("subject", self.subject), ("purpose", self.purpose)):
             if not _LABEL.fullmatch(text):
                 raise InvalidRequestError(
-                    f"{name}: expected up to {MAX_LABEL_LENGTH} letters, digits or one of "
-                    f"._@/+- , got {text[:MAX_LABEL_LENGTH]!r}"
+                    f"{name}: expected {LABEL_TEXT}, got {text[:MAX_LABEL_LENGTH]!r}"
                 )
         for node_id in self.contributors:
             if self.contributors.count(node_id) > 1:

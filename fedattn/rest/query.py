@@ -25,7 +25,7 @@ from fedattn.core.limits import (
 )
 from fedattn.core.node_id import check_node_id
 from fedattn.core.plans import PLAN_TEXT, PlanSpec
-from fedattn.core.request import SessionOptions
+from fedattn.core.request import LABEL_TEXT, SessionOptions
 from fedattn.core.sampling import MAX_STOP_LENGTH, MAX_STOP_STRINGS, SamplingParams
 from fedattn.core.spans import PrefixMode
 
@@ -156,6 +156,18 @@ class SessionBody(BaseModel):
         description="Longest time for everything, seconds.",
     )
 
+    purpose: str = Field(
+        "",
+        description=f"What the answer is for, in a word that owners' policies know; {LABEL_TEXT}.",
+        examples=["maintenance"],
+    )
+    subject: str = Field(
+        "",
+        description="Who asks, as this client says and the publisher's node signs; contributors "
+        f"believe it as far as they believe the publisher. {LABEL_TEXT.capitalize()}.",
+        examples=["anna@ward-1"],
+    )
+
     @property
     def budget(self) -> ByteBudget | None:
         """What may travel; None for no limit."""
@@ -182,6 +194,8 @@ class SessionBody(BaseModel):
             min_participants=self.min_participants,
             deadline_s=self.deadline_s,
             independent=self.independent,
+            purpose=self.purpose,
+            subject=self.subject,
         )
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from fedattn.model.placement import choose_decoder, choose_device, choose_dtype
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.runtime.approvals import ApprovalStore
 from fedattn.runtime.audit import AuditLog
-from fedattn.runtime.state import APPROVALS_FILE, AUDIT_FILE, make_state_dir
+from fedattn.runtime.state import AUDIT_FILE, make_state_dir
 from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.channel import open_channel
 from fedattn.wire.clients import AggregatorClient
@@ -94,7 +94,7 @@ def build_node(
         rows=KvCache(rows_bytes // 2),
         states=KvCache(rows_bytes // 2),
         rows_lifetime_s=settings.rows_lifetime_s,
-        policy=PolicyFile(settings.policy, ApprovalGate(ApprovalStore(state / APPROVALS_FILE))),
+        policy=PolicyFile(settings.policy, ApprovalGate(ApprovalStore(state))),
         audit=AuditLog(state / AUDIT_FILE),
         profile=profile,
         make_decoder=choose_decoder(settings.decode_weights, engine.model),

@@ -28,6 +28,7 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.participant.inbox import RowInbox
 from services.participant.kv_cache import CachedFrames, CachedRows
+from services.participant.report import corrected_report
 from services.participant.sealing import NoSealing, Sealing
 from services.participant.session_reuse import SessionReuse
 
@@ -118,8 +119,10 @@ class GrpcKvExchange:
 
     @property
     def report(self) -> session_pb2.SessionReport | None:
-        """What everyone did; the publisher has it once `run` is over."""
-        return self._report
+        """What everyone did, as far as this member can tell; there once `run` is over."""
+        if self._report is None:
+            return None
+        return corrected_report(self._report, self.terms, self.left_out())
 
     def received(self) -> dict[int, dict[int, KvRows]]:
         """Rows by sender and layer of those whose every layer came, if rows are kept at all."""

@@ -26,16 +26,19 @@ def corrected_report(
         terms: of the session.
         left_out: member -> first layer at which this node went on without it, and why.
     """
-    told = {member.node_id: member for member in report.members}
-    for index, (layer, reason) in left_out.items():
-        node_id = terms.layout.members[index].node_id
-        member = told.get(node_id)
+    corrected = pb.SessionReport()
+    corrected.CopyFrom(report)
+    told = {member.node_id: member for member in corrected.members}
+    for index, known in enumerate(terms.layout.members):
+        member = told.get(known.node_id)
         if member is None:
-            member = report.members.add(node_id=node_id, role=pb.ROLE_CONTRIBUTOR)
-        if member.state not in _LEFT_OUT:
-            member.state, member.missing_from_layer = pb.OUTCOME_LATE, layer
-            member.detail = reason
-    return report
+            member = corrected.members.add(
+                node_id=known.node_id, role=ROLES.to_wire(known.role), state=pb.OUTCOME_COMPLETE
+            )
+        if index in left_out and member.state not in _LEFT_OUT:
+            member.state = pb.OUTCOME_LATE
+            member.missing_from_layer, member.detail = left_out[index]
+    return corrected
 
 
 def local_report(

@@ -17,6 +17,9 @@ _COLUMNS = (
     "bytes", "receivers", "outcome", "detail",
 )  # fmt: skip
 
+_SHORTENED = {"session": 8, "time": len("2026-11-30T12:00:00")}
+"""Columns whose beginning is enough for people; --json has the rest."""
+
 
 def audit(
     file: Annotated[Path, typer.Argument(help="The log, such as DIR/audit.jsonl.")],
@@ -72,14 +75,16 @@ def _document(chain: Chain) -> dict[str, Any]:
 
 
 def _table(chain: Chain) -> Table:
-    table = plain_table(*_COLUMNS)
+    used = [name for name in _COLUMNS if any(entry.get(name) for entry in chain.entries)]
+    table = plain_table(*used)
     for entry in chain.entries:
-        table.add_row(*(_cell(entry.get(column, "")) for column in _COLUMNS))
+        table.add_row(*(_cell(name, entry.get(name, "")) for name in used))
     return table
 
 
-def _cell(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+def _cell(name: str, value: object) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text[: _SHORTENED.get(name)]
 
 
 def _tell_ends(chain: Chain, console: PlainConsole) -> None:

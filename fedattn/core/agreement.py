@@ -28,6 +28,7 @@ class MemberStatement:
         node_id: who says so.
         span_len: tokens of its span.
         max_keep_ratio: most of its rows that it sends.
+        num_withheld: rows that never travel, because its owner does not let them.
         cache_lifetime_s: how long the publisher may cache its rows; 0 for not beyond the session.
         key: what other members seal keys to; None without certificates.
     """
@@ -37,6 +38,7 @@ class MemberStatement:
     node_id: str
     span_len: int
     max_keep_ratio: float = 1.0
+    num_withheld: int = 0
     cache_lifetime_s: float = 0.0
     key: PublicKey | None = None
 
@@ -128,6 +130,7 @@ def _check_statement(
     _expect(f"session of {name}", said.session_id, terms.session_id)
     _expect(f"request shown to {name}", said.request_digest.hex(), request_digest.hex())
     _expect(f"tokens of {name}", said.span_len, len(member.span))
+    _expect(f"rows that {name} withholds", said.num_withheld, member.num_withheld)
     _expect(f"a key of {name}", request.key is not None, said.key is not None)
     if member.compression.keep_ratio > said.max_keep_ratio:
         _refuse(f"rows of {name} up to", said.max_keep_ratio, member.compression.keep_ratio)

@@ -64,6 +64,7 @@ def _parts(member: Member, version: bytes) -> tuple[bytes, ...]:
         b"%d:%d" % (member.computed_span.start, member.computed_span.stop),
         _layers(member.plan.layers),
         repr(member.compression.plain).encode(),
+        b"%d" % member.num_withheld,
     )
 
 

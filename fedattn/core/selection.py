@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fedattn.core.errors import InvalidRequestError
+from fedattn.core.errors import InvalidRequestError, PolicyRefusedError
 from fedattn.core.types import FloatArray, IntArray, Queries
 
 MAX_KEEP_ENDS = 1024
@@ -112,24 +112,40 @@ def check_selector(name: str) -> str:
     return name
 
 
-def select_rows(rows: SpanRows, selector: str, count: int, *, keep_ends: int = 0) -> IntArray:
+def select_rows(
+    rows: SpanRows,
+    selector: str,
+    count: int,
+    *,
+    keep_ends: int = 0,
+    withheld: IntArray | None = None,
+) -> IntArray:
     """Indices of the rows to send, sorted.
 
     Args:
         rows: T of them.
         selector: name of the scores.
-        count: how many to keep, at most T.
+        count: how many to keep, at most T less those withheld.
         keep_ends: rows at each end of the span that go before any other.
+        withheld: indices of rows that never go; None for none.
 
     Returns:
         [count] int64, strictly increasing.
+
+    Raises:
+        PolicyRefusedError: so many do not remain.
     """
     num_rows = len(rows.positions)
+    num_free = num_rows - (0 if withheld is None else len(withheld))
+    if count > num_free:
+        raise PolicyRefusedError(f"{count} rows are to travel, its owner lets {num_free}")
     if count >= num_rows:
         return np.arange(num_rows, dtype=np.int64)
     scores = SELECTORS[selector](rows).astype(np.float64)
     scores[:keep_ends] = np.inf
     scores[max(0, num_rows - keep_ends) :] = np.inf
+    if withheld is not None:
+        scores[withheld] = -np.inf
     best = np.argsort(-scores, kind="stable")[:count]  # ties: the earlier row
     return np.sort(best).astype(np.int64)
 

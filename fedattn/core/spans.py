@@ -63,6 +63,7 @@ class Member:
         position_offset: positions between where the rows are computed and the span, which comes
             later. Receivers rotate the keys forward by this number. Above 0 only for a member that
             attends to nobody.
+        num_withheld: rows that never travel, because its owner does not let them.
         is_sealed: whether its frames are sealed, for those alone who need its rows.
     """
 
@@ -76,6 +77,7 @@ class Member:
     cache_key: bytes = b""
     cache_lifetime_s: float = 0.0
     position_offset: int = 0
+    num_withheld: int = 0
     is_sealed: bool = False
 
     @property
@@ -93,7 +95,8 @@ class Member:
     @property
     def num_sent(self) -> int:
         """Rows that travel at each layer it uploads."""
-        return num_kept(self.num_inputs, self.compression.keep_ratio)
+        kept = num_kept(self.num_inputs, self.compression.keep_ratio)
+        return min(kept, max(1, self.num_inputs - self.num_withheld))
 
     def input_positions(self) -> IntArray:
         """Global positions of the tokens that are computed, [num_inputs] int64, sorted."""

@@ -1,5 +1,7 @@
 """One participant's rows on their way: choose and encode, decode and place."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from fedattn.core.frames import (
@@ -12,15 +14,16 @@ from fedattn.core.frames import (
 from fedattn.core.rotary import Rotary
 from fedattn.core.selection import SpanRows, select_rows
 from fedattn.core.spans import Member
-from fedattn.core.types import KvRows, KvShape, Queries
+from fedattn.core.types import IntArray, KvRows, KvShape, Queries
 
 
-def write_frame(
+def write_frame(  # noqa: PLR0917 - spelt out
     member: Member,
     layer: int,
     rows: KvRows,
     queries: Queries,
     rotary: Rotary | None = None,
+    withheld: Collection[int] = (),
 ) -> bytes:
     """The frame of one layer: the rows that `member.compression` keeps, encoded.
 
@@ -30,12 +33,14 @@ def write_frame(
         rows: all computed rows of its span, keys after RoPE, at its computed positions.
         queries: fetches those of the same tokens, if the selector looks at them.
         rotary: of the model.
+        withheld: tokens of the span, counted from its first, whose rows never travel.
 
     Raises:
         InvalidRequestError: a value does not fit the codec.
+        PolicyRefusedError: fewer rows may travel than the session has laid out.
     """
     compression = member.compression
-    if member.num_sent < rows.num_rows:
+    if member.num_sent < rows.num_rows or withheld:
         span_rows = SpanRows(
             queries=queries,
             keys=rows.keys,
@@ -44,12 +49,21 @@ def write_frame(
             random=np.random.default_rng([compression.seed, member.computed_span.start, layer]),
         )
         kept = select_rows(
-            span_rows, compression.selector, member.num_sent, keep_ends=compression.keep_ends
+            span_rows,
+            compression.selector,
+            member.num_sent,
+            keep_ends=compression.keep_ends,
+            withheld=_places(rows, member, withheld),
         )
         rows = KvRows(
             keys=rows.keys[:, kept], values=rows.values[:, kept], positions=rows.positions[kept]
         )
     return encode_frame(rows, layer, compression.codec, member.computed_span, rotary)
+
+
+def _places(rows: KvRows, member: Member, tokens: Collection[int]) -> IntArray:
+    """Indices of the rows of some tokens of the span; tokens that were not computed have none."""
+    return np.flatnonzero(np.isin(rows.positions - member.computed_span.start, list(tokens)))
 
 
 def frame_spec(member: Member, shape: KvShape) -> FrameSpec:

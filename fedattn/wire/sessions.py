@@ -217,6 +217,7 @@ def statement_to_wire(statement: MemberStatement) -> session_pb2.MemberStatement
         node_id=statement.node_id,
         span_len=statement.span_len,
         max_keep_ratio=statement.max_keep_ratio,
+        num_withheld=statement.num_withheld,
         cache_lifetime_s=statement.cache_lifetime_s,
         key=key_to_wire(statement.key),
     )
@@ -231,6 +232,7 @@ def statement_from_wire(payload: bytes) -> MemberStatement:
     message = _parse(session_pb2.MemberStatement, payload, "statement of a member")
     require_range("size of the request digest", len(message.request_digest), _KEY_SIZE, _KEY_SIZE)
     require_range("span_len", message.span_len, 0, MAX_TOKENS)
+    require_range("num_withheld", message.num_withheld, 0, max(0, message.span_len - 1))
     require_range("max_keep_ratio", message.max_keep_ratio, LEAST_KEEP_RATIO, 1)
     require_range("cache_lifetime_s", message.cache_lifetime_s, 0, MAX_LIFETIME_S)
     return MemberStatement(
@@ -239,6 +241,7 @@ def statement_from_wire(payload: bytes) -> MemberStatement:
         node_id=check_node_id(message.node_id),
         span_len=message.span_len,
         max_keep_ratio=message.max_keep_ratio,
+        num_withheld=message.num_withheld,
         cache_lifetime_s=message.cache_lifetime_s,
         key=key_from_wire(message.key) if message.HasField("key") else None,
     )
@@ -355,6 +358,7 @@ def _member_to_wire(member: Member) -> session_pb2.Member:
         is_cached_by_publisher=member.is_cached_by_publisher,
         cache_lifetime_s=member.cache_lifetime_s,
         position_offset=member.position_offset,
+        num_withheld=member.num_withheld,
     )
 
 
@@ -362,10 +366,12 @@ def _member_from_wire(message: session_pb2.Member, is_sealed: bool) -> Member:
     node_id = check_node_id(message.node_id)
     require_range("size of cache_key", len(message.cache_key), 0, _KEY_SIZE)
     require_range("cache_lifetime_s", message.cache_lifetime_s, 0, MAX_LIFETIME_S)
+    span = Span(message.span_start, message.span_stop)
+    require_range("num_withheld", message.num_withheld, 0, len(span))
     return Member(
         node_id=node_id,
         role=ROLES.from_wire(message.role),
-        span=Span(message.span_start, message.span_stop),
+        span=span,
         plan=SyncPlan(tuple(message.sync_layers)),
         compression=compression_from_wire(message.compression),
         is_cached_by_owner=message.is_cached_by_owner,
@@ -373,5 +379,6 @@ def _member_from_wire(message: session_pb2.Member, is_sealed: bool) -> Member:
         cache_key=message.cache_key,
         cache_lifetime_s=message.cache_lifetime_s,
         position_offset=message.position_offset,
+        num_withheld=message.num_withheld,
         is_sealed=is_sealed,
     )

@@ -30,6 +30,7 @@ class Acceptance:
         statement: what it agrees to, as it was signed.
         span_len: tokens of its span.
         max_keep_ratio: most of its rows that it sends.
+        num_withheld: rows that never travel.
         cache_lifetime_s: how long the publisher may cache its rows.
         context_version: of its context; empty if nothing is to be reused.
         cached_keys: cache keys whose frames it has cached.
@@ -39,6 +40,7 @@ class Acceptance:
     statement: session_pb2.Signed
     span_len: int
     max_keep_ratio: float
+    num_withheld: int
     cache_lifetime_s: float
     context_version: bytes
     cached_keys: frozenset[bytes]
@@ -112,6 +114,7 @@ def _judge(node: Node, reply: pb.InviteReply) -> Acceptance | FedAttnError:
         statement=reply.statement,
         span_len=said.span_len,
         max_keep_ratio=said.max_keep_ratio,
+        num_withheld=said.num_withheld,
         cache_lifetime_s=said.cache_lifetime_s,
         context_version=reply.context_version,
         cached_keys=frozenset(reply.cached_keys),

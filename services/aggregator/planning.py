@@ -30,16 +30,17 @@ def lay_out(
         is_sealed=request.key is not None,
     )
     contributors = (
-        _limit(member, acceptance.max_keep_ratio)
+        _limit(member, acceptance)
         for member, acceptance in zip(layout.contributors, accepted, strict=True)
     )
     return replace(layout, members=(*contributors, layout.publisher))
 
 
-def _limit(member: Member, most: float) -> Member:
-    """The member keeping at most that share of its rows."""
-    ratio = min(member.compression.keep_ratio, most)
-    return replace(member, compression=replace(member.compression, keep_ratio=ratio))
+def _limit(member: Member, acceptance: Acceptance) -> Member:
+    """The member sending no more rows than it agreed to."""
+    ratio = min(member.compression.keep_ratio, acceptance.max_keep_ratio)
+    compression = replace(member.compression, keep_ratio=ratio)
+    return replace(member, compression=compression, num_withheld=acceptance.num_withheld)
 
 
 def fit_layout(

@@ -46,9 +46,11 @@ def check(settings: ParticipantSettings) -> None:
     """
     try:  # only now: settings are checked, and --help answers, without loading torch
         from services.participant.context import check_context  # noqa: PLC0415
+        from services.participant.policy import check_policy  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise missing_module(error.name or "") from error
     check_context(settings.context, settings.context_encoding)
+    check_policy(settings.policy)
 
 
 def main() -> int:

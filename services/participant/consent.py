@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from fedattn.core.compression import num_kept
 from fedattn.core.consent import Ask
 from fedattn.core.errors import FedAttnError
 from fedattn.core.request import SessionRequest
@@ -55,6 +54,7 @@ class Consent:
         request: SessionRequest,
         span_len: int,
         *,
+        num_withheld: int,
         shape: KvShape,
         pressure_keep_ratio: float,
         lifetime_s: float,
@@ -65,6 +65,7 @@ class Consent:
             session_id: of the session.
             request: of its publisher.
             span_len: tokens of this node's span.
+            num_withheld: rows that stay in any case.
             shape: of its rows.
             pressure_keep_ratio: most of the rows that heat and memory allow.
             lifetime_s: how long the node's settings let others cache rows.
@@ -76,7 +77,7 @@ class Consent:
         policy = self.policy.current()
         most = min(pressure_keep_ratio, policy.max_keep_ratio(span_len))
         ratio = min(most, request.options.compression.keep_ratio)
-        ask = _describe(session_id, request, span_len, shape, ratio)
+        ask = _describe(session_id, request, span_len, num_withheld, shape, ratio)
         self.policy.check(ask)
         lifetime_s = policy.cap_lifetime(lifetime_s)
         leave = Leave(ask=ask, max_keep_ratio=most, cache_lifetime_s=lifetime_s)
@@ -167,8 +168,13 @@ def _layers(request: SessionRequest) -> tuple[int, ...]:
     return tuple(sorted({*request.plans.publisher.layers, *request.plans.contributors.layers}))
 
 
-def _describe(
-    session_id: str, request: SessionRequest, span_len: int, shape: KvShape, ratio: float
+def _describe(  # noqa: PLR0913, PLR0917 - spelt out
+    session_id: str,
+    request: SessionRequest,
+    span_len: int,
+    num_withheld: int,
+    shape: KvShape,
+    ratio: float,
 ) -> Ask:
     """The most that a request can take of a node."""
     compression = replace(request.options.compression, keep_ratio=ratio)
@@ -178,6 +184,7 @@ def _describe(
         span=Span(0, span_len),
         plan=request.plans.contributors,
         compression=compression,
+        num_withheld=num_withheld,
         is_sealed=request.key is not None,
     )
     layers = _layers(request)
@@ -186,7 +193,7 @@ def _describe(
         subject=request.options.subject,
         purpose=request.options.purpose,
         layers=layers,
-        num_rows=num_kept(member.num_inputs, ratio),
+        num_rows=member.num_sent,
         num_bytes=len(layers) * max_upload_size(member, shape),
         session_id=session_id,
     )

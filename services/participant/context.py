@@ -1,10 +1,11 @@
 """The private context of a node: read from disk, tokenized, never sent."""
 
+import hashlib
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -14,6 +15,7 @@ from fedattn.core.errors import ConfigurationError, ContextUnreadableError
 from fedattn.model.prompt import PromptTokenizer
 from services.participant.context_log import printable
 from services.participant.texts.loading import Texts, decode_all, load
+from services.participant.withheld import Pattern, withheld_tokens
 
 VERSION_SIZE = 16
 
@@ -92,6 +94,8 @@ class ContextSnapshot:
 
     Attributes:
         token_ids: of a contributor's span, without any prefix.
+        text: that they are tokens of.
+        withheld: tokens, counted from the first, whose rows its owner lets nobody have.
         version: drawn at random at each change of the text; says nothing of what it is.
         summary: counts that others may know.
     """
@@ -99,6 +103,13 @@ class ContextSnapshot:
     token_ids: list[int]
     version: bytes
     summary: ContextSummary
+    text: str = field(default="", repr=False)
+    withheld: tuple[int, ...] = ()
+
+    def after(self, prefix: list[int]) -> "ContextSnapshot":
+        """The same behind tokens that are this node's to give too."""
+        shifted = tuple(index + len(prefix) for index in self.withheld)
+        return replace(self, token_ids=prefix + self.token_ids, withheld=shifted)
 
 
 OnChange = Callable[[Texts, ContextSummary], None]
@@ -139,8 +150,25 @@ class ContextTokens:
                 ) from None
             summary = self._take(texts)
             return ContextSnapshot(
-                token_ids=list(self._token_ids), version=self._version, summary=summary
+                token_ids=list(self._token_ids),
+                version=self._version,
+                summary=summary,
+                text=texts.text,
             )
+
+    def withholding(self, patterns: Sequence[Pattern]) -> ContextSnapshot:
+        """What there is now, with the tokens that patterns forbid to give.
+
+        Raises:
+            ContextUnreadableError: as `snapshot`.
+            PolicyRefusedError: a pattern takes too long to find.
+        """
+        snapshot = self.snapshot()
+        if not patterns:
+            return snapshot
+        withheld = withheld_tokens(*self.tokenizer.context_offsets(snapshot.text), patterns)
+        mark = hashlib.sha256(snapshot.version + repr(withheld).encode()).digest()
+        return replace(snapshot, withheld=withheld, version=mark[:VERSION_SIZE])
 
     @property
     def summary(self) -> ContextSummary:

@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
 from fedattn.core.agreement import MemberStatement
+from fedattn.core.compression import num_kept
 from fedattn.core.errors import (
     ContextTooLongError,
     FedAttnError,
@@ -48,6 +49,7 @@ class _Accepted:
     keys: KeyPair
     leave: Leave
     token_ids: list[int]
+    withheld: tuple[int, ...]
     cached: Mapping[bytes, CachedFrames]
     place: Place
     expiry: asyncio.TimerHandle
@@ -92,7 +94,7 @@ class Contributor:
         cached = self._node.frames.snapshot(MAX_CONTRIBUTOR_KEYS)
         keys = KeyPair()
         self._pending[session_id] = _Accepted(
-            signed, keys, leave, span.token_ids, cached, place, expiry
+            signed, keys, leave, span.token_ids, span.withheld, cached, place, expiry
         )
         identity = self._node.identity
         statement = MemberStatement(
@@ -101,6 +103,7 @@ class Contributor:
             node_id=self._node.node_id,
             span_len=len(span.token_ids),
             max_keep_ratio=leave.max_keep_ratio,
+            num_withheld=len(span.withheld),
             cache_lifetime_s=leave.cache_lifetime_s,
             key=keys.public if identity.is_verifying else None,
         )
@@ -138,6 +141,7 @@ class Contributor:
                 session_id,
                 request,
                 len(span.token_ids),
+                num_withheld=len(span.withheld),
                 shape=self._node.prefiller.shape,
                 pressure_keep_ratio=self._node.pressure.max_keep_ratio,
                 lifetime_s=self._node.rows_lifetime_s,
@@ -195,6 +199,7 @@ class Contributor:
             self._node.prefiller.model.rotary,
             sealing=agreement.sealing(self._node.identity, accepted.keys, content_key),
             keeps=self._node.frames.max_bytes > 0,
+            withheld=accepted.withheld,
         )
 
     def cancel(self, cancel: pb.SessionCancel) -> None:
@@ -235,7 +240,8 @@ class Contributor:
                 "its system prompt or chat template differs from the publisher's; "
                 "set FEDATTN_PARTICIPANT_SYSTEM_PROMPT to the same text on every node"
             )
-        span = await self._node.threads.run(self._node.context.snapshot)
+        patterns = self._node.policy.current().withheld
+        span = await self._node.threads.run(lambda: self._node.context.withholding(patterns))
         if span.summary.is_empty:
             raise NothingToGiveError(span.summary.describe_empty())
         limit = self._node.prefiller.model.max_positions
@@ -244,7 +250,18 @@ class Contributor:
                 f"its context has {len(span.token_ids)} tokens and the prefix {len(prefix)}, but "
                 f"the model's window is {limit}; shorten the context"
             )
-        return replace(span, token_ids=prefix + span.token_ids) if owns_prefix else span
+        self._require_something_to_give(span, request)
+        return span.after(prefix) if owns_prefix else span
+
+    def _require_something_to_give(self, span: ContextSnapshot, request: SessionRequest) -> None:
+        """At least one row may travel, whichever tokens are computed."""
+        ratio = request.options.compression.input_keep_ratio
+        num_inputs = num_kept(len(span.token_ids), ratio)
+        if num_inputs <= len(span.withheld):
+            raise NothingToGiveError(
+                f"its owner withholds {len(span.withheld)} of {len(span.token_ids)} tokens, and "
+                f"{num_inputs} would be computed"
+            )
 
     async def _take_part(
         self, exchange: GrpcKvExchange, member_token: str, accepted: _Accepted, emit: Emit

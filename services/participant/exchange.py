@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from concurrent.futures import Executor, Future
 
 import structlog
@@ -56,6 +56,7 @@ class GrpcKvExchange:
         sealing: how frames leave and are read; None for as they are.
         cached: rows a publisher has from earlier sessions, by cache key.
         on_layer: told of every layer received.
+        withheld: tokens of its span whose rows never travel.
         keeps: whether frames sent and rows received are kept for later sessions.
 
     Raises:
@@ -73,6 +74,7 @@ class GrpcKvExchange:
         cached: Mapping[bytes, CachedRows] | None = None,
         on_layer: LayerListener = lambda *_: None,
         keeps: bool = False,
+        withheld: Collection[int] = (),
     ) -> None:
         self.terms = terms
         self.state = SessionState(terms.layout, terms.shape)
@@ -94,6 +96,7 @@ class GrpcKvExchange:
         )
         self._sent: dict[int, bytes] = {}
         self.bytes_sent: dict[int, int] = {}
+        self._withheld = withheld
         self._keeps_frames = keeps and not is_publisher
         self._executor = executor
         self._rotary = rotary
@@ -152,7 +155,7 @@ class GrpcKvExchange:
 
         def write() -> bytes:
             begin_s = self._timeline.now()
-            frame = write_frame(self.member, layer, rows, queries, self._rotary)
+            frame = write_frame(self.member, layer, rows, queries, self._rotary, self._withheld)
             frame = self._sealing.seal(frame)
             self._timeline.add(Activity.ENCODE, layer, begin_s)
             return frame

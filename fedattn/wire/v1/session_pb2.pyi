@@ -420,6 +420,7 @@ class Member(_message.Message):
     IS_CACHED_BY_PUBLISHER_FIELD_NUMBER: _builtins.int
     CACHE_LIFETIME_S_FIELD_NUMBER: _builtins.int
     POSITION_OFFSET_FIELD_NUMBER: _builtins.int
+    NUM_WITHHELD_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node; 1 to 64 characters of [A-Za-z0-9._-]."""
     role: Global___Role.ValueType
@@ -440,6 +441,8 @@ class Member(_message.Message):
     """Positions before its span at which it computes; receivers rotate its keys forward by as many. Up
     to span_start - prefix_len, and 0 for a member with sync layers.
     """
+    num_withheld: _builtins.int
+    """Rows that never travel, because its owner does not let them; at most its tokens."""
     @_builtins.property
     def sync_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Zero-based blocks at which it attends to other spans; strictly increasing, below num_layers."""
@@ -462,10 +465,11 @@ class Member(_message.Message):
         is_cached_by_publisher: _builtins.bool = ...,
         cache_lifetime_s: _builtins.float = ...,
         position_offset: _builtins.int = ...,
+        num_withheld: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_key", b"cache_key", "cache_lifetime_s", b"cache_lifetime_s", "compression", b"compression", "is_cached_by_owner", b"is_cached_by_owner", "is_cached_by_publisher", b"is_cached_by_publisher", "node_id", b"node_id", "position_offset", b"position_offset", "role", b"role", "span_start", b"span_start", "span_stop", b"span_stop", "sync_layers", b"sync_layers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_key", b"cache_key", "cache_lifetime_s", b"cache_lifetime_s", "compression", b"compression", "is_cached_by_owner", b"is_cached_by_owner", "is_cached_by_publisher", b"is_cached_by_publisher", "node_id", b"node_id", "num_withheld", b"num_withheld", "position_offset", b"position_offset", "role", b"role", "span_start", b"span_start", "span_stop", b"span_stop", "sync_layers", b"sync_layers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -714,6 +718,7 @@ class MemberStatement(_message.Message):
     MAX_KEEP_RATIO_FIELD_NUMBER: _builtins.int
     CACHE_LIFETIME_S_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    NUM_WITHHELD_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id of the session it was invited to."""
     request_digest: _builtins.bytes
@@ -726,6 +731,8 @@ class MemberStatement(_message.Message):
     """Most of its rows that it sends, above 0 to 1."""
     cache_lifetime_s: _builtins.float
     """How long the publisher may cache its rows, seconds; 0 for not beyond the session."""
+    num_withheld: _builtins.int
+    """Rows that never travel, because its owner does not let them; below span_len."""
     @_builtins.property
     def key(self) -> Global___PublicKey:
         """What other members seal keys to; absent in plaintext."""
@@ -740,10 +747,11 @@ class MemberStatement(_message.Message):
         max_keep_ratio: _builtins.float = ...,
         cache_lifetime_s: _builtins.float = ...,
         key: Global___PublicKey | None = ...,
+        num_withheld: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "num_withheld", b"num_withheld", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,200 @@
+"""Who gives decides: policies, approvals and the record, over a real network with certificates."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+
+from fedattn.core.errors import (
+    ApprovalNeededError,
+    FedAttnError,
+    InternalError,
+    NothingToGiveError,
+    PolicyRefusedError,
+)
+from fedattn.model.loading import LoadedModel
+from fedattn.runtime.approvals import ApprovalStore
+from fedattn.runtime.audit import AuditLog
+from fedattn.runtime.audit_chain import read_log
+from fedattn.wire.security import AGGREGATOR, GATEWAY
+from fedattn.wire.status import error_from_rpc
+from fedattn.wire.stubs import ParticipantStub
+from fedattn.wire.v1 import session_pb2
+from services.participant.approvals import ApprovalGate
+from services.participant.policy import PolicyFile
+from tests.harness.channels import direct_channel
+from tests.harness.identities import certificates_of
+from tests.harness.networks import query
+from tests.harness.runners import make_node, running_aggregator, running_participant
+from tests.harness.tiny import words
+
+PUBLISHER = "publisher"
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """One contributor with an owner, and a publisher."""
+
+    publisher: ParticipantStub
+    policy: Path
+    approvals: ApprovalStore
+    audit: Path
+
+    async def ask(self, **changes: object) -> session_pb2.SessionReport:
+        """The report of a query.
+
+        Raises:
+            FedAttnError: it failed.
+        """
+        changes = {"plan": "1,2,3", **changes}
+        try:
+            events = [event async for event in self.publisher.Query(query(**changes))]
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, InternalError("unreachable")) from None
+        return events[-1].result.report
+
+    def noted(self) -> list[tuple[str, str]]:
+        """Event and outcome of each entry."""
+        return [(str(entry["event"]), str(entry["outcome"])) for entry in self.entries()]
+
+    def entries(self) -> list[dict[str, object]]:
+        log = read_log(self.audit)
+        assert not log.broken_line
+        return [dict(entry) for entry in log.entries]
+
+
+@asynccontextmanager
+async def owned(model: LoadedModel, folder: Path, policy: str) -> AsyncIterator[Owned]:
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        address = await enter(running_aggregator(certificates=certificates_of(AGGREGATOR)))
+        (folder / "a.txt").write_text(words(5, 6))
+        path = folder / "policy.toml"
+        path.write_text(policy)
+        node = make_node("a", model, folder / "a.txt", certificates=certificates_of("a"))
+        store = ApprovalStore(folder)
+        node.policy = node.consent.policy = PolicyFile(path, ApprovalGate(store))
+        node.consent.audit = AuditLog(folder / "audit.jsonl")
+        await enter(running_participant(node, address))
+        node = make_node(PUBLISHER, model, None, certificates=certificates_of(PUBLISHER))
+        running = await enter(running_participant(node, address, listen="127.0.0.1:0"))
+        assert running.server is not None
+        listener = f"127.0.0.1:{running.server.port}"
+        channel = await enter(direct_channel(listener, certificates_of(GATEWAY), peer=PUBLISHER))
+        yield Owned(ParticipantStub(channel), path, store, folder / "audit.jsonl")
+
+
+async def test_default_policy_gives_every_block_but_the_first(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    async with owned(model, tmp_path, "") as network:
+        with pytest.raises(PolicyRefusedError, match="lowest_block"):
+            await network.ask(plan="all")
+        await network.ask()
+        sent = network.entries()[-1]
+    assert network.noted() == [
+        ("declined", "policy_refused"),
+        ("allowed", "allowed"),
+        ("sent", "complete"),
+    ]
+    assert (sent["publisher"], sent["blocks"], sent["receivers"]) == (
+        PUBLISHER,
+        [1, 2, 3],
+        [PUBLISHER],
+    )
+    assert isinstance(sent["bytes"], int)
+    assert sent["bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("policy", "changes", "rule"),
+    [
+        ('publishers = ["desk-*"]', {}, "publishers"),
+        ('subjects = ["*@ward-1"]', {"subject": "eve@elsewhere"}, "subjects"),
+        ('purposes = ["maintenance"]', {"purpose": "curiosity"}, "purposes"),
+        ("max_blocks = 2", {}, "max_blocks"),
+        ("max_bytes_per_query = 10", {}, "max_bytes_per_query"),
+        ("max_queries_per_hour = 0", {}, "max_queries_per_hour"),
+        ("what = 1", {}, "policy cannot be read"),
+    ],
+)
+async def test_what_the_owner_does_not_want_is_refused_by_its_rule(
+    policy: str, changes: dict[str, object], rule: str, model: LoadedModel, tmp_path: Path
+) -> None:
+    async with owned(model, tmp_path, policy) as network:
+        with pytest.raises(PolicyRefusedError, match=rule):
+            await network.ask(**changes)
+        assert network.noted() == [("declined", "policy_refused")]
+
+
+async def test_policy_counts_from_the_moment_it_changes(model: LoadedModel, tmp_path: Path) -> None:
+    async with owned(model, tmp_path, "") as network:
+        await network.ask()
+        network.policy.write_text('publishers = ["desk"]')
+        with pytest.raises(PolicyRefusedError, match="publishers"):
+            await network.ask()
+
+
+async def test_owner_sends_fewer_rows_and_lets_nobody_cache_them(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    async with owned(model, tmp_path, "max_rows = 3\ncache_lifetime_s = 0.0") as network:
+        await network.ask()
+        report = await network.ask()
+    member = report.members[0]
+    assert member.row_source != session_pb2.ROW_SOURCE_PUBLISHER_CACHE
+    assert member.compression.keep_ratio == pytest.approx(3 / member.span_len)
+
+
+async def test_a_person_approves_or_denies(model: LoadedModel, tmp_path: Path) -> None:
+    async with owned(model, tmp_path, 'approval = "always"') as network:
+        with pytest.raises(ApprovalNeededError, match="owner has to approve"):
+            await network.ask(purpose="audit")
+        (pending,) = network.approvals.entries()
+        network.approvals.approve(pending.id)
+        await network.ask(purpose="audit")
+        with pytest.raises(ApprovalNeededError):  # it was good for one
+            await network.ask(purpose="audit")
+        again = next(one for one in network.approvals.entries() if one.decision == "pending")
+        network.approvals.deny(again.id)
+        with pytest.raises(PolicyRefusedError, match="denied"):
+            await network.ask(purpose="audit")
+    assert [event for event, _ in network.noted()] == [
+        "declined", "allowed", "sent", "declined", "declined",
+    ]  # fmt: skip
+
+
+async def test_withheld_rows_do_not_travel(model: LoadedModel, tmp_path: Path) -> None:
+    word = words(5, 6).split()[2]
+    policy = f"withhold = [\"own\"]\n[patterns]\nown = '{word}'"
+    async with owned(model, tmp_path, policy) as network:
+        report = await network.ask()
+        (sent,) = [entry for entry in network.entries() if entry["event"] == "sent"]
+    span_len = report.members[0].span_len
+    assert sent["rows"] == span_len - 1
+
+
+async def test_text_that_is_withheld_as_a_whole_is_nothing_to_give(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    async with owned(
+        model, tmp_path, "withhold = [\"own\"]\n[patterns]\nown = '(?s).+'"
+    ) as network:
+        with pytest.raises(NothingToGiveError, match="its owner withholds"):
+            await network.ask()
+
+
+async def test_nothing_leaves_that_cannot_be_written_down(
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with owned(model, tmp_path, "") as network:
+
+        def full(_log: AuditLog, _event: object) -> str:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(AuditLog, "_append", full)
+        with pytest.raises(FedAttnError, match="audit log"):
+            await network.ask()

@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
-    with local_network() as network:
+    with local_network(plaintext=True) as network:
         aggregator = network.start_aggregator("--log-level=warning")
         meter = Meter(aggregator.process.pid)
         port = free_port()

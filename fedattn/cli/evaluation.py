@@ -106,7 +106,9 @@ class Evaluation:
         nodes = [f"contributor-{i + 1}" for i in range(num_nodes)]
         with TemporaryDirectory() as folder, local_network() as network:
             files = {node: Path(folder) / f"{node}.txt" for node in nodes}
-            self._start(network, files)
+            policy = Path(folder) / "policy.toml"
+            policy.write_text("lowest_block = 0\n", encoding="utf-8")  # plans are compared here
+            self._start(network, files, f"--policy={policy}")
             client = GatewayClient(network.gateway_url)
             yield NetworkRuns(client.ask, files, self.prompts.max_new_tokens)
 
@@ -118,10 +120,11 @@ class Evaluation:
                 "answers; leave out --segmentation and --responder, and choose the task retrieval"
             )
 
-    def _start(self, network: LocalNetwork, files: dict[str, Path]) -> None:
+    def _start(self, network: LocalNetwork, files: dict[str, Path], *flags: str) -> None:
         """Start a contributor a file and a publisher; return when all have joined."""
         network.start_aggregator()
-        flags = [f"--system-prompt={self.system_prompt}"] if self.system_prompt else []
+        if self.system_prompt:
+            flags = (*flags, f"--system-prompt={self.system_prompt}")
         for node, file in files.items():
             file.write_text("", encoding="utf-8")
             plan = NodePlan(node_id=node, context=file, model=self.model)

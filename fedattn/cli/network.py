@@ -103,7 +103,13 @@ class LocalNetwork:
     def start_aggregator(self, *flags: str) -> Part:
         """Start the aggregator; flags go to its command line."""
         return self._start(
-            "aggregator", ["services.aggregator", f"--listen={self.aggregator_address}", *flags]
+            "aggregator",
+            [
+                "services.aggregator",
+                f"--listen={self.aggregator_address}",
+                f"--state={self.log_dir / 'state' / 'aggregator'}",
+                *flags,
+            ],
         )
 
     def start_participant(self, node: NodePlan, *flags: str) -> Part:

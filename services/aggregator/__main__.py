@@ -5,8 +5,10 @@ import asyncio
 import structlog
 from prometheus_client import CollectorRegistry
 
+from fedattn.runtime.audit import AuditLog
 from fedattn.runtime.lifecycle import end_process, run_main
 from fedattn.runtime.metrics import new_registry, serve_metrics
+from fedattn.runtime.state import AUDIT_FILE, make_state_dir
 from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.security import Certificates, choose_security
 from fedattn.wire.server import WireServer
@@ -23,9 +25,10 @@ async def start_aggregator(
     settings: AggregatorSettings,
     certificates: Certificates | None = None,
     registry: CollectorRegistry | None = None,
+    audit: AuditLog | None = None,
 ) -> tuple[WireServer, AggregatorServicer]:
-    """Compose and start the service; plaintext without certificates."""
-    servicer = AggregatorServicer(settings, registry)
+    """Compose and start the service; plaintext without certificates, no record without `audit`."""
+    servicer = AggregatorServicer(settings, registry, audit)
     server = WireServer([SERVICE_NAME], certificates)
     await server.start(
         settings.listen,
@@ -47,23 +50,26 @@ async def stop_aggregator(server: WireServer, servicer: AggregatorServicer, grac
         log.warning("sessions_cut_short", grace_s=grace_s)
     servicer.close()
     await server.stop()
+    await servicer.drain()  # aborted sessions still write down how they ended
 
 
 async def serve(settings: AggregatorSettings, stopping: asyncio.Event) -> None:
     """Serve until told to stop.
 
     Raises:
-        ConfigurationError: certificates or the address are of no use.
+        ConfigurationError: certificates, the address or the state folder are of no use.
     """
     certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
     registry = new_registry("aggregator")
-    server, servicer = await start_aggregator(settings, certificates, registry)
+    audit = AuditLog(make_state_dir(settings.state_dir) / AUDIT_FILE)
+    server, servicer = await start_aggregator(settings, certificates, registry, audit)
     with serve_metrics(settings.metrics, registry):
         log.info("serving", port=server.port)
         notify_ready()
         await stopping.wait()
         log.info("stopping")
         await stop_aggregator(server, servicer, settings.grace_s)
+        audit.close()
 
 
 def main() -> int:

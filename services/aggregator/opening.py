@@ -54,12 +54,14 @@ class OpenedSession:
     """A session all of whose lengths are known.
 
     Attributes:
+        request: what the publisher asked for.
         terms: what all members agree on.
         members: in token order, the publisher last.
         statements: what contributors agreed to, signed, in token order.
         excluded: nodes that take no part.
     """
 
+    request: SessionRequest
     terms: SessionTerms
     members: tuple[OpenedMember, ...]
     statements: tuple[session_pb2.Signed, ...] = ()
@@ -103,6 +105,7 @@ class SessionOpener:
             layout = self._lay_out(opening, publisher, accepted)
             members = _open_members(request, publisher, accepted, layout)
             return OpenedSession(
+                request=request,
                 terms=self._terms(session_id, request, publisher, layout),
                 members=members,
                 statements=tuple(one.statement for one in accepted),

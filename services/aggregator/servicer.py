@@ -7,6 +7,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import InvalidRequestError
+from fedattn.runtime.audit import AuditLog
 from fedattn.wire.security import check_caller
 from fedattn.wire.streams import next_within
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -15,6 +16,7 @@ from services.aggregator.invitations import Invitations
 from services.aggregator.membership import Memberships
 from services.aggregator.metrics import AggregatorMetrics, NodeCollector
 from services.aggregator.opening import SessionOpener
+from services.aggregator.record import SessionRecord
 from services.aggregator.registry import NodeRegistry
 from services.aggregator.sessions import Sessions
 from services.aggregator.settings import AggregatorSettings
@@ -25,7 +27,10 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
     """The aggregator's four calls."""
 
     def __init__(
-        self, settings: AggregatorSettings, registry: CollectorRegistry | None = None
+        self,
+        settings: AggregatorSettings,
+        registry: CollectorRegistry | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
         self._settings = settings
         self._nodes = NodeRegistry(settings.max_nodes)
@@ -33,7 +38,8 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         numbers.register(NodeCollector(self._nodes))
         invitations = Invitations()
         opener = SessionOpener(self._nodes, invitations, settings)
-        self.sessions = Sessions(self._nodes, opener, AggregatorMetrics(numbers), settings)
+        metrics, record = AggregatorMetrics(numbers), SessionRecord(audit)
+        self.sessions = Sessions(self._nodes, opener, metrics, record, settings)
         self._memberships = Memberships(
             self._nodes, invitations, self.sessions, settings.heartbeat_interval_s
         )

@@ -13,10 +13,11 @@ from fedattn.core.errors import (
     SessionAbortedError,
     UnknownSessionError,
 )
-from fedattn.wire.sessions import opening_from_wire, terms_to_wire
+from fedattn.wire.sessions import Opening, opening_from_wire, terms_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.metrics import AggregatorMetrics
 from services.aggregator.opening import OpenedSession, SessionOpener
+from services.aggregator.record import SessionRecord
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.relay import relay_member
 from services.aggregator.report import describe_excluded
@@ -38,11 +39,13 @@ class Sessions:
         registry: NodeRegistry,
         opener: SessionOpener,
         metrics: AggregatorMetrics,
+        record: SessionRecord,
         settings: AggregatorSettings,
     ) -> None:
         self._registry = registry
         self._opener = opener
         self._metrics = metrics
+        self._record = record
         self._settings = settings
         self._sessions: dict[str, Session] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
@@ -57,12 +60,15 @@ class Sessions:
         """
         call = asyncio.current_task()
         assert call is not None
+        opening: Opening | None = None
         try:
             self._admit()
             self._opening.add(call)
-            opened = await self._opener.open(opening_from_wire(message))
+            opening = opening_from_wire(message)
+            opened = await self._opener.open(opening)
         except FedAttnError as error:
             self._metrics.refuse(error.code)
+            await self._record.refused(None if opening is None else opening.request, error)
             raise
         else:
             return self._start(opened)
@@ -148,11 +154,13 @@ class Sessions:
         attaching = asyncio.get_running_loop().call_later(attach_s, session.mark_waiting_lost, late)
         try:
             async with asyncio.timeout(deadline_s):
+                await self._record.opened(session.opened)
                 await session.over.wait()
         except TimeoutError:
             session.abort(f"its deadline of {deadline_s:g} s passed")
         finally:
             attaching.cancel()
+            await self._record.closed(session.opened, session.state)
             self._close(session)
 
     def _close(self, session: Session) -> None:

@@ -1,11 +1,14 @@
 """Settings of the aggregator."""
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from fedattn.core.address import HostPort
 from fedattn.runtime.settings import ListenAddress, ServiceSettings, service_config
+from fedattn.runtime.state import default_state_dir
+from fedattn.wire.security import AGGREGATOR
 
 
 class AggregatorSettings(ServiceSettings):
@@ -15,6 +18,10 @@ class AggregatorSettings(ServiceSettings):
 
     listen: ListenAddress = Field(
         HostPort("127.0.0.1", 50051), description="HOST:PORT to serve on; port 0 for any."
+    )
+    state: Path | None = Field(
+        None,
+        description="Folder of the audit log; default: aggregator in ~/.local/state/fedattn.",
     )
     reflection: bool = Field(False, description="Let clients ask for the gRPC schema.")
     max_nodes: int = Field(1000, ge=1, description="Nodes joined at once.")
@@ -44,6 +51,15 @@ class AggregatorSettings(ServiceSettings):
         16 << 20, ge=1 << 20, description="Bytes that may wait for one receiver."
     )
     grace_s: float = Field(10.0, ge=0, description="Time for running sessions at a stop.")
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder of the audit log.
+
+        Raises:
+            ConfigurationError: none is set, and this user has no home folder.
+        """
+        return self.state or default_state_dir(AGGREGATOR)
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:

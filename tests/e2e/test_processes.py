@@ -18,8 +18,8 @@ from tests.e2e.conftest import CONTEXTS, PUBLISHER
 from tests.harness.tiny import save_tiny_model
 
 QUESTION = "What is the passcode?"
-FIELDS = {"question": QUESTION, "plan": "all", "sampling": {"max_new_tokens": 4}}
-QUERY = QueryBody(question=QUESTION, plan="all", sampling=SamplingBody(max_new_tokens=4))
+FIELDS = {"question": QUESTION, "plan": "1-4", "sampling": {"max_new_tokens": 4}}
+QUERY = QueryBody(question=QUESTION, plan="1-4", sampling=SamplingBody(max_new_tokens=4))
 
 
 def ask(network: LocalNetwork, **change: object) -> QueryAnswer:

@@ -18,6 +18,7 @@ from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.model.prompt import PromptTokenizer
+from fedattn.runtime.audit import AuditLog
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.sealing import KeyPair
@@ -194,10 +195,11 @@ async def running_aggregator(
     settings: AggregatorSettings | None = None,
     certificates: Certificates | None = None,
     registry: CollectorRegistry | None = None,
+    audit: AuditLog | None = None,
 ) -> AsyncIterator[str]:
     """An aggregator on a free port; yields its address."""
     settings = settings or AggregatorSettings(listen="127.0.0.1:0", grace_s=0)
-    server, servicer = await start_aggregator(settings, certificates, registry)
+    server, servicer = await start_aggregator(settings, certificates, registry, audit)
     try:
         yield f"127.0.0.1:{server.port}"
     finally:

@@ -70,7 +70,9 @@ class Owned:
 async def owned(model: LoadedModel, folder: Path, policy: str) -> AsyncIterator[Owned]:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        address = await enter(running_aggregator(certificates=certificates_of(AGGREGATOR)))
+        record = AuditLog(folder / "aggregator.jsonl")
+        own = certificates_of(AGGREGATOR)
+        address = await enter(running_aggregator(certificates=own, audit=record))
         (folder / "a.txt").write_text(words(5, 6))
         path = folder / "policy.toml"
         path.write_text(policy)
@@ -185,6 +187,24 @@ async def test_text_that_is_withheld_as_a_whole_is_nothing_to_give(
     ) as network:
         with pytest.raises(NothingToGiveError, match="its owner withholds"):
             await network.ask()
+
+
+async def test_aggregator_records_who_asked_whom_for_what(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    async with owned(model, tmp_path, "") as network:
+        await network.ask(purpose="audit", subject="anna")
+        with pytest.raises(PolicyRefusedError):
+            await network.ask(plan="all")
+    entries = read_log(tmp_path / "aggregator.jsonl").entries
+    assert [entry["event"] for entry in entries] == ["opened", "closed", "refused"]
+    opened, closed, refused = entries
+    assert (opened["publisher"], opened["subject"], opened["purpose"]) == (
+        PUBLISHER, "anna", "audit",
+    )  # fmt: skip
+    assert closed["receivers"] == ["a", PUBLISHER]
+    assert closed["bytes"] > 0
+    assert refused["outcome"] == "policy_refused"
 
 
 async def test_nothing_leaves_that_cannot_be_written_down(

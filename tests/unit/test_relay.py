@@ -11,7 +11,10 @@ from fedattn.core.chunks import Chunk, split_frame
 from fedattn.core.costs import MemberBytes, MemberCost, session_bytes
 from fedattn.core.errors import InternalError
 from fedattn.core.frames import encode_frame
+from fedattn.core.plans import RolePlans, SyncPlan
+from fedattn.core.request import SessionRequest, describe_prefix
 from fedattn.core.session import MemberState
+from fedattn.core.spans import PrefixMode
 from fedattn.core.terms import SessionTerms
 from fedattn.core.types import KvShape
 from fedattn.wire.convert import chunk_from_wire, chunk_to_wire, shape_to_wire
@@ -23,6 +26,13 @@ from services.aggregator.session import Session
 from tests.harness.samples import ROTARY, sample_layout, sample_rows
 
 A, B, PUBLISHER = 0, 1, 2
+REQUEST = SessionRequest(
+    node_id="publisher",
+    span_len=1,
+    prefix=describe_prefix(PrefixMode.PUBLIC, []),
+    plans=RolePlans(contributors=SyncPlan((1, 2, 3)), publisher=SyncPlan((1, 2, 3))),
+    max_new_tokens=1,
+)
 FIVE_LAYERS = KvShape(num_layers=5, num_kv_heads=1, head_dim=2)
 
 
@@ -45,7 +55,7 @@ def make_session() -> Session:
         min_participants=1,
     )
     costs = session_bytes(layout, FIVE_LAYERS)
-    opened = OpenedSession(terms=terms, members=tuple(map(opened_member, costs)))
+    opened = OpenedSession(request=REQUEST, terms=terms, members=tuple(map(opened_member, costs)))
     return Session(opened, outbox_bytes=1 << 20, stall_timeout_s=3600.0)
 
 

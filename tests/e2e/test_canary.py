@@ -1,0 +1,159 @@
+"""Random words in every text, question and answer, searched for wherever they should not be."""
+
+import os
+import re
+import secrets
+import signal
+import string
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fedattn.cli.network import LocalNetwork, NodePlan, free_port, local_network
+from fedattn.rest.answers import QueryAnswer
+from fedattn.rest.client import GatewayClient
+from fedattn.rest.query import QueryBody, SamplingBody
+
+SENTENCES = {
+    "harbour": "Harbour log. The ship {} arrived this morning and lies at pier 4.",
+    "customs": "Customs office. The pass word of the customs is {}.",
+}
+CONTRIBUTORS = tuple(SENTENCES)
+PUBLISHER = "desk"
+ENCODINGS = ("utf-8", "utf-16-le", "utf-32-le")
+
+
+def canary() -> str:
+    """A word that occurs nowhere else; of few tokens, so that a small model can repeat it."""
+    return "".join(secrets.choice(string.ascii_uppercase) for _ in range(8))
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A network that has answered a question, and what must stay where it is.
+
+    Attributes:
+        texts: canary of each contributor's text, by node.
+        question: canary of the question.
+    """
+
+    network: LocalNetwork
+    texts: dict[str, str]
+    question: str
+    answer: QueryAnswer
+    metrics: dict[str, int]
+
+    @property
+    def words(self) -> list[str]:
+        return [*self.texts.values(), self.question]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    folder = tmp_path_factory.mktemp("texts")
+    texts = {name: canary() for name in CONTRIBUTORS}
+    question = canary()
+    with local_network() as network:
+        metrics = {name: free_port() for name in ("aggregator", *CONTRIBUTORS, PUBLISHER)}
+        metrics["gateway"] = free_port()
+
+        def flags(name: str) -> tuple[str, ...]:
+            return ("--log-level=debug", f"--metrics=127.0.0.1:{metrics[name]}")
+
+        network.start_aggregator(*flags("aggregator"))
+        for name, word in texts.items():
+            path = folder / f"{name}.txt"
+            path.write_text(SENTENCES[name].format(word))
+            network.start_participant(NodePlan(node_id=name, context=path), *flags(name))
+        network.start_participant(NodePlan(node_id=PUBLISHER), *flags(PUBLISHER))
+        network.start_gateway([PUBLISHER], *flags("gateway"))
+        list(network.wait_ready([*CONTRIBUTORS, PUBLISHER]))
+        body = QueryBody(
+            question=f"I am {question}. What is the pass word of the customs?",
+            timeline=True,
+            sampling=SamplingBody(max_new_tokens=24),
+        )
+        answer = GatewayClient(network.gateway_url).ask(body)
+        yield Watched(network, texts, question, answer, metrics)
+
+
+def found(data: bytes, words: list[str]) -> list[str]:
+    """Those of some words that occur, in any encoding or as a list of characters."""
+    return [word for word in words if any(word.encode(code) in data for code in ENCODINGS)]
+
+
+def memory_of(pid: int) -> Iterator[bytes]:
+    """What a process has written into its memory, a mapping each."""
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    try:
+        with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+            for line in maps:
+                if match := re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line):
+                    start, stop = (int(text, 16) for text in match.groups())
+                    memory.seek(start)
+                    try:
+                        yield memory.read(stop - start)
+                    except OSError:  # a mapping without pages, such as a device's
+                        continue
+    except PermissionError:
+        pytest.skip("this user may not read the memory of its own processes (ptrace_scope)")
+
+
+def words_in_memory(watched: Watched, name: str) -> set[str]:
+    pid = watched.network.parts[name].process.pid
+    return {word for part in memory_of(pid) for word in found(part, watched.words)}
+
+
+def test_the_word_came_all_the_way(watched: Watched) -> None:
+    """Or the search would prove nothing."""
+    assert watched.texts["customs"] in watched.answer.answer
+
+
+def test_report_and_timeline_hold_no_text(watched: Watched) -> None:
+    report = watched.answer.model_copy(update={"answer": ""}).model_dump_json()
+    assert len(report) > 1000
+    assert found(report.encode(), watched.words) == []
+
+
+def test_logs_at_their_most_talkative_hold_no_text(watched: Watched) -> None:
+    for part in watched.network.parts.values():
+        log = part.log_path.read_bytes()
+        assert log
+        assert found(log, watched.words) == [], part.name
+
+
+def test_metrics_hold_no_text(watched: Watched) -> None:
+    for name, port in watched.metrics.items():
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+            numbers = response.read()
+        assert b"fedattn_" in numbers
+        assert found(numbers, watched.words) == [], name
+
+
+def test_aggregator_has_never_had_a_text_in_its_memory(watched: Watched) -> None:
+    assert words_in_memory(watched, "aggregator") == set()
+
+
+def test_nodes_have_what_is_theirs_in_memory(watched: Watched) -> None:
+    customs, harbour = watched.texts["customs"], watched.texts["harbour"]
+    assert words_in_memory(watched, "harbour") == {harbour}
+    assert words_in_memory(watched, "customs") == {customs}
+    assert words_in_memory(watched, PUBLISHER) <= {watched.question, customs}  # it is in the answer
+    assert watched.question in words_in_memory(watched, PUBLISHER)
+
+
+def test_nothing_is_left_on_disk(watched: Watched) -> None:
+    files = [path for path in watched.network.log_dir.rglob("*") if path.is_file()]
+    assert any(path.name == "audit.jsonl" for path in files)
+    for path in files:
+        assert found(path.read_bytes(), watched.words) == [], path.name
+
+
+def test_crash_output_holds_no_text(watched: Watched) -> None:
+    part = watched.network.parts.pop("customs")
+    os.kill(part.process.pid, signal.SIGABRT)
+    part.process.wait()
+    assert found(part.log_path.read_bytes(), watched.words) == []

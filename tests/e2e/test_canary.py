@@ -15,11 +15,11 @@ import pytest
 from fedattn.cli.network import LocalNetwork, NodePlan, free_port, local_network
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.client import GatewayClient
-from fedattn.rest.query import QueryBody, SamplingBody
+from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
 
 SENTENCES = {
     "harbour": "Harbour log. The ship {} arrived this morning and lies at pier 4.",
-    "customs": "Customs office. The pass word of the customs is {}.",
+    "customs": "Customs office. The pass code of the customs is {}.",
 }
 CONTRIBUTORS = tuple(SENTENCES)
 PUBLISHER = "desk"
@@ -27,8 +27,8 @@ ENCODINGS = ("utf-8", "utf-16-le", "utf-32-le")
 
 
 def canary() -> str:
-    """A word that occurs nowhere else; of few tokens, so that a small model can repeat it."""
-    return "".join(secrets.choice(string.ascii_uppercase) for _ in range(8))
+    """A word that occurs nowhere else, and that a small model can repeat."""
+    return "ZQ-" + "".join(secrets.choice(string.digits) for _ in range(4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         network.start_gateway([PUBLISHER], *flags("gateway"))
         list(network.wait_ready([*CONTRIBUTORS, PUBLISHER]))
         body = QueryBody(
-            question=f"I am {question}. What is the pass word of the customs?",
+            question=f"I am {question}. What is the pass code of the customs?",
+            plan="1-29",
+            compression=CompressionBody(codec="bf16"),
             timeline=True,
             sampling=SamplingBody(max_new_tokens=24),
         )

@@ -26,7 +26,18 @@ def command_line() -> "typer.Typer":
     """All commands."""
     import typer
 
-    from fedattn.cli import ask, calibrate, certs, cost, demo, evaluate, prepare, simulate, trace
+    from fedattn.cli import (
+        ask,
+        calibrate,
+        certs,
+        cost,
+        demo,
+        evaluate,
+        leak,
+        prepare,
+        simulate,
+        trace,
+    )
     from fedattn.cli.version import print_version, root
 
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -35,6 +46,7 @@ def command_line() -> "typer.Typer":
     app.command("simulate")(simulate.simulate)
     app.command("eval")(evaluate.evaluate)
     app.command("trace")(trace.trace)
+    app.command("leak")(leak.leak)
     app.command("calibrate")(calibrate.calibrate)
     app.command("cost")(cost.cost)
     app.command("demo")(demo.demo)

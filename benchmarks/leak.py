@@ -19,51 +19,61 @@ from benchmarks.blocks import ROOT
 
 NOTES = "benchmarks/notes"
 SETTINGS = {
-    "default plan and codec": "--enough 0.3",
-    "deep blocks only, lowest 22": "--plan 22-29 --candidates 3000 --enough 0.2",
-    "noise 1": "--noise 1 --candidates 3000",
-    "30 % of the rows": "--keep-ratio 0.3 --candidates 3000 --enough 0.3",
-    "every block": "--plan all --enough 0.3",
-    "8 calibrated blocks, lowest 8": "--plan auto@8 --candidates 3000 --enough 0.3",
-    "noise 2": "--noise 2 --candidates 3000",
-    "deep blocks only, lowest 15": "--plan 15-24,28-29 --candidates 3000 --enough 0.3",
-    "noise 0.5": "--noise 0.5 --candidates 3000",
-    "codec entropy-coarse": "--codec entropy-coarse --candidates 3000 --enough 0.3",
-    "codec int4": "--codec int4 --candidates 3000 --enough 0.3",
+    "default plan and codec": "--enough 0.3 --answers 40",
+    "every block": "--plan all --attack lookup --attack repeat",
+    "8 calibrated blocks, lowest 8": (
+        "--plan auto@8 --attack replay --candidates 3000 --enough 0.3"
+    ),
+    "deep blocks only, lowest 15": (
+        "--plan 15,17-18,20-24,28-29 --attack replay --candidates 3000 --enough 0.3"
+    ),
+    "deep blocks only, lowest 22": (
+        "--plan 22-24,28-29 --attack replay --candidates 3000 --enough 0.2 --answers 40"
+    ),
+    "codec entropy-coarse": (
+        "--codec entropy-coarse --attack replay --candidates 3000 --enough 0.3"
+    ),
+    "codec int4": "--codec int4 --attack replay --candidates 3000 --enough 0.3",
+    "30 % of the rows": (
+        "--keep-ratio 0.3 --attack replay --attack repeat --candidates 3000 --enough 0.3 "
+        "--answers 40"
+    ),
+    "noise 0.5": "--noise 0.5 --attack replay --attack repeat --candidates 2000 --answers 40",
+    "noise 1": "--noise 1 --attack replay --attack repeat --candidates 2000 --answers 40",
+    "noise 2": "--noise 2 --attack replay --attack repeat --candidates 2000 --answers 40",
 }
-ATTACKS = {
-    "default plan and codec": "",
-    "every block": " --attack lookup --attack replay --attack repeat",
-}
-NUM_CASES = 40
-
-
-def flags(name: str) -> str:
-    """Options of `fedattn leak` for a setting."""
-    attacks = ATTACKS.get(name, " --attack replay --attack repeat")
-    return f"{SETTINGS[name]}{attacks} --num-cases {NUM_CASES}"
+"""Options of `fedattn leak` by what they stand for."""
 
 
 def measure(name: str) -> dict[str, Any]:
+    notes = [str(path.relative_to(ROOT)) for path in sorted((ROOT / NOTES).glob("*.txt"))]
+    command = [sys.executable, "-m", "fedattn.cli.main", "leak", *notes, *SETTINGS[name].split()]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "leak.json"
-        notes = [str(path.relative_to(ROOT)) for path in sorted((ROOT / NOTES).glob("*.txt"))]
-        command = [sys.executable, "-m", "fedattn.cli.main", "leak", *notes, *flags(name).split()]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run([*command, f"--json={out}"], cwd=ROOT, env=environment, check=True)
-        return {"name": name, "flags": flags(name), **json.loads(out.read_text())}
+        whole = [*command, f"--json={out}"]
+        subprocess.run(whole, cwd=ROOT, env=environment, check=True)  # noqa: S603 - our own
+        return json.loads(out.read_text())  # type: ignore[no-any-return]
+
+
+def read_results(path: Path) -> dict[str, dict[str, Any]]:
+    """Results so far, by name of the setting, in the order of SETTINGS."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return {name: found[name] for name in SETTINGS if name in found}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True)
-    path = parser.parse_args().json
-    done = {row["name"]: row for row in json.loads(path.read_text())} if path.exists() else {}
-    for name in SETTINGS:
-        if name not in done:
-            print(f"{name}: fedattn leak {flags(name)}", flush=True)
-            done[name] = measure(name)
-            path.write_text(json.dumps(list(done.values()), indent=1) + "\n")
+    parser.add_argument("settings", nargs="*", choices=[*SETTINGS, []], help="default: all")
+    given = parser.parse_args()
+    for name in given.settings or SETTINGS:
+        if name not in read_results(given.json):
+            print(f"{name}: fedattn leak {SETTINGS[name]}", flush=True)
+            measured = measure(name)
+            results = {**read_results(given.json), name: measured}  # another run may have written
+            ordered = {key: results[key] for key in SETTINGS if key in results}
+            given.json.write_text(json.dumps(ordered, indent=1) + "\n")
 
 
 if __name__ == "__main__":

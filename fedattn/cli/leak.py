@@ -67,7 +67,7 @@ def leak(
             min=0, max=1, help="Gap at which no more tokens are tried; default: all are tried."
         ),
     ] = None,
-    num_cases: Annotated[
+    answers: Annotated[
         int, typer.Option(min=0, help="Generated questions to answer with such rows, too.")
     ] = 0,
     seed: Seed = 0,
@@ -99,13 +99,13 @@ def leak(
     )
     attacker = Attacker(engine, sending, effort)
     attacks = [Attack(name) for name in chosen]
-    running = track(given.items(), description="texts", console=console)
-    outcomes = {path: list(attacker.run(text, attacks)) for path, text in running}
+    running = ((path, list(attacker.run(text, attacks))) for path, text in given.items())
+    outcomes = dict(track(running, total=len(given), description="texts", console=console))
     summaries = [summarize(same) for same in zip(*outcomes.values(), strict=True)]
-    answers = None
-    if num_cases:
-        answers = score_answers(engine, sending, generate_cases(num_cases, seed=seed))
-    _print(summaries, chosen, answers)
+    answered = None
+    if answers:
+        answered = score_answers(engine, sending, generate_cases(answers, seed=seed))
+    _print(summaries, chosen, answered)
     setting = {
         "plan": str(sending.plan),
         "codec": compression.codec.name,
@@ -115,7 +115,7 @@ def leak(
         "blocks": blocks,
     }
     if json_path is not None:
-        document = _document(setting, summaries, outcomes, answers)
+        document = _document(setting, summaries, outcomes, answered)
         write_out("--json", json_path, json.dumps(document, indent=1) + "\n")
     if plot_path is not None:
         _draw(summaries, setting, plot_path, console)

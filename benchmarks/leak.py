@@ -21,12 +21,7 @@ NOTES = "benchmarks/notes"
 SETTINGS = {
     "default plan and codec": "--enough 0.3 --answers 40",
     "every block": "--plan all --attack lookup --attack repeat",
-    "8 calibrated blocks, lowest 8": (
-        "--plan auto@8 --attack replay --candidates 3000 --enough 0.3"
-    ),
-    "deep blocks only, lowest 15": (
-        "--plan 15,17-18,20-24,28-29 --attack replay --candidates 3000 --enough 0.3"
-    ),
+    "8 calibrated blocks, lowest 8": "--plan auto@8 --attack replay --candidates 1000 --enough 0.3",
     "deep blocks only, lowest 22": (
         "--plan 22-24,28-29 --attack replay --candidates 1000 --enough 0.15 --answers 40"
     ),
@@ -35,16 +30,21 @@ SETTINGS = {
     ),
     "codec int4": "--codec int4 --attack replay --candidates 3000 --enough 0.3",
     "30 % of the rows": (
-        "--keep-ratio 0.3 --attack replay --attack repeat --candidates 3000 --enough 0.3 "
-        "--answers 40"
+        "--keep-ratio 0.3 --attack replay --candidates 3000 --enough 0.3 --answers 40"
     ),
-    "noise 0.5": "--noise 0.5 --attack replay --attack repeat --candidates 2000 --answers 40",
+    "30 % of the rows, those of 6 blocks compared": (
+        "--keep-ratio 0.3 --blocks 6 --attack replay --candidates 1000 --enough 0.3"
+    ),
     "noise 1": "--noise 1 --attack replay --attack repeat --candidates 2000 --answers 40",
     "noise 2": "--noise 2 --attack replay --attack repeat --candidates 2000 --answers 40",
 }
 """Options of `fedattn leak` by what they stand for."""
-ONE_NOTE = {"deep blocks only, lowest 22"}
-"""Settings measured on the first note alone: each candidate runs through 22 blocks there."""
+ONE_NOTE = {
+    "8 calibrated blocks, lowest 8",
+    "deep blocks only, lowest 22",
+    "30 % of the rows, those of 6 blocks compared",
+}
+"""Settings measured on the first note alone: each candidate runs through many blocks there."""
 
 
 def measure(name: str) -> dict[str, Any]:

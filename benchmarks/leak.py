@@ -29,9 +29,7 @@ SETTINGS = {
         "--codec entropy-coarse --attack replay --candidates 3000 --enough 0.3"
     ),
     "codec int4": "--codec int4 --attack replay --candidates 3000 --enough 0.3",
-    "30 % of the rows": (
-        "--keep-ratio 0.3 --attack replay --candidates 3000 --enough 0.3 --answers 40"
-    ),
+    "30 % of the rows": ("--keep-ratio 0.3 --attack replay --candidates 3000 --enough 0.3"),
     "30 % of the rows, those of 6 blocks compared": (
         "--keep-ratio 0.3 --blocks 6 --attack replay --candidates 1000 --enough 0.3"
     ),

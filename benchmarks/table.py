@@ -3,7 +3,8 @@
     python -m benchmarks.table
 
 Reads benchmarks/results/*.json, as `make bench-all` writes them. Every row goes into
-docs/measured.md, the five that say most into README.md too.
+docs/measured.md, the five that say most into README.md too; those of `benchmarks.leak` go into
+docs/leakage.md.
 """
 
 import json
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import leak
 from benchmarks.blocks import ROOT, with_block, write_documents
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -209,11 +211,13 @@ def table(chosen: list[Row]) -> str:
 def documents() -> dict[Path, str]:
     """The documents with these tables, as they should be."""
     readme, measured = ROOT / "README.md", ROOT / "docs" / "measured.md"
+    leakage = ROOT / "docs" / "leakage.md"
     every = rows()
     few = table([row for row in every if row.in_readme])
     return {
         readme: with_block(readme.read_text(), "measured", few.replace("](", "](docs/")),
         measured: with_block(measured.read_text(), "measured", table(every)),
+        leakage: with_block(leakage.read_text(), "leakage", leak.table(read("leak"))),
     }
 
 

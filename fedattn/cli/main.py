@@ -35,6 +35,7 @@ def command_line() -> "typer.Typer":
         cost,
         demo,
         evaluate,
+        leak,
         prepare,
         simulate,
         trace,
@@ -47,6 +48,7 @@ def command_line() -> "typer.Typer":
     app.command("simulate")(simulate.simulate)
     app.command("eval")(evaluate.evaluate)
     app.command("trace")(trace.trace)
+    app.command("leak")(leak.leak)
     app.command("calibrate")(calibrate.calibrate)
     app.command("cost")(cost.cost)
     app.command("audit")(audit.audit)

@@ -14,11 +14,14 @@ from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode, SessionLayout, build_layout
 from fedattn.core.types import IntArray
 from fedattn.model.decode import answer_log_probs, answer_nll, generate_tokens
-from fedattn.model.exchange import InProcessExchange, KvStore
+from fedattn.model.exchange import InProcessExchange, KvExchange, KvStore
 from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.research.responder import answer_as
 from fedattn.research.tasks.cases import Case, is_right
+
+MakeExchange = Callable[[KvStore, int], KvExchange]
+"""The exchange of one participant, from the session's store and its place in token order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,11 +145,23 @@ class CaseTokens:
 
 
 class Simulator:
-    """Runs cases on one model, all participants in this process."""
+    """Runs cases on one model, all participants in this process.
 
-    def __init__(self, prefiller: Prefiller, tokenizer: PromptTokenizer) -> None:
+    Args:
+        prefiller: of the model.
+        tokenizer: of the model.
+        make_exchange: the exchange of a participant, from the session's store and its place.
+    """
+
+    def __init__(
+        self,
+        prefiller: Prefiller,
+        tokenizer: PromptTokenizer,
+        make_exchange: MakeExchange = InProcessExchange,
+    ) -> None:
         self._prefiller = prefiller
         self._tokenizer = tokenizer
+        self._make_exchange = make_exchange
 
     def run(self, cases: Iterable[Case], settings: SimulationSettings) -> Iterator[CaseResult]:
         """Results in the order of the cases, each as soon as it is there.
@@ -229,7 +244,7 @@ class Simulator:
         """What the responder decodes from."""
         layout, answering = store.layout, None
         for index, token_ids in enumerate(tokens.contexts):
-            member, exchange = layout.members[index], InProcessExchange(store, index)
+            member, exchange = layout.members[index], self._make_exchange(store, index)
             if index == responder:
                 rows = self._prefiller.prefill_as_responder(
                     member, tokens.prefix, token_ids, exchange
@@ -237,7 +252,7 @@ class Simulator:
                 answering = member, rows
             else:
                 self._prefiller.contribute(member, tokens.prefix, token_ids, exchange)
-        last = InProcessExchange(store, len(tokens.contexts))
+        last = self._make_exchange(store, len(tokens.contexts))
         prefill = self._prefiller.publish(layout.publisher, tokens.prefix, tokens.question, last)
         return prefill if answering is None else answer_as(*answering, prefill, layout)
 

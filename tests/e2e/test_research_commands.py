@@ -1,4 +1,4 @@
-"""calibrate, eval and trace, as a user types them, on a tiny random Qwen2."""
+"""calibrate, eval, trace and leak, as a user types them, on a tiny random Qwen2."""
 
 import json
 from pathlib import Path
@@ -110,6 +110,36 @@ def test_trace_shows_every_block_and_participant(qwen_folder: Path, tmp_path: Pa
     assert (tmp_path / "trace.svg").exists()
 
 
+def test_leak_tells_what_each_attack_recovers(qwen_folder: Path, tmp_path: Path) -> None:
+    text, out = tmp_path / "note.txt", tmp_path / "leak.json"
+    text.write_text("The code is 4417.")
+    ended = run_cli(
+        "leak", str(text), f"--model={qwen_folder}", "--plan=0,2", "--codec=fp32",
+        "--answers=1", f"--json={out}", f"--plot={tmp_path / 'leak.png'}",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    document = json.loads(out.read_text())
+    found = {attack["attack"]: attack["found"] for attack in document["attacks"]}
+    assert list(found) == ["lookup", "replay", "middle", "repeat"]
+    assert found["lookup"] == found["replay"] == 1.0
+    assert document["texts"][0]["outcomes"][1]["text"].strip() == "The code is 4417."
+    assert document["answers"]["num_cases"] == 1
+    assert "100%" in ended.stdout
+    assert (tmp_path / "leak.svg").exists()
+
+
+def test_leak_says_that_a_look_up_needs_block_0(qwen_folder: Path, tmp_path: Path) -> None:
+    text = tmp_path / "note.txt"
+    text.write_text("The code is 4417.")
+    flags = (f"--model={qwen_folder}", "--plan=2", "--attack=lookup")
+    ended = run_cli("leak", str(text), *flags)
+    assert ended.returncode == 0, ended.stderr
+    assert "lookup: not applicable, block 0 does not travel" in ended.stdout
+    refused = run_cli("leak", str(text), *flags, "--plan=none")
+    assert refused.returncode == 1
+    assert "no rows travel with this plan" in refused.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -123,6 +153,13 @@ def test_trace_shows_every_block_and_participant(qwen_folder: Path, tmp_path: Pa
         (["eval", "labels", "--shots=99"], "shots: expected 1 to 18, got 99"),
         (["eval", "--json=/nowhere/x.json"], "--json /nowhere/x.json: no such folder"),
         (["trace", "--plot=/nowhere/x.png"], "--plot /nowhere/x.png: no such folder"),
+        (["leak", "none.txt"], "text none.txt cannot be read"),
+        (["leak", "/dev/null"], "text /dev/null: expected some text, got an empty file"),
+        (["leak", "README.md", "--noise=-1"], "noise must be between 0 and 100, got -1.0"),
+        (["leak", "README.md", "--attack=guess"], "unknown attack 'guess'; use one of lookup"),
+        (["leak", "README.md", "--keep-ratio=2"], "keep_ratio must be above 0 and at most 1"),
+        (["leak", "README.md", "--plot=/nowhere/x.png"], "--plot /nowhere/x.png: no such folder"),
+        (["leak", "README.md", "--enough=2"], "2.0 is not in the range 0<=x<=1"),
         (["eval", "labels", "--network"], "--network runs whole contexts"),
         (["eval", "--plan=none.json"], "profile none.json cannot be read"),
         (["eval", "gsm8k", "--cases=none.jsonl"], "problems none.jsonl cannot be read"),

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from fedattn.cli import ask, calibrate, cost, evaluate, options, simulate, trace
+from fedattn.cli import ask, calibrate, cost, evaluate, leak, options, simulate, trace
 from fedattn.cli.options import read_compression
 from fedattn.core.compression import SELECTION_FIELDS, Compression
 from fedattn.core.errors import InvalidRequestError
@@ -14,6 +14,7 @@ COMMANDS = (
     simulate.simulate,
     evaluate.evaluate,
     trace.trace,
+    leak.leak,
     calibrate.calibrate,
     cost.cost,
 )

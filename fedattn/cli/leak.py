@@ -1,0 +1,200 @@
+"""`fedattn leak`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import track
+from rich.table import Table
+
+from fedattn.cli.options import (
+    Codec,
+    JsonOut,
+    KeepEnds,
+    KeepRatio,
+    Model,
+    Plan,
+    PlotOut,
+    Seed,
+    Selector,
+    SystemPrompt,
+    read_compression,
+)
+from fedattn.cli.outfiles import validate_out, write_out
+from fedattn.cli.plans import read_plans
+from fedattn.cli.terminal import PlainConsole, output, plain_table, progress
+from fedattn.core.codecs import DEFAULT_CODEC
+from fedattn.core.errors import InvalidRequestError
+from fedattn.core.limits import check_text
+from fedattn.core.selection import DEFAULT_SELECTOR
+from fedattn.research.tasks.retrieval import generate_cases
+from fedattn.runtime.extras import require_extras
+
+if TYPE_CHECKING:
+    from fedattn.research.leak.run import Answers, Outcome, Summary
+
+ATTACKS = ("lookup", "replay", "middle", "repeat")
+
+
+def leak(
+    texts: Annotated[list[Path], typer.Argument(help="Files of UTF-8, a private text each.")],
+    model: Model = "default",
+    plan: Plan = "auto",
+    codec: Codec = DEFAULT_CODEC,
+    keep_ratio: KeepRatio = 1.0,
+    selector: Selector = DEFAULT_SELECTOR,
+    keep_ends: KeepEnds = 0,
+    noise: Annotated[
+        float, typer.Option(help="Gaussian noise added to rows, times the RMS of each.")
+    ] = 0.0,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help=f"{', '.join(ATTACKS)}; may be repeated; default: all."),
+    ] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(min=2, help="Likeliest tokens tried at a position; default: all there are."),
+    ] = None,
+    blocks: Annotated[
+        int, typer.Option(min=1, help="Lowest blocks whose rows are compared in a replay.")
+    ] = 1,
+    enough: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Gap at which no more tokens are tried; default: all are tried."
+        ),
+    ] = None,
+    answers: Annotated[
+        int, typer.Option(min=0, help="Generated questions to answer with such rows, too.")
+    ] = 0,
+    seed: Seed = 0,
+    system_prompt: SystemPrompt = None,
+    json_path: JsonOut = None,
+    plot_path: PlotOut = None,
+) -> None:
+    """Try to recover your own texts from the KV rows that would be sent."""
+    require_extras("participant", *(["plots"] if plot_path else []))
+    validate_out("--json", json_path)
+    validate_out("--plot", plot_path)
+    compression = read_compression(
+        codec, keep_ratio, 1.0, selector=selector, keep_ends=keep_ends, seed=seed
+    )
+    given = {path: _read_text(path) for path in texts}
+    chosen = _read_attacks(attack)
+    from fedattn.model.engine import open_engine
+    from fedattn.research.leak.attacks import Effort
+    from fedattn.research.leak.received import Sending, noisy_exchange
+    from fedattn.research.leak.run import Attack, Attacker, score_answers, summarize
+
+    make_exchange = noisy_exchange(noise, seed)
+    console = progress()
+    engine = open_engine(model, system_prompt, progress=console.print)
+    plans = read_plans(plan, None, engine.model.shape.num_layers, engine.model.fingerprint)
+    sending = Sending(plan=plans.publisher, compression=compression, make_exchange=make_exchange)
+    effort = Effort(
+        num_candidates=candidates, num_blocks=blocks, enough=2.0 if enough is None else enough
+    )
+    attacker = Attacker(engine, sending, effort)
+    attacks = [Attack(name) for name in chosen]
+    running = ((path, list(attacker.run(text, attacks))) for path, text in given.items())
+    outcomes = dict(track(running, total=len(given), description="texts", console=console))
+    summaries = [summarize(same) for same in zip(*outcomes.values(), strict=True)]
+    answered = None
+    if answers:
+        answered = score_answers(engine, sending, generate_cases(answers, seed=seed))
+    _print(summaries, chosen, answered)
+    setting = {
+        "plan": str(sending.plan),
+        "codec": compression.codec.name,
+        "keep_ratio": keep_ratio,
+        "noise": noise,
+        "candidates": candidates or engine.model.sizes.vocab_size,
+        "blocks": blocks,
+    }
+    if json_path is not None:
+        document = _document(setting, summaries, outcomes, answered)
+        write_out("--json", json_path, json.dumps(document, indent=1) + "\n")
+    if plot_path is not None:
+        _draw(summaries, setting, plot_path, console)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"text {path} cannot be read: {error}") from error
+    if not text.strip():
+        raise InvalidRequestError(f"text {path}: expected some text, got an empty file")
+    return check_text(f"text {path}", text)
+
+
+def _read_attacks(names: list[str] | None) -> list[str]:
+    """Those named, once each, in the order of ATTACKS."""
+    unknown = [name for name in names or () if name not in ATTACKS]
+    if unknown:
+        raise InvalidRequestError(f"unknown attack {unknown[0]!r}; use one of {', '.join(ATTACKS)}")
+    return [name for name in ATTACKS if not names or name in names]
+
+
+def _print(
+    summaries: "Sequence[Summary]", chosen: Sequence[str], answers: "Answers | None"
+) -> None:
+    out = output()
+    out.print(_table(summaries))
+    if "lookup" in set(chosen) - {summary.attack.value for summary in summaries}:
+        out.print("lookup: not applicable, block 0 does not travel")
+    if answers is not None:
+        out.print(
+            f"answers: {answers.num_right} of {answers.num_cases} right, NLL {answers.nll:.3f}, "
+            f"{answers.kv_bytes:,.0f} KV bytes a question"
+        )
+
+
+def _table(summaries: "Sequence[Summary]") -> Table:
+    table = plain_table(
+        "attack", right=("recovered", "without rows", "mean gap", "median gap", "seconds")
+    )
+    for summary in summaries:
+        table.add_row(
+            summary.attack.value,
+            f"{summary.found:.0%}",
+            *("-" if share is None else f"{share:.0%}" for share in (summary.by_chance,)),
+            *(
+                "-" if gap is None else f"{gap:.2f}"
+                for gap in (summary.mean_gap, summary.median_gap)
+            ),
+            f"{summary.seconds:.1f}",
+        )
+    return table
+
+
+def _document(
+    setting: dict[str, Any],
+    summaries: "Sequence[Summary]",
+    outcomes: "dict[Path, list[Outcome]]",
+    answers: "Answers | None",
+) -> dict[str, Any]:
+    return {
+        **setting,
+        "attacks": [asdict(summary) for summary in summaries],
+        "answers": None if answers is None else asdict(answers),
+        "texts": [
+            {"file": path.name, "outcomes": [outcome.to_json() for outcome in of_text]}
+            for path, of_text in outcomes.items()
+        ],
+    }
+
+
+def _draw(
+    summaries: "Sequence[Summary]", setting: dict[str, Any], path: Path, console: PlainConsole
+) -> None:
+    from fedattn.research.leak.plots import draw_leak
+
+    if not summaries:
+        raise InvalidRequestError("--plot: no attack could be tried, so there is nothing to draw")
+    title = f"plan {setting['plan']}, {setting['codec']}, noise {setting['noise']:g}"
+    for file in draw_leak(summaries, title, path):
+        console.print(f"wrote {file}")

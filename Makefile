@@ -11,7 +11,7 @@ INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup demo up test check lint format proto proto-check docs compose-test bench bench-all bench-links bench-load bench-decoding bench-codecs bench-plans bench-findings fuzz clean
+.PHONY: help setup demo up test check lint format proto proto-check docs compose-test bench bench-all bench-links bench-load bench-decoding bench-sealing bench-codecs bench-plans bench-findings fuzz clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -84,6 +84,8 @@ bench-all: setup ## all figures of docs/measured.md, some 40 minutes
 	$(BIN)/python -m benchmarks.session --tokens 64 --json benchmarks/results/session-short.json
 	$(BIN)/python -m benchmarks.session --weights bfloat16 --json benchmarks/results/session-bfloat16.json
 	$(BIN)/python -m benchmarks.decoding --json benchmarks/results/decoding.json
+	$(BIN)/python -m benchmarks.sealing --json benchmarks/results/sealing.json
+	$(BIN)/python -m benchmarks.sealing --tokens 64 --json benchmarks/results/sealing-short.json
 	$(BIN)/python -m benchmarks.links --json benchmarks/results/links.json
 	$(BIN)/python -m benchmarks.load --json benchmarks/results/load.json --plot docs/load.svg
 	$(BIN)/python -m benchmarks.plans --json benchmarks/results/plans.json
@@ -92,6 +94,9 @@ bench-all: setup ## all figures of docs/measured.md, some 40 minutes
 
 bench-decoding: setup ## tokens a second against transformers' generate, and what int8 costs
 	$(BIN)/python -m benchmarks.decoding
+
+bench-sealing: setup ## CPU time and bytes of sealing rows, beside the session they belong to
+	$(BIN)/python -m benchmarks.sealing
 
 bench-codecs: setup ## bytes, errors, speed and answers for every codec and selector
 	$(BIN)/python -m benchmarks.codecs

@@ -127,6 +127,22 @@ def link_rows(links: list[dict[str, Any]]) -> Iterator[Row]:
         )
 
 
+def sealing_rows(long: dict[str, Any], short: dict[str, Any]) -> Iterator[Row]:
+    yield Row(
+        f"CPU time of signing, verifying and sealing against that of the session, "
+        f"{long['prompt_tokens']} ({short['prompt_tokens']}) tokens",
+        f"{long['cpu_share']:.1%} ({short['cpu_share']:.1%})",
+        "1 %",
+        "`make bench-sealing`",
+    )
+    yield Row(
+        f"bytes that sealing adds to a frame of {long['frame_bytes']:.0f} for one receiver",
+        f"{long['bytes_a_frame']:.0f}",
+        "100",
+        "`make bench-sealing`",
+    )
+
+
 def decoding_rows(decoding: dict[str, Any]) -> Iterator[Row]:
     speed, quality = decoding["speed"], decoding["quality"]
     llama = ""
@@ -197,6 +213,7 @@ def rows() -> list[Row]:
         *plan_rows(read("plans")),
         *link_rows(read("links")["links"]),
         *decoding_rows(read("decoding")),
+        *sealing_rows(read("sealing"), read("sealing-short")),
         *load_rows(read("load")),
         *memory_rows(read("session"), read("session-bfloat16")),
     ]

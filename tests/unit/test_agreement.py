@@ -1,0 +1,159 @@
+"""Terms against what was asked for and agreed to: less is fine, more is not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from fedattn.core.agreement import MemberStatement, check_agreement
+from fedattn.core.budget import ByteBudget, fit_budget
+from fedattn.core.codecs import codec_by_name
+from fedattn.core.compression import Compression
+from fedattn.core.errors import TermsRefusedError
+from fedattn.core.plans import RolePlans, SyncPlan
+from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
+from fedattn.core.spans import Member, PrefixMode, SessionLayout, build_layout
+from fedattn.core.terms import SessionTerms
+from fedattn.core.types import KvShape
+
+SHAPE = KvShape(num_layers=6, num_kv_heads=2, head_dim=8)
+DIGEST = bytes(32)
+PLANS = RolePlans(contributors=SyncPlan((1, 2)), publisher=SyncPlan((1, 2, 3)))
+OPTIONS = SessionOptions(
+    compression=Compression(codec=codec_by_name("bf16"), keep_ratio=0.5), deadline_s=10
+)
+REQUEST = SessionRequest(
+    node_id="publisher",
+    span_len=3,
+    prefix=describe_prefix(PrefixMode.PUBLIC, [1, 2]),
+    plans=PLANS,
+    max_new_tokens=1,
+    options=OPTIONS,
+)
+
+
+def layout_for(request: SessionRequest) -> SessionLayout:
+    return build_layout(
+        num_layers=SHAPE.num_layers,
+        prefix_len=2,
+        contributors=[("a", 8), ("b", 6)],
+        publisher=("publisher", 3),
+        plans=request.plans,
+        compression=request.options.compression,
+        independent=request.options.independent,
+    )
+
+
+def terms_for(layout: SessionLayout) -> SessionTerms:
+    return SessionTerms(
+        session_id="s",
+        layout=layout,
+        shape=SHAPE,
+        deadline_s=10,
+        progress_timeout_s=1,
+        min_participants=2,
+    )
+
+
+def statements() -> dict[str, MemberStatement]:
+    return {
+        name: MemberStatement(
+            session_id="s", request_digest=DIGEST, node_id=name, span_len=length, max_keep_ratio=0.5
+        )
+        for name, length in (("a", 8), ("b", 6))
+    }
+
+
+def check(terms: SessionTerms, request: SessionRequest = REQUEST) -> None:
+    check_agreement(terms, request, DIGEST, statements())
+
+
+def test_what_was_asked_for_is_taken() -> None:
+    check(terms_for(layout_for(REQUEST)))
+
+
+def test_less_than_was_asked_for_is_taken() -> None:
+    budget = ByteBudget(kv_bytes=500, may_choose_codec=True)
+    request = replace(REQUEST, options=replace(OPTIONS, budget=budget))
+    codecs = (codec_by_name("bf16"), codec_by_name("entropy-coarse"))
+    layout = fit_budget(layout_for(request), SHAPE, budget, codecs)
+    assert layout != layout_for(request)
+    check(replace(terms_for(layout), deadline_s=5), request)
+
+
+def with_first(**changes: object) -> Callable[[SessionTerms], SessionTerms]:
+    """Changes the first member."""
+
+    def change(terms: SessionTerms) -> SessionTerms:
+        first, *others = terms.layout.members
+        members: tuple[Member, ...] = (replace(first, **changes), *others)  # type: ignore[arg-type]
+        return replace(terms, layout=replace(terms.layout, members=members))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (with_first(plan=SyncPlan((1, 2, 4))), "sync layers of a among: asked .1, 2., .* out .4."),
+        (
+            with_first(compression=replace(OPTIONS.compression, keep_ratio=0.6)),
+            "keep ratio of a up to: asked 0.5, the aggregator laid out 0.6",
+        ),
+        (
+            with_first(compression=replace(OPTIONS.compression, codec=codec_by_name("fp32"))),
+            "codec of a: asked bf16, the aggregator laid out fp32",
+        ),
+        (
+            with_first(compression=replace(OPTIONS.compression, codec=codec_by_name("int4"))),
+            "codec of a: asked bf16",
+        ),
+        (with_first(compression=replace(OPTIONS.compression, seed=7)), "compression of a"),
+        (with_first(node_id="c"), "have c as a member, but not what it agreed to"),
+        (with_first(cache_lifetime_s=1.0), "lets its rows be cached"),
+        (with_first(num_withheld=1), "rows that a withholds: asked 0"),
+        (with_first(is_sealed=True), "sealing of a: asked False"),
+        (lambda terms: replace(terms, deadline_s=11), "a deadline in seconds of at most: asked 10"),
+        (lambda terms: replace(terms, min_participants=1), "min_participants: asked 2"),
+        (lambda terms: replace(terms, wants_timeline=True), "timeline: asked False"),
+        (lambda terms: replace(terms, session_id="t"), "session of a: asked s"),
+    ],
+)
+def test_more_than_was_asked_for_is_refused(
+    change: Callable[[SessionTerms], SessionTerms], complaint: str
+) -> None:
+    with pytest.raises(TermsRefusedError, match=complaint):
+        check(change(terms_for(layout_for(REQUEST))))
+
+
+@pytest.mark.parametrize("named", [("b", "a"), ("a",), ("c", "d")])
+def test_contributors_that_were_not_named_so_are_refused(named: tuple[str, ...]) -> None:
+    request = replace(REQUEST, options=replace(OPTIONS, contributors=named))
+    with pytest.raises(TermsRefusedError, match="contributors among, and in the order of"):
+        check(terms_for(layout_for(REQUEST)), request)
+
+
+def test_named_one_that_takes_no_part_is_no_matter() -> None:
+    request = replace(REQUEST, options=replace(OPTIONS, contributors=("c", "a", "b")))
+    check(terms_for(layout_for(REQUEST)), request)
+
+
+def test_more_bytes_than_the_budget_are_refused() -> None:
+    budget = ByteBudget(kv_bytes=10)
+    request = replace(REQUEST, options=replace(OPTIONS, budget=budget))
+    with pytest.raises(TermsRefusedError, match="more bytes than the byte budget"):
+        check(terms_for(layout_for(REQUEST)), request)
+
+
+def test_contributors_that_are_to_be_independent_are() -> None:
+    plans = RolePlans(contributors=SyncPlan(()), publisher=SyncPlan((1,)))
+    request = replace(REQUEST, plans=plans, options=replace(OPTIONS, independent=True))
+    check(terms_for(layout_for(request)), request)
+    dependent = layout_for(replace(request, options=OPTIONS))
+    with pytest.raises(TermsRefusedError, match="position of b: asked 8"):
+        check(terms_for(dependent), request)
+
+
+def test_statement_for_another_request_is_refused() -> None:
+    with pytest.raises(TermsRefusedError, match="request shown to a"):
+        check_agreement(terms_for(layout_for(REQUEST)), REQUEST, b"1" * 32, statements())

@@ -77,6 +77,8 @@ def _default(field: dict[str, Any]) -> str:
             return "its defaults"
         case None | []:
             return "empty" if field.get("type") == "array" else "none"
+        case "":
+            return "empty"
         case bool() as value:
             return str(value).lower()
         case int() | float() as value:

@@ -104,7 +104,7 @@ class Evaluation:
         self._check_network_can_run_it()
         num_nodes = max(len(case.contexts) for case in self.task.cases)
         nodes = [f"contributor-{i + 1}" for i in range(num_nodes)]
-        with TemporaryDirectory() as folder, local_network() as network:
+        with TemporaryDirectory() as folder, local_network(plaintext=True) as network:
             files = {node: Path(folder) / f"{node}.txt" for node in nodes}
             policy = Path(folder) / "policy.toml"
             policy.write_text("lowest_block = 0\n", encoding="utf-8")  # plans are compared here

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from fedattn.cli.certificates import init_certificates
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, UnavailableError
 from fedattn.rest.client import GatewayClient
@@ -171,6 +170,8 @@ class LocalNetwork:
         log_path = self.log_dir / f"{name}.log"
         security = "--plaintext"
         if self.certificates is not None:
+            from fedattn.cli.certificates import init_certificates  # noqa: PLC0415 - needs an extra
+
             nodes = [] if name in {AGGREGATOR, GATEWAY} else [name]
             init_certificates(self.certificates, nodes, _CERTIFICATE_DAYS, report=lambda _: None)
             security = f"--certificates={self.certificates / name}"

@@ -93,7 +93,6 @@ class Consent:
         self, session_id: str, request: SessionRequest | None, error: FedAttnError
     ) -> None:
         """Write down that a session gets nothing; there is no request if it cannot be believed."""
-        self._settle(session_id, 0)
         event = AuditEvent(
             event="declined", session=session_id, outcome=error.code, detail=str(error)
         )

@@ -2,36 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
-from fedattn.core.agreement import MemberStatement
-from fedattn.core.compression import num_kept
 from fedattn.core.errors import (
-    ContextTooLongError,
     FedAttnError,
     InternalError,
-    NothingToGiveError,
-    PrefixMismatchError,
     SessionAbortedError,
     SessionStateError,
 )
-from fedattn.core.request import SessionRequest, describe_prefix
+from fedattn.core.request import SessionRequest
 from fedattn.core.spans import Role
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.contexts import context_to_wire
-from fedattn.wire.identity import Kind
-from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS
-from fedattn.wire.sealing import KeyPair
-from fedattn.wire.sessions import statement_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
-from services.participant.admission import Place
-from services.participant.consent import Leave
-from services.participant.context import ContextSnapshot
+from services.participant.acceptance import Accepted, accept
 from services.participant.exchange import GrpcKvExchange
-from services.participant.kv_cache import CachedFrames
 from services.participant.node import ParticipantNode
 from services.participant.terms import RequestReader, SignedRequest, agree
 
@@ -42,16 +30,10 @@ _START_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Accepted:
-    """A session this node said yes to: for whom, and its tokens and frames as they were then."""
+class _Pending:
+    """An accepted session that has not started yet."""
 
-    signed: SignedRequest
-    keys: KeyPair
-    leave: Leave
-    token_ids: list[int]
-    withheld: tuple[int, ...]
-    cached: Mapping[bytes, CachedFrames]
-    place: Place
+    accepted: Accepted
     expiry: asyncio.TimerHandle
 
 
@@ -74,120 +56,80 @@ class Contributor:
         self._requests = RequestReader(node.identity)
         self._noting: set[asyncio.Task[None]] = set()
         self._answering: set[str] = set()
-        self._pending: dict[str, _Accepted] = {}
+        self._pending: dict[str, _Pending] = {}
         self._running: dict[str, tuple[asyncio.Task[None], GrpcKvExchange]] = {}
 
     async def answer(self, invite: pb.Invite) -> pb.InviteReply:
-        """This node's span length, or why it cannot take part."""
+        """What this node agrees to, or why it cannot take part."""
         session_id = invite.session_id
+        request: SessionRequest | None = None
         try:
             signed = self._requests.read(invite.request)
+            request = signed.request
+            accepted = await self._accept(invite, signed)
         except FedAttnError as error:
-            await self._node.consent.refuse(session_id, None, error)
-            return self._decline(session_id, error)
-        try:
-            span, place, leave = await self._accept(invite, signed.request)
-        except FedAttnError as error:
-            await self._node.consent.refuse(session_id, signed.request, error)
-            return self._decline(session_id, error)
+            log.warning("declined", session=session_id, code=error.code, why=str(error))
+            await self._node.consent.refuse(session_id, request, error)
+            reply = decline(session_id, error)
+            reply.context.CopyFrom(context_to_wire(self._node.context.summary))
+            return reply
         expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
-        cached = self._node.frames.snapshot(MAX_CONTRIBUTOR_KEYS)
-        keys = KeyPair()
-        self._pending[session_id] = _Accepted(
-            signed, keys, leave, span.token_ids, span.withheld, cached, place, expiry
-        )
-        identity = self._node.identity
-        statement = MemberStatement(
-            session_id=session_id,
-            request_digest=signed.digest,
-            node_id=self._node.node_id,
-            span_len=len(span.token_ids),
-            max_keep_ratio=leave.max_keep_ratio,
-            num_withheld=len(span.withheld),
-            cache_lifetime_s=leave.cache_lifetime_s,
-            key=keys.public if identity.is_verifying else None,
-        )
-        payload = statement_to_wire(statement).SerializeToString()
-        return pb.InviteReply(
-            session_id=session_id,
-            statement=identity.sign(Kind.STATEMENT, payload),
-            context_version=span.version,
-            cached_keys=list(cached),
-            context=context_to_wire(span.summary),
-        )
+        self._pending[session_id] = _Pending(accepted, expiry)
+        return accepted.reply(self._node)
 
-    def _decline(self, session_id: str, error: FedAttnError) -> pb.InviteReply:
-        log.warning("declined", session=session_id, code=error.code, why=str(error))
-        reply = decline(session_id, error)
-        reply.context.CopyFrom(context_to_wire(self._node.context.summary))
-        return reply
-
-    async def _accept(
-        self, invite: pb.Invite, request: SessionRequest
-    ) -> tuple[ContextSnapshot, Place, Leave]:
-        """This node's span, a place for the session, and the owner's leave.
+    async def _accept(self, invite: pb.Invite, signed: SignedRequest) -> Accepted:
+        """Accept, unless told meanwhile that nobody waits for it.
 
         Raises:
-            FedAttnError: the node cannot take part, or was told meanwhile that it need not.
+            FedAttnError: the node cannot take part.
         """
         session_id = invite.session_id
         if session_id in {*self._answering, *self._pending, *self._running}:
             raise SessionStateError("this session has invited the node already")
-        place = self._node.admission.take()
         self._answering.add(session_id)
         try:
-            span = await self._span(request, owns_prefix=invite.owns_prefix)
-            leave = await self._node.consent.give_leave(
-                session_id,
-                request,
-                len(span.token_ids),
-                num_withheld=len(span.withheld),
-                shape=self._node.prefiller.shape,
-                pressure_keep_ratio=self._node.pressure.max_keep_ratio,
-                lifetime_s=self._node.rows_lifetime_s,
-            )
-            self._check_wanted(session_id)
-        except BaseException:
-            place.release()
-            raise
+            accepted = await accept(self._node, invite, signed)
+            if session_id not in self._answering:
+                self._give_back(accepted)
+                raise SessionAbortedError("the session was cancelled")
         finally:
             self._answering.discard(session_id)
-        return span, place, leave
+        return accepted
 
-    def _check_wanted(self, session_id: str) -> None:
-        if session_id not in self._answering:
-            raise SessionAbortedError("the session was cancelled")
+    def _give_back(self, accepted: Accepted) -> None:
+        """A session that was accepted does not begin."""
+        accepted.place.release()
+        self._node.consent.drop(accepted.session_id)
 
     def start(self, start: pb.SessionStart, emit: Emit) -> None:
         """Begin a session this node was invited to; a failure is told as a late decline."""
         session_id = start.terms.session_id
-        accepted = self._pending.pop(session_id, None)
-        if accepted is None:
+        pending = self._pending.pop(session_id, None)
+        if pending is None:
             log.warning("unknown_session", session=session_id)
             return
-        accepted.expiry.cancel()
+        pending.expiry.cancel()
+        accepted = pending.accepted
         try:
             exchange = self._exchange(start, accepted)
         except FedAttnError as error:
             log.warning("terms_refused", session=session_id, code=error.code, error=str(error))
-            self._refuse_terms(accepted, session_id, error, emit)
+            self._refuse_terms(accepted, error, emit)
             return
         work = self._take_part(exchange, start.member_token, accepted, emit)
         self._running[session_id] = (asyncio.create_task(work), exchange)
 
-    def _refuse_terms(
-        self, accepted: _Accepted, session_id: str, error: FedAttnError, emit: Emit
-    ) -> None:
+    def _refuse_terms(self, accepted: Accepted, error: FedAttnError, emit: Emit) -> None:
         """Nothing leaves on terms that nobody agreed to."""
-        accepted.place.release()
-        noting = self._node.consent.refuse(session_id, accepted.signed.request, error)
-        task = asyncio.create_task(noting)
+        self._give_back(accepted)
+        session_id, request = accepted.session_id, accepted.signed.request
+        task = asyncio.create_task(self._node.consent.refuse(session_id, request, error))
         self._noting.add(task)
         task.add_done_callback(self._noting.discard)
         emit(decline(session_id, error))
 
-    def _exchange(self, start: pb.SessionStart, accepted: _Accepted) -> GrpcKvExchange:
-        span_len = len(accepted.token_ids)
+    def _exchange(self, start: pb.SessionStart, accepted: Accepted) -> GrpcKvExchange:
+        span_len = len(accepted.span.token_ids)
         agreement = agree(start, accepted.signed, self._node, Role.CONTRIBUTOR, span_len)
         member = agreement.terms.layout.members[agreement.index]
         cached = accepted.cached.get(member.cache_key) if member.is_cached_by_owner else None
@@ -199,7 +141,7 @@ class Contributor:
             self._node.prefiller.model.rotary,
             sealing=agreement.sealing(self._node.identity, accepted.keys, content_key),
             keeps=self._node.frames.max_bytes > 0,
-            withheld=accepted.withheld,
+            withheld=accepted.span.withheld,
         )
 
     def cancel(self, cancel: pb.SessionCancel) -> None:
@@ -211,11 +153,10 @@ class Contributor:
 
     def _forget(self, session_id: str) -> None:
         """Give back the place of an accepted session that never started."""
-        accepted = self._pending.pop(session_id, None)
-        if accepted is not None:
-            accepted.expiry.cancel()
-            accepted.place.release()
-            self._node.consent.drop(session_id)
+        pending = self._pending.pop(session_id, None)
+        if pending is not None:
+            pending.expiry.cancel()
+            self._give_back(pending.accepted)
 
     def forget_invitations(self) -> None:
         """Nothing comes of accepted sessions any more: the aggregator is gone."""
@@ -232,39 +173,8 @@ class Contributor:
         running = [task for task, _ in self._running.values()]
         await asyncio.gather(*running, *self._noting, return_exceptions=True)
 
-    async def _span(self, request: SessionRequest, *, owns_prefix: bool) -> ContextSnapshot:
-        """The context as it is now, after the prefix if that is this node's to give."""
-        prefix = list(self._node.prefix)
-        if describe_prefix(request.prefix.mode, prefix) != request.prefix:
-            raise PrefixMismatchError(
-                "its system prompt or chat template differs from the publisher's; "
-                "set FEDATTN_PARTICIPANT_SYSTEM_PROMPT to the same text on every node"
-            )
-        patterns = self._node.policy.current().withheld
-        span = await self._node.threads.run(lambda: self._node.context.withholding(patterns))
-        if span.summary.is_empty:
-            raise NothingToGiveError(span.summary.describe_empty())
-        limit = self._node.prefiller.model.max_positions
-        if len(prefix) + len(span.token_ids) > limit:
-            raise ContextTooLongError(
-                f"its context has {len(span.token_ids)} tokens and the prefix {len(prefix)}, but "
-                f"the model's window is {limit}; shorten the context"
-            )
-        self._require_something_to_give(span, request)
-        return span.after(prefix) if owns_prefix else span
-
-    def _require_something_to_give(self, span: ContextSnapshot, request: SessionRequest) -> None:
-        """At least one row may travel, whichever tokens are computed."""
-        ratio = request.options.compression.input_keep_ratio
-        num_inputs = num_kept(len(span.token_ids), ratio)
-        if num_inputs <= len(span.withheld):
-            raise NothingToGiveError(
-                f"its owner withholds {len(span.withheld)} of {len(span.token_ids)} tokens, and "
-                f"{num_inputs} would be computed"
-            )
-
     async def _take_part(
-        self, exchange: GrpcKvExchange, member_token: str, accepted: _Accepted, emit: Emit
+        self, exchange: GrpcKvExchange, member_token: str, accepted: Accepted, emit: Emit
     ) -> None:
         session_id, outcome = exchange.terms.session_id, SessionAbortedError.code
         transfer = asyncio.create_task(exchange.run(self._aggregator, member_token))
@@ -282,7 +192,7 @@ class Contributor:
             log.info(
                 "contributed",
                 session=session_id,
-                tokens=len(accepted.token_ids),
+                tokens=len(accepted.span.token_ids),
                 publisher=accepted.signed.request.node_id,
                 blocks=sorted(exchange.bytes_sent),
             )
@@ -297,19 +207,19 @@ class Contributor:
         finally:
             transfer.cancel()
             await asyncio.gather(transfer, return_exceptions=True)
+            accepted.place.release()
             await self._node.consent.note_sent(
                 session_id, exchange.bytes_sent, exchange.receivers(), outcome
             )
             self._running.pop(session_id, None)
-            accepted.place.release()
 
     def _cache_frames(self, exchange: GrpcKvExchange) -> None:
         """Keep what was sent for later sessions."""
         self._node.frames.put(exchange.member.cache_key, exchange.cacheable_frames())
 
-    def _compute(self, exchange: GrpcKvExchange, accepted: _Accepted) -> None:
+    def _compute(self, exchange: GrpcKvExchange, accepted: Accepted) -> None:
         """Send this node's rows: computed now, or frames it has cached."""
-        member, token_ids = exchange.member, accepted.token_ids
+        member, token_ids = exchange.member, accepted.span.token_ids
         if not member.is_cached_by_owner:
             prefix = list(self._node.prefix) if exchange.terms.layout.prefix_len else []
             self._node.prefiller.contribute(member, prefix, token_ids, exchange)

@@ -50,7 +50,7 @@ def test_query_streams_session_layers_tokens_and_report(network: LocalNetwork) -
     first, *events, answer = GatewayClient(network.gateway_url).stream(QUERY)
     assert isinstance(first, SessionEvent)
     assert isinstance(answer, QueryAnswer)
-    assert sum(isinstance(event, LayerEvent) for event in events) == 5
+    assert sum(isinstance(event, LayerEvent) for event in events) == 4
     assert answer.answer == "".join(e.text for e in events if isinstance(e, TokenEvent))
     assert node_ids(answer) == [*CONTEXTS, PUBLISHER]
     assert answer.totals.kv_bytes > 0

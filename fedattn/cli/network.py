@@ -170,7 +170,7 @@ class LocalNetwork:
         log_path = self.log_dir / f"{name}.log"
         security = "--plaintext"
         if self.certificates is not None:
-            from fedattn.cli.certificates import init_certificates  # noqa: PLC0415 - needs an extra
+            from fedattn.cli.certificates import init_certificates
 
             nodes = [] if name in {AGGREGATOR, GATEWAY} else [name]
             init_certificates(self.certificates, nodes, _CERTIFICATE_DAYS, report=lambda _: None)

@@ -14,6 +14,7 @@ from fedattn.core.compression import Compression
 from fedattn.core.costs import session_bytes
 from fedattn.core.errors import TermsRefusedError
 from fedattn.core.request import PublicKey, SessionRequest
+from fedattn.core.reuse import rows_identity, with_cache_keys
 from fedattn.core.spans import Member, PrefixMode, Role, SessionLayout
 from fedattn.core.terms import SessionTerms
 
@@ -28,6 +29,8 @@ class MemberStatement:
         node_id: who says so.
         span_len: tokens of its span.
         max_keep_ratio: most of its rows that it sends.
+        context_version: drawn at random at each change of its text; empty if its rows are not to be
+            reused.
         num_withheld: rows that never travel, because its owner does not let them.
         cache_lifetime_s: how long the publisher may cache its rows; 0 for not beyond the session.
         key: what other members seal keys to; None without certificates.
@@ -38,6 +41,7 @@ class MemberStatement:
     node_id: str
     span_len: int
     max_keep_ratio: float = 1.0
+    context_version: bytes = b""
     num_withheld: int = 0
     cache_lifetime_s: float = 0.0
     key: PublicKey | None = None
@@ -48,6 +52,7 @@ def check_agreement(
     request: SessionRequest,
     request_digest: bytes,
     statements: Mapping[str, MemberStatement],
+    fingerprint: str,
 ) -> None:
     """Hold the terms of a session against what its members have said.
 
@@ -56,6 +61,7 @@ def check_agreement(
         request: of the publisher, whose signature has been verified.
         request_digest: SHA-256 of that request.
         statements: of the contributors by node id, whose signatures have been verified.
+        fingerprint: of the model.
 
     Raises:
         TermsRefusedError: they go beyond the request, or differ from a statement.
@@ -78,6 +84,28 @@ def check_agreement(
         raise TermsRefusedError("the terms take more bytes than the byte budget asked for allows")
     for member in layout.contributors:
         _check_statement(member, terms, request, request_digest, statements)
+    _check_reuse(layout, request, statements, fingerprint)
+
+
+def _check_reuse(
+    layout: SessionLayout,
+    request: SessionRequest,
+    statements: Mapping[str, MemberStatement],
+    fingerprint: str,
+) -> None:
+    """Rows of earlier sessions stand for those of this one if all they follow from is the same.
+
+    Cache keys follow from what was asked for and agreed to, so nobody can name another key.
+    """
+    versions = [statements[one.node_id].context_version for one in layout.contributors]
+    keyed = with_cache_keys(layout, rows_identity(fingerprint, request), versions)
+    for member, expected in zip(layout.contributors, keyed.contributors, strict=True):
+        is_cached = member.is_cached_by_owner or member.is_cached_by_publisher
+        _expect(f"cache key of {member.node_id}", expected.cache_key.hex(), member.cache_key.hex())
+        if is_cached and not (request.options.reuse and member.cache_key):
+            raise TermsRefusedError(
+                f"the terms count on cached rows of {member.node_id}, which nobody asked for"
+            )
 
 
 def _check_member(member: Member, layout: SessionLayout, request: SessionRequest) -> None:

@@ -16,10 +16,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fedattn.core.request import SessionRequest
 from fedattn.core.routing import route_session
 from fedattn.core.spans import Member, SessionLayout
 
 MAX_VERSION_SIZE = 32
+
+
+def rows_identity(fingerprint: str, request: SessionRequest) -> bytes:
+    """What all rows of a session follow from, besides the texts: model and public prefix."""
+    return b":".join((fingerprint.encode(), request.prefix_identity))
 
 
 def with_cache_keys(

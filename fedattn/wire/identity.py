@@ -5,12 +5,12 @@ must not be the aggregator's word is signed by the node itself, with its certifi
 verified against the authority by those it concerns.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
@@ -94,17 +94,17 @@ class Identity:
         self.certificates = certificates
         self._key: _PrivateKey | None = None
         self._chain: list[bytes] = []
-        self._verifier: ClientVerifier | None = None
+        self._authorities: Store | None = None
         if certificates is not None:
             self._key = _read_key(certificates.key)
             chain = _read_certificates(certificates.certificate, "tls.crt")
             self._chain = [one.public_bytes(_DER) for one in chain]
-            self._verifier = _verifier(_read_certificates(certificates.authority, "ca.crt"))
+            self._authorities = Store(_read_certificates(certificates.authority, "ca.crt"))
 
     @property
     def is_verifying(self) -> bool:
         """Whether names are proven, and frames sealed."""
-        return self._verifier is not None
+        return self._authorities is not None
 
     def signature(self, kind: Kind, payload: bytes) -> bytes:
         """This node's signature; none in plaintext."""
@@ -126,7 +126,7 @@ class Identity:
         Raises:
             IdentityMismatchError: it is not the node it claims to be, or the message was changed.
         """
-        if self._verifier is None:
+        if self._authorities is None:
             return Peer(node_id, None)
         if node_id in {AGGREGATOR, GATEWAY}:
             raise IdentityMismatchError(f"{node_id} is no node; it gives and asks for no rows")
@@ -136,29 +136,30 @@ class Identity:
 
     def _verified_key(self, kind: Kind, signed: pb.Signed, node_id: str) -> _PublicKey:
         """The key of the certificate that came with a message, if it is the node's."""
-        assert self._verifier is not None
+        assert self._authorities is not None
         what = f"the {kind.value} in the name of {node_id}"
         if not signed.certificates:
             raise IdentityMismatchError(
                 f"{what} bears no certificate; start every node with --certificates, or every "
                 f"node with --plaintext"
             )
-        leaf, *between = _parse_chain(signed.certificates, what)
+        leaf, between, key, names = _parse_chain(signed.certificates, what)
         try:
-            self._verifier.verify(leaf, between)
-        except VerificationError as error:
+            _verifier(self._authorities).verify(leaf, between)
+        except (VerificationError, ValueError) as error:
             raise IdentityMismatchError(
                 f"{what} bears a certificate that this node's authority did not sign, or that is "
                 f"not valid now: {str(error)[:200]}"
             ) from error
-        names = [name.value for name in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        key = leaf.public_key()
         if names != [node_id] or not isinstance(key, _PublicKey):
             raise IdentityMismatchError(f"{what} bears the certificate of {names}")
         return key
 
 
-def _parse_chain(certificates: Sequence[bytes], what: str) -> list[x509.Certificate]:
+def _parse_chain(
+    certificates: Sequence[bytes], what: str
+) -> tuple[x509.Certificate, list[x509.Certificate], object, list[object]]:
+    """The signer's certificate, those between it and the authority, its key and its names."""
     sizes = [len(one) for one in certificates]
     if len(sizes) > MAX_CERTIFICATES or max(sizes) > MAX_CERTIFICATE_SIZE:
         raise IdentityMismatchError(
@@ -166,14 +167,19 @@ def _parse_chain(certificates: Sequence[bytes], what: str) -> list[x509.Certific
             f"{MAX_CERTIFICATE_SIZE} are taken"
         )
     try:
-        return [x509.load_der_x509_certificate(one) for one in certificates]
-    except ValueError as error:
+        leaf, *between = (x509.load_der_x509_certificate(one) for one in certificates)
+        names = [name.value for name in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        return leaf, between, leaf.public_key(), list(names)
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
         raise IdentityMismatchError(f"{what} bears bytes that are no certificate") from error
 
 
-def _verifier(authorities: Iterable[x509.Certificate]) -> ClientVerifier:
-    """Takes any certificate that the authority signed for clients; names are checked by us."""
-    policy = PolicyBuilder().store(Store(list(authorities)))
+def _verifier(authorities: Store) -> ClientVerifier:
+    """Takes certificates that an authority signed and that are valid now; names are checked by us.
+
+    Made for each use, since it keeps the time at which it was made.
+    """
+    policy = PolicyBuilder().store(authorities)
     policy = policy.extension_policies(
         ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=ExtensionPolicy.permit_all()
     )

@@ -21,6 +21,7 @@ from fedattn.core.request import (
     SessionOptions,
     SessionRequest,
 )
+from fedattn.core.reuse import MAX_VERSION_SIZE
 from fedattn.core.spans import Member, SessionLayout, Span
 from fedattn.core.terms import SessionTerms
 from fedattn.wire.contexts import context_from_wire, context_to_wire
@@ -218,6 +219,7 @@ def statement_to_wire(statement: MemberStatement) -> session_pb2.MemberStatement
         span_len=statement.span_len,
         max_keep_ratio=statement.max_keep_ratio,
         num_withheld=statement.num_withheld,
+        context_version=statement.context_version,
         cache_lifetime_s=statement.cache_lifetime_s,
         key=key_to_wire(statement.key),
     )
@@ -233,6 +235,7 @@ def statement_from_wire(payload: bytes) -> MemberStatement:
     require_range("size of the request digest", len(message.request_digest), _KEY_SIZE, _KEY_SIZE)
     require_range("span_len", message.span_len, 0, MAX_TOKENS)
     require_range("num_withheld", message.num_withheld, 0, max(0, message.span_len - 1))
+    require_range("size of context_version", len(message.context_version), 0, MAX_VERSION_SIZE)
     require_range("max_keep_ratio", message.max_keep_ratio, LEAST_KEEP_RATIO, 1)
     require_range("cache_lifetime_s", message.cache_lifetime_s, 0, MAX_LIFETIME_S)
     return MemberStatement(
@@ -242,6 +245,7 @@ def statement_from_wire(payload: bytes) -> MemberStatement:
         span_len=message.span_len,
         max_keep_ratio=message.max_keep_ratio,
         num_withheld=message.num_withheld,
+        context_version=message.context_version,
         cache_lifetime_s=message.cache_lifetime_s,
         key=key_from_wire(message.key) if message.HasField("key") else None,
     )

@@ -12,8 +12,6 @@ from fedattn.core.errors import (
     NothingToGiveError,
     error_from_code,
 )
-from fedattn.core.reuse import MAX_VERSION_SIZE
-from fedattn.wire.convert import require_range
 from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS, MAX_REASON_LENGTH
 from fedattn.wire.sessions import check_cached_keys, statement_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -116,11 +114,10 @@ def _judge(node: Node, reply: pb.InviteReply) -> Acceptance | FedAttnError:
         max_keep_ratio=said.max_keep_ratio,
         num_withheld=said.num_withheld,
         cache_lifetime_s=said.cache_lifetime_s,
-        context_version=reply.context_version,
+        context_version=said.context_version,
         cached_keys=frozenset(reply.cached_keys),
     )
 
 
 def _check_acceptance(reply: pb.InviteReply) -> None:
-    require_range("size of context_version", len(reply.context_version), 0, MAX_VERSION_SIZE)
     check_cached_keys(reply.cached_keys, MAX_CONTRIBUTOR_KEYS)

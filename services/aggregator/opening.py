@@ -15,7 +15,7 @@ from fedattn.core.errors import (
     NothingToGiveError,
 )
 from fedattn.core.request import SessionRequest
-from fedattn.core.reuse import with_cache_keys
+from fedattn.core.reuse import rows_identity, with_cache_keys
 from fedattn.core.spans import PrefixMode, SessionLayout
 from fedattn.core.terms import SessionTerms
 from fedattn.wire.sessions import Opening
@@ -197,7 +197,7 @@ class SessionOpener:
     ) -> SessionLayout:
         """The layout with the contributors' cache keys, and who has which rows already."""
         request = opening.request
-        identity = b":".join((publisher.fingerprint.encode(), request.prefix_identity))
+        identity = rows_identity(publisher.fingerprint, request)
         versions = [acceptance.context_version for acceptance in accepted]
         layout = with_cache_keys(layout, identity, versions)
         reuses = request.options.reuse

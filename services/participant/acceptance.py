@@ -52,6 +52,7 @@ class Accepted:
             span_len=len(self.span.token_ids),
             max_keep_ratio=self.leave.max_keep_ratio,
             num_withheld=len(self.span.withheld),
+            context_version=self.span.version,
             cache_lifetime_s=self.leave.cache_lifetime_s,
             key=self.keys.public if node.identity.is_verifying else None,
         )
@@ -59,7 +60,6 @@ class Accepted:
         return pb.InviteReply(
             session_id=self.session_id,
             statement=node.identity.sign(Kind.STATEMENT, payload),
-            context_version=self.span.version,
             cached_keys=list(self.cached),
             context=context_to_wire(self.span.summary),
         )

@@ -139,7 +139,8 @@ def agree(
     terms = terms_from_wire(start.terms)
     check_fit(terms, node, role, span_len)
     statements, members = _read_statements(start.statements, node.identity)
-    check_agreement(terms, signed.request, signed.digest, statements)
+    fingerprint = node.prefiller.model.fingerprint
+    check_agreement(terms, signed.request, signed.digest, statements, fingerprint)
     publisher = signed.request
     if publisher.key is not None:
         members[publisher.node_id] = SealedMember(signed.publisher, publisher.key)
@@ -156,7 +157,7 @@ def check_fit(terms: SessionTerms, node: ParticipantNode, role: Role, span_len: 
 
     Raises:
         SessionStateError: they are of another model, of another prefix than this node computes, or
-            do not have this node with this role and span.
+            larger than its window, or do not have this node with this role and span.
     """
     own = node.prefiller.shape
     if terms.shape != own:
@@ -165,6 +166,11 @@ def check_fit(terms: SessionTerms, node: ParticipantNode, role: Role, span_len: 
         raise SessionStateError(
             f"the terms have {terms.layout.prefix_len} tokens of public prefix, expected 0 or "
             f"{len(node.prefix)}"
+        )
+    window = node.prefiller.model.max_positions
+    if terms.layout.num_tokens > window:
+        raise SessionStateError(
+            f"the terms have {terms.layout.num_tokens} tokens, but the model's window is {window}"
         )
     _check_place(terms, node.node_id, role, span_len)
 

@@ -12,12 +12,14 @@ from fedattn.core.compression import Compression
 from fedattn.core.errors import TermsRefusedError
 from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
+from fedattn.core.reuse import rows_identity, with_cache_keys
 from fedattn.core.spans import Member, PrefixMode, SessionLayout, build_layout
 from fedattn.core.terms import SessionTerms
 from fedattn.core.types import KvShape
 
 SHAPE = KvShape(num_layers=6, num_kv_heads=2, head_dim=8)
 DIGEST = bytes(32)
+FINGERPRINT = "f" * 64
 PLANS = RolePlans(contributors=SyncPlan((1, 2)), publisher=SyncPlan((1, 2, 3)))
 OPTIONS = SessionOptions(
     compression=Compression(codec=codec_by_name("bf16"), keep_ratio=0.5), deadline_s=10
@@ -44,7 +46,9 @@ def layout_for(request: SessionRequest) -> SessionLayout:
     )
 
 
-def terms_for(layout: SessionLayout) -> SessionTerms:
+def terms_for(layout: SessionLayout, request: SessionRequest = REQUEST) -> SessionTerms:
+    versions = [name.encode() * 16 for name in ("a", "b")]
+    layout = with_cache_keys(layout, rows_identity(FINGERPRINT, request), versions)
     return SessionTerms(
         session_id="s",
         layout=layout,
@@ -58,14 +62,19 @@ def terms_for(layout: SessionLayout) -> SessionTerms:
 def statements() -> dict[str, MemberStatement]:
     return {
         name: MemberStatement(
-            session_id="s", request_digest=DIGEST, node_id=name, span_len=length, max_keep_ratio=0.5
+            session_id="s",
+            request_digest=DIGEST,
+            node_id=name,
+            span_len=length,
+            max_keep_ratio=0.5,
+            context_version=name.encode() * 16,
         )
         for name, length in (("a", 8), ("b", 6))
     }
 
 
 def check(terms: SessionTerms, request: SessionRequest = REQUEST) -> None:
-    check_agreement(terms, request, DIGEST, statements())
+    check_agreement(terms, request, DIGEST, statements(), FINGERPRINT)
 
 
 def test_what_was_asked_for_is_taken() -> None:
@@ -78,7 +87,7 @@ def test_less_than_was_asked_for_is_taken() -> None:
     codecs = (codec_by_name("bf16"), codec_by_name("entropy-coarse"))
     layout = fit_budget(layout_for(request), SHAPE, budget, codecs)
     assert layout != layout_for(request)
-    check(replace(terms_for(layout), deadline_s=5), request)
+    check(replace(terms_for(layout, request), deadline_s=5), request)
 
 
 def with_first(**changes: object) -> Callable[[SessionTerms], SessionTerms]:
@@ -112,6 +121,7 @@ def with_first(**changes: object) -> Callable[[SessionTerms], SessionTerms]:
         (with_first(node_id="c"), "have c as a member, but not what it agreed to"),
         (with_first(cache_lifetime_s=1.0), "lets its rows be cached"),
         (with_first(num_withheld=1), "rows that a withholds: asked 0"),
+        (with_first(cache_key=b"another" * 4), "cache key of a"),
         (with_first(is_sealed=True), "sealing of a: asked False"),
         (lambda terms: replace(terms, deadline_s=11), "a deadline in seconds of at most: asked 10"),
         (lambda terms: replace(terms, min_participants=1), "min_participants: asked 2"),
@@ -148,7 +158,7 @@ def test_more_bytes_than_the_budget_are_refused() -> None:
 def test_contributors_that_are_to_be_independent_are() -> None:
     plans = RolePlans(contributors=SyncPlan(()), publisher=SyncPlan((1,)))
     request = replace(REQUEST, plans=plans, options=replace(OPTIONS, independent=True))
-    check(terms_for(layout_for(request)), request)
+    check(terms_for(layout_for(request), request), request)
     dependent = layout_for(replace(request, options=OPTIONS))
     with pytest.raises(TermsRefusedError, match="position of b: asked 8"):
         check(terms_for(dependent), request)
@@ -156,4 +166,30 @@ def test_contributors_that_are_to_be_independent_are() -> None:
 
 def test_statement_for_another_request_is_refused() -> None:
     with pytest.raises(TermsRefusedError, match="request shown to a"):
-        check_agreement(terms_for(layout_for(REQUEST)), REQUEST, b"1" * 32, statements())
+        check_agreement(
+            terms_for(layout_for(REQUEST)), REQUEST, b"1" * 32, statements(), FINGERPRINT
+        )
+
+
+@pytest.mark.parametrize("flag", ["is_cached_by_owner", "is_cached_by_publisher"])
+def test_cached_rows_are_used_if_asked_for_alone(flag: str) -> None:
+    cached = with_first(**{flag: True})
+    check(cached(terms_for(layout_for(REQUEST))))
+    afresh = replace(REQUEST, options=replace(OPTIONS, reuse=False))
+    with pytest.raises(TermsRefusedError, match="cached rows of a, which nobody asked for"):
+        check(cached(terms_for(layout_for(afresh), afresh)), afresh)
+
+
+def test_rows_of_an_earlier_text_do_not_stand_for_those_of_a_later_one() -> None:
+    terms = terms_for(layout_for(REQUEST))
+    said = statements()
+    said["a"] = replace(said["a"], context_version=b"changed" * 2)
+    with pytest.raises(TermsRefusedError, match="cache key of a"):
+        check_agreement(terms, REQUEST, DIGEST, said, FINGERPRINT)
+
+
+def test_rows_of_one_member_do_not_stand_for_those_of_another() -> None:
+    terms = terms_for(layout_for(REQUEST))
+    own = terms.layout.members[1].cache_key
+    with pytest.raises(TermsRefusedError, match="cache key of a"):
+        check(with_first(cache_key=own, is_cached_by_publisher=True)(terms))

@@ -1,13 +1,16 @@
 """Signatures of nodes: whose they are, of what, and who is believed."""
 
 import datetime as dt
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.verification import PolicyBuilder
 
 from fedattn.cli.certificates import init_certificates
 from fedattn.core.errors import ConfigurationError, IdentityMismatchError
@@ -175,6 +178,16 @@ def test_expired_certificate_is_refused() -> None:
         node.verify(Kind.REQUEST, node.sign(Kind.REQUEST, PAYLOAD), "a")
 
 
+def test_certificate_that_expires_meanwhile_is_refused(
+    reader: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader.verify(Kind.REQUEST, signed_by("a"), "a")
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=31)
+    monkeypatch.setattr("fedattn.wire.identity.PolicyBuilder", lambda: PolicyBuilder().time(later))
+    with pytest.raises(IdentityMismatchError, match="not valid now"):
+        reader.verify(Kind.REQUEST, signed_by("a"), "a")
+
+
 def test_key_of_another_kind_is_named() -> None:
     with pytest.raises(ConfigurationError, match="expected an elliptic-curve or RSA key"):
         Identity(issued("a", ed25519.Ed25519PrivateKey.generate()))
@@ -185,3 +198,16 @@ def test_file_that_is_no_key_is_named() -> None:
     broken = Certificates(own.authority, own.certificate, b"-----BEGIN nothing")
     with pytest.raises(ConfigurationError, match=r"tls.key holds no private key"):
         Identity(broken)
+
+
+def test_mutated_certificates_are_refused_as_such(reader: Identity) -> None:
+    random = Random(7)
+    whole = signed_by("a")
+    for _ in range(1500):
+        mutated = bytearray(whole.certificates[0])
+        mutated[random.randrange(len(mutated))] = random.randrange(256)
+        signed = pb.Signed(
+            payload=PAYLOAD, certificates=[bytes(mutated)], signature=whole.signature
+        )
+        with suppress(IdentityMismatchError):  # a byte may have been what it is now
+            assert reader.verify(Kind.REQUEST, signed, "a").node_id == "a"

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from fedattn.wire.v1 import session_pb2 as fedattn_dot_wire_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n fedattn/wire/v1/aggregator.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\x1a\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\"\xa6\x01\n\x0e\x43ontrolRequest\x12%\n\x04join\x18\x01 \x01(\x0b\x32\x15.fedattn.wire.v1.JoinH\x00\x12/\n\theartbeat\x18\x02 \x01(\x0b\x32\x1a.fedattn.wire.v1.HeartbeatH\x00\x12\x34\n\x0cinvite_reply\x18\x03 \x01(\x0b\x32\x1c.fedattn.wire.v1.InviteReplyH\x00\x42\x06\n\x04\x62ody\"\xb3\x01\n\x04Join\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\x12\x33\n\x0c\x63\x61pabilities\x18\x04 \x01(\x0b\x32\x1d.fedattn.wire.v1.Capabilities\x12\x30\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\"\x99\x01\n\nModelSizes\x12\x13\n\x0bhidden_size\x18\x01 \x01(\r\x12\x17\n\x0fnum_query_heads\x18\x02 \x01(\r\x12\x19\n\x11intermediate_size\x18\x03 \x01(\r\x12\x12\n\nvocab_size\x18\x04 \x01(\r\x12\x14\n\x0cweight_bytes\x18\x05 \x01(\x04\x12\x18\n\x10\x62ytes_per_scalar\x18\x06 \x01(\r\"\xe8\x01\n\x0c\x43\x61pabilities\x12\'\n\x05shape\x18\x01 \x01(\x0b\x32\x18.fedattn.wire.v1.KvShape\x12\x15\n\rmax_positions\x18\x02 \x01(\r\x12\x11\n\tcodec_ids\x18\x03 \x03(\r\x12\x14\n\x0cmax_sessions\x18\x04 \x01(\r\x12\x12\n\nmodel_name\x18\x05 \x01(\t\x12\x18\n\x10software_version\x18\x06 \x01(\t\x12*\n\x05sizes\x18\x07 \x01(\x0b\x32\x1b.fedattn.wire.v1.ModelSizes\x12\x15\n\rprefix_tokens\x18\x08 \x01(\r\"\x7f\n\tHeartbeat\x12\x17\n\x0f\x61\x63tive_sessions\x18\x01 \x01(\r\x12\'\n\x06health\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.Health\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\"a\n\x06Health\x12+\n\x08pressure\x18\x01 \x01(\x0e\x32\x19.fedattn.wire.v1.Pressure\x12\x13\n\x0bmemory_free\x18\x02 \x01(\x01\x12\x15\n\rtemperature_c\x18\x03 \x01(\x01\"\xe6\x01\n\x0bInviteReply\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12,\n\tstatement\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.SignedH\x00\x12+\n\x07\x64\x65\x63line\x18\x03 \x01(\x0b\x32\x18.fedattn.wire.v1.DeclineH\x00\x12\x17\n\x0f\x63ontext_version\x18\x04 \x01(\x0c\x12\x13\n\x0b\x63\x61\x63hed_keys\x18\x05 \x03(\x0c\x12\x30\n\x07\x63ontext\x18\x06 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummaryB\x08\n\x06\x61nswer\"(\n\x07\x44\x65\x63line\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x81\x02\n\x0f\x43ontrolResponse\x12+\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.fedattn.wire.v1.WelcomeH\x00\x12)\n\x06invite\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.InviteH\x00\x12.\n\x05start\x18\x03 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionStartH\x00\x12\x30\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionCancelH\x00\x12,\n\x06window\x18\x05 \x01(\x0b\x32\x1a.fedattn.wire.v1.WindowUseH\x00\x42\x06\n\x04\x62ody\"B\n\tWindowUse\x12\x11\n\tnum_nodes\x18\x01 \x01(\r\x12\x12\n\nnum_tokens\x18\x02 \x01(\x04\x12\x0e\n\x06window\x18\x03 \x01(\r\";\n\x07Welcome\x12\x1c\n\x14heartbeat_interval_s\x18\x01 \x01(\x01\x12\x12\n\nnode_token\x18\x02 \x01(\t\"s\n\x06Invite\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.Signed\x12\x13\n\x0bowns_prefix\x18\x03 \x01(\x08\x12\x16\n\x0ereply_within_s\x18\x04 \x01(\x01\"\x7f\n\x0cSessionStart\x12,\n\x05terms\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionTerms\x12\x14\n\x0cmember_token\x18\x02 \x01(\t\x12+\n\nstatements\x18\x03 \x03(\x0b\x32\x17.fedattn.wire.v1.Signed\"3\n\rSessionCancel\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x99\x01\n\x12OpenSessionRequest\x12(\n\x07request\x18\x01 \x01(\x0b\x32\x17.fedattn.wire.v1.Signed\x12\x12\n\nnode_token\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x61\x63hed_keys\x18\x03 \x03(\x0c\x12\x30\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\"t\n\x13OpenSessionResponse\x12,\n\x05start\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionStart\x12/\n\x08\x65xcluded\x18\x02 \x03(\x0b\x32\x1d.fedattn.wire.v1.MemberReport\"\xc5\x01\n\x0f\x45xchangeRequest\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.fedattn.wire.v1.HelloH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvChunkH\x00\x12+\n\x04\x64one\x18\x03 \x01(\x0b\x32\x1b.fedattn.wire.v1.MemberDoneH\x00\x12)\n\x03key\x18\x04 \x01(\x0b\x32\x1a.fedattn.wire.v1.SealedKeyH\x00\x42\x06\n\x04\x62ody\"1\n\x05Hello\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x14\n\x0cmember_token\x18\x02 \x01(\t\"Z\n\x07KvChunk\x12\x0e\n\x06sender\x18\x01 \x01(\r\x12\r\n\x05layer\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x12\n\nframe_size\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\x84\x01\n\nMemberDone\x12\x0e\n\x06wait_s\x18\x01 \x01(\x01\x12\x11\n\tcompute_s\x18\x02 \x01(\x01\x12)\n\x04late\x18\x03 \x03(\x0b\x32\x1b.fedattn.wire.v1.LateMember\x12(\n\x08timeline\x18\x04 \x03(\x0b\x32\x16.fedattn.wire.v1.Slice\"@\n\nLateMember\x12\x0e\n\x06member\x18\x01 \x01(\r\x12\x12\n\nfrom_layer\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xcf\x01\n\x10\x45xchangeResponse\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvChunkH\x00\x12+\n\x04lost\x18\x01 \x01(\x0b\x32\x1b.fedattn.wire.v1.MemberLostH\x00\x12\x30\n\x06report\x18\x03 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionReportH\x00\x12)\n\x03key\x18\x04 \x01(\x0b\x32\x1a.fedattn.wire.v1.SealedKeyH\x00\x42\x06\n\x04\x62ody\",\n\nMemberLost\x12\x0e\n\x06member\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10ListNodesRequest\"=\n\x11ListNodesResponse\x12(\n\x05nodes\x18\x01 \x03(\x0b\x32\x19.fedattn.wire.v1.NodeInfo\"\x87\x02\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x02 \x01(\t\x12\x33\n\x0c\x63\x61pabilities\x18\x03 \x01(\x0b\x32\x1d.fedattn.wire.v1.Capabilities\x12\x17\n\x0f\x61\x63tive_sessions\x18\x04 \x01(\r\x12\x14\n\x0cjoined_for_s\x18\x05 \x01(\x01\x12\'\n\x06health\x18\x06 \x01(\x0b\x32\x17.fedattn.wire.v1.Health\x12\x30\n\x07\x63ontext\x18\x07 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\x12\x10\n\x08warnings\x18\x08 \x03(\t*a\n\x08Pressure\x12\x18\n\x14PRESSURE_UNSPECIFIED\x10\x00\x12\x11\n\rPRESSURE_NONE\x10\x01\x12\x11\n\rPRESSURE_HIGH\x10\x02\x12\x15\n\x11PRESSURE_CRITICAL\x10\x03\x32\xe8\x02\n\x11\x41ggregatorService\x12P\n\x07\x43ontrol\x12\x1f.fedattn.wire.v1.ControlRequest\x1a .fedattn.wire.v1.ControlResponse(\x01\x30\x01\x12X\n\x0bOpenSession\x12#.fedattn.wire.v1.OpenSessionRequest\x1a$.fedattn.wire.v1.OpenSessionResponse\x12S\n\x08\x45xchange\x12 .fedattn.wire.v1.ExchangeRequest\x1a!.fedattn.wire.v1.ExchangeResponse(\x01\x30\x01\x12R\n\tListNodes\x12!.fedattn.wire.v1.ListNodesRequest\x1a\".fedattn.wire.v1.ListNodesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n fedattn/wire/v1/aggregator.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\x1a\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\"\xa6\x01\n\x0e\x43ontrolRequest\x12%\n\x04join\x18\x01 \x01(\x0b\x32\x15.fedattn.wire.v1.JoinH\x00\x12/\n\theartbeat\x18\x02 \x01(\x0b\x32\x1a.fedattn.wire.v1.HeartbeatH\x00\x12\x34\n\x0cinvite_reply\x18\x03 \x01(\x0b\x32\x1c.fedattn.wire.v1.InviteReplyH\x00\x42\x06\n\x04\x62ody\"\xb3\x01\n\x04Join\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\x12\x33\n\x0c\x63\x61pabilities\x18\x04 \x01(\x0b\x32\x1d.fedattn.wire.v1.Capabilities\x12\x30\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\"\x99\x01\n\nModelSizes\x12\x13\n\x0bhidden_size\x18\x01 \x01(\r\x12\x17\n\x0fnum_query_heads\x18\x02 \x01(\r\x12\x19\n\x11intermediate_size\x18\x03 \x01(\r\x12\x12\n\nvocab_size\x18\x04 \x01(\r\x12\x14\n\x0cweight_bytes\x18\x05 \x01(\x04\x12\x18\n\x10\x62ytes_per_scalar\x18\x06 \x01(\r\"\xe8\x01\n\x0c\x43\x61pabilities\x12\'\n\x05shape\x18\x01 \x01(\x0b\x32\x18.fedattn.wire.v1.KvShape\x12\x15\n\rmax_positions\x18\x02 \x01(\r\x12\x11\n\tcodec_ids\x18\x03 \x03(\r\x12\x14\n\x0cmax_sessions\x18\x04 \x01(\r\x12\x12\n\nmodel_name\x18\x05 \x01(\t\x12\x18\n\x10software_version\x18\x06 \x01(\t\x12*\n\x05sizes\x18\x07 \x01(\x0b\x32\x1b.fedattn.wire.v1.ModelSizes\x12\x15\n\rprefix_tokens\x18\x08 \x01(\r\"\x7f\n\tHeartbeat\x12\x17\n\x0f\x61\x63tive_sessions\x18\x01 \x01(\r\x12\'\n\x06health\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.Health\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\"a\n\x06Health\x12+\n\x08pressure\x18\x01 \x01(\x0e\x32\x19.fedattn.wire.v1.Pressure\x12\x13\n\x0bmemory_free\x18\x02 \x01(\x01\x12\x15\n\rtemperature_c\x18\x03 \x01(\x01\"\xcd\x01\n\x0bInviteReply\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12,\n\tstatement\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.SignedH\x00\x12+\n\x07\x64\x65\x63line\x18\x03 \x01(\x0b\x32\x18.fedattn.wire.v1.DeclineH\x00\x12\x13\n\x0b\x63\x61\x63hed_keys\x18\x04 \x03(\x0c\x12\x30\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummaryB\x08\n\x06\x61nswer\"(\n\x07\x44\x65\x63line\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x81\x02\n\x0f\x43ontrolResponse\x12+\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.fedattn.wire.v1.WelcomeH\x00\x12)\n\x06invite\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.InviteH\x00\x12.\n\x05start\x18\x03 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionStartH\x00\x12\x30\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionCancelH\x00\x12,\n\x06window\x18\x05 \x01(\x0b\x32\x1a.fedattn.wire.v1.WindowUseH\x00\x42\x06\n\x04\x62ody\"B\n\tWindowUse\x12\x11\n\tnum_nodes\x18\x01 \x01(\r\x12\x12\n\nnum_tokens\x18\x02 \x01(\x04\x12\x0e\n\x06window\x18\x03 \x01(\r\";\n\x07Welcome\x12\x1c\n\x14heartbeat_interval_s\x18\x01 \x01(\x01\x12\x12\n\nnode_token\x18\x02 \x01(\t\"s\n\x06Invite\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.Signed\x12\x13\n\x0bowns_prefix\x18\x03 \x01(\x08\x12\x16\n\x0ereply_within_s\x18\x04 \x01(\x01\"\x7f\n\x0cSessionStart\x12,\n\x05terms\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionTerms\x12\x14\n\x0cmember_token\x18\x02 \x01(\t\x12+\n\nstatements\x18\x03 \x03(\x0b\x32\x17.fedattn.wire.v1.Signed\"3\n\rSessionCancel\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x99\x01\n\x12OpenSessionRequest\x12(\n\x07request\x18\x01 \x01(\x0b\x32\x17.fedattn.wire.v1.Signed\x12\x12\n\nnode_token\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x61\x63hed_keys\x18\x03 \x03(\x0c\x12\x30\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\"t\n\x13OpenSessionResponse\x12,\n\x05start\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionStart\x12/\n\x08\x65xcluded\x18\x02 \x03(\x0b\x32\x1d.fedattn.wire.v1.MemberReport\"\xc5\x01\n\x0f\x45xchangeRequest\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.fedattn.wire.v1.HelloH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvChunkH\x00\x12+\n\x04\x64one\x18\x03 \x01(\x0b\x32\x1b.fedattn.wire.v1.MemberDoneH\x00\x12)\n\x03key\x18\x04 \x01(\x0b\x32\x1a.fedattn.wire.v1.SealedKeyH\x00\x42\x06\n\x04\x62ody\"1\n\x05Hello\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x14\n\x0cmember_token\x18\x02 \x01(\t\"Z\n\x07KvChunk\x12\x0e\n\x06sender\x18\x01 \x01(\r\x12\r\n\x05layer\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x12\n\nframe_size\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\x84\x01\n\nMemberDone\x12\x0e\n\x06wait_s\x18\x01 \x01(\x01\x12\x11\n\tcompute_s\x18\x02 \x01(\x01\x12)\n\x04late\x18\x03 \x03(\x0b\x32\x1b.fedattn.wire.v1.LateMember\x12(\n\x08timeline\x18\x04 \x03(\x0b\x32\x16.fedattn.wire.v1.Slice\"@\n\nLateMember\x12\x0e\n\x06member\x18\x01 \x01(\r\x12\x12\n\nfrom_layer\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xcf\x01\n\x10\x45xchangeResponse\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvChunkH\x00\x12+\n\x04lost\x18\x01 \x01(\x0b\x32\x1b.fedattn.wire.v1.MemberLostH\x00\x12\x30\n\x06report\x18\x03 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionReportH\x00\x12)\n\x03key\x18\x04 \x01(\x0b\x32\x1a.fedattn.wire.v1.SealedKeyH\x00\x42\x06\n\x04\x62ody\",\n\nMemberLost\x12\x0e\n\x06member\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10ListNodesRequest\"=\n\x11ListNodesResponse\x12(\n\x05nodes\x18\x01 \x03(\x0b\x32\x19.fedattn.wire.v1.NodeInfo\"\x87\x02\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x02 \x01(\t\x12\x33\n\x0c\x63\x61pabilities\x18\x03 \x01(\x0b\x32\x1d.fedattn.wire.v1.Capabilities\x12\x17\n\x0f\x61\x63tive_sessions\x18\x04 \x01(\r\x12\x14\n\x0cjoined_for_s\x18\x05 \x01(\x01\x12\'\n\x06health\x18\x06 \x01(\x0b\x32\x17.fedattn.wire.v1.Health\x12\x30\n\x07\x63ontext\x18\x07 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\x12\x10\n\x08warnings\x18\x08 \x03(\t*a\n\x08Pressure\x12\x18\n\x14PRESSURE_UNSPECIFIED\x10\x00\x12\x11\n\rPRESSURE_NONE\x10\x01\x12\x11\n\rPRESSURE_HIGH\x10\x02\x12\x15\n\x11PRESSURE_CRITICAL\x10\x03\x32\xe8\x02\n\x11\x41ggregatorService\x12P\n\x07\x43ontrol\x12\x1f.fedattn.wire.v1.ControlRequest\x1a .fedattn.wire.v1.ControlResponse(\x01\x30\x01\x12X\n\x0bOpenSession\x12#.fedattn.wire.v1.OpenSessionRequest\x1a$.fedattn.wire.v1.OpenSessionResponse\x12S\n\x08\x45xchange\x12 .fedattn.wire.v1.ExchangeRequest\x1a!.fedattn.wire.v1.ExchangeResponse(\x01\x30\x01\x12R\n\tListNodes\x12!.fedattn.wire.v1.ListNodesRequest\x1a\".fedattn.wire.v1.ListNodesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedattn.wire.v1.aggregator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRESSURE']._serialized_start=3440
-  _globals['_PRESSURE']._serialized_end=3537
+  _globals['_PRESSURE']._serialized_start=3415
+  _globals['_PRESSURE']._serialized_end=3512
   _globals['_CONTROLREQUEST']._serialized_start=85
   _globals['_CONTROLREQUEST']._serialized_end=251
   _globals['_JOIN']._serialized_start=254
@@ -47,45 +47,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEALTH']._serialized_start=955
   _globals['_HEALTH']._serialized_end=1052
   _globals['_INVITEREPLY']._serialized_start=1055
-  _globals['_INVITEREPLY']._serialized_end=1285
-  _globals['_DECLINE']._serialized_start=1287
-  _globals['_DECLINE']._serialized_end=1327
-  _globals['_CONTROLRESPONSE']._serialized_start=1330
-  _globals['_CONTROLRESPONSE']._serialized_end=1587
-  _globals['_WINDOWUSE']._serialized_start=1589
-  _globals['_WINDOWUSE']._serialized_end=1655
-  _globals['_WELCOME']._serialized_start=1657
-  _globals['_WELCOME']._serialized_end=1716
-  _globals['_INVITE']._serialized_start=1718
-  _globals['_INVITE']._serialized_end=1833
-  _globals['_SESSIONSTART']._serialized_start=1835
-  _globals['_SESSIONSTART']._serialized_end=1962
-  _globals['_SESSIONCANCEL']._serialized_start=1964
-  _globals['_SESSIONCANCEL']._serialized_end=2015
-  _globals['_OPENSESSIONREQUEST']._serialized_start=2018
-  _globals['_OPENSESSIONREQUEST']._serialized_end=2171
-  _globals['_OPENSESSIONRESPONSE']._serialized_start=2173
-  _globals['_OPENSESSIONRESPONSE']._serialized_end=2289
-  _globals['_EXCHANGEREQUEST']._serialized_start=2292
-  _globals['_EXCHANGEREQUEST']._serialized_end=2489
-  _globals['_HELLO']._serialized_start=2491
-  _globals['_HELLO']._serialized_end=2540
-  _globals['_KVCHUNK']._serialized_start=2542
-  _globals['_KVCHUNK']._serialized_end=2632
-  _globals['_MEMBERDONE']._serialized_start=2635
-  _globals['_MEMBERDONE']._serialized_end=2767
-  _globals['_LATEMEMBER']._serialized_start=2769
-  _globals['_LATEMEMBER']._serialized_end=2833
-  _globals['_EXCHANGERESPONSE']._serialized_start=2836
-  _globals['_EXCHANGERESPONSE']._serialized_end=3043
-  _globals['_MEMBERLOST']._serialized_start=3045
-  _globals['_MEMBERLOST']._serialized_end=3089
-  _globals['_LISTNODESREQUEST']._serialized_start=3091
-  _globals['_LISTNODESREQUEST']._serialized_end=3109
-  _globals['_LISTNODESRESPONSE']._serialized_start=3111
-  _globals['_LISTNODESRESPONSE']._serialized_end=3172
-  _globals['_NODEINFO']._serialized_start=3175
-  _globals['_NODEINFO']._serialized_end=3438
-  _globals['_AGGREGATORSERVICE']._serialized_start=3540
-  _globals['_AGGREGATORSERVICE']._serialized_end=3900
+  _globals['_INVITEREPLY']._serialized_end=1260
+  _globals['_DECLINE']._serialized_start=1262
+  _globals['_DECLINE']._serialized_end=1302
+  _globals['_CONTROLRESPONSE']._serialized_start=1305
+  _globals['_CONTROLRESPONSE']._serialized_end=1562
+  _globals['_WINDOWUSE']._serialized_start=1564
+  _globals['_WINDOWUSE']._serialized_end=1630
+  _globals['_WELCOME']._serialized_start=1632
+  _globals['_WELCOME']._serialized_end=1691
+  _globals['_INVITE']._serialized_start=1693
+  _globals['_INVITE']._serialized_end=1808
+  _globals['_SESSIONSTART']._serialized_start=1810
+  _globals['_SESSIONSTART']._serialized_end=1937
+  _globals['_SESSIONCANCEL']._serialized_start=1939
+  _globals['_SESSIONCANCEL']._serialized_end=1990
+  _globals['_OPENSESSIONREQUEST']._serialized_start=1993
+  _globals['_OPENSESSIONREQUEST']._serialized_end=2146
+  _globals['_OPENSESSIONRESPONSE']._serialized_start=2148
+  _globals['_OPENSESSIONRESPONSE']._serialized_end=2264
+  _globals['_EXCHANGEREQUEST']._serialized_start=2267
+  _globals['_EXCHANGEREQUEST']._serialized_end=2464
+  _globals['_HELLO']._serialized_start=2466
+  _globals['_HELLO']._serialized_end=2515
+  _globals['_KVCHUNK']._serialized_start=2517
+  _globals['_KVCHUNK']._serialized_end=2607
+  _globals['_MEMBERDONE']._serialized_start=2610
+  _globals['_MEMBERDONE']._serialized_end=2742
+  _globals['_LATEMEMBER']._serialized_start=2744
+  _globals['_LATEMEMBER']._serialized_end=2808
+  _globals['_EXCHANGERESPONSE']._serialized_start=2811
+  _globals['_EXCHANGERESPONSE']._serialized_end=3018
+  _globals['_MEMBERLOST']._serialized_start=3020
+  _globals['_MEMBERLOST']._serialized_end=3064
+  _globals['_LISTNODESREQUEST']._serialized_start=3066
+  _globals['_LISTNODESREQUEST']._serialized_end=3084
+  _globals['_LISTNODESRESPONSE']._serialized_start=3086
+  _globals['_LISTNODESRESPONSE']._serialized_end=3147
+  _globals['_NODEINFO']._serialized_start=3150
+  _globals['_NODEINFO']._serialized_end=3413
+  _globals['_AGGREGATORSERVICE']._serialized_start=3515
+  _globals['_AGGREGATORSERVICE']._serialized_end=3875
 # @@protoc_insertion_point(module_scope)

@@ -295,13 +295,10 @@ class InviteReply(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     STATEMENT_FIELD_NUMBER: _builtins.int
     DECLINE_FIELD_NUMBER: _builtins.int
-    CONTEXT_VERSION_FIELD_NUMBER: _builtins.int
     CACHED_KEYS_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id from the invitation."""
-    context_version: _builtins.bytes
-    """Random, drawn afresh whenever its context changes; up to 32 bytes, none if nothing is to be reused."""
     @_builtins.property
     def statement(self) -> _session_pb2.Signed:
         """A MemberStatement. A node with nothing to give declines, with the code nothing_to_give."""
@@ -324,13 +321,12 @@ class InviteReply(_message.Message):
         session_id: _builtins.str = ...,
         statement: _session_pb2.Signed | None = ...,
         decline: Global___Decline | None = ...,
-        context_version: _builtins.bytes = ...,
         cached_keys: _abc.Iterable[_builtins.bytes] | None = ...,
         context: _session_pb2.ContextSummary | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "context", b"context", "decline", b"decline", "statement", b"statement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cached_keys", b"cached_keys", "context", b"context", "context_version", b"context_version", "decline", b"decline", "session_id", b"session_id", "statement", b"statement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cached_keys", b"cached_keys", "context", b"context", "decline", b"decline", "session_id", b"session_id", "statement", b"statement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["statement", "decline"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015

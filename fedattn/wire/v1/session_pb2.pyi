@@ -719,6 +719,7 @@ class MemberStatement(_message.Message):
     CACHE_LIFETIME_S_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     NUM_WITHHELD_FIELD_NUMBER: _builtins.int
+    CONTEXT_VERSION_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id of the session it was invited to."""
     request_digest: _builtins.bytes
@@ -733,6 +734,8 @@ class MemberStatement(_message.Message):
     """How long the publisher may cache its rows, seconds; 0 for not beyond the session."""
     num_withheld: _builtins.int
     """Rows that never travel, because its owner does not let them; below span_len."""
+    context_version: _builtins.bytes
+    """Random, drawn afresh whenever its context changes; up to 32 bytes, none if nothing is to be reused."""
     @_builtins.property
     def key(self) -> Global___PublicKey:
         """What other members seal keys to; absent in plaintext."""
@@ -748,10 +751,11 @@ class MemberStatement(_message.Message):
         cache_lifetime_s: _builtins.float = ...,
         key: Global___PublicKey | None = ...,
         num_withheld: _builtins.int = ...,
+        context_version: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "num_withheld", b"num_withheld", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "context_version", b"context_version", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "num_withheld", b"num_withheld", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

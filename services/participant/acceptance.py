@@ -28,6 +28,7 @@ class Accepted:
     Attributes:
         session_id: of the session.
         signed: what its publisher asks for.
+        owns_prefix: whether its span begins with the prefix.
         span: this node's tokens.
         leave: what the owner lets leave.
         cached: frames of earlier sessions, by cache key.
@@ -37,6 +38,7 @@ class Accepted:
 
     session_id: str
     signed: SignedRequest
+    owns_prefix: bool
     span: ContextSnapshot
     leave: Leave
     cached: Mapping[bytes, CachedFrames]
@@ -94,6 +96,7 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
     return Accepted(
         session_id=invite.session_id,
         signed=signed,
+        owns_prefix=invite.owns_prefix,
         span=span,
         leave=leave,
         cached=node.frames.snapshot(MAX_CONTRIBUTOR_KEYS),

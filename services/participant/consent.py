@@ -13,6 +13,7 @@ from fedattn.core.transfer import max_upload_size
 from fedattn.core.types import KvShape
 from fedattn.runtime.audit import AuditEvent, AuditLog
 from services.participant.policy import PolicyFile
+from services.participant.policy_rules import Policy
 from services.participant.threads import NodeThreads
 
 log = structlog.get_logger(__name__)
@@ -23,11 +24,13 @@ class Leave:
     """What the owner lets leave in one session.
 
     Attributes:
+        policy: as it was then.
         ask: what was asked for, at most.
         max_keep_ratio: most of the rows.
         cache_lifetime_s: how long the publisher may cache them.
     """
 
+    policy: Policy
     ask: Ask
     max_keep_ratio: float
     cache_lifetime_s: float
@@ -80,7 +83,7 @@ class Consent:
         ask = _describe(session_id, request, span_len, num_withheld, shape, ratio)
         self.policy.check(ask)
         lifetime_s = policy.cap_lifetime(lifetime_s)
-        leave = Leave(ask=ask, max_keep_ratio=most, cache_lifetime_s=lifetime_s)
+        leave = Leave(policy=policy, ask=ask, max_keep_ratio=most, cache_lifetime_s=lifetime_s)
         self._open[session_id] = leave
         try:
             await self._note(_event("allowed", ask, outcome="allowed"))

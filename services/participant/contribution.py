@@ -12,6 +12,7 @@ from fedattn.core.errors import (
     InternalError,
     SessionAbortedError,
     SessionStateError,
+    TermsRefusedError,
 )
 from fedattn.core.request import SessionRequest
 from fedattn.core.spans import Role
@@ -116,6 +117,10 @@ class Contributor:
             log.warning("terms_refused", session=session_id, code=error.code, error=str(error))
             self._refuse_terms(accepted, error, emit)
             return
+        except Exception:  # border: what the aggregator sends must not end the control loop
+            log.exception("terms_refused", session=session_id)
+            self._refuse_terms(accepted, InternalError("it failed; see its log"), emit)
+            return
         work = self._take_part(exchange, start.member_token, accepted, emit)
         self._running[session_id] = (asyncio.create_task(work), exchange)
 
@@ -129,12 +134,16 @@ class Contributor:
         emit(decline(session_id, error))
 
     def _exchange(self, start: pb.SessionStart, accepted: Accepted) -> GrpcKvExchange:
-        span_len = len(accepted.span.token_ids)
+        span_len, request = len(accepted.span.token_ids), accepted.signed.request
         agreement = agree(start, accepted.signed, self._node, Role.CONTRIBUTOR, span_len)
         member = agreement.terms.layout.members[agreement.index]
         cached = accepted.cached.get(member.cache_key) if member.is_cached_by_owner else None
         content_key = None if cached is None else cached.content_key
-        return GrpcKvExchange(
+        if accepted.owns_prefix != (
+            agreement.terms.layout.prefix_len == 0 and agreement.index == 0
+        ):
+            raise TermsRefusedError("the terms differ in who owns the prefix")
+        exchange = GrpcKvExchange(
             agreement.terms,
             agreement.index,
             self._node.threads.pool,
@@ -143,6 +152,9 @@ class Contributor:
             keeps=self._node.frames.max_bytes > 0,
             withheld=accepted.span.withheld,
         )
+        others = set(exchange.receivers()) - {request.node_id}
+        accepted.leave.policy.check_receivers(sorted(others))
+        return exchange
 
     def cancel(self, cancel: pb.SessionCancel) -> None:
         """Forget or end a session."""

@@ -1,6 +1,6 @@
 """The rules by which a node's owner decides who gets rows: the keys of a policy file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, NoReturn, Self
@@ -25,6 +25,9 @@ class Policy(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     publishers: Names = Field(("*",), title='a list of node ids or patterns, such as ["desk-*"]')
+    receivers: Names | None = Field(
+        None, title='a list of node ids or patterns, such as ["ward-*"]'
+    )
     subjects: Names = Field(("*",), title='a list of subjects or patterns, such as ["*@ward-1"]')
     purposes: Names | None = Field(None, title='a list of purposes, such as ["maintenance"]')
     lowest_block: WholeNumber = Field(1, ge=0, title="a block, a whole number from 0")
@@ -115,6 +118,24 @@ class Policy(BaseModel):
                 f"it is {DAYS[moment.weekday()]} {moment:%H:%M} there",
                 f"{self.hours or 'the whole day'} on {' '.join(self.days)}",
             )
+
+    def check_receivers(self, node_ids: Iterable[str]) -> None:
+        """Hold the other contributors that would read this node's rows against the policy.
+
+        Args:
+            node_ids: theirs; the publisher is judged by `check`.
+
+        Raises:
+            PolicyRefusedError: names one that may not.
+        """
+        allowed = self.publishers if self.receivers is None else self.receivers
+        for node_id in node_ids:
+            if not matches(node_id, allowed):
+                refuse(
+                    "receivers",
+                    f"{quoted(node_id)} would read its rows too, as a contributor after it",
+                    "others only (contributors read nobody's rows if they are independent)",
+                )
 
     def _check_who(self, ask: Ask) -> None:
         if not matches(ask.publisher, self.publishers):

@@ -38,6 +38,7 @@ PUBLISHER = "publisher"
 class Owned:
     """One contributor with an owner, and a publisher."""
 
+    aggregator: str
     publisher: ParticipantStub
     policy: Path
     approvals: ApprovalStore
@@ -86,7 +87,7 @@ async def owned(model: LoadedModel, folder: Path, policy: str) -> AsyncIterator[
         assert running.server is not None
         listener = f"127.0.0.1:{running.server.port}"
         channel = await enter(direct_channel(listener, certificates_of(GATEWAY), peer=PUBLISHER))
-        yield Owned(ParticipantStub(channel), path, store, folder / "audit.jsonl")
+        yield Owned(address, ParticipantStub(channel), path, store, folder / "audit.jsonl")
 
 
 async def test_default_policy_gives_every_block_but_the_first(
@@ -187,6 +188,21 @@ async def test_text_that_is_withheld_as_a_whole_is_nothing_to_give(
     ) as network:
         with pytest.raises(NothingToGiveError, match="its owner withholds"):
             await network.ask()
+
+
+async def test_rows_go_to_no_contributor_that_the_owner_does_not_want(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    async with owned(model, tmp_path, 'publishers = ["publisher"]') as network:
+        (tmp_path / "b.txt").write_text(words(20, 6))
+        other = make_node("b", model, tmp_path / "b.txt", certificates=certificates_of("b"))
+        async with running_participant(other, network.aggregator):
+            report = await network.ask(min_participants=1)
+            assert report.members[0].state == session_pb2.OUTCOME_LOST
+            assert "receivers: 'b' would read its rows too" in report.members[0].detail
+            assert network.noted()[-1] == ("declined", "policy_refused")
+            report = await network.ask(independent=True, publisher_plan="1,2,3")
+            assert report.members[0].state == session_pb2.OUTCOME_COMPLETE
 
 
 async def test_aggregator_records_who_asked_whom_for_what(

@@ -31,6 +31,7 @@ from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.settings import AggregatorSettings
+from services.participant.node import ParticipantNode
 from tests.harness.channels import direct_channel
 from tests.harness.hostile import HostileAggregator, Tricks, hostile_aggregator
 from tests.harness.identities import certificates_of
@@ -52,6 +53,7 @@ class Victims:
 
     hostile: HostileAggregator
     publisher: ParticipantStub
+    nodes: list[ParticipantNode]
     logs: list[dict[str, object]] = field(default_factory=list)
 
     async def ask(self, tricks: Tricks, **changes: object) -> Report:
@@ -81,17 +83,19 @@ async def victims(model: LoadedModel, tmp_path: Path) -> AsyncIterator[Victims]:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         address, hostile = await enter(hostile_aggregator(SETTINGS))
+        nodes = []
         for index, name in enumerate(("a", "b")):
             context = tmp_path / f"{name}.txt"
             context.write_text(words(11 * index + 5, 6))
             node = make_node(name, model, context, certificates=certificates_of(name))
             await enter(running_participant(node, address))
+            nodes.append(node)
         node = make_node(PUBLISHER, model, None, certificates=certificates_of(PUBLISHER))
         running = await enter(running_participant(node, address, listen="127.0.0.1:0"))
         assert running.server is not None
         listener, own = f"127.0.0.1:{running.server.port}", certificates_of(GATEWAY)
         channel = await enter(direct_channel(listener, own, peer=PUBLISHER))
-        yield Victims(hostile, ParticipantStub(channel))
+        yield Victims(hostile, ParticipantStub(channel), nodes)
 
 
 def outcomes(report: Report) -> dict[str, str]:
@@ -113,6 +117,50 @@ def recounted(frame: bytearray) -> bytes:
 async def test_honest_one_is_not_accused(victims: Victims) -> None:
     report = await victims.ask(Tricks())
     assert set(outcomes(report).values()) == {"COMPLETE"}
+
+
+class Records(Tricks):
+    """Keeps every byte that passes."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        self.frames: list[bytes] = []
+
+    def opens(self, request: pb.OpenSessionRequest) -> pb.OpenSessionRequest:
+        self.messages.append(request.SerializeToString())
+        return request
+
+    def says(self, node_id: str, request: pb.ControlRequest) -> Iterable[pb.ControlRequest]:
+        self.messages.append(request.SerializeToString())
+        yield request
+
+    def sends(self, request: pb.ExchangeRequest) -> Iterable[pb.ExchangeRequest]:
+        self.messages.append(request.SerializeToString())
+        if request.HasField("chunk"):
+            self.frames.append(request.chunk.data)
+        yield request
+
+
+async def test_no_text_and_no_row_passes_in_the_clear(victims: Victims) -> None:
+    tricks = Records()
+    await victims.ask(tricks)
+    passed = b"".join(tricks.messages)
+    texts = [node.context.snapshot().text for node in victims.nodes]
+    questions = [query().question]
+    for word in " ".join([*texts, *questions]).split():
+        assert word.encode() not in passed
+    num_bodies = 0
+    for node in victims.nodes:
+        for cached in node.frames.snapshot(9).values():
+            assert cached.content_key is not None
+            for layer, frame in cached.frames.items():
+                assert frame in tricks.frames
+                header = frame[: HEADER_SIZE - 4]
+                body = cached.content_key.open(layer, header, frame[HEADER_SIZE:])
+                pieces = {body[start : start + 8] for start in range(0, len(body) - 8, 8)}
+                assert not any(piece in passed for piece in pieces if any(piece))
+                num_bodies += 1
+    assert num_bodies == len(tricks.frames) > 0
 
 
 # -- frames ----------------------------------------------------------------------------------------

@@ -139,9 +139,8 @@ class Contributor:
         member = agreement.terms.layout.members[agreement.index]
         cached = accepted.cached.get(member.cache_key) if member.is_cached_by_owner else None
         content_key = None if cached is None else cached.content_key
-        if accepted.owns_prefix != (
-            agreement.terms.layout.prefix_len == 0 and agreement.index == 0
-        ):
+        is_first = request.prefix.mode is PrefixMode.FIRST and agreement.index == 0
+        if accepted.owns_prefix != is_first:
             raise TermsRefusedError("the terms differ in who owns the prefix")
         exchange = GrpcKvExchange(
             agreement.terms,

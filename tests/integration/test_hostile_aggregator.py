@@ -433,7 +433,17 @@ def cached_for_ever(terms: Terms) -> None:
     terms.members[0].cache_lifetime_s = 86_400
 
 
+def other_key(terms: Terms) -> None:
+    terms.members[0].cache_key = bytes(32)
+
+
+def claims_cached(terms: Terms) -> None:
+    terms.members[0].is_cached_by_owner = True
+
+
 LIES = [
+    (other_key, "cache key of a: asked"),
+    (claims_cached, "the terms count on cached rows of a, which nobody asked for"),
     (every_block, "sync layers of a among: asked [1, 2, 3], the aggregator laid out [0"),
     (other_codec, "codec of a: asked fp32, the aggregator laid out bf16"),
     (no_seals, "sealing of a: asked True, the aggregator laid out False"),

@@ -15,7 +15,7 @@ from fedattn.core.errors import (
     TermsRefusedError,
 )
 from fedattn.core.request import SessionRequest
-from fedattn.core.spans import Role
+from fedattn.core.spans import PrefixMode, Role
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb

@@ -255,19 +255,23 @@ class MixesSenders(Tricks):
     """Shows b's sealed rows as a's, in a's header."""
 
     def __init__(self) -> None:
-        self.headers: dict[int, bytes] = {}
+        self.of_a: dict[int, pb.ExchangeResponse] = {}
+        self.of_b: dict[int, bytes] = {}
 
     def gets(self, response: pb.ExchangeResponse) -> Iterable[pb.ExchangeResponse]:
         chunk = response.chunk
-        if response.HasField("chunk") and chunk.sender == 0:
-            self.headers[chunk.layer] = chunk.data[:HEADER_SIZE]
+        if not response.HasField("chunk"):
+            yield response
             return
-        yield response
-        if response.HasField("chunk") and chunk.layer in self.headers:
-            header = self.headers.pop(chunk.layer)
-            mixed = pb.ExchangeResponse.FromString(response.SerializeToString())
-            mixed.chunk.data = recounted(bytearray(header + chunk.data[HEADER_SIZE:]))
-            mixed.chunk.sender = 0
+        if chunk.sender == 0:
+            self.of_a[chunk.layer] = response
+        else:
+            self.of_b[chunk.layer] = chunk.data[HEADER_SIZE:]
+            yield response
+        if chunk.layer in self.of_a and chunk.layer in self.of_b:
+            mixed = self.of_a.pop(chunk.layer)
+            header = mixed.chunk.data[:HEADER_SIZE]
+            mixed.chunk.data = recounted(bytearray(header + self.of_b[chunk.layer]))
             yield mixed
 
 

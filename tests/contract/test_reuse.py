@@ -50,7 +50,7 @@ def num_forwards(node: ParticipantNode) -> int:
 async def test_second_question_moves_no_rows_and_gives_the_same_answer(
     plan: str, question: str, model: LoadedModel, tmp_path: Path
 ) -> None:
-    async with running_network(model, tmp_path) as network:
+    async with running_network(model, tmp_path, is_sealed=True) as network:
         await result(network, plan=plan)
         before = {name: num_forwards(node) for name, node in network.nodes.items()}
         warm = await result(network, plan=plan, question=question)
@@ -71,7 +71,7 @@ async def test_second_question_moves_no_rows_and_gives_the_same_answer(
 async def test_a_changed_context_moves_behind_the_others_and_alone_is_computed(
     model: LoadedModel, tmp_path: Path
 ) -> None:
-    async with running_network(model, tmp_path) as network:
+    async with running_network(model, tmp_path, is_sealed=True) as network:
         await result(network)
         network.contexts["node-0"].write_text(words(3, 9))
         changed = await result(network)
@@ -89,7 +89,7 @@ async def test_contexts_after_a_changed_one_are_computed_too_where_the_order_is_
     model: LoadedModel, tmp_path: Path
 ) -> None:
     order = ["node-1", "node-0"]
-    async with running_network(model, tmp_path) as network:
+    async with running_network(model, tmp_path, is_sealed=True) as network:
         await result(network, contributors=order)
         network.contexts["node-1"].write_text(words(3, 9))
         first_changed = await result(network, contributors=order)
@@ -105,7 +105,7 @@ async def test_contexts_after_a_changed_one_are_computed_too_where_the_order_is_
 async def test_independent_contexts_are_reused_in_any_order(
     model: LoadedModel, tmp_path: Path
 ) -> None:
-    async with running_network(model, tmp_path) as network:
+    async with running_network(model, tmp_path, is_sealed=True) as network:
         await result(network, independent=True, contributors=["node-0", "node-1"])
         turned = await result(network, independent=True, contributors=["node-1", "node-0"])
         alone = await result(network, independent=True, contributors=["node-1"])
@@ -124,7 +124,7 @@ async def test_a_changed_independent_context_invalidates_itself_alone(
     model: LoadedModel, tmp_path: Path
 ) -> None:
     order = ["node-1", "node-0"]
-    async with running_network(model, tmp_path) as network:
+    async with running_network(model, tmp_path, is_sealed=True) as network:
         await result(network, independent=True, contributors=order)
         network.contexts["node-1"].write_text(words(3, 11))
         changed = await result(network, independent=True, contributors=order)
@@ -136,7 +136,7 @@ async def test_a_changed_independent_context_invalidates_itself_alone(
 async def test_another_plan_codec_or_selection_shares_nothing(
     model: LoadedModel, tmp_path: Path
 ) -> None:
-    async with running_network(model, tmp_path) as network:
+    async with running_network(model, tmp_path, is_sealed=True) as network:
         await result(network, plan="1,3")
         other = await result(network, plan="1,4")
         publisher = await result(network, plan="1,3", publisher_plan="all")
@@ -144,7 +144,7 @@ async def test_another_plan_codec_or_selection_shares_nothing(
 
 
 async def test_a_node_may_forbid_that_its_rows_are_held(model: LoadedModel, tmp_path: Path) -> None:
-    async with running_network(model, tmp_path) as network:
+    async with running_network(model, tmp_path, is_sealed=True) as network:
         network.nodes["node-0"].rows_lifetime_s = 0
         await result(network)
         again = await result(network)
@@ -157,7 +157,7 @@ async def test_a_node_may_forbid_that_its_rows_are_held(model: LoadedModel, tmp_
 async def test_rows_of_a_session_that_lost_somebody_are_not_reused(
     model: LoadedModel, tmp_path: Path
 ) -> None:
-    async with running_network(model, tmp_path) as network:
+    async with running_network(model, tmp_path, is_sealed=True) as network:
         node = network.nodes["node-0"]
         forward = node.prefiller.contribute
         node.prefiller.contribute = _fail  # type: ignore[method-assign,assignment]
@@ -175,7 +175,7 @@ def _fail(*_: object) -> None:
 
 
 async def test_warm_fetches_ahead_of_any_question(model: LoadedModel, tmp_path: Path) -> None:
-    async with running_network(model, tmp_path) as network:
+    async with running_network(model, tmp_path, is_sealed=True) as network:
         response = await network.publisher.Warm(query(question=""))
         for node in network.nodes.values():
             await node.admission.wait_idle()
@@ -198,7 +198,7 @@ async def test_publishers_own_context_is_not_computed_again(
         lengths.append(len(arguments[2]))
         return forward_tokens(*arguments)
 
-    async with running_network(model, tmp_path) as network:
+    async with running_network(model, tmp_path, is_sealed=True) as network:
         node = network.nodes["publisher"]
         node.context = ContextTokens(PrivateContext(own), node.tokenizer)
         await result(network)

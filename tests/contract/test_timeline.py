@@ -11,7 +11,7 @@ COMPUTE = session_pb2.ACTIVITY_COMPUTE
 
 
 async def report(folder: Path, *, timeline: bool) -> pb.QueryResult:
-    async with running_network(tiny_model("llama"), folder) as network:
+    async with running_network(tiny_model("llama"), folder, is_sealed=True) as network:
         return (await ask(network, plan="1,3", timeline=timeline))[-1].result
 
 

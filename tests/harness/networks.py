@@ -15,6 +15,7 @@ from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.loading import LoadedModel
 from fedattn.wire.convert import sampling_to_wire
+from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
 from fedattn.wire.sessions import options_to_wire
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import ParticipantStub
@@ -23,6 +24,7 @@ from fedattn.wire.v1 import session_pb2
 from services.aggregator.settings import AggregatorSettings
 from services.participant.node import ParticipantNode
 from tests.harness.channels import direct_channel
+from tests.harness.identities import certificates_of
 from tests.harness.runners import make_node, running_aggregator, running_participant
 from tests.harness.scenarios import LOSSLESS
 from tests.harness.tiny import words
@@ -47,22 +49,31 @@ async def running_network(
     folder: Path,
     settings: AggregatorSettings | None = None,
     registry: CollectorRegistry | None = None,
+    *,
+    is_sealed: bool = False,
 ) -> AsyncIterator[Network]:
+    """Two contributors and a publisher; with certificates if rows are to be sealed."""
+
+    def own(name: str) -> Certificates | None:
+        return certificates_of(name) if is_sealed else None
+
     async with AsyncExitStack() as stack:
-        address = await stack.enter_async_context(running_aggregator(settings, registry=registry))
+        address = await stack.enter_async_context(
+            running_aggregator(settings, own(AGGREGATOR), registry)
+        )
         nodes, contexts = {}, {}
         for index, node_id in enumerate(("node-0", "node-1")):
             contexts[node_id] = folder / f"{node_id}.txt"
             contexts[node_id].write_text(words(11 * index + 5, 6 + index))
-            nodes[node_id] = make_node(node_id, model, contexts[node_id])
+            nodes[node_id] = make_node(node_id, model, contexts[node_id], certificates=own(node_id))
             await stack.enter_async_context(running_participant(nodes[node_id], address))
-        nodes["publisher"] = make_node("publisher", model, None)
+        nodes["publisher"] = make_node("publisher", model, None, certificates=own("publisher"))
         participant = await stack.enter_async_context(
             running_participant(nodes["publisher"], address, listen="127.0.0.1:0")
         )
         assert participant.server is not None
         channel = await stack.enter_async_context(
-            direct_channel(f"127.0.0.1:{participant.server.port}")
+            direct_channel(f"127.0.0.1:{participant.server.port}", own(GATEWAY), peer="publisher")
         )
         yield Network(address, ParticipantStub(channel), nodes, contexts)
 

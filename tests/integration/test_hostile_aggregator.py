@@ -332,6 +332,29 @@ async def test_rows_that_do_not_come_are_missed(victims: Victims) -> None:
     assert outcomes(report)["a"] == "LATE"
 
 
+class NamesNoPublisher(Tricks):
+    """Reports the publisher in another role, or not at all."""
+
+    def __init__(self, *, is_left_out: bool) -> None:
+        self.is_left_out = is_left_out
+
+    def gets(self, response: pb.ExchangeResponse) -> Iterable[pb.ExchangeResponse]:
+        for member in response.report.members:
+            member.role = session_pb2.ROLE_CONTRIBUTOR
+        if self.is_left_out and response.HasField("report"):
+            del response.report.members[-1]
+        yield response
+
+
+@pytest.mark.parametrize("is_left_out", [False, True])
+async def test_report_that_names_no_publisher_ends_no_query(
+    is_left_out: bool, victims: Victims
+) -> None:
+    report = await victims.ask(NamesNoPublisher(is_left_out=is_left_out), timeline=True)
+    own = [len(one.timeline) > 1 for one in report.members if one.node_id == PUBLISHER]
+    assert own == ([] if is_left_out else [True])
+
+
 class OwnKey(Tricks):
     """Seals rows of its own with a key of its own, in a's name."""
 

@@ -90,6 +90,7 @@ class AuditLog:
     head: str = field(init=False, default=NO_HASH)
     _number: int = field(init=False, default=0)
     _descriptor: int = field(init=False, default=-1)
+    _is_closed: bool = field(init=False, default=False)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -122,11 +123,14 @@ class AuditLog:
     def close(self) -> None:
         """Let other processes write it."""
         with self._lock:
+            self._is_closed = True
             if self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor = -1
 
     def _append(self, event: AuditEvent) -> str:
+        if self._descriptor < 0:
+            self._open_again()
         line = self._line(event)
         size = os.fstat(self._descriptor).st_size
         if size > 0 and size + len(line) > self.max_bytes:
@@ -164,16 +168,28 @@ class AuditLog:
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._descriptor = os.open(self.path, flags, 0o600)
+        descriptor = os.open(self.path, flags, 0o600)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.fchmod(descriptor, 0o600)
+            sync_folder(self.path.parent)
         except BlockingIOError:
+            os.close(descriptor)
             raise ConfigurationError(
                 f"audit log {self.path}: another process writes it; give each node a state folder "
                 f"of its own (--state DIR)"
             ) from None
-        os.fchmod(self._descriptor, 0o600)
-        sync_folder(self.path.parent)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def _open_again(self) -> None:
+        """After a new file could not be opened, for want of room or of descriptors."""
+        if self._is_closed:
+            raise OSError(errno.EBADF, "it is closed")
+        self._open()
+        self._continue()
 
     def _continue(self) -> None:
         """Go on where the file ends, or where the last full one did."""

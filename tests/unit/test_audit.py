@@ -229,6 +229,35 @@ def test_failed_write_leaves_no_piece_and_is_told(
     assert read_log(path).num_lines == 2
 
 
+def test_log_goes_on_after_a_new_file_could_not_be_opened(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(path, 1)
+    log = open_log(path, max_bytes=len(lines(path)[0]))
+
+    def fail(*_args: object, **_kwargs: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.open", fail)
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="too many open files"):
+                log.append(sent(2))
+    log.append(sent(2))
+    log.append(sent(3))
+    log.close()
+    chain = read_log(path)
+    assert (chain.broken_line, chain.head) == (0, log.head)
+    assert [entry["session"] for entry in chain.entries] == ["s1", "s2", "s3"]
+
+
+def test_closed_log_is_not_opened_again(path: Path) -> None:
+    log = open_log(path)
+    log.close()
+    with pytest.raises(ConfigurationError, match="it is closed"):
+        log.append(sent(1))
+
+
 def test_entry_of_hostile_length_is_refused_or_cut(path: Path) -> None:
     log = open_log(path)
     with pytest.raises(ConfigurationError, match="at most 65536"):

@@ -116,9 +116,17 @@ OnChange = Callable[[Texts, ContextSummary], None]
 """Told of each change of what is read or left out."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """Tokens that are withheld, in one version of the text and by one list of patterns."""
+
+    key: tuple[bytes, tuple[Pattern, ...]]
+    withheld: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class ContextTokens:
-    """Token ids of the context, computed again only when the text changes."""
+    """Token ids of the context, and those withheld, computed again only when something changes."""
 
     context: PrivateContext
     tokenizer: PromptTokenizer
@@ -128,6 +136,7 @@ class ContextTokens:
     _token_ids: tuple[int, ...] = ()
     _version: bytes = b""
     _summary: ContextSummary | None = None
+    _searched: _Searched | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def current(self) -> list[int]:
@@ -166,7 +175,11 @@ class ContextTokens:
         snapshot = self.snapshot()
         if not patterns:
             return snapshot
-        withheld = withheld_tokens(*self.tokenizer.context_offsets(snapshot.text), patterns)
+        searched, key = self._searched, (snapshot.version, tuple(patterns))
+        if searched is None or searched.key != key:
+            offsets = self.tokenizer.context_offsets(snapshot.text)
+            searched = self._searched = _Searched(key, withheld_tokens(*offsets, patterns))
+        withheld = searched.withheld
         mark = hashlib.sha256(snapshot.version + repr(withheld).encode()).digest()
         return replace(snapshot, withheld=withheld, version=mark[:VERSION_SIZE])
 

@@ -14,6 +14,7 @@ from services.participant.context import (
     check_context,
 )
 from services.participant.texts.loading import Texts
+from services.participant.withheld import Pattern, compile_pattern
 from tests.harness.tiny import word_tokenizer
 
 
@@ -79,6 +80,34 @@ def test_what_is_left_out_is_told_at_each_change_and_counted(tmp_path: Path) -> 
         [("b.docx", SkipReason.UNKNOWN_KIND), ("c.txt", SkipReason.BLANK)]
     ]
     assert tokens.summary == ContextSummary.count(1, 1, [SkipReason.UNKNOWN_KIND, SkipReason.BLANK])
+
+
+def test_patterns_are_searched_again_only_when_they_or_the_text_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("w5 w66")
+    searched: list[str] = []
+    spans = Pattern.spans
+
+    def counted(pattern: Pattern, text: str) -> list[tuple[int, int]]:
+        searched.append(pattern.name)
+        return spans(pattern, text)
+
+    monkeypatch.setattr(Pattern, "spans", counted)
+    tokens = ContextTokens(PrivateContext(path), word_tokenizer())
+    one, two = compile_pattern("one", r"w\d\b"), compile_pattern("two", r"\d\d")
+    first = tokens.withholding([two])
+    again = tokens.withholding([two])
+    assert (
+        (first.withheld, first.version) == (again.withheld, again.version) == ((1,), first.version)
+    )
+    assert searched == ["two"]
+    assert tokens.withholding([one]).withheld == (0,)
+    path.write_text("w77 w8")
+    assert tokens.withholding([one]).withheld == (1,)
+    assert tokens.withholding([]).withheld == ()
+    assert searched == ["two", "one", "one"]
 
 
 @pytest.mark.parametrize("content", [b"secret \x81\xfe\x00", b"x" * ((16 << 20) + 1)])

@@ -79,7 +79,7 @@ class Publication:
                 )
             )
             if self._query.options.wants_timeline:
-                self._complete_timelines(result)
+                self._complete_timelines(result, exchange.terms.layout.publisher.node_id)
             self._cache(exchange, span)
             log.info("answered", session=exchange.terms.session_id, tokens=result.num_tokens)
             yield pb.QueryEvent(result=result)
@@ -107,12 +107,13 @@ class Publication:
         self._session.cache_rows(exchange)
         self._session.cache_state(key, state, exchange)
 
-    def _complete_timelines(self, result: pb.QueryResult) -> None:
+    def _complete_timelines(self, result: pb.QueryResult, own_id: str) -> None:
         """Count from the query's arrival, and add what the publisher did outside the exchange."""
         for member in result.report.members:
             for piece in member.timeline:
                 piece.begin_s += self._opened_s
-        publisher = next(m for m in result.report.members if m.role == session_pb2.ROLE_PUBLISHER)
+        # by its id, which is always there: roles in the report are the aggregator's word
+        publisher = next(member for member in result.report.members if member.node_id == own_id)
         publisher.timeline.add(activity=session_pb2.ACTIVITY_OPEN, duration_s=self._opened_s)
         publisher.timeline.add(
             activity=session_pb2.ACTIVITY_GENERATE,

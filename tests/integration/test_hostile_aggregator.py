@@ -207,20 +207,23 @@ class MixesSenders(Tricks):
     """Shows b's sealed rows as a's, in a's header."""
 
     def __init__(self) -> None:
-        self.headers: dict[int, bytes] = {}
+        self.frames: dict[tuple[int, int], bytes] = {}
 
     def gets(self, response: pb.ExchangeResponse) -> Iterable[pb.ExchangeResponse]:
         chunk = response.chunk
-        if response.HasField("chunk") and chunk.sender == 0:
-            self.headers[chunk.layer] = chunk.data[:HEADER_SIZE]
-            return
-        yield response
-        if response.HasField("chunk") and chunk.layer in self.headers:
-            header = self.headers.pop(chunk.layer)
-            mixed = pb.ExchangeResponse.FromString(response.SerializeToString())
-            mixed.chunk.data = recounted(bytearray(header + chunk.data[HEADER_SIZE:]))
-            mixed.chunk.sender = 0
-            yield mixed
+        if not response.HasField("chunk") or chunk.sender != 0:
+            yield response
+        if response.HasField("chunk"):
+            self.frames[chunk.sender, chunk.layer] = chunk.data
+            yield from self.mixed(chunk.layer)
+
+    def mixed(self, layer: int) -> Iterable[pb.ExchangeResponse]:
+        own, other = self.frames.get((0, layer)), self.frames.get((1, layer))
+        if own is not None and other is not None:  # whichever came last
+            data = recounted(bytearray(own[:HEADER_SIZE] + other[HEADER_SIZE:]))
+            size = len(data)
+            chunk = pb.KvChunk(sender=0, layer=layer, frame_size=size, data=data)
+            yield pb.ExchangeResponse(chunk=chunk)
 
 
 async def test_rows_of_another_sender_are_found(victims: Victims) -> None:
@@ -278,6 +281,29 @@ class Drops(Tricks):
 async def test_rows_that_do_not_come_are_missed(victims: Victims) -> None:
     report = await victims.ask(Drops())
     assert outcomes(report)["a"] == "LATE"
+
+
+class NamesNoPublisher(Tricks):
+    """Reports the publisher in another role, or not at all."""
+
+    def __init__(self, *, is_left_out: bool) -> None:
+        self.is_left_out = is_left_out
+
+    def gets(self, response: pb.ExchangeResponse) -> Iterable[pb.ExchangeResponse]:
+        for member in response.report.members:
+            member.role = session_pb2.ROLE_CONTRIBUTOR
+        if self.is_left_out and response.HasField("report"):
+            del response.report.members[-1]
+        yield response
+
+
+@pytest.mark.parametrize("is_left_out", [False, True])
+async def test_report_that_names_no_publisher_ends_no_query(
+    is_left_out: bool, victims: Victims
+) -> None:
+    report = await victims.ask(NamesNoPublisher(is_left_out=is_left_out), timeline=True)
+    (own,) = (one for one in report.members if one.node_id == PUBLISHER)
+    assert session_pb2.ACTIVITY_GENERATE in {piece.activity for piece in own.timeline}
 
 
 class OwnKey(Tricks):

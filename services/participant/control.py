@@ -16,6 +16,7 @@ from fedattn.core.errors import (
     IncompatibleError,
     InternalError,
     InvalidInputError,
+    NodeBusyError,
 )
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.contexts import window_use_from_wire
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 _Outgoing = asyncio.Queue[pb.ControlRequest | None]
 """Messages for the aggregator; None ends the stream."""
+_MAX_ANSWERS = 64
+"""Invitations that are answered at once, or whose answer waits to be sent."""
 _FIRST_PAUSE_S = 0.2
 _SETTLED_S = 10.0
 """After so long a membership its loss is no failure in a row: pauses are short again."""
@@ -151,7 +154,7 @@ class ControlLoop:
                 interval_s = max(0.05, response.welcome.heartbeat_interval_s)
                 _spawn(tasks, self._beat(interval_s, outgoing))
             case "invite":
-                _spawn(tasks, self._reply(response.invite, outgoing))
+                self._invited(response.invite, outgoing, tasks)
             case "start":
                 self._contributor.start(
                     response.start,
@@ -166,6 +169,20 @@ class ControlLoop:
         while True:
             await asyncio.sleep(interval_s)
             await outgoing.put(pb.ControlRequest(heartbeat=heartbeat(self._node)))
+
+    def _invited(
+        self, invite: pb.Invite, outgoing: _Outgoing, tasks: set[asyncio.Task[None]]
+    ) -> None:
+        """Answer, unless so many answers are due that only a flood can be the reason."""
+        num_answers = len(tasks) - 1 + outgoing.qsize()  # one of the tasks beats
+        if num_answers < _MAX_ANSWERS:
+            _spawn(tasks, self._reply(invite, outgoing))
+            return
+        log.warning("flooded", answers=num_answers)
+        if num_answers < 2 * _MAX_ANSWERS:  # who does not read answers gets no more of them
+            busy = NodeBusyError(f"{self._node.node_id} answers {num_answers} invitations already")
+            reply = decline(invite.session_id, busy)
+            outgoing.put_nowait(pb.ControlRequest(invite_reply=reply))
 
     async def _reply(self, invite: pb.Invite, outgoing: _Outgoing) -> None:
         try:

@@ -78,6 +78,33 @@ async def test_a_defect_in_answering_is_logged_and_declines() -> None:
     assert [(entry["event"], entry["exc_info"]) for entry in logs] == [("invitation_failed", True)]
 
 
+class Thinker:
+    """Never has an answer."""
+
+    async def answer(self, invite: pb.Invite) -> pb.InviteReply:
+        await asyncio.Event().wait()
+        raise AssertionError("never")
+
+
+async def test_flood_of_invitations_is_declined_at_once_and_not_remembered() -> None:
+    outgoing: asyncio.Queue[pb.ControlRequest | None] = asyncio.Queue()
+    tasks: set[asyncio.Task[None]] = set()
+    loop = ControlLoop(Node(), Thinker(), Aggregator(), 0.0)  # type: ignore[arg-type]
+    loop._handle(WELCOME, outgoing, tasks)
+    most = control._MAX_ANSWERS
+    for number in range(10 * most):
+        invite = pb.Invite(session_id=str(number))
+        loop._handle(pb.ControlResponse(invite=invite), outgoing, tasks)
+    assert (len(tasks), outgoing.qsize()) == (1 + most, most)
+    request = outgoing.get_nowait()
+    assert request is not None
+    reply = request.invite_reply
+    assert (reply.session_id, reply.decline.code) == (str(most), "node_busy")
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
 @pytest.mark.parametrize(
     ("settled_s", "expected"), [(3600.0, [1, 2, 3]), (0.0, [])], ids=["short", "settled"]
 )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fedattn.core.consent import Ask
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
-from fedattn.runtime.state import APPROVALS_FILE, locked, replace_file
+from fedattn.runtime.state import APPROVALS_FILE, LOCK_WITHIN_S, locked, replace_file
 
 MAX_ENTRIES = 200
 MAX_PENDING_OF_A_PUBLISHER = 20
@@ -81,10 +81,12 @@ class ApprovalStore:
     Args:
         folder: the node's state.
         clock: seconds since 1970.
+        pause: sleeps for so many seconds, while another process decides.
     """
 
     folder: Path
     clock: Callable[[], float] = time.time
+    pause: Callable[[float], None] = time.sleep
 
     def entries(self) -> tuple[Approval, ...]:
         """Those that have not expired.
@@ -127,13 +129,17 @@ class ApprovalStore:
     def use(self, ask: Ask) -> Approval | None:
         """What was decided of an ask; an approval is used once by this. None if it cannot be kept.
 
-        Nothing that is pending ever changes: what a person sees in the list is what they decide.
+        A denial counts before any approval, and whatever the size. Nothing that is pending ever
+        changes: what a person sees in the list is what they decide.
 
         Raises:
             ConfigurationError: the file cannot be read or written.
         """
         with self._changing() as entries:
             same = [entry for entry in entries if entry.ask.who == ask.who]
+            denied = [entry for entry in same if entry.decision is Decision.DENIED]
+            if denied:
+                return max(denied, key=lambda entry: entry.expires_at)
             fitting = [entry for entry in same if entry.ask.covers(ask)]
             for entry in fitting:
                 if entry.decision is Decision.APPROVED and entry.uses_left > 0:
@@ -141,11 +147,30 @@ class ApprovalStore:
                     at = entries.index(entry)
                     entries[at : at + 1] = [used] if used.uses_left else []
                     return used
-            denied = [entry for entry in same if entry.decision is Decision.DENIED]
             waiting = [entry for entry in fitting if entry.decision is Decision.PENDING]
-            if denied or waiting:
-                return (denied or waiting)[-1]
-            return self._enqueue(ask, entries)
+            return waiting[-1] if waiting else self._enqueue(ask, entries)
+
+    def give_back(self, used: Approval) -> None:
+        """Nothing came of a use, so it may be used once more.
+
+        What was decided since stays so, and a list that is full meanwhile takes nothing back.
+
+        Args:
+            used: what `use` returned.
+
+        Raises:
+            ConfigurationError: the file cannot be read or written.
+        """
+        with self._changing() as entries:
+            for place, entry in enumerate(entries):
+                if entry.id == used.id:
+                    if entry.decision is Decision.APPROVED:
+                        more = min(MAX_USES, entry.uses_left + 1)
+                        entries[place] = entry.model_copy(update={"uses_left": more})
+                    return
+            was_last = used.uses_left == 0  # that use, and no person, took it from the list
+            if was_last and used.expires_at > self.clock() and len(entries) < MAX_ENTRIES:
+                entries.append(used.model_copy(update={"uses_left": 1}))
 
     def _enqueue(self, ask: Ask, entries: list[Approval]) -> Approval | None:
         pending = Counter(e.publisher for e in entries if e.decision is Decision.PENDING)
@@ -185,7 +210,8 @@ class ApprovalStore:
     @contextmanager
     def _changing(self) -> Iterator[list[Approval]]:
         """The entries, written back at the end if they are others."""
-        with self._failing_in_one_line(), locked(self.folder / f"{APPROVALS_FILE}.lock"):
+        lock = self.folder / f"{APPROVALS_FILE}.lock"
+        with self._failing_in_one_line(), locked(lock, pause=self.pause):
             before = self._read()
             entries = list(before)
             yield entries
@@ -210,6 +236,11 @@ class ApprovalStore:
             raise ConfigurationError(
                 f"approvals {path}: expected a list of asks, got something else; move the file "
                 f"away, and every ask is asked anew"
+            ) from None
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"approvals {path}: another process has held {path.name}.lock for "
+                f"{LOCK_WITHIN_S:g} s; end it, or try again"
             ) from None
         except OSError as error:
             reason = (error.strerror or type(error).__name__).lower()

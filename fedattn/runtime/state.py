@@ -3,7 +3,8 @@
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from fedattn.core.errors import ConfigurationError
 
 APPROVALS_FILE = "approvals.json"
 AUDIT_FILE = "audit.jsonl"
+LOCK_WITHIN_S = 5.0
+"""Longest wait for another process that changes a file; each does so in milliseconds."""
+_LOCK_PAUSE_S = 0.01
 _ONLY_OWNER = 0o700
 
 
@@ -81,20 +85,38 @@ def make_state_dir(folder: Path) -> Path:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, *, pause: Callable[[float], None] = time.sleep) -> Iterator[None]:
     """Be the only process, and the only thread, within blocks on this file, which is made.
 
+    Args:
+        path: of the file.
+        pause: sleeps for so many seconds, between two tries.
+
     Raises:
-        BlockingIOError: another is within, and `wait` is false.
+        BlockingIOError: another stays within for longer than `LOCK_WITHIN_S`.
         OSError: it cannot be made.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _give_to_owner(descriptor, path.parent)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        _lock(descriptor, pause)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, pause: Callable[[float], None]) -> None:
+    pauses_left = round(LOCK_WITHIN_S / _LOCK_PAUSE_S)
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if pauses_left == 0:
+                raise
+            pauses_left -= 1
+            pause(_LOCK_PAUSE_S)
+        else:
+            return
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -6,19 +6,19 @@ import structlog
 
 from fedattn.core.consent import Ask
 from fedattn.core.errors import ApprovalNeededError, ConfigurationError, PolicyRefusedError
-from fedattn.runtime.approvals import ApprovalStore, Decision
+from fedattn.runtime.approvals import Approval, ApprovalStore, Decision
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalGate:
-    """Asks the store, and queues what nobody has decided. Lives on the event loop."""
+    """Asks the store, and queues what nobody has decided. Waits for the disk."""
 
     store: ApprovalStore
 
-    def require(self, ask: Ask) -> None:
-        """Use an approval of this ask.
+    def require(self, ask: Ask) -> Approval:
+        """Use an approval of this ask, and return it as it is then.
 
         Raises:
             ApprovalNeededError: nobody has decided yet; the ask is in the list now.
@@ -40,6 +40,7 @@ class ApprovalGate:
         match entry.decision:
             case Decision.APPROVED:
                 log.info("approval_used", id=entry.id, uses_left=entry.uses_left)
+                return entry
             case Decision.DENIED:
                 left_s = max(0.0, entry.expires_at - self.store.clock())
                 raise PolicyRefusedError(
@@ -53,3 +54,10 @@ class ApprovalGate:
                     f"the ask {entry.id}, {len(ask.layers)} blocks, {ask.num_rows} rows, "
                     f"{ask.num_bytes} bytes)"
                 )
+
+    def give_back(self, used: Approval) -> None:
+        """Nothing came of a use; one that cannot be given back is lost, and the log says why."""
+        try:
+            self.store.give_back(used)
+        except ConfigurationError as error:
+            log.warning("approval_not_given_back", id=used.id, why=str(error))

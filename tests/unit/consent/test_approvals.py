@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ from fedattn.runtime.approvals import (
     ApprovalStore,
     Decision,
 )
-from fedattn.runtime.state import APPROVALS_FILE, find_state_dir, make_state_dir, replace_file
+from fedattn.runtime.state import (
+    APPROVALS_FILE,
+    find_state_dir,
+    locked,
+    make_state_dir,
+    replace_file,
+)
 from services.participant.approvals import ApprovalGate
 from services.participant.policy import PolicyFile
 from tests.unit.consent.asks import Clock, ask
@@ -141,6 +148,47 @@ def test_denial_ends_an_approval_and_approval_a_denial(gate: ApprovalGate) -> No
     gate.require(ask())
 
 
+def test_denial_holds_over_older_approvals_of_any_size(gate: ApprovalGate) -> None:
+    small = queue(gate)
+    large = queue(gate, num_rows=5000)
+    gate.store.approve(small, uses=10)
+    gate.store.deny(large)
+    for changes in ({}, {"num_rows": 1}, {"num_rows": 5000}):
+        with pytest.raises(PolicyRefusedError, match="has denied"):
+            gate.require(ask(**changes))
+    assert gate.store.entries()[0].uses_left == 10
+
+
+def test_use_that_came_to_nothing_is_given_back(gate: ApprovalGate) -> None:
+    gate.store.approve(queue(gate), uses=2)
+    first, second = gate.require(ask()), gate.require(ask())
+    assert gate.store.entries() == ()
+    gate.give_back(second)
+    gate.give_back(first)
+    (entry,) = gate.store.entries()
+    assert (entry.decision, entry.uses_left) == (Decision.APPROVED, 2)
+
+
+def test_use_is_not_given_back_against_a_denial_or_after_its_time(
+    gate: ApprovalGate, clock: Clock
+) -> None:
+    approval_id = queue(gate)
+    gate.store.approve(approval_id, uses=2, lifetime_s=100)
+    used = gate.require(ask())
+    gate.store.deny(approval_id, lifetime_s=50)
+    gate.give_back(used)
+    with pytest.raises(PolicyRefusedError):
+        gate.require(ask())
+    clock.seconds = 50
+    gate.give_back(used)
+    assert gate.store.entries() == ()
+    gate.store.approve(queue(gate), lifetime_s=100)
+    used = gate.require(ask())
+    clock.seconds = 150
+    gate.give_back(used)
+    assert gate.store.entries() == ()
+
+
 def test_pending_ask_expires(gate: ApprovalGate, clock: Clock) -> None:
     queue(gate)
     clock.seconds = PENDING_S
@@ -186,6 +234,24 @@ def test_damaged_file_grants_nothing_and_is_named(gate: ApprovalGate, content: b
         gate.require(ask())
     assert str(gate.store.folder) not in str(refused.value)
     assert path.read_bytes() == content
+
+
+def test_process_that_keeps_the_lock_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    pauses: list[float] = []
+    gate = ApprovalGate(ApprovalStore(tmp_path, pause=pauses.append))
+    with locked(tmp_path / f"{APPROVALS_FILE}.lock"):
+        with pytest.raises(ConfigurationError, match=r"has held approvals.json.lock for 5 s; end"):
+            gate.store.use(ask())
+        with pytest.raises(ApprovalNeededError, match="cannot be read"):
+            gate.require(ask())
+    assert sum(pauses) == pytest.approx(2 * 5.0)
+
+
+def test_lock_is_had_once_the_other_process_is_through(tmp_path: Path) -> None:
+    with ExitStack() as other:
+        other.enter_context(locked(tmp_path / f"{APPROVALS_FILE}.lock"))
+        store = ApprovalStore(tmp_path, pause=lambda _: other.close())
+        assert store.use(ask()) is not None
 
 
 def test_folder_that_is_gone_grants_nothing(tmp_path: Path) -> None:

@@ -1,9 +1,25 @@
 """All that the members of one session agree on before it begins."""
 
+import re
 from dataclasses import dataclass
 
+from fedattn.core.errors import InvalidRequestError
 from fedattn.core.spans import SessionLayout
 from fedattn.core.types import KvShape
+
+_SESSION_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def check_session_id(session_id: str) -> None:
+    """Hold what an aggregator calls a session against the form of such names.
+
+    Raises:
+        InvalidRequestError: it is not 32 hex digits.
+    """
+    if not _SESSION_ID.fullmatch(session_id):
+        raise InvalidRequestError(
+            f"expected 32 hex digits as the id of a session, got {session_id[:40]!r}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What a node says yes to when it is invited: for whom, with which tokens, and by whose leave."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedattn.core.agreement import MemberStatement
@@ -19,6 +19,7 @@ from services.participant.context import ContextSnapshot
 from services.participant.kv_cache import CachedFrames
 from services.participant.node import ParticipantNode
 from services.participant.terms import SignedRequest
+from services.participant.withheld import Pattern
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +79,14 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
     """
     place = node.admission.take()
     try:
-        span = await _read_span(node, signed.request, owns_prefix=invite.owns_prefix)
+        policy = await node.consent.current_policy()
+        patterns, owns_prefix = policy.withheld, invite.owns_prefix
+        span = await _read_span(node, signed.request, patterns, owns_prefix=owns_prefix)
         leave = await node.consent.give_leave(
             invite.session_id,
             signed.request,
             len(span.token_ids),
+            policy=policy,
             num_withheld=len(span.withheld),
             shape=node.prefiller.shape,
             pressure_keep_ratio=node.pressure.max_keep_ratio,
@@ -103,7 +107,11 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
 
 
 async def _read_span(
-    node: ParticipantNode, request: SessionRequest, *, owns_prefix: bool
+    node: ParticipantNode,
+    request: SessionRequest,
+    patterns: Sequence[Pattern],
+    *,
+    owns_prefix: bool,
 ) -> ContextSnapshot:
     """The context as it is now, after the prefix if that is this node's to give."""
     prefix = list(node.prefix)
@@ -112,7 +120,6 @@ async def _read_span(
             "its system prompt or chat template differs from the publisher's; "
             "set FEDATTN_PARTICIPANT_SYSTEM_PROMPT to the same text on every node"
         )
-    patterns = node.policy.current().withheld
     span = await node.threads.run(lambda: node.context.withholding(patterns))
     if span.summary.is_empty:
         raise NothingToGiveError(span.summary.describe_empty())

@@ -1,19 +1,31 @@
 """The owner's say: whether a session gets rows, how many, and the record of what left."""
 
-from collections.abc import Iterable
+import asyncio
+import math
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import structlog
 
 from fedattn.core.consent import Ask
-from fedattn.core.errors import FedAttnError
+from fedattn.core.errors import FedAttnError, SessionStateError
 from fedattn.core.request import SessionRequest
 from fedattn.core.spans import Member, Role, Span
 from fedattn.core.transfer import max_upload_size
 from fedattn.core.types import KvShape
+from fedattn.runtime.approvals import Approval
 from fedattn.runtime.audit import AuditEvent, AuditLog
 from services.participant.policy import PolicyFile
+from services.participant.policy_rules import Policy
 from services.participant.threads import NodeThreads
+
+T = TypeVar("T")
+
+_SUMMARY_EVERY_S = 60.0
+"""Between two entries that count what could not be believed."""
 
 log = structlog.get_logger(__name__)
 
@@ -26,11 +38,13 @@ class Leave:
         ask: what was asked for, at most.
         max_keep_ratio: most of the rows.
         cache_lifetime_s: how long the publisher may cache them.
+        approval: a person's, if it needed one.
     """
 
     ask: Ask
     max_keep_ratio: float
     cache_lifetime_s: float
+    approval: Approval | None = None
 
 
 @dataclass(slots=True)
@@ -40,13 +54,27 @@ class Consent:
     Args:
         policy: of the owner.
         audit: the record; None for none.
-        threads: of the node; the record waits for the disk.
+        threads: of the node; files are read and written in them.
+        monotonic: clock of the summaries.
     """
 
     policy: PolicyFile
     audit: AuditLog | None
     threads: NodeThreads
+    monotonic: Callable[[], float] = time.monotonic
     _open: dict[str, Leave] = field(default_factory=dict)
+    _deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _num_unbelieved: int = 0
+    _summarized_at: float = -math.inf
+
+    async def current_policy(self) -> Policy:
+        """The policy as its file says it now.
+
+        Raises:
+            PolicyRefusedError: there is none to go by; the log says why.
+        """
+        return await self._decide(self.policy.current)
 
     async def give_leave(  # noqa: PLR0913 - spelt out
         self,
@@ -54,6 +82,7 @@ class Consent:
         request: SessionRequest,
         span_len: int,
         *,
+        policy: Policy,
         num_withheld: int,
         shape: KvShape,
         pressure_keep_ratio: float,
@@ -65,6 +94,7 @@ class Consent:
             session_id: of the session.
             request: of its publisher.
             span_len: tokens of this node's span.
+            policy: as it was when the span was read.
             num_withheld: rows that stay in any case.
             shape: of its rows.
             pressure_keep_ratio: most of the rows that heat and memory allow.
@@ -73,42 +103,48 @@ class Consent:
         Raises:
             PolicyRefusedError, ApprovalNeededError: the owner does not want it, or has to decide.
             ConfigurationError: it cannot be written down, so it does not happen.
+            SessionStateError: a session of this id has leave already.
         """
-        policy = self.policy.current()
         most = min(pressure_keep_ratio, policy.max_keep_ratio(span_len))
         ratio = min(most, request.options.compression.keep_ratio)
         ask = _describe(session_id, request, span_len, num_withheld, shape, ratio)
-        self.policy.check(ask)
         lifetime_s = policy.cap_lifetime(lifetime_s)
         leave = Leave(ask=ask, max_keep_ratio=most, cache_lifetime_s=lifetime_s)
-        self._open[session_id] = leave
+        giving = self._spawn(self._give(leave, policy))
         try:
-            await self._note(_event("allowed", ask, outcome="allowed"))
-        except BaseException:
-            self._settle(session_id, 0)
+            return await asyncio.shield(giving)
+        except asyncio.CancelledError:
+            self._spawn(self._take_back(giving))
             raise
-        return leave
 
     async def refuse(
         self, session_id: str, request: SessionRequest | None, error: FedAttnError
     ) -> None:
-        """Write down that a session gets nothing; there is no request if it cannot be believed."""
+        """Write down that a session gets nothing.
+
+        What cannot be believed, and so has no request, is only counted: anybody between could fill
+        the record with it, and push out what is true. An entry now and then has the count.
+        """
+        if request is None:
+            self._num_unbelieved += 1
+            return
         event = AuditEvent(
-            event="declined", session=session_id, outcome=error.code, detail=str(error)
+            event="declined",
+            session=session_id,
+            publisher=request.node_id,
+            subject=request.options.subject,
+            purpose=request.options.purpose,
+            blocks=_layers(request),
+            outcome=error.code,
+            detail=str(error),
         )
-        if request is not None:
-            event = replace(
-                event,
-                publisher=request.node_id,
-                subject=request.options.subject,
-                purpose=request.options.purpose,
-                blocks=_layers(request),
-            )
         await self._note_or_log(event)
 
     def drop(self, session_id: str) -> None:
-        """A session that was let in never began."""
-        self._settle(session_id, 0)
+        """A session that was let in never began; its approval is good for another."""
+        leave = self._settle(session_id, 0)
+        if leave is not None:
+            self._spawn(self._note_dropped(leave))
 
     async def note_sent(
         self,
@@ -116,6 +152,8 @@ class Consent:
         frames: dict[int, int],
         receivers: Iterable[str],
         outcome: str,
+        *,
+        num_rows: int,
     ) -> None:
         """Write down what left.
 
@@ -124,6 +162,7 @@ class Consent:
             frames: bytes by block.
             receivers: ids of the nodes that could read them.
             outcome: how it ended: complete, or the code of an error.
+            num_rows: rows in each of them.
         """
         leave = self._settle(session_id, sum(frames.values()))
         if leave is None:
@@ -132,16 +171,80 @@ class Consent:
         event = replace(
             event,
             blocks=tuple(sorted(frames)),
-            rows=leave.ask.num_rows if frames else 0,
+            rows=num_rows if frames else 0,
             bytes=sum(frames.values()),
             receivers=tuple(sorted(receivers)) if frames else (),
         )
         await self._note_or_log(event)
 
+    async def settled(self) -> None:
+        """Wait until all that has happened is written down."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     def close(self) -> None:
         """End the record."""
-        if self.audit is not None:
-            self.audit.close()
+        if self.audit is None:
+            return
+        try:
+            for event in self._summary():
+                self.audit.append(event)
+        except FedAttnError:
+            log.exception("audit_failed", unbelieved=self._num_unbelieved)
+        self.audit.close()
+
+    async def _give(self, leave: Leave, policy: Policy) -> Leave:
+        """Ask the policy and write down its yes; not to be cancelled in between."""
+        ask = leave.ask
+        if ask.session_id in self._open:
+            raise SessionStateError("a session of this id has the owner's leave already")
+        self._open[ask.session_id] = leave
+        try:
+            approval = await self._decide(lambda: self.policy.check(ask, policy))
+        except BaseException:
+            del self._open[ask.session_id]
+            raise
+        leave = self._open[ask.session_id] = replace(leave, approval=approval)
+        try:
+            await self._note(_event("allowed", ask, outcome="allowed"))
+        except BaseException:
+            self._settle(ask.session_id, 0)
+            await self._return_approval(leave)
+            raise
+        return leave
+
+    async def _take_back(self, giving: asyncio.Task[Leave]) -> None:
+        """Nobody waits for this leave any more."""
+        with suppress(FedAttnError):
+            self.drop((await giving).ask.session_id)
+
+    async def _note_dropped(self, leave: Leave) -> None:
+        await self._return_approval(leave)
+        event = _event("dropped", leave.ask, outcome="not_begun")
+        await self._note_or_log(replace(event, blocks=(), rows=0, bytes=0))
+
+    async def _return_approval(self, leave: Leave) -> None:
+        used = leave.approval
+        if used is not None:
+            await self._decide(lambda: self.policy.give_back(used))
+
+    async def _decide(self, work: Callable[[], T]) -> T:
+        """Run blocking work on the policy in a thread, one after the other.
+
+        It goes on to its end if nobody waits for it any more: nothing else may begin before.
+        """
+
+        async def alone() -> T:
+            async with self._deciding:
+                return await self.threads.run(work)
+
+        return await asyncio.shield(self._spawn(alone()))
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _settle(self, session_id: str, num_bytes: int) -> Leave | None:
         leave = self._open.pop(session_id, None)
@@ -151,15 +254,33 @@ class Consent:
 
     async def _note(self, event: AuditEvent) -> None:
         audit = self.audit
-        if audit is not None:
-            await self.threads.run(lambda: audit.append(event))
+        if audit is None:
+            return
+        if self.monotonic() >= self._summarized_at + _SUMMARY_EVERY_S:
+            events = (*self._summary(), event)
+        else:
+            events = (event,)
+        await self.threads.run(lambda: [audit.append(one) for one in events])
+
+    def _summary(self) -> tuple[AuditEvent, ...]:
+        """The entry that counts what could not be believed since the last; none for nothing."""
+        count, self._num_unbelieved = self._num_unbelieved, 0
+        if not count:
+            return ()
+        self._summarized_at = self.monotonic()
+        detail = f"{count} invitations that no publisher can be shown to have asked for"
+        return (AuditEvent(event="unbelieved", outcome="declined", detail=detail),)
 
     async def _note_or_log(self, event: AuditEvent) -> None:
-        """What has happened is not undone by a full disk."""
-        try:
-            await self._note(event)
-        except FedAttnError:
-            log.exception("audit_failed", session=event.session)
+        """What has happened is not undone by a full disk, and is written if nobody waits."""
+
+        async def note() -> None:
+            try:
+                await self._note(event)
+            except FedAttnError:
+                log.exception("audit_failed", session=event.session)
+
+        await asyncio.shield(self._spawn(note()))
 
 
 def _layers(request: SessionRequest) -> tuple[int, ...]:

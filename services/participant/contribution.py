@@ -15,6 +15,7 @@ from fedattn.core.errors import (
 )
 from fedattn.core.request import SessionRequest
 from fedattn.core.spans import Role
+from fedattn.core.terms import check_session_id
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -64,11 +65,12 @@ class Contributor:
         session_id = invite.session_id
         request: SessionRequest | None = None
         try:
+            check_session_id(session_id)
             signed = self._requests.read(invite.request)
             request = signed.request
             accepted = await self._accept(invite, signed)
         except FedAttnError as error:
-            log.warning("declined", session=session_id, code=error.code, why=str(error))
+            log.warning("declined", session=session_id[:40], code=error.code, why=str(error))
             await self._node.consent.refuse(session_id, request, error)
             reply = decline(session_id, error)
             reply.context.CopyFrom(context_to_wire(self._node.context.summary))
@@ -172,6 +174,7 @@ class Contributor:
             task.cancel()
         running = [task for task, _ in self._running.values()]
         await asyncio.gather(*running, *self._noting, return_exceptions=True)
+        await self._node.consent.settled()
 
     async def _take_part(
         self, exchange: GrpcKvExchange, member_token: str, accepted: Accepted, emit: Emit
@@ -205,12 +208,28 @@ class Contributor:
             log.exception("session_failed", session=session_id)
             emit(decline(session_id, InternalError("it failed; see its log")))
         finally:
-            transfer.cancel()
-            await asyncio.gather(transfer, return_exceptions=True)
+            await self._end(exchange, transfer, accepted, outcome)
+
+    async def _end(
+        self,
+        exchange: GrpcKvExchange,
+        transfer: asyncio.Task[None],
+        accepted: Accepted,
+        outcome: str,
+    ) -> None:
+        """Write down what left, and only then give the place back: who drains waits for it."""
+        session_id = accepted.session_id
+        try:
+            try:
+                transfer.cancel()
+                await asyncio.gather(transfer, return_exceptions=True)
+            finally:
+                frames, num_rows = exchange.bytes_sent, exchange.member.num_sent
+                await self._node.consent.note_sent(
+                    session_id, frames, exchange.receivers(), outcome, num_rows=num_rows
+                )
+        finally:
             accepted.place.release()
-            await self._node.consent.note_sent(
-                session_id, exchange.bytes_sent, exchange.receivers(), outcome
-            )
             self._running.pop(session_id, None)
 
     def _cache_frames(self, exchange: GrpcKvExchange) -> None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from fedattn.core.consent import Ask
 from fedattn.core.errors import ApprovalNeededError, ConfigurationError, PolicyRefusedError
+from fedattn.runtime.approvals import Approval
 from services.participant.approvals import ApprovalGate
 from services.participant.policy_rules import Policy, refuse
 from services.participant.sliding_hour import MAX_SESSIONS, SlidingHour
@@ -59,8 +60,9 @@ def check_policy(path: Path | None) -> None:
 
 @dataclass(slots=True)
 class PolicyFile:
-    """What a node's owner lets others have. Lives on the event loop.
+    """What a node's owner lets others have. Its files are read where it is called.
 
+    One call at a time, from any thread; `note_sent` may come at any moment, and waits for no file.
     A file that cannot be read, or says what is no policy, refuses everything until it is mended.
 
     Args:
@@ -99,27 +101,41 @@ class PolicyFile:
             )
         return self._policy
 
-    def check(self, ask: Ask) -> None:
+    def check(self, ask: Ask, policy: Policy | None = None) -> Approval | None:
         """Admit a session, or say by which rule not.
 
         A session that was admitted counts with the bytes it asks for until `note_sent`. It may be
         checked again, with its final sizes, and counts once.
 
+        Args:
+            ask: what the session wants.
+            policy: as it was read before; None for what its file says now.
+
+        Returns:
+            The approval that was used for it, if it needed one.
+
         Raises:
             PolicyRefusedError: the owner does not want it.
             ApprovalNeededError: the owner has to decide first.
         """
-        policy = self.current()
+        policy = self.current() if policy is None else policy
         policy.check(ask, self.local_time())
         self._check_hour(policy, ask)
+        used = None
         if policy.needs_approval(ask) and not self._hour.has_admitted(ask):
             if self.approvals is None:
                 raise ApprovalNeededError(
                     "its owner has to approve this, and its node keeps no list of such asks; only "
                     "its owner can change that"
                 )
-            self.approvals.require(ask)
+            used = self.approvals.require(ask)
         self._hour.admit(ask)
+        return used
+
+    def give_back(self, used: Approval) -> None:
+        """Nothing came of a session that used this approval: it is good for another."""
+        if self.approvals is not None:
+            self.approvals.give_back(used)
 
     def max_keep_ratio(self, num_rows: int) -> float:
         """Most of so many rows that may be sent at each block; raises as `current`."""

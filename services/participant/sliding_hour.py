@@ -1,5 +1,6 @@
 """What a node gave within the last hour."""
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,23 +22,26 @@ class _Running:
 class SlidingHour:
     """Sessions that run, with all they may send, and those that ended within the last hour.
 
-    Ended sessions have no name any more: another of the same name counts anew.
+    Ended sessions have no name any more: another of the same name counts anew. Any thread may call.
     """
 
     monotonic: Callable[[], float]
     _running: dict[str, _Running] = field(default_factory=dict)
     _ended: deque[tuple[float, int]] = field(default_factory=deque)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def num_sessions(self, but: str = "") -> int:
         """Sessions other than the running one `but`."""
-        self._forget_old()
-        return len(self._running) - (but in self._running) + len(self._ended)
+        with self._lock:
+            self._forget_old()
+            return len(self._running) - (but in self._running) + len(self._ended)
 
     def num_bytes(self, but: str = "") -> int:
         """Bytes they sent, or may still send."""
-        self._forget_old()
-        running = sum(it.ask.num_bytes for name, it in self._running.items() if name != but)
-        return running + sum(num_bytes for _, num_bytes in self._ended)
+        with self._lock:
+            self._forget_old()
+            running = sum(it.ask.num_bytes for name, it in self._running.items() if name != but)
+            return running + sum(num_bytes for _, num_bytes in self._ended)
 
     def has_admitted(self, ask: Ask) -> bool:
         """Whether its session runs, and was admitted with at least what is asked for now."""
@@ -46,14 +50,16 @@ class SlidingHour:
 
     def admit(self, ask: Ask) -> None:
         """Count a session; one that runs is not counted twice."""
-        running = self._running.get(ask.session_id)
-        since = self.monotonic() if running is None else running.since
-        self._running[ask.session_id] = _Running(since, ask)
+        with self._lock:
+            running = self._running.get(ask.session_id)
+            since = self.monotonic() if running is None else running.since
+            self._running[ask.session_id] = _Running(since, ask)
 
     def settle(self, session_id: str, num_bytes: int) -> None:
         """A session is over; what it really sent counts for an hour from now."""
-        self._running.pop(session_id, None)
-        self._ended.append((self.monotonic(), num_bytes))
+        with self._lock:
+            self._running.pop(session_id, None)
+            self._ended.append((self.monotonic(), num_bytes))
 
     def _forget_old(self) -> None:
         """An hour after its end, or after its start if nobody told of its end."""

@@ -1,9 +1,10 @@
 """Who gives decides: policies, approvals and the record, over a real network with certificates."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -19,13 +20,19 @@ from fedattn.model.loading import LoadedModel
 from fedattn.runtime.approvals import ApprovalStore
 from fedattn.runtime.audit import AuditLog
 from fedattn.runtime.audit_chain import read_log
+from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.security import AGGREGATOR, GATEWAY
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import ParticipantStub
+from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.participant.approvals import ApprovalGate
+from services.participant.consent import Consent
+from services.participant.contribution import Contributor
+from services.participant.node import ParticipantNode
 from services.participant.policy import PolicyFile
 from tests.harness.channels import direct_channel
+from tests.harness.hostile import Tricks, hostile_aggregator
 from tests.harness.identities import certificates_of
 from tests.harness.networks import query
 from tests.harness.runners import make_node, running_aggregator, running_participant
@@ -38,6 +45,7 @@ PUBLISHER = "publisher"
 class Owned:
     """One contributor with an owner, and a publisher."""
 
+    node: ParticipantNode
     publisher: ParticipantStub
     policy: Path
     approvals: ApprovalStore
@@ -67,26 +75,33 @@ class Owned:
 
 
 @asynccontextmanager
-async def owned(model: LoadedModel, folder: Path, policy: str) -> AsyncIterator[Owned]:
+async def owned(
+    model: LoadedModel, folder: Path, policy: str, tricks: Tricks | None = None
+) -> AsyncIterator[Owned]:
+    """With tricks, the aggregator is hostile and keeps no record."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        record = AuditLog(folder / "aggregator.jsonl")
-        own = certificates_of(AGGREGATOR)
-        address = await enter(running_aggregator(certificates=own, audit=record))
+        if tricks is None:
+            record = AuditLog(folder / "aggregator.jsonl")
+            own = certificates_of(AGGREGATOR)
+            address = await enter(running_aggregator(certificates=own, audit=record))
+        else:
+            address, hostile = await enter(hostile_aggregator())
+            hostile.tricks = tricks
         (folder / "a.txt").write_text(words(5, 6))
         path = folder / "policy.toml"
         path.write_text(policy)
-        node = make_node("a", model, folder / "a.txt", certificates=certificates_of("a"))
+        owner = make_node("a", model, folder / "a.txt", certificates=certificates_of("a"))
         store = ApprovalStore(folder)
-        node.policy = node.consent.policy = PolicyFile(path, ApprovalGate(store))
-        node.consent.audit = AuditLog(folder / "audit.jsonl")
-        await enter(running_participant(node, address))
+        owner.policy = owner.consent.policy = PolicyFile(path, ApprovalGate(store))
+        owner.consent.audit = AuditLog(folder / "audit.jsonl")
+        await enter(running_participant(owner, address))
         node = make_node(PUBLISHER, model, None, certificates=certificates_of(PUBLISHER))
         running = await enter(running_participant(node, address, listen="127.0.0.1:0"))
         assert running.server is not None
         listener = f"127.0.0.1:{running.server.port}"
         channel = await enter(direct_channel(listener, certificates_of(GATEWAY), peer=PUBLISHER))
-        yield Owned(ParticipantStub(channel), path, store, folder / "audit.jsonl")
+        yield Owned(owner, ParticipantStub(channel), path, store, folder / "audit.jsonl")
 
 
 async def test_default_policy_gives_every_block_but_the_first(
@@ -218,3 +233,101 @@ async def test_nothing_leaves_that_cannot_be_written_down(
         monkeypatch.setattr(AuditLog, "_append", full)
         with pytest.raises(FedAttnError, match="audit log"):
             await network.ask()
+
+
+class InvitesTwice(Tricks):
+    """Invites a again, in words that the publisher signed, before and after a session begins."""
+
+    def __init__(self) -> None:
+        self.invite = pb.Invite()
+        self.num_again = 0
+
+    def told(self, node_id: str, response: pb.ControlResponse) -> Iterable[pb.ControlResponse]:
+        yield response
+        if node_id == "a" and response.HasField("invite"):
+            self.invite = response.invite
+        if node_id == "a" and response.WhichOneof("body") in {"invite", "start"}:
+            yield pb.ControlResponse(invite=self.again())
+
+    def again(self) -> pb.Invite:
+        self.num_again += 1
+        request = session_pb2.SessionRequest.FromString(self.invite.request.payload)
+        request.max_new_tokens += self.num_again
+        own = Identity(certificates_of(PUBLISHER))
+        invite = pb.Invite()
+        invite.CopyFrom(self.invite)
+        invite.request.CopyFrom(own.sign(Kind.REQUEST, request.SerializeToString()))
+        return invite
+
+    def says(self, node_id: str, request: pb.ControlRequest) -> Iterable[pb.ControlRequest]:
+        if request.invite_reply.decline.code != "session_state":
+            yield request
+
+
+async def test_second_invite_of_a_session_does_not_touch_its_leave(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    async with owned(model, tmp_path, "", InvitesTwice()) as network:
+        await network.ask()
+        await network.node.admission.wait_idle()
+    events = network.noted()
+    assert sorted(events) == [
+        ("allowed", "allowed"),
+        ("declined", "session_state"),
+        ("declined", "session_state"),
+        ("sent", "complete"),
+    ]
+
+
+class Garbage(Tricks):
+    """Invites a to what nobody signed, and under names that are none."""
+
+    def told(self, node_id: str, response: pb.ControlResponse) -> Iterable[pb.ControlResponse]:
+        if node_id == "a" and response.HasField("invite"):
+            for number in range(20):
+                invite = pb.Invite()
+                invite.CopyFrom(response.invite)
+                invite.session_id = f"{number:032x}"
+                invite.request.payload += b" "
+                yield pb.ControlResponse(invite=invite)
+        yield response
+
+
+async def test_garbage_leaves_one_line_in_the_record(model: LoadedModel, tmp_path: Path) -> None:
+    async with owned(model, tmp_path, "", Garbage()) as network:
+        await network.ask()
+        await network.node.admission.wait_idle()
+    assert sorted(event for event, _ in network.noted()) == ["allowed", "sent", "unbelieved"]
+
+
+@pytest.mark.parametrize("session_id", ["", "s1", "A" * 32, "0" * 33, "0" * 31 + "\n"])
+async def test_invite_whose_session_has_no_proper_name_is_declined(
+    session_id: str, model: LoadedModel
+) -> None:
+    node = make_node("a", model, None)
+    contributor = Contributor(node, None)  # type: ignore[arg-type]
+    reply = await contributor.answer(pb.Invite(session_id=session_id))
+    node.close()
+    assert (reply.session_id, reply.decline.code) == (session_id, "invalid_request")
+    assert "expected 32 hex digits" in reply.decline.message
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+async def test_place_is_given_back_after_what_left_is_written_down(
+    is_full: bool, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with owned(model, tmp_path, "") as network:
+        active: list[int] = []
+        note_sent = Consent.note_sent
+
+        async def counted(*args: Any, **kwargs: Any) -> None:
+            await note_sent(*args, **kwargs)
+            active.append(network.node.admission.active_sessions)
+            if is_full:
+                raise InternalError("no room")
+
+        monkeypatch.setattr(Consent, "note_sent", counted)
+        await network.ask()
+        await network.node.admission.wait_idle()
+        assert active == [1]
+        assert network.noted()[-1] == ("sent", "complete")

@@ -112,10 +112,8 @@ class Publication:
         for member in result.report.members:
             for piece in member.timeline:
                 piece.begin_s += self._opened_s
-        members = (member for member in result.report.members if member.node_id == own_id)
-        publisher = next(members, None)
-        if publisher is None:  # the report is the aggregator's word, and may be anything
-            return
+        # by its id, which is always there: roles in the report are the aggregator's word
+        publisher = next(member for member in result.report.members if member.node_id == own_id)
         publisher.timeline.add(activity=session_pb2.ACTIVITY_OPEN, duration_s=self._opened_s)
         publisher.timeline.add(
             activity=session_pb2.ACTIVITY_GENERATE,

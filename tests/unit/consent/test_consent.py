@@ -54,12 +54,12 @@ class Owner:
         policy = PolicyFile(self.path, ApprovalGate(self.store))
         self.consent = Consent(policy, AuditLog(self.audit), NodeThreads(1), self.clock)
 
-    async def give(self, session_id: str = "s1") -> Leave:
+    async def give(self, session_id: str = "s1", policy: Policy | None = None) -> Leave:
         return await self.consent.give_leave(
             session_id,
             REQUEST,
             10,
-            policy=await self.consent.current_policy(),
+            policy=policy or await self.consent.current_policy(),
             num_withheld=0,
             shape=SHAPE,
             pressure_keep_ratio=1.0,
@@ -149,6 +149,7 @@ async def test_leave_that_nobody_waits_for_any_more_is_taken_back(
     owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await owner.approve()
+    policy = await owner.consent.current_policy()
     begun, goes_on = asyncio.Event(), threading.Event()
     loop, check = asyncio.get_running_loop(), PolicyFile.check
 
@@ -164,7 +165,7 @@ async def test_leave_that_nobody_waits_for_any_more_is_taken_back(
     await asyncio.wait({giving})
     assert giving.cancelled()
     with pytest.raises(SessionStateError):
-        await owner.give()
+        await owner.give(policy=policy)
     goes_on.set()
     await owner.consent.settled()
     assert owner.events() == ["allowed", "dropped"]

@@ -21,19 +21,19 @@ from typing import Any
 
 import torch
 
+from benchmarks.one_process import OneProcess
 from benchmarks.session import CONTRIBUTORS, PUBLISHER, QUESTION, make_contexts
 from fedattn.cli.certificates import init_certificates
-from fedattn.cli.plans import read_plans
 from fedattn.core.agreement import MemberStatement
 from fedattn.core.frames import SEAL_SIZE, check_frame
 from fedattn.core.plans import RolePlans
 from fedattn.core.request import SessionRequest, describe_prefix
 from fedattn.core.session import SessionState
-from fedattn.core.spans import PrefixMode, SessionLayout, build_layout
+from fedattn.core.spans import PrefixMode
 from fedattn.core.terms import SessionTerms
 from fedattn.core.transfer import frame_spec
-from fedattn.model.engine import Engine, open_engine
-from fedattn.model.exchange import InProcessExchange, KvStore
+from fedattn.model.engine import open_engine
+from fedattn.model.exchange import KvStore
 from fedattn.model.prepare import prepare_model
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.sealing import KeyPair
@@ -41,35 +41,6 @@ from fedattn.wire.security import read_certificates
 from fedattn.wire.sessions import request_to_wire, statement_to_wire
 from services.participant.sealing import SealedMember, SessionSealing
 from services.participant.terms import read_request
-
-
-def lay_out(engine: Engine, texts: list[str], *, is_sealed: bool) -> SessionLayout:
-    """The session, and with `is_sealed` the same with room for seals."""
-    prompt = engine.tokenizer
-    prepared = prepare_model("default")
-    spans = [prompt.context(text) for text in texts[:-1]]
-    question = prompt.question(QUESTION, texts[-1])
-    return build_layout(
-        num_layers=engine.prefiller.shape.num_layers,
-        prefix_len=len(prompt.prefix()),
-        contributors=[(node, len(span)) for node, span in zip(CONTRIBUTORS, spans, strict=True)],
-        publisher=(PUBLISHER, len(question)),
-        plans=read_plans("auto", None, engine.prefiller.shape.num_layers, prepared.fingerprint),
-        is_sealed=is_sealed,
-    )
-
-
-def run_session(engine: Engine, texts: list[str], layout: SessionLayout) -> KvStore:
-    """All members, one after the other; returns the frames that travelled."""
-    prefiller, prompt = engine.prefiller, engine.tokenizer
-    store = KvStore(layout, prefiller.shape, prefiller.model.rotary)
-    for index, text in enumerate(texts[:-1]):
-        exchange = InProcessExchange(store, index)
-        prefiller.contribute(layout.members[index], prompt.prefix(), prompt.context(text), exchange)
-    question = prompt.question(QUESTION, texts[-1])
-    last = InProcessExchange(store, len(texts) - 1)
-    prefiller.publish(layout.publisher, prompt.prefix(), question, last)
-    return store
 
 
 def seal_session(terms: SessionTerms, identities: list[Identity], store: KvStore) -> int:
@@ -128,7 +99,9 @@ def measure(tokens: int, repeats: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     engine = open_engine(prepare_model("default"))
     texts = make_contexts(tokens)
-    clear, sealed = (lay_out(engine, texts, is_sealed=flag) for flag in (False, True))
+    named = dict(zip((*CONTRIBUTORS, PUBLISHER), texts, strict=True))
+    members = OneProcess.of(engine, named, QUESTION)
+    clear, sealed = (members.lay_out("auto", is_sealed=flag) for flag in (False, True))
     terms = SessionTerms(
         session_id="0" * 32,
         layout=sealed,
@@ -144,7 +117,7 @@ def measure(tokens: int, repeats: int) -> dict[str, Any]:
     session_s, sealing_s, key_bytes = [], [], 0
     for _ in range(repeats + 1):
         begun = time.process_time()
-        store = run_session(engine, texts, clear)
+        store = members.run(clear)
         middle = time.process_time()
         key_bytes = seal_session(terms, identities, store)
         session_s.append(middle - begun)

@@ -27,6 +27,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from benchmarks.one_process import OneProcess
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.cli.plans import read_plans
 from fedattn.core.codecs import codec_by_name
@@ -35,7 +36,6 @@ from fedattn.core.costs import session_bytes
 from fedattn.core.plans import shared_plan
 from fedattn.core.spans import build_layout
 from fedattn.model.engine import open_engine
-from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import load_tokenizer, read_sizes
 from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import PromptTokenizer
@@ -174,29 +174,15 @@ def measure_in_process(texts: list[str], plan: str, repeats: int) -> dict[str, f
     """The same session's mathematics in this process: no network, no other process."""
     prepared = prepare_model("default")
     engine = open_engine(prepared)
-    prompt, prefiller = engine.tokenizer, engine.prefiller
     plain = AutoModelForCausalLM.from_pretrained(prepared.path, dtype=torch.float32)
-    prefix, spans = prompt.prefix(), [prompt.context(text) for text in texts[:-1]]
-    question = prompt.question(QUESTION, texts[-1])
-    plans = read_plans(plan, None, prefiller.shape.num_layers, prepared.fingerprint)
-    layout = build_layout(
-        num_layers=prefiller.shape.num_layers,
-        prefix_len=len(prefix),
-        contributors=[(node, len(span)) for node, span in zip(CONTRIBUTORS, spans, strict=True)],
-        publisher=(PUBLISHER, len(question)),
-        plans=plans,
-        compression=Compression(codec=codec_by_name("bf16")),
-    )
+    named = dict(zip((*CONTRIBUTORS, PUBLISHER), texts, strict=True))
+    session = OneProcess.of(engine, named, QUESTION)
+    layout = session.lay_out(plan, Compression(codec=codec_by_name("bf16")))
     ids = torch.randint(100, 40_000, (1, layout.num_tokens))
     ratios = []
     for _ in range(repeats + 1):
-        store = KvStore(layout, prefiller.shape, prefiller.model.rotary)
         begun = time.process_time()
-        for index, span in enumerate(spans):
-            exchange = InProcessExchange(store, index)
-            prefiller.contribute(layout.members[index], prefix, span, exchange)
-        last = InProcessExchange(store, len(spans))
-        prefiller.publish(layout.publisher, prefix, question, last)
+        session.run(layout)
         middle = time.process_time()
         run_prefill(plain, ids)
         ratios.append((middle - begun) / (time.process_time() - middle))

@@ -119,14 +119,19 @@ class Consent:
             self._spawn(self._take_back(giving))
             raise
 
-    async def refuse(
+    def refuse(
         self, session_id: str, request: SessionRequest | None, error: FedAttnError
-    ) -> None:
-        """Write down that a session gets nothing.
+    ) -> "asyncio.Future[None]":
+        """Write down that a session gets nothing; whoever awaits it knows that it is written.
 
         What cannot be believed, and so has no request, is only counted: anybody between could fill
         the record with it, and push out what is true. An entry now and then has the count.
         """
+        return asyncio.shield(self._spawn(self._refuse(session_id, request, error)))
+
+    async def _refuse(
+        self, session_id: str, request: SessionRequest | None, error: FedAttnError
+    ) -> None:
         if request is None:
             self._num_unbelieved += 1
             return

@@ -56,7 +56,6 @@ class Contributor:
         self._node = node
         self._aggregator = aggregator
         self._requests = RequestReader(node.identity)
-        self._noting: set[asyncio.Task[None]] = set()
         self._answering: set[str] = set()
         self._pending: dict[str, _Pending] = {}
         self._running: dict[str, tuple[asyncio.Task[None], GrpcKvExchange]] = {}
@@ -129,11 +128,8 @@ class Contributor:
     def _refuse_terms(self, accepted: Accepted, error: FedAttnError, emit: Emit) -> None:
         """Nothing leaves on terms that nobody agreed to."""
         self._give_back(accepted)
-        session_id, request = accepted.session_id, accepted.signed.request
-        task = asyncio.create_task(self._node.consent.refuse(session_id, request, error))
-        self._noting.add(task)
-        task.add_done_callback(self._noting.discard)
-        emit(decline(session_id, error))
+        self._node.consent.refuse(accepted.session_id, accepted.signed.request, error)
+        emit(decline(accepted.session_id, error))
 
     def _exchange(self, start: pb.SessionStart, accepted: Accepted) -> GrpcKvExchange:
         span_len, request = len(accepted.span.token_ids), accepted.signed.request
@@ -184,7 +180,7 @@ class Contributor:
             exchange.cancel(SessionAbortedError("this node stops"))
             task.cancel()
         running = [task for task, _ in self._running.values()]
-        await asyncio.gather(*running, *self._noting, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
         await self._node.consent.settled()
 
     async def _take_part(

@@ -137,10 +137,6 @@ class PolicyFile:
         if self.approvals is not None:
             self.approvals.give_back(used)
 
-    def max_keep_ratio(self, num_rows: int) -> float:
-        """Most of so many rows that may be sent at each block; raises as `current`."""
-        return self.current().max_keep_ratio(num_rows)
-
     def note_sent(self, num_bytes: int, session_id: str) -> None:
         """A session is over here and has sent so much: this counts from now on."""
         self._hour.settle(session_id, num_bytes)

@@ -31,7 +31,7 @@ def test_without_a_file_everything_but_the_lookup_block_is_open() -> None:
     policy.check(ask(layers=()))
     with pytest.raises(PolicyRefusedError, match=r"lowest_block: block 0 .* allowed: 1 and up"):
         policy.check(ask(layers=(0, 1)))
-    assert policy.max_keep_ratio(10_000) == 1.0
+    assert policy.current().max_keep_ratio(10_000) == 1.0
     assert policy.current().withheld == ()
     assert policy.current().cap_lifetime(3600) == 3600
 
@@ -119,7 +119,7 @@ def test_rows_are_never_a_reason_to_refuse(path: Path) -> None:
     path.write_text("max_rows = 10")
     policy = policy_file(path)
     policy.check(ask(num_rows=96))
-    assert policy.max_keep_ratio(40) == 0.25
+    assert policy.current().max_keep_ratio(40) == 0.25
 
 
 @pytest.mark.parametrize(("given", "capped"), [("0", 0), ("60", 60), ("60.5", 60.5), ("9e9", 3600)])
@@ -189,7 +189,7 @@ def test_broken_or_missing_file_refuses_everything_until_it_is_mended(
         with pytest.raises(PolicyRefusedError, match="cannot be read, so it gives nothing"):
             policy.check(ask())
         with pytest.raises(PolicyRefusedError):
-            policy.max_keep_ratio(10)
+            policy.current().max_keep_ratio(10)
         with pytest.raises(PolicyRefusedError):
             policy.current()
     told = capsys.readouterr().out

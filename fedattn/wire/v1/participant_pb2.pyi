@@ -58,12 +58,18 @@ class QueryRequest(_message.Message):
     PUBLISHER_PLAN_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    TOPIC_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question; 1 to 32768 characters."""
     plan: _builtins.str
     """Sync plan of the contributors, such as all, none, uniform:4 or 7,9,10-12."""
     publisher_plan: _builtins.str
     """Sync plan of the publisher; empty for the same as plan, which it is for independent contributors."""
+    topic: _builtins.str
+    """Words of the question that contributors are told, if share is TOPIC; up to 32768 characters."""
+    context_tokens: _builtins.int
+    """Most tokens of all contributors' texts together; 0 for as many as suit the model."""
     @_builtins.property
     def sampling(self) -> Global___Sampling:
         """How to choose tokens."""
@@ -80,10 +86,12 @@ class QueryRequest(_message.Message):
         publisher_plan: _builtins.str = ...,
         sampling: Global___Sampling | None = ...,
         options: _session_pb2.SessionOptions | None = ...,
+        topic: _builtins.str = ...,
+        context_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -272,6 +280,8 @@ class QueryResult(_message.Message):
     DECODE_S_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    SUPPORT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The whole answer."""
     finish_reason: Global___FinishReason.ValueType
@@ -284,9 +294,15 @@ class QueryResult(_message.Message):
     """Time of decoding after the first token, seconds."""
     prompt_tokens: _builtins.int
     """Tokens of the global prompt, prefix included."""
+    support: _builtins.float
+    """How much of the answer's attention went to the nodes' texts, 0 to 1; absent if there is no answer."""
     @_builtins.property
     def report(self) -> _session_pb2.SessionReport:
         """What every participant did."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnswerSource]:
+        """Passages that drew the answer's attention, those with the most first."""
 
     def __init__(
         self,
@@ -298,14 +314,48 @@ class QueryResult(_message.Message):
         decode_s: _builtins.float = ...,
         prompt_tokens: _builtins.int = ...,
         report: _session_pb2.SessionReport | None = ...,
+        sources: _abc.Iterable[Global___AnswerSource] | None = ...,
+        support: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_support", b"_support", "report", b"report", "support", b"support"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_s", b"decode_s", "finish_reason", b"finish_reason", "num_tokens", b"num_tokens", "prompt_tokens", b"prompt_tokens", "report", b"report", "text", b"text", "time_to_first_token_s", b"time_to_first_token_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_support", b"_support", "decode_s", b"decode_s", "finish_reason", b"finish_reason", "num_tokens", b"num_tokens", "prompt_tokens", b"prompt_tokens", "report", b"report", "sources", b"sources", "support", b"support", "text", b"text", "time_to_first_token_s", b"time_to_first_token_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__support: _TypeAlias = _typing.Literal["support"]  # noqa: Y015
+    _WhichOneofArgType__support: _TypeAlias = _typing.Literal["_support", b"_support"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__support) -> _WhichOneofReturnType__support | None: ...
+
+Global___QueryResult: _TypeAlias = QueryResult  # noqa: Y015
+
+@_typing.final
+class AnswerSource(_message.Message):
+    """A passage that drew the answer's attention."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Whose passage."""
+    number: _builtins.int
+    """Its number there, where alone it can be looked up."""
+    share: _builtins.float
+    """Share of the attention that all passages drew; above 0, at most 1."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "number", b"number", "share", b"share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___QueryResult: _TypeAlias = QueryResult  # noqa: Y015
+Global___AnswerSource: _TypeAlias = AnswerSource  # noqa: Y015
 
 @_typing.final
 class WarmResponse(_message.Message):

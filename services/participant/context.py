@@ -13,8 +13,8 @@ import structlog
 from fedattn.core.contexts import ContextSummary, SkipReason
 from fedattn.core.errors import ConfigurationError, ContextUnreadableError
 from fedattn.model.prompt import PromptTokenizer
+from fedattn.texts.loading import Texts, decode_all, load
 from services.participant.context_log import printable
-from services.participant.texts.loading import Texts, decode_all, load
 from services.participant.withheld import Pattern, withheld_tokens
 
 VERSION_SIZE = 16

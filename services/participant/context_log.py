@@ -3,8 +3,8 @@
 import structlog
 
 from fedattn.core.contexts import ContextSummary, SkipReason, WindowUse
-from services.participant.texts.listing import MAX_ENTRIES, SUFFIXES
-from services.participant.texts.loading import MAX_BYTES, Texts
+from fedattn.texts.listing import MAX_ENTRIES, SUFFIXES
+from fedattn.texts.loading import MAX_BYTES, Texts
 
 log = structlog.get_logger(__name__)
 

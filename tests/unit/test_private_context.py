@@ -7,13 +7,13 @@ import pytest
 
 from fedattn.core.contexts import ContextSummary, SkipReason
 from fedattn.core.errors import ConfigurationError, ContextUnreadableError
+from fedattn.texts.loading import Texts
 from services.participant.context import (
     CannotReadError,
     ContextTokens,
     PrivateContext,
     check_context,
 )
-from services.participant.texts.loading import Texts
 from services.participant.withheld import Pattern, compile_pattern
 from tests.harness.tiny import word_tokenizer
 

@@ -4,7 +4,7 @@ import codecs
 import re
 
 from fedattn.core.contexts import SkipReason
-from services.participant.texts.legacy import decode_legacy
+from fedattn.texts.legacy import decode_legacy
 
 _MARKS = (  # the longer ones first: the mark of UTF-16 begins that of UTF-32
     (codecs.BOM_UTF32_LE, "utf-32"),

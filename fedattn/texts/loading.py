@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedattn.core.contexts import SkipReason
-from services.participant.texts.decoding import decode
-from services.participant.texts.listing import (
+from fedattn.texts.decoding import decode
+from fedattn.texts.listing import (
     MARKUP_SUFFIXES,
     FoundFile,
     Listing,
     SkippedFile,
     list_files,
 )
-from services.participant.texts.markup import declared_encoding, text_of
+from fedattn.texts.markup import declared_encoding, text_of
 
 MAX_BYTES = 16 << 20
 """Of all files of a context together."""

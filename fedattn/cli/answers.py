@@ -64,20 +64,26 @@ def report_table(answer: QueryAnswer) -> Table:
         "node",
         "role",
         "state",
-        right=("tokens", "KiB up", "KiB down", "compute s", "wait s"),
+        right=("passages", "tokens", "KiB up", "KiB down", "compute s", "wait s"),
     )
     for member in answer.participants:
         table.add_row(
             member.node_id,
             member.role,
             _state(member),
-            str(member.span_len),
+            _of(member.passages, member.context_passages),
+            _of(member.text_tokens, member.context_tokens),
             f"{member.bytes_up / 1024:.1f}",
             f"{member.bytes_down / 1024:.1f}",
             f"{member.compute_s:.2f}",
             f"{member.wait_s:.2f}",
         )
     return table
+
+
+def _of(used: int, total: int | None) -> str:
+    """Such as `4 of 212`."""
+    return f"{used}" if total is None else f"{used} of {total}"
 
 
 def _state(member: ParticipantReport) -> str:

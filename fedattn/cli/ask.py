@@ -30,6 +30,7 @@ from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
 from fedattn.core.report import FinishReason
 from fedattn.core.selection import DEFAULT_SELECTOR
+from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.client import GatewayClient
@@ -81,6 +82,17 @@ def ask(
         str, typer.Option(help="What the answer is for; owners' policies may ask for one.")
     ] = "",
     subject: Annotated[str, typer.Option(help="Who asks, for owners' policies.")] = "",
+    share: Annotated[
+        Share | None,
+        typer.Option(help="What contributors may know of the question; default: the gateway's."),
+    ] = None,
+    topic: Annotated[
+        str, typer.Option(help="Words that contributors are told instead; means --share topic.")
+    ] = "",
+    node_tokens: Annotated[int | None, typer.Option(help="Most tokens of one node's text.")] = None,
+    context_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens of all texts; default: what suits the model.")
+    ] = None,
     timeline: Annotated[
         Path | None,
         typer.Option(help="Write what every node did when, as a Chrome trace (ui.perfetto.dev)."),
@@ -119,6 +131,10 @@ def ask(
         independent=independent,
         purpose=purpose,
         subject=subject,
+        share=Share.TOPIC if topic and share is None else share,
+        topic=topic,
+        node_tokens=node_tokens,
+        context_tokens=context_tokens,
         timeline=timeline is not None,
         sampling=sampling,
     )

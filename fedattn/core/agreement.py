@@ -19,6 +19,19 @@ from fedattn.core.spans import Member, PrefixMode, Role, SessionLayout
 from fedattn.core.terms import SessionTerms
 
 
+@dataclass(frozen=True, slots=True)
+class PassageSpan:
+    """One passage of a span.
+
+    Attributes:
+        number: at its node, where alone it can be looked up.
+        num_tokens: of it.
+    """
+
+    number: int
+    num_tokens: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberStatement:
     """What a contributor agrees to, and signs.
@@ -34,6 +47,7 @@ class MemberStatement:
         num_withheld: rows that never travel, because its owner does not let them.
         cache_lifetime_s: how long the publisher may cache its rows; 0 for not beyond the session.
         key: what other members seal keys to; None without certificates.
+        passages: what its span is made of, in order; the prefix, if it owns that, is none of them.
     """
 
     session_id: str
@@ -45,6 +59,7 @@ class MemberStatement:
     num_withheld: int = 0
     cache_lifetime_s: float = 0.0
     key: PublicKey | None = None
+    passages: tuple[PassageSpan, ...] = ()
 
 
 def check_agreement(
@@ -158,6 +173,9 @@ def _check_statement(
     _expect(f"session of {name}", said.session_id, terms.session_id)
     _expect(f"request shown to {name}", said.request_digest.hex(), request_digest.hex())
     _expect(f"tokens of {name}", said.span_len, len(member.span))
+    asked, own = request.options.node_tokens, sum(one.num_tokens for one in said.passages)
+    if asked is not None and own > asked:
+        _refuse(f"tokens of the text of {name} up to", asked, own)
     _expect(f"rows that {name} withholds", said.num_withheld, member.num_withheld)
     _expect(f"a key of {name}", request.key is not None, said.key is not None)
     if member.compression.keep_ratio > said.max_keep_ratio:

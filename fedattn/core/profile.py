@@ -43,6 +43,8 @@ class Profile:
         points: by number of blocks that travel, strictly growing; at least one.
         default: index of the point that `auto` takes.
         origin: how it was found, for people: cases, seed, objective, search, times.
+        context_tokens: most tokens of all contexts together at which it still answers well; None
+            if not measured.
     """
 
     fingerprint: str
@@ -50,6 +52,7 @@ class Profile:
     points: tuple[ProfilePoint, ...]
     default: int
     origin: dict[str, Any]
+    context_tokens: int | None = None
 
     def __post_init__(self) -> None:
         sizes = [point.plans.num_travelling for point in self.points]
@@ -131,6 +134,7 @@ def write_profile(profile: Profile) -> str:
         "model": profile.fingerprint,
         "num_layers": profile.num_layers,
         "default": profile.default,
+        **({} if profile.context_tokens is None else {"context_tokens": profile.context_tokens}),
         "points": [_write_point(point) for point in profile.points],
         "origin": profile.origin,
     }
@@ -156,12 +160,20 @@ def read_profile(text: str, name: str) -> Profile:
             points=tuple(_read_point(point) for point in document["points"]),
             default=int(document["default"]),
             origin=dict(document.get("origin", {})),
+            context_tokens=_read_tokens(document),
         )
     except (ValueError, TypeError, KeyError, InvalidPlanError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise InvalidPlanError(
             f"profile {name} cannot be read: {reason[:200]}; make one with fedattn calibrate"
         ) from error
+
+
+def _read_tokens(document: dict[str, Any]) -> int | None:
+    tokens = document.get("context_tokens")
+    if tokens is not None and not (type(tokens) is int and tokens > 0):
+        raise ValueError(f"context_tokens: expected a whole number from 1, got {tokens!r}")
+    return tokens
 
 
 def _check_format(document: dict[str, Any]) -> None:

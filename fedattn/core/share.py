@@ -4,10 +4,13 @@ import hashlib
 import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.limits import MAX_QUESTION_LENGTH, check_text
+from fedattn.core.limits import check_text
 
+MAX_TEXT_SIZE = 2048
+"""Bytes that are told of a question; hints for all members fit one message."""
 SALT_SIZE = 16
 DIGEST_SIZE = 32
 
@@ -24,11 +27,11 @@ class Share(StrEnum):
 class Hint:
     """What contributors are told of a question.
 
-    The publisher signs its digest, so nobody on the way can tell them something else; the salt keeps
-    whoever sees the digest from trying out questions.
+    The publisher signs its digest, so nobody on the way can tell them something else; the salt
+    keeps whoever sees the digest from trying out questions.
 
     Attributes:
-        text: the words, or the question.
+        text: the words, or the question as far as it fits, 1 to 2048 bytes in UTF-8.
         salt: random, 16 bytes.
     """
 
@@ -37,11 +40,18 @@ class Hint:
 
     def __post_init__(self) -> None:
         check_text("what is told of the question", self.text)
-        if not 0 < len(self.text) <= MAX_QUESTION_LENGTH or len(self.salt) != SALT_SIZE:
+        size = len(self.text.encode())
+        if not 0 < size <= MAX_TEXT_SIZE or len(self.salt) != SALT_SIZE:
             raise InvalidRequestError(
-                f"expected 1 to {MAX_QUESTION_LENGTH} characters told of the question and "
-                f"{SALT_SIZE} bytes of salt, got {len(self.text)} and {len(self.salt)}"
+                f"expected 1 to {MAX_TEXT_SIZE} bytes told of the question and {SALT_SIZE} bytes "
+                f"of salt, got {size} and {len(self.salt)}"
             )
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """The hint of a text, without what does not fit."""
+        stripped = check_text("what is told of the question", text.strip())
+        return cls(text=stripped.encode()[:MAX_TEXT_SIZE].decode(errors="ignore"))
 
     @property
     def digest(self) -> bytes:

@@ -97,13 +97,15 @@ class AggregatorClient:
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None
 
-    async def list_nodes(self) -> pb.ListNodesResponse:
-        """Nodes that are joined right now.
+    async def list_nodes(self, *, with_keys: bool = False) -> pb.ListNodesResponse:
+        """Nodes that are joined right now, and on demand what hints for them are sealed to.
 
         Raises:
             FedAttnError: the aggregator cannot be reached.
         """
         try:
-            return await self._stub.ListNodes(pb.ListNodesRequest(), timeout=_LIST_TIMEOUT_S)
+            return await self._stub.ListNodes(
+                pb.ListNodesRequest(with_keys=with_keys), timeout=_LIST_TIMEOUT_S
+            )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None

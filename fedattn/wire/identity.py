@@ -42,6 +42,7 @@ class Kind(StrEnum):
     REQUEST = "request"
     STATEMENT = "statement"
     KEY = "key"
+    NODE_KEY = "node key"
 
     def mark(self, payload: bytes) -> bytes:
         """The bytes that a signature covers."""

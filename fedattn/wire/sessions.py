@@ -1,12 +1,12 @@
 """Requests for sessions and their terms on the wire. Everything from the wire is checked here."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
-from fedattn.core.agreement import MemberStatement
+from fedattn.core.agreement import MemberStatement, PassageSpan
 from fedattn.core.budget import ByteBudget
 from fedattn.core.contexts import ContextSummary
 from fedattn.core.errors import InvalidRequestError
@@ -32,11 +32,13 @@ from fedattn.wire.convert import (
     shape_from_wire,
     shape_to_wire,
 )
-from fedattn.wire.enums import KEMS, PREFIX_MODES, ROLES
-from fedattn.wire.protocol import MAX_LIFETIME_S, MAX_PUBLISHER_KEYS
+from fedattn.wire.enums import KEMS, PREFIX_MODES, ROLES, SHARES
+from fedattn.wire.protocol import MAX_LIFETIME_S, MAX_PUBLISHER_KEYS, MAX_SEALED_HINT_SIZE
 from fedattn.wire.v1 import aggregator_pb2, session_pb2
 
 MAX_TOKENS = 1 << 24
+MAX_PASSAGES = 4096
+MAX_PASSAGE_NUMBER = 1 << 53
 MAX_TIME_S = 1e11
 """Seconds since 1970 that a message may name."""
 LEAST_KEEP_RATIO = 1e-9
@@ -105,6 +107,8 @@ def options_to_wire(options: SessionOptions) -> session_pb2.SessionOptions:
         independent=options.independent,
         subject=options.subject,
         purpose=options.purpose,
+        share=SHARES.to_wire(options.share),
+        node_tokens=options.node_tokens or 0,
     )
 
 
@@ -117,6 +121,7 @@ def options_from_wire(message: session_pb2.SessionOptions) -> SessionOptions:
     require_range("deadline_s", message.deadline_s, 1e-3, MAX_DEADLINE_S)
     require_range("min_participants", message.min_participants, 1, MAX_MEMBERS)
     require_range("number of contributors", len(message.contributors), 0, MAX_MEMBERS - 1)
+    require_range("node_tokens", message.node_tokens, 0, MAX_TOKENS)
     return SessionOptions(
         contributors=tuple(message.contributors),
         compression=compression_from_wire(message.compression),
@@ -129,6 +134,8 @@ def options_from_wire(message: session_pb2.SessionOptions) -> SessionOptions:
         independent=message.independent,
         subject=message.subject,
         purpose=message.purpose,
+        share=SHARES.from_wire(message.share),
+        node_tokens=message.node_tokens or None,
     )
 
 
@@ -174,6 +181,7 @@ def request_to_wire(request: SessionRequest) -> session_pb2.SessionRequest:
         nonce=request.nonce,
         issued_at_s=request.issued_at_s,
         key=key_to_wire(request.key),
+        hint_digest=request.hint_digest,
     )
 
 
@@ -207,6 +215,7 @@ def request_from_wire(payload: bytes) -> SessionRequest:
         nonce=message.nonce,
         issued_at_s=message.issued_at_s,
         key=key_from_wire(message.key) if message.HasField("key") else None,
+        hint_digest=message.hint_digest,
     )
 
 
@@ -222,6 +231,10 @@ def statement_to_wire(statement: MemberStatement) -> session_pb2.MemberStatement
         context_version=statement.context_version,
         cache_lifetime_s=statement.cache_lifetime_s,
         key=key_to_wire(statement.key),
+        passages=[
+            session_pb2.Passage(number=one.number, num_tokens=one.num_tokens)
+            for one in statement.passages
+        ],
     )
 
 
@@ -248,7 +261,18 @@ def statement_from_wire(payload: bytes) -> MemberStatement:
         context_version=message.context_version,
         cache_lifetime_s=message.cache_lifetime_s,
         key=key_from_wire(message.key) if message.HasField("key") else None,
+        passages=_passages_from_wire(message),
     )
+
+
+def _passages_from_wire(message: session_pb2.MemberStatement) -> tuple[PassageSpan, ...]:
+    require_range("number of passages", len(message.passages), 0, MAX_PASSAGES)
+    for one in message.passages:
+        require_range("number of a passage", one.number, 1, MAX_PASSAGE_NUMBER)
+        require_range("tokens of a passage", one.num_tokens, 1, message.span_len)
+    total = sum(one.num_tokens for one in message.passages)
+    require_range("tokens of all passages", total, 0, message.span_len)
+    return tuple(PassageSpan(one.number, one.num_tokens) for one in message.passages)
 
 
 def _parse(kind: type[P], payload: bytes, what: str) -> P:
@@ -269,6 +293,7 @@ class Opening:
         node_token: from the aggregator, proves that the caller is that node.
         cached_keys: cache keys whose rows the publisher has cached.
         context: counts of the publisher's own context; None if it does not say.
+        hints: what contributors are told of the question, by node id, sealed to each.
     """
 
     signed: session_pb2.Signed
@@ -276,6 +301,7 @@ class Opening:
     node_token: str
     cached_keys: frozenset[bytes] = frozenset()
     context: ContextSummary | None = None
+    hints: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def opening_to_wire(opening: Opening) -> aggregator_pb2.OpenSessionRequest:
@@ -285,6 +311,10 @@ def opening_to_wire(opening: Opening) -> aggregator_pb2.OpenSessionRequest:
         node_token=opening.node_token,
         cached_keys=sorted(opening.cached_keys),
         context=None if opening.context is None else context_to_wire(opening.context),
+        hints=[
+            aggregator_pb2.SealedHint(node_id=node_id, sealed=sealed)
+            for node_id, sealed in opening.hints.items()
+        ],
     )
 
 
@@ -295,12 +325,16 @@ def opening_from_wire(message: aggregator_pb2.OpenSessionRequest) -> Opening:
         InvalidInputError: names the field, what was expected and what came.
     """
     check_cached_keys(message.cached_keys, MAX_PUBLISHER_KEYS)
+    require_range("number of hints", len(message.hints), 0, MAX_MEMBERS - 1)
+    for hint in message.hints:
+        require_range("size of a hint", len(hint.sealed), 1, MAX_SEALED_HINT_SIZE)
     return Opening(
         signed=message.request,
         request=request_from_wire(message.request.payload),
         node_token=message.node_token,
         cached_keys=frozenset(message.cached_keys),
         context=context_from_wire(message.context) if message.HasField("context") else None,
+        hints={check_node_id(hint.node_id): hint.sealed for hint in message.hints},
     )
 
 

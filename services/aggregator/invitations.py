@@ -27,7 +27,9 @@ class Acceptance:
         node: who it is.
         statement: what it agrees to, as it was signed.
         span_len: tokens of its span.
+        text_len: tokens of its text in it, as far as it says.
         max_keep_ratio: most of its rows that it sends.
+        num_passages: passages that its span is made of.
         num_withheld: rows that never travel.
         cache_lifetime_s: how long the publisher may cache its rows.
         context_version: of its context; empty if nothing is to be reused.
@@ -37,7 +39,9 @@ class Acceptance:
     node: Node
     statement: session_pb2.Signed
     span_len: int
+    text_len: int
     max_keep_ratio: float
+    num_passages: int
     num_withheld: int
     cache_lifetime_s: float
     context_version: bytes
@@ -111,7 +115,9 @@ def _judge(node: Node, reply: pb.InviteReply) -> Acceptance | FedAttnError:
         node=node,
         statement=reply.statement,
         span_len=said.span_len,
+        text_len=sum(one.num_tokens for one in said.passages),
         max_keep_ratio=said.max_keep_ratio,
+        num_passages=len(said.passages),
         num_withheld=said.num_withheld,
         cache_lifetime_s=said.cache_lifetime_s,
         context_version=said.context_version,

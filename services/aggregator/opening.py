@@ -10,12 +10,14 @@ from fedattn.core.contexts import ContextSummary
 from fedattn.core.costs import MemberCost
 from fedattn.core.errors import (
     FedAttnError,
+    InvalidRequestError,
     NoContributorsError,
     NotEnoughParticipantsError,
     NothingToGiveError,
 )
 from fedattn.core.request import SessionRequest
 from fedattn.core.reuse import rows_identity, with_cache_keys
+from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode, SessionLayout
 from fedattn.core.terms import SessionTerms
 from fedattn.wire.sessions import Opening
@@ -40,12 +42,16 @@ class OpenedMember:
         node: who it is.
         planned: what its part is foretold to take.
         context: counts of its private context when it was asked; None if it did not say.
+        num_passages: passages of it that take part, as far as it says.
+        text_len: tokens of them.
         token: lets this node, and no other, attach as that member.
     """
 
     node: Node
     planned: MemberCost
     context: ContextSummary | None = None
+    num_passages: int = 0
+    text_len: int = 0
     token: str = field(default_factory=lambda: secrets.token_hex(16))
 
 
@@ -94,7 +100,7 @@ class SessionOpener:
         request = opening.request
         publisher = self._registry.authenticate(request.node_id, opening.node_token)
         if opening.context is not None:
-            publisher.note_context(opening.context)
+            publisher.context = opening.context
         for plan in (request.plans.contributors, request.plans.publisher):
             plan.check(publisher.shape.num_layers)
         choice = choose_contributors(request, publisher, self._registry)
@@ -144,10 +150,12 @@ class SessionOpener:
                 request=opening.signed,
                 owns_prefix=_owns_prefix(request, node, nodes),
                 reply_within_s=within_s,
+                hint=opening.hints.get(node.node_id, b""),
             )
             for node in nodes
         ]
-        answers = await asyncio.gather(*map(self._invitations.ask, nodes, invites))
+        replies = await asyncio.gather(*map(self._invitations.ask, nodes, invites))
+        answers = [_hold_to_budget(request, reply) for reply in replies]
         accepted: list[Acceptance] = []
         failures: list[FedAttnError] = []
         excluded: list[ExcludedNode] = []
@@ -168,8 +176,11 @@ class SessionOpener:
         """In token order: as named; else by id, but those whose context changed come last.
 
         A change makes everything from its place on be computed anew anyhow, so moving it behind
-        all others costs nothing, and what changes often gathers at the end.
+        all others costs nothing, and what changes often gathers at the end. Where contributors
+        choose by the question, spans differ with each, which is no change of a text.
         """
+        if request.options.share is not Share.NOTHING:
+            return accepted
         for one in accepted:
             self._registry.note_version(one.node.node_id, one.context_version)
         if request.options.contributors or request.prefix.mode is not PrefixMode.PUBLIC:
@@ -226,10 +237,13 @@ def _open_members(
 ) -> tuple[OpenedMember, ...]:
     """The members in token order, the publisher last."""
     nodes = [*(acceptance.node for acceptance in accepted), publisher]
+    counts = [*((one.num_passages, one.text_len) for one in accepted), (0, 0)]
     costs = plan_costs(layout, publisher, request.max_new_tokens)
     return tuple(
-        OpenedMember(node=node, planned=cost, context=node.context)
-        for node, cost in zip(nodes, costs, strict=True)
+        OpenedMember(
+            node=node, planned=cost, context=node.context, num_passages=passages, text_len=tokens
+        )
+        for node, cost, (passages, tokens) in zip(nodes, costs, counts, strict=True)
     )
 
 
@@ -256,6 +270,19 @@ def _require_enough(
     raise NotEnoughParticipantsError(
         f"{num_contributors + 1} participants are there, {needed} are required; "
         f"start more or lower min_participants"
+    )
+
+
+def _hold_to_budget(
+    request: SessionRequest, answer: Acceptance | FedAttnError
+) -> Acceptance | FedAttnError:
+    """The answer of a contributor, unless it wants to give more tokens than were asked for."""
+    most = request.options.node_tokens
+    if isinstance(answer, FedAttnError) or most is None or answer.text_len <= most:
+        return answer
+    return InvalidRequestError(
+        f"{answer.node.node_id} wants to give {answer.text_len} tokens, at most {most} were asked "
+        f"for; upgrade it"
     )
 
 

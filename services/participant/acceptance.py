@@ -1,13 +1,21 @@
 """What a node says yes to when it is invited: for whom, with which tokens, and by whose leave."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedattn.core.agreement import MemberStatement
 from fedattn.core.compression import num_kept
-from fedattn.core.errors import ContextTooLongError, NothingToGiveError, PrefixMismatchError
+from fedattn.core.errors import (
+    ContextTooLongError,
+    IdentityMismatchError,
+    NothingToGiveError,
+    PrefixMismatchError,
+)
 from fedattn.core.request import SessionRequest, describe_prefix
+from fedattn.core.share import Share
+from fedattn.passages.choice import Wish
 from fedattn.wire.contexts import context_to_wire
+from fedattn.wire.hints import open_hint
 from fedattn.wire.identity import Kind
 from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS
 from fedattn.wire.sealing import KeyPair
@@ -15,11 +23,15 @@ from fedattn.wire.sessions import statement_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.admission import Place
 from services.participant.consent import Leave
-from services.participant.context import ContextSnapshot
+from services.participant.context import ChosenText
 from services.participant.kv_cache import CachedFrames
 from services.participant.node import ParticipantNode
+from services.participant.policy_rules import Policy
 from services.participant.terms import SignedRequest
-from services.participant.withheld import Pattern
+
+
+WHOLE_BELOW = 256
+"""A text of at most so many tokens takes part as a whole: choosing from it would save little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +52,7 @@ class Accepted:
     session_id: str
     signed: SignedRequest
     owns_prefix: bool
-    span: ContextSnapshot
+    span: ChosenText
     leave: Leave
     cached: Mapping[bytes, CachedFrames]
     keys: KeyPair
@@ -58,6 +70,7 @@ class Accepted:
             context_version=self.span.version,
             cache_lifetime_s=self.leave.cache_lifetime_s,
             key=self.keys.public if node.identity.is_verifying else None,
+            passages=self.span.spans,
         )
         payload = statement_to_wire(statement).SerializeToString()
         return pb.InviteReply(
@@ -82,8 +95,10 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
     place = node.admission.take()
     try:
         policy = await node.consent.current_policy()
-        patterns, owns_prefix = policy.withheld, invite.owns_prefix
-        span = await _read_span(node, signed.request, patterns, owns_prefix=owns_prefix)
+        policy.check_share(signed.request.options.share)
+        wish = _wish(node, invite, signed.request, policy)
+        span = await _read_span(node, signed.request, wish, policy)
+        span = span.after(list(node.prefix)) if invite.owns_prefix else span
         leave = await node.consent.give_leave(
             invite.session_id,
             signed.request,
@@ -109,28 +124,53 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
     )
 
 
+def _wish(
+    node: ParticipantNode, invite: pb.Invite, request: SessionRequest, policy: Policy
+) -> Wish:
+    """What the publisher wants of this node's text, as far as its owner goes along.
+
+    Raises:
+        IdentityMismatchError: what it tells of the question is not what it signed, or did not come.
+    """
+    words = ""
+    if request.options.share is not Share.NOTHING:
+        if not invite.hint:
+            raise IdentityMismatchError(
+                f"{request.node_id} shares its {request.options.share.value}, but nothing of it "
+                f"came here: this node joined a moment ago; ask again"
+            )
+        words = open_hint(invite.hint, node.hint_keys, request).text
+    limits = [most for most in (request.options.node_tokens, policy.max_rows) if most is not None]
+    return Wish(
+        words=words,
+        max_tokens=min(limits, default=None),
+        standing=policy.standing,
+        whole_below=WHOLE_BELOW,
+    )
+
+
 async def _read_span(
-    node: ParticipantNode,
-    request: SessionRequest,
-    patterns: Sequence[Pattern],
-    *,
-    owns_prefix: bool,
-) -> ContextSnapshot:
-    """The context as it is now, after the prefix if that is this node's to give."""
+    node: ParticipantNode, request: SessionRequest, wish: Wish, policy: Policy
+) -> ChosenText:
+    """What takes part of the context as it is now."""
     prefix = list(node.prefix)
     if describe_prefix(request.prefix.mode, prefix) != request.prefix:
         raise PrefixMismatchError(
             "its system prompt or chat template differs from the publisher's; "
             "set FEDATTN_PARTICIPANT_SYSTEM_PROMPT to the same text on every node"
         )
-    span = await node.threads.run(lambda: node.context.withholding(patterns))
+    span = await node.threads.run(lambda: node.context.choose(wish, policy.withheld))
     if span.summary.is_empty:
         raise NothingToGiveError(span.summary.describe_empty())
+    if not span.token_ids:
+        raise NothingToGiveError(
+            f"nothing to give: none of {span.summary.num_passages} passages fits what is asked"
+        )
     limit = node.prefiller.model.max_positions
     if len(prefix) + len(span.token_ids) > limit:
         raise ContextTooLongError(
             f"its context has {len(span.token_ids)} tokens and the prefix {len(prefix)}, but "
-            f"the model's window is {limit}; shorten the context"
+            f"the model's window is {limit}; ask for fewer node_tokens"
         )
     num_inputs = num_kept(len(span.token_ids), request.options.compression.input_keep_ratio)
     if num_inputs <= len(span.withheld):  # one row must remain, whichever tokens are computed
@@ -138,4 +178,4 @@ async def _read_span(
             f"its owner withholds {len(span.withheld)} of {len(span.token_ids)} tokens, and "
             f"{num_inputs} would be computed"
         )
-    return span.after(prefix) if owns_prefix else span
+    return span

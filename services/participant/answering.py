@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from fedattn.core.errors import ContextTooLongError, ContextUnreadableError, FedAttnError
+from fedattn.core.errors import FedAttnError
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.cache import LayerCache
 from fedattn.model.decode import generate_tokens
@@ -14,52 +13,11 @@ from fedattn.wire.v1 import participant_pb2 as pb
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedState
 from services.participant.node import ParticipantNode
+from services.participant.publisher_span import PublisherSpan
 from services.participant.query import Query
 
 Emit = Callable[[pb.QueryEvent], None]
 """Takes an event from the model thread."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublisherSpan:
-    """The publisher's own tokens, and the version of its context."""
-
-    prefix: list[int]
-    context: list[int]
-    question: list[int]
-    context_version: bytes
-
-    @property
-    def token_ids(self) -> list[int]:
-        return self.context + self.question
-
-
-def tokenize_query(node: ParticipantNode, query: Query) -> PublisherSpan:
-    """The publisher's span.
-
-    Raises:
-        ContextTooLongError: it does not fit the window.
-        ContextUnreadableError: the context cannot be read.
-    """
-    limit = node.prefiller.model.max_positions
-    try:
-        own = node.context.snapshot()
-    except ContextUnreadableError as error:
-        raise ContextUnreadableError(f"publisher {node.node_id}: {error}") from None
-    question = node.tokenizer.question(query.question)
-    num_tokens, num_new = len(own.token_ids) + len(question), query.sampling.max_new_tokens
-    if len(node.prefix) + num_tokens + num_new > limit:
-        raise ContextTooLongError(
-            f"the publisher's context and question have {num_tokens} tokens, the prefix "
-            f"{len(node.prefix)}, and {num_new} may be decoded, but the model's window is "
-            f"{limit}; shorten them"
-        )
-    return PublisherSpan(
-        prefix=list(node.prefix),
-        context=own.token_ids,
-        question=question,
-        context_version=own.version,
-    )
 
 
 class Answering:
@@ -109,13 +67,13 @@ class Answering:
         self._node.metrics.compute_seconds.inc(compute_s)
         self._node.metrics.wait_seconds.inc(exchange.wait_s)
         result = self._decode(prefill)
-        result.prompt_tokens = exchange.member.span.stop
+        result.prompt_tokens = prefill.next_position
         return result
 
     def _prefill(
         self, exchange: GrpcKvExchange, span: PublisherSpan, known: CachedState | None
     ) -> PrefillResult:
-        prefiller, member = self._node.prefiller, exchange.member
+        prefiller, member = self._node.prefiller, span.place(exchange.member)
         if known is not None:
             return prefiller.resume(member, span.question, known.layers)
         prefix = span.prefix if exchange.terms.layout.prefix_len else []

@@ -11,10 +11,11 @@ from fedattn import __version__
 from fedattn.core.profile import Profile
 from fedattn.model.engine import open_engine
 from fedattn.model.placement import choose_decoder, choose_device, choose_dtype
+from fedattn.passages.store import PassageStore
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.runtime.approvals import ApprovalStore
 from fedattn.runtime.audit import AuditLog
-from fedattn.runtime.state import AUDIT_FILE, make_state_dir
+from fedattn.runtime.state import AUDIT_FILE, PASSAGES_FILE, make_state_dir
 from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.channel import open_channel
 from fedattn.wire.clients import AggregatorClient
@@ -24,8 +25,8 @@ from fedattn.wire.server import WireServer
 from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
 from services.participant.approvals import ApprovalGate
 from services.participant.background import keep_running, look_after
-from services.participant.context import ContextTokens, PrivateContext
-from services.participant.context_log import ContextLog
+from services.participant.context import PrivateContext
+from services.participant.context_log import log_context
 from services.participant.contribution import Contributor
 from services.participant.control import ControlLoop
 from services.participant.kv_cache import KvCache
@@ -65,11 +66,10 @@ def build_node(
     )
     engine.prefiller.warm_prefix(engine.tokenizer.prefix())
     rows_bytes = settings.rows_bytes if settings.listen else 0
-    context = ContextTokens(
-        PrivateContext(settings.context, settings.context_encoding),
-        engine.tokenizer,
-        ContextLog(len(engine.tokenizer.prefix()), engine.model.max_positions),
+    store = PassageStore(
+        settings.context, state / PASSAGES_FILE, encoding=settings.context_encoding
     )
+    context = PrivateContext(store, engine.tokenizer, log_context)
     profile = _find_profile(settings.profile, engine.model.fingerprint)
     log.info(
         "model_loaded",

@@ -19,10 +19,8 @@ from fedattn.core.errors import (
     NodeBusyError,
 )
 from fedattn.wire.clients import AggregatorClient
-from fedattn.wire.contexts import window_use_from_wire
 from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.v1 import aggregator_pb2 as pb
-from services.participant.context_log import log_window
 from services.participant.contribution import Contributor, decline
 from services.participant.introduction import heartbeat, join_message
 from services.participant.node import ParticipantNode
@@ -162,8 +160,6 @@ class ControlLoop:
                 )
             case "cancel":
                 self._contributor.cancel(response.cancel)
-            case "window":
-                log_window(window_use_from_wire(response.window))
 
     async def _beat(self, interval_s: float, outgoing: _Outgoing) -> None:
         while True:

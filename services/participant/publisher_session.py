@@ -12,6 +12,7 @@ from fedattn.wire.protocol import MAX_PUBLISHER_KEYS
 from fedattn.wire.sealing import KeyPair
 from fedattn.wire.sessions import Opening, request_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.participant.disclosure import Disclosure, prepare_disclosure
 from services.participant.exchange import GrpcKvExchange, LayerListener
 from services.participant.kv_cache import CachedState
 from services.participant.node import ParticipantNode
@@ -52,24 +53,30 @@ class PublisherSession:
             f"{self._query.options.deadline_s:g} s; allow more time, or ask fewer contributors"
         )
 
-    async def open(self, span_len: int) -> pb.OpenSessionResponse:
+    async def prepare(self, question_len: int = 0) -> Disclosure:
+        """Settle what each node may give and is told; raises as `prepare_disclosure`."""
+        return await prepare_disclosure(self._node, self._aggregator, self._query, question_len)
+
+    async def open(self, disclosure: Disclosure, span_len: int) -> pb.OpenSessionResponse:
         """Ask the aggregator for the session.
 
         Args:
-            span_len: tokens of the publisher's span.
+            disclosure: from `prepare`.
+            span_len: tokens of the publisher's span, at most.
 
         Raises:
             FedAttnError: it cannot be opened.
         """
-        remaining_s = max(0.001, self.remaining_s)
         node, query = self._node, self._query
+        remaining_s = max(0.001, self.remaining_s)
         request = SessionRequest(
             node_id=node.node_id,
             span_len=span_len,
             prefix=describe_prefix(query.options.prefix, node.prefix),
             plans=query.plans,
             max_new_tokens=query.sampling.max_new_tokens,
-            options=replace(query.options, deadline_s=remaining_s),
+            options=replace(disclosure.options, deadline_s=remaining_s),
+            hint_digest=disclosure.digest,
             key=self._keys.public if node.identity.is_verifying else None,
         )
         payload = request_to_wire(request).SerializeToString()
@@ -79,6 +86,7 @@ class PublisherSession:
             node_token=node.token,
             cached_keys=frozenset(self._cached_rows),
             context=node.context.summary,
+            hints=disclosure.sealed,
         )
         self._signed = read_request(opening.signed, node.identity)
         return await self._aggregator.open_session(opening, remaining_s)

@@ -28,7 +28,7 @@ from fedattn.wire.v1 import session_pb2
 from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.settings import AggregatorSettings
 from services.participant.app import Participant
-from services.participant.context import ContextTokens, PrivateContext
+from services.participant.context import PrivateContext
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import KvCache
 from services.participant.node import ParticipantNode
@@ -178,7 +178,7 @@ def make_node(
         prefiller=Prefiller(model),
         make_decoder=lambda: TransformersDecoder(model),
         tokenizer=tokenizer,
-        context=ContextTokens(PrivateContext(context), tokenizer),
+        context=PrivateContext(PassageStore(context, None), tokenizer),
         max_sessions=2,
         num_threads=torch.get_num_threads(),
         pressure=PressureGauge(PressureLimits()),

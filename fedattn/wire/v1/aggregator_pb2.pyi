@@ -376,7 +376,6 @@ class ControlResponse(_message.Message):
     INVITE_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
-    WINDOW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """First message of the stream, once."""
@@ -393,10 +392,6 @@ class ControlResponse(_message.Message):
     def cancel(self) -> Global___SessionCancel:
         """Ends an invitation or a session for this node."""
 
-    @_builtins.property
-    def window(self) -> Global___WindowUse:
-        """For its log; sent when it becomes true or false that not all fit together."""
-
     def __init__(
         self,
         *,
@@ -404,47 +399,16 @@ class ControlResponse(_message.Message):
         invite: Global___Invite | None = ...,
         start: Global___SessionStart | None = ...,
         cancel: Global___SessionCancel | None = ...,
-        window: Global___WindowUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "invite", b"invite", "start", b"start", "welcome", b"welcome", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "invite", b"invite", "start", b"start", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "invite", b"invite", "start", b"start", "welcome", b"welcome", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "invite", b"invite", "start", b"start", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "invite", "start", "cancel", "window"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "invite", "start", "cancel"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___ControlResponse: _TypeAlias = ControlResponse  # noqa: Y015
-
-@_typing.final
-class WindowUse(_message.Message):
-    """How full a query over all joined nodes of one model makes its window."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NUM_NODES_FIELD_NUMBER: _builtins.int
-    NUM_TOKENS_FIELD_NUMBER: _builtins.int
-    WINDOW_FIELD_NUMBER: _builtins.int
-    num_nodes: _builtins.int
-    """Nodes of that model."""
-    num_tokens: _builtins.int
-    """Their contexts and the public prefix together."""
-    window: _builtins.int
-    """Tokens the model can see."""
-    def __init__(
-        self,
-        *,
-        num_nodes: _builtins.int = ...,
-        num_tokens: _builtins.int = ...,
-        window: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_nodes", b"num_nodes", "num_tokens", b"num_tokens", "window", b"window"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___WindowUse: _TypeAlias = WindowUse  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):
@@ -490,7 +454,7 @@ class Invite(_message.Message):
     reply_within_s: _builtins.float
     """Time left to answer, seconds; above 0."""
     hint: _builtins.bytes
-    """What the publisher tells this node of the question, for it alone; up to 192 KiB, mostly none."""
+    """What the publisher tells this node of the question, for it alone; up to 4 KiB, none if nothing."""
     @_builtins.property
     def request(self) -> _session_pb2.Signed:
         """The publisher's SessionRequest, as it was signed."""
@@ -629,7 +593,7 @@ class SealedHint(_message.Message):
     node_id: _builtins.str
     """Id of the contributor."""
     sealed: _builtins.bytes
-    """A Hint, sealed by HPKE to the contributor's NodeKey; in plaintext as it is. Up to 192 KiB."""
+    """A Hint, sealed by HPKE to the contributor's NodeKey; in plaintext as it is. Up to 4 KiB."""
     def __init__(
         self,
         *,
@@ -928,12 +892,17 @@ Global___MemberLost: _TypeAlias = MemberLost  # noqa: Y015
 class ListNodesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    WITH_KEYS_FIELD_NUMBER: _builtins.int
+    with_keys: _builtins.bool
+    """Whether NodeInfo.key is wanted."""
     def __init__(
         self,
+        *,
+        with_keys: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["with_keys", b"with_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1002,7 +971,7 @@ class NodeInfo(_message.Message):
 
     @_builtins.property
     def key(self) -> _session_pb2.Signed:
-        """Its NodeKey, as it signed it."""
+        """Its NodeKey, as it signed it; absent if not asked for."""
 
     def __init__(
         self,

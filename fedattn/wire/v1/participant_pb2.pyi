@@ -67,7 +67,7 @@ class QueryRequest(_message.Message):
     publisher_plan: _builtins.str
     """Sync plan of the publisher; empty for the same as plan, which it is for independent contributors."""
     topic: _builtins.str
-    """Words of the question that contributors are told, if share is TOPIC; up to 32768 characters."""
+    """Words of the question that contributors are told, if share is TOPIC; up to 2000 characters."""
     context_tokens: _builtins.int
     """Most tokens of all contributors' texts together; 0 for as many as suit the model."""
     @_builtins.property

@@ -759,7 +759,7 @@ class Hint(_message.Message):
     salt: _builtins.bytes
     """Random, 16 bytes."""
     text: _builtins.str
-    """Words, or the question; 1 to 32768 characters."""
+    """Words, or the question as far as it fits; 1 to 2048 bytes."""
     padding: _builtins.bytes
     """Zeros that hide the length of the text."""
     def __init__(
@@ -1113,6 +1113,7 @@ class MemberReport(_message.Message):
     TIMELINE_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     NUM_PASSAGES_FIELD_NUMBER: _builtins.int
+    TEXT_LEN_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node."""
     role: Global___Role.ValueType
@@ -1133,6 +1134,8 @@ class MemberReport(_message.Message):
     """Where its rows came from."""
     num_passages: _builtins.int
     """Passages of it that took part."""
+    text_len: _builtins.int
+    """Tokens of them; its span without prefix and question."""
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerBytes]:
         """Bytes a layer, counted by the aggregator; layers where nothing moved are absent."""
@@ -1176,10 +1179,11 @@ class MemberReport(_message.Message):
         timeline: _abc.Iterable[Global___Slice] | None = ...,
         context: Global___ContextSummary | None = ...,
         num_passages: _builtins.int = ...,
+        text_len: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "context", b"context", "planned", b"planned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "compute_s", b"compute_s", "context", b"context", "detail", b"detail", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "num_passages", b"num_passages", "planned", b"planned", "role", b"role", "row_source", b"row_source", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "timeline", b"timeline", "wait_s", b"wait_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "compute_s", b"compute_s", "context", b"context", "detail", b"detail", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "num_passages", b"num_passages", "planned", b"planned", "role", b"role", "row_source", b"row_source", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "text_len", b"text_len", "timeline", b"timeline", "wait_s", b"wait_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,6 +29,7 @@ from fedattn.cli.terminal import output
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
 from fedattn.core.report import FinishReason
+from fedattn.core.sampling import DEFAULT_NO_REPEAT_NGRAM_SIZE, DEFAULT_REPETITION_PENALTY
 from fedattn.core.selection import DEFAULT_SELECTOR
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
@@ -69,6 +70,12 @@ def ask(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Probability mass kept.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Tokens kept, 0 for all.")] = 0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="On tokens that the answer has already; 1 is off.")
+    ] = DEFAULT_REPETITION_PENALTY,
+    no_repeat_ngram_size: Annotated[
+        int, typer.Option(help="So many tokens in a row come once in the answer; 0 is off.")
+    ] = DEFAULT_NO_REPEAT_NGRAM_SIZE,
     seed: Seed = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text.")] = None,
     min_participants: Annotated[int, typer.Option(help="Fewest, publisher included.")] = (
@@ -110,6 +117,8 @@ def ask(
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
+        repetition_penalty=repetition_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
         seed=seed,
         stop=tuple(stop or ()),
     )

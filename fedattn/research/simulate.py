@@ -214,7 +214,7 @@ class Simulator:
         divergence = None
         if reference is not None:
             divergence = _divergence(reference, answer_log_probs(model, prefill, reference.tokens))
-        sampling = SamplingParams(max_new_tokens=settings.max_new_tokens)
+        sampling = SamplingParams.most_likely(settings.max_new_tokens)
         generated = list(generate_tokens(model, prefill, sampling))
         own = None
         if as_reference and generated:

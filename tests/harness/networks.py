@@ -82,7 +82,7 @@ def query(**changes: object) -> pb.QueryRequest:
     request = pb.QueryRequest(
         question=words(60, 4),
         plan="all",
-        sampling=sampling_to_wire(SamplingParams(max_new_tokens=NUM_NEW_TOKENS)),
+        sampling=sampling_to_wire(SamplingParams.most_likely(NUM_NEW_TOKENS)),
         options=options_to_wire(SessionOptions(compression=LOSSLESS, deadline_s=30)),
     )
     for name, value in changes.items():

@@ -153,7 +153,7 @@ async def _publish(
 
 
 def _decode(model: LoadedModel, prefill: PrefillResult, uploaded_bytes: int) -> Outcome:
-    sampling = SamplingParams(max_new_tokens=NUM_NEW_TOKENS)
+    sampling = SamplingParams.most_likely(NUM_NEW_TOKENS)
     return Outcome(
         logits=prefill.logits.clone(),
         generated=list(generate_tokens(model, prefill, sampling)),

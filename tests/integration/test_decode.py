@@ -29,7 +29,7 @@ def prefill_alone(family: str) -> tuple[Prefiller, PrefillResult, list[int]]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_tokens_equal_transformers_generate(family: str) -> None:
     prefiller, prefill, prompt = prefill_alone(family)
-    ours = list(generate_tokens(prefiller.model, prefill, SamplingParams(max_new_tokens=12)))
+    ours = list(generate_tokens(prefiller.model, prefill, SamplingParams.most_likely(12)))
     ids = torch.tensor([prompt])
     plain = tiny_network(family)
     theirs = plain.generate(  # type: ignore[operator]
@@ -47,9 +47,9 @@ def test_nll_equals_plain_transformers_and_leaves_the_cache_alone(answer: list[i
     target = torch.tensor(answer)
     expected = torch.nn.functional.cross_entropy(logits[len(prompt) - 1 : -1], target)
     assert nll == pytest.approx(float(expected), abs=1e-4)
-    after = list(generate_tokens(prefiller.model, prefill, SamplingParams(max_new_tokens=6)))
+    after = list(generate_tokens(prefiller.model, prefill, SamplingParams.most_likely(6)))
     _, fresh, _ = prefill_alone("llama")
-    assert after == list(generate_tokens(prefiller.model, fresh, SamplingParams(max_new_tokens=6)))
+    assert after == list(generate_tokens(prefiller.model, fresh, SamplingParams.most_likely(6)))
 
 
 def draws(sampling: SamplingParams, count: int = 200) -> list[int]:

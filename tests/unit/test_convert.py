@@ -96,9 +96,21 @@ def test_largest_chunk_with_its_envelope_is_within_the_message_limit() -> None:
 
 def test_sampling_comes_back_from_the_wire() -> None:
     sampling = SamplingParams(
-        max_new_tokens=9, temperature=0.5, top_p=0.9, top_k=40, seed=2**63 - 1, stop=("\n", "é")
+        max_new_tokens=9,
+        temperature=0.5,
+        top_p=0.9,
+        top_k=40,
+        repetition_penalty=1.3,
+        no_repeat_ngram_size=3,
+        seed=2**63 - 1,
+        stop=("\n", "é"),
     )
     assert convert.sampling_from_wire(convert.sampling_to_wire(sampling)) == sampling
+
+
+def test_a_sender_that_knows_no_repetition_gets_answers_with_repetition() -> None:
+    sampling = convert.sampling_from_wire(participant_pb2.Sampling(max_new_tokens=8, top_p=1.0))
+    assert sampling == SamplingParams.most_likely(8)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +121,10 @@ def test_sampling_comes_back_from_the_wire() -> None:
         {"temperature": math.nan},
         {"temperature": -math.inf},
         {"top_p": math.nan},
+        {"repetition_penalty": 0.5},
+        {"repetition_penalty": math.nan},
+        {"repetition_penalty": math.inf},
+        {"no_repeat_ngram_size": 2**32 - 1},
         {"seed": 2**64 - 1},
         {"stop": [""]},
         {"stop": ["x"] * 1000},

@@ -109,6 +109,8 @@ class Sampling(_message.Message):
     TOP_K_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
+    NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: _builtins.int
     max_new_tokens: _builtins.int
     """Most tokens to decode; 1 to 8192."""
     temperature: _builtins.float
@@ -119,6 +121,10 @@ class Sampling(_message.Message):
     """Tokens kept, 0 for all."""
     seed: _builtins.int
     """Of the random draw."""
+    repetition_penalty: _builtins.float
+    """Divides logits of tokens that the answer has already; 1 to 10. 1 is off, and so is 0, for senders that do not know it."""
+    no_repeat_ngram_size: _builtins.int
+    """No run of so many tokens comes twice in the answer; 0 to 64, 0 is off."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Decoding ends before any of these; up to 16 of up to 200 characters."""
@@ -132,10 +138,12 @@ class Sampling(_message.Message):
         top_k: _builtins.int = ...,
         seed: _builtins.int = ...,
         stop: _abc.Iterable[_builtins.str] | None = ...,
+        repetition_penalty: _builtins.float = ...,
+        no_repeat_ngram_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_new_tokens", b"max_new_tokens", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_new_tokens", b"max_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -76,6 +76,12 @@ class KvStore:
             self._changed.wait_for(lambda: (index, layer) in self._frames)
             return self._frames[index, layer]
 
+    def adopt(self, other: "KvStore") -> None:
+        """Take over the frames of a session of the same contributors, texts and plans."""
+        with self._changed:
+            self._frames.update(other._frames)
+            self._changed.notify_all()
+
     def rows(self, index: int, layer: int) -> KvRows:
         """Decoded rows of a participant at a layer; waits as `get`."""
         member = self.layout.members[index]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Literal
 
 from fedattn.passages.passage import Passage
@@ -38,12 +39,16 @@ class Wish:
         max_tokens: of all chosen passages; None for no limit.
         standing: goes where nothing is known of the question.
         whole_below: a text of at most so many tokens takes part as a whole, whatever is asked.
+        least_coverage: of the weight of the words that a passage must hold to fit them, 0 to 1.
+        least_score: of the best passage's score that another must have, 0 to 1.
     """
 
     words: str = ""
     max_tokens: int | None = None
     standing: Standing = field(default_factory=Standing)
     whole_below: int = 0
+    least_coverage: float = 0.0
+    least_score: float = 0.0
 
 
 def choose(store: PassageStore, wish: Wish, count_tokens: CountTokens) -> list[Passage]:
@@ -58,11 +63,11 @@ def choose(store: PassageStore, wish: Wish, count_tokens: CountTokens) -> list[P
     if wish.words:
         most = wish.whole_below if limit is None else min(limit, wish.whole_below)
         whole = _whole(store, most, count_tokens)
-        chosen = whole or _fill(_fitting(store, wish.words), limit, count_tokens)
+        chosen = whole or _fill(_fitting(store, wish), limit, count_tokens)
     else:
         whole = _whole(store, limit, count_tokens)
         chosen = whole or _fill(_standing(store, wish.standing, limit), limit, count_tokens)
-    return sorted(chosen, key=lambda passage: (passage.file, passage.number))
+    return sorted(chosen, key=lambda one: (PurePath(one.file).parts, one.number))
 
 
 def _whole(store: PassageStore, limit: int | None, count_tokens: CountTokens) -> list[Passage]:
@@ -76,9 +81,12 @@ def _whole(store: PassageStore, limit: int | None, count_tokens: CountTokens) ->
     return passages
 
 
-def _fitting(store: PassageStore, words: str) -> list[Passage]:
+def _fitting(store: PassageStore, wish: Wish) -> list[Passage]:
     """What fits the words, the best first."""
-    return [hit.passage for hit in store.search(words, _MAX_CANDIDATES)]
+    hits = store.search(wish.words, _MAX_CANDIDATES)
+    if not hits or max(hit.coverage for hit in hits) < wish.least_coverage:
+        return []
+    return [hit.passage for hit in hits if hit.score >= wish.least_score * hits[0].score]
 
 
 def _standing(store: PassageStore, standing: Standing, limit: int | None) -> list[Passage]:
@@ -87,7 +95,7 @@ def _standing(store: PassageStore, standing: Standing, limit: int | None) -> lis
     ordered = store.newest(most) if standing.order == "newest" else store.first(most)
     if not standing.topic:
         return ordered
-    fitting = _fitting(store, standing.topic)
+    fitting = _fitting(store, Wish(words=standing.topic))
     known = {passage.number for passage in fitting}
     return [*fitting, *(passage for passage in ordered if passage.number not in known)]
 

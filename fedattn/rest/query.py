@@ -279,9 +279,7 @@ class QueryBody(SessionBody):
     def options(self) -> SessionOptions:
         """What it says about its session."""
         share = Share.NOTHING if self.share is None else self.share
-        return replace(
-            super().options, reuse=self.reuse, wants_timeline=self.timeline, share=share
-        )
+        return replace(super().options, reuse=self.reuse, wants_timeline=self.timeline, share=share)
 
     @model_validator(mode="after")
     def _check_question(self) -> Self:

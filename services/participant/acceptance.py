@@ -29,7 +29,6 @@ from services.participant.node import ParticipantNode
 from services.participant.policy_rules import Policy
 from services.participant.terms import SignedRequest
 
-
 WHOLE_BELOW = 256
 """A text of at most so many tokens takes part as a whole: choosing from it would save little."""
 

@@ -12,14 +12,17 @@ from pathlib import Path
 import numpy as np
 import structlog
 from cachetools import LRUCache
+from fedattn.passages.cannot_read import CannotReadError
+from fedattn.passages.passage import Passage, StoreCounts
+from fedattn.passages.store import PassageStore
+from fedattn.texts.pieces import SkippedError, cut_file
 
 from fedattn.core.agreement import PassageSpan
 from fedattn.core.contexts import ContextSummary, SkipReason
 from fedattn.core.errors import ConfigurationError, ContextUnreadableError
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.passages.choice import Wish, choose
-from fedattn.passages.passage import Passage
-from fedattn.passages.store import CannotReadError, PassageStore, StoreCounts
+from fedattn.texts.listing import list_files
 from services.participant.context_log import printable
 from services.participant.withheld import Pattern, withheld_tokens
 
@@ -213,10 +216,16 @@ def check_context(path: Path | None, encoding: str | None) -> None:
     Raises:
         ConfigurationError: it cannot be read; names it.
     """
+    if path is None:
+        return
     try:
-        PassageStore(path, None, encoding=encoding).check()
-    except CannotReadError as error:
+        if path.is_dir():
+            list_files(path)
+        else:
+            next(cut_file(path, encoding=encoding), None)
+    except (OSError, SkippedError) as error:
+        reason = error.reason.words if isinstance(error, SkippedError) else error.strerror
         raise ConfigurationError(
-            f"the context {path} cannot be read: {error}; expected a text, or a folder of texts, "
+            f"the context {path} cannot be read: {reason}; expected a text, or a folder of texts, "
             f"that this process may read"
         ) from None

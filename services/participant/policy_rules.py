@@ -38,7 +38,9 @@ class Policy(BaseModel):
         Field(title=f"a list of some of {', '.join(Share)}"),
     ] = tuple(Share)
     standing_order: Order = Field("newest", title='"newest" or "first"')
-    standing_topic: str = Field("", max_length=MAX_TOPIC_LENGTH, title="words, up to 2000 characters")
+    standing_topic: str = Field(
+        "", max_length=MAX_TOPIC_LENGTH, title="words, up to 2000 characters"
+    )
     lowest_block: WholeNumber = Field(1, ge=0, title="a block, a whole number from 0")
     max_blocks: WholeNumber | None = Field(None, ge=1, title="a whole number from 1")
     max_rows: WholeNumber | None = Field(None, ge=1, title="a whole number from 1")

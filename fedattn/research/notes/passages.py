@@ -1,0 +1,101 @@
+"""What takes part of each node's notes, and its tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedattn.core.share import Share
+from fedattn.model.prompt import PromptTokenizer
+from fedattn.passages.choice import Wish, choose
+from fedattn.passages.passage import Passage
+from fedattn.passages.store import PassageStore
+from fedattn.research.notes.cases import NotesCase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """How passages are chosen.
+
+    Attributes:
+        share: what contributors know; the publisher always knows its question.
+        context_tokens: most tokens of all nodes' texts together; None for whole texts.
+        whole_below: as of `Wish`.
+        extra: words added to what is known of the question, by case id; for a second round.
+    """
+
+    share: Share = Share.QUESTION
+    context_tokens: int | None = None
+    whole_below: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenNote:
+    """What takes part of one node's notes.
+
+    Attributes:
+        node_id: whose.
+        passages: in the order of the text.
+        tokens: of each passage.
+    """
+
+    node_id: str
+    passages: tuple[Passage, ...]
+    tokens: tuple[tuple[int, ...], ...]
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [token for own in self.tokens for token in own]
+
+
+class NotesLibrary:
+    """Indexes of notes by folder, in memory, each made once."""
+
+    def __init__(self, tokenizer: PromptTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._stores: dict[Path, PassageStore] = {}
+        self._tokens: dict[tuple[Path, int], tuple[int, ...]] = {}
+
+    def choose(
+        self, case: NotesCase, selection: Selection, more: Mapping[str, str] | None = None
+    ) -> list[ChosenNote]:
+        """What takes part of each node's notes, contributors first, the publisher last.
+
+        Args:
+            case: the question and its nodes.
+            selection: how to choose.
+            more: words that contributors are told besides, by node id; a second round's.
+        """
+        publisher = case.question.publisher
+        order = [node for node in case.folders if node != publisher] + [publisher]
+        limit = selection.context_tokens
+        each = None if limit is None else limit // len(order)
+        chosen: list[ChosenNote] = []
+        for node_id in order:
+            is_told = selection.share is not Share.NOTHING or node_id == publisher
+            words = case.question.question if is_told else ""
+            words = f"{words} {(more or {}).get(node_id, '')}".strip()
+            wish = Wish(words=words, max_tokens=each, whole_below=selection.whole_below)
+            if each is None:
+                wish = Wish()
+            chosen.append(self._choose(node_id, case.folders[node_id], wish))
+        return chosen
+
+    def _choose(self, node_id: str, folder: Path, wish: Wish) -> ChosenNote:
+        store = self._store(folder)
+        passages = choose(store, wish, lambda passage: len(self._tokenize(folder, passage)))
+        tokens = [self._tokenize(folder, passage) for passage in passages]
+        if wish.max_tokens is not None and len(tokens) == 1:
+            tokens = [tokens[0][: wish.max_tokens]]
+        return ChosenNote(node_id=node_id, passages=tuple(passages), tokens=tuple(tokens))
+
+    def _store(self, folder: Path) -> PassageStore:
+        if folder not in self._stores:
+            self._stores[folder] = PassageStore(folder, None)
+            self._stores[folder].refresh()
+        return self._stores[folder]
+
+    def _tokenize(self, folder: Path, passage: Passage) -> tuple[int, ...]:
+        key = folder, passage.number
+        if key not in self._tokens:
+            self._tokens[key] = tuple(self._tokenizer.context(passage.text))
+        return self._tokens[key]

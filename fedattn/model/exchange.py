@@ -76,10 +76,16 @@ class KvStore:
             self._changed.wait_for(lambda: (index, layer) in self._frames)
             return self._frames[index, layer]
 
+    @property
+    def frames(self) -> dict[tuple[int, int], bytes]:
+        """Frames that came so far, by (participant, layer)."""
+        with self._changed:
+            return dict(self._frames)
+
     def adopt(self, other: "KvStore") -> None:
         """Take over the frames of a session of the same contributors, texts and plans."""
         with self._changed:
-            self._frames.update(other._frames)
+            self._frames.update(other.frames)
             self._changed.notify_all()
 
     def rows(self, index: int, layer: int) -> KvRows:
@@ -90,12 +96,10 @@ class KvStore:
 
     def kept_positions(self) -> dict[tuple[int, int], IntArray]:
         """Positions that travelled so far, by (participant, layer)."""
-        with self._changed:
-            sent = dict(self._frames)
         return {
             (index, layer): self.layout.members[index].position_offset
             + read_positions(frame, frame_spec(self.layout.members[index], self.shape))
-            for (index, layer), frame in sent.items()
+            for (index, layer), frame in self.frames.items()
         }
 
     @property

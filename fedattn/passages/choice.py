@@ -14,7 +14,7 @@ CountTokens = Callable[[Passage], int]
 
 _MAX_CANDIDATES = 64
 _CHARS_A_TOKEN = 12
-"""A text of more characters for each token of the budget is not tokenized to see if it fits whole."""
+"""A text of more characters for each token of the budget is not tokenized to see if it fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

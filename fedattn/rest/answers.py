@@ -176,6 +176,14 @@ class QueryAnswer(BaseModel):
         description="Tokens of the global prompt, prefix included.", examples=[212]
     )
     num_tokens: int = Field(description="Tokens of the answer.", examples=[9])
+    support: float | None = Field(
+        description="How much of the answer's attention went to the nodes' texts, 0 to 1; null if "
+        "there is no answer.",
+        examples=[0.21],
+    )
+    sources: list[AnswerSource] = Field(
+        description="Passages that drew the answer's attention, those with the most first."
+    )
     participants: list[ParticipantReport] = Field(
         description="Members in token order, then excluded nodes."
     )
@@ -190,14 +198,6 @@ class WarmAnswer(BaseModel):
     )
     kv_bytes: int = Field(
         description="Bytes of all frames that travelled, headers included.", examples=[18560]
-    )
-    support: float | None = Field(
-        description="How much of the answer's attention went to the nodes' texts, 0 to 1; null if "
-        "there is no answer.",
-        examples=[0.21],
-    )
-    sources: list[AnswerSource] = Field(
-        description="Passages that drew the answer's attention, those with the most first."
     )
     participants: list[ParticipantReport] = Field(
         description="Members in token order, then excluded nodes."

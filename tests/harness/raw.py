@@ -134,7 +134,6 @@ class RawNode:
     stub: AggregatorStub
     replies: asyncio.Queue[pb.ControlRequest] = field(default_factory=asyncio.Queue)
     commands: asyncio.Queue[pb.ControlResponse] = field(default_factory=asyncio.Queue)
-    notices: asyncio.Queue[pb.ControlResponse] = field(default_factory=asyncio.Queue)
     token: str = ""
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -175,8 +174,7 @@ async def raw_node(address: str, node_id: str, **join: Any) -> AsyncIterator[Raw
 
         async def pump() -> None:
             while isinstance(command := await call.read(), pb.ControlResponse):
-                queue = node.notices if command.HasField("window") else node.commands
-                await queue.put(command)
+                await node.commands.put(command)
             node.left.set()
 
         pumping = asyncio.create_task(pump())

@@ -18,6 +18,7 @@ from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.model.prompt import PromptTokenizer
+from fedattn.passages.store import PassageStore
 from fedattn.runtime.audit import AuditLog
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Identity, Kind

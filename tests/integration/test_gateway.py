@@ -107,6 +107,7 @@ async def test_publisher_gets_every_field_and_the_deadline() -> None:
                 prefix=session_pb2.PREFIX_MODE_FIRST,
                 min_participants=3,
                 deadline_s=30,
+                share=session_pb2.SHARE_QUESTION,
             ),
         )
     ]

@@ -15,6 +15,7 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
+from fedattn.passages.choice import Wish
 from fedattn.core.errors import (
     FedAttnError,
     IdentityMismatchError,
@@ -146,7 +147,8 @@ async def test_no_text_and_no_row_passes_in_the_clear(victims: Victims) -> None:
     tricks = Records()
     await victims.ask(tricks)
     passed = b"".join(tricks.messages)
-    texts = [node.context.snapshot().text for node in victims.nodes]
+    passages = [node.context.choose(Wish()).passages for node in victims.nodes]
+    texts = [passage.text for own in passages for passage in own]
     questions = [query().question]
     for text in (*texts, *questions):
         words = text.split()

@@ -80,7 +80,7 @@ class ChainVerifier:
     """
 
     def __init__(
-        self, authorities: Sequence[x509.Certificate], clock: Callable[[], float] = time.time
+        self, authorities: list[x509.Certificate], clock: Callable[[], float] = time.time
     ) -> None:
         self._policy = (
             PolicyBuilder()

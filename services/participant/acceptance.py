@@ -16,7 +16,7 @@ from fedattn.core.share import Share
 from fedattn.passages.choice import Wish
 from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.hints import open_hint
-from fedattn.wire.identity import Kind
+from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS
 from fedattn.wire.sealing import KeyPair
 from fedattn.wire.sessions import statement_to_wire
@@ -38,43 +38,36 @@ class Accepted:
     """A session this node takes part in, with its text and frames as they were then.
 
     Attributes:
-        session_id: of the session.
         signed: what its publisher asks for.
+        statement: this node's word.
         owns_prefix: whether its span begins with the prefix.
         span: this node's tokens.
         leave: what the owner lets leave.
         cached: frames of earlier sessions, by cache key.
-        keys: what others seal keys for this node to.
+        keys: what others seal keys for this node to; None in plaintext.
         place: held for the session.
     """
 
-    session_id: str
     signed: SignedRequest
+    statement: MemberStatement
     owns_prefix: bool
     span: ChosenText
     leave: Leave
     cached: Mapping[bytes, CachedFrames]
-    keys: KeyPair
+    keys: KeyPair | None
     place: Place
 
-    def reply(self, node: ParticipantNode) -> pb.InviteReply:
+    @property
+    def session_id(self) -> str:
+        """Of the session."""
+        return self.statement.session_id
+
+    def reply(self, identity: Identity) -> pb.InviteReply:
         """The node's word, signed."""
-        statement = MemberStatement(
-            session_id=self.session_id,
-            request_digest=self.signed.digest,
-            node_id=node.node_id,
-            span_len=len(self.span.token_ids),
-            max_keep_ratio=self.leave.max_keep_ratio,
-            num_withheld=len(self.span.withheld),
-            context_version=self.span.version,
-            cache_lifetime_s=self.leave.cache_lifetime_s,
-            key=self.keys.public if node.identity.is_verifying else None,
-            passages=self.span.spans,
-        )
-        payload = statement_to_wire(statement).SerializeToString()
+        payload = statement_to_wire(self.statement).SerializeToString()
         return pb.InviteReply(
             session_id=self.session_id,
-            statement=node.identity.sign(Kind.STATEMENT, payload),
+            statement=identity.sign(Kind.STATEMENT, payload),
             cached_keys=list(self.cached),
             context=context_to_wire(self.span.summary),
         )
@@ -98,6 +91,7 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
         wish = _wish(node, invite, signed.request, policy)
         span = await _read_span(node, signed.request, wish, policy)
         span = span.after(list(node.prefix)) if invite.owns_prefix else span
+        keys = await node.threads.run(KeyPair) if node.identity.is_verifying else None
         leave = await node.consent.give_leave(
             invite.session_id,
             signed.request,
@@ -111,14 +105,26 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
     except BaseException:
         place.release()
         raise
-    return Accepted(
+    statement = MemberStatement(
         session_id=invite.session_id,
+        request_digest=signed.digest,
+        node_id=node.node_id,
+        span_len=len(span.token_ids),
+        max_keep_ratio=leave.max_keep_ratio,
+        num_withheld=len(span.withheld),
+        context_version=span.version,
+        cache_lifetime_s=leave.cache_lifetime_s,
+        key=None if keys is None else keys.public,
+        passages=span.spans,
+    )
+    return Accepted(
         signed=signed,
+        statement=statement,
         owns_prefix=invite.owns_prefix,
         span=span,
         leave=leave,
         cached=node.frames.snapshot(MAX_CONTRIBUTOR_KEYS),
-        keys=KeyPair(),
+        keys=keys,
         place=place,
     )
 

@@ -64,7 +64,7 @@ class Publication:
     async def _exchange_and_answer(
         self, opened: aggregator_pb2.OpenSessionResponse, span: PublisherSpan
     ) -> AsyncGenerator[pb.QueryEvent, None]:
-        exchange = self._session.exchange(opened.start, self._answering.emit_layer)
+        exchange = await self._session.exchange(opened.start, self._answering.emit_layer)
         transfer = asyncio.create_task(exchange.run(self._aggregator, opened.start.member_token))
         answer = asyncio.create_task(self._node.compute(lambda: self._answer(exchange, span)))
         answer.add_done_callback(lambda _: self._events.put_nowait(None))

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from fedattn.core.errors import DeadlineExceededError, FedAttnError
 from fedattn.core.request import SessionRequest, describe_prefix
-from fedattn.core.spans import Role
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Kind
 from fedattn.wire.protocol import MAX_PUBLISHER_KEYS
@@ -18,7 +17,7 @@ from services.participant.kv_cache import CachedState
 from services.participant.node import ParticipantNode
 from services.participant.query import Query
 from services.participant.report import is_clean
-from services.participant.terms import SignedRequest, agree, read_request
+from services.participant.terms import SignedRequest, agree
 
 
 class PublisherSession:
@@ -35,7 +34,7 @@ class PublisherSession:
         self._aggregator = aggregator
         self._query = query
         self.arrived = time.monotonic()
-        self._keys = KeyPair()
+        self._keys = KeyPair() if node.identity.is_verifying else None
         self._signed: SignedRequest | None = None
         reuses = query.options.reuse
         self._cached_rows = node.rows.snapshot(MAX_PUBLISHER_KEYS) if reuses else {}
@@ -77,7 +76,7 @@ class PublisherSession:
             max_new_tokens=query.sampling.max_new_tokens,
             options=replace(disclosure.options, deadline_s=remaining_s),
             hint_digest=disclosure.digest,
-            key=self._keys.public if node.identity.is_verifying else None,
+            key=None if self._keys is None else self._keys.public,
         )
         payload = request_to_wire(request).SerializeToString()
         opening = Opening(
@@ -88,10 +87,10 @@ class PublisherSession:
             context=node.context.summary,
             hints=disclosure.sealed,
         )
-        self._signed = read_request(opening.signed, node.identity)
+        self._signed = SignedRequest.of(request, payload, node.identity.own(node.node_id))
         return await self._aggregator.open_session(opening, remaining_s)
 
-    def exchange(
+    async def exchange(
         self, start: pb.SessionStart, on_layer: LayerListener = lambda *_: None
     ) -> GrpcKvExchange:
         """The exchange of the open session.
@@ -102,8 +101,8 @@ class PublisherSession:
             TermsRefusedError, IdentityMismatchError: as `agree`.
         """
         assert self._signed is not None, "exchange() follows open()"
-        span_len = self._signed.request.span_len
-        agreement = agree(start, self._signed, self._node, Role.PUBLISHER, span_len)
+        signed, node = self._signed, self._node
+        agreement = await node.threads.run(lambda: agree(start, signed, node))
         return GrpcKvExchange(
             agreement.terms,
             agreement.index,

@@ -75,7 +75,7 @@ class SealedMember:
 
 
 class SessionSealing:
-    """The keys of a session. `accept` runs on the event loop, `seal` and `open` in threads.
+    """The keys of a session. `accept` runs on the event loop, all else in threads.
 
     Args:
         terms: of the session.

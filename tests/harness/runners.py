@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 from fedattn.core.frames import SEAL_SIZE
 from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
 from fedattn.core.sampling import SamplingParams
-from fedattn.core.spans import Role
 from fedattn.model.decode import TransformersDecoder, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import LoadedModel
@@ -126,9 +125,7 @@ async def _publish(
     signed = node.identity.sign(Kind.REQUEST, request_to_wire(request).SerializeToString())
     opening = Opening(signed=signed, request=request, node_token=node.token)
     start = (await aggregator.open_session(opening, timeout_s=60)).start
-    agreement = agree(
-        start, read_request(signed, node.identity), node, Role.PUBLISHER, len(question)
-    )
+    agreement = agree(start, read_request(signed, node.identity), node)
     terms = agreement.terms
     sealing = agreement.sealing(node.identity, keys)
     exchange = GrpcKvExchange(

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import structlog
 import torch
-from fedattn.passages.store import PassageStore
 
 from fedattn import __version__
 from fedattn.core.profile import Profile
 from fedattn.model.engine import open_engine
 from fedattn.model.placement import choose_decoder, choose_device, choose_dtype
+from fedattn.passages.store import PassageStore
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.runtime.approvals import ApprovalStore
 from fedattn.runtime.audit import AuditLog

@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 import structlog
 from cachetools import LRUCache
-from fedattn.passages.cannot_read import CannotReadError
-from fedattn.passages.passage import Passage, StoreCounts
-from fedattn.passages.store import PassageStore
-from fedattn.texts.pieces import SkippedError, cut_file
 
 from fedattn.core.agreement import PassageSpan
 from fedattn.core.contexts import ContextSummary, SkipReason
 from fedattn.core.errors import ConfigurationError, ContextUnreadableError
 from fedattn.model.prompt import PromptTokenizer
+from fedattn.passages.cannot_read import CannotReadError
 from fedattn.passages.choice import Wish, choose
+from fedattn.passages.passage import Passage, StoreCounts
+from fedattn.passages.store import PassageStore
 from fedattn.texts.listing import list_files
+from fedattn.texts.pieces import SkippedError, cut_file
 from services.participant.context_log import printable
 from services.participant.withheld import Pattern, withheld_tokens
 

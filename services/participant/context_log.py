@@ -1,9 +1,9 @@
 """What a node's own log says of its private context: here, and only here, by file name."""
 
 import structlog
-from fedattn.passages.passage import StoreCounts
 
 from fedattn.core.contexts import ContextSummary, SkipReason
+from fedattn.passages.passage import StoreCounts
 from fedattn.texts.listing import MAX_ENTRIES, SUFFIXES
 
 log = structlog.get_logger(__name__)

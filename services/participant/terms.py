@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cachetools import TTLCache
 
-from fedattn.core.agreement import MemberStatement, check_agreement
+from fedattn.core.agreement import MemberStatement, PassageSpan, check_agreement
 from fedattn.core.errors import (
     IdentityMismatchError,
     RequestStaleError,
@@ -102,11 +102,19 @@ class RequestReader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Terms that hold what everybody said, and the other members as they proved themselves."""
+    """Terms that hold what everybody said, and the other members as they proved themselves.
+
+    Attributes:
+        terms: of the session.
+        index: place of this node.
+        members: the others by their places, if they are sealed to.
+        passages: what contributors' spans are made of, by their places.
+    """
 
     terms: SessionTerms
     index: int
     members: dict[int, SealedMember]
+    passages: dict[int, tuple[PassageSpan, ...]]
 
     def sealing(
         self, identity: Identity, own: KeyPair | None, content_key: ContentKey | None = None
@@ -156,7 +164,12 @@ def agree(
         for index, member in enumerate(terms.layout.members)
         if member.node_id != node.node_id and member.node_id in members
     }
-    return Agreement(terms=terms, index=terms.layout.index_of(node.node_id), members=others)
+    passages = {
+        index: statements[member.node_id].passages
+        for index, member in enumerate(terms.layout.contributors)
+    }
+    index = terms.layout.index_of(node.node_id)
+    return Agreement(terms=terms, index=index, members=others, passages=passages)
 
 
 def check_fit(terms: SessionTerms, node: ParticipantNode, role: Role, span_len: int) -> None:

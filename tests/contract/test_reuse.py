@@ -9,9 +9,9 @@ import torch
 from fedattn.model import prefill
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import forward_tokens
+from fedattn.passages.store import PassageStore
 from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
-from fedattn.passages.store import PassageStore
 from services.participant.context import PrivateContext
 from services.participant.node import ParticipantNode
 from tests.harness.networks import Network, ask, query, running_network

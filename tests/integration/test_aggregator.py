@@ -33,7 +33,6 @@ from tests.harness.raw import (
     OPTION_NAMES,
     REQUEST_NAMES,
     RawNode,
-    acceptance,
     done,
     edited,
     frame_chunks,

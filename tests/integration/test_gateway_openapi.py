@@ -9,9 +9,9 @@ from fastapi.openapi.models import OpenAPI
 from httpx_sse import EventSource
 from pydantic import TypeAdapter
 
+from fedattn.core.share import Share
 from fedattn.rest import answers, problems, query
 from fedattn.rest.answers import EVENT_MODELS
-from fedattn.core.share import Share
 from gateway.app import create_app
 from gateway.query import query_to_wire
 from tests.harness.gateway import make_settings

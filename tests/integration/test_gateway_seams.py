@@ -9,10 +9,10 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
 from fedattn.core.errors import NodeBusyError
+from fedattn.core.share import Share
 from fedattn.rest.answers import QueryAnswer, QueryEvent, TokenEvent
 from fedattn.rest.problems import Problem
 from fedattn.rest.query import QueryBody
-from fedattn.core.share import Share
 from gateway.error_handlers import install_error_handlers
 from gateway.events import QueryEventStream
 from gateway.publishers import Publishers

@@ -15,7 +15,6 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from fedattn.passages.choice import Wish
 from fedattn.core.errors import (
     FedAttnError,
     IdentityMismatchError,
@@ -24,6 +23,7 @@ from fedattn.core.errors import (
 )
 from fedattn.core.frames import HEADER_SIZE, SEAL_SIZE
 from fedattn.model.loading import LoadedModel
+from fedattn.passages.choice import Wish
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.sealing import ContentKey, KeyPair, seal_key
 from fedattn.wire.security import AGGREGATOR, GATEWAY

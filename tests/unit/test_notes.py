@@ -1,4 +1,4 @@
-"""The evaluation notes: each question can be answered, and checked, from texts that a node holds."""
+"""The evaluation notes: a text of some node answers each question, and the answer is checked."""
 
 import json
 import re

@@ -39,16 +39,14 @@ class Wish:
         max_tokens: of all chosen passages; None for no limit.
         standing: goes where nothing is known of the question.
         whole_below: a text of at most so many tokens takes part as a whole, whatever is asked.
-        least_coverage: of the weight of the words that a passage must hold to fit them, 0 to 1.
-        least_score: of the best passage's score that another must have, 0 to 1.
+        least_coverage: share of the weight of the words that a passage must hold to fit them.
     """
 
     words: str = ""
     max_tokens: int | None = None
     standing: Standing = field(default_factory=Standing)
     whole_below: int = 0
-    least_coverage: float = 0.0
-    least_score: float = 0.0
+    least_coverage: float = 0.15
 
 
 def choose(store: PassageStore, wish: Wish, count_tokens: CountTokens) -> list[Passage]:
@@ -84,9 +82,7 @@ def _whole(store: PassageStore, limit: int | None, count_tokens: CountTokens) ->
 def _fitting(store: PassageStore, wish: Wish) -> list[Passage]:
     """What fits the words, the best first."""
     hits = store.search(wish.words, _MAX_CANDIDATES)
-    if not hits or max(hit.coverage for hit in hits) < wish.least_coverage:
-        return []
-    return [hit.passage for hit in hits if hit.score >= wish.least_score * hits[0].score]
+    return [hit.passage for hit in hits if hit.coverage >= wish.least_coverage]
 
 
 def _standing(store: PassageStore, standing: Standing, limit: int | None) -> list[Passage]:

@@ -131,7 +131,7 @@ class SessionSealing:
             self._faults[sender] = str(error)
 
     def seal(self, frame: bytes) -> bytes:
-        return seal_frame(frame, self._name(self._index), self.content_key.seal)
+        return seal_frame(frame, self.content_key.seal)
 
     def open(self, sender: int, frame: ReceivedFrame) -> ReceivedFrame:
         key = self._keys.get(sender)

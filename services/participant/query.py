@@ -9,7 +9,7 @@ from fedattn.core.profile import Profile, resolve_plans
 from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import SamplingParams
 from fedattn.wire.convert import require_range, sampling_from_wire
-from fedattn.wire.sessions import options_from_wire
+from fedattn.wire.session_options import options_from_wire
 from fedattn.wire.v1 import participant_pb2
 
 

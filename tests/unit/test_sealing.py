@@ -16,8 +16,8 @@ from fedattn.core.frames import (
     seal_frame,
 )
 from fedattn.core.request import Kem
+from fedattn.wire.requests import KEY_SIZES
 from fedattn.wire.sealing import ContentKey, KeyPair, seal_key
-from fedattn.wire.sessions import KEY_SIZES
 from tests.harness.samples import same_rows, sample_frame, sample_rows, sample_rules, sealed
 
 RULES = replace(sample_rules(), is_sealed=True)

@@ -39,9 +39,9 @@ from fedattn.model.engine import open_engine
 from fedattn.model.exchange import KvStore
 from fedattn.model.prepare import prepare_model
 from fedattn.wire.identity import Identity, Kind
+from fedattn.wire.requests import request_to_wire, statement_to_wire
 from fedattn.wire.sealing import KeyPair
 from fedattn.wire.security import read_certificates
-from fedattn.wire.sessions import request_to_wire, statement_to_wire
 from services.participant.sealing import SealedMember, SessionSealing
 from services.participant.terms import read_request, read_statements
 
@@ -162,7 +162,10 @@ def measure(tokens: int, repeats: int) -> dict[str, Any]:
         min_participants=1,
     )
     state = SessionState(sealed, engine.prefiller.shape)
-    session_s, again_s, first_s, key_bytes = [], [], [], 0
+    session_s: list[float] = []
+    first_s: list[float] = []
+    again_s: list[float] = []
+    key_bytes = 0
     with tempfile.TemporaryDirectory() as folder:
         names = (*CONTRIBUTORS, PUBLISHER)
         init_certificates(Path(folder), names, 30, report=lambda _: None)

@@ -5,7 +5,7 @@ from fedattn.core.share import Share
 from fedattn.rest.query import QueryBody, SessionBody
 from fedattn.wire.convert import sampling_to_wire
 from fedattn.wire.enums import SHARES
-from fedattn.wire.sessions import options_to_wire
+from fedattn.wire.session_options import options_to_wire
 from fedattn.wire.v1 import participant_pb2
 
 

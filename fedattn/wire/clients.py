@@ -6,7 +6,7 @@ from typing import Any, Generic, Self, TypeVar
 import grpc
 
 from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
-from fedattn.wire.sessions import Opening, opening_to_wire
+from fedattn.wire.requests import Opening, opening_to_wire
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb

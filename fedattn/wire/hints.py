@@ -10,7 +10,7 @@ from fedattn.wire.convert import require_range
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.protocol import MAX_SEALED_HINT_SIZE
 from fedattn.wire.sealing import KeyPair, seal
-from fedattn.wire.sessions import key_from_wire, key_to_wire
+from fedattn.wire.requests import key_from_wire, key_to_wire
 from fedattn.wire.v1 import session_pb2
 
 _PADDED_TO = 256

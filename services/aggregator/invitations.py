@@ -13,7 +13,7 @@ from fedattn.core.errors import (
     error_from_code,
 )
 from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS, MAX_REASON_LENGTH
-from fedattn.wire.sessions import check_cached_keys, statement_from_wire
+from fedattn.wire.requests import check_cached_keys, statement_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.registry import Node

@@ -20,7 +20,7 @@ from fedattn.core.reuse import rows_identity, with_cache_keys
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode, SessionLayout
 from fedattn.core.terms import SessionTerms
-from fedattn.wire.sessions import Opening
+from fedattn.wire.requests import Opening
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.choosing import ExcludedNode, choose_contributors

@@ -18,8 +18,8 @@ from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.hints import open_hint
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS
+from fedattn.wire.requests import statement_to_wire
 from fedattn.wire.sealing import KeyPair
-from fedattn.wire.sessions import statement_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.admission import Place
 from services.participant.consent import Leave

@@ -8,8 +8,8 @@ from fedattn.core.request import SessionRequest, describe_prefix
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Kind
 from fedattn.wire.protocol import MAX_PUBLISHER_KEYS
+from fedattn.wire.requests import Opening, request_to_wire
 from fedattn.wire.sealing import KeyPair
-from fedattn.wire.sessions import Opening, request_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.disclosure import Disclosure, prepare_disclosure
 from services.participant.exchange import GrpcKvExchange, LayerListener

@@ -11,7 +11,7 @@ from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.share import Hint, Share
 from fedattn.wire.convert import require_range, sampling_from_wire
-from fedattn.wire.sessions import MAX_TOKENS, options_from_wire
+from fedattn.wire.session_options import MAX_TOKENS, options_from_wire
 from fedattn.wire.v1 import participant_pb2
 
 

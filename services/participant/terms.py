@@ -18,8 +18,9 @@ from fedattn.core.request import SessionRequest
 from fedattn.core.spans import Role
 from fedattn.core.terms import SessionTerms
 from fedattn.wire.identity import Identity, Kind, Peer
+from fedattn.wire.requests import request_from_wire, statement_from_wire
 from fedattn.wire.sealing import ContentKey, KeyPair
-from fedattn.wire.sessions import request_from_wire, statement_from_wire, terms_from_wire
+from fedattn.wire.terms import terms_from_wire
 from fedattn.wire.v1 import aggregator_pb2, session_pb2
 from services.participant.node import ParticipantNode
 from services.participant.sealing import NoSealing, SealedMember, Sealing, SessionSealing

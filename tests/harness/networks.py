@@ -16,7 +16,7 @@ from fedattn.core.sampling import SamplingParams
 from fedattn.model.loading import LoadedModel
 from fedattn.wire.convert import sampling_to_wire
 from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
-from fedattn.wire.sessions import options_to_wire
+from fedattn.wire.session_options import options_to_wire
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2 as pb

@@ -18,7 +18,7 @@ from fedattn.core.spans import PrefixMode, Span
 from fedattn.core.types import KvRows, KvShape
 from fedattn.wire.convert import chunk_to_wire, shape_to_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION
-from fedattn.wire.sessions import options_to_wire, prefix_to_wire
+from fedattn.wire.session_options import options_to_wire, prefix_to_wire
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2

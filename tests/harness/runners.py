@@ -21,9 +21,9 @@ from fedattn.passages.store import PassageStore
 from fedattn.runtime.audit import AuditLog
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Identity, Kind
+from fedattn.wire.requests import Opening, request_to_wire
 from fedattn.wire.sealing import KeyPair
 from fedattn.wire.security import AGGREGATOR, Certificates
-from fedattn.wire.sessions import Opening, request_to_wire
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.settings import AggregatorSettings

@@ -5,7 +5,7 @@ import pytest
 from fedattn.core.errors import AggregatorUnavailableError, ConfigurationError
 from fedattn.core.request import SessionOptions
 from fedattn.rest.answers import ParticipantInfo, QueryAnswer, WarmAnswer
-from fedattn.wire.sessions import options_from_wire
+from fedattn.wire.session_options import options_from_wire
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from gateway.report import answer_from_wire
 from gateway.settings import PublisherAddress

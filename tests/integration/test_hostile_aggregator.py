@@ -25,9 +25,9 @@ from fedattn.core.frames import HEADER_SIZE, SEAL_SIZE
 from fedattn.model.loading import LoadedModel
 from fedattn.passages.choice import Wish
 from fedattn.wire.identity import Identity, Kind
+from fedattn.wire.requests import key_from_wire
 from fedattn.wire.sealing import ContentKey, KeyPair, seal_key
 from fedattn.wire.security import AGGREGATOR, GATEWAY
-from fedattn.wire.sessions import key_from_wire
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import aggregator_pb2 as pb

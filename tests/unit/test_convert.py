@@ -17,7 +17,7 @@ from fedattn.core.request import describe_prefix
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode
 from fedattn.core.types import KvShape
-from fedattn.wire import convert, sessions
+from fedattn.wire import convert, session_options
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
 from tests.harness.strategies import compressions
@@ -69,7 +69,7 @@ def test_compression_out_of_range_is_refused_briefly(
 
 
 def test_prefix_travels_as_length_and_digest_of_its_token_ids() -> None:
-    prefix = sessions.prefix_to_wire(describe_prefix(PrefixMode.PUBLIC, [1, 258]))
+    prefix = session_options.prefix_to_wire(describe_prefix(PrefixMode.PUBLIC, [1, 258]))
     ids = bytes([1, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0])
     assert prefix.digest == hashlib.sha256(ids).digest()
     assert prefix.num_tokens == 2

@@ -1,4 +1,7 @@
-"""Requests for sessions and their terms on the wire. Everything from the wire is checked here."""
+"""What members ask for and agree to, and sign, on the wire. All that comes from it is checked here.
+
+No signature is verified here.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,36 +10,33 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError
 
 from fedattn.core.agreement import MemberStatement, PassageSpan
-from fedattn.core.budget import ByteBudget
 from fedattn.core.contexts import ContextSummary
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.limits import MAX_BUDGET_BYTES, MAX_DEADLINE_S, MAX_MEMBERS
+from fedattn.core.limits import MAX_MEMBERS
 from fedattn.core.node_id import check_node_id
 from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.request import (
     NONCE_SIZE,
     Kem,
     PublicKey,
-    PublicPrefix,
-    SessionOptions,
     SessionRequest,
 )
 from fedattn.core.reuse import MAX_VERSION_SIZE
-from fedattn.core.spans import Member, SessionLayout, Span
-from fedattn.core.terms import SessionTerms
 from fedattn.wire.contexts import context_from_wire, context_to_wire
 from fedattn.wire.convert import (
-    compression_from_wire,
-    compression_to_wire,
     require_range,
-    shape_from_wire,
-    shape_to_wire,
 )
-from fedattn.wire.enums import KEMS, PREFIX_MODES, ROLES, SHARES
+from fedattn.wire.enums import KEMS
 from fedattn.wire.protocol import MAX_LIFETIME_S, MAX_PUBLISHER_KEYS, MAX_SEALED_HINT_SIZE
+from fedattn.wire.session_options import (
+    MAX_TOKENS,
+    options_from_wire,
+    options_to_wire,
+    prefix_from_wire,
+    prefix_to_wire,
+)
 from fedattn.wire.v1 import aggregator_pb2, session_pb2
 
-MAX_TOKENS = 1 << 24
 MAX_PASSAGES = 4096
 MAX_PASSAGE_NUMBER = 1 << 53
 MAX_TIME_S = 1e11
@@ -44,99 +44,7 @@ MAX_TIME_S = 1e11
 LEAST_KEEP_RATIO = 1e-9
 KEY_SIZES = {Kem.X25519: 32, Kem.MLKEM768_X25519: 1184 + 32}
 P = TypeVar("P", session_pb2.SessionRequest, session_pb2.MemberStatement)
-_KEY_SIZE = 32
-
-
-def prefix_to_wire(prefix: PublicPrefix) -> session_pb2.PublicPrefix:
-    """A public prefix as a message."""
-    return session_pb2.PublicPrefix(
-        mode=PREFIX_MODES.to_wire(prefix.mode), num_tokens=prefix.num_tokens, digest=prefix.digest
-    )
-
-
-def prefix_from_wire(message: session_pb2.PublicPrefix) -> PublicPrefix:
-    """Check and convert a public prefix.
-
-    Raises:
-        InvalidRequestError: a value is out of range.
-    """
-    require_range("prefix tokens", message.num_tokens, 0, MAX_TOKENS)
-    require_range("size of the prefix digest", len(message.digest), _KEY_SIZE, _KEY_SIZE)
-    return PublicPrefix(
-        mode=PREFIX_MODES.from_wire(message.mode),
-        num_tokens=message.num_tokens,
-        digest=message.digest,
-    )
-
-
-def budget_to_wire(budget: ByteBudget) -> session_pb2.ByteBudget:
-    """A byte budget as a message."""
-    return session_pb2.ByteBudget(
-        kv_bytes=budget.kv_bytes or 0,
-        link_bytes=budget.link_bytes or 0,
-        may_choose_codec=budget.may_choose_codec,
-    )
-
-
-def budget_from_wire(message: session_pb2.ByteBudget) -> ByteBudget:
-    """Check and convert a byte budget.
-
-    Raises:
-        InvalidRequestError: a value is out of range.
-    """
-    require_range("kv_bytes of the budget", message.kv_bytes, 0, MAX_BUDGET_BYTES)
-    require_range("link_bytes of the budget", message.link_bytes, 0, MAX_BUDGET_BYTES)
-    return ByteBudget(
-        kv_bytes=message.kv_bytes or None,
-        link_bytes=message.link_bytes or None,
-        may_choose_codec=message.may_choose_codec,
-    )
-
-
-def options_to_wire(options: SessionOptions) -> session_pb2.SessionOptions:
-    """What a query says about its session, as a message."""
-    return session_pb2.SessionOptions(
-        contributors=options.contributors,
-        compression=compression_to_wire(options.compression),
-        budget=None if options.budget is None else budget_to_wire(options.budget),
-        prefix=PREFIX_MODES.to_wire(options.prefix),
-        min_participants=options.min_participants,
-        deadline_s=options.deadline_s,
-        no_reuse=not options.reuse,
-        timeline=options.wants_timeline,
-        independent=options.independent,
-        subject=options.subject,
-        purpose=options.purpose,
-        share=SHARES.to_wire(options.share),
-        node_tokens=options.node_tokens or 0,
-    )
-
-
-def options_from_wire(message: session_pb2.SessionOptions) -> SessionOptions:
-    """Check and convert what a query says about its session.
-
-    Raises:
-        InvalidRequestError: a value is out of range, or two contradict each other.
-    """
-    require_range("deadline_s", message.deadline_s, 1e-3, MAX_DEADLINE_S)
-    require_range("min_participants", message.min_participants, 1, MAX_MEMBERS)
-    require_range("number of contributors", len(message.contributors), 0, MAX_MEMBERS - 1)
-    require_range("node_tokens", message.node_tokens, 0, MAX_TOKENS)
-    return SessionOptions(
-        contributors=tuple(message.contributors),
-        compression=compression_from_wire(message.compression),
-        budget=budget_from_wire(message.budget) if message.HasField("budget") else None,
-        prefix=PREFIX_MODES.from_wire(message.prefix),
-        min_participants=message.min_participants,
-        deadline_s=message.deadline_s,
-        reuse=not message.no_reuse,
-        wants_timeline=message.timeline,
-        independent=message.independent,
-        subject=message.subject,
-        purpose=message.purpose,
-        share=SHARES.from_wire(message.share),
-        node_tokens=message.node_tokens or None,
-    )
+_DIGEST_SIZE = 32
 
 
 def check_cached_keys(keys: Sequence[bytes], most: int) -> None:
@@ -147,7 +55,7 @@ def check_cached_keys(keys: Sequence[bytes], most: int) -> None:
     """
     require_range("number of cached_keys", len(keys), 0, most)
     for key in keys:
-        require_range("size of a cached key", len(key), _KEY_SIZE, _KEY_SIZE)
+        require_range("size of a cached key", len(key), _DIGEST_SIZE, _DIGEST_SIZE)
 
 
 def key_to_wire(key: PublicKey | None) -> session_pb2.PublicKey | None:
@@ -245,7 +153,9 @@ def statement_from_wire(payload: bytes) -> MemberStatement:
         InvalidInputError: names the field, what was expected and what came.
     """
     message = _parse(session_pb2.MemberStatement, payload, "statement of a member")
-    require_range("size of the request digest", len(message.request_digest), _KEY_SIZE, _KEY_SIZE)
+    require_range(
+        "size of the request digest", len(message.request_digest), _DIGEST_SIZE, _DIGEST_SIZE
+    )
     require_range("span_len", message.span_len, 0, MAX_TOKENS)
     require_range("num_withheld", message.num_withheld, 0, max(0, message.span_len - 1))
     require_range("size of context_version", len(message.context_version), 0, MAX_VERSION_SIZE)
@@ -335,88 +245,4 @@ def opening_from_wire(message: aggregator_pb2.OpenSessionRequest) -> Opening:
         cached_keys=frozenset(message.cached_keys),
         context=context_from_wire(message.context) if message.HasField("context") else None,
         hints={check_node_id(hint.node_id): hint.sealed for hint in message.hints},
-    )
-
-
-def terms_to_wire(terms: SessionTerms) -> session_pb2.SessionTerms:
-    """The terms of a session as a message."""
-    return session_pb2.SessionTerms(
-        session_id=terms.session_id,
-        shape=shape_to_wire(terms.shape),
-        prefix_len=terms.layout.prefix_len,
-        members=map(_member_to_wire, terms.layout.members),
-        progress_timeout_s=terms.progress_timeout_s,
-        min_participants=terms.min_participants,
-        deadline_s=terms.deadline_s,
-        timeline=terms.wants_timeline,
-        sealed=terms.layout.publisher.is_sealed,
-    )
-
-
-def terms_from_wire(message: session_pb2.SessionTerms) -> SessionTerms:
-    """Check and convert the terms of a session.
-
-    Raises:
-        InvalidRequestError: they contradict themselves, or a value is out of range.
-        InvalidPlanError: a sync layer is out of range.
-    """
-    shape = shape_from_wire(message.shape)
-    require_range("number of members", len(message.members), 1, MAX_MEMBERS)
-    require_range("progress_timeout_s", message.progress_timeout_s, 1e-3, MAX_DEADLINE_S)
-    require_range("deadline_s", message.deadline_s, 1e-3, MAX_DEADLINE_S)
-    require_range("min_participants", message.min_participants, 0, MAX_MEMBERS)
-    try:
-        members = tuple(_member_from_wire(one, message.sealed) for one in message.members)
-        layout = SessionLayout(
-            num_layers=shape.num_layers, prefix_len=message.prefix_len, members=members
-        )
-    except ValueError as error:
-        raise InvalidRequestError(f"session terms: {error}") from error
-    return SessionTerms(
-        session_id=message.session_id,
-        layout=layout,
-        shape=shape,
-        deadline_s=message.deadline_s,
-        progress_timeout_s=message.progress_timeout_s,
-        min_participants=message.min_participants,
-        wants_timeline=message.timeline,
-    )
-
-
-def _member_to_wire(member: Member) -> session_pb2.Member:
-    return session_pb2.Member(
-        node_id=member.node_id,
-        role=ROLES.to_wire(member.role),
-        span_start=member.span.start,
-        span_stop=member.span.stop,
-        sync_layers=member.plan.layers,
-        compression=compression_to_wire(member.compression),
-        cache_key=member.cache_key,
-        is_cached_by_owner=member.is_cached_by_owner,
-        is_cached_by_publisher=member.is_cached_by_publisher,
-        cache_lifetime_s=member.cache_lifetime_s,
-        position_offset=member.position_offset,
-        num_withheld=member.num_withheld,
-    )
-
-
-def _member_from_wire(message: session_pb2.Member, is_sealed: bool) -> Member:
-    node_id = check_node_id(message.node_id)
-    require_range("size of cache_key", len(message.cache_key), 0, _KEY_SIZE)
-    require_range("cache_lifetime_s", message.cache_lifetime_s, 0, MAX_LIFETIME_S)
-    span = Span(message.span_start, message.span_stop)
-    require_range("num_withheld", message.num_withheld, 0, len(span))
-    return Member(
-        node_id=node_id,
-        role=ROLES.from_wire(message.role),
-        span=span,
-        plan=SyncPlan(tuple(message.sync_layers)),
-        compression=compression_from_wire(message.compression),
-        is_cached_by_owner=message.is_cached_by_owner,
-        is_cached_by_publisher=message.is_cached_by_publisher,
-        cache_key=message.cache_key,
-        cache_lifetime_s=message.cache_lifetime_s,
-        position_offset=message.position_offset,
-        num_withheld=message.num_withheld,
-        is_sealed=is_sealed,
     )

@@ -9,8 +9,8 @@ from fedattn.core.share import MAX_TEXT_SIZE, SALT_SIZE, Hint
 from fedattn.wire.convert import require_range
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.protocol import MAX_SEALED_HINT_SIZE
-from fedattn.wire.sealing import KeyPair, seal
 from fedattn.wire.requests import key_from_wire, key_to_wire
+from fedattn.wire.sealing import KeyPair, seal
 from fedattn.wire.v1 import session_pb2
 
 _PADDED_TO = 256

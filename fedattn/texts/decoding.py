@@ -20,6 +20,7 @@ _TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\
 """Colours and titles for a terminal (ECMA-48), as logs have them."""
 _LINE_ENDS = re.compile("\r\n?|[\v\f\x85\u2028\u2029]")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
+_UNTIDY = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _MAX_CONTROLS = 0.1
 """Share of control characters above which it is no text."""
@@ -68,6 +69,8 @@ def tidy(text: str) -> str:
 
     Half surrogate pairs, which no encoding can write, become the replacement character.
     """
+    if not _UNTIDY.search(text):  # most lines, by far
+        return text
     return _SURROGATES.sub("\ufffd", _CONTROLS.sub("", _plain(text)))
 
 

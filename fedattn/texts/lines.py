@@ -3,8 +3,7 @@
 import codecs
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fedattn.texts.decoding import tidy
 
@@ -26,8 +25,7 @@ class ByteStream(Protocol):
         """Go to an offset from the begin."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line without its end, or a part of a very long one.
 
     Attributes:

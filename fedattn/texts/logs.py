@@ -1,7 +1,6 @@
 """Logs: entries with the lines that continue them."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from fedattn.texts.lines import Line
 from fedattn.texts.opening import Source
@@ -46,8 +45,9 @@ def log_blocks(source: Source, start: int) -> Iterator[Block]:
 
 
 def _block(entry: list[Line], stamp: Stamp | None) -> Block:
-    block = replace(as_block(entry), is_line=True)
-    return replace(block, lead=stamp.text, time_s=stamp.time_s) if stamp else block
+    if stamp is None:
+        return as_block(entry, is_line=True)
+    return as_block(entry, is_line=True, lead=stamp.text, time_s=stamp.time_s)
 
 
 def _count(head: list[str]) -> tuple[int, int]:

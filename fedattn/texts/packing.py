@@ -45,6 +45,8 @@ class Block:
         is_line: joined to others by a newline, not a blank line, and cut at its own newlines first.
         unit: what `first` and `last` count, such as `line`.
         time_s: as of a piece.
+        is_begin: whether it begins a piece, as the first part of a long block does: reading on from
+            the start that its parts share then gives all of them and nothing twice.
     """
 
     text: str
@@ -58,6 +60,7 @@ class Block:
     lead: str = ""
     is_line: bool = False
     time_s: float | None = None
+    is_begin: bool = False
 
 
 _MAX_LEAD = 80
@@ -87,7 +90,7 @@ def pack(blocks: Iterable[Block], max_chars: int) -> Iterator[Piece]:
 
 
 def _may_share(one: Block, other: Block) -> bool:
-    return (one.group, one.heading) == (other.group, other.heading)
+    return not other.is_begin and (one.group, one.heading) == (other.group, other.heading)
 
 
 def _gap(one: Block, other: Block) -> str:
@@ -96,15 +99,24 @@ def _gap(one: Block, other: Block) -> str:
 
 def _parts(block: Block, max_chars: int) -> Iterator[Block]:
     """The block itself, or as many parts as it takes; nothing for a blank one."""
-    text = _BLANK_LINES.sub("\n\n", tidy(block.text)).strip("\n").rstrip()
+    text = _tidied(block.text)
     if len(text) <= max_chars:
         if text:
-            yield replace(block, text=text)
+            yield block if text == block.text else replace(block, text=text)
         return
     lead = block.lead.strip()[: min(_MAX_LEAD, max_chars // 2)]
     room = max_chars - (len(lead) + 1 if lead else 0)
-    for index, part in enumerate(split(text, max_chars, room, by_lines=block.is_line)):
-        yield replace(block, text=f"{lead}\n{part}" if index and lead else part)
+    parts = split(text, max_chars, room, by_lines=block.is_line)
+    for index, part in enumerate(parts):
+        text = f"{lead}\n{part}" if index and lead else part
+        yield replace(block, text=text, is_begin=index == 0)
+
+
+def _tidied(text: str) -> str:
+    text = tidy(text)
+    if "\n" in text:
+        text = _BLANK_LINES.sub("\n\n", text).strip("\n")
+    return text.rstrip()
 
 
 def _piece(parts: list[Block]) -> Piece:

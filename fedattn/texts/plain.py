@@ -35,14 +35,20 @@ def paragraphs(lines: Iterable[Line]) -> Iterator[Block]:
         yield as_block(heading)
 
 
-def as_block(lines: list[Line]) -> Block:
+def as_block(
+    lines: list[Line], *, is_line: bool = False, lead: str = "", time_s: float | None = None
+) -> Block:
     """Lines that belong together."""
+    first, last = lines[0], lines[-1]
     return Block(
-        text="\n".join(line.text for line in lines),
-        first=lines[0].number,
-        last=lines[-1].number,
-        start=lines[0].start,
-        stop=lines[-1].stop,
+        text="\n".join([line.text for line in lines]),
+        first=first.number,
+        last=last.number,
+        start=first.start,
+        stop=last.stop,
+        lead=lead,
+        is_line=is_line,
+        time_s=time_s,
     )
 
 

@@ -82,14 +82,7 @@ def _line_block(line: Line, now_s: float) -> Block:
     try:
         return _block(_parse(line.text), as_block([line]), now_s)
     except (ValueError, RecursionError):
-        return Block(
-            text=line.text,
-            first=line.number,
-            last=line.number,
-            start=line.start,
-            stop=line.stop,
-            is_line=True,
-        )
+        return as_block([line], is_line=True)
 
 
 def _block(value: object, place: Block, now_s: float) -> Block:

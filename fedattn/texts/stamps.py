@@ -31,6 +31,7 @@ _PATTERNS = [
         r"\[\s{0,8}\d{1,9}\.\d{6}\]",  # seconds since the start of a kernel
     )
 ]
+_LIKELY = re.compile(r"[^\s].{0,160}?\d")
 _MILLISECONDS = 10**12
 _A_DAY_S = 86_400
 
@@ -52,6 +53,8 @@ def find_stamp(line: str, now_s: float) -> Stamp | None:
         line: not indented.
         now_s: the last time it can be, which decides the year where it says none.
     """
+    if not _LIKELY.match(line):
+        return None
     for pattern in _PATTERNS:
         found = pattern.match(line)
         if found:

@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -23,7 +24,18 @@ MAX_XML_BYTES = 32 << 20
 """Of one part in XML, from which a tree is built."""
 _MAX_PARTS = 5_000
 _HEADING = re.compile(r"(?:heading|überschrift)\s*([1-9])|title|titel", re.IGNORECASE)
-_BROKEN = (OpcError, zipfile.BadZipFile, XMLSyntaxError, KeyError, ValueError, AttributeError)
+_BROKEN = (
+    OpcError,
+    zipfile.BadZipFile,
+    XMLSyntaxError,
+    KeyError,
+    ValueError,
+    AttributeError,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
 """What python-docx raises for files that are no documents."""
 
 
@@ -33,15 +45,14 @@ def blocks(file: BinaryIO) -> Iterator[Block]:
     Raises:
         SkippedError: it is no document, or would become too large.
     """
+    reader = _Reader()
     try:
         check_archive(file)
-        document = docx.Document(file)
+        for item in docx.Document(file).iter_inner_content():
+            yield from reader.rows(item) if isinstance(item, Table) else reader.paragraph(item)
+        yield from reader.close()
     except _BROKEN:
         raise SkippedError(SkipReason.UNREADABLE, "it is no DOCX, or damaged") from None
-    reader = _Reader()
-    for item in document.iter_inner_content():
-        yield from reader.rows(item) if isinstance(item, Table) else reader.paragraph(item)
-    yield from reader.close()
 
 
 def check_archive(file: BinaryIO) -> None:

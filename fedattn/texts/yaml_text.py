@@ -1,7 +1,6 @@
 """YAML as it is written, by its top-level blocks."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from fedattn.texts.lines import Line
 from fedattn.texts.opening import Source
@@ -29,4 +28,4 @@ def yaml_blocks(source: Source, start: int) -> Iterator[Block]:
 
 def _block(lines: list[Line]) -> Block:
     key = next((line.text for line in lines if line.text[0] != "#"), "")
-    return replace(as_block(lines), is_line=True, lead=key)
+    return as_block(lines, is_line=True, lead=key)

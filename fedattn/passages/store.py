@@ -101,7 +101,8 @@ class PassageStore:
         return next(iter(self._select("WHERE number = ?", number)), None)
 
     def close(self) -> None:
-        """Give the database back."""
+        """Give the database back; a refresh under way ends early, and another store resumes it."""
+        self._indexer.stopping.set()
         with self._refreshing:
             self._database.close()
 

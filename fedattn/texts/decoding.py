@@ -2,16 +2,17 @@
 
 import codecs
 import re
+from dataclasses import dataclass
 
 from fedattn.core.contexts import SkipReason
 from fedattn.texts.legacy import decode_legacy
 
 _MARKS = (  # the longer ones first: the mark of UTF-16 begins that of UTF-32
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _NOT_PLAIN = (b"%PDF-", b"{\\rtf", b"PK\x03\x04", b"\x1f\x8b")
 """How documents begin that may hold text, but are none."""
@@ -19,9 +20,18 @@ _TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\
 """Colours and titles for a terminal (ECMA-48), as logs have them."""
 _LINE_ENDS = re.compile("\r\n?|[\v\f\x85\u2028\u2029]")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _MAX_CONTROLS = 0.1
 """Share of control characters above which it is no text."""
 _MIN_NUL, _MIN_LOW_PAGES, _LAST_LOW_PAGE = 0.1, 0.9, 0x20
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Characters, and the encoding that makes them, as a codec of Python without a mark."""
+
+    encoding: str
+    text: str
 
 
 def decode(data: bytes, fallback: str | None = None) -> str | SkipReason:
@@ -36,31 +46,53 @@ def decode(data: bytes, fallback: str | None = None) -> str | SkipReason:
         data: the whole file, not empty.
         fallback: encoding of files that are neither UTF-8 nor UTF-16, as a codec of Python.
     """
+    reading = read_certain(data, fallback)
+    return reading if isinstance(reading, SkipReason) else reading.text
+
+
+def read_certain(
+    data: bytes, fallback: str | None = None, *, is_whole: bool = True
+) -> Reading | SkipReason:
+    """As `decode`, with the encoding; data that is not whole may end within a character."""
     if data.startswith(_NOT_PLAIN):
         return SkipReason.UNKNOWN_KIND
-    text = _decode(data, fallback)
-    return text if isinstance(text, SkipReason) else _clean(text)
+    reading = _decode(data, fallback, is_whole)
+    if isinstance(reading, SkipReason):
+        return reading
+    text = _clean(reading.text)
+    return text if isinstance(text, SkipReason) else Reading(reading.encoding, text)
 
 
-def _decode(data: bytes, fallback: str | None) -> str | SkipReason:
+def tidy(text: str) -> str:
+    """Text with newlines as line ends, without marks, escape sequences and control characters.
+
+    Half surrogate pairs, which no encoding can write, become the replacement character.
+    """
+    return _SURROGATES.sub("\ufffd", _CONTROLS.sub("", _plain(text)))
+
+
+def _decode(data: bytes, fallback: str | None, is_whole: bool) -> Reading | SkipReason:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
-            return _strictly(data, encoding)
+            return _strictly(data, encoding, is_whole)
     if b"\0" in data:
-        return _decode_utf16(data)
+        return _decode_utf16(data, is_whole)
     text = _decode_utf8(data)
-    if text is None and fallback is not None:
-        return _strictly(data, fallback)
-    if text is None:
-        text = decode_legacy(data)
-    return SkipReason.UNDECODABLE if text is None else text
+    if text is not None:
+        return Reading("utf-8", text)
+    if fallback is not None:
+        return _strictly(data, fallback, is_whole)
+    legacy = decode_legacy(data)
+    return Reading(*legacy) if legacy else SkipReason.UNDECODABLE
 
 
-def _strictly(data: bytes, encoding: str) -> str | SkipReason:
+def _strictly(data: bytes, encoding: str, is_whole: bool) -> Reading | SkipReason:
     try:
-        return data.decode(encoding)
+        data[:64].decode(encoding, "replace")  # raises for a codec that makes no text
+        text = codecs.getincrementaldecoder(encoding)("strict").decode(data, is_whole)
     except (UnicodeError, LookupError):  # the latter: a codec that makes no text
         return SkipReason.UNDECODABLE
+    return Reading(encoding, text)
 
 
 def _decode_utf8(data: bytes) -> str | None:
@@ -79,7 +111,7 @@ def _decode_utf8(data: bytes) -> str | None:
     return None if text.isascii() else text
 
 
-def _decode_utf16(data: bytes) -> str | SkipReason:
+def _decode_utf16(data: bytes, is_whole: bool) -> Reading | SkipReason:
     """UTF-16 without a mark, in scripts whose high bytes are small; anything else is no text."""
     for low, high, encoding in ((0, 1, "utf-16-le"), (1, 0, "utf-16-be")):
         highs, num_units = data[high::2], len(data) // 2
@@ -90,14 +122,18 @@ def _decode_utf16(data: bytes) -> str | SkipReason:
             and highs.count(0) >= _MIN_NUL * num_units
             and num_low_pages >= _MIN_LOW_PAGES * num_units
         ):
-            text = _strictly(data, encoding)
-            return SkipReason.BINARY if isinstance(text, SkipReason) else text
+            reading = _strictly(data, encoding, is_whole)
+            return SkipReason.BINARY if isinstance(reading, SkipReason) else reading
     return SkipReason.BINARY
 
 
 def _clean(text: str) -> str | SkipReason:
     if "\0" in text:
         return SkipReason.BINARY
-    plain = _LINE_ENDS.sub("\n", _TERMINAL.sub("", text.replace("\ufeff", "")))
+    plain = _plain(text)
     cleaned, num_controls = _CONTROLS.subn("", plain)
     return SkipReason.BINARY if num_controls > _MAX_CONTROLS * len(plain) else cleaned
+
+
+def _plain(text: str) -> str:
+    return _LINE_ENDS.sub("\n", _TERMINAL.sub("", text.replace("\ufeff", "")))

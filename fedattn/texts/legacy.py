@@ -20,8 +20,8 @@ _JOINERS = "\u2018\u2019\xb7\u2010\u2011\u2013\u2014\xad"
 """Quotation marks, middle dot, hyphens and dashes, which stand between letters in proper texts."""
 
 
-def decode_legacy(data: bytes) -> str | None:
-    """The text, if all encodings that fit agree on it; None otherwise.
+def decode_legacy(data: bytes) -> tuple[str, str] | None:
+    """An encoding and the text it makes, if all encodings that fit agree on it; None otherwise.
 
     One byte means another letter in each encoding, so a guess would often be a wrong text that
     nobody notices. Encodings that charset-normalizer finds plausible, and that make words that
@@ -36,8 +36,15 @@ def decode_legacy(data: bytes) -> str | None:
         if match.chaos <= min(match.chaos for match in matches) + _CHAOS_MARGIN
         for name in {match.encoding, *match.could_be_from_charset} & set(_ENCODINGS)
     }
-    readings = {text for name in names if (text := _decode(data, name)) and _is_plausible(text)}
-    return readings.pop() if len(readings) == 1 else None
+    readings = {
+        text: name
+        for name in sorted(names)
+        if (text := _decode(data, name)) and _is_plausible(text)
+    }
+    if len(readings) != 1:
+        return None
+    ((text, name),) = readings.items()
+    return name, text
 
 
 def _decode(data: bytes, encoding: str) -> str | None:

@@ -7,12 +7,10 @@ from itertools import islice
 from pathlib import Path, PurePath
 
 from fedattn.core.contexts import SkipReason
+from fedattn.texts.kinds import KINDS, kind_of
 
-MARKUP_SUFFIXES = frozenset({".html", ".htm"})
-SUFFIXES = MARKUP_SUFFIXES | {
-    *(".txt", ".md", ".log", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml")
-}
-"""In lower case; any case is taken."""
+SUFFIXES = frozenset(KINDS)
+"""In lower case; any case is taken. Names of rotated logs are known too."""
 MAX_ENTRIES = 10_000
 """Entries of a folder and its sub-folders that are looked at."""
 
@@ -107,7 +105,7 @@ class _Walk:
         is_folder = stat.S_ISDIR(info.st_mode)
         if not is_folder and not stat.S_ISREG(info.st_mode):  # a pipe could be waited for for ever
             return SkipReason.UNREADABLE
-        if not is_folder and found.path.suffix.lower() not in SUFFIXES:
+        if not is_folder and kind_of(found.path.name) is None:
             return SkipReason.UNKNOWN_KIND
         if _identity(info) in self._seen:
             return SkipReason.DUPLICATE

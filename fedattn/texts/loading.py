@@ -8,14 +8,10 @@ from pathlib import Path
 
 from fedattn.core.contexts import SkipReason
 from fedattn.texts.decoding import decode
-from fedattn.texts.listing import (
-    MARKUP_SUFFIXES,
-    FoundFile,
-    Listing,
-    SkippedFile,
-    list_files,
-)
+from fedattn.texts.kinds import DOCUMENTS, Kind, is_packed, kind_of
+from fedattn.texts.listing import FoundFile, Listing, SkippedFile, list_files
 from fedattn.texts.markup import declared_encoding, text_of
+from fedattn.texts.opening import open_regular
 
 MAX_BYTES = 16 << 20
 """Of all files of a context together."""
@@ -64,7 +60,7 @@ def load(path: Path, max_bytes: int = MAX_BYTES) -> Loaded:
     skipped = listing.skipped
     room = max_bytes
     for file in listing.files:
-        data = _read(file.path, room)
+        data = _read(file, room)
         if isinstance(data, SkipReason):
             skipped.append(SkippedFile(file.name, data))
         else:
@@ -73,16 +69,14 @@ def load(path: Path, max_bytes: int = MAX_BYTES) -> Loaded:
     return Loaded(tuple(files), tuple(skipped))
 
 
-def _read(path: Path, room: int) -> bytes | SkipReason:
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # the last: never wait for a pipe's writer
+def _read(file: FoundFile, room: int) -> bytes | SkipReason:
+    if is_packed(file.name) or kind_of(file.name) in DOCUMENTS:
+        return SkipReason.UNKNOWN_KIND  # these are read in pieces only
     try:
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            info = os.fstat(file.fileno())
-            if not stat.S_ISREG(info.st_mode):
-                return SkipReason.UNREADABLE
-            if info.st_size > room:
+        with open_regular(file.path) as opened:
+            if os.fstat(opened.fileno()).st_size > room:
                 return SkipReason.TOO_LARGE
-            data = file.read(room + 1)  # it may have grown meanwhile
+            data = opened.read(room + 1)  # it may have grown meanwhile
     except OSError:
         return SkipReason.UNREADABLE
     return SkipReason.TOO_LARGE if len(data) > room else data or SkipReason.EMPTY
@@ -103,7 +97,7 @@ def decode_all(loaded: Loaded, fallback: str | None = None) -> Texts:
 
 
 def _text(name: str, data: bytes, fallback: str | None) -> str | SkipReason:
-    is_markup = Path(name).suffix.lower() in MARKUP_SUFFIXES
+    is_markup = kind_of(name) is Kind.PAGE
     text = decode(data, (declared_encoding(data) if is_markup else None) or fallback)
     if isinstance(text, SkipReason):
         return text

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from lxml import etree
 
-_UNSEEN = {"script", "style", "template", "noscript", "svg", "math"}
-_BLOCKS = {
+UNSEEN = {"script", "style", "template", "noscript", "svg", "math"}
+BLOCKS = {
     *("address", "article", "aside", "blockquote", "br", "caption", "dd", "div", "dl", "dt"),
     *("figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header"),
     *(
@@ -26,8 +26,8 @@ _BLOCKS = {
         "ul",
     ),
 }
-_CELLS = {"td", "th"}
-_SPACES = re.compile(r"\s+")
+CELLS = {"td", "th"}
+SPACES = re.compile(r"\s+")
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.IGNORECASE)
 _LOOKED_AT = 1024
 """Bytes in which a page must say its encoding (WHATWG HTML)."""
@@ -64,22 +64,22 @@ class _Reader:
         self._num_pre = 0
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:  # noqa: ARG002 - lxml's
-        self._num_unseen += tag in _UNSEEN
+        self._num_unseen += tag in UNSEEN
         self._num_pre += tag == "pre"
-        if tag in _BLOCKS:
+        if tag in BLOCKS:
             self.parts.append("\n")
 
     def end(self, tag: str) -> None:
-        self._num_unseen -= tag in _UNSEEN
+        self._num_unseen -= tag in UNSEEN
         self._num_pre -= tag == "pre"
-        if tag in _BLOCKS:
+        if tag in BLOCKS:
             self.parts.append("\n")
-        elif tag in _CELLS:
+        elif tag in CELLS:
             self.parts.append("\t")
 
     def data(self, text: str) -> None:
         if not self._num_unseen:
-            self.parts.append(text if self._num_pre else _SPACES.sub(" ", text))
+            self.parts.append(text if self._num_pre else SPACES.sub(" ", text))
 
     def close(self) -> None:
         pass

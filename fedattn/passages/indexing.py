@@ -152,16 +152,15 @@ def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
 
 
 def _drop_last(connection: sqlite3.Connection, record: FileRecord) -> int:
-    """Drop the last passage of a file; where it began."""
-    row = connection.execute(
-        "SELECT number, start, text FROM passages WHERE file = ? ORDER BY number DESC LIMIT 1",
-        (record.file_id,),
+    """Drop the last passage of a file, and all that begin with it; where that is, in bytes."""
+    (start,) = connection.execute(
+        "SELECT max(start) FROM passages WHERE file = ?", (record.file_id,)
     ).fetchone()
-    if row is None:
-        return 0
-    number, start, text = row
-    _drop(connection, record, [(number, text)])
-    return int(start)
+    rows = connection.execute(
+        "SELECT number, text FROM passages WHERE file = ? AND start = ?", (record.file_id, start)
+    ).fetchall()
+    _drop(connection, record, rows)
+    return int(start or 0)
 
 
 def _drop_some(connection: sqlite3.Connection, record: FileRecord, num_chars: int) -> bool:

@@ -46,7 +46,7 @@ class PassageStore:
         reading: Reading | None = None,
     ) -> None:
         self._root = root
-        self._database = Database(database, root)
+        self._database = Database(database, root, encoding)
         self._reading = reading or Reading()
         self._indexer = FileIndexer(self._database, self._reading, encoding)
         self._refreshing = threading.Lock()

@@ -8,6 +8,7 @@ from typing import Protocol
 from fedattn.core.contexts import SkipReason
 from fedattn.passages.looking import Look, digest
 from fedattn.passages.records import FileRecord, FileState
+from fedattn.texts.kinds import kind_of
 from fedattn.texts.listing import FoundFile
 
 
@@ -70,7 +71,7 @@ def compare(
         OSError: the file cannot be read.
     """
     is_racy = look.is_racy(now_ns)
-    if record is not None and _is_untouched(look, record):
+    if record is not None and _is_untouched(found, look, record):
         return _unchanged(found, record)
     digests = digest(found.path, look.size)
     fresh = FileRecord(name=found.name, look=look, digests=digests, is_racy=is_racy)
@@ -78,7 +79,7 @@ def compare(
         return Comparison(found=found, record=fresh, change=Change.ANOTHER)
     kept = replace(record, name=found.name, look=look, digests=digests, is_racy=is_racy)
     is_renamed = record.name != found.name
-    if record.state is FileState.STALE:
+    if record.state is FileState.STALE or not _is_cut_alike(found, record):
         change = Change.ANOTHER
     elif record.look.size == look.size and record.digests == digests:
         change = Change.SEEN if record.state is FileState.WHOLE else Change.GROWN
@@ -101,9 +102,16 @@ def _unchanged(found: FoundFile, record: FileRecord) -> Comparison:
     )
 
 
-def _is_untouched(look: Look, record: FileRecord) -> bool:
+def _is_untouched(found: FoundFile, look: Look, record: FileRecord) -> bool:
+    if not _is_cut_alike(found, record):
+        return False
     is_settled = record.state is FileState.WHOLE and record.reason is not SkipReason.UNREADABLE
     return is_settled and not record.is_racy and look == record.look
+
+
+def _is_cut_alike(found: FoundFile, record: FileRecord) -> bool:
+    """Whether a renamed file is still of its kind."""
+    return kind_of(found.name) == kind_of(record.name)
 
 
 def _begins_alike(file: FoundFile, look: Look, record: FileRecord) -> bool:

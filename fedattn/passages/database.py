@@ -15,15 +15,15 @@ from fedattn.core.errors import ConfigurationError
 from fedattn.passages.words import TOKENIZER
 
 SCHEMA_VERSION = 1
-_NUMBERS_A_SECOND = 16
-"""Bits: a database built anew numbers from the clock on, so that no number comes again."""
+_CLOCK_BITS = 13
+"""Numbers go on from the clock in steps of 8 us, so that a database built anew repeats none."""
 _CACHE_KIB = 16 << 10
 _WRITE_BUFFER = 16 << 20
 """Bytes of postings that FTS5 holds before it writes them as a segment."""
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SUFFIXES = ("", "-wal", "-shm")
 _SCHEMA = f"""
-CREATE TABLE about(root BLOB NOT NULL);
+CREATE TABLE about(root BLOB NOT NULL, encoding TEXT NOT NULL);
 CREATE TABLE files(
   id INTEGER PRIMARY KEY, name BLOB NOT NULL, identity TEXT NOT NULL, size INTEGER NOT NULL,
   mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, head BLOB NOT NULL, tail BLOB NOT NULL,
@@ -32,7 +32,7 @@ CREATE TABLE files(
 CREATE TABLE passages(
   number INTEGER PRIMARY KEY AUTOINCREMENT, file INTEGER NOT NULL, start INTEGER NOT NULL,
   time_s REAL NOT NULL, place TEXT NOT NULL, text TEXT NOT NULL);
-CREATE INDEX passages_by_file ON passages(file);
+CREATE INDEX passages_by_file ON passages(file, start);
 CREATE INDEX passages_by_time ON passages(time_s);
 CREATE VIRTUAL TABLE terms USING fts5(
   text, content='', columnsize=0, tokenize="{TOKENIZER}");
@@ -51,15 +51,18 @@ class Database:
     Args:
         path: the file, made for this user alone; None: in memory.
         root: what the texts are of; a database of another root is built anew.
+        encoding: that older files are read with; likewise.
 
     Raises:
         ConfigurationError: another store uses the file, or it cannot be written.
     """
 
-    def __init__(self, path: Path | None, root: Path | None) -> None:
+    def __init__(self, path: Path | None, root: Path | None, encoding: str | None) -> None:
         self._path = path
-        self._root = b"" if root is None else os.fsencode(root.resolve())
+        folder = b"" if root is None else os.fsencode(root.resolve())
+        self._about = (folder, encoding or "")
         self._writing, self._reading = threading.RLock(), threading.RLock()
+        self._connections: list[sqlite3.Connection] = []
         self._lock = None if path is None else _lock(path)
         self._open()
 
@@ -95,6 +98,7 @@ class Database:
             why = self._connect()
         except sqlite3.DatabaseError as error:
             if not is_broken(error):
+                self.close()
                 raise ConfigurationError(
                     f"the index {self._path} cannot be opened: {error}; expected a file that this "
                     "process may write, on a disk with room"
@@ -107,24 +111,33 @@ class Database:
         """Open, and make the schema of an empty database; why it has to be built anew, if so."""
         if self._path is not None:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        self._writer = self._reader = _connect(self._path)
+        self._writer = self._reader = self._connection()
         version = self._writer.execute("PRAGMA user_version").fetchone()[0]
         if version == 0 and not self._writer.execute("SELECT 1 FROM sqlite_master").fetchone():
             self._make()
         elif version != SCHEMA_VERSION:
             return f"it has schema {version}, expected {SCHEMA_VERSION}"
-        elif self._writer.execute("SELECT root FROM about").fetchone()[0] != self._root:
-            return "it is of another folder"
+        elif self._writer.execute("SELECT * FROM about").fetchone() != self._about:
+            return "it is of another folder or encoding"
         if self._path is not None:
-            self._reader = _connect(self._path)
+            self._reader = self._connection()
         return ""
 
+    def _connection(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path or ":memory:", check_same_thread=False, isolation_level=None
+        )
+        self._connections.append(connection)
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        return connection
+
     def _make(self) -> None:
-        self._writer.executescript(_SCHEMA)
-        first = int(time.time()) << _NUMBERS_A_SECOND
+        first = time.time_ns() >> _CLOCK_BITS
         with self._writer:
-            self._writer.execute("BEGIN")
-            self._writer.execute("INSERT INTO about VALUES(?)", (self._root,))
+            self._writer.executescript(f"BEGIN; {_SCHEMA}")
+            self._writer.execute("INSERT INTO about VALUES(?, ?)", self._about)
             self._writer.execute("INSERT INTO sqlite_sequence VALUES('passages', ?)", (first,))
             self._writer.execute(
                 "INSERT INTO terms(terms, rank) VALUES('hashsize', ?)", (_WRITE_BUFFER,)
@@ -140,8 +153,9 @@ class Database:
             yield
 
     def _close_connections(self) -> None:
-        self._reader.close()
-        self._writer.close()
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
 
     def _remove(self) -> None:
         for suffix in _SUFFIXES if self._path is not None else ():
@@ -151,16 +165,6 @@ class Database:
 def is_broken(error: sqlite3.DatabaseError) -> bool:
     """Whether an error says that the file is no sound database."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN
-
-
-def _connect(path: Path | None) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        ":memory:" if path is None else path, check_same_thread=False, isolation_level=None
-    )
-    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    return connection
 
 
 def _lock(path: Path) -> FileLock:

@@ -1,6 +1,7 @@
 """One file into passages: in transactions of bounded size, each of which a crash leaves sound."""
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,12 +37,17 @@ class Reading:
 
 
 class FileIndexer:
-    """Reads files into a database."""
+    """Reads files into a database.
+
+    Attributes:
+        stopping: when it is set, what is under way ends after the passages at hand.
+    """
 
     def __init__(self, database: Database, reading: Reading, encoding: str | None) -> None:
         self._database = database
         self._reading = reading
         self._encoding = encoding
+        self.stopping = threading.Event()
         self._vocabulary = Vocabulary()
 
     def read(self, found: FoundFile, record: FileRecord) -> None:
@@ -68,12 +74,14 @@ class FileIndexer:
                     connection.execute("DELETE FROM files WHERE id = ?", (record.file_id,))
                 else:
                     record.save(connection)
-            if is_done:
+            if is_done or self.stopping.is_set():
                 return
 
     def skip(self, record: FileRecord, reason: SkipReason) -> None:
         """Note why a file has no passages."""
         self.remove(record, keep_record=True)
+        if self.stopping.is_set():
+            return
         record.reason, record.state = reason, FileState.WHOLE
         with self._database.transaction() as connection:
             record.save(connection)
@@ -81,7 +89,7 @@ class FileIndexer:
     def _write(self, found: FoundFile, record: FileRecord, start: int) -> None:
         pieces = self._reading.cut(found.path, encoding=self._encoding, start=start)
         try:
-            while record.state is not FileState.WHOLE:
+            while record.state is not FileState.WHOLE and not self.stopping.is_set():
                 self._write_some(pieces, record)
         except SkippedError as error:
             self.skip(record, error.reason)
@@ -97,7 +105,7 @@ class FileIndexer:
                 record.state = FileState.WHOLE
                 for batch in _batches(pieces):
                     self._insert(connection, record, batch)
-                    if record.num_chars >= stop:
+                    if record.num_chars >= stop or self.stopping.is_set():
                         record.state = FileState.PARTIAL
                         break
                 record.save(connection)
@@ -109,6 +117,7 @@ class FileIndexer:
     def _insert(
         self, connection: sqlite3.Connection, record: FileRecord, batch: list[Piece]
     ) -> None:
+        texts = [indexed_text(piece.text) for piece in batch]
         otherwise_s = record.look.mtime_ns / 1e9
         (last,) = connection.execute("SELECT seq FROM sqlite_sequence").fetchone()
         connection.executemany(
@@ -124,12 +133,11 @@ class FileIndexer:
         )
         connection.executemany(
             "INSERT INTO terms(rowid, text) VALUES(?, ?)",
-            ((number, indexed_text(piece.text)) for number, piece in enumerate(batch, last + 1)),
+            enumerate(texts, last + 1),
         )
-        texts = [piece.text for piece in batch]
         self._vocabulary.add(connection, texts)
         record.num_passages += len(batch)
-        record.num_chars += sum(map(len, texts))
+        record.num_chars += sum(len(piece.text) for piece in batch)
 
 
 def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
@@ -144,16 +152,15 @@ def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
 
 
 def _drop_last(connection: sqlite3.Connection, record: FileRecord) -> int:
-    """Drop the last passage of a file; where it began."""
-    row = connection.execute(
-        "SELECT number, start, text FROM passages WHERE file = ? ORDER BY number DESC LIMIT 1",
-        (record.file_id,),
+    """Drop the last passage of a file, and all that begin with it; where that is, in bytes."""
+    (start,) = connection.execute(
+        "SELECT max(start) FROM passages WHERE file = ?", (record.file_id,)
     ).fetchone()
-    if row is None:
-        return 0
-    number, start, text = row
-    _drop(connection, record, [(number, text)])
-    return int(start)
+    rows = connection.execute(
+        "SELECT number, text FROM passages WHERE file = ? AND start = ?", (record.file_id, start)
+    ).fetchall()
+    _drop(connection, record, rows)
+    return int(start or 0)
 
 
 def _drop_some(connection: sqlite3.Connection, record: FileRecord, num_chars: int) -> bool:

@@ -1,9 +1,11 @@
 """What a question looks for: units of meaning, each with the phrases that may stand for it."""
 
+import unicodedata
+
 import regex
 
 from fedattn.passages.stop_words import STOP_WORDS
-from fedattn.passages.words import fold, is_unspaced, split_words
+from fedattn.passages.words import is_unspaced, split_words
 
 MAX_CHARS = 2000
 MAX_UNITS = 64
@@ -24,7 +26,7 @@ def read_query(words: str) -> list[Unit]:
     joined by signs. Scripts without spaces give pairs of neighbours.
     """
     units: dict[str, Unit] = {}
-    for chunk in _CHUNK.findall(fold(words[:MAX_CHARS])):
+    for chunk in _CHUNK.findall(unicodedata.normalize("NFKC", words[:MAX_CHARS])):
         found = split_words(chunk)
         if len(found) > 1 and any(char.isnumeric() for char in chunk) and chunk.isascii():
             units.setdefault(" ".join(found), _code(found))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fedattn.passages.expanding import expand
 from fedattn.passages.query import Unit
-from fedattn.passages.words import fold, split_words
+from fedattn.passages.words import split_words
 
 RARE = 1000
 """Passages that may hold a phrase that names candidates."""
@@ -168,7 +168,7 @@ class Ranking:
         ).fetchall()
 
     def _score(self, number: int, text: str) -> Scored:
-        words = f" {' '.join(split_words(fold(text)))} "
+        words = f" {' '.join(split_words(text))} "
         held = [0.0] * len(self._weights)
         score = [0.0] * len(self._weights)
         for phrase in self._phrases:

@@ -47,7 +47,11 @@ class Refresh:
         matched, gone = match_records(looks, records)
         for record in gone:
             self._indexer.remove(record)
-        changes = [self._bring_up(found, look, matched.get(found.name)) for found, look in looks]
+        changes = [
+            self._bring_up(found, look, matched.get(found.name))
+            for found, look in looks
+            if not self._indexer.stopping.is_set()
+        ]
         if not is_folder:
             _check(self.skipped)
         return bool(gone) or any(changes)

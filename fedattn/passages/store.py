@@ -46,7 +46,7 @@ class PassageStore:
         reading: Reading | None = None,
     ) -> None:
         self._root = root
-        self._database = Database(database, root)
+        self._database = Database(database, root, encoding)
         self._reading = reading or Reading()
         self._indexer = FileIndexer(self._database, self._reading, encoding)
         self._refreshing = threading.Lock()
@@ -101,7 +101,8 @@ class PassageStore:
         return next(iter(self._select("WHERE number = ?", number)), None)
 
     def close(self) -> None:
-        """Give the database back."""
+        """Give the database back; a refresh under way ends early, and another store resumes it."""
+        self._indexer.stopping.set()
         with self._refreshing:
             self._database.close()
 

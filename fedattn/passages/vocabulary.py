@@ -5,16 +5,15 @@ words in every passage, which would make the index several times as large, disti
 collected, and their parts are looked up there. Words with digits are not: there are too many.
 """
 
-import re
 import sqlite3
 from collections.abc import Iterable
 
-from fedattn.passages.words import fold, is_unspaced, split_words
+from fedattn.passages.words import is_unspaced
 
 MIN_CHARS, MAX_CHARS = 4, 40
 MAX_WORDS = 500_000
 """Distinct words; a text with more is no language, and later ones are found as they are only."""
-_ASCII_WORD = re.compile(rf"(?<![0-9a-z])[a-z]{{{MIN_CHARS},{MAX_CHARS}}}(?![0-9a-z])")
+_SPACES = {code: " " for code in range(128) if not chr(code).isalnum()}
 _MAX_LOOKED_AT = 400
 
 
@@ -25,8 +24,8 @@ class Vocabulary:
         self._known: set[str] = set()
 
     def add(self, connection: sqlite3.Connection, texts: list[str]) -> None:
-        """Take the words of some texts in."""
-        new = _distinct(texts) - self._known
+        """Take in the words of some texts, as `indexed_text` gives them."""
+        new = {word for word in _distinct(texts) - self._known if _is_kept(word)}
         if not new or len(self._known) >= MAX_WORDS:
             return
         self._known |= new
@@ -72,11 +71,8 @@ def words_within(connection: sqlite3.Connection, word: str) -> list[str]:
 
 
 def _distinct(texts: Iterable[str]) -> set[str]:
-    joined = "\n".join(texts)
-    if joined.isascii():
-        return set(_ASCII_WORD.findall(joined.lower()))
-    return {
-        word
-        for word in set(split_words(fold(joined)))
-        if MIN_CHARS <= len(word) <= MAX_CHARS and word.isalpha() and not is_unspaced(word)
-    }
+    return set("\n".join(texts).lower().translate(_SPACES).split())
+
+
+def _is_kept(word: str) -> bool:
+    return MIN_CHARS <= len(word) <= MAX_CHARS and word.isalpha() and not is_unspaced(word)

@@ -7,6 +7,7 @@ most logs are, goes to SQLite as it is: its tokenizer finds the same words, and 
 
 import re
 import unicodedata
+from functools import lru_cache
 
 import regex
 
@@ -17,40 +18,39 @@ _UNSPACED = (
     r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
     r"\u30fc\u3005"  # the mark of a long vowel, and the one of repetition
 )
-_ASCII_WORD = re.compile(r"[0-9a-z]+")
-_RUN = regex.compile(rf"[{_UNSPACED}]+|[[\p{{L}}\p{{N}}\p{{M}}]--[{_UNSPACED}]]+", regex.V1)
-_IS_UNSPACED = regex.compile(rf"[{_UNSPACED}]")
+_BEYOND_ASCII = re.compile("[^\x00-\x7f]+")
+_WORD = re.compile("[0-9a-z\x80-\U0010ffff]+")
+_UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]+")
+_NO_WORD = regex.compile(r"[^\p{L}\p{N}\p{M}]+")
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 
 
-def fold(text: str) -> str:
-    """Text without what writers vary: case, accents, width, ligatures."""
-    if text.isascii():
-        return text.lower()
-    valid = text.encode(errors="replace").decode()  # without lone halves of UTF-16 pairs
-    decomposed = unicodedata.normalize("NFKD", valid.casefold())
-    return unicodedata.normalize("NFC", _ACCENTS.sub("", decomposed))
-
-
-def split_words(folded: str) -> list[str]:
-    """Words of a folded text, in order."""
-    if folded.isascii():
-        return _ASCII_WORD.findall(folded)
-    return [word for run in _RUN.findall(folded) for word in _words_of(run)]
-
-
 def indexed_text(text: str) -> str:
-    """What FTS5 gets of a text."""
-    return text if text.isascii() else " ".join(split_words(fold(text)))
+    """What FTS5 gets of a text: it has no accents, and spaces around whatever counts as a word."""
+    if text.isascii():
+        return text
+    return _BEYOND_ASCII.sub(lambda found: _fold(found[0]), text)
+
+
+def split_words(text: str) -> list[str]:
+    """Words of a text, in order."""
+    return _WORD.findall(indexed_text(text).lower())
 
 
 def is_unspaced(word: str) -> bool:
     """Whether a word is of a script without spaces between words."""
-    return not word.isascii() and _IS_UNSPACED.match(word) is not None
+    return not word.isascii() and _UNSPACED_RUN.match(word) is not None
 
 
-def _words_of(run: str) -> list[str]:
-    if not is_unspaced(run):
-        return [run]
+@lru_cache(maxsize=1 << 15)
+def _fold(run: str) -> str:
+    """A run of characters beyond ASCII without what writers vary: case, accents, width."""
+    valid = run.encode(errors="replace").decode()  # without lone halves of UTF-16 pairs
+    decomposed = unicodedata.normalize("NFKD", valid.casefold())
+    folded = unicodedata.normalize("NFC", _ACCENTS.sub("", decomposed))
+    return str(_UNSPACED_RUN.sub(lambda found: _pairs(found[0]), _NO_WORD.sub(" ", folded)))
+
+
+def _pairs(run: str) -> str:
     pairs = [run[i : i + 2] for i in range(len(run) - 1)]
-    return [*run, *pairs]
+    return f" {' '.join([*run, *pairs])} "

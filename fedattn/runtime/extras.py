@@ -24,6 +24,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "tokenizers",
             "torch",
             "transformers",
+            "watchfiles",
         ),
         "gateway": ("fastapi", "fastapi_offline", "sse_starlette", "uvicorn"),
         "certs": ("cryptography",),

@@ -103,6 +103,7 @@ class Publication:
             exchange,
             span,
             known,
+            self._session.passages,
             lambda compute_s: self._loop.call_soon_threadsafe(exchange.finish, compute_s),
         )
 

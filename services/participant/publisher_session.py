@@ -1,8 +1,10 @@
 """The session of one query, as its publisher opens and uses it."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
+from fedattn.core.agreement import PassageSpan
 from fedattn.core.errors import DeadlineExceededError, FedAttnError
 from fedattn.core.request import SessionRequest, describe_prefix
 from fedattn.wire.clients import AggregatorClient
@@ -27,6 +29,10 @@ class PublisherSession:
         node: the publisher.
         aggregator: where sessions are opened.
         query: what is asked of the session.
+
+    Attributes:
+        arrived: when, by `time.monotonic`.
+        passages: what contributors' spans are made of, by their places, once there is an exchange.
     """
 
     def __init__(self, node: ParticipantNode, aggregator: AggregatorClient, query: Query) -> None:
@@ -36,6 +42,7 @@ class PublisherSession:
         self.arrived = time.monotonic()
         self._keys = KeyPair() if node.identity.is_verifying else None
         self._signed: SignedRequest | None = None
+        self.passages: Mapping[int, tuple[PassageSpan, ...]] = {}
         reuses = query.options.reuse
         self._cached_rows = node.rows.snapshot(MAX_PUBLISHER_KEYS) if reuses else {}
         self._states = node.states.snapshot(MAX_PUBLISHER_KEYS) if reuses else {}
@@ -103,6 +110,7 @@ class PublisherSession:
         assert self._signed is not None, "exchange() follows open()"
         signed, node = self._signed, self._node
         agreement = await node.threads.run(lambda: agree(start, signed, node))
+        self.passages = agreement.passages
         return GrpcKvExchange(
             agreement.terms,
             agreement.index,

@@ -13,7 +13,7 @@ from fedattn.core.errors import ConfigurationError, InvalidRequestError
 from fedattn.runtime.audit_chain import Chain, read_log
 
 _COLUMNS = (
-    "number", "time", "event", "session", "publisher", "subject", "purpose", "blocks", "rows",
+    "number", "time", "event", "session", "publisher", "subject", "purpose", "share", "blocks", "rows",
     "bytes", "receivers", "outcome", "detail",
 )  # fmt: skip
 

@@ -15,6 +15,8 @@ class Ask:
         num_rows: most rows it would send at each of them.
         num_bytes: most bytes it would send in all.
         session_id: of the session.
+        share: what the node was told of the question.
+        passages: numbers of the passages that would take part.
     """
 
     publisher: str
@@ -24,6 +26,8 @@ class Ask:
     num_rows: int
     num_bytes: int
     session_id: str
+    share: str = ""
+    passages: tuple[int, ...] = ()
 
     @property
     def who(self) -> tuple[str, str, str]:

@@ -96,6 +96,7 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
             invite.session_id,
             signed.request,
             len(span.token_ids),
+            passages=tuple(one.number for one in span.spans),
             policy=policy,
             num_withheld=len(span.withheld),
             shape=node.prefiller.shape,

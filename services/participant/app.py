@@ -12,6 +12,7 @@ from fedattn.core.profile import Profile
 from fedattn.model.engine import open_engine
 from fedattn.model.placement import choose_decoder, choose_device, choose_dtype
 from fedattn.passages.store import PassageStore
+from fedattn.passages.watching import keep_fresh
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.runtime.approvals import ApprovalStore
 from fedattn.runtime.audit import AuditLog
@@ -180,6 +181,7 @@ class Participant:
     def _besides(self) -> Iterator[Callable[[], Awaitable[None]]]:
         """What goes on beside the sessions."""
         yield lambda: look_after(self._node)
+        yield lambda: keep_fresh(self._node.context)
         if self.server is not None:
             yield self._follow_health
             if self._settings.keep_warm_s > 0:

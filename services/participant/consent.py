@@ -84,6 +84,7 @@ class Consent:
         request: SessionRequest,
         span_len: int,
         *,
+        passages: tuple[int, ...] = (),
         policy: Policy,
         num_withheld: int,
         shape: KvShape,
@@ -96,6 +97,7 @@ class Consent:
             session_id: of the session.
             request: of its publisher.
             span_len: tokens of this node's span.
+            passages: numbers of the passages it is made of.
             policy: as it was when the span was read.
             num_withheld: rows that stay in any case.
             shape: of its rows.
@@ -110,6 +112,7 @@ class Consent:
         most = min(pressure_keep_ratio, policy.max_keep_ratio(span_len))
         ratio = min(most, request.options.compression.keep_ratio)
         ask = _describe(session_id, request, span_len, num_withheld, shape, ratio)
+        ask = replace(ask, passages=passages)
         lifetime_s = policy.cap_lifetime(lifetime_s)
         leave = Leave(policy=policy, ask=ask, max_keep_ratio=most, cache_lifetime_s=lifetime_s)
         giving = self._spawn(self._give(leave, policy))
@@ -141,6 +144,7 @@ class Consent:
             publisher=request.node_id,
             subject=request.options.subject,
             purpose=request.options.purpose,
+            share=request.options.share.value,
             blocks=_layers(request),
             outcome=error.code,
             detail=str(error),
@@ -323,6 +327,7 @@ def _describe(  # noqa: PLR0913, PLR0917 - spelt out
         num_rows=member.num_sent,
         num_bytes=len(layers) * max_upload_size(member, shape),
         session_id=session_id,
+        share=request.options.share.value,
     )
 
 
@@ -333,6 +338,8 @@ def _event(kind: str, ask: Ask, *, outcome: str) -> AuditEvent:
         publisher=ask.publisher,
         subject=ask.subject,
         purpose=ask.purpose,
+        share=ask.share,
+        passages=ask.passages,
         blocks=ask.layers,
         rows=ask.num_rows,
         bytes=ask.num_bytes,

@@ -24,9 +24,12 @@ from fedattn.passages.store import PassageStore
 from fedattn.texts.listing import list_files
 from fedattn.texts.pieces import SkippedError, cut_file
 from services.participant.context_log import printable
+from services.participant.refreshing import Refresher
 from services.participant.withheld import Pattern, withheld_tokens
 
 VERSION_SIZE = 16
+_PATIENCE_S, _SESSION_PATIENCE_S = 10.0, 2.0
+"""How long to wait for a look at all files: at the start, and in a session."""
 _MAX_CACHED = 4096
 """Passages whose tokens are kept."""
 _SAMPLE_CHARS = 20_000
@@ -82,6 +85,7 @@ class PrivateContext:
         on_change: OnChange = lambda _counts, _summary: None,
     ) -> None:
         self.store = store
+        self._refresher = Refresher(store)
         self._tokenizer = tokenizer
         self._on_change = on_change
         self._secret = secrets.token_bytes(32)
@@ -92,16 +96,26 @@ class PrivateContext:
         self._lock = threading.RLock()
 
     @property
+    def root(self) -> Path | None:
+        """The file or folder that it is of."""
+        return self.store.root
+
+    @property
     def summary(self) -> ContextSummary:
         """Counts at the last look; looks if there was none."""
         if self._summary is None:
             self.refresh()
         return self._summary or ContextSummary()
 
-    def refresh(self) -> None:
-        """Look for changes; a context that cannot be read is in the log and the summary."""
+    def refresh(self) -> bool:
+        """Look for changes; whether there were any.
+
+        A context that cannot be read is in the log and the summary.
+        """
+        before = self._counts
         with suppress(ContextUnreadableError):  # it is noted
-            self._look()
+            self._look(_PATIENCE_S)
+        return self._counts != before
 
     def choose(self, wish: Wish, patterns: Sequence[Pattern] = ()) -> ChosenText:
         """What takes part, of the text as it is now.
@@ -114,8 +128,8 @@ class PrivateContext:
             ContextUnreadableError: the context cannot be read; the log names it.
             PolicyRefusedError: a pattern takes too long to find.
         """
+        summary = self._look(_SESSION_PATIENCE_S)
         with self._lock:
-            summary = self._look()
             chosen = choose(self.store, wish, lambda passage: len(self._tokenize(passage)))
             tokens = [self._tokenize(passage) for passage in chosen]
         if wish.max_tokens is not None and len(tokens) == 1:  # the only one may be too long
@@ -134,7 +148,7 @@ class PrivateContext:
 
     def close(self) -> None:
         """End the store."""
-        self.store.close()
+        self._refresher.close()
 
     def _tokenize(self, passage: Passage) -> tuple[int, ...]:
         tokens = self._tokens.get(passage.number)
@@ -165,20 +179,20 @@ class PrivateContext:
         sized = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
         return hmac.digest(self._secret, sized, hashlib.sha256)[:VERSION_SIZE]
 
-    def _look(self) -> ContextSummary:
-        """Bring the store up to date.
+    def _look(self, wait_s: float) -> ContextSummary:
+        """Bring the store up to date, as far as that can be done in a while.
 
         Raises:
             ContextUnreadableError: the context cannot be read.
         """
+        try:
+            self._refresher.look(wait_s)
+        except CannotReadError as error:
+            self._note_failure(str(error))
+            raise ContextUnreadableError(
+                f"its private context cannot be read ({error}); its log names it"
+            ) from None
         with self._lock:
-            try:
-                self.store.refresh()
-            except CannotReadError as error:
-                self._note_failure(str(error))
-                raise ContextUnreadableError(
-                    f"its private context cannot be read ({error}); its log names it"
-                ) from None
             counts = self.store.counts
             if self._summary is None or counts != self._counts or self._failure:
                 self._counts, self._failure = counts, ""

@@ -226,6 +226,8 @@ class Contributor:
                 "contributed",
                 session=session_id,
                 tokens=len(accepted.span.token_ids),
+                share=accepted.signed.request.options.share.value,
+                passages=[one.number for one in accepted.span.spans],
                 publisher=accepted.signed.request.node_id,
                 blocks=sorted(exchange.bytes_sent),
             )

@@ -85,12 +85,14 @@ async def test_second_welcome_on_a_stream_starts_no_second_heartbeat() -> None:
     tasks: set[asyncio.Task[None]] = set()
     loop = loop_at(Aggregator())
     loop._handle(WELCOME, outgoing, tasks)
-    with pytest.raises(AggregatorUnavailableError, match="welcomed this node twice"):
-        loop._handle(WELCOME, outgoing, tasks)
-    assert len(tasks) == 1
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+    try:
+        with pytest.raises(AggregatorUnavailableError, match="welcomed this node twice"):
+            loop._handle(WELCOME, outgoing, tasks)
+        assert len(tasks) == 1
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 class WelcomesTwice(Aggregator):

@@ -96,26 +96,28 @@ async def test_second_welcome_on_a_stream_starts_no_second_heartbeat() -> None:
 
 
 class WelcomesTwice(Aggregator):
-    """Welcomes a node twice on its first stream, once on the next."""
+    """Welcomes a node twice on its first stream and ends it, once on the next."""
 
     def control(self, _requests: object) -> Responses[Any]:
         self.num_calls += 1
         is_first = self.num_calls == 1
         if not is_first:
             self.kept.set()
-        call = Call(is_short=False, num_welcomes=2 if is_first else 1)
+        call = Call(is_short=is_first, num_welcomes=2 if is_first else 1)
         return Responses(call, AggregatorUnavailableError(""))  # type: ignore[arg-type]
 
 
 async def test_node_joins_again_after_a_second_welcome() -> None:
     aggregator = WelcomesTwice()
     loop = loop_at(aggregator)
-    running = asyncio.create_task(loop.run())
-    await aggregator.kept.wait()
-    await loop.joined.wait_joined()
-    running.cancel()
-    await asyncio.wait({running})
-    assert aggregator.num_calls == 2
+    with capture_logs() as logs:
+        running = asyncio.create_task(loop.run())
+        await aggregator.kept.wait()
+        await loop.joined.wait_joined()
+        running.cancel()
+        await asyncio.wait({running})
+    (why,) = [entry["error"] for entry in logs if entry["event"] == "not_joined"]
+    assert "welcomed this node twice" in why
 
 
 class Thinker:

@@ -138,7 +138,7 @@ async def test_nobody_can_end_tls_between_gateway_and_publisher(
 ) -> None:
     own, gateway = read_certificates(folder / holder), read_certificates(folder / GATEWAY)
     between = WireServer([], own)
-    listener = Listener()
+    listener = Listener()  # type: ignore[abstract]
     await between.start(
         HostPort("127.0.0.1", 0),
         lambda server: participant_pb2_grpc.add_ParticipantServiceServicer_to_server(

@@ -146,6 +146,7 @@ class ControlLoop:
     ) -> None:
         match response.WhichOneof("body"):
             case "welcome":
+                self._check_first_welcome()
                 log.info("joined", aggregator=self._aggregator.address, node=self._node.node_id)
                 self._node.token = response.welcome.node_token
                 self.joined.turn(joined=True)
@@ -160,6 +161,14 @@ class ControlLoop:
                 )
             case "cancel":
                 self._contributor.cancel(response.cancel)
+
+    def _check_first_welcome(self) -> None:
+        """A stream has one membership, with one token and one heartbeat."""
+        if self.joined.is_set():
+            raise AggregatorUnavailableError(
+                f"the aggregator at {self._aggregator.address} welcomed this node twice on one "
+                f"stream; expected one welcome; this node joins again"
+            )
 
     async def _beat(self, interval_s: float, outgoing: _Outgoing) -> None:
         while True:

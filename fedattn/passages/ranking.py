@@ -30,12 +30,14 @@ class Phrase:
 
     Attributes:
         weight: what it adds to a passage that holds it.
+        size: passages that hold it, about; 0: it was not looked for.
         numbers: of the passages with it; empty if it is frequent.
     """
 
     text: str
     unit: int
     weight: float
+    size: float
     numbers: list[int]
 
 
@@ -68,24 +70,23 @@ class Ranking:
         return sorted(found, key=lambda one: (-one.score, -one.number))[:limit]
 
     def _look_up(self, unit: Unit) -> None:
-        """Take in the phrases of a unit that occur, and the weight of the unit.
+        """Take in the phrases of a unit, and the weight of the unit.
 
-        A phrase weighs no more than what was asked for, or, if that occurs nowhere, than the best
-        of its variants together.
+        That goes by what was asked for, or, if it occurs nowhere, by the best variant. A variant
+        weighs no more. Words side by side are looked for only if nothing better was found: it
+        takes long.
         """
-        found = {text: self._postings.find(text) for text in unit}
-        top = max(factor for text, factor in unit.items() if found[text][0] or factor == 1)
-        if not any(found[text][0] for text, factor in unit.items() if factor == top):
-            top = max((factor for text, factor in unit.items() if found[text][0]), default=1)
-        size = sum(found[text][0] for text, factor in unit.items() if factor == top)
-        weight = self._idf(size)
-        for text, (text_size, numbers) in found.items():
-            if text_size:
-                adds = unit[text] * min(weight, self._idf(text_size))
+        index, weight = len(self._weights), 0.0
+        for text, factor in sorted(unit.items(), key=lambda item: -item[1]):
+            is_left_out = weight and " " in text
+            size, numbers = (0.0, []) if is_left_out else self._postings.find(text)
+            if size or is_left_out:
+                weight = weight or self._idf(size)
+                adds = factor * (min(weight, self._idf(size)) if size else weight)
                 self._phrases.append(
-                    Phrase(text=text, unit=len(self._weights), weight=adds, numbers=numbers)
+                    Phrase(text=text, unit=index, weight=adds, size=size, numbers=numbers)
                 )
-        self._weights.append(weight)
+        self._weights.append(weight or self._idf(0))
 
     def _idf(self, size: float) -> float:
         """As BM25 has it; what occurs nowhere weighs no more than what occurs once."""
@@ -130,9 +131,9 @@ class Ranking:
         """The heaviest frequent phrase of each unit, heaviest first."""
         by_unit: dict[int, Phrase] = {}
         for phrase in self._phrases:
-            if not phrase.numbers:
+            if phrase.size and not phrase.numbers:
                 by_unit.setdefault(phrase.unit, phrase)
-        return list(by_unit.values())[:_MAX_JOINED]
+        return list({phrase.text: phrase for phrase in by_unit.values()}.values())[:_MAX_JOINED]
 
     def _score(self, number: int, text: str) -> Scored:
         words = f" {' '.join(split_words(text))} "

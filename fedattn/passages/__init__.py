@@ -9,6 +9,7 @@
     vocabulary   a word of a question                      -> words of the texts it may mean
     query        a question                                -> units, each a phrase and its variants
     expanding    units                                     -> the same, with other words
+    postings     a phrase                                  -> how many passages hold it, and which
     ranking      units                                     -> passages, best first
     watching     a folder                                  -> refreshes as it changes
 

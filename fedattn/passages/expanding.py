@@ -9,8 +9,8 @@ from fedattn.passages.words import is_unspaced
 _ENDING = 3
 """Letters that an ending may have: pump, pumps, pumping."""
 _INFLECTED, _COMPOUND, _INSIDE = 0.8, 0.6, 0.3
-_MAX_LONGER, _MAX_WITHIN = 12, 3
-_MAX_EXPANDED = 16
+_MAX_LONGER, _MAX_WITHIN = 6, 3
+_MAX_EXPANDED = 12
 """Words of a question that are expanded."""
 
 

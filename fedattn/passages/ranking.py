@@ -1,22 +1,23 @@
 """From units of a query to the passages that hold most of their weight.
 
-Rare phrases name the candidates, and frequent ones only rank them, so that no search walks through
-all passages that hold a frequent word. What is fetched is bounded everywhere.
+Rare phrases name the candidates. Frequent ones only rank them, and name the newest passages that
+hold several: so no search walks through all passages that hold a frequent word, and what is fetched
+is bounded everywhere.
 """
 
 import math
-import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fedattn.passages.expanding import expand
+from fedattn.passages.postings import Postings, quoted
 from fedattn.passages.query import Unit
 from fedattn.passages.words import split_words
 
-RARE = 1000
-"""Passages that may hold a phrase that names candidates."""
-MAX_CANDIDATES = 3000
-MAX_READ = 400
-"""Candidates whose text is read and scored."""
+MAX_CANDIDATES = 1500
+MAX_READ = 200
+"""Candidates of rare phrases whose text is read and scored."""
+MAX_FREQUENT = 100
+"""The same of frequent ones."""
 _MAX_JOINED = 4
 """Frequent phrases that are looked for together."""
 _SATURATION = 0.4
@@ -25,19 +26,19 @@ _SATURATION = 0.4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phrase:
-    """One way to say a unit.
+    """One way to say a unit, which occurs.
 
     Attributes:
         weight: what it adds to a passage that holds it.
-        numbers: of the newest passages with it.
-        is_rare: whether `numbers` are all of them.
+        size: passages that hold it, about; 0: it was not looked for.
+        numbers: of the passages with it; empty if it is frequent.
     """
 
     text: str
     unit: int
     weight: float
-    numbers: tuple[int, ...]
-    is_rare: bool
+    size: float
+    numbers: list[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,95 +51,70 @@ class Scored:
 
 
 class Ranking:
-    """One search, in one state of the database.
+    """One search, in one state of the database."""
 
-    Args:
-        num_passages: in the database.
-    """
-
-    def __init__(
-        self, connection: sqlite3.Connection, num_passages: int, units: list[Unit]
-    ) -> None:
-        self._connection = connection
-        self._num_passages = num_passages
+    def __init__(self, postings: Postings, units: Iterable[Unit]) -> None:
+        self._postings = postings
         self._phrases: list[Phrase] = []
         self._weights: list[float] = []
-        for unit in expand(connection, units):
+        for unit in units:
             self._look_up(unit)
-        self._total = sum(self._weights)
+        self._phrases.sort(key=lambda phrase: -phrase.weight)
+        self._spaced = [(f" {phrase.text} ", phrase) for phrase in self._phrases]
 
     def best(self, limit: int) -> list[Scored]:
         """The best passages, best first."""
-        candidates = self._candidates()
-        scored = [self._score(number, text) for number, text in self._texts(candidates)]
+        texts = self._postings.texts(self._candidates())
+        scored = [self._score(number, text) for number, text in texts]
         found = [one for one in scored if one.score > 0]
         return sorted(found, key=lambda one: (-one.score, -one.number))[:limit]
 
     def _look_up(self, unit: Unit) -> None:
-        """Phrases of a unit that occur, and the weight of the unit."""
-        index = len(self._weights)
-        found = {text: self._newest_with(quoted(text)) for text in unit}
-        sizes = {text: self._count(numbers) for text, numbers in found.items()}
-        exact = max(unit, key=lambda text: unit[text])
-        size = sizes[exact] or sum(
-            sizes[text] for text in unit if unit[text] >= max(map(unit.__getitem__, unit)) / 2
-        )
-        weight = self._idf(size)
-        self._weights.append(weight)
-        for text, numbers in found.items():
-            if numbers:
+        """Take in the phrases of a unit, and the weight of the unit.
+
+        That goes by what was asked for, or, if it occurs nowhere, by the best variant. A variant
+        weighs no more. Words side by side are looked for only if nothing better was found: it
+        takes long.
+        """
+        index, weight = len(self._weights), 0.0
+        for text, factor in sorted(unit.items(), key=lambda item: -item[1]):
+            is_left_out = weight and " " in text
+            size, numbers = (0.0, []) if is_left_out else self._postings.find(text)
+            if size or is_left_out:
+                weight = weight or self._idf(size)
+                adds = factor * (min(weight, self._idf(size)) if size else weight)
                 self._phrases.append(
-                    Phrase(
-                        text=text,
-                        unit=index,
-                        weight=unit[text] * min(weight, self._idf(sizes[text])),
-                        numbers=numbers[:RARE],
-                        is_rare=len(numbers) <= RARE,
-                    )
+                    Phrase(text=text, unit=index, weight=adds, size=size, numbers=numbers)
                 )
-
-    def _newest_with(self, expression: str, limit: int = RARE + 1) -> tuple[int, ...]:
-        rows = self._connection.execute(
-            "SELECT rowid FROM terms WHERE terms MATCH ? ORDER BY rowid DESC LIMIT ?",
-            (expression, limit),
-        )
-        return tuple(number for (number,) in rows)
-
-    def _count(self, numbers: tuple[int, ...]) -> float:
-        """Passages with a phrase; of a frequent one by how dense it is in the newest ones."""
-        if len(numbers) <= RARE:
-            return len(numbers)
-        span = numbers[0] - numbers[-1] + 1
-        return max(len(numbers), self._num_passages * min(1.0, len(numbers) / span))
+        self._weights.append(weight or self._idf(0))
 
     def _idf(self, size: float) -> float:
         """As BM25 has it; what occurs nowhere weighs no more than what occurs once."""
         size = max(size, 1)
-        others = max(self._num_passages - size, 0)
+        others = max(self._postings.num_passages - size, 0)
         return math.log1p((others + 0.5) / (size + 0.5))
 
     def _candidates(self) -> list[int]:
-        """Numbers of passages worth reading, the most promising first."""
+        """Numbers of passages worth reading."""
         held: dict[int, dict[int, float]] = {}
-        rare = sorted((p for p in self._phrases if p.is_rare), key=lambda p: -p.weight)
-        for phrase in rare:
-            if len(held) >= MAX_CANDIDATES:
-                break
-            for number in phrase.numbers:
-                units = held.setdefault(number, {})
-                units[phrase.unit] = max(units.get(phrase.unit, 0.0), phrase.weight)
+        rare = []
+        for phrase in self._phrases:
+            if phrase.numbers and len(held) < MAX_CANDIDATES:
+                rare.append(phrase)
+                for number in phrase.numbers:
+                    held.setdefault(number, {}).setdefault(phrase.unit, phrase.weight)
         sums = {number: sum(units.values()) for number, units in held.items()}
         if len(sums) > MAX_READ:
             self._add_frequent(sums, rare)
         best = sorted(sums, key=lambda number: (-sums[number], -number))[:MAX_READ]
-        return list(dict.fromkeys(best + self._with_frequent()))
+        return list({*best, *self._with_frequent()})
 
     def _add_frequent(self, sums: dict[int, float], rare: list[Phrase]) -> None:
         """Among many candidates, count the frequent phrases that matter most."""
         any_rare = " OR ".join(quoted(phrase.text) for phrase in rare)
         for phrase in self._frequent():
             both = f"({any_rare}) AND {quoted(phrase.text)}"
-            for number in self._newest_with(both, MAX_CANDIDATES):
+            for number in self._postings.newest(both, MAX_CANDIDATES):
                 if number in sums:
                     sums[number] += phrase.weight
 
@@ -147,41 +123,27 @@ class Ranking:
         frequent = self._frequent()
         for size in range(len(frequent), 0, -1):
             together = " AND ".join(quoted(phrase.text) for phrase in frequent[:size])
-            numbers = self._newest_with(together, MAX_READ // 2)
-            if numbers:
-                return list(numbers)
+            if numbers := self._postings.newest(together, MAX_FREQUENT):
+                return numbers
         return []
 
     def _frequent(self) -> list[Phrase]:
         """The heaviest frequent phrase of each unit, heaviest first."""
         by_unit: dict[int, Phrase] = {}
-        for phrase in sorted(self._phrases, key=lambda p: p.weight):
-            if not phrase.is_rare:
-                by_unit[phrase.unit] = phrase
-        return sorted(by_unit.values(), key=lambda p: -p.weight)[:_MAX_JOINED]
-
-    def _texts(self, numbers: list[int]) -> list[tuple[int, str]]:
-        places = ", ".join("?" * len(numbers))
-        return self._connection.execute(
-            f"SELECT number, text FROM passages WHERE number IN ({places})",  # noqa: S608
-            numbers,
-        ).fetchall()
+        for phrase in self._phrases:
+            if phrase.size and not phrase.numbers:
+                by_unit.setdefault(phrase.unit, phrase)
+        return list({phrase.text: phrase for phrase in by_unit.values()}.values())[:_MAX_JOINED]
 
     def _score(self, number: int, text: str) -> Scored:
         words = f" {' '.join(split_words(text))} "
-        held = [0.0] * len(self._weights)
-        score = [0.0] * len(self._weights)
-        for phrase in self._phrases:
-            spaced = f" {phrase.text} "
-            if phrase.weight > 0 and spaced in words:
+        held: dict[int, float] = {}
+        score = 0.0
+        for spaced, phrase in self._spaced:  # the heaviest of a unit comes first
+            if spaced in words and phrase.unit not in held:
+                held[phrase.unit] = phrase.weight
                 times = words.count(spaced)
-                more = times * (1 + _SATURATION) / (times + _SATURATION)
-                held[phrase.unit] = max(held[phrase.unit], phrase.weight)
-                score[phrase.unit] = max(score[phrase.unit], phrase.weight * more)
-        coverage = sum(held) / self._total if self._total else 0.0
-        return Scored(number=number, score=sum(score), coverage=min(coverage, 1.0))
-
-
-def quoted(phrase: str) -> str:
-    """A phrase for FTS5; all signs in it are inert."""
-    return '"' + phrase.replace('"', '""') + '"'
+                score += phrase.weight * times * (1 + _SATURATION) / (times + _SATURATION)
+        total = sum(self._weights)
+        coverage = min(sum(held.values()) / total, 1.0) if total else 0.0
+        return Scored(number=number, score=score, coverage=coverage)

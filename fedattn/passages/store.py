@@ -9,8 +9,10 @@ from typing import TypeVar
 
 from fedattn.passages.cannot_read import CannotReadError
 from fedattn.passages.database import Database, is_broken
+from fedattn.passages.expanding import expand
 from fedattn.passages.indexing import FileIndexer, Reading
 from fedattn.passages.passage import Hit, Passage, StoreCounts
+from fedattn.passages.postings import Postings
 from fedattn.passages.query import Unit, read_query
 from fedattn.passages.ranking import Ranking
 from fedattn.passages.records import load_records
@@ -114,8 +116,10 @@ class PassageStore:
             self._skipped = tuple(sorted(refresh.skipped, key=lambda file: file.name))
             self._count()
 
-    def _search(self, connection: sqlite3.Connection, units: list[Unit], limit: int) -> list[Hit]:
-        best = Ranking(connection, self._counts.num_passages, units).best(limit)
+    @staticmethod
+    def _search(connection: sqlite3.Connection, units: list[Unit], limit: int) -> list[Hit]:
+        ranking = Ranking(Postings(connection), expand(connection, units))
+        best = ranking.best(limit)
         found = _passages(connection, [one.number for one in best])
         return [
             Hit(passage=found[one.number], score=one.score, coverage=one.coverage)

@@ -3,6 +3,9 @@
 Case, accents and width do not matter. Words are runs of letters, digits and marks. Scripts without
 spaces between words give their single characters and every pair of neighbours instead. ASCII, which
 most logs are, goes to SQLite as it is: its tokenizer finds the same words, and faster.
+
+Codes and numbers of several parts, as P-101/B or 10.5, are one more word each, behind the text.
+Their parts are frequent, and to find them side by side takes long.
 """
 
 import re
@@ -22,14 +25,29 @@ _BEYOND_ASCII = re.compile("[^\x00-\x7f]+")
 _WORD = re.compile("[0-9a-z\x80-\U0010ffff]+")
 _UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]+")
 _NO_WORD = regex.compile(r"[^\p{L}\p{N}\p{M}]+")
+_CODE = re.compile(
+    r"(?<![0-9A-Za-z])(?<!\d:)"  # what follows a time is its fraction
+    r"[0-9A-Za-z]++(?:[-/._,][0-9A-Za-z]++){1,5}+"
+)
+_NUMBER_SIGN = "\ue000"
+"""Between the parts of a number, lest 10.5 be 105: of private use, so that no text has it."""
+_WITHOUT_SIGNS = str.maketrans("", "", "-/._,")
+_WITH_NUMBER_SIGNS = str.maketrans("-/._,", _NUMBER_SIGN * 5)
+_MAX_CODE_CHARS = 40
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 
 
 def indexed_text(text: str) -> str:
-    """What FTS5 gets of a text: it has no accents, and spaces around whatever counts as a word."""
-    if text.isascii():
-        return text
-    return _BEYOND_ASCII.sub(lambda found: _fold(found[0]), text)
+    """What FTS5 gets of a text: no accents, spaces around whatever counts as a word, and codes."""
+    if not text.isascii():
+        text = _BEYOND_ASCII.sub(lambda found: _fold(found[0]), text)
+    codes = codes_of(text)
+    return f"{text} {' '.join(codes)}" if codes else text
+
+
+def codes_of(text: str) -> list[str]:
+    """Words that stand for its codes and numbers of several parts."""
+    return [word for code in _CODE.findall(text) if (word := _joined(code))]
 
 
 def split_words(text: str) -> list[str]:
@@ -49,6 +67,14 @@ def _fold(run: str) -> str:
     decomposed = unicodedata.normalize("NFKD", valid.casefold())
     folded = unicodedata.normalize("NFC", _ACCENTS.sub("", decomposed))
     return str(_UNSPACED_RUN.sub(lambda found: _pairs(found[0]), _NO_WORD.sub(" ", folded)))
+
+
+def _joined(code: str) -> str:
+    """A code without signs; empty if it is none: it has no digit, or is too long."""
+    joined = code.translate(_WITHOUT_SIGNS)
+    if joined.isalpha() or len(joined) > _MAX_CODE_CHARS:
+        return ""
+    return code.translate(_WITH_NUMBER_SIGNS) if joined.isdigit() else joined
 
 
 def _pairs(run: str) -> str:

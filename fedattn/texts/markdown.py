@@ -97,7 +97,7 @@ class _Reader:
     def _bare(self, path: str) -> Iterator[Block]:
         """A heading that nothing stands under."""
         if path:
-            yield replace(as_block([self._last]), text=path, group=-1 - self._outline.group)
+            yield replace(as_block([self._last]), text=path, is_begin=True)
 
     def _flush(self) -> Iterator[Block]:
         if self._lines:

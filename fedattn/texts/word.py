@@ -122,7 +122,8 @@ class _Reader:
             last=self._number,
             unit="paragraph",
             heading="" if is_bare else self._outline.path,
-            group=-1 - self._outline.group if is_bare else self._outline.group,
+            group=self._outline.group,
+            is_begin=is_bare,
             lead=lead or "",
             is_line=lead is not None,
         )

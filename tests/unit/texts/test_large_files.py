@@ -58,13 +58,19 @@ def test_a_very_long_line_is_read_in_parts(cut: Cut, unit: str) -> None:
     )
 
 
-@pytest.mark.parametrize("bad", [b"\xff", b"\0\0\0\0"])
-def test_a_bad_byte_far_in_a_log_costs_itself_alone(cut: Cut, bad: bytes) -> None:
-    lines = LINE.encode() * 8_000
+@pytest.mark.parametrize("bad", [b"\xff", bytes(100)])
+def test_a_bad_byte_in_a_log_costs_itself_alone(cut: Cut, bad: bytes) -> None:
+    lines = LINE.encode() * 80
     text = "".join(
         piece.text + "\n" for piece in cut("a.log", lines + b"pu" + bad + b"mp\n" + lines)
     )
-    assert text.replace("pu\ufffdmp\n", "").replace("pump\n", "") == LINE * 16_000
+    assert text.replace("pu\ufffdmp\n", "").replace("pump\n", "") == LINE * 160
+
+
+def test_a_log_in_another_encoding_is_left_out(cut: Cut) -> None:
+    with pytest.raises(SkippedError) as caught:
+        cut("a.log", b"2026-11-28 caf\xe0\n" * 1000)
+    assert caught.value.reason is SkipReason.UNDECODABLE
 
 
 def test_of_a_large_file_the_head_decides(cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:

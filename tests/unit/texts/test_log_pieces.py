@@ -87,7 +87,9 @@ def test_stamps_without_a_zone_are_in_local_time(line: str, year: int) -> None:
     assert found.time_s == datetime(year, month, day, 15, 48, 17).astimezone().timestamp()
 
 
-@pytest.mark.parametrize("line", ["11/28/2026 15:48 x", "15:48:17.1 x", "[   12.345678] usb 1-1"])
+@pytest.mark.parametrize(
+    "line", ["11/28/2026 15:48 x", "15:48:17.1 x", "[  12.345678] usb 1", "Feb 29 15:48:17 x"]
+)
 def test_stamps_whose_day_is_not_certain_have_no_time(line: str) -> None:
     found = find_stamp(line, NOW_S)
     assert found is not None

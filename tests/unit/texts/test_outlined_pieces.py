@@ -60,8 +60,31 @@ def test_a_long_list_is_cut_between_its_items(cut: Cut) -> None:
     assert all(len(piece.text) <= 102 for piece in pieces)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.md", "|Alarm|Limit|\n|--|--|\n"),
+        ("a.md", "|Alarm|Limit|\n|--|--|\n\n# Next"),
+        ("a.html", "<table><tr><th>Alarm</th><th>Limit</th></tr></table>"),
+    ],
+)
+def test_a_table_without_rows_keeps_its_header(cut: Cut, name: str, text: str) -> None:
+    assert cut(name, text)[0].text in {"Alarm; Limit", "Alarm: Limit"}
+
+
 def test_code_that_is_never_closed_is_kept(cut: Cut) -> None:
     assert cut("a.md", "~~~\nx\n\n# y\n")[0].text == "~~~\nx\n\n# y"
+
+
+@pytest.mark.parametrize(
+    "line", ["# a" + " " * 60_000 + "b", " " * 60_000 + "|x", "|-" * 30_000 + "x"]
+)
+def test_hostile_lines_of_markdown_are_survived(cut: Cut, line: str) -> None:
+    assert cut("a.md", f"first\n{line}\n")
+
+
+def test_the_name_of_a_heading_may_end_in_a_number_sign(cut: Cut) -> None:
+    assert cut("a.md", "# C# #\ntext")[0].text == "C#\ntext"
 
 
 def test_very_long_headings_are_shortened(cut: Cut) -> None:

@@ -28,7 +28,7 @@ def test_arrays_of_an_object_are_records_under_their_names(cut: Cut) -> None:
         "data > readings\nbar: 2.50\nbar: 3",
         "alarms\nhigh: true",
     ]
-    assert [piece.place for piece in pieces] == ["record 1", "records 3-4", "record 5"]
+    assert [piece.place for piece in pieces] == ["record 1", "records 2-3", "record 4"]
 
 
 def test_nested_arrays_are_listed_and_numbered(cut: Cut) -> None:

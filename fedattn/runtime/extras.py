@@ -29,7 +29,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "gateway": ("fastapi", "fastapi_offline", "sse_starlette", "uvicorn"),
         "certs": ("cryptography",),
         "plots": ("matplotlib",),
-        "documents": ("lxml", "pypdf", "docx"),
+        "documents": ("docx", "pypdf"),
     }
 )
 """Extra -> modules that come with it. pyproject.toml says the same of distributions."""

@@ -1,6 +1,7 @@
 """Files as they are opened to be cut: what they are encoded in is decided on the first look."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from fedattn.texts.skipping import SkippedError
 
 MAX_WHOLE_BYTES = 16 << 20
 """Files up to this size are looked at as a whole; of larger ones the head decides."""
+_NUL_BLOCK = re.compile(rb"\0{8,}")
+_LINES_A_BAD_BYTE = 100
+"""A log with more bad bytes is in another encoding, which its owner can name."""
 HEAD_BYTES = 1 << 18
 NUM_HEAD_LINES = 200
 
@@ -88,7 +92,7 @@ def open_text(path: Path, fallback: str | None, *, is_tolerant: bool) -> Iterato
     Args:
         path: a regular file, packed by gzip if its name says so.
         fallback: encoding of what is neither UTF-8 nor UTF-16.
-        is_tolerant: whether bad bytes behind a good head are replaced, as in a log.
+        is_tolerant: whether a few bad bytes are replaced, as in a log.
 
     Raises:
         SkippedError: it cannot be read, or is not certain to be a text.
@@ -110,8 +114,8 @@ def _look(
     rest = file.read(MAX_WHOLE_BYTES + 1 - len(data)) if info.st_size <= MAX_WHOLE_BYTES else b""
     is_whole = info.st_size <= MAX_WHOLE_BYTES and len(data) + len(rest) <= MAX_WHOLE_BYTES
     reading = read_certain(data + rest, fallback) if is_whole else _of_head(data, fallback)
-    if isinstance(reading, SkipReason) and is_tolerant and rest:
-        is_whole, reading = False, _of_head(data, fallback)
+    if isinstance(reading, SkipReason) and is_tolerant and is_whole:
+        reading = _repaired(data + rest, reading)
     if isinstance(reading, SkipReason):
         raise SkippedError(reading)
     return Source(
@@ -129,3 +133,11 @@ def _of_head(data: bytes, fallback: str | None) -> Reading | SkipReason:
     newline = data.rfind(b"\n")
     is_ascii_like = b"\0" not in data and newline > 0
     return read_certain(data[:newline] if is_ascii_like else data, fallback, is_whole=False)
+
+
+def _repaired(data: bytes, reason: SkipReason) -> Reading | SkipReason:
+    """UTF-8 with few bad bytes for its lines, and the blocks of NUL that a lost power leaves."""
+    text = _NUL_BLOCK.sub(b"", data).decode("utf-8", "replace")
+    if text.count("\ufffd") * _LINES_A_BAD_BYTE > text.count("\n"):
+        return reason
+    return read_certain(text.encode())

@@ -17,7 +17,7 @@ class Outline:
 
     @property
     def path(self) -> str:
-        """Such as `Pump house > Alarms`; empty above the first heading."""
+        """Such as "Pump house > Alarms"; empty above the first heading."""
         return " > ".join(name for _, name in self._open)
 
     def enter(self, level: int, name: str) -> str:

@@ -45,8 +45,8 @@ class Block:
         is_line: joined to others by a newline, not a blank line, and cut at its own newlines first.
         unit: what `first` and `last` count, such as `line`.
         time_s: as of a piece.
-        is_begin: whether it begins a piece, as the first part of a long block does: reading on from
-            the start that its parts share then gives all of them and nothing twice.
+        is_begin: whether it begins a piece, as a heading without content. The first part of a long
+            block does: reading on from the start that its parts share gives nothing twice.
     """
 
     text: str

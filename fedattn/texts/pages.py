@@ -78,7 +78,7 @@ class _Reader:
             self._end_row(self._tables[-1])
         elif tag == "table" and self._tables:
             self._end_text()
-            self._tables.pop()
+            self._end_table(self._tables.pop())
             self._is_in_cell = bool(self._tables)
             self._outline.group += 1
         elif tag in BLOCKS:
@@ -131,9 +131,13 @@ class _Reader:
         if table.num_rows == 1 and not table.is_layout:
             guess = as_header(cells) if len(cells) > 2 else None
             table.header = tuple(cells) if are_heads else guess
-            if table.header and len(cells) > 1:
+            if table.header:
                 return
         self._add(cell_text(table.header, cells), lead=row_lead(table.header, cells))
+
+    def _end_table(self, table: _Table) -> None:
+        if table.header and table.num_rows == 1:
+            self._add(cell_text(None, table.header), lead="")
 
     def _enter(self, level: int) -> None:
         name = self._taken()
@@ -153,7 +157,8 @@ class _Reader:
                 last=self._number,
                 unit="paragraph",
                 heading="" if is_bare else self._outline.path,
-                group=-1 - self._outline.group if is_bare else self._outline.group,
+                group=self._outline.group,
+                is_begin=is_bare,
                 lead=lead or "",
                 is_line=lead is not None,
             )

@@ -111,7 +111,8 @@ def _records(value: object, path: tuple[str, ...]) -> Iterator[Record]:
         inner = {
             key: part for key, part in value.items() if _has_records(part, _MAX_DEPTH - len(path))
         }
-        yield Record({key: part for key, part in value.items() if key not in inner}, path)
+        if beside := {key: part for key, part in value.items() if key not in inner}:
+            yield Record(beside, path)
         for key, part in inner.items():
             yield from _records(part, (*path, key))
     else:

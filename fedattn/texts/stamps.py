@@ -61,7 +61,9 @@ def find_stamp(line: str, now_s: float) -> Stamp | None:
             try:
                 return Stamp(found[0], _time(found.groupdict(), now_s))
             except (ValueError, OverflowError, OSError):  # a 31st of February, a year too far
-                continue
+                if found.groupdict().get("year"):
+                    continue
+                return Stamp(found[0], None)
     return None
 
 

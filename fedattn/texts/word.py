@@ -96,12 +96,15 @@ class _Reader:
         """The rows of a table; two columns without a header are names and values."""
         self._outline.group += 1
         header: tuple[str, ...] | None = None
+        index = 0
         for index, row in enumerate(table.rows):
             cells = list(dict.fromkeys(row.cells))  # one that is merged comes several times
             texts = [cell.text for cell in cells]
             if index == 0 and len(texts) > 2 and (header := as_header(texts)):
                 continue
             yield from self._block(cell_text(header, texts), lead=row_lead(header, texts))
+        if header and index == 0:
+            yield from self._block(cell_text(None, header), lead="")
         self._outline.group += 1
 
     def close(self) -> Iterator[Block]:
@@ -122,7 +125,8 @@ class _Reader:
             last=self._number,
             unit="paragraph",
             heading="" if is_bare else self._outline.path,
-            group=-1 - self._outline.group if is_bare else self._outline.group,
+            group=self._outline.group,
+            is_begin=is_bare,
             lead=lead or "",
             is_line=lead is not None,
         )

@@ -11,21 +11,22 @@ from fedattn.texts.plain import MAX_BLOCK_CHARS, as_block
 def yaml_blocks(source: Source, start: int) -> Iterator[Block]:
     """Each top-level key or list item with all below it; comments belong to what follows."""
     block: list[Line] = []
-    has_key, num_chars = False, 0
+    key, num_chars = "", 0  # the line that the open block is about
     for line in source.lines(start):
         if line.is_blank:
             continue
-        is_top = not line.text[0].isspace()
-        if block and ((is_top and has_key) or num_chars > MAX_BLOCK_CHARS):
-            yield _block(block)
-            block, has_key, num_chars = [], False, 0
-        has_key = has_key or (is_top and line.text[0] != "#")
+        if block and ((key and _is_top(line.text, key)) or num_chars > MAX_BLOCK_CHARS):
+            yield as_block(block, is_line=True, lead=key)
+            block, key, num_chars = [], "", 0
+        if not key and line.text[0] != "#":
+            key = line.text
         block.append(line)
         num_chars += len(line.text)
     if block:
-        yield _block(block)
+        yield as_block(block, is_line=True, lead=key)
 
 
-def _block(lines: list[Line]) -> Block:
-    key = next((line.text for line in lines if line.text[0] != "#"), "")
-    return as_block(lines, is_line=True, lead=key)
+def _is_top(line: str, key: str) -> bool:
+    """Whether a line begins a block; items below a key need no indent."""
+    is_item, is_below_item = (text.startswith("- ") for text in (line, key))
+    return not line[0].isspace() and (not is_item or is_below_item)

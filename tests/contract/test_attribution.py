@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fedattn.core.compression import Compression
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import SessionLayout, Span
 from fedattn.core.visibility import computed_positions
@@ -106,7 +107,7 @@ def oracle_attention(
 @pytest.mark.parametrize("compression", [LOSSLESS, SPARSE], ids=["every row", "gaps"])
 @pytest.mark.parametrize("scenario", FILLED, ids=lambda scenario: scenario.name)
 def test_attribution_equals_full_attention_of_the_oracle(
-    scenario: Scenario, compression: object, model: LoadedModel
+    scenario: Scenario, compression: Compression, model: LoadedModel
 ) -> None:
     scenario = replace(scenario, compression=compression)
     prefill, store = prefill_in_process(scenario, model)

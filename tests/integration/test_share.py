@@ -77,8 +77,8 @@ def masked(message: pb.ControlResponse) -> bytes:
             plain.invite.ClearField("session_id")
             plain.invite.ClearField("reply_within_s")
         case "start":
-            for name in ("session_id", "deadline_s"):
-                plain.start.terms.ClearField(name)
+            plain.start.terms.ClearField("session_id")
+            plain.start.terms.ClearField("deadline_s")
             plain.start.ClearField("member_token")
             plain.start.ClearField("statements")  # of contributors, who know no more
     return plain.SerializeToString()

@@ -45,7 +45,7 @@ def evaluate(
     cases: Annotated[
         Path | None,
         typer.Option(
-            help="JSONL of contexts, question, answer; of gsm8k question, answer; of notes a folder."
+            help="JSONL of contexts, question, answer; gsm8k: question, answer; notes: a folder."
         ),
     ] = None,
     num_cases: NumCases = 60,

@@ -104,7 +104,7 @@ class NotesLibrary:
 
 def topic_of(question: str) -> str:
     """Words that a publisher might reveal of a question: longer ones, no numbers, no order."""
-    words = {word for word in re.findall(r"[^\W\d_]{4,}", question)}
+    words = set(re.findall(r"[^\W\d_]{4,}", question))
     return " ".join(sorted(words, key=str.casefold))
 
 

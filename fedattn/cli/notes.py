@@ -23,7 +23,7 @@ from fedattn.research.notes.scores import paired_difference, summarize
 from fedattn.research.notes.variants import ONE_MODEL_CHOSEN, NotesGrid, make_notes_variants
 
 DEFAULT_FOLDER = Path("benchmarks/notes")
-MAX_NEW_TOKENS = 48
+MAX_NEW_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

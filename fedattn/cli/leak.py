@@ -71,9 +71,7 @@ def leak(
         int | None,
         typer.Option(min=2, help="Likeliest tokens tried at a position; default: all there are."),
     ] = None,
-    blocks: Annotated[
-        int, typer.Option(min=1, help="Lowest blocks whose rows are compared.")
-    ] = 1,
+    blocks: Annotated[int, typer.Option(min=1, help="Lowest blocks whose rows are compared.")] = 1,
     enough: Annotated[
         float | None,
         typer.Option(
@@ -158,9 +156,8 @@ def _read_attacks(names: list[str] | None, withheld: str | None) -> list[str]:
         raise InvalidRequestError(f"unknown attack {unknown[0]!r}; use one of {', '.join(ATTACKS)}")
     left_out = "withheld" if withheld is None else "repeat"
     if left_out in (names or ()):
-        raise InvalidRequestError(
-            f"attack {left_out!r} goes {'only' if withheld is None else 'not'} with --withheld"
-        )
+        how = "only with" if withheld is None else "not together with"
+        raise InvalidRequestError(f"attack {left_out!r} goes {how} --withheld")
     return [name for name in ATTACKS if name in (names or set(ATTACKS) - {left_out})]
 
 

@@ -66,8 +66,9 @@ class CandidateView:
         scale = size**-0.5 if scaling is None else scaling
         weights = torch.softmax(torch.cat([scores, own], -1) * scale, dim=-1)
         seen = weights[..., :-width] @ known.values[0, :, None]
-        among = weights[..., -width:].unflatten(2, (-1, width)) @ own_values
-        return (seen + among.flatten(2, 3)).flatten(0, 1)[None]
+        among = weights[..., -width:].reshape(*by_candidate[:-1], width) @ own_values
+        attended: torch.Tensor = (seen + among.flatten(2, 3)).flatten(0, 1)[None]
+        return attended
 
 
 @torch.inference_mode()
@@ -119,7 +120,9 @@ def continuation_rows(
     positions = torch.arange(start, start + width, device=candidates.device).repeat(count)
     with suppress(_AllRowsSeen):
         run_model(model.backbone, candidates.flatten(), positions, view)
-    return {layer: rows.unflatten(2, (count, width)) for layer, rows in view.rows.items()}
+    return {
+        layer: rows.reshape(*rows.shape[:2], count, width, -1) for layer, rows in view.rows.items()
+    }
 
 
 def distances(
@@ -155,4 +158,4 @@ def ranked(candidates: torch.Tensor, far: torch.Tensor) -> tuple[int, float]:
 def split_batches(candidates: torch.Tensor) -> list[torch.Tensor]:
     """Candidates, [C] or [C, W], in batches of one forward pass each, in their order."""
     size = max(1, _BATCH * candidates.shape[0] // candidates.numel())
-    return list(candidates.split(size))
+    return [candidates[start : start + size] for start in range(0, len(candidates), size)]

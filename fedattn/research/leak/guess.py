@@ -114,10 +114,8 @@ def _passes(rows: Rows) -> list[Rows]:
     """What each pass compares: the nearest row of the lowest block, all of that block, all."""
     ordered = dict(sorted(rows.items()))
     lowest = {place: row for place, row in ordered.items() if place[0] == min(ordered)[0]}
-    passes = [dict(list(lowest.items())[:1]), lowest, ordered]
-    return passes[:1] + [
-        rows for before, rows in pairwise(passes) if len(rows) > len(before)
-    ]
+    passes: list[Rows] = [dict(list(lowest.items())[:1]), lowest, ordered]
+    return passes[:1] + [rows for before, rows in pairwise(passes) if len(rows) > len(before)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

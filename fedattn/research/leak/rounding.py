@@ -82,9 +82,7 @@ def _where_rounded(model: LoadedModel, codec: Codec, rows: KvRows) -> FloatArray
 
 
 @torch.inference_mode()
-def _true_rows(
-    model: LoadedModel, received: Received, layer: int, positions: IntArray
-) -> KvRows:
+def _true_rows(model: LoadedModel, received: Received, layer: int, positions: IntArray) -> KvRows:
     """Rows of a block before they were encoded."""
     token_ids = [*received.prefix, *received.truth]
     cache = FederatedCache(model.shape.num_layers, model.device)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.withheld --json benchmarks/results/withheld.json
 
-Runs `fedattn leak --attack withheld` once a setting, on one thread; about ten minutes. A setting
+Runs `fedattn leak --attack withheld` once a setting, on one thread; about ten minutes of an idle core. A setting
 that stands in the JSON file already is not run again.
 """
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.withheld --json benchmarks/results/withheld.json
 
-Runs `fedattn leak --attack withheld` once a setting, on one thread; about ten minutes of an idle core. A setting
-that stands in the JSON file already is not run again.
+Runs `fedattn leak --attack withheld` once a setting, on one thread; about ten minutes of an idle
+core. A setting that stands in the JSON file already is not run again.
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """The seam between algorithm and network: `KvExchange`, and its in-process implementation."""
 
 import threading
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from fedattn.core.frames import check_frame, read_positions
@@ -53,15 +55,23 @@ class KvStore:
         shape: sizes of KV rows.
         rotary: for codecs that need keys before RoPE.
         responder: place of a contributor that answers too, as for `route_session`.
+        withheld: by participant, tokens of its span whose rows never travel.
     """
 
     def __init__(
-        self, layout: SessionLayout, shape: KvShape, rotary: Rotary, responder: int | None = None
+        self,
+        layout: SessionLayout,
+        shape: KvShape,
+        rotary: Rotary,
+        responder: int | None = None,
+        *,
+        withheld: Mapping[int, Collection[int]] = MappingProxyType({}),
     ) -> None:
         self.layout = layout
         self.shape = shape
         self.rotary = rotary
         self.routes = route_session(layout, responder)
+        self.withheld = withheld
         self._frames: dict[tuple[int, int], bytes] = {}
         self._changed = threading.Condition()
 
@@ -122,7 +132,8 @@ class InProcessExchange:
 
     def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
         member = self._store.layout.members[self._index]
-        frame = write_frame(member, layer, rows, queries, self._store.rotary)
+        withheld = self._store.withheld.get(self._index, ())
+        frame = write_frame(member, layer, rows, queries, self._store.rotary, withheld)
         self._store.put(self._index, layer, frame)
 
     def receive(self, layer: int) -> list[KvRows]:

@@ -89,7 +89,7 @@ class PrivateContext:
         self._tokenizer = tokenizer
         self._on_change = on_change
         self._secret = secrets.token_bytes(32)
-        self._tokens: LRUCache[int, tuple[int, ...]] = LRUCache(_MAX_CACHED)
+        self._tokens: LRUCache[str, tuple[int, ...]] = LRUCache(_MAX_CACHED)
         self._summary: ContextSummary | None = None
         self._counts: StoreCounts | None = None
         self._failure = ""
@@ -151,9 +151,9 @@ class PrivateContext:
         self._refresher.close()
 
     def _tokenize(self, passage: Passage) -> tuple[int, ...]:
-        tokens = self._tokens.get(passage.number)
+        tokens = self._tokens.get(passage.text)  # a store that is built anew repeats numbers
         if tokens is None:
-            tokens = self._tokens[passage.number] = tuple(self._tokenizer.context(passage.text))
+            tokens = self._tokens[passage.text] = tuple(self._tokenizer.context(passage.text))
         return tokens
 
     def _withheld(

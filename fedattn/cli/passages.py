@@ -41,7 +41,7 @@ Texts = Annotated[
 def show(
     numbers: Annotated[
         list[int],
-        typer.Argument(metavar="NUMBER...", min=1, max=_MAX_NUMBER, help="As a report names them."),
+        typer.Argument(metavar="NUMBER", min=1, max=_MAX_NUMBER, help="As reports name it."),
     ],
     state: State = None,
     texts: Texts = None,

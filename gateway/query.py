@@ -21,6 +21,7 @@ def query_to_wire(body: QueryBody, default_share: Share) -> participant_pb2.Quer
         request.options.share = SHARES.to_wire(default_share)
     request.topic = body.topic
     request.question = body.question
+    request.min_support = body.min_support
     request.sampling.CopyFrom(sampling_to_wire(body.sampling))
     return request
 

@@ -69,6 +69,7 @@ def answer_from_wire(result: participant_pb2.QueryResult) -> QueryAnswer:
         prompt_tokens=result.prompt_tokens,
         num_tokens=result.num_tokens,
         support=result.support if result.HasField("support") else None,
+        is_supported=result.is_supported,
         sources=[
             AnswerSource(node_id=source.node_id, passage=source.number, share=source.share)
             for source in result.sources

@@ -21,6 +21,7 @@ from fedattn.rest.answers import (
 from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody
 
+_MAX_SOURCES, _LEAST_SHARE = 3, 0.05
 _CACHED = {RowSource.CONTRIBUTOR_CACHE, RowSource.PUBLISHER_CACHE}
 
 
@@ -98,9 +99,24 @@ def _state(member: ParticipantReport) -> str:
 def show_report(answer: QueryAnswer, console: PlainConsole) -> None:
     """Who did what, what went wrong, and what it took."""
     console.print(report_table(answer))
+    if answer.sources:
+        console.print(_sources(answer))
+    if not answer.is_supported:
+        console.print("the texts hardly support this answer; do not rely on it", style="yellow")
     for line in _warnings(answer):
         console.print(plain(line, "yellow"))
     console.print(totals_line(answer))
+
+
+def _sources(answer: QueryAnswer) -> str:
+    """Where the answer seems to come from; passages can be read on their own nodes."""
+    named = ", ".join(
+        f"{source.node_id} passage {source.passage} ({source.share:.0%})"
+        for source in answer.sources[:_MAX_SOURCES]
+        if source.share >= _LEAST_SHARE
+    )
+    support = "" if answer.support is None else f"; support {answer.support:.2f}"
+    return f"drawn from {named}{support}"
 
 
 def _warnings(answer: QueryAnswer) -> Iterator[str]:

@@ -100,6 +100,9 @@ def ask(
     context_tokens: Annotated[
         int | None, typer.Option(help="Most tokens of all texts; default: what suits the model.")
     ] = None,
+    min_support: Annotated[
+        float, typer.Option(min=0, max=1, help="Say so if the texts support the answer less.")
+    ] = 0.0,
     timeline: Annotated[
         Path | None,
         typer.Option(help="Write what every node did when, as a Chrome trace (ui.perfetto.dev)."),
@@ -144,6 +147,7 @@ def ask(
         topic=topic,
         node_tokens=node_tokens,
         context_tokens=context_tokens,
+        min_support=min_support,
         timeline=timeline is not None,
         sampling=sampling,
     )

@@ -36,9 +36,9 @@ def demo() -> None:
     require_extras("gateway", "participant")
     console = output()
     with _demo_contexts() as contexts, _running(console, contexts, 0) as network:
-        texts = {name: path.read_text(encoding="utf-8") for name, path in contexts.items()}
-        for name, text in texts.items():
-            console.print(f"{name} knows: {text.strip()}", soft_wrap=True)
+        texts = {name: _read(folder) for name, folder in contexts.items()}
+        for name, folder in contexts.items():
+            console.print(f"{name} holds {_describe(folder, texts[name])}", soft_wrap=True)
         console.print(f"\n{PUBLISHER} asks: {QUESTION}\n")
         answer = _ask_together(console, network.gateway_url)
         with console.status("the same question to one model, alone and with all texts"):
@@ -109,6 +109,16 @@ def _prepare(console: PlainConsole, model: str) -> None:
     prepare_model(model, progress=console.print)
 
 
+def _read(folder: Path) -> str:
+    """All texts of a node, as one model would have to be given them."""
+    return "\n\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.iterdir()))
+
+
+def _describe(folder: Path, text: str) -> str:
+    names = ", ".join(path.name for path in sorted(folder.iterdir()))
+    return f"{len(text.split())} words in {names}"
+
+
 def _ask_together(console: PlainConsole, gateway_url: str) -> QueryAnswer:
     console.print("together, over the network:", style="dim")
     sampling = SamplingBody(max_new_tokens=MAX_NEW_TOKENS)
@@ -119,7 +129,7 @@ def _ask_together(console: PlainConsole, gateway_url: str) -> QueryAnswer:
 @contextmanager
 def _demo_contexts() -> Iterator[dict[str, Path]]:
     with as_file(files("fedattn.cli") / "demo_contexts") as folder:
-        yield {name: folder / f"{name}.txt" for name in CONTRIBUTORS}
+        yield {name: folder / name for name in CONTRIBUTORS}
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from fedattn.core.plans import MAX_LAYERS, PlanSpec, RolePlans, SyncPlan
 
 PROFILE_VERSION = 1
 MAX_PROFILE_BYTES = 1 << 20
+DEFAULT_CONTEXT_TOKENS = 1200
+"""Of all texts together, for a model that nobody has measured."""
 _FORMAT = "fedattn-profile"
 
 
@@ -97,6 +99,12 @@ class Profile:
                 f"the profile was made for the model {self.fingerprint[:12]}, not for "
                 f"{fingerprint[:12]}; make one with fedattn calibrate"
             )
+
+
+def context_tokens_of(profile: Profile | None) -> int:
+    """Most tokens of all texts together that suit a model, measured or assumed."""
+    measured = None if profile is None else profile.context_tokens
+    return measured or DEFAULT_CONTEXT_TOKENS
 
 
 def resolve_plans(

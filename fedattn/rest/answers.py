@@ -177,9 +177,12 @@ class QueryAnswer(BaseModel):
     )
     num_tokens: int = Field(description="Tokens of the answer.", examples=[9])
     support: float | None = Field(
-        description="How much of the answer's attention went to the nodes' texts, 0 to 1; null if "
-        "there is no answer.",
-        examples=[0.21],
+        description="How surely the answer points at single rows of passages, 0 to 1; null without "
+        "an answer, or if no passage took part.",
+        examples=[0.61],
+    )
+    is_supported: bool = Field(
+        description="Whether support is as much as the query's min_support.", examples=[True]
     )
     sources: list[AnswerSource] = Field(
         description="Passages that drew the answer's attention, those with the most first."

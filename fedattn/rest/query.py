@@ -261,6 +261,13 @@ class QueryBody(SessionBody):
         description="Words that contributors are told instead of the question, if share is topic.",
         examples=["pump pressure alarms"],
     )
+    min_support: Annotated[float, Field(allow_inf_nan=False)] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Least support of an answer that counts as supported by the texts.",
+        examples=[0.3],
+    )
     sampling: SamplingBody = Field(
         default_factory=SamplingBody, description="How to choose tokens."
     )

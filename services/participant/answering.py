@@ -75,6 +75,8 @@ class Answering:
         placed = place_passages(layout, passages, span.passages)
         layers = layout.publisher.plan.layers
         result.MergeFrom(find_sources(model, prefill, answer, placed, layers))
+        support = result.support if result.HasField("support") else 0.0
+        result.is_supported = support >= self._query.min_support
         result.prompt_tokens = prefill.next_position
         return result
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from fedattn.core.errors import ContextTooLongError, FedAttnError
+from fedattn.core.profile import context_tokens_of
 from fedattn.core.request import SessionOptions
 from fedattn.core.share import Hint
 from fedattn.wire.clients import AggregatorClient
@@ -14,8 +15,6 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.node import ParticipantNode
 from services.participant.query import Query
 
-DEFAULT_CONTEXT_TOKENS = 1024
-"""Of all texts together, for a model nobody has measured."""
 LEAST_NODE_TOKENS = 32
 """A node is asked for at least so many if the window has room, however many nodes there are."""
 
@@ -101,8 +100,7 @@ def _share_tokens(node: ParticipantNode, query: Query, num_nodes: int, question_
     asked = query.options.node_tokens
     if asked is not None:
         return min(asked, most)
-    measured = None if node.profile is None else node.profile.context_tokens
-    suits = query.context_tokens or measured or DEFAULT_CONTEXT_TOKENS
+    suits = query.context_tokens or context_tokens_of(node.profile)
     return min(most, max(LEAST_NODE_TOKENS, suits // num_nodes))
 
 

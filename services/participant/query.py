@@ -25,7 +25,8 @@ class Query:
         sampling: how to choose tokens.
         options: of the session.
         topic: words that contributors are told, if they are told a topic.
-        context_tokens: most tokens of all contributors' texts; None for as many as suit the model.
+        context_tokens: most tokens of all texts; None for as many as suit the model.
+        min_support: least support of an answer that counts as supported, 0 to 1.
     """
 
     plans: RolePlans
@@ -34,6 +35,7 @@ class Query:
     options: SessionOptions = field(default_factory=SessionOptions)
     topic: str = ""
     context_tokens: int | None = None
+    min_support: float = 0.0
 
     @property
     def hint(self) -> Hint | None:
@@ -74,6 +76,7 @@ def query_from_wire(
     if not asks:  # there is no question to tell anything of
         options = replace(options, share=Share.NOTHING)
     require_range("context_tokens", request.context_tokens, 0, MAX_TOKENS)
+    require_range("min_support", request.min_support, 0, 1)
     if options.share is Share.TOPIC:
         require_range("length of topic", len(request.topic.strip()), 1, MAX_TOPIC_LENGTH)
     publisher = PlanSpec(request.publisher_plan or request.plan)
@@ -85,6 +88,7 @@ def query_from_wire(
         options=options,
         topic=request.topic,
         context_tokens=request.context_tokens or None,
+        min_support=request.min_support,
     )
 
 

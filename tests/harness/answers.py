@@ -47,6 +47,7 @@ def sample_answer(**fields: Any) -> QueryAnswer:
         prompt_tokens=200,
         num_tokens=3,
         support=0.5,
+        is_supported=True,
         sources=[],
         participants=[sample_report("node-a"), publisher],
         totals=Totals(

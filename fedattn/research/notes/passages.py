@@ -1,8 +1,10 @@
 """What takes part of each node's notes, and its tokens."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from fedattn.core.share import Share
 from fedattn.model.prompt import PromptTokenizer
@@ -20,7 +22,6 @@ class Selection:
         share: what contributors know; the publisher always knows its question.
         context_tokens: most tokens of all nodes' texts together; None for whole texts.
         whole_below: as of `Wish`.
-        extra: words added to what is known of the question, by case id; for a second round.
     """
 
     share: Share = Share.QUESTION
@@ -71,8 +72,8 @@ class NotesLibrary:
         each = None if limit is None else limit // len(order)
         chosen: list[ChosenNote] = []
         for node_id in order:
-            is_told = selection.share is not Share.NOTHING or node_id == publisher
-            words = case.question.question if is_told else ""
+            share = Share.QUESTION if node_id == publisher else selection.share
+            words = _told(case.question.question, share)
             words = f"{words} {(more or {}).get(node_id, '')}".strip()
             wish = Wish(words=words, max_tokens=each, whole_below=selection.whole_below)
             if each is None:
@@ -99,3 +100,21 @@ class NotesLibrary:
         if key not in self._tokens:
             self._tokens[key] = tuple(self._tokenizer.context(passage.text))
         return self._tokens[key]
+
+
+def topic_of(question: str) -> str:
+    """Words that a publisher might reveal of a question: longer ones, no numbers, no order."""
+    words = set(re.findall(r"[^\W\d_]{4,}", question))
+    return " ".join(sorted(words, key=str.casefold))
+
+
+def _told(question: str, share: Share) -> str:
+    match share:
+        case Share.NOTHING:
+            return ""
+        case Share.TOPIC:
+            return topic_of(question)
+        case Share.QUESTION:
+            return question
+        case other:
+            assert_never(other)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
@@ -10,6 +11,7 @@ from fedattn.core.plans import RolePlans
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode import generate_tokens
 from fedattn.model.engine import Engine
+from fedattn.model.placement import choose_decoder
 from fedattn.research.notes.cases import NotesCase
 from fedattn.research.notes.passages import ChosenNote, NotesLibrary, Selection
 from fedattn.research.simulate import CaseTokens, PrefilledCase, SimulationSettings, Simulator
@@ -41,7 +43,7 @@ class NotesVariant:
     independent: bool = False
     splits_passages: bool = False
     rounds: int = 1
-    sampling: SamplingParams = field(default_factory=lambda: SamplingParams(max_new_tokens=48))
+    sampling: SamplingParams = field(default_factory=lambda: SamplingParams(max_new_tokens=32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,7 @@ class NotesRuns:
         self._engine = engine
         self._library = NotesLibrary(engine.tokenizer)
         self._simulator = Simulator(engine.prefiller, engine.tokenizer)
+        self._make_decoder = cache(choose_decoder("auto", engine.model))
 
     def run(self, cases: Iterable[NotesCase], variant: NotesVariant) -> Iterator[NotesScore]:
         """Scores in the order of the cases."""
@@ -107,7 +110,9 @@ class NotesRuns:
         prefilled = self._prefill(case, chosen, variant)
         prefilled_at = time.perf_counter()
         model = self._engine.model
-        generated = list(generate_tokens(model, prefilled.prefill, variant.sampling))
+        generated = list(
+            generate_tokens(model, prefilled.prefill, variant.sampling, self._make_decoder)
+        )
         ended = time.perf_counter()
         answer = self._engine.tokenizer.decode(generated)
         return NotesScore(

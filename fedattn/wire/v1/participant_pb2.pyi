@@ -60,6 +60,7 @@ class QueryRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     TOPIC_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    MIN_SUPPORT_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question; 1 to 32768 characters."""
     plan: _builtins.str
@@ -70,6 +71,8 @@ class QueryRequest(_message.Message):
     """Words of the question that contributors are told, if share is TOPIC; up to 2000 characters."""
     context_tokens: _builtins.int
     """Most tokens of all contributors' texts together; 0 for as many as suit the model."""
+    min_support: _builtins.float
+    """Least support that makes QueryResult.is_supported true; 0 to 1."""
     @_builtins.property
     def sampling(self) -> Global___Sampling:
         """How to choose tokens."""
@@ -88,10 +91,11 @@ class QueryRequest(_message.Message):
         options: _session_pb2.SessionOptions | None = ...,
         topic: _builtins.str = ...,
         context_tokens: _builtins.int = ...,
+        min_support: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "min_support", b"min_support", "options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,6 +294,7 @@ class QueryResult(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     SUPPORT_FIELD_NUMBER: _builtins.int
+    IS_SUPPORTED_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The whole answer."""
     finish_reason: Global___FinishReason.ValueType
@@ -303,7 +308,9 @@ class QueryResult(_message.Message):
     prompt_tokens: _builtins.int
     """Tokens of the global prompt, prefix included."""
     support: _builtins.float
-    """How much of the answer's attention went to the nodes' texts, 0 to 1; absent if there is no answer."""
+    """How surely the answer points at single rows of passages, 0 to 1; absent without answer or passages."""
+    is_supported: _builtins.bool
+    """Whether support is as much as the query asked for."""
     @_builtins.property
     def report(self) -> _session_pb2.SessionReport:
         """What every participant did."""
@@ -324,10 +331,11 @@ class QueryResult(_message.Message):
         report: _session_pb2.SessionReport | None = ...,
         sources: _abc.Iterable[Global___AnswerSource] | None = ...,
         support: _builtins.float | None = ...,
+        is_supported: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_support", b"_support", "report", b"report", "support", b"support"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_support", b"_support", "decode_s", b"decode_s", "finish_reason", b"finish_reason", "num_tokens", b"num_tokens", "prompt_tokens", b"prompt_tokens", "report", b"report", "sources", b"sources", "support", b"support", "text", b"text", "time_to_first_token_s", b"time_to_first_token_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_support", b"_support", "decode_s", b"decode_s", "finish_reason", b"finish_reason", "is_supported", b"is_supported", "num_tokens", b"num_tokens", "prompt_tokens", b"prompt_tokens", "report", b"report", "sources", b"sources", "support", b"support", "text", b"text", "time_to_first_token_s", b"time_to_first_token_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__support: _TypeAlias = _typing.Literal["support"]  # noqa: Y015
     _WhichOneofArgType__support: _TypeAlias = _typing.Literal["_support", b"_support"]  # noqa: Y015

@@ -44,6 +44,13 @@ def test_a_long_paragraph_is_cut_behind_sentences(cut: Cut) -> None:
     assert {piece.start for piece in pieces} == {0}
 
 
+def test_a_long_paragraph_begins_a_piece_so_that_reading_on_repeats_nothing(cut: Cut) -> None:
+    text = f"Short.\n\nThis sentence would fit behind the short one. {'x' * 90}.\n"
+    pieces = cut("a.txt", text, max_chars=100)
+    assert [piece.start for piece in pieces] == [0, 8, 8]
+    assert cut("a.txt", text, max_chars=100, start=8) == pieces[1:]
+
+
 def test_japanese_without_spaces_is_cut_behind_sentences(cut: Cut) -> None:
     text = "オーロラ号は四番埠頭に停泊している。「クレーンは点検中。」船長は待っている。" * 6
     pieces = cut("a.txt", text, max_chars=100)

@@ -33,5 +33,4 @@ def session_to_wire(body: SessionBody) -> participant_pb2.QueryRequest:
         publisher_plan=body.publisher_plan or "",
         sampling=sampling_to_wire(SamplingParams()),
         options=options_to_wire(body.options),
-        context_tokens=body.context_tokens or 0,
     )

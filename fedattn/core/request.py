@@ -44,6 +44,7 @@ class SessionOptions:
         purpose: what the answer is for, in a word that owners' policies know; may be empty.
         share: what contributors are told of the question.
         node_tokens: most tokens of each contributor's text; None for no limit.
+        context_tokens: most tokens of all contributors' texts together; None for no limit.
     """
 
     contributors: tuple[str, ...] = ()
@@ -59,6 +60,7 @@ class SessionOptions:
     purpose: str = ""
     share: Share = Share.NOTHING
     node_tokens: int | None = None
+    context_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for name, text in (("subject", self.subject), ("purpose", self.purpose)):

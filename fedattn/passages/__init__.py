@@ -1,10 +1,12 @@
 """A private store of passages: texts in pieces, indexed here, some of them chosen for a question.
 
-    store        the store: bring it up to date, search, look up
+    store        the store: bring it up to date, and what a reader can
+    reader       an index                                  -> search, look up
     refreshing   everything under the root                 -> read again what changed
     comparing    files as they are and as they were read   -> what to do about each
     indexing     one file                                  -> its passages, in transactions
     database     SQLite: schema, who may write, what happens to a broken one
+    read_only    the database of another process           -> looked at, never written
     words        text                                      -> the words it is found by
     vocabulary   a word of a question                      -> words of the texts it may mean
     query        a question                                -> units, each a phrase and its variants

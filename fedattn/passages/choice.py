@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Literal
 
-from fedattn.passages.passage import Passage
+from fedattn.passages.passage import Hit, Passage
+from fedattn.passages.reader import PassageReader
 from fedattn.passages.store import PassageStore
 
 Order = Literal["newest", "first"]
@@ -49,8 +50,22 @@ class Wish:
     least_coverage: float = 0.15
 
 
-def choose(store: PassageStore, wish: Wish, count_tokens: CountTokens) -> list[Passage]:
-    """The passages that take part, in the order of the text; none if none fits what is asked.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What takes part of a text.
+
+    Attributes:
+        passages: in the order of the text.
+        fit: largest share of the weight of the words that one of them holds, 0 to 1; 0 if nothing
+            is known of the question.
+    """
+
+    passages: tuple[Passage, ...]
+    fit: float = 0.0
+
+
+def choose(store: PassageStore, wish: Wish, count_tokens: CountTokens) -> Choice:
+    """The passages that take part; none if none fits what is asked.
 
     Args:
         store: of the text.
@@ -58,14 +73,29 @@ def choose(store: PassageStore, wish: Wish, count_tokens: CountTokens) -> list[P
         count_tokens: of a passage.
     """
     limit = wish.max_tokens
-    if wish.words:
-        most = wish.whole_below if limit is None else min(limit, wish.whole_below)
-        whole = _whole(store, most, count_tokens)
-        chosen = whole or _fill(_fitting(store, wish), limit, count_tokens)
-    else:
+    if not wish.words:
         whole = _whole(store, limit, count_tokens)
         chosen = whole or _fill(_standing(store, wish.standing, limit), limit, count_tokens)
-    return sorted(chosen, key=lambda one: (PurePath(one.file).parts, one.number))
+        return Choice(passages=_in_order(chosen))
+    hits = fitting(store, wish)
+    most = wish.whole_below if limit is None else min(limit, wish.whole_below)
+    whole = _whole(store, most, count_tokens)
+    chosen = whole or _fill([hit.passage for hit in hits], limit, count_tokens)
+    return Choice(passages=_in_order(chosen), fit=max((hit.coverage for hit in hits), default=0.0))
+
+
+def _in_order(passages: Iterable[Passage]) -> tuple[Passage, ...]:
+    return tuple(sorted(passages, key=lambda one: (PurePath(one.file).parts, one.number)))
+
+
+def fitting(reader: PassageReader, wish: Wish) -> list[Hit]:
+    """What is chosen from if words are given: what fits them, the best first.
+
+    Raises:
+        CannotReadError: the index cannot be read.
+    """
+    hits = reader.search(wish.words, _MAX_CANDIDATES)
+    return [hit for hit in hits if hit.coverage >= wish.least_coverage]
 
 
 def _whole(store: PassageStore, limit: int | None, count_tokens: CountTokens) -> list[Passage]:
@@ -79,10 +109,8 @@ def _whole(store: PassageStore, limit: int | None, count_tokens: CountTokens) ->
     return passages
 
 
-def _fitting(store: PassageStore, wish: Wish) -> list[Passage]:
-    """What fits the words, the best first."""
-    hits = store.search(wish.words, _MAX_CANDIDATES)
-    return [hit.passage for hit in hits if hit.coverage >= wish.least_coverage]
+def _found(store: PassageStore, wish: Wish) -> list[Passage]:
+    return [hit.passage for hit in fitting(store, wish)]
 
 
 def _standing(store: PassageStore, standing: Standing, limit: int | None) -> list[Passage]:
@@ -91,9 +119,9 @@ def _standing(store: PassageStore, standing: Standing, limit: int | None) -> lis
     ordered = store.newest(most) if standing.order == "newest" else store.first(most)
     if not standing.topic:
         return ordered
-    fitting = _fitting(store, Wish(words=standing.topic))
-    known = {passage.number for passage in fitting}
-    return [*fitting, *(passage for passage in ordered if passage.number not in known)]
+    on_topic = _found(store, Wish(words=standing.topic))
+    known = {passage.number for passage in on_topic}
+    return [*on_topic, *(passage for passage in ordered if passage.number not in known)]
 
 
 def _fill(

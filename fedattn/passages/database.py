@@ -3,7 +3,6 @@
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,6 @@ from fedattn.core.errors import ConfigurationError
 from fedattn.passages.words import TOKENIZER
 
 SCHEMA_VERSION = 1
-_CLOCK_BITS = 13
-"""Numbers go on from the clock in steps of 8 us, so that a database built anew repeats none."""
 _CACHE_KIB = 16 << 10
 _WRITE_BUFFER = 16 << 20
 """Bytes of postings that FTS5 holds before it writes them as a segment."""
@@ -134,11 +131,9 @@ class Database:
         return connection
 
     def _make(self) -> None:
-        first = time.time_ns() >> _CLOCK_BITS
         with self._writer:
             self._writer.executescript(f"BEGIN; {_SCHEMA}")
             self._writer.execute("INSERT INTO about VALUES(?, ?)", self._about)
-            self._writer.execute("INSERT INTO sqlite_sequence VALUES('passages', ?)", (first,))
             self._writer.execute(
                 "INSERT INTO terms(terms, rank) VALUES('hashsize', ?)", (_WRITE_BUFFER,)
             )

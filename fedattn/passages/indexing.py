@@ -119,7 +119,7 @@ class FileIndexer:
     ) -> None:
         texts = [indexed_text(piece.text) for piece in batch]
         otherwise_s = record.look.mtime_ns / 1e9
-        (last,) = connection.execute("SELECT seq FROM sqlite_sequence").fetchone()
+        (last,) = connection.execute("SELECT ifnull(max(seq), 0) FROM sqlite_sequence").fetchone()
         connection.executemany(
             "INSERT INTO passages VALUES(?, ?, ?, ?, ?, ?)",
             (

@@ -10,7 +10,7 @@ class Passage:
     """Some 100 to 150 tokens of one file.
 
     Attributes:
-        number: of this store; another text never gets it, not even in a store built anew.
+        number: of this store, from 1; another text gets it only if the store is built anew.
         text: as it is given to a model.
         file: relative to the root; for the node's own eyes.
         place: where in the file, for people; for the node's own eyes.

@@ -163,15 +163,16 @@ class SessionBody(BaseModel):
         None,
         ge=1,
         le=MAX_NODE_TOKENS,
-        description="Most tokens of one node's text; default: its share of context_tokens.",
+        description="Most tokens of one node's text; default: a third of context_tokens, or an "
+        "even share if nodes do not know what is asked.",
         examples=[300],
     )
     context_tokens: int | None = Field(
         None,
         ge=1,
         le=MAX_NODE_TOKENS,
-        description="Most tokens of all nodes' texts together, shared out evenly; default: as many "
-        "as suit the model.",
+        description="Most tokens of all nodes' texts together; the nodes whose texts fit the "
+        "question best take part. Default: as many as suit the model.",
         examples=[900],
     )
     purpose: str = Field(
@@ -215,6 +216,7 @@ class SessionBody(BaseModel):
             purpose=self.purpose,
             subject=self.subject,
             node_tokens=self.node_tokens,
+            context_tokens=self.context_tokens,
         )
 
     @model_validator(mode="after")

@@ -143,6 +143,7 @@ def statement_to_wire(statement: MemberStatement) -> session_pb2.MemberStatement
             session_pb2.Passage(number=one.number, num_tokens=one.num_tokens)
             for one in statement.passages
         ],
+        fit=statement.fit,
     )
 
 
@@ -161,6 +162,7 @@ def statement_from_wire(payload: bytes) -> MemberStatement:
     require_range("size of context_version", len(message.context_version), 0, MAX_VERSION_SIZE)
     require_range("max_keep_ratio", message.max_keep_ratio, LEAST_KEEP_RATIO, 1)
     require_range("cache_lifetime_s", message.cache_lifetime_s, 0, MAX_LIFETIME_S)
+    require_range("fit", message.fit, 0, 1)
     return MemberStatement(
         session_id=message.session_id,
         request_digest=message.request_digest,
@@ -172,6 +174,7 @@ def statement_from_wire(payload: bytes) -> MemberStatement:
         cache_lifetime_s=message.cache_lifetime_s,
         key=key_from_wire(message.key) if message.HasField("key") else None,
         passages=_passages_from_wire(message),
+        fit=message.fit,
     )
 
 

@@ -80,6 +80,7 @@ def options_to_wire(options: SessionOptions) -> session_pb2.SessionOptions:
         purpose=options.purpose,
         share=SHARES.to_wire(options.share),
         node_tokens=options.node_tokens or 0,
+        context_tokens=options.context_tokens or 0,
     )
 
 
@@ -93,6 +94,7 @@ def options_from_wire(message: session_pb2.SessionOptions) -> SessionOptions:
     require_range("min_participants", message.min_participants, 1, MAX_MEMBERS)
     require_range("number of contributors", len(message.contributors), 0, MAX_MEMBERS - 1)
     require_range("node_tokens", message.node_tokens, 0, MAX_TOKENS)
+    require_range("context_tokens", message.context_tokens, 0, MAX_TOKENS)
     return SessionOptions(
         contributors=tuple(message.contributors),
         compression=compression_from_wire(message.compression),
@@ -107,4 +109,5 @@ def options_from_wire(message: session_pb2.SessionOptions) -> SessionOptions:
         purpose=message.purpose,
         share=SHARES.from_wire(message.share),
         node_tokens=message.node_tokens or None,
+        context_tokens=message.context_tokens or None,
     )

@@ -28,6 +28,7 @@ class Acceptance:
         statement: what it agrees to, as it was signed.
         span_len: tokens of its span.
         text_len: tokens of its text in it, as far as it says.
+        fit: how well that fits what is asked, 0 to 1.
         max_keep_ratio: most of its rows that it sends.
         num_passages: passages that its span is made of.
         num_withheld: rows that never travel.
@@ -40,6 +41,7 @@ class Acceptance:
     statement: session_pb2.Signed
     span_len: int
     text_len: int
+    fit: float
     max_keep_ratio: float
     num_passages: int
     num_withheld: int
@@ -115,7 +117,8 @@ def _judge(node: Node, reply: pb.InviteReply) -> Acceptance | FedAttnError:
         node=node,
         statement=reply.statement,
         span_len=said.span_len,
-        text_len=sum(one.num_tokens for one in said.passages),
+        text_len=said.text_len,
+        fit=said.fit,
         max_keep_ratio=said.max_keep_ratio,
         num_passages=len(said.passages),
         num_withheld=said.num_withheld,

@@ -20,6 +20,7 @@ from fedattn.core.reuse import rows_identity, with_cache_keys
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode, SessionLayout
 from fedattn.core.terms import SessionTerms
+from fedattn.core.token_budget import take_best
 from fedattn.wire.requests import Opening
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
@@ -168,7 +169,25 @@ class SessionOpener:
                 failures.append(answer)
                 excluded.append(ExcludedNode(node.node_id, answer, node.context))
         _require_enough(request, len(accepted), failures)
-        return self._put_in_order(request, accepted), excluded
+        accepted, left_out = self._take_best(session_id, request, accepted)
+        return self._put_in_order(request, accepted), [*excluded, *left_out]
+
+    def _take_best(
+        self, session_id: str, request: SessionRequest, accepted: list[Acceptance]
+    ) -> tuple[list[Acceptance], list[ExcludedNode]]:
+        """Those whose texts fit best, as many as the request has tokens for; and the others."""
+        most = request.options.context_tokens
+        is_first = request.prefix.mode is PrefixMode.FIRST  # its owner cannot be left out
+        fits = [2.0 if is_first and place == 0 else one.fit for place, one in enumerate(accepted)]
+        sizes = [one.text_len for one in accepted]
+        taken = take_best(list(zip(sizes, fits, strict=True)), most)
+        left = [one for place, one in enumerate(accepted) if place not in taken]
+        self._cancel(session_id, tuple(one.node for one in left), "other texts fit better")
+        why = NothingToGiveError(f"what others give fits better, and fills the {most} tokens asked")
+        return (
+            [one for place, one in enumerate(accepted) if place in taken],
+            [ExcludedNode(one.node.node_id, why, one.node.context) for one in left],
+        )
 
     def _put_in_order(
         self, request: SessionRequest, accepted: list[Acceptance]

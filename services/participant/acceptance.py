@@ -117,6 +117,7 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
         cache_lifetime_s=leave.cache_lifetime_s,
         key=None if keys is None else keys.public,
         passages=span.spans,
+        fit=span.fit,
     )
     return Accepted(
         signed=signed,

@@ -50,6 +50,7 @@ class ChosenText:
         passages: what the tokens are of, in order; the last may be cut.
         spans: the same as others may know it.
         withheld: tokens, counted from the first, whose rows its owner lets nobody have.
+        fit: how well it fits what is asked, 0 to 1; 0 if that is not known.
     """
 
     token_ids: list[int]
@@ -58,6 +59,7 @@ class ChosenText:
     passages: tuple[Passage, ...] = field(default=(), repr=False)
     spans: tuple[PassageSpan, ...] = ()
     withheld: tuple[int, ...] = ()
+    fit: float = 0.0
 
     def after(self, prefix: list[int]) -> "ChosenText":
         """The same behind tokens that are this node's to give too."""
@@ -89,7 +91,7 @@ class PrivateContext:
         self._tokenizer = tokenizer
         self._on_change = on_change
         self._secret = secrets.token_bytes(32)
-        self._tokens: LRUCache[int, tuple[int, ...]] = LRUCache(_MAX_CACHED)
+        self._tokens: LRUCache[str, tuple[int, ...]] = LRUCache(_MAX_CACHED)
         self._summary: ContextSummary | None = None
         self._counts: StoreCounts | None = None
         self._failure = ""
@@ -130,7 +132,8 @@ class PrivateContext:
         """
         summary = self._look(_SESSION_PATIENCE_S)
         with self._lock:
-            chosen = choose(self.store, wish, lambda passage: len(self._tokenize(passage)))
+            choice = choose(self.store, wish, lambda passage: len(self._tokenize(passage)))
+            chosen = choice.passages
             tokens = [self._tokenize(passage) for passage in chosen]
         if wish.max_tokens is not None and len(tokens) == 1:  # the only one may be too long
             tokens = [tokens[0][: wish.max_tokens]]
@@ -141,7 +144,8 @@ class PrivateContext:
             token_ids=token_ids,
             version=self._version(token_ids, withheld),
             summary=summary,
-            passages=tuple(chosen),
+            passages=chosen,
+            fit=choice.fit,
             spans=tuple(PassageSpan(passage.number, len(own)) for passage, own in spans),
             withheld=withheld,
         )
@@ -151,9 +155,9 @@ class PrivateContext:
         self._refresher.close()
 
     def _tokenize(self, passage: Passage) -> tuple[int, ...]:
-        tokens = self._tokens.get(passage.number)
+        tokens = self._tokens.get(passage.text)  # a store that is built anew repeats numbers
         if tokens is None:
-            tokens = self._tokens[passage.number] = tuple(self._tokenizer.context(passage.text))
+            tokens = self._tokens[passage.text] = tuple(self._tokenizer.context(passage.text))
         return tokens
 
     def _withheld(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import structlog
 
@@ -9,14 +10,12 @@ from fedattn.core.errors import ContextTooLongError, FedAttnError
 from fedattn.core.profile import context_tokens_of
 from fedattn.core.request import SessionOptions
 from fedattn.core.share import Hint
+from fedattn.core.token_budget import node_tokens
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.hints import read_node_key, seal_hint
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.node import ParticipantNode
 from services.participant.query import Query
-
-LEAST_NODE_TOKENS = 32
-"""A node is asked for at least so many if the window has room, however many nodes there are."""
 
 log = structlog.get_logger(__name__)
 
@@ -26,8 +25,8 @@ class Disclosure:
     """What goes with a request.
 
     Attributes:
-        options: of the session, with the tokens that each node may give.
-        node_tokens: the same number; the publisher keeps to it too.
+        options: of the session, with the tokens that contributors may give.
+        node_tokens: most tokens of the publisher's own text.
         hint: what contributors are told; None for nothing.
         sealed: the same for each of them, by node id.
     """
@@ -61,11 +60,10 @@ async def prepare_disclosure(
     hint = query.hint
     nodes = await aggregator.list_nodes(with_keys=hint is not None)
     peers = _peers(node, query.options, nodes.nodes)
-    num_nodes = len(peers) + (not node.context.summary.is_empty)
-    node_tokens = _share_tokens(node, query, max(1, num_nodes), question_len)
+    budget = _TokenBudget.of(node, query, max(1, len(peers)), question_len)
     return Disclosure(
-        options=replace(query.options, node_tokens=node_tokens),
-        node_tokens=node_tokens,
+        options=replace(query.options, node_tokens=budget.each, context_tokens=budget.contributors),
+        node_tokens=budget.own,
         hint=hint,
         sealed={} if hint is None else _seal(node, hint, peers),
     )
@@ -86,22 +84,47 @@ def _peers(
     ]
 
 
-def _share_tokens(node: ParticipantNode, query: Query, num_nodes: int, question_len: int) -> int:
-    """Most tokens of one node: what was asked for, or an equal share of what suits the model."""
-    window, num_new = node.prefiller.model.max_positions, query.sampling.max_new_tokens
-    room = window - len(node.prefix) - question_len - num_new
-    if room < num_nodes:
-        raise ContextTooLongError(
-            f"the question has {question_len} tokens, the prefix {len(node.prefix)}, and {num_new} "
-            f"may be decoded, which leaves {room} of the model's window of {window} for the texts "
-            f"of {num_nodes} nodes; shorten the question or ask for fewer tokens"
-        )
-    most = room // num_nodes
-    asked = query.options.node_tokens
-    if asked is not None:
-        return min(asked, most)
-    suits = query.context_tokens or context_tokens_of(node.profile)
-    return min(most, max(LEAST_NODE_TOKENS, suits // num_nodes))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TokenBudget:
+    """Most tokens of texts.
+
+    Attributes:
+        own: of the publisher's.
+        contributors: of all others' together.
+        each: of one of them.
+    """
+
+    own: int
+    contributors: int
+    each: int
+
+    @classmethod
+    def of(cls, node: ParticipantNode, query: Query, num_peers: int, question_len: int) -> Self:
+        """What suits the model, or what was asked for, as far as the window has room.
+
+        Nothing of it depends on the question but for its length.
+
+        Raises:
+            ContextTooLongError: the question leaves no room for any text.
+        """
+        window, num_new = node.prefiller.model.max_positions, query.sampling.max_new_tokens
+        room = window - len(node.prefix) - question_len - num_new
+        if room <= num_peers:
+            raise ContextTooLongError(
+                f"the question has {question_len} tokens, the prefix {len(node.prefix)}, and "
+                f"{num_new} may be decoded, which leaves {room} of the model's window of {window} "
+                f"for the texts of {num_peers + 1} nodes; shorten the question or ask for fewer "
+                f"tokens"
+            )
+        total = min(room, query.options.context_tokens or context_tokens_of(node.profile))
+        knows, asked = query.hint is not None, query.options.node_tokens
+        text_len = node.context.summary.num_tokens
+        mine = min(text_len, asked or node_tokens(total, num_peers + 1, knows_question=True))
+        left = max(1, total - mine)
+        least = query.options.min_participants - 1
+        share = node_tokens(left, num_peers, knows_question=knows, least_nodes=least)
+        each = min(left, asked or share)
+        return cls(own=mine, contributors=left, each=each)
 
 
 def _seal(node: ParticipantNode, hint: Hint, peers: Sequence[pb.NodeInfo]) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.share import Hint, Share
 from fedattn.wire.convert import require_range, sampling_from_wire
-from fedattn.wire.session_options import MAX_TOKENS, options_from_wire
+from fedattn.wire.session_options import options_from_wire
 from fedattn.wire.v1 import participant_pb2
 
 
@@ -25,7 +25,6 @@ class Query:
         sampling: how to choose tokens.
         options: of the session.
         topic: words that contributors are told, if they are told a topic.
-        context_tokens: most tokens of all texts; None for as many as suit the model.
         min_support: least support of an answer that counts as supported, 0 to 1.
     """
 
@@ -34,7 +33,6 @@ class Query:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     options: SessionOptions = field(default_factory=SessionOptions)
     topic: str = ""
-    context_tokens: int | None = None
     min_support: float = 0.0
 
     @property
@@ -75,7 +73,6 @@ def query_from_wire(
     options = options_from_wire(request.options)
     if not asks:  # there is no question to tell anything of
         options = replace(options, share=Share.NOTHING)
-    require_range("context_tokens", request.context_tokens, 0, MAX_TOKENS)
     require_range("min_support", request.min_support, 0, 1)
     if options.share is Share.TOPIC:
         require_range("length of topic", len(request.topic.strip()), 1, MAX_TOPIC_LENGTH)
@@ -87,7 +84,6 @@ def query_from_wire(
         sampling=sampling_from_wire(request.sampling),
         options=options,
         topic=request.topic,
-        context_tokens=request.context_tokens or None,
         min_support=request.min_support,
     )
 

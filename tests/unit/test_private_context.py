@@ -46,6 +46,18 @@ def test_changes_are_seen(tmp_path: Path) -> None:
     assert context.choose(ALL).token_ids == []
 
 
+def test_a_store_built_anew_repeats_numbers_and_no_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("w5")
+    context = context_of(path)
+    before = context.choose(ALL)
+    path.write_text("w6")
+    context.store._database.rebuild("as if broken")
+    after = context.choose(ALL)
+    assert after.token_ids == [6]
+    assert after.spans == before.spans
+
+
 def test_a_change_of_the_same_size_and_time_is_seen(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("w4")

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
 from fedattn.core.share import Share
+from fedattn.core.token_budget import node_tokens, take_best
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.passages.choice import Wish, choose
 from fedattn.passages.passage import Passage
@@ -37,11 +38,13 @@ class ChosenNote:
         node_id: whose.
         passages: in the order of the text.
         tokens: of each passage.
+        fit: how well they fit what is asked, 0 to 1.
     """
 
     node_id: str
     passages: tuple[Passage, ...]
     tokens: tuple[tuple[int, ...], ...]
+    fit: float
 
     @property
     def token_ids(self) -> list[int]:
@@ -68,26 +71,35 @@ class NotesLibrary:
         """
         publisher = case.question.publisher
         order = [node for node in case.folders if node != publisher] + [publisher]
-        limit = selection.context_tokens
-        each = None if limit is None else limit // len(order)
+        total = selection.context_tokens
+        knows = selection.share is not Share.NOTHING
         chosen: list[ChosenNote] = []
         for node_id in order:
             share = Share.QUESTION if node_id == publisher else selection.share
             words = _told(case.question.question, share)
             words = f"{words} {(more or {}).get(node_id, '')}".strip()
-            wish = Wish(words=words, max_tokens=each, whole_below=selection.whole_below)
-            if each is None:
-                wish = Wish()
+            wish = Wish()
+            if total is not None:
+                is_own = node_id == publisher
+                each = node_tokens(total, len(order) - 1, knows_question=knows or is_own)
+                wish = Wish(words=words, max_tokens=each, whole_below=selection.whole_below)
             chosen.append(self._choose(node_id, case.folders[node_id], wish))
-        return chosen
+        own = chosen[-1]
+        left = None if total is None else max(1, total - len(own.token_ids))
+        taken = take_best([(len(one.token_ids), one.fit) for one in chosen[:-1]], left)
+        return [
+            one if place in taken or one is own else replace(one, passages=(), tokens=())
+            for place, one in enumerate(chosen)
+        ]
 
     def _choose(self, node_id: str, folder: Path, wish: Wish) -> ChosenNote:
         store = self._store(folder)
-        passages = choose(store, wish, lambda passage: len(self._tokenize(folder, passage)))
+        choice = choose(store, wish, lambda passage: len(self._tokenize(folder, passage)))
+        passages = choice.passages
         tokens = [self._tokenize(folder, passage) for passage in passages]
         if wish.max_tokens is not None and len(tokens) == 1:
             tokens = [tokens[0][: wish.max_tokens]]
-        return ChosenNote(node_id=node_id, passages=tuple(passages), tokens=tuple(tokens))
+        return ChosenNote(node_id=node_id, passages=passages, tokens=tuple(tokens), fit=choice.fit)
 
     def _store(self, folder: Path) -> PassageStore:
         if folder not in self._stores:

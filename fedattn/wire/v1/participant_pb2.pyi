@@ -59,7 +59,6 @@ class QueryRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     TOPIC_FIELD_NUMBER: _builtins.int
-    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     MIN_SUPPORT_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question; 1 to 32768 characters."""
@@ -69,8 +68,6 @@ class QueryRequest(_message.Message):
     """Sync plan of the publisher; empty for the same as plan, which it is for independent contributors."""
     topic: _builtins.str
     """Words of the question that contributors are told, if share is TOPIC; up to 2000 characters."""
-    context_tokens: _builtins.int
-    """Most tokens of all contributors' texts together; 0 for as many as suit the model."""
     min_support: _builtins.float
     """Least support that makes QueryResult.is_supported true; 0 to 1."""
     @_builtins.property
@@ -90,12 +87,11 @@ class QueryRequest(_message.Message):
         sampling: Global___Sampling | None = ...,
         options: _session_pb2.SessionOptions | None = ...,
         topic: _builtins.str = ...,
-        context_tokens: _builtins.int = ...,
         min_support: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "min_support", b"min_support", "options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_support", b"min_support", "options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

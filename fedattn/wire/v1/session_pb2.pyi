@@ -556,6 +556,7 @@ class SessionOptions(_message.Message):
     PURPOSE_FIELD_NUMBER: _builtins.int
     SHARE_FIELD_NUMBER: _builtins.int
     NODE_TOKENS_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     prefix: Global___PrefixMode.ValueType
     """Whether the prefix is public or owned by the first participant."""
     min_participants: _builtins.int
@@ -578,6 +579,8 @@ class SessionOptions(_message.Message):
     """What contributors are told of the question."""
     node_tokens: _builtins.int
     """Most tokens of each contributor's text; 0 for no limit."""
+    context_tokens: _builtins.int
+    """Most tokens of all contributors' texts together; those that fit best take part. 0 for no limit."""
     @_builtins.property
     def contributors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Contributors in token order; empty for all that are joined, by id."""
@@ -606,10 +609,11 @@ class SessionOptions(_message.Message):
         purpose: _builtins.str = ...,
         share: Global___Share.ValueType = ...,
         node_tokens: _builtins.int = ...,
+        context_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_tokens", b"node_tokens", "prefix", b"prefix", "purpose", b"purpose", "share", b"share", "subject", b"subject", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "context_tokens", b"context_tokens", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_tokens", b"node_tokens", "prefix", b"prefix", "purpose", b"purpose", "share", b"share", "subject", b"subject", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -847,6 +851,7 @@ class MemberStatement(_message.Message):
     NUM_WITHHELD_FIELD_NUMBER: _builtins.int
     CONTEXT_VERSION_FIELD_NUMBER: _builtins.int
     PASSAGES_FIELD_NUMBER: _builtins.int
+    FIT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id of the session it was invited to."""
     request_digest: _builtins.bytes
@@ -865,6 +870,8 @@ class MemberStatement(_message.Message):
     """Names the tokens of its span, and says nothing of what they are; up to 32 bytes, none if nothing
     is to be reused.
     """
+    fit: _builtins.float
+    """How well they fit what is asked, 0 to 1; 0 if that is not known."""
     @_builtins.property
     def key(self) -> Global___PublicKey:
         """What other members seal keys to; absent in plaintext."""
@@ -888,10 +895,11 @@ class MemberStatement(_message.Message):
         num_withheld: _builtins.int = ...,
         context_version: _builtins.bytes = ...,
         passages: _abc.Iterable[Global___Passage] | None = ...,
+        fit: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "context_version", b"context_version", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "num_withheld", b"num_withheld", "passages", b"passages", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "context_version", b"context_version", "fit", b"fit", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "num_withheld", b"num_withheld", "passages", b"passages", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,7 +13,7 @@ from fedattn.wire.requests import key_from_wire, key_to_wire
 from fedattn.wire.sealing import KeyPair, seal
 from fedattn.wire.v1 import session_pb2
 
-_PADDED_TO = 256
+_SIZE_SIZE, _PADDED_TO = 2, 256
 """Sizes are multiples of so many bytes, so that they say little of the question's length."""
 
 
@@ -54,10 +54,9 @@ def seal_hint(hint: Hint, receiver: PublicKey | None, publisher: str) -> bytes:
     Raises:
         ValueError: the receiver's key is no point of its curve or lattice.
     """
-    message = session_pb2.Hint(salt=hint.salt, text=hint.text)
-    room = -(message.ByteSize() + 3) % _PADDED_TO  # the padding's own tag and size take up to 3
-    message.padding = bytes(room)
-    padded = message.SerializeToString()
+    payload = session_pb2.Hint(salt=hint.salt, text=hint.text).SerializeToString()
+    sized = len(payload).to_bytes(_SIZE_SIZE, "little") + payload
+    padded = sized + bytes(-len(sized) % _PADDED_TO)
     return padded if receiver is None else seal(padded, receiver, _info(hint.digest, publisher))
 
 
@@ -78,7 +77,8 @@ def open_hint(sealed: bytes, keys: KeyPair | None, request: SessionRequest) -> H
         padded = sealed
         if keys is not None:
             padded = keys.decrypt(sealed, _info(request.hint_digest, request.node_id))
-        message = session_pb2.Hint.FromString(padded)
+        size = int.from_bytes(padded[:_SIZE_SIZE], "little")
+        message = session_pb2.Hint.FromString(padded[_SIZE_SIZE:][:size])
     except (CorruptFrameError, DecodeError) as error:
         raise IdentityMismatchError(
             f"what {request.node_id} tells of its question cannot be opened: it was sealed for "

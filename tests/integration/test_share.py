@@ -226,3 +226,36 @@ async def test_the_publisher_names_the_passages_that_drew_the_answer(
 
 def test_by_default_an_owner_lets_publishers_tell_anything() -> None:
     assert set(Policy().shares) == set(Share)
+
+
+async def test_nodes_that_fit_less_are_left_out_where_not_all_texts_fit(
+    victims: Victims, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("w33 w50 w51 w52 w53 w54")
+    (tmp_path / "b.txt").write_text("w33 w34 w35 w36 w55 w56")
+    result = await victims.answer(
+        Tricks(), question=QUESTION, share=ALL, context_tokens=8, node_tokens=8
+    )
+    assert outcomes(result.report) == {"a": "EMPTY", "b": "COMPLETE", "publisher": "COMPLETE"}
+    assert "what others give fits better, and fills the 8 tokens asked" in reason(
+        result.report, "a"
+    )
+    for node in victims.nodes:
+        await node.admission.wait_idle()  # who was left out waits for nothing
+
+
+@pytest.mark.parametrize(("least", "expected"), [(0.0, True), (1.0, False)])
+async def test_an_answer_says_whether_the_texts_support_it(
+    victims: Victims, least: float, expected: bool
+) -> None:
+    result = await victims.answer(Tricks(), question=QUESTION, share=ALL, min_support=least)
+    assert result.is_supported is expected
+    assert result.HasField("support")
+
+
+def test_what_is_told_hides_its_length() -> None:
+    pair = KeyPair()
+    sizes = {
+        len(seal_hint(Hint(text="w" * size), pair.public, "publisher")) for size in range(1, 200, 7)
+    }
+    assert len(sizes) == 1

@@ -753,29 +753,27 @@ Global___SessionRequest: _TypeAlias = SessionRequest  # noqa: Y015
 
 @_typing.final
 class Hint(_message.Message):
-    """What contributors are told of a question; sealed to each of them, except in plaintext."""
+    """What contributors are told of a question; sealed to each of them, except in plaintext. Behind two
+    bytes with its size (little-endian) and before zeros that hide that size.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SALT_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
-    PADDING_FIELD_NUMBER: _builtins.int
     salt: _builtins.bytes
     """Random, 16 bytes."""
     text: _builtins.str
     """Words, or the question as far as it fits; 1 to 2048 bytes."""
-    padding: _builtins.bytes
-    """Zeros that hide the length of the text."""
     def __init__(
         self,
         *,
         salt: _builtins.bytes = ...,
         text: _builtins.str = ...,
-        padding: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["padding", b"padding", "salt", b"salt", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["salt", b"salt", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -123,7 +123,7 @@ def _find_profile(path: Path | None, fingerprint: str) -> Profile | None:
         if shipped is None:
             log.info(
                 "no_profile",
-                hint="plan auto is the middle two thirds of the blocks; run fedattn calibrate",
+                hint="plan auto is every block but 0; fedattn calibrate finds a smaller one",
             )
         return shipped
     profile = load_profile(path)

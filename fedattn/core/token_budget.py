@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 NODE_SHARE = 3
 """One node may fill a third of the tokens, where it knows what is asked: few nodes know much."""
+WHOLE_PASSAGE = 128
+"""Tokens that hold most passages: one whole passage is worth more than three cut ones."""
 
 
 def node_tokens(
@@ -17,8 +19,10 @@ def node_tokens(
         knows_question: whether nodes can tell how well their texts fit; else all share evenly.
         least_nodes: so many must be able to take part.
     """
-    parts = min(NODE_SHARE, num_nodes) if knows_question else num_nodes
-    return max(1, max_tokens // max(parts, least_nodes))
+    if not knows_question:
+        return max(1, max_tokens // max(num_nodes, least_nodes))
+    share = max_tokens // min(NODE_SHARE, num_nodes)
+    return max(1, min(max(share, WHOLE_PASSAGE), max_tokens // max(1, least_nodes)))
 
 
 def take_best(texts: Sequence[tuple[int, float]], max_tokens: int | None) -> set[int]:

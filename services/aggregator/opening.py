@@ -196,10 +196,11 @@ class SessionOpener:
 
         A change makes everything from its place on be computed anew anyhow, so moving it behind
         all others costs nothing, and what changes often gathers at the end. Where contributors
-        choose by the question, spans differ with each, which is no change of a text.
+        choose by the question, spans differ with each, which is no change of a text: what fits best comes last,
+        next to the question.
         """
-        if request.options.share is not Share.NOTHING:
-            return accepted
+        if request.options.share is not Share.NOTHING and not request.options.contributors:
+            return sorted(accepted, key=lambda one: one.fit)
         for one in accepted:
             self._registry.note_version(one.node.node_id, one.context_version)
         if request.options.contributors or request.prefix.mode is not PrefixMode.PUBLIC:

@@ -191,6 +191,9 @@ def _check_statement(
     _expect(f"session of {name}", said.session_id, terms.session_id)
     _expect(f"request shown to {name}", said.request_digest.hex(), request_digest.hex())
     _expect(f"tokens of {name}", said.span_len, len(member.span))
+    owns_prefix = request.prefix.mode is PrefixMode.FIRST and member is terms.layout.members[0]
+    prefix_len = request.prefix.num_tokens if owns_prefix else 0
+    _expect(f"tokens of the passages of {name}", said.span_len - prefix_len, said.text_len)
     asked = request.options.node_tokens
     if asked is not None and said.text_len > asked:
         _refuse(f"tokens of the text of {name} up to", asked, said.text_len)

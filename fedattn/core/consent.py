@@ -16,7 +16,6 @@ class Ask:
         num_bytes: most bytes it would send in all.
         session_id: of the session.
         share: what the node was told of the question.
-        passages: numbers of the passages that would take part.
     """
 
     publisher: str
@@ -27,7 +26,6 @@ class Ask:
     num_bytes: int
     session_id: str
     share: str = ""
-    passages: tuple[int, ...] = ()
 
     @property
     def who(self) -> tuple[str, str, str]:

@@ -16,12 +16,11 @@ def node_tokens(
     Args:
         max_tokens: of all nodes together.
         num_nodes: how many there are, at least 1.
-        knows_question: whether nodes can tell how well their texts fit; else all share evenly.
+        knows_question: whether nodes can tell how well their texts fit; else all share evenly, as
+            far as that leaves a whole passage to each.
         least_nodes: so many must be able to take part.
     """
-    if not knows_question:
-        return max(1, max_tokens // max(num_nodes, least_nodes))
-    share = max_tokens // min(NODE_SHARE, num_nodes)
+    share = max_tokens // (min(NODE_SHARE, num_nodes) if knows_question else num_nodes)
     return max(1, min(max(share, WHOLE_PASSAGE), max_tokens // max(1, least_nodes)))
 
 

@@ -54,7 +54,9 @@ class PassageStore(PassageReader):
 
     @property
     def counts(self) -> StoreCounts:
-        """As of the last refresh."""
+        """What is there by now; files that are left out as of the last refresh."""
+        if self._refreshing.locked():  # a first look at a large folder takes minutes
+            self._count()
         return self._counts
 
     def refresh(self) -> bool:

@@ -12,7 +12,7 @@ from watchfiles import Change, awatch
 
 from fedattn.passages.cannot_read import CannotReadError
 
-LOOK_INTERVAL_S = 60.0
+LOOK_INTERVAL_S = 600.0
 """Between two looks without a notification: network disks and mounts of containers send none."""
 DEBOUNCE_S = 1.0
 """Changes within so long are looked at together."""

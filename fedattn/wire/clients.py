@@ -97,7 +97,9 @@ class AggregatorClient:
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None
 
-    async def list_nodes(self, *, with_keys: bool = False) -> pb.ListNodesResponse:
+    async def list_nodes(
+        self, *, with_keys: bool = False, fingerprint: str = ""
+    ) -> pb.ListNodesResponse:
         """Nodes that are joined right now, and on demand what hints for them are sealed to.
 
         Raises:
@@ -105,7 +107,8 @@ class AggregatorClient:
         """
         try:
             return await self._stub.ListNodes(
-                pb.ListNodesRequest(with_keys=with_keys), timeout=_LIST_TIMEOUT_S
+                pb.ListNodesRequest(with_keys=with_keys, model_fingerprint=fingerprint),
+                timeout=_LIST_TIMEOUT_S,
             )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None

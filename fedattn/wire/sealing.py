@@ -127,7 +127,10 @@ def seal(data: bytes, receiver: PublicKey, info: bytes) -> bytes:
 def _load(key: PublicKey) -> MLKEM768X25519PublicKey | x25519.X25519PublicKey:
     if key.kem is Kem.X25519:
         return x25519.X25519PublicKey.from_public_bytes(key.data)
+    try:
+        quantum = mlkem.MLKEM768PublicKey.from_public_bytes(key.data[:_MLKEM_SIZE])
+    except UnsupportedAlgorithm as error:
+        raise ValueError("this OpenSSL has no ML-KEM; 3.5 and later have") from error
     return MLKEM768X25519PublicKey(
-        mlkem.MLKEM768PublicKey.from_public_bytes(key.data[:_MLKEM_SIZE]),
-        x25519.X25519PublicKey.from_public_bytes(key.data[_MLKEM_SIZE:]),
+        quantum, x25519.X25519PublicKey.from_public_bytes(key.data[_MLKEM_SIZE:])
     )

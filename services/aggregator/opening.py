@@ -3,12 +3,14 @@
 import asyncio
 import secrets
 from dataclasses import dataclass, field, replace
+from itertools import compress
 
 from cachetools import LRUCache
 
 from fedattn.core.contexts import ContextSummary
 from fedattn.core.costs import MemberCost
 from fedattn.core.errors import (
+    ContextTooLongError,
     FedAttnError,
     InvalidRequestError,
     NoContributorsError,
@@ -157,6 +159,8 @@ class SessionOpener:
         ]
         replies = await asyncio.gather(*map(self._invitations.ask, nodes, invites))
         answers = [_hold_to_budget(request, reply) for reply in replies]
+        held_back = [one is not other for one, other in zip(replies, answers, strict=True)]
+        self._cancel(session_id, tuple(compress(nodes, held_back)), "its answer cannot be used")
         accepted: list[Acceptance] = []
         failures: list[FedAttnError] = []
         excluded: list[ExcludedNode] = []
@@ -170,6 +174,7 @@ class SessionOpener:
                 excluded.append(ExcludedNode(node.node_id, answer, node.context))
         _require_enough(request, len(accepted), failures)
         accepted, left_out = self._take_best(session_id, request, accepted)
+        _require_enough(request, len(accepted), [one.reason for one in left_out])
         return self._put_in_order(request, accepted), [*excluded, *left_out]
 
     def _take_best(
@@ -183,7 +188,9 @@ class SessionOpener:
         taken = take_best(list(zip(sizes, fits, strict=True)), most)
         left = [one for place, one in enumerate(accepted) if place not in taken]
         self._cancel(session_id, tuple(one.node for one in left), "other texts fit better")
-        why = NothingToGiveError(f"what others give fits better, and fills the {most} tokens asked")
+        why = ContextTooLongError(
+            f"what others give fits better, and fills the {most} tokens asked for"
+        )
         return (
             [one for place, one in enumerate(accepted) if place in taken],
             [ExcludedNode(one.node.node_id, why, one.node.context) for one in left],
@@ -196,8 +203,8 @@ class SessionOpener:
 
         A change makes everything from its place on be computed anew anyhow, so moving it behind
         all others costs nothing, and what changes often gathers at the end. Where contributors
-        choose by the question, spans differ with each, which is no change of a text: what fits best comes last,
-        next to the question.
+        choose by the question, spans differ with each, which is no change of a text; then what fits
+        best comes last, next to the question.
         """
         if request.options.share is not Share.NOTHING and not request.options.contributors:
             return sorted(accepted, key=lambda one: one.fit)
@@ -297,13 +304,21 @@ def _hold_to_budget(
     request: SessionRequest, answer: Acceptance | FedAttnError
 ) -> Acceptance | FedAttnError:
     """The answer of a contributor, unless it wants to give more tokens than were asked for."""
-    most = request.options.node_tokens
-    if isinstance(answer, FedAttnError) or most is None or answer.text_len <= most:
+    if isinstance(answer, FedAttnError):
         return answer
-    return InvalidRequestError(
-        f"{answer.node.node_id} wants to give {answer.text_len} tokens, at most {most} were asked "
-        f"for; upgrade it"
-    )
+    most, name = request.options.node_tokens, answer.node.node_id
+    if most is not None and answer.text_len > most:
+        return InvalidRequestError(
+            f"{name} wants to give {answer.text_len} tokens, at most {most} were asked for; "
+            f"upgrade it"
+        )
+    prefix_len = request.prefix.num_tokens if request.prefix.mode is PrefixMode.FIRST else 0
+    if answer.span_len - answer.text_len not in {0, prefix_len}:
+        return InvalidRequestError(
+            f"{name} has a span of {answer.span_len} tokens and passages of {answer.text_len}; "
+            f"upgrade it"
+        )
+    return answer
 
 
 def _must_take_part(

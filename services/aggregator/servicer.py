@@ -58,7 +58,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """Nodes that are joined right now."""
-        return list_nodes(self._nodes, with_keys=request.with_keys)
+        return list_nodes(self._nodes, request)
 
     async def OpenSession(
         self, request: pb.OpenSessionRequest, context: Any

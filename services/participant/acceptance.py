@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from fedattn.core.agreement import MemberStatement
 from fedattn.core.compression import num_kept
 from fedattn.core.errors import (
-    ContextTooLongError,
     IdentityMismatchError,
     NothingToGiveError,
     PrefixMismatchError,
@@ -74,7 +73,9 @@ class Accepted:
 
 
 async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest) -> Accepted:
-    """Take a place, read the text, and ask the owner's policy.
+    """Take a place, ask the owner's policy, and only then look into the text.
+
+    Else whoever the policy refuses could search it: whether a passage fits tells what it holds.
 
     Args:
         node: this one.
@@ -87,22 +88,19 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
     place = node.admission.take()
     try:
         policy = await node.consent.current_policy()
-        policy.check_share(signed.request.options.share)
         wish = _wish(node, invite, signed.request, policy)
-        span = await _read_span(node, signed.request, wish, policy)
-        span = span.after(list(node.prefix)) if invite.owns_prefix else span
-        keys = await node.threads.run(KeyPair) if node.identity.is_verifying else None
+        prefix = list(node.prefix) if invite.owns_prefix else []
+        most = await node.threads.run(lambda: _most_tokens(node, wish))
         leave = await node.consent.give_leave(
             invite.session_id,
             signed.request,
-            len(span.token_ids),
-            passages=tuple(one.number for one in span.spans),
+            most + len(prefix),
             policy=policy,
-            num_withheld=len(span.withheld),
             shape=node.prefiller.shape,
             pressure_keep_ratio=node.pressure.max_keep_ratio,
             lifetime_s=node.rows_lifetime_s,
         )
+        span, keys = await _choose(node, invite.session_id, signed.request, wish, policy, prefix)
     except BaseException:
         place.release()
         raise
@@ -137,8 +135,16 @@ def _wish(
     """What the publisher wants of this node's text, as far as its owner goes along.
 
     Raises:
+        PrefixMismatchError: this node computes another prefix.
+        PolicyRefusedError: the owner does not want to know so much or so little.
         IdentityMismatchError: what it tells of the question is not what it signed, or did not come.
     """
+    if describe_prefix(request.prefix.mode, list(node.prefix)) != request.prefix:
+        raise PrefixMismatchError(
+            "its system prompt or chat template differs from the publisher's; "
+            "set FEDATTN_PARTICIPANT_SYSTEM_PROMPT to the same text on every node"
+        )
+    policy.check_share(request.options.share)
     words = ""
     if request.options.share is not Share.NOTHING:
         if not invite.hint:
@@ -147,42 +153,52 @@ def _wish(
                 f"came here: this node joined a moment ago; ask again"
             )
         words = open_hint(invite.hint, node.hint_keys, request).text
-    limits = [most for most in (request.options.node_tokens, policy.max_rows) if most is not None]
+    room = node.prefiller.model.max_positions - len(node.prefix)
+    asked = request.options.node_tokens or room
     return Wish(
         words=words,
-        max_tokens=min(limits, default=None),
+        max_tokens=min(room, asked, policy.max_rows or room),
         standing=policy.standing,
         whole_below=WHOLE_BELOW,
     )
 
 
-async def _read_span(
-    node: ParticipantNode, request: SessionRequest, wish: Wish, policy: Policy
-) -> ChosenText:
-    """What takes part of the context as it is now."""
-    prefix = list(node.prefix)
-    if describe_prefix(request.prefix.mode, prefix) != request.prefix:
-        raise PrefixMismatchError(
-            "its system prompt or chat template differs from the publisher's; "
-            "set FEDATTN_PARTICIPANT_SYSTEM_PROMPT to the same text on every node"
-        )
-    span = await node.threads.run(lambda: node.context.choose(wish, policy.withheld))
-    if span.summary.is_empty:
-        raise NothingToGiveError(span.summary.describe_empty())
-    if not span.token_ids:
-        raise NothingToGiveError(
-            f"nothing to give: none of {span.summary.num_passages} passages fits what is asked"
-        )
-    limit = node.prefiller.model.max_positions
-    if len(prefix) + len(span.token_ids) > limit:
-        raise ContextTooLongError(
-            f"its context has {len(span.token_ids)} tokens and the prefix {len(prefix)}, but "
-            f"the model's window is {limit}; ask for fewer node_tokens"
-        )
-    num_inputs = num_kept(len(span.token_ids), request.options.compression.input_keep_ratio)
-    if num_inputs <= len(span.withheld):  # one row must remain, whichever tokens are computed
-        raise NothingToGiveError(
-            f"its owner withholds {len(span.withheld)} of {len(span.token_ids)} tokens, and "
-            f"{num_inputs} would be computed"
-        )
-    return span
+def _most_tokens(node: ParticipantNode, wish: Wish) -> int:
+    """Tokens that the text gives at most.
+
+    Raises:
+        NothingToGiveError: there is no text.
+        ContextUnreadableError: it cannot be read.
+    """
+    most, summary = node.context.most_tokens(wish)
+    if summary.is_empty:
+        raise NothingToGiveError(summary.describe_empty())
+    return most
+
+
+async def _choose(  # noqa: PLR0913, PLR0917 - spelt out
+    node: ParticipantNode,
+    session_id: str,
+    request: SessionRequest,
+    wish: Wish,
+    policy: Policy,
+    prefix: list[int],
+) -> tuple[ChosenText, KeyPair | None]:
+    """What takes part, behind the prefix if that is this node's to give; leave has been given."""
+    try:
+        span = await node.threads.run(lambda: node.context.choose(wish, policy.withheld))
+        if not span.token_ids and not prefix:
+            raise NothingToGiveError(
+                f"nothing to give: none of {span.summary.num_passages} passages fits what is asked"
+            )
+        span = span.after(prefix)
+        num_inputs = num_kept(len(span.token_ids), request.options.compression.input_keep_ratio)
+        if num_inputs <= len(span.withheld):  # one row must remain, whichever are computed
+            raise NothingToGiveError(
+                f"its owner withholds {len(span.withheld)} of {len(span.token_ids)} tokens, and "
+                f"{num_inputs} would be computed"
+            )
+        return span, await node.threads.run(KeyPair) if node.identity.is_verifying else None
+    except BaseException:
+        node.consent.drop(session_id)
+        raise

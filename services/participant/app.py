@@ -27,7 +27,7 @@ from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
 from services.participant.approvals import ApprovalGate
 from services.participant.background import keep_running, look_after
 from services.participant.context import PrivateContext
-from services.participant.context_log import log_context
+from services.participant.context_log import ContextLog
 from services.participant.contribution import Contributor
 from services.participant.control import ControlLoop
 from services.participant.kv_cache import KvCache
@@ -70,7 +70,7 @@ def build_node(
     store = PassageStore(
         settings.context, state / PASSAGES_FILE, encoding=settings.context_encoding
     )
-    context = PrivateContext(store, engine.tokenizer, log_context)
+    context = PrivateContext(store, engine.tokenizer, ContextLog())
     profile = _find_profile(settings.profile, engine.model.fingerprint)
     log.info(
         "model_loaded",

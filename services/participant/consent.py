@@ -84,9 +84,8 @@ class Consent:
         request: SessionRequest,
         span_len: int,
         *,
-        passages: tuple[int, ...] = (),
         policy: Policy,
-        num_withheld: int,
+        num_withheld: int = 0,
         shape: KvShape,
         pressure_keep_ratio: float,
         lifetime_s: float,
@@ -96,8 +95,7 @@ class Consent:
         Args:
             session_id: of the session.
             request: of its publisher.
-            span_len: tokens of this node's span.
-            passages: numbers of the passages it is made of.
+            span_len: tokens of this node's span, at most.
             policy: as it was when the span was read.
             num_withheld: rows that stay in any case.
             shape: of its rows.
@@ -112,7 +110,6 @@ class Consent:
         most = min(pressure_keep_ratio, policy.max_keep_ratio(span_len))
         ratio = min(most, request.options.compression.keep_ratio)
         ask = _describe(session_id, request, span_len, num_withheld, shape, ratio)
-        ask = replace(ask, passages=passages)
         lifetime_s = policy.cap_lifetime(lifetime_s)
         leave = Leave(policy=policy, ask=ask, max_keep_ratio=most, cache_lifetime_s=lifetime_s)
         giving = self._spawn(self._give(leave, policy))
@@ -165,6 +162,7 @@ class Consent:
         outcome: str,
         *,
         num_rows: int,
+        passages: tuple[int, ...] = (),
     ) -> None:
         """Write down what left.
 
@@ -174,6 +172,7 @@ class Consent:
             receivers: ids of the nodes that could read them.
             outcome: how it ended: complete, or the code of an error.
             num_rows: rows in each of them.
+            passages: numbers of the passages they are of.
         """
         leave = self._settle(session_id, sum(frames.values()))
         if leave is None:
@@ -182,6 +181,7 @@ class Consent:
         event = replace(
             event,
             blocks=tuple(sorted(frames)),
+            passages=passages if frames else (),
             rows=num_rows if frames else 0,
             bytes=sum(frames.values()),
             receivers=tuple(sorted(receivers)) if frames else (),
@@ -339,7 +339,6 @@ def _event(kind: str, ask: Ask, *, outcome: str) -> AuditEvent:
         subject=ask.subject,
         purpose=ask.purpose,
         share=ask.share,
-        passages=ask.passages,
         blocks=ask.layers,
         rows=ask.num_rows,
         bytes=ask.num_bytes,

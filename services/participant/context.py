@@ -30,6 +30,8 @@ from services.participant.withheld import Pattern, withheld_tokens
 VERSION_SIZE = 16
 _PATIENCE_S, _SESSION_PATIENCE_S = 10.0, 2.0
 """How long to wait for a look at all files: at the start, and in a session."""
+_FIT_STEPS = 16
+"""Others learn how well a text fits in so many steps: more would tell questions apart."""
 _MAX_CACHED = 4096
 """Passages whose tokens are kept."""
 _SAMPLE_CHARS = 20_000
@@ -119,6 +121,14 @@ class PrivateContext:
             self._look(_PATIENCE_S)
         return self._counts != before
 
+    def most_tokens(self, wish: Wish) -> tuple[int, ContextSummary]:
+        """Tokens that `choose` gives at most, and counts; raises as that."""
+        summary, most = self._look(_SESSION_PATIENCE_S), wish.max_tokens
+        is_counted = self.store.counts.num_chars <= _SAMPLE_CHARS
+        if most is None or (is_counted and summary.num_tokens < most):
+            return summary.num_tokens, summary
+        return most, summary
+
     def choose(self, wish: Wish, patterns: Sequence[Pattern] = ()) -> ChosenText:
         """What takes part, of the text as it is now.
 
@@ -145,7 +155,7 @@ class PrivateContext:
             version=self._version(token_ids, withheld),
             summary=summary,
             passages=chosen,
-            fit=choice.fit,
+            fit=round(choice.fit * _FIT_STEPS) / _FIT_STEPS,
             spans=tuple(PassageSpan(passage.number, len(own)) for passage, own in spans),
             withheld=withheld,
         )
@@ -171,11 +181,24 @@ class PrivateContext:
         begin = 0
         for passage, own in zip(passages, tokens, strict=True):
             if patterns:
-                offsets = self._tokenizer.context_offsets(passage.text)
-                places = withheld_tokens(*offsets, patterns)
+                places = self._places(passage, patterns)
                 found.extend(begin + place for place in places if place < len(own))
             begin += len(own)
         return tuple(found)
+
+    def _places(self, passage: Passage, patterns: Sequence[Pattern]) -> tuple[int, ...]:
+        """Tokens of one passage that patterns touch, also those that begin or end beside it."""
+        before, after = (self._beside(passage, step) for step in (-1, 1))
+        text, offsets = self._tokenizer.context_offsets(passage.text)
+        shifted = [(start + len(before), stop + len(before)) for start, stop in offsets]
+        return withheld_tokens(before + text.rstrip() + after, shifted, patterns)
+
+    def _beside(self, passage: Passage, step: int) -> str:
+        """The text of the passage before or after, with the space between; empty at an end."""
+        other = self.store.get(passage.number + step)
+        if other is None or other.file != passage.file:
+            return ""
+        return f"{other.text} " if step < 0 else f" {other.text}"
 
     def _version(self, token_ids: list[int], withheld: tuple[int, ...]) -> bytes:
         """Keyed by a secret of this process, so that nobody can try texts against it."""

@@ -4,7 +4,7 @@ import structlog
 
 from fedattn.core.contexts import ContextSummary, SkipReason
 from fedattn.passages.passage import StoreCounts
-from fedattn.texts.listing import MAX_ENTRIES, SUFFIXES
+from fedattn.texts.listing import MAX_ENTRIES, SUFFIXES, SkippedFile
 
 log = structlog.get_logger(__name__)
 
@@ -25,29 +25,45 @@ _REMEDIES = {
 }
 
 
-def log_context(counts: StoreCounts, summary: ContextSummary) -> None:
-    """Write down what is read, and what is left out and why."""
+class ContextLog:
+    """Writes down what is read, and once what is left out and why."""
+
+    def __init__(self) -> None:
+        self._skipped: tuple[SkippedFile, ...] = ()
+
+    def __call__(self, counts: StoreCounts, summary: ContextSummary) -> None:
+        """Told of every change."""
+        _log_counts(summary)
+        if counts.skipped != self._skipped:
+            self._skipped = counts.skipped
+            _log_skipped(counts.skipped)
+
+
+def _log_counts(summary: ContextSummary) -> None:
     log.info(
         "context_read",
         files=summary.num_files,
         passages=summary.num_passages,
         tokens=summary.num_tokens,
     )
-    for file in counts.skipped[:_MAX_NAMES]:
-        log.warning(
-            "file_skipped",
-            file=printable(file.name),
-            reason=file.reason.words,
-            remedy=_REMEDIES[file.reason],
-        )
-    if len(counts.skipped) > _MAX_NAMES:
-        log.warning("files_skipped", more=len(counts.skipped) - _MAX_NAMES)
     if summary.is_given and summary.is_empty:
         log.error(
             "nothing_to_give",
             why=summary.describe_empty(),
             consequence="queries go on without this node and report it as empty",
         )
+
+
+def _log_skipped(skipped: tuple[SkippedFile, ...]) -> None:
+    for file in skipped[:_MAX_NAMES]:
+        log.warning(
+            "file_skipped",
+            file=printable(file.name),
+            reason=file.reason.words,
+            remedy=_REMEDIES[file.reason],
+        )
+    if len(skipped) > _MAX_NAMES:
+        log.warning("files_skipped", more=len(skipped) - _MAX_NAMES)
 
 
 def printable(name: str) -> str:

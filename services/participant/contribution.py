@@ -252,7 +252,12 @@ class Contributor:
             finally:
                 frames, num_rows = exchange.bytes_sent, exchange.member.num_sent
                 await self._node.consent.note_sent(
-                    session_id, frames, exchange.receivers(), outcome, num_rows=num_rows
+                    session_id,
+                    frames,
+                    exchange.receivers(),
+                    outcome,
+                    num_rows=num_rows,
+                    passages=tuple(one.number for one in part.accepted.span.spans),
                 )
         finally:
             part.accepted.place.release()

@@ -7,6 +7,7 @@ from typing import Self
 import structlog
 
 from fedattn.core.errors import ContextTooLongError, FedAttnError
+from fedattn.core.limits import MAX_MEMBERS
 from fedattn.core.profile import context_tokens_of
 from fedattn.core.request import SessionOptions
 from fedattn.core.share import Hint
@@ -58,21 +59,23 @@ async def prepare_disclosure(
         FedAttnError: the aggregator cannot be reached.
     """
     hint = query.hint
-    nodes = await aggregator.list_nodes(with_keys=hint is not None)
+    nodes = await aggregator.list_nodes(
+        with_keys=hint is not None, fingerprint=node.prefiller.model.fingerprint
+    )
     peers = _peers(node, query.options, nodes.nodes)
     budget = _TokenBudget.of(node, query, max(1, len(peers)), question_len)
     return Disclosure(
         options=replace(query.options, node_tokens=budget.each, context_tokens=budget.contributors),
         node_tokens=budget.own,
         hint=hint,
-        sealed={} if hint is None else _seal(node, hint, peers),
+        sealed={} if hint is None else await node.threads.run(lambda: _seal(node, hint, peers)),
     )
 
 
 def _peers(
     node: ParticipantNode, options: SessionOptions, nodes: Sequence[pb.NodeInfo]
 ) -> list[pb.NodeInfo]:
-    """Nodes that may contribute."""
+    """Nodes that may contribute, as far as they do not say that they have nothing to give."""
     own = node.prefiller.model.fingerprint
     named = set(options.contributors)
     return [
@@ -81,7 +84,8 @@ def _peers(
         if other.node_id != node.node_id
         and other.model_fingerprint == own
         and (not named or other.node_id in named)
-    ]
+        and not (other.HasField("context") and other.context.num_tokens == 0)
+    ][: MAX_MEMBERS - 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,11 +123,12 @@ class _TokenBudget:
         total = min(room, query.options.context_tokens or context_tokens_of(node.profile))
         knows, asked = query.hint is not None, query.options.node_tokens
         text_len = node.context.summary.num_tokens
-        mine = min(text_len, asked or node_tokens(total, num_peers + 1, knows_question=True))
+        most = node_tokens(total, num_peers + 1, knows_question=True)
+        mine = min(text_len, most, asked or most)
         left = max(1, total - mine)
         least = query.options.min_participants - 1
         share = node_tokens(left, num_peers, knows_question=knows, least_nodes=least)
-        each = min(left, asked or share)
+        each = min(left, share if asked is None else min(asked, left // max(1, least)))
         return cls(own=mine, contributors=left, each=each)
 
 

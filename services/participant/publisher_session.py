@@ -1,5 +1,6 @@
 """The session of one query, as its publisher opens and uses it."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +21,8 @@ from services.participant.node import ParticipantNode
 from services.participant.query import Query
 from services.participant.report import is_clean
 from services.participant.terms import SignedRequest, agree
+
+_COARSE_FROM_S = 10.0
 
 
 class PublisherSession:
@@ -74,7 +77,7 @@ class PublisherSession:
             FedAttnError: it cannot be opened.
         """
         node, query = self._node, self._query
-        remaining_s = max(0.001, self.remaining_s)
+        remaining_s = _in_steps(max(0.001, self.remaining_s))
         request = SessionRequest(
             node_id=node.node_id,
             span_len=span_len,
@@ -138,3 +141,9 @@ class PublisherSession:
         self._node.states.touch([key])
         if exchange.report is not None and is_clean(exchange.report):
             self._node.states.put(key, state)
+
+
+def _in_steps(seconds: float) -> float:
+    """Rounded down: others shall not learn from it how long a question took to tokenize."""
+    step = 1.0 if seconds >= _COARSE_FROM_S else 0.1
+    return max(math.floor(seconds / step) * step, min(seconds, 0.001))

@@ -893,16 +893,20 @@ class ListNodesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WITH_KEYS_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
     with_keys: _builtins.bool
-    """Whether NodeInfo.key is wanted."""
+    """Whether NodeInfo.key is wanted; then at most as many nodes are listed as fit one message."""
+    model_fingerprint: _builtins.str
+    """Only nodes of this model; empty for all."""
     def __init__(
         self,
         *,
         with_keys: _builtins.bool = ...,
+        model_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["with_keys", b"with_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_fingerprint", b"model_fingerprint", "with_keys", b"with_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -187,18 +187,23 @@ async def _choose(  # noqa: PLR0913, PLR0917 - spelt out
     """What takes part, behind the prefix if that is this node's to give; leave has been given."""
     try:
         span = await node.threads.run(lambda: node.context.choose(wish, policy.withheld))
-        if not span.token_ids and not prefix:
-            raise NothingToGiveError(
-                f"nothing to give: none of {span.summary.num_passages} passages fits what is asked"
-            )
         span = span.after(prefix)
-        num_inputs = num_kept(len(span.token_ids), request.options.compression.input_keep_ratio)
-        if num_inputs <= len(span.withheld):  # one row must remain, whichever are computed
-            raise NothingToGiveError(
-                f"its owner withholds {len(span.withheld)} of {len(span.token_ids)} tokens, and "
-                f"{num_inputs} would be computed"
-            )
+        _require_rows(span, request)
         return span, await node.threads.run(KeyPair) if node.identity.is_verifying else None
     except BaseException:
         node.consent.drop(session_id)
         raise
+
+
+def _require_rows(span: ChosenText, request: SessionRequest) -> None:
+    """Raise NothingToGiveError unless a row remains, whichever tokens are computed."""
+    if not span.token_ids:
+        raise NothingToGiveError(
+            f"nothing to give: none of {span.summary.num_passages} passages fits what is asked"
+        )
+    num_inputs = num_kept(len(span.token_ids), request.options.compression.input_keep_ratio)
+    if num_inputs <= len(span.withheld):
+        raise NothingToGiveError(
+            f"its owner withholds {len(span.withheld)} of {len(span.token_ids)} tokens, and "
+            f"{num_inputs} would be computed"
+        )

@@ -154,7 +154,7 @@ class Consent:
         if leave is not None:
             self._spawn(self._note_dropped(leave))
 
-    async def note_sent(
+    async def note_sent(  # noqa: PLR0913 - spelt out
         self,
         session_id: str,
         frames: dict[int, int],

@@ -63,7 +63,8 @@ async def prepare_disclosure(
         with_keys=hint is not None, fingerprint=node.prefiller.model.fingerprint
     )
     peers = _peers(node, query.options, nodes.nodes)
-    budget = _TokenBudget.of(node, query, max(1, len(peers)), question_len)
+    with_text = [one for one in peers if one.context.num_tokens or not one.HasField("context")]
+    budget = _TokenBudget.of(node, query, max(1, len(with_text)), question_len)
     return Disclosure(
         options=replace(query.options, node_tokens=budget.each, context_tokens=budget.contributors),
         node_tokens=budget.own,
@@ -75,7 +76,7 @@ async def prepare_disclosure(
 def _peers(
     node: ParticipantNode, options: SessionOptions, nodes: Sequence[pb.NodeInfo]
 ) -> list[pb.NodeInfo]:
-    """Nodes that may contribute, as far as they do not say that they have nothing to give."""
+    """Nodes that may contribute."""
     own = node.prefiller.model.fingerprint
     named = set(options.contributors)
     return [
@@ -84,7 +85,6 @@ def _peers(
         if other.node_id != node.node_id
         and other.model_fingerprint == own
         and (not named or other.node_id in named)
-        and not (other.HasField("context") and other.context.num_tokens == 0)
     ][: MAX_MEMBERS - 1]
 
 

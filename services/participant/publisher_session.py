@@ -145,5 +145,4 @@ class PublisherSession:
 
 def _in_steps(seconds: float) -> float:
     """Rounded down: others shall not learn from it how long a question took to tokenize."""
-    step = 1.0 if seconds >= _COARSE_FROM_S else 0.1
-    return max(math.floor(seconds / step) * step, min(seconds, 0.001))
+    return float(math.floor(seconds)) if seconds >= _COARSE_FROM_S else seconds

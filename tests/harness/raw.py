@@ -116,6 +116,7 @@ def acceptance(
         node_id=node_id,
         span_len=span_len,
         max_keep_ratio=max_keep_ratio,
+        passages=[session_pb2.Passage(number=1, num_tokens=span_len)] if span_len else [],
     )
     signed = session_pb2.Signed(payload=statement.SerializeToString())
     return pb.InviteReply(session_id=invite.session_id, statement=signed, **reply)

@@ -37,8 +37,8 @@ async def victims(model: LoadedModel, tmp_path: Path) -> AsyncIterator[Victims]:
 
 
 def long_text(*firsts: str) -> str:
-    """Passages of some 60 words each."""
-    return "\n\n".join(f"{first} " + "w1 " * 130 for first in firsts)
+    """Passages of 51 tokens each."""
+    return "\n\n".join(f"{first} " + "w1 " * 50 for first in firsts)
 
 
 class Passing(Tricks):
@@ -105,9 +105,9 @@ async def test_contributors_choose_by_what_they_are_told_and_the_aggregator_sees
 ) -> None:
     (tmp_path / "a.txt").write_text(long_text("w10", "w33", "w44"))
     passing = Passing()
-    report = await victims.ask(passing, question=QUESTION, node_tokens=90, **changes)
+    report = await victims.ask(passing, question=QUESTION, node_tokens=60, **changes)
     a = next(one for one in report.members if one.node_id == "a")
-    assert (a.num_passages, a.context.num_passages, a.text_len) == (1, 3, 90)
+    assert (a.num_passages, a.context.num_passages, a.text_len) == (1, 3, 51)
     given = victims.said("contributed")
     numbers = [int(found) for found in re.findall(r"'passages': \[(\d+)\]", given)]
     texts = [victims.nodes[0].context.store.get(number) for number in numbers]
@@ -236,8 +236,8 @@ async def test_nodes_that_fit_less_are_left_out_where_not_all_texts_fit(
     result = await victims.answer(
         Tricks(), question=QUESTION, share=ALL, context_tokens=8, node_tokens=8
     )
-    assert outcomes(result.report) == {"a": "EMPTY", "b": "COMPLETE", "publisher": "COMPLETE"}
-    assert "what others give fits better, and fills the 8 tokens asked" in reason(
+    assert outcomes(result.report) == {"a": "EXCLUDED", "b": "COMPLETE", "publisher": "COMPLETE"}
+    assert "what others give fits better, and fills the 8 tokens asked for" in reason(
         result.report, "a"
     )
     for node in victims.nodes:
@@ -259,3 +259,28 @@ def test_what_is_told_hides_its_length() -> None:
         len(seal_hint(Hint(text="w" * size), pair.public, "publisher")) for size in range(1, 200, 7)
     }
     assert len(sizes) == 1
+
+
+async def test_whom_the_policy_refuses_cannot_search_the_text(
+    victims: Victims, tmp_path: Path
+) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text('publishers = ["desk"]\nlowest_block = 0\n')
+    victims.nodes[0].policy = victims.nodes[0].consent.policy = PolicyFile(path)
+    (tmp_path / "a.txt").write_text(long_text("w10", "w33", "w44"))
+    reasons = []
+    for question in ("w33", "w99"):  # one that fits a passage, one that fits none
+        report = await victims.ask(Tricks(), question=question, share=ALL)
+        reasons.append(reason(report, "a"))
+    assert reasons[0] == reasons[1]
+    assert "by the rule publishers" in reasons[0]
+
+
+async def test_a_node_is_never_made_to_read_more_than_the_window(
+    victims: Victims, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text(long_text(*(f"w{10 + number}" for number in range(40))))
+    report = await victims.ask(Tricks(), share=NOTHING, node_tokens=1 << 20)
+    a = next(one for one in report.members if one.node_id == "a")
+    assert a.context.num_passages == 40
+    assert 0 < a.num_passages < 6

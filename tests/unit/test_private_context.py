@@ -22,8 +22,8 @@ def context_of(path: Path | None, on_change: OnChange = lambda *_: None) -> Priv
 
 
 def paragraphs(*texts: str) -> str:
-    """Texts that are too long to share a passage."""
-    return "\n\n".join(f"{text} " + "w1 " * 190 for text in texts)
+    """Texts that are too long to share a passage, of 51 tokens each."""
+    return "\n\n".join(f"{text} " + "w1 " * 50 for text in texts)
 
 
 def numbers_of(context: PrivateContext, wish: Wish) -> list[str]:
@@ -93,18 +93,18 @@ def test_the_version_follows_what_takes_part_and_nothing_else(tmp_path: Path) ->
 def test_what_fits_the_words_takes_part_in_the_order_of_the_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(paragraphs("w10", "w20", "w30", "w40"))
     context = context_of(tmp_path)
-    chosen = context.choose(Wish(words="w40 w20", max_tokens=400))
+    chosen = context.choose(Wish(words="w40 w20", max_tokens=110))
     assert [passage.text.split()[0] for passage in chosen.passages] == ["w20", "w40"]
-    assert [span.num_tokens for span in chosen.spans] == [191, 191]
+    assert [span.num_tokens for span in chosen.spans] == [51, 51]
     assert [span.number for span in chosen.spans] == [one.number for one in chosen.passages]
     assert sum(span.num_tokens for span in chosen.spans) == len(chosen.token_ids)
     assert chosen.summary.num_passages == 4
-    assert chosen.summary.num_tokens == 4 * 191
+    assert chosen.summary.num_tokens == 4 * 51
 
 
 def test_nothing_takes_part_where_nothing_fits(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(paragraphs("w10", "w20"))
-    assert context_of(tmp_path).choose(Wish(words="w99", max_tokens=400)).token_ids == []
+    assert context_of(tmp_path).choose(Wish(words="w99", max_tokens=110)).token_ids == []
 
 
 def test_a_short_text_takes_part_whatever_is_asked(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_the_owner_says_what_takes_part_where_nothing_is_known(
     for number, name in enumerate(["w10", "w20", "w30", "w40"]):
         (tmp_path / f"{name}.txt").write_text(paragraphs(name))
         os.utime(tmp_path / f"{name}.txt", (number, number))
-    wish = Wish(max_tokens=400, standing=standing)
+    wish = Wish(max_tokens=110, standing=standing)
     assert numbers_of(context_of(tmp_path), wish) == expected
 
 

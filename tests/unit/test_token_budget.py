@@ -41,7 +41,14 @@ def test_no_more_than_allowed_is_taken_and_nothing_better_is_left_that_would_fit
 
 @pytest.mark.parametrize(
     ("num_nodes", "knows", "least", "expected"),
-    [(2, True, 1, 300), (3, True, 1, 200), (9, True, 1, 200), (9, False, 1, 66), (9, True, 5, 120)],
+    [
+        (2, True, 1, 300),
+        (3, True, 1, 200),
+        (9, True, 1, 200),
+        (9, False, 1, 128),
+        (3, False, 1, 200),
+        (9, True, 5, 120),
+    ],
 )
 def test_a_node_may_fill_a_third_where_it_knows_what_is_asked(
     num_nodes: int, knows: bool, least: int, expected: int

@@ -30,7 +30,7 @@ QUESTIONS = [
 def folder(tmp_path: Path) -> Path:
     for node, firsts in {"a": ("w33", "w40"), "b": ("w50", "w60"), "desk": ("w70",)}.items():
         (tmp_path / "x" / node).mkdir(parents=True)
-        text = "\n\n".join(f"{first} " + "w1 " * 50 for first in firsts)
+        text = "\n\n".join(f"{first} " + "w1 " * 35 for first in firsts)
         (tmp_path / "x" / node / "a.txt").write_text(text)
     (tmp_path / "x" / "questions.json").write_text(json.dumps(QUESTIONS))
     return tmp_path
@@ -46,8 +46,8 @@ def runs(model: LoadedModel) -> NotesRuns:
 
 CHOSEN = NotesVariant(
     name="chosen",
-    selection=Selection(context_tokens=120),
-    plans=shared_plan(range(6)),
+    selection=Selection(context_tokens=80),
+    plans=shared_plan(range(5)),
     sampling=SamplingParams(max_new_tokens=3),
 )
 
@@ -88,7 +88,7 @@ def test_sums_count_what_can_be_answered_and_pairs_compare_it(
 
 
 def test_nothing_known_is_the_owners_order(runs: NotesRuns, folder: Path) -> None:
-    blind = replace(CHOSEN, selection=Selection(context_tokens=120, share=Share.NOTHING))
+    blind = replace(CHOSEN, selection=Selection(context_tokens=80, share=Share.NOTHING))
     assert all(score.num_passages > 0 for score in scores(runs, folder, blind))
 
 

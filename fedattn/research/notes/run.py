@@ -105,7 +105,9 @@ class NotesRuns:
 
     def _ask(self, case: NotesCase, variant: NotesVariant, known: str) -> NotesScore:
         more = dict.fromkeys(case.folders, known) if known else {}
-        chosen = self._fit(self._library.choose(case, variant.selection, more), variant)
+        question = self._engine.tokenizer.question(case.question.question)
+        chosen = self._library.choose(case, variant.selection, more)
+        chosen = self._fit(chosen, variant, len(question))
         begun = time.perf_counter()
         prefilled = self._prefill(case, chosen, variant)
         prefilled_at = time.perf_counter()
@@ -129,10 +131,12 @@ class NotesRuns:
             decode_s=ended - prefilled_at,
         )
 
-    def _fit(self, chosen: list[ChosenNote], variant: NotesVariant) -> list[ChosenNote]:
+    def _fit(
+        self, chosen: list[ChosenNote], variant: NotesVariant, question_len: int
+    ) -> list[ChosenNote]:
         """Without contributors that do not fit the window any more, in their order."""
         room = self._engine.model.max_positions - len(self._engine.tokenizer.prefix())
-        room -= len(chosen[-1].token_ids) + variant.sampling.max_new_tokens + 256
+        room -= len(chosen[-1].token_ids) + variant.sampling.max_new_tokens + question_len
         kept: list[ChosenNote] = []
         for one in chosen[:-1]:
             fits = len(one.token_ids) <= room and not variant.alone

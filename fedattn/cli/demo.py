@@ -1,5 +1,6 @@
 """`fedattn demo` and `fedattn up`: a whole network on this machine, on the real model."""
 
+import re
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from fedattn.cli.answers import show_report, stream_answer
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
+from fedattn.cli.printable import one_line
 from fedattn.cli.terminal import PlainConsole, output, plain, plain_table
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.node_id import check_node_id
@@ -25,7 +27,7 @@ from fedattn.runtime.extras import require_extras
 CONTRIBUTORS = ("berths", "cranes", "customs")
 PUBLISHER = "publisher"
 QUESTION = "What does the ship Aurora carry, and at which pier does it lie?"
-TRUTH = ("300 boxes of tea", "pier 4")  # two facts, each known to one node alone
+TRUTH = (r"\b300 boxes of tea\b", r"\bpier (of )?4\b")  # two facts, each known to one node alone
 MAX_NEW_TOKENS = 32
 MAX_NODES = 16
 """Processes with a model each, on one machine."""
@@ -198,6 +200,8 @@ def _comparison(alone: str, together: str, joined: str) -> Table:
         "one model with all texts": joined,
     }
     for who, text in rows.items():
-        is_right = all(fact in text for fact in TRUTH)
-        table.add_row(who, text, plain("yes", "green") if is_right else plain("no", "red"))
+        is_right = all(re.search(fact, text) for fact in TRUTH)
+        table.add_row(
+            who, one_line(text), plain("yes", "green") if is_right else plain("no", "red")
+        )
     return table

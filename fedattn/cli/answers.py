@@ -65,7 +65,7 @@ def report_table(answer: QueryAnswer) -> Table:
         "node",
         "role",
         "state",
-        right=("passages", "tokens", "KiB up", "KiB down", "compute s", "wait s"),
+        right=("passages", "tokens", "KiB up", "compute s", "wait s"),
     )
     for member in answer.participants:
         table.add_row(
@@ -75,7 +75,6 @@ def report_table(answer: QueryAnswer) -> Table:
             _of(member.passages, member.context_passages),
             _of(member.text_tokens, member.context_tokens),
             f"{member.bytes_up / 1024:.1f}",
-            f"{member.bytes_down / 1024:.1f}",
             f"{member.compute_s:.2f}",
             f"{member.wait_s:.2f}",
         )

@@ -74,6 +74,8 @@ def evaluate_notes(options: NotesOptions, json_path: Path | None, plot_path: Pat
             for score in runs.run(cases, variant):
                 own.append(score)
                 status.update(f"{variant.name}: {len(own)} of {len(cases)}")
+        row = summarize(own)
+        console.print(f"{variant.name}: {row['right']} of {row['questions']} right")
     output().print(_table(scores))
     if json_path is not None:
         write_out("--json", json_path, json.dumps(_document(scores, grid, engine.name), indent=1))

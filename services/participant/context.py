@@ -28,6 +28,8 @@ from services.participant.refreshing import Refresher
 from services.participant.withheld import Pattern, withheld_tokens
 
 VERSION_SIZE = 16
+_HARMLESS = {SkipReason.EMPTY, SkipReason.BLANK}
+"""A single file may be so; it has nothing to give, but nothing is wrong with reading it."""
 _PATIENCE_S, _SESSION_PATIENCE_S = 10.0, 2.0
 """How long to wait for a look at all files: at the start, and in a session."""
 _FIT_STEPS = 16
@@ -265,6 +267,8 @@ def check_context(path: Path | None, encoding: str | None) -> None:
         else:
             next(cut_file(path, encoding=encoding), None)
     except (OSError, SkippedError) as error:
+        if isinstance(error, SkippedError) and error.reason in _HARMLESS:
+            return
         reason = error.reason.words if isinstance(error, SkippedError) else error.strerror
         raise ConfigurationError(
             f"the context {path} cannot be read: {reason}; expected a text, or a folder of texts, "

@@ -76,7 +76,7 @@ def measure_speed(path: Path, model: LoadedModel, repeats: int) -> dict[str, flo
 
     def ours(decoder: Decoder[Any]) -> Callable[[int], int]:
         start = prefill(model, ids[0].tolist())
-        endless = SamplingParams(max_new_tokens=NUM_TOKENS + 1)
+        endless = SamplingParams.most_likely(NUM_TOKENS + 1)
 
         def run(count: int) -> int:
             return len(list(islice(generate_tokens(model, start, endless, lambda: decoder), count)))
@@ -129,7 +129,7 @@ def measure_quality(
             target = torch.tensor(case_prompt.answer)
             loss = torch.nn.functional.cross_entropy(torch.stack(logits), target)
             losses[name].append(float(loss))
-            sampling = SamplingParams(max_new_tokens=24)
+            sampling = SamplingParams.most_likely(24)
             answers[name] = list(
                 generate_tokens(model, start, sampling, partial(decoders.__getitem__, name))
             )

@@ -24,7 +24,7 @@ from fedattn.core.types import KvRows, KvShape
 from fedattn.wire.convert import chunk_to_wire, shape_to_wire
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE, PROTOCOL_VERSION
-from fedattn.wire.sessions import Opening, opening_to_wire, request_to_wire, statement_to_wire
+from fedattn.wire.requests import Opening, opening_to_wire, request_to_wire, statement_to_wire
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 

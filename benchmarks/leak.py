@@ -47,8 +47,12 @@ ONE_NOTE = {
 
 def measure(name: str) -> dict[str, Any]:
     notes = [str(path.relative_to(ROOT)) for path in sorted((ROOT / NOTES).glob("*.txt"))]
-    notes = notes[:1] if name in ONE_NOTE else notes
-    command = [sys.executable, "-m", "fedattn.cli.main", "leak", *notes, *SETTINGS[name].split()]
+    return attack(notes[:1] if name in ONE_NOTE else notes, SETTINGS[name])
+
+
+def attack(notes: list[str], options: str) -> dict[str, Any]:
+    """What `fedattn leak` makes of some notes, on one thread."""
+    command = [sys.executable, "-m", "fedattn.cli.main", "leak", *notes, *options.split()]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "leak.json"
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}

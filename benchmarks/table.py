@@ -3,8 +3,8 @@
     python -m benchmarks.table
 
 Reads benchmarks/results/*.json, as `make bench-all` writes them. Every row goes into
-docs/measured.md, the five that say most into README.md too; those of `benchmarks.leak` go into
-docs/leakage.md.
+docs/measured.md, the five that say most into README.md too; those of `benchmarks.leak` and
+`benchmarks.withheld` go into docs/leakage.md.
 """
 
 import json
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import leak
+from benchmarks import leak, withheld
 from benchmarks.blocks import ROOT, with_block, write_documents
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -136,6 +136,12 @@ def sealing_rows(long: dict[str, Any], short: dict[str, Any]) -> Iterator[Row]:
         "`make bench-sealing`",
     )
     yield Row(
+        "the same where members have not met within the last minute",
+        f"{long['first_cpu_share']:.1%} ({short['first_cpu_share']:.1%})",
+        "1 %",
+        "`make bench-sealing`",
+    )
+    yield Row(
         f"bytes that sealing adds to a frame of {long['frame_bytes']:.0f} for one receiver",
         f"{long['bytes_a_frame']:.0f}",
         "100",
@@ -234,7 +240,11 @@ def documents() -> dict[Path, str]:
     return {
         readme: with_block(readme.read_text(), "measured", few.replace("](", "](docs/")),
         measured: with_block(measured.read_text(), "measured", table(every)),
-        leakage: with_block(leakage.read_text(), "leakage", leak.table(read("leak"))),
+        leakage: with_block(
+            with_block(leakage.read_text(), "leakage", leak.table(read("leak"))),
+            "withheld",
+            withheld.table(read("withheld")),
+        ),
     }
 
 

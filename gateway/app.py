@@ -52,7 +52,7 @@ def create_app(
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.include_router(query_router(publishers))
+    app.include_router(query_router(publishers, settings.share))
     app.include_router(probe_router(publishers))
     install_error_handlers(app, MAX_BODY_BYTES)
     add_schemas(app)

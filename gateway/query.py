@@ -1,16 +1,27 @@
 """From bodies of requests to the wire. Making a body has checked it."""
 
 from fedattn.core.sampling import SamplingParams
+from fedattn.core.share import Share
 from fedattn.rest.query import QueryBody, SessionBody
 from fedattn.wire.convert import sampling_to_wire
-from fedattn.wire.sessions import options_to_wire
+from fedattn.wire.enums import SHARES
+from fedattn.wire.session_options import options_to_wire
 from fedattn.wire.v1 import participant_pb2
 
 
-def query_to_wire(body: QueryBody) -> participant_pb2.QueryRequest:
-    """A query as the publisher gets it."""
+def query_to_wire(body: QueryBody, default_share: Share) -> participant_pb2.QueryRequest:
+    """A query as the publisher gets it.
+
+    Args:
+        body: as the client sent it.
+        default_share: what contributors are told if it does not say.
+    """
     request = session_to_wire(body)
+    if body.share is None:
+        request.options.share = SHARES.to_wire(default_share)
+    request.topic = body.topic
     request.question = body.question
+    request.min_support = body.min_support
     request.sampling.CopyFrom(sampling_to_wire(body.sampling))
     return request
 

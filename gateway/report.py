@@ -7,6 +7,7 @@ from typing import Any
 from fedattn.core.errors import InvalidInputError, ProtocolMismatchError
 from fedattn.core.report import Outcome
 from fedattn.rest.answers import (
+    AnswerSource,
     LayerEvent,
     LayerTraffic,
     NodeHealth,
@@ -67,6 +68,12 @@ def answer_from_wire(result: participant_pb2.QueryResult) -> QueryAnswer:
         finish_reason=finish_reason,
         prompt_tokens=result.prompt_tokens,
         num_tokens=result.num_tokens,
+        support=result.support if result.HasField("support") else None,
+        is_supported=result.is_supported,
+        sources=[
+            AnswerSource(node_id=source.node_id, passage=source.number, share=source.share)
+            for source in result.sources
+        ],
         participants=participants,
         totals=Totals(
             time_to_first_token_s=result.time_to_first_token_s,
@@ -162,6 +169,8 @@ def _report_from_wire(member: session_pb2.MemberReport) -> ParticipantReport:
             role=ROLES.from_wire(member.role),
             state=state,
             span_len=member.span_len,
+            passages=member.num_passages,
+            text_tokens=member.text_len,
             missing_from_layer=member.missing_from_layer if is_left_out else None,
             detail=member.detail,
             wait_s=member.wait_s,
@@ -185,6 +194,7 @@ def _context_counts(
     known = context_from_wire(owner.context) if owner.HasField("context") else None
     return {
         "context_tokens": known and known.num_tokens,
+        "context_passages": known and known.num_passages,
         "context_files": known and known.num_files,
         "skipped_files": dict(known.skipped) if known else {},
     }

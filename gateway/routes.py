@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Request, Response
 
+from fedattn.core.share import Share
 from fedattn.rest.answers import Health, ParticipantInfo, QueryAnswer, WarmAnswer
 from fedattn.rest.query import QueryBody, SessionBody
 from gateway.disconnect import unless_disconnected
@@ -16,8 +17,13 @@ from gateway.query import query_to_wire, session_to_wire
 from gateway.report import answer_from_wire, participant_from_wire, warm_from_wire
 
 
-def query_router(publishers: Publishers) -> APIRouter:
-    """Routes that ask and look at the network."""
+def query_router(publishers: Publishers, default_share: Share) -> APIRouter:
+    """Routes that ask and look at the network.
+
+    Args:
+        publishers: where queries go.
+        default_share: what contributors may know of a question that does not say.
+    """
     router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
     @router.post(
@@ -37,7 +43,7 @@ def query_router(publishers: Publishers) -> APIRouter:
         Answers with one document, or with server-sent events if `stream` is true. A failure
         before the first event is a problem document with its status in both cases.
         """
-        starting = publishers.start_query(body.publisher, query_to_wire(body))
+        starting = publishers.start_query(body.publisher, query_to_wire(body, default_share))
         call = await unless_disconnected(request, starting)
         with ExitStack() as stack:
             stack.enter_context(closing(call))

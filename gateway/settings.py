@@ -14,6 +14,7 @@ from fedattn.core.errors import (
 )
 from fedattn.core.node_id import check_node_id
 from fedattn.core.proxies import AUTO, Endpoint, find_endpoint
+from fedattn.core.share import Share
 from fedattn.runtime.settings import (
     PROXY_MEANING,
     ListenAddress,
@@ -56,6 +57,11 @@ class GatewaySettings(ServiceSettings):
         "A query that names none goes to the first."
     )
     proxy: ProxyChoice = Field(AUTO, description=PROXY_MEANING)
+    share: Share = Field(
+        Share.QUESTION,
+        description="What contributors may know of questions that do not say: nothing, or question "
+        "(sealed to each of them).",
+    )
     max_concurrent_queries: int = Field(
         32, ge=1, le=1000, description="Queries at once; more are refused with 429."
     )
@@ -65,6 +71,13 @@ class GatewaySettings(ServiceSettings):
     @classmethod
     def _check_participants(cls, value: str) -> str:
         parse_participants(value)
+        return value
+
+    @field_validator("share")
+    @classmethod
+    def _check_share(cls, value: Share) -> Share:
+        if value is Share.TOPIC:  # a topic is of one question
+            raise ValueError("expected nothing or question; a topic goes with each query")
         return value
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ from fedattn.rest.answers import (
 from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody
 
+_MAX_SOURCES, _LEAST_SHARE = 3, 0.05
 _CACHED = {RowSource.CONTRIBUTOR_CACHE, RowSource.PUBLISHER_CACHE}
 
 
@@ -64,20 +65,25 @@ def report_table(answer: QueryAnswer) -> Table:
         "node",
         "role",
         "state",
-        right=("tokens", "KiB up", "KiB down", "compute s", "wait s"),
+        right=("passages", "tokens", "KiB up", "compute s", "wait s"),
     )
     for member in answer.participants:
         table.add_row(
             member.node_id,
             member.role,
             _state(member),
-            str(member.span_len),
+            _of(member.passages, member.context_passages),
+            _of(member.text_tokens, member.context_tokens),
             f"{member.bytes_up / 1024:.1f}",
-            f"{member.bytes_down / 1024:.1f}",
             f"{member.compute_s:.2f}",
             f"{member.wait_s:.2f}",
         )
     return table
+
+
+def _of(used: int, total: int | None) -> str:
+    """Such as `4 of 212`."""
+    return f"{used}" if total is None else f"{used} of {total}"
 
 
 def _state(member: ParticipantReport) -> str:
@@ -92,9 +98,24 @@ def _state(member: ParticipantReport) -> str:
 def show_report(answer: QueryAnswer, console: PlainConsole) -> None:
     """Who did what, what went wrong, and what it took."""
     console.print(report_table(answer))
+    if answer.sources:
+        console.print(_sources(answer))
+    if not answer.is_supported:
+        console.print("the texts hardly support this answer; do not rely on it", style="yellow")
     for line in _warnings(answer):
         console.print(plain(line, "yellow"))
     console.print(totals_line(answer))
+
+
+def _sources(answer: QueryAnswer) -> str:
+    """Where the answer seems to come from; passages can be read on their own nodes."""
+    named = ", ".join(
+        f"{source.node_id} passage {source.passage} ({source.share:.0%})"
+        for source in answer.sources[:_MAX_SOURCES]
+        if source.share >= _LEAST_SHARE
+    )
+    support = "" if answer.support is None else f"; support {answer.support:.2f}"
+    return f"drawn from {named}{support}"
 
 
 def _warnings(answer: QueryAnswer) -> Iterator[str]:

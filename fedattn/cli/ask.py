@@ -29,7 +29,9 @@ from fedattn.cli.terminal import output
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
 from fedattn.core.report import FinishReason
+from fedattn.core.sampling import DEFAULT_NO_REPEAT_NGRAM_SIZE, DEFAULT_REPETITION_PENALTY
 from fedattn.core.selection import DEFAULT_SELECTOR
+from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.client import GatewayClient
@@ -68,6 +70,12 @@ def ask(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Probability mass kept.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Tokens kept, 0 for all.")] = 0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="On tokens that the answer has already; 1 is off.")
+    ] = DEFAULT_REPETITION_PENALTY,
+    no_repeat_ngram_size: Annotated[
+        int, typer.Option(help="So many tokens in a row come once in the answer; 0 is off.")
+    ] = DEFAULT_NO_REPEAT_NGRAM_SIZE,
     seed: Seed = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text.")] = None,
     min_participants: Annotated[int, typer.Option(help="Fewest, publisher included.")] = (
@@ -81,6 +89,20 @@ def ask(
         str, typer.Option(help="What the answer is for; owners' policies may ask for one.")
     ] = "",
     subject: Annotated[str, typer.Option(help="Who asks, for owners' policies.")] = "",
+    share: Annotated[
+        Share | None,
+        typer.Option(help="What contributors may know of the question; default: the gateway's."),
+    ] = None,
+    topic: Annotated[
+        str, typer.Option(help="Words that contributors are told instead; means --share topic.")
+    ] = "",
+    node_tokens: Annotated[int | None, typer.Option(help="Most tokens of one node's text.")] = None,
+    context_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens of all texts; default: what suits the model.")
+    ] = None,
+    min_support: Annotated[
+        float, typer.Option(min=0, max=1, help="Say so if the texts support the answer less.")
+    ] = 0.0,
     timeline: Annotated[
         Path | None,
         typer.Option(help="Write what every node did when, as a Chrome trace (ui.perfetto.dev)."),
@@ -98,6 +120,8 @@ def ask(
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
+        repetition_penalty=repetition_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
         seed=seed,
         stop=tuple(stop or ()),
     )
@@ -119,6 +143,11 @@ def ask(
         independent=independent,
         purpose=purpose,
         subject=subject,
+        share=Share.TOPIC if topic and share is None else share,
+        topic=topic,
+        node_tokens=node_tokens,
+        context_tokens=context_tokens,
+        min_support=min_support,
         timeline=timeline is not None,
         sampling=sampling,
     )

@@ -19,9 +19,11 @@ from fedattn.cli.options import (
 )
 from fedattn.cli.outfiles import validate_out, write_out
 from fedattn.cli.terminal import PlainConsole, output, progress
+from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.sampling import MAX_NEW_TOKENS
 from fedattn.core.selection import DEFAULT_SELECTOR
+from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
 from fedattn.research.tasks.cases import read_cases
 from fedattn.research.tasks.gsm8k import gsm8k_task
@@ -34,15 +36,17 @@ from fedattn.runtime.extras import require_extras
 if TYPE_CHECKING:
     from fedattn.cli.scores import Scores
 
-TASKS = ("retrieval", "labels", "gsm8k")
+TASKS = ("retrieval", "labels", "gsm8k", "notes")
 
 
 def evaluate(
-    task: Annotated[str, typer.Argument(help="retrieval, labels or gsm8k.")] = "retrieval",
+    task: Annotated[str, typer.Argument(help="retrieval, labels, gsm8k or notes.")] = "retrieval",
     model: Model = "default",
     cases: Annotated[
         Path | None,
-        typer.Option(help="JSONL of contexts, question, answer; of gsm8k question, answer."),
+        typer.Option(
+            help="JSONL of contexts, question, answer; gsm8k: question, answer; notes: a folder."
+        ),
     ] = None,
     num_cases: NumCases = 60,
     num_contexts: NumContexts = 3,
@@ -75,6 +79,13 @@ def evaluate(
     network: Annotated[
         bool, typer.Option("--network", help="A process a node, through the gateway.")
     ] = False,
+    share: Annotated[
+        list[Share] | None, typer.Option(help="Of notes; may be repeated; default question.")
+    ] = None,
+    context_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of notes: most tokens of all texts together.")
+    ] = None,
+    whole: Annotated[bool, typer.Option(help="Of notes: whole texts too, for minutes.")] = True,
     json_path: JsonOut = None,
     plot_path: PlotOut = None,
 ) -> None:
@@ -84,6 +95,21 @@ def evaluate(
     )
     validate_out("--json", json_path)
     validate_out("--plot", plot_path)
+    if task == "notes":
+        from fedattn.cli.notes import NotesOptions, evaluate_notes
+
+        options = NotesOptions(
+            model=model,
+            folder=cases,
+            plans=plan or ["auto"],
+            codec=(codec or [DEFAULT_CODEC])[0],
+            shares=share or [Share.QUESTION],
+            context_tokens=context_tokens,
+            max_new_tokens=max_new_tokens,
+            with_whole=whole,
+        )
+        evaluate_notes(options, json_path, plot_path)
+        return
     chosen = read_task(
         task, cases, num_cases, num_contexts=num_contexts, num_shots=shots, seed=seed
     )

@@ -36,7 +36,7 @@ from fedattn.runtime.extras import require_extras
 if TYPE_CHECKING:
     from fedattn.research.leak.run import Answers, Outcome, Summary
 
-ATTACKS = ("lookup", "replay", "middle", "repeat")
+ATTACKS = ("lookup", "replay", "middle", "repeat", "withheld")
 
 
 def leak(
@@ -52,15 +52,26 @@ def leak(
     ] = 0.0,
     attack: Annotated[
         list[str] | None,
-        typer.Option(help=f"{', '.join(ATTACKS)}; may be repeated; default: all."),
+        typer.Option(
+            help=f"{', '.join(ATTACKS)}; may be repeated; default: all, with --withheld all but "
+            f"repeat."
+        ),
     ] = None,
+    withheld: Annotated[
+        str | None,
+        typer.Option(help="Expression of what sends no rows, as in a policy; is guessed."),
+    ] = None,
+    alphabet: Annotated[
+        str, typer.Option(help="Characters that are unknown in what is withheld.")
+    ] = "0123456789",
+    rows: Annotated[
+        int, typer.Option(min=1, help="Tokens behind what is withheld whose rows are compared.")
+    ] = 4,
     candidates: Annotated[
         int | None,
         typer.Option(min=2, help="Likeliest tokens tried at a position; default: all there are."),
     ] = None,
-    blocks: Annotated[
-        int, typer.Option(min=1, help="Lowest blocks whose rows are compared in a replay.")
-    ] = 1,
+    blocks: Annotated[int, typer.Option(min=1, help="Lowest blocks whose rows are compared.")] = 1,
     enough: Annotated[
         float | None,
         typer.Option(
@@ -83,21 +94,26 @@ def leak(
         codec, keep_ratio, 1.0, selector=selector, keep_ends=keep_ends, seed=seed
     )
     given = {path: _read_text(path) for path in texts}
-    chosen = _read_attacks(attack)
+    chosen = _read_attacks(attack, withheld)
     from fedattn.model.engine import open_engine
     from fedattn.research.leak.attacks import Effort
+    from fedattn.research.leak.pieces import Withheld
     from fedattn.research.leak.received import Sending, noisy_exchange
     from fedattn.research.leak.run import Attack, Attacker, score_answers, summarize
 
     make_exchange = noisy_exchange(noise, seed)
+    hidden = None if withheld is None else Withheld(expression=withheld, alphabet=alphabet)
     console = progress()
     engine = open_engine(model, system_prompt, progress=console.print)
     plans = read_plans(plan, None, engine.model.shape.num_layers, engine.model.fingerprint)
     sending = Sending(plan=plans.publisher, compression=compression, make_exchange=make_exchange)
     effort = Effort(
-        num_candidates=candidates, num_blocks=blocks, enough=2.0 if enough is None else enough
+        num_candidates=candidates,
+        num_blocks=blocks,
+        enough=2.0 if enough is None else enough,
+        num_rows=rows,
     )
-    attacker = Attacker(engine, sending, effort)
+    attacker = Attacker(engine, sending, effort, hidden)
     attacks = [Attack(name) for name in chosen]
     running = ((path, list(attacker.run(text, attacks))) for path, text in given.items())
     outcomes = dict(track(running, total=len(given), description="texts", console=console))
@@ -113,6 +129,8 @@ def leak(
         "noise": noise,
         "candidates": candidates or engine.model.sizes.vocab_size,
         "blocks": blocks,
+        "withheld": withheld,
+        "rows": rows,
     }
     if json_path is not None:
         document = _document(setting, summaries, outcomes, answered)
@@ -131,12 +149,16 @@ def _read_text(path: Path) -> str:
     return check_text(f"text {path}", text)
 
 
-def _read_attacks(names: list[str] | None) -> list[str]:
+def _read_attacks(names: list[str] | None, withheld: str | None) -> list[str]:
     """Those named, once each, in the order of ATTACKS."""
     unknown = [name for name in names or () if name not in ATTACKS]
     if unknown:
         raise InvalidRequestError(f"unknown attack {unknown[0]!r}; use one of {', '.join(ATTACKS)}")
-    return [name for name in ATTACKS if not names or name in names]
+    left_out = "withheld" if withheld is None else "repeat"
+    if left_out in (names or ()):
+        how = "only with" if withheld is None else "not together with"
+        raise InvalidRequestError(f"attack {left_out!r} goes {how} --withheld")
+    return [name for name in ATTACKS if name in (names or set(ATTACKS) - {left_out})]
 
 
 def _print(
@@ -146,6 +168,13 @@ def _print(
     out.print(_table(summaries))
     if "lookup" in set(chosen) - {summary.attack.value for summary in summaries}:
         out.print("lookup: not applicable, block 0 does not travel")
+    for summary in summaries:
+        if summary.ranks:
+            out.print(
+                f"withheld: the truth came first in {sum(rank == 1 for rank in summary.ranks)} "
+                f"of {len(summary.ranks)}; ranks {', '.join(map(str, summary.ranks))}; by "
+                f"distance alone {', '.join(map(str, summary.ranks_by_distance))}"
+            )
     if answers is not None:
         out.print(
             f"answers: {answers.num_right} of {answers.num_cases} right, NLL {answers.nll:.3f}, "

@@ -36,6 +36,7 @@ def command_line() -> "typer.Typer":
         demo,
         evaluate,
         leak,
+        passages,
         prepare,
         simulate,
         trace,
@@ -67,6 +68,11 @@ def command_line() -> "typer.Typer":
     decisions.command("deny")(approvals.deny)
     decisions.command("serve")(approvals.serve)
     app.add_typer(decisions, name="approvals")
+    texts = typer.Typer(help="The private text of a node, for its owner.", no_args_is_help=True)
+    texts.command("show")(passages.show)
+    texts.command("search")(passages.search)
+    texts.command("list")(passages.list_passages)
+    app.add_typer(texts, name="passages")
     return app
 
 

@@ -19,6 +19,19 @@ from fedattn.core.spans import Member, PrefixMode, Role, SessionLayout
 from fedattn.core.terms import SessionTerms
 
 
+@dataclass(frozen=True, slots=True)
+class PassageSpan:
+    """One passage of a span.
+
+    Attributes:
+        number: at its node, where alone it can be looked up.
+        num_tokens: of it.
+    """
+
+    number: int
+    num_tokens: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberStatement:
     """What a contributor agrees to, and signs.
@@ -34,6 +47,8 @@ class MemberStatement:
         num_withheld: rows that never travel, because its owner does not let them.
         cache_lifetime_s: how long the publisher may cache its rows; 0 for not beyond the session.
         key: what other members seal keys to; None without certificates.
+        passages: what its span is made of, in order; the prefix, if it owns that, is none of them.
+        fit: how well they fit what is asked, 0 to 1; 0 if that is not known.
     """
 
     session_id: str
@@ -45,6 +60,13 @@ class MemberStatement:
     num_withheld: int = 0
     cache_lifetime_s: float = 0.0
     key: PublicKey | None = None
+    passages: tuple[PassageSpan, ...] = ()
+    fit: float = 0.0
+
+    @property
+    def text_len(self) -> int:
+        """Tokens of its text."""
+        return sum(one.num_tokens for one in self.passages)
 
 
 def check_agreement(
@@ -84,7 +106,18 @@ def check_agreement(
         raise TermsRefusedError("the terms take more bytes than the byte budget asked for allows")
     for member in layout.contributors:
         _check_statement(member, terms, request, request_digest, statements)
+    _check_tokens(layout, request, statements)
     _check_reuse(layout, request, statements, fingerprint)
+
+
+def _check_tokens(
+    layout: SessionLayout, request: SessionRequest, statements: Mapping[str, MemberStatement]
+) -> None:
+    """No more of all texts than was asked for."""
+    most = request.options.context_tokens
+    total = sum(statements[member.node_id].text_len for member in layout.contributors)
+    if most is not None and total > most:
+        _refuse("tokens of all texts up to", most, total)
 
 
 def _check_reuse(
@@ -158,6 +191,12 @@ def _check_statement(
     _expect(f"session of {name}", said.session_id, terms.session_id)
     _expect(f"request shown to {name}", said.request_digest.hex(), request_digest.hex())
     _expect(f"tokens of {name}", said.span_len, len(member.span))
+    owns_prefix = request.prefix.mode is PrefixMode.FIRST and member is terms.layout.members[0]
+    prefix_len = request.prefix.num_tokens if owns_prefix else 0
+    _expect(f"tokens of the passages of {name}", said.span_len - prefix_len, said.text_len)
+    asked = request.options.node_tokens
+    if asked is not None and said.text_len > asked:
+        _refuse(f"tokens of the text of {name} up to", asked, said.text_len)
     _expect(f"rows that {name} withholds", said.num_withheld, member.num_withheld)
     _expect(f"a key of {name}", request.key is not None, said.key is not None)
     if member.compression.keep_ratio > said.max_keep_ratio:

@@ -15,6 +15,7 @@ class Ask:
         num_rows: most rows it would send at each of them.
         num_bytes: most bytes it would send in all.
         session_id: of the session.
+        share: what the node was told of the question.
     """
 
     publisher: str
@@ -24,6 +25,7 @@ class Ask:
     num_rows: int
     num_bytes: int
     session_id: str
+    share: str = ""
 
     @property
     def who(self) -> tuple[str, str, str]:

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-MIN_ROOM = 128
-"""Tokens a short question and a short answer need; less room in the window is worth a warning."""
-
 
 class SkipReason(StrEnum):
     """Why a file of a private context is not read."""
@@ -36,23 +33,28 @@ class ContextSummary:
 
     Attributes:
         is_given: whether the node was given a file or folder at all.
-        num_tokens: tokens of its text.
+        num_tokens: tokens of its text; an estimate for a long one.
+        num_passages: passages that its text is cut into.
         num_files: files that were read.
         skipped: files that were not, by reason, in the order of `SkipReason`; counts from 1.
     """
 
     is_given: bool = False
     num_tokens: int = 0
+    num_passages: int = 0
     num_files: int = 0
     skipped: tuple[tuple[SkipReason, int], ...] = ()
 
     @classmethod
-    def count(cls, num_tokens: int, num_files: int, reasons: Iterable[SkipReason]) -> Self:
+    def count(
+        cls, num_tokens: int, num_passages: int, num_files: int, reasons: Iterable[SkipReason]
+    ) -> Self:
         """The counts of a context that was given."""
         counts = Counter(reasons)
         return cls(
             is_given=True,
             num_tokens=num_tokens,
+            num_passages=num_passages,
             num_files=num_files,
             skipped=tuple((reason, counts[reason]) for reason in SkipReason if counts[reason]),
         )
@@ -75,36 +77,3 @@ class ContextSummary:
         if not self.is_given:
             return "nothing to give: it was given no text"
         return f"nothing to give: {self.describe_skipped() or 'no files'}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowUse:
-    """How full a query over all joined nodes of one model makes its window.
-
-    Attributes:
-        num_nodes: nodes of that model.
-        num_tokens: their contexts and the public prefix together.
-        window: tokens the model can see.
-    """
-
-    num_nodes: int
-    num_tokens: int
-    window: int
-
-    @property
-    def is_tight(self) -> bool:
-        """Whether a short question and its answer would not fit."""
-        return self.num_tokens + MIN_ROOM > self.window
-
-    def describe(self) -> str:
-        """Numbers, consequence and remedy."""
-        contexts = (
-            "its context"
-            if self.num_nodes == 1
-            else f"the contexts of all {self.num_nodes} joined nodes of this model"
-        )
-        return (
-            f"{contexts} and the prefix have {self.num_tokens} tokens together, the model's "
-            f"window is {self.window}: a query over all has no room for a question and an answer "
-            f"and is refused; name fewer contributors, or shorten a text"
-        )

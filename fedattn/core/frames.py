@@ -28,7 +28,7 @@ stay readable for whoever passes the frame on. The checksum covers the bytes as 
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -45,6 +45,7 @@ SEAL_SIZE = 16
 """Bytes that sealing adds to a body: the tag that shows any change."""
 MAX_FRAME_SIZE = 1 << 30
 _FIELDS = struct.Struct("<4sBBBBHHHHIIII")
+_SEALING_PLACE, _LAYER_PLACE, _BODY_SIZE_PLACE = 4, 5, 12
 _CHECKSUM = struct.Struct("<I")
 _ALL_ROWS, _BITMAP = 0, 1
 _CLEAR, _SEALED = 0, 1
@@ -142,39 +143,39 @@ def encode_frame(
         has_bitmap=bool(bitmap), first_position=span.start, span_len=len(span),
         body_size=len(bitmap) + len(payload),
     )  # fmt: skip
-    return _join(header, bitmap, payload)
+    return _join(header.fields(), bitmap, payload)
 
 
-def _join(header: FrameHeader, *body: bytes) -> bytes:
-    fields = header.fields()
+def _join(fields: bytes, *body: bytes) -> bytes:
     checksum = zlib.crc32(fields)
     for part in body:
         checksum = zlib.crc32(part, checksum)
     return b"".join((fields, _CHECKSUM.pack(checksum), *body))
 
 
-def seal_frame(frame: bytes, sender: str, seal: Seal) -> bytes:
+def seal_frame(frame: bytes, seal: Seal) -> bytes:
     """The frame with its body sealed.
 
     Args:
-        frame: a whole one, not sealed.
-        sender: whose it is, for messages.
+        frame: as `encode_frame` gives it; its header is not checked again.
         seal: encrypts; binds the body to the header.
     """
-    clear = parse_header(frame, sender)
-    header = replace(clear, is_sealed=True, body_size=clear.body_size + SEAL_SIZE)
-    return _join(header, seal(header.layer, header.fields(), memoryview(frame)[HEADER_SIZE:]))
+    values = list(_FIELDS.unpack_from(frame))
+    values[_SEALING_PLACE] = _SEALED
+    values[_BODY_SIZE_PLACE] += SEAL_SIZE
+    fields = _FIELDS.pack(*values)
+    return _join(fields, seal(values[_LAYER_PLACE], fields, memoryview(frame)[HEADER_SIZE:]))
 
 
 def open_frame(frame: "ReceivedFrame", unseal: Seal) -> "ReceivedFrame":
-    """A checked, sealed frame with its body in the clear.
+    """A checked, sealed frame with its body in the clear; its header stays as it travelled.
 
     Raises:
         CorruptFrameError: from `unseal`; it is not what its sender sealed.
     """
     header = frame.header
     body = unseal(header.layer, header.fields(), frame.body)
-    return ReceivedFrame(replace(header, is_sealed=False, body_size=len(body)), body)
+    return ReceivedFrame(header, body)
 
 
 def parse_header(data: bytes | memoryview, sender: str) -> FrameHeader:
@@ -248,7 +249,7 @@ class ReceivedFrame:
     """A whole frame whose header fits its session and whose checksum is right.
 
     Attributes:
-        header: what it says about itself.
+        header: what it says about itself, as it travelled.
         body: bitmap and payload.
     """
 

@@ -13,6 +13,8 @@ from fedattn.core.errors import InvalidInputError, InvalidRequestError
 MAX_MEMBERS = 256
 """Participants of a session, publisher included."""
 MAX_QUESTION_LENGTH = 32_768
+MAX_TOPIC_LENGTH = 2000
+MAX_NODE_TOKENS = 1 << 24
 MAX_BUDGET_BYTES = 1 << 50
 MAX_DEADLINE_S = 3600.0
 DEFAULT_DEADLINE_S = 120.0

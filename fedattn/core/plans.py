@@ -4,7 +4,8 @@ A plan is written as text (`PlanSpec`) by users and resolved once against a mode
 
     all            every block
     none           no block: the participant stays alone
-    auto, auto@8   as a profile of the model says, with at most 8 blocks; without a profile `middle`
+    auto, auto@8   as a profile of the model says, with at most 8 blocks; without a profile every
+                   block but 0, or the 8 in the `middle`
     uniform:4      schedule with sync interval 4 (paper: H), which is ceil(blocks / 4) blocks
     uniform@8      schedule with 8 blocks; see `core.schedules` for all names
     7,9,10-12      blocks 7, 9, 10, 11 and 12
@@ -122,6 +123,8 @@ class PlanSpec:
                 layers = parsed.layers
             case "uniform" if parsed.interval is not None:
                 layers = tuple(range(0, num_layers, parsed.interval))
+            case "auto" if parsed.count is None:  # what answers best, but for block 0
+                layers = tuple(range(min(1, num_layers - 1), num_layers))
             case "auto":
                 count = min(parsed.num_blocks(num_layers), max(1, num_layers - 1))  # without 0
                 layers = SCHEDULES["middle"](num_layers, count)

@@ -13,6 +13,8 @@ from fedattn.core.plans import MAX_LAYERS, PlanSpec, RolePlans, SyncPlan
 
 PROFILE_VERSION = 1
 MAX_PROFILE_BYTES = 1 << 20
+DEFAULT_CONTEXT_TOKENS = 1200
+"""Of all texts together, for a model that nobody has measured."""
 _FORMAT = "fedattn-profile"
 
 
@@ -43,6 +45,8 @@ class Profile:
         points: by number of blocks that travel, strictly growing; at least one.
         default: index of the point that `auto` takes.
         origin: how it was found, for people: cases, seed, objective, search, times.
+        context_tokens: most tokens of all contexts together at which it still answers well; None
+            if not measured.
     """
 
     fingerprint: str
@@ -50,6 +54,7 @@ class Profile:
     points: tuple[ProfilePoint, ...]
     default: int
     origin: dict[str, Any]
+    context_tokens: int | None = None
 
     def __post_init__(self) -> None:
         sizes = [point.plans.num_travelling for point in self.points]
@@ -96,6 +101,12 @@ class Profile:
             )
 
 
+def context_tokens_of(profile: Profile | None) -> int:
+    """Most tokens of all texts together that suit a model, measured or assumed."""
+    measured = None if profile is None else profile.context_tokens
+    return measured or DEFAULT_CONTEXT_TOKENS
+
+
 def resolve_plans(
     contributors: PlanSpec, publisher: PlanSpec, num_layers: int, profile: Profile | None
 ) -> RolePlans:
@@ -131,6 +142,7 @@ def write_profile(profile: Profile) -> str:
         "model": profile.fingerprint,
         "num_layers": profile.num_layers,
         "default": profile.default,
+        **({} if profile.context_tokens is None else {"context_tokens": profile.context_tokens}),
         "points": [_write_point(point) for point in profile.points],
         "origin": profile.origin,
     }
@@ -156,12 +168,20 @@ def read_profile(text: str, name: str) -> Profile:
             points=tuple(_read_point(point) for point in document["points"]),
             default=int(document["default"]),
             origin=dict(document.get("origin", {})),
+            context_tokens=_read_tokens(document),
         )
     except (ValueError, TypeError, KeyError, InvalidPlanError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise InvalidPlanError(
             f"profile {name} cannot be read: {reason[:200]}; make one with fedattn calibrate"
         ) from error
+
+
+def _read_tokens(document: dict[str, Any]) -> int | None:
+    tokens = document.get("context_tokens")
+    if tokens is not None and not (type(tokens) is int and tokens > 0):
+        raise ValueError(f"context_tokens: expected a whole number from 1, got {tokens!r}")
+    return tokens
 
 
 def _check_format(document: dict[str, Any]) -> None:

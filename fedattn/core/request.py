@@ -15,6 +15,7 @@ from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
 from fedattn.core.plans import RolePlans
+from fedattn.core.share import DIGEST_SIZE, Share
 from fedattn.core.spans import PrefixMode
 
 MAX_LABEL_LENGTH = 64
@@ -41,6 +42,9 @@ class SessionOptions:
         independent: contributors compute as if each followed the public prefix alone.
         subject: who asks, as the publisher's side vouches; empty if it does not say.
         purpose: what the answer is for, in a word that owners' policies know; may be empty.
+        share: what contributors are told of the question.
+        node_tokens: most tokens of each contributor's text; None for no limit.
+        context_tokens: most tokens of all contributors' texts together; None for no limit.
     """
 
     contributors: tuple[str, ...] = ()
@@ -54,6 +58,9 @@ class SessionOptions:
     independent: bool = False
     subject: str = ""
     purpose: str = ""
+    share: Share = Share.NOTHING
+    node_tokens: int | None = None
+    context_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for name, text in (("subject", self.subject), ("purpose", self.purpose)):
@@ -123,6 +130,7 @@ class SessionRequest:
         nonce: random, 16 bytes; no request is good for two sessions.
         issued_at_s: when it was signed, seconds since 1970.
         key: what contributors seal keys to; None without certificates.
+        hint_digest: of the `Hint` that contributors get; empty if they are told nothing.
     """
 
     node_id: str
@@ -134,8 +142,15 @@ class SessionRequest:
     nonce: bytes = field(default_factory=lambda: secrets.token_bytes(NONCE_SIZE))
     issued_at_s: float = field(default_factory=time.time)
     key: PublicKey | None = None
+    hint_digest: bytes = b""
 
     def __post_init__(self) -> None:
+        expected = 0 if self.options.share is Share.NOTHING else DIGEST_SIZE
+        if len(self.hint_digest) != expected:
+            raise InvalidRequestError(
+                f"share {self.options.share.value} goes with {expected} bytes of hint_digest, got "
+                f"{len(self.hint_digest)}"
+            )
         if self.options.independent and self.plans.contributors.layers:
             raise InvalidRequestError(
                 "independent contributors attend to nobody; leave out their sync layers"

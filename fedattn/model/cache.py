@@ -38,6 +38,10 @@ class LayerCache:
         stop = self.positions.shape[0] - num_rows
         return LayerCache(self.keys[:, :, :stop], self.values[:, :, :stop], self.positions[:stop])
 
+    def before(self, position: int) -> "LayerCache":
+        """The rows before a global position; views of the same memory."""
+        return self.without_last(int((self.positions >= position).sum()))
+
 
 class FederatedCache:
     """Rows of all blocks: a `KvView` that trades rows on the first forward pass.

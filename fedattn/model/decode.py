@@ -7,12 +7,14 @@ from typing import Any, Protocol, TypeVar
 import torch
 from transformers import (
     LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
-from fedattn.core.sampling import SamplingParams
+from fedattn.core.sampling import NO_REPETITION_PENALTY, SamplingParams
 from fedattn.model.cache import FederatedCache
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import PrefillResult, forward_tokens
@@ -21,27 +23,47 @@ S = TypeVar("S")
 
 
 class TokenChooser:
-    """Picks the next token from logits: greedy, or a seeded draw."""
+    """Picks the tokens of one answer from logits: greedy, or a seeded draw.
+
+    Remembers what it chose, which is all that counts as repeated.
+    """
 
     def __init__(self, sampling: SamplingParams, device: torch.device) -> None:
-        self._sampling = sampling
+        self._is_greedy = sampling.is_greedy
         self._generator = torch.Generator(device=device).manual_seed(sampling.seed)
-        self._warpers = LogitsProcessorList()
-        if not sampling.is_greedy:
-            self._warpers.append(TemperatureLogitsWarper(float(sampling.temperature)))
-            if sampling.top_k > 0:
-                self._warpers.append(TopKLogitsWarper(sampling.top_k))
-            if sampling.top_p < 1.0:
-                self._warpers.append(TopPLogitsWarper(sampling.top_p))
+        self._processors = _processors(sampling)
+        self._chosen: list[int] = []
 
     def choose(self, logits: torch.Tensor) -> int:
         """The next token id for logits [V]."""
-        if self._sampling.is_greedy:
-            return int(logits.argmax())
-        no_ids = torch.empty((1, 0), dtype=torch.int64, device=logits.device)
-        scores = self._warpers(no_ids, logits[None])
-        probabilities = torch.softmax(scores[0], dim=-1)
-        return int(torch.multinomial(probabilities, 1, generator=self._generator))
+        chosen = torch.tensor([self._chosen], dtype=torch.int64, device=logits.device)
+        scores = self._processors(chosen, logits[None])[0]
+        self._chosen.append(int(scores.argmax() if self._is_greedy else self._draw(scores)))
+        return self._chosen[-1]
+
+    def _draw(self, scores: torch.Tensor) -> torch.Tensor:
+        probabilities = torch.softmax(scores, dim=-1)
+        return torch.multinomial(probabilities, 1, generator=self._generator)
+
+
+def _processors(sampling: SamplingParams) -> LogitsProcessorList:
+    """What changes logits before a token is chosen, in the order of transformers' `generate`.
+
+    None bans an end token, since that is never part of an answer; so a choice always remains.
+    """
+    processors = LogitsProcessorList()
+    if sampling.repetition_penalty != NO_REPETITION_PENALTY:
+        penalty = float(sampling.repetition_penalty)
+        processors.append(RepetitionPenaltyLogitsProcessor(penalty))
+    if sampling.no_repeat_ngram_size > 0:
+        processors.append(NoRepeatNGramLogitsProcessor(sampling.no_repeat_ngram_size))
+    if not sampling.is_greedy:
+        processors.append(TemperatureLogitsWarper(float(sampling.temperature)))
+        if sampling.top_k > 0:
+            processors.append(TopKLogitsWarper(sampling.top_k))
+        if sampling.top_p < 1.0:
+            processors.append(TopPLogitsWarper(sampling.top_p))
+    return processors
 
 
 class Decoder(Protocol[S]):

@@ -1,6 +1,8 @@
 """The seam between algorithm and network: `KvExchange`, and its in-process implementation."""
 
 import threading
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from fedattn.core.frames import check_frame, read_positions
@@ -53,15 +55,23 @@ class KvStore:
         shape: sizes of KV rows.
         rotary: for codecs that need keys before RoPE.
         responder: place of a contributor that answers too, as for `route_session`.
+        withheld: by participant, tokens of its span whose rows never travel.
     """
 
     def __init__(
-        self, layout: SessionLayout, shape: KvShape, rotary: Rotary, responder: int | None = None
+        self,
+        layout: SessionLayout,
+        shape: KvShape,
+        rotary: Rotary,
+        responder: int | None = None,
+        *,
+        withheld: Mapping[int, Collection[int]] = MappingProxyType({}),
     ) -> None:
         self.layout = layout
         self.shape = shape
         self.rotary = rotary
         self.routes = route_session(layout, responder)
+        self.withheld = withheld
         self._frames: dict[tuple[int, int], bytes] = {}
         self._changed = threading.Condition()
 
@@ -76,6 +86,18 @@ class KvStore:
             self._changed.wait_for(lambda: (index, layer) in self._frames)
             return self._frames[index, layer]
 
+    @property
+    def frames(self) -> dict[tuple[int, int], bytes]:
+        """Frames that came so far, by (participant, layer)."""
+        with self._changed:
+            return dict(self._frames)
+
+    def adopt(self, other: "KvStore") -> None:
+        """Take over the frames of a session of the same contributors, texts and plans."""
+        with self._changed:
+            self._frames.update(other.frames)
+            self._changed.notify_all()
+
     def rows(self, index: int, layer: int) -> KvRows:
         """Decoded rows of a participant at a layer; waits as `get`."""
         member = self.layout.members[index]
@@ -84,12 +106,10 @@ class KvStore:
 
     def kept_positions(self) -> dict[tuple[int, int], IntArray]:
         """Positions that travelled so far, by (participant, layer)."""
-        with self._changed:
-            sent = dict(self._frames)
         return {
             (index, layer): self.layout.members[index].position_offset
             + read_positions(frame, frame_spec(self.layout.members[index], self.shape))
-            for (index, layer), frame in sent.items()
+            for (index, layer), frame in self.frames.items()
         }
 
     @property
@@ -112,7 +132,8 @@ class InProcessExchange:
 
     def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
         member = self._store.layout.members[self._index]
-        frame = write_frame(member, layer, rows, queries, self._store.rotary)
+        withheld = self._store.withheld.get(self._index, ())
+        frame = write_frame(member, layer, rows, queries, self._store.rotary, withheld)
         self._store.put(self._index, layer, frame)
 
     def receive(self, layer: int) -> list[KvRows]:

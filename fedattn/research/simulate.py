@@ -144,6 +144,23 @@ class CaseTokens:
     answer: list[int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefilledCase:
+    """A case up to where its answer begins.
+
+    Attributes:
+        tokens: the spans as they were run.
+        prefill: what to decode from.
+        store: what was exchanged.
+        is_reused: whether the contributors' rows were those of the case before.
+    """
+
+    tokens: CaseTokens
+    prefill: PrefillResult
+    store: KvStore
+    is_reused: bool
+
+
 class Simulator:
     """Runs cases on one model, all participants in this process.
 
@@ -162,6 +179,7 @@ class Simulator:
         self._prefiller = prefiller
         self._tokenizer = tokenizer
         self._make_exchange = make_exchange
+        self._last: tuple[tuple[object, ...], KvStore] | None = None
 
     def run(self, cases: Iterable[Case], settings: SimulationSettings) -> Iterator[CaseResult]:
         """Results in the order of the cases, each as soon as it is there.
@@ -202,19 +220,14 @@ class Simulator:
             reference: what to tell the divergence from; None for none.
             as_reference: whether others' divergence from this run will be asked for.
         """
-        if settings.prefix is PrefixMode.FIRST:
-            tokens = _give_prefix_away(tokens)
-        layout = self._lay_out(tokens, settings)
-        self._check_window(layout, max(settings.max_new_tokens, len(tokens.answer)))
-        responder = _place(settings.responder, layout)
+        prefilled = self.prefill(tokens, settings)
+        tokens, prefill, store = prefilled.tokens, prefilled.prefill, prefilled.store
         model = self._prefiller.model
-        store = KvStore(layout, model.shape, model.rotary, responder)
-        prefill = self._prefill(tokens, store, responder)
         nll = answer_nll(model, prefill, tokens.answer)
         divergence = None
         if reference is not None:
             divergence = _divergence(reference, answer_log_probs(model, prefill, reference.tokens))
-        sampling = SamplingParams(max_new_tokens=settings.max_new_tokens)
+        sampling = SamplingParams.most_likely(settings.max_new_tokens)
         generated = list(generate_tokens(model, prefill, sampling))
         own = None
         if as_reference and generated:
@@ -233,17 +246,39 @@ class Simulator:
             reference=own,
             trace=TokenTrace(
                 token_ids=[*tokens.prefix, *spans, *tokens.question],
-                layout=layout,
+                layout=store.layout,
                 kept=store.kept_positions(),
                 generated=generated,
                 answer=tokens.answer,
             ),
         )
 
-    def _prefill(self, tokens: CaseTokens, store: KvStore, responder: int) -> PrefillResult:
+    def prefill(self, tokens: CaseTokens, settings: SimulationSettings) -> PrefilledCase:
+        """Run a case up to where its answer begins; raises as `run`.
+
+        Rows of contributors are kept for the next case, which may have the same contexts.
+        """
+        if settings.prefix is PrefixMode.FIRST:
+            tokens = _give_prefix_away(tokens)
+        layout = self._lay_out(tokens, settings)
+        self._check_window(layout, max(settings.max_new_tokens, len(tokens.answer)))
+        responder = _place(settings.responder, layout)
+        model = self._prefiller.model
+        store = KvStore(layout, model.shape, model.rotary, responder)
+        what = (tokens.prefix, tokens.contexts, settings)
+        is_reused = settings.responder is None and self._last is not None and self._last[0] == what
+        if is_reused and self._last is not None:
+            store.adopt(self._last[1])
+        prefill = self._prefill(tokens, store, responder, has_rows=is_reused)
+        self._last = what, store
+        return PrefilledCase(tokens=tokens, prefill=prefill, store=store, is_reused=is_reused)
+
+    def _prefill(
+        self, tokens: CaseTokens, store: KvStore, responder: int, *, has_rows: bool
+    ) -> PrefillResult:
         """What the responder decodes from."""
         layout, answering = store.layout, None
-        for index, token_ids in enumerate(tokens.contexts):
+        for index, token_ids in enumerate([] if has_rows else tokens.contexts):
             member, exchange = layout.members[index], self._make_exchange(store, index)
             if index == responder:
                 rows = self._prefiller.prefill_as_responder(

@@ -62,8 +62,12 @@ class ContextCounts(BaseModel):
     """What is told of a private context: counts, never text or names of files."""
 
     context_tokens: int | None = Field(
-        description="Tokens of its private context, 0 for nothing to give; null if not known.",
-        examples=[96],
+        description="Tokens of its private context, estimated for a long one, 0 for nothing to "
+        "give; null if not known.",
+        examples=[18400],
+    )
+    context_passages: int | None = Field(
+        description="Passages that its text is cut into; null if not known.", examples=[212]
     )
     context_files: int | None = Field(
         description="Files they are from; null if not known.", examples=[3]
@@ -85,6 +89,11 @@ class ParticipantReport(ContextCounts):
         examples=["lost"],
     )
     span_len: int = Field(description="Tokens of its span.", examples=[96])
+    text_tokens: int = Field(
+        description="Tokens of its text that took part: its span without prefix and question.",
+        examples=[310],
+    )
+    passages: int = Field(description="Passages of its text that took part.", examples=[4])
     missing_from_layer: int | None = Field(
         description="First layer it was left out at; null unless lost or late.", examples=[21]
     )
@@ -114,6 +123,20 @@ class ParticipantReport(ContextCounts):
     )
     timeline: list[TimelineSlice] = Field(
         description="What it did when, by its own clock; empty unless the query asked for it."
+    )
+
+
+class AnswerSource(BaseModel):
+    """A passage that drew the answer's attention."""
+
+    node_id: str = Field(description="Whose passage.", examples=["node-a"])
+    passage: int = Field(
+        description="Its number there; only on that node it can be looked up, with "
+        "`fedattn passages show`.",
+        examples=[17],
+    )
+    share: float = Field(
+        description="Share of the attention that all passages drew.", examples=[0.64]
     )
 
 
@@ -153,6 +176,17 @@ class QueryAnswer(BaseModel):
         description="Tokens of the global prompt, prefix included.", examples=[212]
     )
     num_tokens: int = Field(description="Tokens of the answer.", examples=[9])
+    support: float | None = Field(
+        description="How surely the answer points at single rows of passages, 0 to 1; null without "
+        "an answer, or if no passage took part.",
+        examples=[0.61],
+    )
+    is_supported: bool = Field(
+        description="Whether support is as much as the query's min_support.", examples=[True]
+    )
+    sources: list[AnswerSource] = Field(
+        description="Passages that drew the answer's attention, those with the most first."
+    )
     participants: list[ParticipantReport] = Field(
         description="Members in token order, then excluded nodes."
     )
@@ -243,8 +277,7 @@ class ParticipantInfo(ContextCounts):
     )
     health: NodeHealth | None = Field(description="By its last heartbeat; null before the first.")
     warnings: list[str] = Field(
-        description="What its owner should look at: nothing to give, or contexts that do not fit "
-        "the model's window together.",
+        description="What its owner should look at: nothing to give.",
         examples=[["nothing to give: 1 file skipped (1 binary); its log names each file"]],
     )
 

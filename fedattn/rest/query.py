@@ -20,13 +20,16 @@ from fedattn.core.limits import (
     MAX_BUDGET_BYTES,
     MAX_DEADLINE_S,
     MAX_MEMBERS,
+    MAX_NODE_TOKENS,
     MAX_QUESTION_LENGTH,
+    MAX_TOPIC_LENGTH,
     described,
 )
 from fedattn.core.node_id import check_node_id
 from fedattn.core.plans import PLAN_TEXT, PlanSpec
 from fedattn.core.request import LABEL_TEXT, SessionOptions
 from fedattn.core.sampling import MAX_STOP_LENGTH, MAX_STOP_STRINGS, SamplingParams
+from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
 
 _BODY = ConfigDict(extra="forbid")
@@ -156,6 +159,22 @@ class SessionBody(BaseModel):
         description="Longest time for everything, seconds.",
     )
 
+    node_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_NODE_TOKENS,
+        description="Most tokens of one node's text; default: a third of context_tokens, or an "
+        "even share if nodes do not know what is asked.",
+        examples=[300],
+    )
+    context_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_NODE_TOKENS,
+        description="Most tokens of all nodes' texts together; the nodes whose texts fit the "
+        "question best take part. Default: as many as suit the model.",
+        examples=[900],
+    )
     purpose: str = Field(
         "",
         description=f"What the answer is for, in a word that owners' policies know; {LABEL_TEXT}.",
@@ -196,6 +215,8 @@ class SessionBody(BaseModel):
             independent=self.independent,
             purpose=self.purpose,
             subject=self.subject,
+            node_tokens=self.node_tokens,
+            context_tokens=self.context_tokens,
         )
 
     @model_validator(mode="after")
@@ -222,10 +243,32 @@ class QueryBody(SessionBody):
     """A collaborative query."""
 
     question: str = Field(
-        description="The question. It goes to the publisher's node only, and into no log.",
+        description="The question. It goes to the publisher's node, to contributors if `share` "
+        "says so, and into no log.",
         max_length=MAX_QUESTION_LENGTH,
         examples=["Which machine reported the highest temperature?"],
         json_schema_extra={"minLength": 1},
+    )
+    share: Share | None = Field(
+        None,
+        strict=False,
+        description="What contributors may know of the question, to choose what takes part of "
+        "their texts: nothing, the topic given here, or the question. It is sealed to each of "
+        "them; the aggregator learns none of it. Default: as the gateway is set.",
+        examples=["question"],
+    )
+    topic: str = Field(
+        "",
+        max_length=MAX_TOPIC_LENGTH,
+        description="Words that contributors are told instead of the question, if share is topic.",
+        examples=["pump pressure alarms"],
+    )
+    min_support: Annotated[float, Field(allow_inf_nan=False)] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Least support of an answer that counts as supported by the texts.",
+        examples=[0.3],
     )
     sampling: SamplingBody = Field(
         default_factory=SamplingBody, description="How to choose tokens."
@@ -244,7 +287,8 @@ class QueryBody(SessionBody):
     @property
     def options(self) -> SessionOptions:
         """What it says about its session."""
-        return replace(super().options, reuse=self.reuse, wants_timeline=self.timeline)
+        share = Share.NOTHING if self.share is None else self.share
+        return replace(super().options, reuse=self.reuse, wants_timeline=self.timeline, share=share)
 
     @model_validator(mode="after")
     def _check_question(self) -> Self:
@@ -255,4 +299,9 @@ class QueryBody(SessionBody):
         """
         if not self.question.strip():
             raise EmptyQuestionError("the question is empty; ask something")
+        is_told = bool(self.topic.strip())
+        if is_told != (self.share is Share.TOPIC):
+            raise InvalidRequestError(
+                "share topic and the words of the topic go together; give both or neither"
+            )
         return self

@@ -47,6 +47,8 @@ class AuditEvent:
         event: what kind of thing, such as asked, sent, declined.
         session, publisher, subject, purpose: as the session says them.
         blocks: zero-based blocks at which rows were sent.
+        share: what the node was told of the question.
+        passages: numbers of the passages that took part.
         rows: rows at each of them.
         bytes: bytes in all.
         receivers: ids of the nodes that got rows.
@@ -59,6 +61,8 @@ class AuditEvent:
     publisher: str = ""
     subject: str = ""
     purpose: str = ""
+    share: str = ""
+    passages: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
     rows: int = 0
     bytes: int = 0

@@ -24,10 +24,12 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "tokenizers",
             "torch",
             "transformers",
+            "watchfiles",
         ),
         "gateway": ("fastapi", "fastapi_offline", "sse_starlette", "uvicorn"),
         "certs": ("cryptography",),
         "plots": ("matplotlib",),
+        "documents": ("docx", "pypdf"),
     }
 )
 """Extra -> modules that come with it. pyproject.toml says the same of distributions."""

@@ -12,6 +12,7 @@ from fedattn.core.errors import ConfigurationError
 
 APPROVALS_FILE = "approvals.json"
 AUDIT_FILE = "audit.jsonl"
+PASSAGES_FILE = "passages.db"
 LOCK_WITHIN_S = 5.0
 """Longest wait for another process that changes a file; each does so in milliseconds."""
 _LOCK_PAUSE_S = 0.01

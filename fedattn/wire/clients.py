@@ -6,7 +6,7 @@ from typing import Any, Generic, Self, TypeVar
 import grpc
 
 from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
-from fedattn.wire.sessions import Opening, opening_to_wire
+from fedattn.wire.requests import Opening, opening_to_wire
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -97,13 +97,18 @@ class AggregatorClient:
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None
 
-    async def list_nodes(self) -> pb.ListNodesResponse:
-        """Nodes that are joined right now.
+    async def list_nodes(
+        self, *, with_keys: bool = False, fingerprint: str = ""
+    ) -> pb.ListNodesResponse:
+        """Nodes that are joined right now, and on demand what hints for them are sealed to.
 
         Raises:
             FedAttnError: the aggregator cannot be reached.
         """
         try:
-            return await self._stub.ListNodes(pb.ListNodesRequest(), timeout=_LIST_TIMEOUT_S)
+            return await self._stub.ListNodes(
+                pb.ListNodesRequest(with_keys=with_keys, model_fingerprint=fingerprint),
+                timeout=_LIST_TIMEOUT_S,
+            )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None

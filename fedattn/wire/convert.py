@@ -9,7 +9,7 @@ from fedattn.core.compression import SELECTION_FIELDS, Compression
 from fedattn.core.costs import ModelSizes
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.plans import MAX_LAYERS
-from fedattn.core.sampling import SamplingParams
+from fedattn.core.sampling import NO_REPETITION_PENALTY, SamplingParams
 from fedattn.core.types import KvShape
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
 
@@ -102,7 +102,9 @@ def sampling_to_wire(sampling: SamplingParams) -> participant_pb2.Sampling:
 
 def sampling_from_wire(message: participant_pb2.Sampling) -> SamplingParams:
     params = {entry.name: getattr(message, entry.name) for entry in fields(SamplingParams)}
-    return SamplingParams(**params | {"stop": tuple(message.stop)})
+    params["stop"] = tuple(message.stop)
+    params["repetition_penalty"] = message.repetition_penalty or NO_REPETITION_PENALTY
+    return SamplingParams(**params)
 
 
 def require_range(name: str, value: float, low: float, high: float) -> None:

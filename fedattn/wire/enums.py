@@ -11,6 +11,7 @@ from fedattn.core.contexts import SkipReason
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.report import FinishReason, Outcome, Pressure, RowSource
 from fedattn.core.request import Kem
+from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode, Role
 from fedattn.core.timeline import Activity
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
@@ -75,5 +76,6 @@ ROW_SOURCES = EnumMap(RowSource, session_pb2.RowSource, "ROW_SOURCE")
 ACTIVITIES = EnumMap(Activity, session_pb2.Activity, "ACTIVITY")
 FINISH_REASONS = EnumMap(FinishReason, participant_pb2.FinishReason, "FINISH_REASON")
 PRESSURES = EnumMap(Pressure, aggregator_pb2.Pressure, "PRESSURE")
+SHARES = EnumMap(Share, session_pb2.Share, "SHARE")
 KEMS = EnumMap(Kem, session_pb2.Kem, "KEM")
 SKIP_REASONS = EnumMap(SkipReason, session_pb2.SkipReason, "SKIP_REASON")

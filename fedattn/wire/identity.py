@@ -5,32 +5,22 @@ must not be the aggregator's word is signed by the node itself, with its certifi
 verified against the authority by those it concerns.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.x509.oid import NameOID
-from cryptography.x509.verification import (
-    ClientVerifier,
-    ExtensionPolicy,
-    PolicyBuilder,
-    Store,
-    VerificationError,
-)
 
 from fedattn.core.errors import ConfigurationError, IdentityMismatchError
+from fedattn.wire.chain import ChainVerifier, PublicKey
 from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
 from fedattn.wire.v1 import session_pb2 as pb
 
-MAX_CERTIFICATES = 4
-MAX_CERTIFICATE_SIZE = 8 << 10
-
 _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-_PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 _DER = serialization.Encoding.DER
 _HASH = hashes.SHA256()
 _PSS = padding.PSS(padding.MGF1(_HASH), padding.PSS.DIGEST_LENGTH)
@@ -42,6 +32,7 @@ class Kind(StrEnum):
     REQUEST = "request"
     STATEMENT = "statement"
     KEY = "key"
+    NODE_KEY = "node key"
 
     def mark(self, payload: bytes) -> bytes:
         """The bytes that a signature covers."""
@@ -58,7 +49,7 @@ class Peer:
     """
 
     node_id: str
-    key: _PublicKey | None
+    key: PublicKey | None
 
     def verify(self, kind: Kind, payload: bytes, signature: bytes) -> None:
         """Hold a signature against the node.
@@ -81,30 +72,34 @@ class Peer:
 
 
 class Identity:
-    """Signs as one node, and verifies what others signed.
+    """Signs as one node, and verifies what others signed. May be shared by threads.
 
-    Attributes:
+    Args:
         certificates: of this node; None in plaintext, where anybody is believed to be anyone.
+        clock: seconds since 1970, by which certificates are valid or not.
 
     Raises:
         ConfigurationError: a file does not hold what its name says.
     """
 
-    def __init__(self, certificates: Certificates | None = None) -> None:
+    def __init__(
+        self, certificates: Certificates | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self.certificates = certificates
         self._key: _PrivateKey | None = None
         self._chain: list[bytes] = []
-        self._authorities: Store | None = None
+        self._chains: ChainVerifier | None = None
         if certificates is not None:
             self._key = _read_key(certificates.key)
             chain = _read_certificates(certificates.certificate, "tls.crt")
             self._chain = [one.public_bytes(_DER) for one in chain]
-            self._authorities = Store(_read_certificates(certificates.authority, "ca.crt"))
+            authorities = _read_certificates(certificates.authority, "ca.crt")
+            self._chains = ChainVerifier(authorities, clock)
 
     @property
     def is_verifying(self) -> bool:
         """Whether names are proven, and frames sealed."""
-        return self._authorities is not None
+        return self._chains is not None
 
     def signature(self, kind: Kind, payload: bytes) -> bytes:
         """This node's signature; none in plaintext."""
@@ -126,64 +121,26 @@ class Identity:
         Raises:
             IdentityMismatchError: it is not the node it claims to be, or the message was changed.
         """
-        if self._authorities is None:
+        if self._chains is None:
             return Peer(node_id, None)
         if node_id in {AGGREGATOR, GATEWAY}:
             raise IdentityMismatchError(f"{node_id} is no node; it gives and asks for no rows")
-        peer = Peer(node_id, self._verified_key(kind, signed, node_id))
-        peer.verify(kind, signed.payload, signed.signature)
-        return peer
-
-    def _verified_key(self, kind: Kind, signed: pb.Signed, node_id: str) -> _PublicKey:
-        """The key of the certificate that came with a message, if it is the node's."""
-        assert self._authorities is not None
         what = f"the {kind.value} in the name of {node_id}"
         if not signed.certificates:
             raise IdentityMismatchError(
                 f"{what} bears no certificate; start every node with --certificates, or every "
                 f"node with --plaintext"
             )
-        leaf, between, key, names = _parse_chain(signed.certificates, what)
-        try:
-            _verifier(self._authorities).verify(leaf, between)
-        except (VerificationError, ValueError) as error:
-            raise IdentityMismatchError(
-                f"{what} bears a certificate that this node's authority did not sign, or that is "
-                f"not valid now: {str(error)[:200]}"
-            ) from error
-        if names != [node_id] or not isinstance(key, _PublicKey):
-            raise IdentityMismatchError(f"{what} bears the certificate of {names}")
-        return key
+        holder = self._chains.verify(signed.certificates, what)
+        if holder.names != (node_id,) or not isinstance(holder.key, PublicKey):
+            raise IdentityMismatchError(f"{what} bears the certificate of {list(holder.names)}")
+        peer = Peer(node_id, holder.key)
+        peer.verify(kind, signed.payload, signed.signature)
+        return peer
 
-
-def _parse_chain(
-    certificates: Sequence[bytes], what: str
-) -> tuple[x509.Certificate, list[x509.Certificate], object, list[object]]:
-    """The signer's certificate, those between it and the authority, its key and its names."""
-    sizes = [len(one) for one in certificates]
-    if len(sizes) > MAX_CERTIFICATES or max(sizes) > MAX_CERTIFICATE_SIZE:
-        raise IdentityMismatchError(
-            f"{what} bears certificates of {sizes} bytes, at most {MAX_CERTIFICATES} of "
-            f"{MAX_CERTIFICATE_SIZE} are taken"
-        )
-    try:
-        leaf, *between = (x509.load_der_x509_certificate(one) for one in certificates)
-        names = [name.value for name in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        return leaf, between, leaf.public_key(), list(names)
-    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
-        raise IdentityMismatchError(f"{what} bears bytes that are no certificate") from error
-
-
-def _verifier(authorities: Store) -> ClientVerifier:
-    """Takes certificates that an authority signed and that are valid now; names are checked by us.
-
-    Made for each use, since it keeps the time at which it was made.
-    """
-    policy = PolicyBuilder().store(authorities)
-    policy = policy.extension_policies(
-        ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=ExtensionPolicy.permit_all()
-    )
-    return policy.build_client_verifier()
+    def own(self, node_id: str) -> Peer:
+        """This node, as others know it who have verified its certificate."""
+        return Peer(node_id, None if self._key is None else self._key.public_key())
 
 
 def _read_key(pem: bytes) -> _PrivateKey:

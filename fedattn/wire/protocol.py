@@ -2,7 +2,7 @@
 
 from fedattn.core.chunks import MAX_CHUNK_SIZE
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 MAX_REASON_LENGTH = 500
 """Characters kept of a reason that another node gives for people."""
 MAX_LIFETIME_S = 30 * 86_400.0
@@ -10,6 +10,10 @@ MAX_CONTRIBUTOR_KEYS, MAX_PUBLISHER_KEYS = 64, 1024
 """Cache keys in one message of a contributor, and of a publisher."""
 MAX_MESSAGE_SIZE = 1 << 20
 """Bytes of any gRPC message; a chunk with its envelope stays below."""
+MAX_NODE_KEY_SIZE = 12 << 10
+"""Bytes of what a node announces for hints to be sealed to, certificates included."""
+MAX_SEALED_HINT_SIZE = 4 << 10
+"""Bytes of what one contributor is told of a question."""
 MAX_SEALED_KEY_SIZE, MAX_SIGNATURE_SIZE = 2 << 10, 1 << 10
 """Bytes of a key sealed for a member, and of a signature."""
 

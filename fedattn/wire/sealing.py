@@ -82,20 +82,24 @@ class KeyPair:
             data = quantum.public_key().public_bytes_raw() + self.public.data
             self.public = PublicKey(kem=Kem.MLKEM768_X25519, data=data)
 
-    def open(self, sealed: bytes, info: bytes) -> ContentKey:
-        """The content key that was sealed to this pair.
+    def decrypt(self, sealed: bytes, info: bytes) -> bytes:
+        """What was sealed to this pair.
 
         Args:
-            sealed: by `seal_key`.
+            sealed: by `seal`.
             info: what it was sealed for.
 
         Raises:
             CorruptFrameError: it was sealed to another key, or for something else.
         """
         try:
-            secret = _SUITES[self.public.kem].decrypt(sealed, self._private, info=info)
+            return _SUITES[self.public.kem].decrypt(sealed, self._private, info=info)
         except (InvalidTag, ValueError):
             raise CorruptFrameError("it was not sealed for this member of this session") from None
+
+    def open(self, sealed: bytes, info: bytes) -> ContentKey:
+        """The content key that was sealed to this pair by `seal_key`; raises as `decrypt`."""
+        secret = self.decrypt(sealed, info)
         if len(secret) != CONTENT_KEY_SIZE:
             raise CorruptFrameError(f"expected a key of {CONTENT_KEY_SIZE} bytes")
         return ContentKey(secret)
@@ -112,14 +116,21 @@ def seal_key(key: ContentKey, receiver: PublicKey, info: bytes) -> bytes:
     Raises:
         ValueError: the receiver's key is no point of its curve or lattice.
     """
-    public = _load(receiver)
-    return _SUITES[receiver.kem].encrypt(key.secret, public, info=info)
+    return seal(key.secret, receiver, info)
+
+
+def seal(data: bytes, receiver: PublicKey, info: bytes) -> bytes:
+    """Bytes for one receiver alone; arguments and errors as of `seal_key`."""
+    return _SUITES[receiver.kem].encrypt(data, _load(receiver), info=info)
 
 
 def _load(key: PublicKey) -> MLKEM768X25519PublicKey | x25519.X25519PublicKey:
     if key.kem is Kem.X25519:
         return x25519.X25519PublicKey.from_public_bytes(key.data)
+    try:
+        quantum = mlkem.MLKEM768PublicKey.from_public_bytes(key.data[:_MLKEM_SIZE])
+    except UnsupportedAlgorithm as error:
+        raise ValueError("this OpenSSL has no ML-KEM; 3.5 and later have") from error
     return MLKEM768X25519PublicKey(
-        mlkem.MLKEM768PublicKey.from_public_bytes(key.data[:_MLKEM_SIZE]),
-        x25519.X25519PublicKey.from_public_bytes(key.data[_MLKEM_SIZE:]),
+        quantum, x25519.X25519PublicKey.from_public_bytes(key.data[_MLKEM_SIZE:])
     )

@@ -13,7 +13,7 @@ from fedattn.core.errors import (
     error_from_code,
 )
 from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS, MAX_REASON_LENGTH
-from fedattn.wire.sessions import check_cached_keys, statement_from_wire
+from fedattn.wire.requests import check_cached_keys, statement_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.registry import Node
@@ -27,7 +27,10 @@ class Acceptance:
         node: who it is.
         statement: what it agrees to, as it was signed.
         span_len: tokens of its span.
+        text_len: tokens of its text in it, as far as it says.
+        fit: how well that fits what is asked, 0 to 1.
         max_keep_ratio: most of its rows that it sends.
+        num_passages: passages that its span is made of.
         num_withheld: rows that never travel.
         cache_lifetime_s: how long the publisher may cache its rows.
         context_version: of its context; empty if nothing is to be reused.
@@ -37,7 +40,10 @@ class Acceptance:
     node: Node
     statement: session_pb2.Signed
     span_len: int
+    text_len: int
+    fit: float
     max_keep_ratio: float
+    num_passages: int
     num_withheld: int
     cache_lifetime_s: float
     context_version: bytes
@@ -111,7 +117,10 @@ def _judge(node: Node, reply: pb.InviteReply) -> Acceptance | FedAttnError:
         node=node,
         statement=reply.statement,
         span_len=said.span_len,
+        text_len=said.text_len,
+        fit=said.fit,
         max_keep_ratio=said.max_keep_ratio,
+        num_passages=len(said.passages),
         num_withheld=said.num_withheld,
         cache_lifetime_s=said.cache_lifetime_s,
         context_version=said.context_version,

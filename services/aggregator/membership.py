@@ -12,7 +12,6 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.invitations import Invitations
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.sessions import Sessions
-from services.aggregator.windows import tell_windows
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +51,6 @@ class Memberships:
         reader = asyncio.create_task(self._read(node, requests))
         try:
             log.info("node_joined", node=node.node_id, model=node.fingerprint[:12])
-            tell_windows(self._nodes)
             welcome = pb.Welcome(
                 heartbeat_interval_s=self._heartbeat_interval_s, node_token=node.token
             )
@@ -65,7 +63,6 @@ class Memberships:
             log.info("node_left", node=node.node_id)
             self._invitations.leave(node.node_id)
             self._sessions.note_left(node)
-            tell_windows(self._nodes)
 
     async def _read(self, node: Node, requests: AsyncIterator[pb.ControlRequest]) -> None:
         """Take heartbeats and replies until the stream ends or falls silent."""
@@ -73,7 +70,7 @@ class Memberships:
             while (request := await next_within(requests, self.lease_s)) is not None:
                 match request.WhichOneof("body"):
                     case "heartbeat":
-                        self._take_heartbeat(node, request.heartbeat)
+                        node.on_heartbeat(request.heartbeat)
                     case "invite_reply":
                         self._take_reply(node, request.invite_reply)
                     case other:
@@ -83,11 +80,6 @@ class Memberships:
             log.warning("bad_message", node=node.node_id, error=str(error))
         finally:
             node.outbox.discard()
-
-    def _take_heartbeat(self, node: Node, heartbeat: pb.Heartbeat) -> None:
-        node.on_heartbeat(heartbeat)
-        if node.has_new_context:  # told by this heartbeat, or by a session before it
-            tell_windows(self._nodes)
 
     def _take_reply(self, node: Node, reply: pb.InviteReply) -> None:
         """An answer to an invitation, or a contributor's word that it cannot go on."""

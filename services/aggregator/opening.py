@@ -3,22 +3,27 @@
 import asyncio
 import secrets
 from dataclasses import dataclass, field, replace
+from itertools import compress
 
 from cachetools import LRUCache
 
 from fedattn.core.contexts import ContextSummary
 from fedattn.core.costs import MemberCost
 from fedattn.core.errors import (
+    ContextTooLongError,
     FedAttnError,
+    InvalidRequestError,
     NoContributorsError,
     NotEnoughParticipantsError,
     NothingToGiveError,
 )
 from fedattn.core.request import SessionRequest
 from fedattn.core.reuse import rows_identity, with_cache_keys
+from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode, SessionLayout
 from fedattn.core.terms import SessionTerms
-from fedattn.wire.sessions import Opening
+from fedattn.core.token_budget import take_best
+from fedattn.wire.requests import Opening
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.choosing import ExcludedNode, choose_contributors
@@ -40,12 +45,16 @@ class OpenedMember:
         node: who it is.
         planned: what its part is foretold to take.
         context: counts of its private context when it was asked; None if it did not say.
+        num_passages: passages of it that take part, as far as it says.
+        text_len: tokens of them.
         token: lets this node, and no other, attach as that member.
     """
 
     node: Node
     planned: MemberCost
     context: ContextSummary | None = None
+    num_passages: int = 0
+    text_len: int = 0
     token: str = field(default_factory=lambda: secrets.token_hex(16))
 
 
@@ -94,7 +103,7 @@ class SessionOpener:
         request = opening.request
         publisher = self._registry.authenticate(request.node_id, opening.node_token)
         if opening.context is not None:
-            publisher.note_context(opening.context)
+            publisher.context = opening.context
         for plan in (request.plans.contributors, request.plans.publisher):
             plan.check(publisher.shape.num_layers)
         choice = choose_contributors(request, publisher, self._registry)
@@ -144,10 +153,14 @@ class SessionOpener:
                 request=opening.signed,
                 owns_prefix=_owns_prefix(request, node, nodes),
                 reply_within_s=within_s,
+                hint=opening.hints.get(node.node_id, b""),
             )
             for node in nodes
         ]
-        answers = await asyncio.gather(*map(self._invitations.ask, nodes, invites))
+        replies = await asyncio.gather(*map(self._invitations.ask, nodes, invites))
+        answers = [_hold_to_budget(request, reply) for reply in replies]
+        held_back = [one is not other for one, other in zip(replies, answers, strict=True)]
+        self._cancel(session_id, tuple(compress(nodes, held_back)), "its answer cannot be used")
         accepted: list[Acceptance] = []
         failures: list[FedAttnError] = []
         excluded: list[ExcludedNode] = []
@@ -160,7 +173,28 @@ class SessionOpener:
                 failures.append(answer)
                 excluded.append(ExcludedNode(node.node_id, answer, node.context))
         _require_enough(request, len(accepted), failures)
-        return self._put_in_order(request, accepted), excluded
+        accepted, left_out = self._take_best(session_id, request, accepted)
+        _require_enough(request, len(accepted), [one.reason for one in left_out])
+        return self._put_in_order(request, accepted), [*excluded, *left_out]
+
+    def _take_best(
+        self, session_id: str, request: SessionRequest, accepted: list[Acceptance]
+    ) -> tuple[list[Acceptance], list[ExcludedNode]]:
+        """Those whose texts fit best, as many as the request has tokens for; and the others."""
+        most = request.options.context_tokens
+        is_first = request.prefix.mode is PrefixMode.FIRST  # its owner cannot be left out
+        fits = [2.0 if is_first and place == 0 else one.fit for place, one in enumerate(accepted)]
+        sizes = [one.text_len for one in accepted]
+        taken = take_best(list(zip(sizes, fits, strict=True)), most)
+        left = [one for place, one in enumerate(accepted) if place not in taken]
+        self._cancel(session_id, tuple(one.node for one in left), "other texts fit better")
+        why = ContextTooLongError(
+            f"what others give fits better, and fills the {most} tokens asked for"
+        )
+        return (
+            [one for place, one in enumerate(accepted) if place in taken],
+            [ExcludedNode(one.node.node_id, why, one.node.context) for one in left],
+        )
 
     def _put_in_order(
         self, request: SessionRequest, accepted: list[Acceptance]
@@ -168,8 +202,12 @@ class SessionOpener:
         """In token order: as named; else by id, but those whose context changed come last.
 
         A change makes everything from its place on be computed anew anyhow, so moving it behind
-        all others costs nothing, and what changes often gathers at the end.
+        all others costs nothing, and what changes often gathers at the end. Where contributors
+        choose by the question, spans differ with each, which is no change of a text; then what fits
+        best comes last, next to the question.
         """
+        if request.options.share is not Share.NOTHING and not request.options.contributors:
+            return sorted(accepted, key=lambda one: one.fit)
         for one in accepted:
             self._registry.note_version(one.node.node_id, one.context_version)
         if request.options.contributors or request.prefix.mode is not PrefixMode.PUBLIC:
@@ -226,10 +264,13 @@ def _open_members(
 ) -> tuple[OpenedMember, ...]:
     """The members in token order, the publisher last."""
     nodes = [*(acceptance.node for acceptance in accepted), publisher]
+    counts = [*((one.num_passages, one.text_len) for one in accepted), (0, 0)]
     costs = plan_costs(layout, publisher, request.max_new_tokens)
     return tuple(
-        OpenedMember(node=node, planned=cost, context=node.context)
-        for node, cost in zip(nodes, costs, strict=True)
+        OpenedMember(
+            node=node, planned=cost, context=node.context, num_passages=passages, text_len=tokens
+        )
+        for node, cost, (passages, tokens) in zip(nodes, costs, counts, strict=True)
     )
 
 
@@ -257,6 +298,27 @@ def _require_enough(
         f"{num_contributors + 1} participants are there, {needed} are required; "
         f"start more or lower min_participants"
     )
+
+
+def _hold_to_budget(
+    request: SessionRequest, answer: Acceptance | FedAttnError
+) -> Acceptance | FedAttnError:
+    """The answer of a contributor, unless it wants to give more tokens than were asked for."""
+    if isinstance(answer, FedAttnError):
+        return answer
+    most, name = request.options.node_tokens, answer.node.node_id
+    if most is not None and answer.text_len > most:
+        return InvalidRequestError(
+            f"{name} wants to give {answer.text_len} tokens, at most {most} were asked for; "
+            f"upgrade it"
+        )
+    prefix_len = request.prefix.num_tokens if request.prefix.mode is PrefixMode.FIRST else 0
+    if answer.span_len - answer.text_len not in {0, prefix_len}:
+        return InvalidRequestError(
+            f"{name} has a span of {answer.span_len} tokens and passages of {answer.text_len}; "
+            f"upgrade it"
+        )
+    return answer
 
 
 def _must_take_part(

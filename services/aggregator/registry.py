@@ -20,7 +20,7 @@ from fedattn.core.node_id import check_node_id
 from fedattn.core.types import KvShape
 from fedattn.wire.contexts import context_from_wire
 from fedattn.wire.convert import require_range, shape_from_wire, sizes_from_wire
-from fedattn.wire.protocol import PROTOCOL_VERSION
+from fedattn.wire.protocol import MAX_NODE_KEY_SIZE, PROTOCOL_VERSION
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.outbox import Outbox
 
@@ -42,8 +42,6 @@ class Node:
     active_sessions: int = 0
     health: pb.Health | None = None  # by its last heartbeat
     context: ContextSummary | None = None  # by its last word
-    has_new_context: bool = False  # since `windows` looked
-    is_window_tight: bool = False  # as it was told last
     outbox: Outbox[pb.ControlResponse] = field(
         default_factory=lambda: Outbox(_CONTROL_OUTBOX_BYTES)
     )
@@ -87,12 +85,7 @@ class Node:
             InvalidRequestError: it contradicts itself.
         """
         if message.HasField("context"):
-            self.note_context(context_from_wire(message.context))
-
-    def note_context(self, context: ContextSummary) -> None:
-        """The node's private context is this now."""
-        self.has_new_context |= context != self.context
-        self.context = context
+            self.context = context_from_wire(message.context)
 
     def supports(self, codec_id: int) -> bool:
         return codec_id in self.join.capabilities.codec_ids
@@ -135,6 +128,7 @@ class NodeRegistry:
         require_range("number of codecs", len(offered.codec_ids), 1, _MAX_CODECS)
         require_range("length of model_name", len(offered.model_name), 0, 200)
         require_range("length of software_version", len(offered.software_version), 0, 40)
+        require_range("size of the node's key", message.key.ByteSize(), 0, MAX_NODE_KEY_SIZE)
         if node_id in self._nodes:
             raise DuplicateNodeError(
                 f"a node {node_id!r} is joined already; give each node an id of its own, "

@@ -59,6 +59,8 @@ def _describe(state: SessionState, index: int, opened: OpenedMember) -> pb.Membe
         row_source=_row_source(member, state.routes[index]),
         timeline=timeline_to_wire(ledger.timeline),
         context=None if opened.context is None else context_to_wire(opened.context),
+        num_passages=opened.num_passages,
+        text_len=opened.text_len,
     )
 
 

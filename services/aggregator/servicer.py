@@ -13,6 +13,7 @@ from fedattn.wire.streams import next_within
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import aggregator_pb2_grpc
 from services.aggregator.invitations import Invitations
+from services.aggregator.listing import list_nodes
 from services.aggregator.membership import Memberships
 from services.aggregator.metrics import AggregatorMetrics, NodeCollector
 from services.aggregator.opening import SessionOpener
@@ -20,7 +21,6 @@ from services.aggregator.record import SessionRecord
 from services.aggregator.registry import NodeRegistry
 from services.aggregator.sessions import Sessions
 from services.aggregator.settings import AggregatorSettings
-from services.aggregator.windows import list_nodes
 
 
 class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
@@ -58,7 +58,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """Nodes that are joined right now."""
-        return list_nodes(self._nodes)
+        return list_nodes(self._nodes, request)
 
     async def OpenSession(
         self, request: pb.OpenSessionRequest, context: Any

@@ -13,7 +13,8 @@ from fedattn.core.errors import (
     SessionAbortedError,
     UnknownSessionError,
 )
-from fedattn.wire.sessions import Opening, opening_from_wire, terms_to_wire
+from fedattn.wire.requests import Opening, opening_from_wire
+from fedattn.wire.terms import terms_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.metrics import AggregatorMetrics
 from services.aggregator.opening import OpenedSession, SessionOpener

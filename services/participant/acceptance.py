@@ -1,25 +1,35 @@
 """What a node says yes to when it is invited: for whom, with which tokens, and by whose leave."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedattn.core.agreement import MemberStatement
 from fedattn.core.compression import num_kept
-from fedattn.core.errors import ContextTooLongError, NothingToGiveError, PrefixMismatchError
+from fedattn.core.errors import (
+    IdentityMismatchError,
+    NothingToGiveError,
+    PrefixMismatchError,
+)
 from fedattn.core.request import SessionRequest, describe_prefix
+from fedattn.core.share import Share
+from fedattn.passages.choice import Wish
 from fedattn.wire.contexts import context_to_wire
-from fedattn.wire.identity import Kind
+from fedattn.wire.hints import open_hint
+from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS
+from fedattn.wire.requests import statement_to_wire
 from fedattn.wire.sealing import KeyPair
-from fedattn.wire.sessions import statement_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.admission import Place
 from services.participant.consent import Leave
-from services.participant.context import ContextSnapshot
+from services.participant.context import ChosenText
 from services.participant.kv_cache import CachedFrames
 from services.participant.node import ParticipantNode
+from services.participant.policy_rules import Policy
 from services.participant.terms import SignedRequest
-from services.participant.withheld import Pattern
+
+WHOLE_BELOW = 256
+"""A text of at most so many tokens takes part as a whole: choosing from it would save little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,49 +37,45 @@ class Accepted:
     """A session this node takes part in, with its text and frames as they were then.
 
     Attributes:
-        session_id: of the session.
         signed: what its publisher asks for.
+        statement: this node's word.
         owns_prefix: whether its span begins with the prefix.
         span: this node's tokens.
         leave: what the owner lets leave.
         cached: frames of earlier sessions, by cache key.
-        keys: what others seal keys for this node to.
+        keys: what others seal keys for this node to; None in plaintext.
         place: held for the session.
     """
 
-    session_id: str
     signed: SignedRequest
+    statement: MemberStatement
     owns_prefix: bool
-    span: ContextSnapshot
+    span: ChosenText
     leave: Leave
     cached: Mapping[bytes, CachedFrames]
-    keys: KeyPair
+    keys: KeyPair | None
     place: Place
 
-    def reply(self, node: ParticipantNode) -> pb.InviteReply:
+    @property
+    def session_id(self) -> str:
+        """Of the session."""
+        return self.statement.session_id
+
+    def reply(self, identity: Identity) -> pb.InviteReply:
         """The node's word, signed."""
-        statement = MemberStatement(
-            session_id=self.session_id,
-            request_digest=self.signed.digest,
-            node_id=node.node_id,
-            span_len=len(self.span.token_ids),
-            max_keep_ratio=self.leave.max_keep_ratio,
-            num_withheld=len(self.span.withheld),
-            context_version=self.span.version,
-            cache_lifetime_s=self.leave.cache_lifetime_s,
-            key=self.keys.public if node.identity.is_verifying else None,
-        )
-        payload = statement_to_wire(statement).SerializeToString()
+        payload = statement_to_wire(self.statement).SerializeToString()
         return pb.InviteReply(
             session_id=self.session_id,
-            statement=node.identity.sign(Kind.STATEMENT, payload),
+            statement=identity.sign(Kind.STATEMENT, payload),
             cached_keys=list(self.cached),
             context=context_to_wire(self.span.summary),
         )
 
 
 async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest) -> Accepted:
-    """Take a place, read the text, and ask the owner's policy.
+    """Take a place, ask the owner's policy, and only then look into the text.
+
+    Else whoever the policy refuses could search it: whether a passage fits tells what it holds.
 
     Args:
         node: this one.
@@ -82,60 +88,122 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
     place = node.admission.take()
     try:
         policy = await node.consent.current_policy()
-        patterns, owns_prefix = policy.withheld, invite.owns_prefix
-        span = await _read_span(node, signed.request, patterns, owns_prefix=owns_prefix)
+        wish = _wish(node, invite, signed.request, policy)
+        prefix = list(node.prefix) if invite.owns_prefix else []
+        most = await node.threads.run(lambda: _most_tokens(node, wish))
         leave = await node.consent.give_leave(
             invite.session_id,
             signed.request,
-            len(span.token_ids),
+            most + len(prefix),
             policy=policy,
-            num_withheld=len(span.withheld),
             shape=node.prefiller.shape,
             pressure_keep_ratio=node.pressure.max_keep_ratio,
             lifetime_s=node.rows_lifetime_s,
         )
+        span, keys = await _choose(node, invite.session_id, signed.request, wish, policy, prefix)
     except BaseException:
         place.release()
         raise
-    return Accepted(
+    statement = MemberStatement(
         session_id=invite.session_id,
+        request_digest=signed.digest,
+        node_id=node.node_id,
+        span_len=len(span.token_ids),
+        max_keep_ratio=leave.max_keep_ratio,
+        num_withheld=len(span.withheld),
+        context_version=span.version,
+        cache_lifetime_s=leave.cache_lifetime_s,
+        key=None if keys is None else keys.public,
+        passages=span.spans,
+        fit=span.fit,
+    )
+    return Accepted(
         signed=signed,
+        statement=statement,
         owns_prefix=invite.owns_prefix,
         span=span,
         leave=leave,
         cached=node.frames.snapshot(MAX_CONTRIBUTOR_KEYS),
-        keys=KeyPair(),
+        keys=keys,
         place=place,
     )
 
 
-async def _read_span(
-    node: ParticipantNode,
-    request: SessionRequest,
-    patterns: Sequence[Pattern],
-    *,
-    owns_prefix: bool,
-) -> ContextSnapshot:
-    """The context as it is now, after the prefix if that is this node's to give."""
-    prefix = list(node.prefix)
-    if describe_prefix(request.prefix.mode, prefix) != request.prefix:
+def _wish(
+    node: ParticipantNode, invite: pb.Invite, request: SessionRequest, policy: Policy
+) -> Wish:
+    """What the publisher wants of this node's text, as far as its owner goes along.
+
+    Raises:
+        PrefixMismatchError: this node computes another prefix.
+        PolicyRefusedError: the owner does not want to know so much or so little.
+        IdentityMismatchError: what it tells of the question is not what it signed, or did not come.
+    """
+    if describe_prefix(request.prefix.mode, list(node.prefix)) != request.prefix:
         raise PrefixMismatchError(
             "its system prompt or chat template differs from the publisher's; "
             "set FEDATTN_PARTICIPANT_SYSTEM_PROMPT to the same text on every node"
         )
-    span = await node.threads.run(lambda: node.context.withholding(patterns))
-    if span.summary.is_empty:
-        raise NothingToGiveError(span.summary.describe_empty())
-    limit = node.prefiller.model.max_positions
-    if len(prefix) + len(span.token_ids) > limit:
-        raise ContextTooLongError(
-            f"its context has {len(span.token_ids)} tokens and the prefix {len(prefix)}, but "
-            f"the model's window is {limit}; shorten the context"
+    policy.check_share(request.options.share)
+    words = ""
+    if request.options.share is not Share.NOTHING:
+        if not invite.hint:
+            raise IdentityMismatchError(
+                f"{request.node_id} shares its {request.options.share.value}, but nothing of it "
+                f"came here: this node joined a moment ago; ask again"
+            )
+        words = open_hint(invite.hint, node.hint_keys, request).text
+    room = node.prefiller.model.max_positions - len(node.prefix)
+    asked = request.options.node_tokens or room
+    return Wish(
+        words=words,
+        max_tokens=min(room, asked, policy.max_rows or room),
+        standing=policy.standing,
+        whole_below=WHOLE_BELOW,
+    )
+
+
+def _most_tokens(node: ParticipantNode, wish: Wish) -> int:
+    """Tokens that the text gives at most.
+
+    Raises:
+        NothingToGiveError: there is no text.
+        ContextUnreadableError: it cannot be read.
+    """
+    most, summary = node.context.most_tokens(wish)
+    if summary.is_empty:
+        raise NothingToGiveError(summary.describe_empty())
+    return most
+
+
+async def _choose(  # noqa: PLR0913, PLR0917 - spelt out
+    node: ParticipantNode,
+    session_id: str,
+    request: SessionRequest,
+    wish: Wish,
+    policy: Policy,
+    prefix: list[int],
+) -> tuple[ChosenText, KeyPair | None]:
+    """What takes part, behind the prefix if that is this node's to give; leave has been given."""
+    try:
+        span = await node.threads.run(lambda: node.context.choose(wish, policy.withheld))
+        span = span.after(prefix)
+        _require_rows(span, request)
+        return span, await node.threads.run(KeyPair) if node.identity.is_verifying else None
+    except BaseException:
+        node.consent.drop(session_id)
+        raise
+
+
+def _require_rows(span: ChosenText, request: SessionRequest) -> None:
+    """Raise NothingToGiveError unless a row remains, whichever tokens are computed."""
+    if not span.token_ids:
+        raise NothingToGiveError(
+            f"nothing to give: none of {span.summary.num_passages} passages fits what is asked"
         )
     num_inputs = num_kept(len(span.token_ids), request.options.compression.input_keep_ratio)
-    if num_inputs <= len(span.withheld):  # one row must remain, whichever tokens are computed
+    if num_inputs <= len(span.withheld):
         raise NothingToGiveError(
             f"its owner withholds {len(span.withheld)} of {len(span.token_ids)} tokens, and "
             f"{num_inputs} would be computed"
         )
-    return span.after(prefix) if owns_prefix else span

@@ -1,10 +1,10 @@
 """The model thread of one query: prefill with exchange, decode, and tell what happens."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
-from fedattn.core.errors import ContextTooLongError, ContextUnreadableError, FedAttnError
+from fedattn.core.agreement import PassageSpan
+from fedattn.core.errors import FedAttnError
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.cache import LayerCache
 from fedattn.model.decode import generate_tokens
@@ -14,52 +14,12 @@ from fedattn.wire.v1 import participant_pb2 as pb
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedState
 from services.participant.node import ParticipantNode
+from services.participant.publisher_span import PublisherSpan
 from services.participant.query import Query
+from services.participant.sources import find_sources, place_passages
 
 Emit = Callable[[pb.QueryEvent], None]
 """Takes an event from the model thread."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublisherSpan:
-    """The publisher's own tokens, and the version of its context."""
-
-    prefix: list[int]
-    context: list[int]
-    question: list[int]
-    context_version: bytes
-
-    @property
-    def token_ids(self) -> list[int]:
-        return self.context + self.question
-
-
-def tokenize_query(node: ParticipantNode, query: Query) -> PublisherSpan:
-    """The publisher's span.
-
-    Raises:
-        ContextTooLongError: it does not fit the window.
-        ContextUnreadableError: the context cannot be read.
-    """
-    limit = node.prefiller.model.max_positions
-    try:
-        own = node.context.snapshot()
-    except ContextUnreadableError as error:
-        raise ContextUnreadableError(f"publisher {node.node_id}: {error}") from None
-    question = node.tokenizer.question(query.question)
-    num_tokens, num_new = len(own.token_ids) + len(question), query.sampling.max_new_tokens
-    if len(node.prefix) + num_tokens + num_new > limit:
-        raise ContextTooLongError(
-            f"the publisher's context and question have {num_tokens} tokens, the prefix "
-            f"{len(node.prefix)}, and {num_new} may be decoded, but the model's window is "
-            f"{limit}; shorten them"
-        )
-    return PublisherSpan(
-        prefix=list(node.prefix),
-        context=own.token_ids,
-        question=question,
-        context_version=own.version,
-    )
 
 
 class Answering:
@@ -89,6 +49,7 @@ class Answering:
         exchange: GrpcKvExchange,
         span: PublisherSpan,
         known: CachedState | None,
+        passages: Mapping[int, tuple[PassageSpan, ...]],
         on_prefilled: Callable[[float], object],
     ) -> pb.QueryResult:
         """The answer, without its report.
@@ -97,6 +58,7 @@ class Answering:
             exchange: of the session.
             span: the publisher's.
             known: rows before the question, if they are cached.
+            passages: of the contributors, by their places.
             on_prefilled: told the seconds of computing, once the network is not needed any more.
 
         Raises:
@@ -108,14 +70,20 @@ class Answering:
         on_prefilled(compute_s)
         self._node.metrics.compute_seconds.inc(compute_s)
         self._node.metrics.wait_seconds.inc(exchange.wait_s)
-        result = self._decode(prefill)
-        result.prompt_tokens = exchange.member.span.stop
+        result, answer = self._decode(prefill)
+        layout, model = exchange.terms.layout, self._node.prefiller.model
+        placed = place_passages(layout, passages, span.passages)
+        layers = layout.publisher.plan.layers
+        result.MergeFrom(find_sources(model, prefill, answer, placed, layers))
+        support = result.support if result.HasField("support") else 0.0
+        result.is_supported = support >= self._query.min_support
+        result.prompt_tokens = prefill.next_position
         return result
 
     def _prefill(
         self, exchange: GrpcKvExchange, span: PublisherSpan, known: CachedState | None
     ) -> PrefillResult:
-        prefiller, member = self._node.prefiller, exchange.member
+        prefiller, member = self._node.prefiller, span.place(exchange.member)
         if known is not None:
             return prefiller.resume(member, span.question, known.layers)
         prefix = span.prefix if exchange.terms.layout.prefix_len else []
@@ -123,13 +91,15 @@ class Answering:
         self.state = prefill.cache.rows_before(len(span.question))
         return prefill
 
-    def _decode(self, prefill: PrefillResult) -> pb.QueryResult:
+    def _decode(self, prefill: PrefillResult) -> tuple[pb.QueryResult, list[int]]:
+        """The text, and the tokens it is made of."""
         node, sampling = self._node, self._query.sampling
         stream = TextStream(node.tokenizer.detokenizer(), sampling.stop)
         pieces: list[str] = []
-        num_tokens, first_token_at = 0, 0.0
+        answer: list[int] = []
+        first_token_at = 0.0
         for token in generate_tokens(node.prefiller.model, prefill, sampling, node.decoder):
-            num_tokens += 1
+            answer.append(token)
             first_token_at = first_token_at or time.monotonic()
             pieces.append(self._emit_text(stream.push(token)))
             if stream.stopped:
@@ -137,16 +107,17 @@ class Answering:
             if self._stopped_by is not None:
                 raise self._stopped_by
         ended = time.monotonic()
-        node.metrics.tokens.inc(num_tokens)
+        node.metrics.tokens.inc(len(answer))
         pieces.append(self._emit_text(stream.finish()))
         first_token_at = first_token_at or ended
-        return pb.QueryResult(
+        result = pb.QueryResult(
             text="".join(pieces),
-            finish_reason=_finish_reason(stream, num_tokens, sampling),
-            num_tokens=num_tokens,
+            finish_reason=_finish_reason(stream, len(answer), sampling),
+            num_tokens=len(answer),
             time_to_first_token_s=first_token_at - self._arrived,
             decode_s=ended - first_token_at,
         )
+        return result, answer
 
     def emit_layer(self, layer: int, num_rows: int, wait_s: float) -> None:
         """The rows of a layer have come; a `LayerListener`."""

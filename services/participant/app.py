@@ -11,10 +11,12 @@ from fedattn import __version__
 from fedattn.core.profile import Profile
 from fedattn.model.engine import open_engine
 from fedattn.model.placement import choose_decoder, choose_device, choose_dtype
+from fedattn.passages.store import PassageStore
+from fedattn.passages.watching import keep_fresh
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.runtime.approvals import ApprovalStore
 from fedattn.runtime.audit import AuditLog
-from fedattn.runtime.state import AUDIT_FILE, make_state_dir
+from fedattn.runtime.state import AUDIT_FILE, PASSAGES_FILE, make_state_dir
 from fedattn.runtime.supervision import notify_ready
 from fedattn.wire.channel import open_channel
 from fedattn.wire.clients import AggregatorClient
@@ -24,7 +26,7 @@ from fedattn.wire.server import WireServer
 from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
 from services.participant.approvals import ApprovalGate
 from services.participant.background import keep_running, look_after
-from services.participant.context import ContextTokens, PrivateContext
+from services.participant.context import PrivateContext
 from services.participant.context_log import ContextLog
 from services.participant.contribution import Contributor
 from services.participant.control import ControlLoop
@@ -65,11 +67,10 @@ def build_node(
     )
     engine.prefiller.warm_prefix(engine.tokenizer.prefix())
     rows_bytes = settings.rows_bytes if settings.listen else 0
-    context = ContextTokens(
-        PrivateContext(settings.context, settings.context_encoding),
-        engine.tokenizer,
-        ContextLog(len(engine.tokenizer.prefix()), engine.model.max_positions),
+    store = PassageStore(
+        settings.context, state / PASSAGES_FILE, encoding=settings.context_encoding
     )
+    context = PrivateContext(store, engine.tokenizer, ContextLog())
     profile = _find_profile(settings.profile, engine.model.fingerprint)
     log.info(
         "model_loaded",
@@ -122,7 +123,7 @@ def _find_profile(path: Path | None, fingerprint: str) -> Profile | None:
         if shipped is None:
             log.info(
                 "no_profile",
-                hint="plan auto is the middle two thirds of the blocks; run fedattn calibrate",
+                hint="plan auto is every block but 0; fedattn calibrate finds a smaller one",
             )
         return shipped
     profile = load_profile(path)
@@ -180,6 +181,7 @@ class Participant:
     def _besides(self) -> Iterator[Callable[[], Awaitable[None]]]:
         """What goes on beside the sessions."""
         yield lambda: look_after(self._node)
+        yield lambda: keep_fresh(self._node.context)
         if self.server is not None:
             yield self._follow_health
             if self._settings.keep_warm_s > 0:

@@ -27,12 +27,8 @@ async def keep_running(
 
 
 async def look_after(node: ParticipantNode, every_s: float = LOOK_EVERY_S) -> None:
-    """Now and then look for changes of the context, and drop rows whose lifetime is over.
-
-    So log and aggregator learn of changes, and an idle node holds no rows for longer than it may.
-    """
+    """Now and then drop rows whose lifetime is over: an idle node holds none longer than it may."""
     while True:
         await asyncio.sleep(every_s)
-        await node.threads.run(node.context.refresh)
         for cache in (node.frames, node.rows, node.states):
             cache.expire()

@@ -85,7 +85,7 @@ class Consent:
         span_len: int,
         *,
         policy: Policy,
-        num_withheld: int,
+        num_withheld: int = 0,
         shape: KvShape,
         pressure_keep_ratio: float,
         lifetime_s: float,
@@ -95,7 +95,7 @@ class Consent:
         Args:
             session_id: of the session.
             request: of its publisher.
-            span_len: tokens of this node's span.
+            span_len: tokens of this node's span, at most.
             policy: as it was when the span was read.
             num_withheld: rows that stay in any case.
             shape: of its rows.
@@ -141,6 +141,7 @@ class Consent:
             publisher=request.node_id,
             subject=request.options.subject,
             purpose=request.options.purpose,
+            share=request.options.share.value,
             blocks=_layers(request),
             outcome=error.code,
             detail=str(error),
@@ -153,7 +154,7 @@ class Consent:
         if leave is not None:
             self._spawn(self._note_dropped(leave))
 
-    async def note_sent(
+    async def note_sent(  # noqa: PLR0913 - spelt out
         self,
         session_id: str,
         frames: dict[int, int],
@@ -161,6 +162,7 @@ class Consent:
         outcome: str,
         *,
         num_rows: int,
+        passages: tuple[int, ...] = (),
     ) -> None:
         """Write down what left.
 
@@ -170,6 +172,7 @@ class Consent:
             receivers: ids of the nodes that could read them.
             outcome: how it ended: complete, or the code of an error.
             num_rows: rows in each of them.
+            passages: numbers of the passages they are of.
         """
         leave = self._settle(session_id, sum(frames.values()))
         if leave is None:
@@ -178,6 +181,7 @@ class Consent:
         event = replace(
             event,
             blocks=tuple(sorted(frames)),
+            passages=passages if frames else (),
             rows=num_rows if frames else 0,
             bytes=sum(frames.values()),
             receivers=tuple(sorted(receivers)) if frames else (),
@@ -323,6 +327,7 @@ def _describe(  # noqa: PLR0913, PLR0917 - spelt out
         num_rows=member.num_sent,
         num_bytes=len(layers) * max_upload_size(member, shape),
         session_id=session_id,
+        share=request.options.share.value,
     )
 
 
@@ -333,6 +338,7 @@ def _event(kind: str, ask: Ask, *, outcome: str) -> AuditEvent:
         publisher=ask.publisher,
         subject=ask.subject,
         purpose=ask.purpose,
+        share=ask.share,
         blocks=ask.layers,
         rows=ask.num_rows,
         bytes=ask.num_bytes,

@@ -1,6 +1,7 @@
-"""The private context of a node: read from disk, tokenized, never sent."""
+"""The private context of a node: passages of its text, chosen and tokenized, never sent."""
 
 import hashlib
+import hmac
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -8,180 +9,102 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import structlog
+from cachetools import LRUCache
 
+from fedattn.core.agreement import PassageSpan
 from fedattn.core.contexts import ContextSummary, SkipReason
 from fedattn.core.errors import ConfigurationError, ContextUnreadableError
 from fedattn.model.prompt import PromptTokenizer
+from fedattn.passages.cannot_read import CannotReadError
+from fedattn.passages.choice import Wish, choose
+from fedattn.passages.passage import Passage, StoreCounts
+from fedattn.passages.store import PassageStore
+from fedattn.texts.listing import list_files
+from fedattn.texts.pieces import SkippedError, cut_file
 from services.participant.context_log import printable
-from services.participant.texts.loading import Texts, decode_all, load
+from services.participant.refreshing import Refresher
 from services.participant.withheld import Pattern, withheld_tokens
 
 VERSION_SIZE = 16
-
 _HARMLESS = {SkipReason.EMPTY, SkipReason.BLANK}
 """A single file may be so; it has nothing to give, but nothing is wrong with reading it."""
+_PATIENCE_S, _SESSION_PATIENCE_S = 10.0, 2.0
+"""How long to wait for a look at all files: at the start, and in a session."""
+_FIT_STEPS = 16
+"""Others learn how well a text fits in so many steps: more would tell questions apart."""
+_MAX_CACHED = 4096
+"""Passages whose tokens are kept."""
+_SAMPLE_CHARS = 20_000
+_SAMPLE_PASSAGES = 1000
+"""A text no longer than this is counted exactly; of others so much, and the rest is estimated."""
 
 log = structlog.get_logger(__name__)
 
 
-class CannotReadError(Exception):
-    """Why a context cannot be read; names no file, so that others may know."""
-
-
-@dataclass(slots=True)
-class PrivateContext:
-    """Text of a file or folder, as it is now.
-
-    Whether it has changed is decided by its content (SHA-256 of all names and bytes), since size
-    and times may stay while a text changes. The price of a look, measured on one core of a server
-    with files in the page cache: 0.1 ms a file and 2.4 ms a MiB, so 0.2 ms for one of 64 KiB and
-    38 ms for 16 MiB, the most that is read; decoding and tokenizing follow only after a change.
-    """
-
-    path: Path | None
-    encoding: str | None = None
-    """Of files that are neither UTF-8 nor UTF-16; None if only a certain one counts."""
-    _digest: bytes = b""
-    _texts: Texts = field(default_factory=Texts)
-
-    def read(self) -> Texts:
-        """The current text, and the files that are not in it; nothing without a path.
-
-        Raises:
-            CannotReadError: the folder, or the file that was given, cannot be read.
-        """
-        if self.path is None:
-            return self._texts
-        try:
-            loaded = load(self.path)
-            is_folder = self.path.is_dir()
-        except OSError as error:
-            raise CannotReadError((error.strerror or type(error).__name__).lower()) from None
-        digest = loaded.digest()
-        if digest != self._digest:
-            self._texts = decode_all(loaded, self.encoding)
-            self._digest = digest
-        if not is_folder:
-            for skipped in self._texts.skipped:
-                if skipped.reason not in _HARMLESS:
-                    raise CannotReadError(skipped.reason.words)
-        return self._texts
-
-    def text(self) -> str:
-        """The current text; raises as `read`."""
-        return self.read().text
-
-
-def check_context(path: Path | None, encoding: str | None) -> None:
-    """Read a context once, before anything slow begins.
-
-    Raises:
-        ConfigurationError: it cannot be read; names it.
-    """
-    try:
-        PrivateContext(path, encoding).read()
-    except CannotReadError as error:
-        raise ConfigurationError(
-            f"the context {path} cannot be read: {error}; expected a text, or a folder of texts, "
-            f"that this process may read"
-        ) from None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ContextSnapshot:
-    """A context at one moment.
+class ChosenText:
+    """What takes part of a context in one session.
 
     Attributes:
         token_ids: of a contributor's span, without any prefix.
-        text: that they are tokens of.
-        withheld: tokens, counted from the first, whose rows its owner lets nobody have.
-        version: drawn at random at each change of the text; says nothing of what it is.
+        version: equal for equal tokens, and says nothing of what they are.
         summary: counts that others may know.
+        passages: what the tokens are of, in order; the last may be cut.
+        spans: the same as others may know it.
+        withheld: tokens, counted from the first, whose rows its owner lets nobody have.
+        fit: how well it fits what is asked, 0 to 1; 0 if that is not known.
     """
 
     token_ids: list[int]
     version: bytes
     summary: ContextSummary
-    text: str = field(default="", repr=False)
+    passages: tuple[Passage, ...] = field(default=(), repr=False)
+    spans: tuple[PassageSpan, ...] = ()
     withheld: tuple[int, ...] = ()
+    fit: float = 0.0
 
-    def after(self, prefix: list[int]) -> "ContextSnapshot":
+    def after(self, prefix: list[int]) -> "ChosenText":
         """The same behind tokens that are this node's to give too."""
         shifted = tuple(index + len(prefix) for index in self.withheld)
         return replace(self, token_ids=prefix + self.token_ids, withheld=shifted)
 
 
-OnChange = Callable[[Texts, ContextSummary], None]
+OnChange = Callable[[StoreCounts, ContextSummary], None]
 """Told of each change of what is read or left out."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Searched:
-    """Tokens that are withheld, in one version of the text and by one list of patterns."""
+class PrivateContext:
+    """The text of a node, by passages. Sessions use it from threads of their own.
 
-    key: tuple[bytes, tuple[Pattern, ...]]
-    withheld: tuple[int, ...]
+    Args:
+        store: the passages.
+        tokenizer: of the model.
+        on_change: told of changes.
+    """
 
+    def __init__(
+        self,
+        store: PassageStore,
+        tokenizer: PromptTokenizer,
+        on_change: OnChange = lambda _counts, _summary: None,
+    ) -> None:
+        self.store = store
+        self._refresher = Refresher(store)
+        self._tokenizer = tokenizer
+        self._on_change = on_change
+        self._secret = secrets.token_bytes(32)
+        self._tokens: LRUCache[str, tuple[int, ...]] = LRUCache(_MAX_CACHED)
+        self._summary: ContextSummary | None = None
+        self._counts: StoreCounts | None = None
+        self._failure = ""
+        self._lock = threading.RLock()
 
-@dataclass(slots=True)
-class ContextTokens:
-    """Token ids of the context, and those withheld, computed again only when something changes."""
-
-    context: PrivateContext
-    tokenizer: PromptTokenizer
-    on_change: OnChange = lambda _texts, _summary: None
-    _texts: Texts | None = None
-    _failure: str = ""
-    _token_ids: tuple[int, ...] = ()
-    _version: bytes = b""
-    _summary: ContextSummary | None = None
-    _searched: _Searched | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def current(self) -> list[int]:
-        """Token ids as in `snapshot`."""
-        return self.snapshot().token_ids
-
-    def snapshot(self) -> ContextSnapshot:
-        """What there is now.
-
-        Raises:
-            ContextUnreadableError: the context cannot be read; the log names it.
-        """
-        with self._lock:  # sessions tokenize in threads of their own
-            try:
-                texts = self.context.read()
-            except CannotReadError as error:
-                self._note_failure(str(error))
-                raise ContextUnreadableError(
-                    f"its private context cannot be read ({error}); its log names it"
-                ) from None
-            summary = self._take(texts)
-            return ContextSnapshot(
-                token_ids=list(self._token_ids),
-                version=self._version,
-                summary=summary,
-                text=texts.text,
-            )
-
-    def withholding(self, patterns: Sequence[Pattern]) -> ContextSnapshot:
-        """What there is now, with the tokens that patterns forbid to give.
-
-        Raises:
-            ContextUnreadableError: as `snapshot`.
-            PolicyRefusedError: a pattern takes too long to find.
-        """
-        snapshot = self.snapshot()
-        if not patterns:
-            return snapshot
-        searched, key = self._searched, (snapshot.version, tuple(patterns))
-        if searched is None or searched.key != key:
-            offsets = self.tokenizer.context_offsets(snapshot.text)
-            searched = self._searched = _Searched(key, withheld_tokens(*offsets, patterns))
-        withheld = searched.withheld
-        mark = hashlib.sha256(snapshot.version + repr(withheld).encode()).digest()
-        return replace(snapshot, withheld=withheld, version=mark[:VERSION_SIZE])
+    @property
+    def root(self) -> Path | None:
+        """The file or folder that it is of."""
+        return self.store.root
 
     @property
     def summary(self) -> ContextSummary:
@@ -190,29 +113,164 @@ class ContextTokens:
             self.refresh()
         return self._summary or ContextSummary()
 
-    def refresh(self) -> None:
-        """Look for changes; a context that cannot be read is in the log and the summary."""
-        with suppress(ContextUnreadableError):  # it is noted
-            self.snapshot()
+    def refresh(self) -> bool:
+        """Look for changes; whether there were any.
 
-    def _take(self, texts: Texts) -> ContextSummary:
-        if self._summary is not None and texts is self._texts and not self._failure:
-            return self._summary
-        if self._texts is None or texts.text != self._texts.text:
-            self._token_ids = tuple(self.tokenizer.context(texts.text))
-            self._version = secrets.token_bytes(VERSION_SIZE)
-        self._texts, self._failure = texts, ""
-        reasons = (skipped.reason for skipped in texts.skipped)
-        self._summary = (
-            ContextSummary()
-            if self.context.path is None
-            else ContextSummary.count(len(self._token_ids), texts.num_files, reasons)
+        A context that cannot be read is in the log and the summary.
+        """
+        before = self._counts
+        with suppress(ContextUnreadableError):  # it is noted
+            self._look(_PATIENCE_S)
+        return self._counts != before
+
+    def most_tokens(self, wish: Wish) -> tuple[int, ContextSummary]:
+        """Tokens that `choose` gives at most, and counts; raises as that."""
+        summary, most = self._look(_SESSION_PATIENCE_S), wish.max_tokens
+        is_counted = self.store.counts.num_chars <= _SAMPLE_CHARS
+        if most is None or (is_counted and summary.num_tokens < most):
+            return summary.num_tokens, summary
+        return most, summary
+
+    def choose(self, wish: Wish, patterns: Sequence[Pattern] = ()) -> ChosenText:
+        """What takes part, of the text as it is now.
+
+        Args:
+            wish: what is wanted of it.
+            patterns: what its owner lets nobody have.
+
+        Raises:
+            ContextUnreadableError: the context cannot be read; the log names it.
+            PolicyRefusedError: a pattern takes too long to find.
+        """
+        summary = self._look(_SESSION_PATIENCE_S)
+        with self._lock:
+            choice = choose(self.store, wish, lambda passage: len(self._tokenize(passage)))
+            chosen = choice.passages
+            tokens = [self._tokenize(passage) for passage in chosen]
+        if wish.max_tokens is not None and len(tokens) == 1:  # the only one may be too long
+            tokens = [tokens[0][: wish.max_tokens]]
+        token_ids = [token for one in tokens for token in one]
+        withheld = self._withheld(chosen, tokens, patterns)
+        spans = zip(chosen, tokens, strict=True)
+        return ChosenText(
+            token_ids=token_ids,
+            version=self._version(token_ids, withheld),
+            summary=summary,
+            passages=chosen,
+            fit=round(choice.fit * _FIT_STEPS) / _FIT_STEPS,
+            spans=tuple(PassageSpan(passage.number, len(own)) for passage, own in spans),
+            withheld=withheld,
         )
-        self.on_change(texts, self._summary)
-        return self._summary
+
+    def close(self) -> None:
+        """End the store."""
+        self._refresher.close()
+
+    def _tokenize(self, passage: Passage) -> tuple[int, ...]:
+        tokens = self._tokens.get(passage.text)  # a store that is built anew repeats numbers
+        if tokens is None:
+            tokens = self._tokens[passage.text] = tuple(self._tokenizer.context(passage.text))
+        return tokens
+
+    def _withheld(
+        self,
+        passages: Sequence[Passage],
+        tokens: Sequence[tuple[int, ...]],
+        patterns: Sequence[Pattern],
+    ) -> tuple[int, ...]:
+        """Places of the tokens that patterns forbid to give."""
+        found: list[int] = []
+        begin = 0
+        for passage, own in zip(passages, tokens, strict=True):
+            if patterns:
+                places = self._places(passage, patterns)
+                found.extend(begin + place for place in places if place < len(own))
+            begin += len(own)
+        return tuple(found)
+
+    def _places(self, passage: Passage, patterns: Sequence[Pattern]) -> tuple[int, ...]:
+        """Tokens of one passage that patterns touch, also those that begin or end beside it."""
+        before, after = (self._beside(passage, step) for step in (-1, 1))
+        text, offsets = self._tokenizer.context_offsets(passage.text)
+        shifted = [(start + len(before), stop + len(before)) for start, stop in offsets]
+        return withheld_tokens(before + text.rstrip() + after, shifted, patterns)
+
+    def _beside(self, passage: Passage, step: int) -> str:
+        """The text of the passage before or after, with the space between; empty at an end."""
+        other = self.store.get(passage.number + step)
+        if other is None or other.file != passage.file:
+            return ""
+        return f"{other.text} " if step < 0 else f" {other.text}"
+
+    def _version(self, token_ids: list[int], withheld: tuple[int, ...]) -> bytes:
+        """Keyed by a secret of this process, so that nobody can try texts against it."""
+        parts = [np.asarray(part, dtype="<i8").tobytes() for part in (token_ids, withheld)]
+        sized = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+        return hmac.digest(self._secret, sized, hashlib.sha256)[:VERSION_SIZE]
+
+    def _look(self, wait_s: float) -> ContextSummary:
+        """Bring the store up to date, as far as that can be done in a while.
+
+        Raises:
+            ContextUnreadableError: the context cannot be read.
+        """
+        try:
+            self._refresher.look(wait_s)
+        except CannotReadError as error:
+            self._note_failure(str(error))
+            raise ContextUnreadableError(
+                f"its private context cannot be read ({error}); its log names it"
+            ) from None
+        with self._lock:
+            counts = self.store.counts
+            if self._summary is None or counts != self._counts or self._failure:
+                self._counts, self._failure = counts, ""
+                self._summary = self._summarize(counts)
+                self._on_change(counts, self._summary)
+            return self._summary
+
+    def _summarize(self, counts: StoreCounts) -> ContextSummary:
+        if self.store.root is None:
+            return ContextSummary()
+        reasons = (skipped.reason for skipped in counts.skipped)
+        num_tokens = self._estimate_tokens(counts)
+        return ContextSummary.count(num_tokens, counts.num_passages, counts.num_files, reasons)
+
+    def _estimate_tokens(self, counts: StoreCounts) -> int:
+        """All tokens of a short text; of a long one an estimate by its beginning."""
+        num_tokens, num_chars = 0, 0
+        for passage in self.store.first(_SAMPLE_PASSAGES):
+            num_tokens += len(self._tokenize(passage))
+            num_chars += len(passage.text)
+            if num_chars >= _SAMPLE_CHARS:
+                break
+        return round(num_tokens * max(1.0, counts.num_chars / max(1, num_chars)))
 
     def _note_failure(self, why: str) -> None:
         if why != self._failure:
             self._failure = why
-            log.error("context_unreadable", path=printable(str(self.context.path)), why=why)
-        self._summary = ContextSummary.count(0, 0, [SkipReason.UNREADABLE])
+            log.error("context_unreadable", path=printable(str(self.store.root)), why=why)
+        self._summary = ContextSummary.count(0, 0, 0, [SkipReason.UNREADABLE])
+
+
+def check_context(path: Path | None, encoding: str | None) -> None:
+    """Look at a context once, before anything slow begins.
+
+    Raises:
+        ConfigurationError: it cannot be read; names it.
+    """
+    if path is None:
+        return
+    try:
+        if path.is_dir():
+            list_files(path)
+        else:
+            next(cut_file(path, encoding=encoding), None)
+    except (OSError, SkippedError) as error:
+        if isinstance(error, SkippedError) and error.reason in _HARMLESS:
+            return
+        reason = error.reason.words if isinstance(error, SkippedError) else error.strerror
+        raise ConfigurationError(
+            f"the context {path} cannot be read: {reason}; expected a text, or a folder of texts, "
+            f"that this process may read"
+        ) from None

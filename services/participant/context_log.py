@@ -2,9 +2,9 @@
 
 import structlog
 
-from fedattn.core.contexts import ContextSummary, SkipReason, WindowUse
-from services.participant.texts.listing import MAX_ENTRIES, SUFFIXES
-from services.participant.texts.loading import MAX_BYTES, Texts
+from fedattn.core.contexts import ContextSummary, SkipReason
+from fedattn.passages.passage import StoreCounts
+from fedattn.texts.listing import MAX_ENTRIES, SUFFIXES, SkippedFile
 
 log = structlog.get_logger(__name__)
 
@@ -17,7 +17,7 @@ _REMEDIES = {
     SkipReason.BINARY: "it is no text; export it as one",
     SkipReason.UNDECODABLE: "its encoding is not certain; save it as UTF-8, or name its encoding "
     "with --context-encoding",
-    SkipReason.TOO_LARGE: f"all files together may have {MAX_BYTES >> 20} MiB; split or shorten it",
+    SkipReason.TOO_LARGE: "a file of this kind must be read whole and is too large; split it",
     SkipReason.TOO_MANY: f"{MAX_ENTRIES} entries are looked at; this one and others are not",
     SkipReason.UNREADABLE: "this process may not read it, or it is no regular file",
     SkipReason.OUTSIDE: "the link leads out of the folder; copy the file into it",
@@ -26,49 +26,44 @@ _REMEDIES = {
 
 
 class ContextLog:
-    """Told of every change of a context.
+    """Writes down what is read, and once what is left out and why."""
 
-    Args:
-        prefix_tokens: tokens of the public prefix.
-        window: tokens the model can see.
-    """
+    def __init__(self) -> None:
+        self._skipped: tuple[SkippedFile, ...] = ()
 
-    def __init__(self, prefix_tokens: int, window: int) -> None:
-        self._prefix_tokens = prefix_tokens
-        self._window = window
+    def __call__(self, counts: StoreCounts, summary: ContextSummary) -> None:
+        """Told of every change."""
+        _log_counts(summary)
+        if counts.skipped != self._skipped:
+            self._skipped = counts.skipped
+            _log_skipped(counts.skipped)
 
-    def __call__(self, texts: Texts, summary: ContextSummary) -> None:
-        """Write down what is read, what is left out and why, and what cannot work."""
-        log.info("context_read", files=summary.num_files, tokens=summary.num_tokens)
-        for file in texts.skipped[:_MAX_NAMES]:
-            log.warning(
-                "file_skipped",
-                file=printable(file.name),
-                reason=file.reason.words,
-                remedy=_REMEDIES[file.reason],
-            )
-        if len(texts.skipped) > _MAX_NAMES:
-            log.warning("files_skipped", more=len(texts.skipped) - _MAX_NAMES)
-        if summary.is_given and summary.is_empty:
-            log.error(
-                "nothing_to_give",
-                why=summary.describe_empty(),
-                consequence="queries go on without this node and report it as empty",
-            )
-        alone = WindowUse(
-            num_nodes=1, num_tokens=self._prefix_tokens + summary.num_tokens, window=self._window
+
+def _log_counts(summary: ContextSummary) -> None:
+    log.info(
+        "context_read",
+        files=summary.num_files,
+        passages=summary.num_passages,
+        tokens=summary.num_tokens,
+    )
+    if summary.is_given and summary.is_empty:
+        log.error(
+            "nothing_to_give",
+            why=summary.describe_empty(),
+            consequence="queries go on without this node and report it as empty",
         )
-        if alone.is_tight:
-            log_window(alone)
 
 
-def log_window(use: WindowUse) -> None:
-    """Say whether a query over all joined nodes fits the model's window."""
-    numbers = {"nodes": use.num_nodes, "tokens": use.num_tokens, "window": use.window}
-    if use.is_tight:
-        log.warning("window_too_small", **numbers, error=use.describe())
-    else:
-        log.info("window_fits", **numbers)
+def _log_skipped(skipped: tuple[SkippedFile, ...]) -> None:
+    for file in skipped[:_MAX_NAMES]:
+        log.warning(
+            "file_skipped",
+            file=printable(file.name),
+            reason=file.reason.words,
+            remedy=_REMEDIES[file.reason],
+        )
+    if len(skipped) > _MAX_NAMES:
+        log.warning("files_skipped", more=len(skipped) - _MAX_NAMES)
 
 
 def printable(name: str) -> str:

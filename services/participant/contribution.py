@@ -15,13 +15,14 @@ from fedattn.core.errors import (
     TermsRefusedError,
 )
 from fedattn.core.request import SessionRequest
-from fedattn.core.spans import PrefixMode, Role
+from fedattn.core.spans import PrefixMode
 from fedattn.core.terms import check_session_id
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.acceptance import Accepted, accept
 from services.participant.exchange import GrpcKvExchange
+from services.participant.kv_cache import CachedFrames
 from services.participant.node import ParticipantNode
 from services.participant.terms import RequestReader, SignedRequest, agree
 
@@ -37,6 +38,21 @@ class _Pending:
 
     accepted: Accepted
     expiry: asyncio.TimerHandle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What this node does in a session that has started.
+
+    Attributes:
+        accepted: what it agreed to.
+        exchange: with the others.
+        cached: frames to send again; None to compute rows.
+    """
+
+    accepted: Accepted
+    exchange: GrpcKvExchange
+    cached: CachedFrames | None
 
 
 Emit = Callable[[pb.InviteReply], None]
@@ -77,7 +93,7 @@ class Contributor:
             return reply
         expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
         self._pending[session_id] = _Pending(accepted, expiry)
-        return accepted.reply(self._node)
+        return accepted.reply(self._node.identity)
 
     async def _accept(self, invite: pb.Invite, signed: SignedRequest) -> Accepted:
         """Accept, unless told meanwhile that nobody waits for it.
@@ -113,7 +129,7 @@ class Contributor:
         pending.expiry.cancel()
         accepted = pending.accepted
         try:
-            exchange = self._exchange(start, accepted)
+            part = self._part(start, accepted)
         except FedAttnError as error:
             log.warning("terms_refused", session=session_id, code=error.code, error=str(error))
             self._refuse_terms(accepted, error, emit)
@@ -122,8 +138,8 @@ class Contributor:
             log.exception("terms_refused", session=session_id)
             self._refuse_terms(accepted, InternalError("it failed; see its log"), emit)
             return
-        work = self._take_part(exchange, start.member_token, accepted, emit)
-        self._running[session_id] = (asyncio.create_task(work), exchange)
+        work = self._take_part(part, start.member_token, emit)
+        self._running[session_id] = (asyncio.create_task(work), part.exchange)
 
     def _refuse_terms(self, accepted: Accepted, error: FedAttnError, emit: Emit) -> None:
         """Nothing leaves on terms that nobody agreed to."""
@@ -131,9 +147,14 @@ class Contributor:
         self._node.consent.refuse(accepted.session_id, accepted.signed.request, error)
         emit(decline(accepted.session_id, error))
 
-    def _exchange(self, start: pb.SessionStart, accepted: Accepted) -> GrpcKvExchange:
-        span_len, request = len(accepted.span.token_ids), accepted.signed.request
-        agreement = agree(start, accepted.signed, self._node, Role.CONTRIBUTOR, span_len)
+    def _part(self, start: pb.SessionStart, accepted: Accepted) -> _Part:
+        """What there is to do, on terms that hold what everybody said.
+
+        Raises:
+            FedAttnError: they do not, or the owner's policy forbids it.
+        """
+        request = accepted.signed.request
+        agreement = agree(start, accepted.signed, self._node, accepted.statement)
         member = agreement.terms.layout.members[agreement.index]
         cached = accepted.cached.get(member.cache_key) if member.is_cached_by_owner else None
         content_key = None if cached is None else cached.content_key
@@ -151,7 +172,10 @@ class Contributor:
         )
         others = set(exchange.receivers()) - {request.node_id}
         accepted.leave.policy.check_receivers(sorted(others))
-        return exchange
+        is_held = cached is not None and exchange.route.uploads <= cached.frames.keys()
+        if member.is_cached_by_owner and not is_held:
+            raise SessionStateError("the terms count on frames that are not cached here")
+        return _Part(accepted=accepted, exchange=exchange, cached=cached)
 
     def cancel(self, cancel: pb.SessionCancel) -> None:
         """Forget or end a session."""
@@ -183,15 +207,14 @@ class Contributor:
         await asyncio.gather(*running, return_exceptions=True)
         await self._node.consent.settled()
 
-    async def _take_part(
-        self, exchange: GrpcKvExchange, member_token: str, accepted: Accepted, emit: Emit
-    ) -> None:
-        session_id, outcome = exchange.terms.session_id, SessionAbortedError.code
+    async def _take_part(self, part: _Part, member_token: str, emit: Emit) -> None:
+        accepted, exchange = part.accepted, part.exchange
+        session_id, outcome = accepted.session_id, SessionAbortedError.code
         transfer = asyncio.create_task(exchange.run(self._aggregator, member_token))
         try:
             with self._node.metrics.session("contributor"):
                 begun = time.monotonic()
-                await self._node.compute(lambda: self._compute(exchange, accepted))
+                await self._node.compute(lambda: self._compute(part))
                 compute_s = time.monotonic() - begun - exchange.wait_s
                 exchange.finish(compute_s)
                 await transfer
@@ -203,6 +226,8 @@ class Contributor:
                 "contributed",
                 session=session_id,
                 tokens=len(accepted.span.token_ids),
+                share=accepted.signed.request.options.share.value,
+                passages=[one.number for one in accepted.span.spans],
                 publisher=accepted.signed.request.node_id,
                 blocks=sorted(exchange.bytes_sent),
             )
@@ -215,17 +240,11 @@ class Contributor:
             log.exception("session_failed", session=session_id)
             emit(decline(session_id, InternalError("it failed; see its log")))
         finally:
-            await self._end(exchange, transfer, accepted, outcome)
+            await self._end(part, transfer, outcome)
 
-    async def _end(
-        self,
-        exchange: GrpcKvExchange,
-        transfer: asyncio.Task[None],
-        accepted: Accepted,
-        outcome: str,
-    ) -> None:
+    async def _end(self, part: _Part, transfer: asyncio.Task[None], outcome: str) -> None:
         """Write down what left, and only then give the place back: who drains waits for it."""
-        session_id = accepted.session_id
+        exchange, session_id = part.exchange, part.accepted.session_id
         try:
             try:
                 transfer.cancel()
@@ -233,25 +252,27 @@ class Contributor:
             finally:
                 frames, num_rows = exchange.bytes_sent, exchange.member.num_sent
                 await self._node.consent.note_sent(
-                    session_id, frames, exchange.receivers(), outcome, num_rows=num_rows
+                    session_id,
+                    frames,
+                    exchange.receivers(),
+                    outcome,
+                    num_rows=num_rows,
+                    passages=tuple(one.number for one in part.accepted.span.spans),
                 )
         finally:
-            accepted.place.release()
+            part.accepted.place.release()
             self._running.pop(session_id, None)
 
     def _cache_frames(self, exchange: GrpcKvExchange) -> None:
         """Keep what was sent for later sessions."""
         self._node.frames.put(exchange.member.cache_key, exchange.cacheable_frames())
 
-    def _compute(self, exchange: GrpcKvExchange, accepted: Accepted) -> None:
+    def _compute(self, part: _Part) -> None:
         """Send this node's rows: computed now, or frames it has cached."""
-        member, token_ids = exchange.member, accepted.span.token_ids
-        if not member.is_cached_by_owner:
+        exchange, token_ids = part.exchange, part.accepted.span.token_ids
+        if part.cached is None:
             prefix = list(self._node.prefix) if exchange.terms.layout.prefix_len else []
-            self._node.prefiller.contribute(member, prefix, token_ids, exchange)
+            self._node.prefiller.contribute(exchange.member, prefix, token_ids, exchange)
             return
-        cached = accepted.cached.get(member.cache_key)
-        if cached is None or not exchange.route.uploads <= cached.frames.keys():
-            raise SessionStateError("the terms count on frames that are not cached here")
         for layer in sorted(exchange.route.uploads):
-            exchange.send_frame(layer, cached.frames[layer])
+            exchange.send_frame(layer, part.cached.frames[layer])

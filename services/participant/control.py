@@ -19,10 +19,8 @@ from fedattn.core.errors import (
     NodeBusyError,
 )
 from fedattn.wire.clients import AggregatorClient
-from fedattn.wire.contexts import window_use_from_wire
 from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.v1 import aggregator_pb2 as pb
-from services.participant.context_log import log_window
 from services.participant.contribution import Contributor, decline
 from services.participant.introduction import heartbeat, join_message
 from services.participant.node import ParticipantNode
@@ -148,6 +146,7 @@ class ControlLoop:
     ) -> None:
         match response.WhichOneof("body"):
             case "welcome":
+                self._check_first_welcome()
                 log.info("joined", aggregator=self._aggregator.address, node=self._node.node_id)
                 self._node.token = response.welcome.node_token
                 self.joined.turn(joined=True)
@@ -162,8 +161,14 @@ class ControlLoop:
                 )
             case "cancel":
                 self._contributor.cancel(response.cancel)
-            case "window":
-                log_window(window_use_from_wire(response.window))
+
+    def _check_first_welcome(self) -> None:
+        """A stream has one membership, with one token and one heartbeat."""
+        if self.joined.is_set():
+            raise AggregatorUnavailableError(
+                f"the aggregator at {self._aggregator.address} welcomed this node twice on one "
+                f"stream; expected one welcome; this node joins again"
+            )
 
     async def _beat(self, interval_s: float, outgoing: _Outgoing) -> None:
         while True:

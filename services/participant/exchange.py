@@ -242,7 +242,9 @@ class GrpcKvExchange:
     async def _requests(self, member_token: str) -> AsyncIterator[pb.ExchangeRequest]:
         hello = pb.Hello(session_id=self.terms.session_id, member_token=member_token)
         yield pb.ExchangeRequest(hello=hello)
-        for key in self._sealing.keys_for(self.state.key_receivers(self._index)):
+        receivers = self.state.key_receivers(self._index)
+        keys = self._loop.run_in_executor(self._executor, self._sealing.keys_for, receivers)
+        for key in await keys:
             yield pb.ExchangeRequest(key=key)
         while (item := await self._outgoing.get()) is not None:
             if isinstance(item, pb.MemberDone):

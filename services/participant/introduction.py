@@ -4,6 +4,7 @@ from fedattn.core.codecs import CODECS
 from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.convert import shape_to_wire, sizes_to_wire
 from fedattn.wire.enums import PRESSURES
+from fedattn.wire.hints import sign_node_key
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.node import ParticipantNode
@@ -27,6 +28,7 @@ def join_message(node: ParticipantNode) -> pb.Join:
             prefix_tokens=len(node.prefix),
         ),
         context=context_to_wire(node.context.summary),
+        key=sign_node_key(node.node_id, node.hint_keys, node.identity),
     )
 
 

@@ -11,9 +11,10 @@ from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.runtime.audit import AuditLog
 from fedattn.wire.identity import Identity
+from fedattn.wire.sealing import KeyPair
 from services.participant.admission import Admission
 from services.participant.consent import Consent
-from services.participant.context import ContextTokens
+from services.participant.context import PrivateContext
 from services.participant.kv_cache import CachedFrames, CachedRows, CachedState, KvCache
 from services.participant.metrics import ParticipantMetrics
 from services.participant.policy import PolicyFile
@@ -33,7 +34,7 @@ class ParticipantNode:
     software_version: str
     prefiller: Prefiller
     tokenizer: PromptTokenizer
-    context: ContextTokens
+    context: PrivateContext
     max_sessions: int
     num_threads: int
     pressure: PressureGauge
@@ -50,6 +51,7 @@ class ParticipantNode:
     admission: Admission = field(init=False)
     threads: NodeThreads = field(init=False)
     consent: Consent = field(init=False)
+    hint_keys: KeyPair | None = field(init=False)  # for what it is told of questions
     token: str = ""  # from the aggregator, proves who opens a session
     _decoder: Decoder[Any] | None = None
     _decoder_is_wanted: bool = False
@@ -59,6 +61,7 @@ class ParticipantNode:
         self.prefix = tuple(self.tokenizer.prefix())
         self.admission = Admission(self.node_id, self.max_sessions, self.pressure)
         self.threads = NodeThreads(self.max_sessions)
+        self.hint_keys = KeyPair() if self.identity.is_verifying else None
         self.consent = Consent(self.policy, self.audit, self.threads)
 
     def decoder(self) -> Decoder[Any]:
@@ -85,3 +88,4 @@ class ParticipantNode:
         """End the threads and the record."""
         self.threads.close()
         self.consent.close()
+        self.context.close()

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, mode
 
 from fedattn.core.consent import Ask
 from fedattn.core.errors import PolicyRefusedError
+from fedattn.core.limits import MAX_TOPIC_LENGTH
+from fedattn.core.share import Share
+from fedattn.passages.choice import Order, Standing
 from services.participant.opening_hours import DAYS, OpeningWindow, is_open
 from services.participant.withheld import BUILT_IN, Pattern, compile_pattern
 
@@ -30,6 +33,14 @@ class Policy(BaseModel):
     )
     subjects: Names = Field(("*",), title='a list of subjects or patterns, such as ["*@ward-1"]')
     purposes: Names | None = Field(None, title='a list of purposes, such as ["maintenance"]')
+    shares: Annotated[
+        tuple[Share, ...],
+        Field(title=f"a list of some of {', '.join(Share)}"),
+    ] = tuple(Share)
+    standing_order: Order = Field("newest", title='"newest" or "first"')
+    standing_topic: str = Field(
+        "", max_length=MAX_TOPIC_LENGTH, title="words, up to 2000 characters"
+    )
     lowest_block: WholeNumber = Field(1, ge=0, title="a block, a whole number from 0")
     max_blocks: WholeNumber | None = Field(None, ge=1, title="a whole number from 1")
     max_rows: WholeNumber | None = Field(None, ge=1, title="a whole number from 1")
@@ -81,6 +92,20 @@ class Policy(BaseModel):
         """What must not leave: the built-in patterns it names, and every one of its own."""
         named = [BUILT_IN[name] for name in dict.fromkeys(self.withhold) if name in BUILT_IN]
         return (*named, *(compile_pattern(*item) for item in self.patterns.items()))
+
+    @property
+    def standing(self) -> Standing:
+        """What takes part where nothing is known of the question."""
+        return Standing(order=self.standing_order, topic=self.standing_topic)
+
+    def check_share(self, share: Share) -> None:
+        """Hold what a publisher lets this node know of its question against the policy.
+
+        Raises:
+            PolicyRefusedError: the owner does not want it so.
+        """
+        if share not in self.shares:
+            refuse("shares", f"share {share.value} was asked for", ", ".join(self.shares) or "none")
 
     def max_keep_ratio(self, num_rows: int) -> float:
         """Most of so many rows that may be sent at each block."""

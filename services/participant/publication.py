@@ -11,11 +11,12 @@ from fedattn.core.errors import FedAttnError, SessionAbortedError
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.v1 import aggregator_pb2, session_pb2
 from fedattn.wire.v1 import participant_pb2 as pb
-from services.participant.answering import Answering, PublisherSpan, tokenize_query
+from services.participant.answering import Answering
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedState
 from services.participant.node import ParticipantNode
 from services.participant.publisher_session import PublisherSession
+from services.participant.publisher_span import PublisherSpan, read_span, round_up
 from services.participant.query import Query
 from services.participant.report import local_report
 
@@ -46,8 +47,12 @@ class Publication:
         node, query = self._node, self._query
         with node.admission.take(), node.metrics.session("publisher"):
             node.prepare_decoder()
-            span = await node.threads.run(lambda: tokenize_query(node, query))
-            opened = await self._session.open(len(span.token_ids))
+            question = await node.threads.run(lambda: node.tokenizer.question(query.question))
+            disclosure = await self._session.prepare(round_up(len(question)))
+            span = await node.threads.run(
+                lambda: read_span(node, query, question, disclosure.node_tokens)
+            )
+            opened = await self._session.open(disclosure, span.reserved_len)
             self._opened_s = time.monotonic() - self._session.arrived
             yield pb.QueryEvent(
                 opened=pb.SessionOpened(terms=opened.start.terms, excluded=opened.excluded)
@@ -59,7 +64,7 @@ class Publication:
     async def _exchange_and_answer(
         self, opened: aggregator_pb2.OpenSessionResponse, span: PublisherSpan
     ) -> AsyncGenerator[pb.QueryEvent, None]:
-        exchange = self._session.exchange(opened.start, self._answering.emit_layer)
+        exchange = await self._session.exchange(opened.start, self._answering.emit_layer)
         transfer = asyncio.create_task(exchange.run(self._aggregator, opened.start.member_token))
         answer = asyncio.create_task(self._node.compute(lambda: self._answer(exchange, span)))
         answer.add_done_callback(lambda _: self._events.put_nowait(None))
@@ -80,6 +85,7 @@ class Publication:
             )
             if self._query.options.wants_timeline:
                 self._complete_timelines(result, exchange.terms.layout.publisher.node_id)
+            _describe_own(result.report, self._node.node_id, span)
             self._cache(exchange, span)
             log.info("answered", session=exchange.terms.session_id, tokens=result.num_tokens)
             yield pb.QueryEvent(result=result)
@@ -97,6 +103,7 @@ class Publication:
             exchange,
             span,
             known,
+            self._session.passages,
             lambda compute_s: self._loop.call_soon_threadsafe(exchange.finish, compute_s),
         )
 
@@ -137,3 +144,10 @@ async def _await_report(transfer: asyncio.Task[None], within_s: float) -> None:
             await transfer
     except (FedAttnError, TimeoutError) as error:
         log.warning("report_lost", error=str(error))
+
+
+def _describe_own(report: session_pb2.SessionReport, own_id: str, span: PublisherSpan) -> None:
+    """What took part of the publisher's own text, which it tells nobody but its client."""
+    own = next(member for member in report.members if member.node_id == own_id)
+    own.span_len = len(span.token_ids)
+    own.num_passages, own.text_len = len(span.passages), len(span.context)

@@ -1,23 +1,28 @@
 """The session of one query, as its publisher opens and uses it."""
 
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
+from fedattn.core.agreement import PassageSpan
 from fedattn.core.errors import DeadlineExceededError, FedAttnError
 from fedattn.core.request import SessionRequest, describe_prefix
-from fedattn.core.spans import Role
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Kind
 from fedattn.wire.protocol import MAX_PUBLISHER_KEYS
+from fedattn.wire.requests import Opening, request_to_wire
 from fedattn.wire.sealing import KeyPair
-from fedattn.wire.sessions import Opening, request_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.participant.disclosure import Disclosure, prepare_disclosure
 from services.participant.exchange import GrpcKvExchange, LayerListener
 from services.participant.kv_cache import CachedState
 from services.participant.node import ParticipantNode
 from services.participant.query import Query
 from services.participant.report import is_clean
-from services.participant.terms import SignedRequest, agree, read_request
+from services.participant.terms import SignedRequest, agree
+
+_COARSE_FROM_S = 10.0
 
 
 class PublisherSession:
@@ -27,6 +32,10 @@ class PublisherSession:
         node: the publisher.
         aggregator: where sessions are opened.
         query: what is asked of the session.
+
+    Attributes:
+        arrived: when, by `time.monotonic`.
+        passages: what contributors' spans are made of, by their places, once there is an exchange.
     """
 
     def __init__(self, node: ParticipantNode, aggregator: AggregatorClient, query: Query) -> None:
@@ -34,8 +43,9 @@ class PublisherSession:
         self._aggregator = aggregator
         self._query = query
         self.arrived = time.monotonic()
-        self._keys = KeyPair()
+        self._keys = KeyPair() if node.identity.is_verifying else None
         self._signed: SignedRequest | None = None
+        self.passages: Mapping[int, tuple[PassageSpan, ...]] = {}
         reuses = query.options.reuse
         self._cached_rows = node.rows.snapshot(MAX_PUBLISHER_KEYS) if reuses else {}
         self._states = node.states.snapshot(MAX_PUBLISHER_KEYS) if reuses else {}
@@ -52,25 +62,31 @@ class PublisherSession:
             f"{self._query.options.deadline_s:g} s; allow more time, or ask fewer contributors"
         )
 
-    async def open(self, span_len: int) -> pb.OpenSessionResponse:
+    async def prepare(self, question_len: int = 0) -> Disclosure:
+        """Settle what each node may give and is told; raises as `prepare_disclosure`."""
+        return await prepare_disclosure(self._node, self._aggregator, self._query, question_len)
+
+    async def open(self, disclosure: Disclosure, span_len: int) -> pb.OpenSessionResponse:
         """Ask the aggregator for the session.
 
         Args:
-            span_len: tokens of the publisher's span.
+            disclosure: from `prepare`.
+            span_len: tokens of the publisher's span, at most.
 
         Raises:
             FedAttnError: it cannot be opened.
         """
-        remaining_s = max(0.001, self.remaining_s)
         node, query = self._node, self._query
+        remaining_s = _in_steps(max(0.001, self.remaining_s))
         request = SessionRequest(
             node_id=node.node_id,
             span_len=span_len,
             prefix=describe_prefix(query.options.prefix, node.prefix),
             plans=query.plans,
             max_new_tokens=query.sampling.max_new_tokens,
-            options=replace(query.options, deadline_s=remaining_s),
-            key=self._keys.public if node.identity.is_verifying else None,
+            options=replace(disclosure.options, deadline_s=remaining_s),
+            hint_digest=disclosure.digest,
+            key=None if self._keys is None else self._keys.public,
         )
         payload = request_to_wire(request).SerializeToString()
         opening = Opening(
@@ -79,11 +95,12 @@ class PublisherSession:
             node_token=node.token,
             cached_keys=frozenset(self._cached_rows),
             context=node.context.summary,
+            hints=disclosure.sealed,
         )
-        self._signed = read_request(opening.signed, node.identity)
+        self._signed = SignedRequest.of(request, payload, node.identity.own(node.node_id))
         return await self._aggregator.open_session(opening, remaining_s)
 
-    def exchange(
+    async def exchange(
         self, start: pb.SessionStart, on_layer: LayerListener = lambda *_: None
     ) -> GrpcKvExchange:
         """The exchange of the open session.
@@ -94,8 +111,9 @@ class PublisherSession:
             TermsRefusedError, IdentityMismatchError: as `agree`.
         """
         assert self._signed is not None, "exchange() follows open()"
-        span_len = self._signed.request.span_len
-        agreement = agree(start, self._signed, self._node, Role.PUBLISHER, span_len)
+        signed, node = self._signed, self._node
+        agreement = await node.threads.run(lambda: agree(start, signed, node))
+        self.passages = agreement.passages
         return GrpcKvExchange(
             agreement.terms,
             agreement.index,
@@ -123,3 +141,8 @@ class PublisherSession:
         self._node.states.touch([key])
         if exchange.report is not None and is_clean(exchange.report):
             self._node.states.put(key, state)
+
+
+def _in_steps(seconds: float) -> float:
+    """Rounded down: others shall not learn from it how long a question took to tokenize."""
+    return float(math.floor(seconds)) if seconds >= _COARSE_FROM_S else seconds

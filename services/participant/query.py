@@ -1,26 +1,52 @@
 """A query as it comes from the gateway, checked."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 from fedattn.core.errors import EmptyQuestionError
-from fedattn.core.limits import MAX_QUESTION_LENGTH
+from fedattn.core.limits import MAX_QUESTION_LENGTH, MAX_TOPIC_LENGTH
 from fedattn.core.plans import PlanSpec, RolePlans
 from fedattn.core.profile import Profile, resolve_plans
 from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import SamplingParams
+from fedattn.core.share import Hint, Share
 from fedattn.wire.convert import require_range, sampling_from_wire
-from fedattn.wire.sessions import options_from_wire
+from fedattn.wire.session_options import options_from_wire
 from fedattn.wire.v1 import participant_pb2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """A checked query; `question` is empty if rows are only to be fetched ahead."""
+    """A checked query.
+
+    Attributes:
+        plans: of both roles.
+        question: empty if rows are only to be fetched ahead.
+        sampling: how to choose tokens.
+        options: of the session.
+        topic: words that contributors are told, if they are told a topic.
+        min_support: least support of an answer that counts as supported, 0 to 1.
+    """
 
     plans: RolePlans
     question: str = ""
     sampling: SamplingParams = field(default_factory=SamplingParams)
     options: SessionOptions = field(default_factory=SessionOptions)
+    topic: str = ""
+    min_support: float = 0.0
+
+    @property
+    def hint(self) -> Hint | None:
+        """What contributors are told of the question."""
+        match self.options.share:
+            case Share.NOTHING:
+                return None
+            case Share.TOPIC:
+                return Hint.of(self.topic)
+            case Share.QUESTION:
+                return Hint.of(self.question)
+            case other:
+                assert_never(other)
 
 
 def query_from_wire(
@@ -45,6 +71,11 @@ def query_from_wire(
         raise EmptyQuestionError("the question is empty; write what you want to know")
     require_range("question length", len(request.question), 0, MAX_QUESTION_LENGTH)
     options = options_from_wire(request.options)
+    if not asks:  # there is no question to tell anything of
+        options = replace(options, share=Share.NOTHING)
+    require_range("min_support", request.min_support, 0, 1)
+    if options.share is Share.TOPIC:
+        require_range("length of topic", len(request.topic.strip()), 1, MAX_TOPIC_LENGTH)
     publisher = PlanSpec(request.publisher_plan or request.plan)
     contributors = PlanSpec("none" if options.independent else request.plan)
     return Query(
@@ -52,6 +83,8 @@ def query_from_wire(
         plans=resolve_plans(contributors, publisher, num_layers, profile),
         sampling=sampling_from_wire(request.sampling),
         options=options,
+        topic=request.topic,
+        min_support=request.min_support,
     )
 
 

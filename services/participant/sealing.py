@@ -18,7 +18,7 @@ from fedattn.core.terms import SessionTerms
 from fedattn.wire.identity import Identity, Kind, Peer
 from fedattn.wire.protocol import MAX_SEALED_KEY_SIZE
 from fedattn.wire.sealing import ContentKey, KeyPair, seal_key
-from fedattn.wire.sessions import terms_to_wire
+from fedattn.wire.terms import terms_to_wire
 from fedattn.wire.v1 import session_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -75,7 +75,7 @@ class SealedMember:
 
 
 class SessionSealing:
-    """The keys of a session. `accept` runs on the event loop, `seal` and `open` in threads.
+    """The keys of a session. `accept` runs on the event loop, all else in threads.
 
     Args:
         terms: of the session.
@@ -131,7 +131,7 @@ class SessionSealing:
             self._faults[sender] = str(error)
 
     def seal(self, frame: bytes) -> bytes:
-        return seal_frame(frame, self._name(self._index), self.content_key.seal)
+        return seal_frame(frame, self.content_key.seal)
 
     def open(self, sender: int, frame: ReceivedFrame) -> ReceivedFrame:
         key = self._keys.get(sender)

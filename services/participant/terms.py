@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cachetools import TTLCache
 
-from fedattn.core.agreement import MemberStatement, check_agreement
+from fedattn.core.agreement import MemberStatement, PassageSpan, check_agreement
 from fedattn.core.errors import (
     IdentityMismatchError,
     RequestStaleError,
@@ -18,8 +18,9 @@ from fedattn.core.request import SessionRequest
 from fedattn.core.spans import Role
 from fedattn.core.terms import SessionTerms
 from fedattn.wire.identity import Identity, Kind, Peer
+from fedattn.wire.requests import request_from_wire, statement_from_wire
 from fedattn.wire.sealing import ContentKey, KeyPair
-from fedattn.wire.sessions import request_from_wire, statement_from_wire, terms_from_wire
+from fedattn.wire.terms import terms_from_wire
 from fedattn.wire.v1 import aggregator_pb2, session_pb2
 from services.participant.node import ParticipantNode
 from services.participant.sealing import NoSealing, SealedMember, Sealing, SessionSealing
@@ -43,6 +44,12 @@ class SignedRequest:
     digest: bytes
     publisher: Peer
 
+    @classmethod
+    def of(cls, request: SessionRequest, payload: bytes, publisher: Peer) -> "SignedRequest":
+        """The request that these bytes are, in the words of that publisher."""
+        digest = hashlib.sha256(payload).digest()
+        return cls(request=request, digest=digest, publisher=publisher)
+
 
 def read_request(signed: session_pb2.Signed, identity: Identity) -> SignedRequest:
     """Verify, check and convert what a publisher asks for.
@@ -55,8 +62,7 @@ def read_request(signed: session_pb2.Signed, identity: Identity) -> SignedReques
     publisher = identity.verify(Kind.REQUEST, signed, request.node_id)
     if identity.is_verifying and request.key is None:
         raise IdentityMismatchError(f"the request of {request.node_id} brings no key to seal to")
-    digest = hashlib.sha256(signed.payload).digest()
-    return SignedRequest(request=request, digest=digest, publisher=publisher)
+    return SignedRequest.of(request, signed.payload, publisher)
 
 
 class RequestReader:
@@ -97,18 +103,27 @@ class RequestReader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Terms that hold what everybody said, and the other members as they proved themselves."""
+    """Terms that hold what everybody said, and the other members as they proved themselves.
+
+    Attributes:
+        terms: of the session.
+        index: place of this node.
+        members: the others by their places, if they are sealed to.
+        passages: what contributors' spans are made of, by their places.
+    """
 
     terms: SessionTerms
     index: int
     members: dict[int, SealedMember]
+    passages: dict[int, tuple[PassageSpan, ...]]
 
     def sealing(
-        self, identity: Identity, own: KeyPair, content_key: ContentKey | None = None
+        self, identity: Identity, own: KeyPair | None, content_key: ContentKey | None = None
     ) -> Sealing:
         """How frames of the session leave this member, and how it reads others'."""
         if not identity.is_verifying:
             return NoSealing()
+        assert own is not None, "who verifies has a key of its own for each session"
         return SessionSealing(
             self.terms, self.index, identity, own, self.members, content_key=content_key
         )
@@ -118,17 +133,15 @@ def agree(
     start: aggregator_pb2.SessionStart,
     signed: SignedRequest,
     node: ParticipantNode,
-    role: Role,
-    span_len: int,
+    own: MemberStatement | None = None,
 ) -> Agreement:
-    """Check and convert terms that this node is to take part in.
+    """Check and convert terms that this node is to take part in. May run in any thread.
 
     Args:
         start: as the aggregator laid the session out.
         signed: what its publisher asked for.
         node: this one.
-        role: what it is to do.
-        span_len: tokens of its span.
+        own: what it agreed to give; None if it is the publisher.
 
     Raises:
         InvalidRequestError, InvalidPlanError: they contradict themselves.
@@ -137,8 +150,11 @@ def agree(
         IdentityMismatchError: a member is not who it is said to be.
     """
     terms = terms_from_wire(start.terms)
-    check_fit(terms, node, role, span_len)
-    statements, members = _read_statements(start.statements, node.identity)
+    if own is None:
+        check_fit(terms, node, Role.PUBLISHER, signed.request.span_len)
+    else:
+        check_fit(terms, node, Role.CONTRIBUTOR, own.span_len)
+    statements, members = read_statements(start.statements, node.identity, own)
     fingerprint = node.prefiller.model.fingerprint
     check_agreement(terms, signed.request, signed.digest, statements, fingerprint)
     publisher = signed.request
@@ -149,7 +165,12 @@ def agree(
         for index, member in enumerate(terms.layout.members)
         if member.node_id != node.node_id and member.node_id in members
     }
-    return Agreement(terms=terms, index=terms.layout.index_of(node.node_id), members=others)
+    passages = {
+        index: statements[member.node_id].passages
+        for index, member in enumerate(terms.layout.contributors)
+    }
+    index = terms.layout.index_of(node.node_id)
+    return Agreement(terms=terms, index=index, members=others, passages=passages)
 
 
 def check_fit(terms: SessionTerms, node: ParticipantNode, role: Role, span_len: int) -> None:
@@ -185,18 +206,31 @@ def _check_place(terms: SessionTerms, node_id: str, role: Role, span_len: int) -
         )
 
 
-def _read_statements(
-    messages: Iterable[session_pb2.Signed], identity: Identity
+def read_statements(
+    messages: Iterable[session_pb2.Signed], identity: Identity, own: MemberStatement | None
 ) -> tuple[dict[str, MemberStatement], dict[str, SealedMember]]:
-    """What contributors agreed to, by node id, and who they are."""
+    """What contributors agreed to, by node id, and who the others of them are.
+
+    Args:
+        messages: as contributors signed them.
+        identity: of this node.
+        own: what this node agreed to; not verified where it says the same.
+
+    Raises:
+        IdentityMismatchError: one is not of whom it names.
+        InvalidInputError: one contradicts itself.
+        TermsRefusedError: there are two of one node.
+    """
     statements: dict[str, MemberStatement] = {}
     members: dict[str, SealedMember] = {}
     for message in messages:
         statement = statement_from_wire(message.payload)
-        peer = identity.verify(Kind.STATEMENT, message, statement.node_id)
         if statement.node_id in statements:
             raise TermsRefusedError(f"the terms have two statements of {statement.node_id}")
         statements[statement.node_id] = statement
+        if statement == own:
+            continue
+        peer = identity.verify(Kind.STATEMENT, message, statement.node_id)
         if statement.key is not None:
             members[statement.node_id] = SealedMember(peer, statement.key)
     return statements, members

@@ -26,8 +26,8 @@ async def warm(
     """
     with node.admission.take():
         session = PublisherSession(node, aggregator, query)
-        opened = await session.open(span_len=1)
-        exchange = session.exchange(opened.start)
+        opened = await session.open(await session.prepare(), span_len=1)
+        exchange = await session.exchange(opened.start)
         transfer = asyncio.create_task(exchange.run(aggregator, opened.start.member_token))
         try:
             async with asyncio.timeout(session.remaining_s):

@@ -41,7 +41,7 @@ def test_float32_gives_the_oracles_logits_and_tokens(
         logits = decoder.step(state, token)
         expected = oracle_logits(model, layout, joined, greedy[:count])[-1]
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
-    sampling = SamplingParams(max_new_tokens=NUM_TOKENS)
+    sampling = SamplingParams.most_likely(NUM_TOKENS)
     assert list(generate_tokens(model, prefill, sampling, lambda: decoder)) == greedy
 
 
@@ -73,7 +73,7 @@ def test_int8_of_a_model_in_half_precision_stays_near_its_blocks(family: str) ->
 def test_decoding_leaves_the_prefill_as_it_was(weights: str, model: LoadedModel) -> None:
     prefill = prefilled(SCENARIOS[1], model)
     decoder = FusedDecoder(model, weights)
-    sampling = SamplingParams(max_new_tokens=NUM_TOKENS)
+    sampling = SamplingParams.most_likely(NUM_TOKENS)
     once = list(generate_tokens(model, prefill, sampling, lambda: decoder))
     again = list(generate_tokens(model, prefill, sampling, lambda: decoder))
     assert once == again

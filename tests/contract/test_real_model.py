@@ -6,11 +6,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from fedattn.model.attribution import attribute_answer
+from fedattn.model.likelihood import log_probs_alone
 from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
 from fedattn.model.prepare import PreparedModel, prepare_model
 from fedattn.model.prompt import PromptTokenizer
+from fedattn.model.support import copying_attention, gain_from_others
 from fedattn.research.oracle import oracle_greedy, oracle_logits
-from tests.harness.runners import RUNNERS
+from tests.harness.runners import RUNNERS, prefill_in_process
 from tests.harness.scenarios import NUM_NEW_TOKENS, Scenario
 
 TOLERANCE = 1e-4
@@ -65,3 +68,19 @@ async def test_all_layers_equal_plain_transformers_on_real_weights(
     with torch.inference_mode():
         expected = plain(torch.tensor([scenario.joined()])).logits[0, -1]
     torch.testing.assert_close(outcome.logits, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(("answer", "source"), [("pier 4.", 0), ("300 boxes of tea.", 1)])
+def test_an_answer_is_drawn_from_the_text_that_has_it(
+    answer: str, source: int, prepared: PreparedModel, model: LoadedModel
+) -> None:
+    scenario = make_scenario(prepared, model, "all")
+    prefill, _ = prefill_in_process(scenario, model)
+    layout, token_ids = scenario.layout(), scenario.tokenizer.plain(answer)
+    passages = [member.span for member in layout.contributors]
+    found = attribute_answer(model, prefill, token_ids, passages, layout.publisher.plan.layers)
+    assert found.shares[source] > 0.8
+    assert copying_attention(found) > 0.5
+    own = (layout.publisher.span, scenario.tokens()[2])
+    alone = log_probs_alone(model, prefill, own, token_ids, layout.prefix_len)
+    assert gain_from_others(found.log_probs, alone) > 0.5

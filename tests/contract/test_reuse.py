@@ -9,9 +9,10 @@ import torch
 from fedattn.model import prefill
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import forward_tokens
+from fedattn.passages.store import PassageStore
 from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
-from services.participant.context import ContextTokens, PrivateContext
+from services.participant.context import PrivateContext
 from services.participant.node import ParticipantNode
 from tests.harness.networks import Network, ask, query, running_network
 from tests.harness.tiny import FAMILIES, tiny_model, words
@@ -200,7 +201,7 @@ async def test_publishers_own_context_is_not_computed_again(
 
     async with running_network(model, tmp_path, is_sealed=True) as network:
         node = network.nodes["publisher"]
-        node.context = ContextTokens(PrivateContext(own), node.tokenizer)
+        node.context = PrivateContext(PassageStore(own, None), node.tokenizer)
         await result(network)
         monkeypatch.setattr(prefill, "forward_tokens", counting)
         warm = await result(network, question=words(17, 5))

@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import signal
+import stat
 import string
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from fedattn.cli.network import LocalNetwork, NodePlan, free_port, local_network
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
+from fedattn.runtime.state import PASSAGES_FILE
 
 SENTENCES = {
     "harbour": "Harbour log. The ship {} arrived this morning and lies at pier 4.",
@@ -140,9 +142,9 @@ def test_aggregator_has_never_had_a_text_in_its_memory(watched: Watched) -> None
 
 
 def test_nodes_have_what_is_theirs_in_memory(watched: Watched) -> None:
-    customs, harbour = watched.texts["customs"], watched.texts["harbour"]
-    assert words_in_memory(watched, "harbour") == {harbour}
-    assert words_in_memory(watched, "customs") == {customs}
+    customs = watched.texts["customs"]
+    for name, word in watched.texts.items():  # they were told the question
+        assert {word} <= words_in_memory(watched, name) <= {word, watched.question}
     assert words_in_memory(watched, PUBLISHER) <= {watched.question, customs}  # it is in the answer
     assert watched.question in words_in_memory(watched, PUBLISHER)
 
@@ -151,7 +153,10 @@ def test_nothing_is_left_on_disk(watched: Watched) -> None:
     files = [path for path in watched.network.log_dir.rglob("*") if path.is_file()]
     assert any(path.name == "audit.jsonl" for path in files)
     for path in files:
-        assert found(path.read_bytes(), watched.words) == [], path.name
+        own = watched.texts.get(path.parent.name, "")
+        is_index = path.name.startswith(PASSAGES_FILE)
+        assert set(found(path.read_bytes(), watched.words)) <= ({own} if is_index else set())
+        assert not is_index or stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_crash_output_holds_no_text(watched: Watched) -> None:

@@ -128,6 +128,22 @@ def test_leak_tells_what_each_attack_recovers(qwen_folder: Path, tmp_path: Path)
     assert (tmp_path / "leak.svg").exists()
 
 
+def test_leak_guesses_what_is_withheld(qwen_folder: Path, tmp_path: Path) -> None:
+    text, out = tmp_path / "note.txt", tmp_path / "leak.json"
+    text.write_text("The code is 4417.")
+    ended = run_cli(
+        "leak", str(text), f"--model={qwen_folder}", "--plan=1", "--codec=fp32",
+        r"--withheld=(?<=44)\d+", "--candidates=9", f"--json={out}",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "withheld: the truth came first in 1 of 1; ranks 1; by distance alone 1" in ended.stdout
+    outcomes = {one["attack"]: one for one in json.loads(out.read_text())["texts"][0]["outcomes"]}
+    assert list(outcomes) == ["replay", "middle", "withheld"]
+    assert outcomes["withheld"]["text"] == "17"
+    assert outcomes["withheld"]["guesses"][0]["candidates"] == 100
+    assert len(outcomes["replay"]["gaps"]) == outcomes["replay"]["tokens"] - 2
+
+
 def test_leak_says_that_a_look_up_needs_block_0(qwen_folder: Path, tmp_path: Path) -> None:
     text = tmp_path / "note.txt"
     text.write_text("The code is 4417.")
@@ -160,6 +176,12 @@ def test_leak_says_that_a_look_up_needs_block_0(qwen_folder: Path, tmp_path: Pat
         (["leak", "README.md", "--keep-ratio=2"], "keep_ratio must be above 0 and at most 1"),
         (["leak", "README.md", "--plot=/nowhere/x.png"], "--plot /nowhere/x.png: no such folder"),
         (["leak", "README.md", "--enough=2"], "less than or equal to 1"),
+        (["leak", "README.md", "--attack=withheld"], "'withheld' goes only with --withheld"),
+        (
+            ["leak", "README.md", "--attack=repeat", "--withheld=x"],
+            "'repeat' goes not together with --withheld",
+        ),
+        (["leak", "README.md", "--withheld=("], "'(' is no regular expression"),
         (["eval", "labels", "--network"], "--network runs whole contexts"),
         (["eval", "--plan=none.json"], "profile none.json cannot be read"),
         (["eval", "gsm8k", "--cases=none.jsonl"], "problems none.jsonl cannot be read"),

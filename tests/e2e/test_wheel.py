@@ -61,10 +61,10 @@ def test_data_files_and_generated_code_are_in_the_wheel(python: Path) -> None:
     program = (
         "from importlib.resources import files; import fedattn, fedattn.wire.v1.session_pb2;"
         "print(len(list(files('fedattn.profiles').glob('*.json'))),"
-        "len(list((files('fedattn.cli') / 'demo_contexts').glob('*.txt'))))"
+        "len(list((files('fedattn.cli') / 'demo_contexts').glob('*/*'))))"
     )
     ended = run(python, "-I", "-c", program)
-    assert ended.stdout.split() == ["1", "3"], ended.stderr
+    assert ended.stdout.split() == ["1", "9"], ended.stderr
 
 
 @pytest.mark.parametrize("module", ["services.aggregator", "gateway"])

@@ -25,6 +25,10 @@ M = TypeVar("M")
 class Tricks:
     """What it does to messages; each may change one, drop it (none) or send more. Honest here."""
 
+    def lists(self, response: pb.ListNodesResponse) -> pb.ListNodesResponse:
+        """Who is joined, and what hints for them are sealed to."""
+        return response
+
     def opens(self, request: pb.OpenSessionRequest) -> pb.OpenSessionRequest:
         """A publisher opens a session."""
         return request
@@ -89,7 +93,7 @@ class HostileAggregator(aggregator_pb2_grpc.AggregatorServiceServicer):
     async def ListNodes(  # noqa: N802
         self, request: pb.ListNodesRequest, context: Any
     ) -> pb.ListNodesResponse:
-        return await self._back.ListNodes(request)
+        return self.tricks.lists(await self._back.ListNodes(request))
 
     async def Exchange(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ExchangeRequest], context: Any

@@ -16,7 +16,7 @@ from fedattn.core.sampling import SamplingParams
 from fedattn.model.loading import LoadedModel
 from fedattn.wire.convert import sampling_to_wire
 from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
-from fedattn.wire.sessions import options_to_wire
+from fedattn.wire.session_options import options_to_wire
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2 as pb
@@ -82,7 +82,7 @@ def query(**changes: object) -> pb.QueryRequest:
     request = pb.QueryRequest(
         question=words(60, 4),
         plan="all",
-        sampling=sampling_to_wire(SamplingParams(max_new_tokens=NUM_NEW_TOKENS)),
+        sampling=sampling_to_wire(SamplingParams.most_likely(NUM_NEW_TOKENS)),
         options=options_to_wire(SessionOptions(compression=LOSSLESS, deadline_s=30)),
     )
     for name, value in changes.items():

@@ -18,7 +18,7 @@ from fedattn.core.spans import PrefixMode, Span
 from fedattn.core.types import KvRows, KvShape
 from fedattn.wire.convert import chunk_to_wire, shape_to_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION
-from fedattn.wire.sessions import options_to_wire, prefix_to_wire
+from fedattn.wire.session_options import options_to_wire, prefix_to_wire
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
@@ -116,6 +116,7 @@ def acceptance(
         node_id=node_id,
         span_len=span_len,
         max_keep_ratio=max_keep_ratio,
+        passages=[session_pb2.Passage(number=1, num_tokens=span_len)] if span_len else [],
     )
     signed = session_pb2.Signed(payload=statement.SerializeToString())
     return pb.InviteReply(session_id=invite.session_id, statement=signed, **reply)
@@ -134,7 +135,6 @@ class RawNode:
     stub: AggregatorStub
     replies: asyncio.Queue[pb.ControlRequest] = field(default_factory=asyncio.Queue)
     commands: asyncio.Queue[pb.ControlResponse] = field(default_factory=asyncio.Queue)
-    notices: asyncio.Queue[pb.ControlResponse] = field(default_factory=asyncio.Queue)
     token: str = ""
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -175,8 +175,7 @@ async def raw_node(address: str, node_id: str, **join: Any) -> AsyncIterator[Raw
 
         async def pump() -> None:
             while isinstance(command := await call.read(), pb.ControlResponse):
-                queue = node.notices if command.HasField("window") else node.commands
-                await queue.put(command)
+                await node.commands.put(command)
             node.left.set()
 
         pumping = asyncio.create_task(pump())

@@ -12,23 +12,23 @@ from prometheus_client import CollectorRegistry
 from fedattn.core.frames import SEAL_SIZE
 from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
 from fedattn.core.sampling import SamplingParams
-from fedattn.core.spans import Role
 from fedattn.model.decode import TransformersDecoder, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.model.prompt import PromptTokenizer
+from fedattn.passages.store import PassageStore
 from fedattn.runtime.audit import AuditLog
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Identity, Kind
+from fedattn.wire.requests import Opening, request_to_wire
 from fedattn.wire.sealing import KeyPair
 from fedattn.wire.security import AGGREGATOR, Certificates
-from fedattn.wire.sessions import Opening, request_to_wire
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.settings import AggregatorSettings
 from services.participant.app import Participant
-from services.participant.context import ContextTokens, PrivateContext
+from services.participant.context import PrivateContext
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import KvCache
 from services.participant.node import ParticipantNode
@@ -125,9 +125,7 @@ async def _publish(
     signed = node.identity.sign(Kind.REQUEST, request_to_wire(request).SerializeToString())
     opening = Opening(signed=signed, request=request, node_token=node.token)
     start = (await aggregator.open_session(opening, timeout_s=60)).start
-    agreement = agree(
-        start, read_request(signed, node.identity), node, Role.PUBLISHER, len(question)
-    )
+    agreement = agree(start, read_request(signed, node.identity), node)
     terms = agreement.terms
     sealing = agreement.sealing(node.identity, keys)
     exchange = GrpcKvExchange(
@@ -153,7 +151,7 @@ async def _publish(
 
 
 def _decode(model: LoadedModel, prefill: PrefillResult, uploaded_bytes: int) -> Outcome:
-    sampling = SamplingParams(max_new_tokens=NUM_NEW_TOKENS)
+    sampling = SamplingParams.most_likely(NUM_NEW_TOKENS)
     return Outcome(
         logits=prefill.logits.clone(),
         generated=list(generate_tokens(model, prefill, sampling)),
@@ -178,7 +176,7 @@ def make_node(
         prefiller=Prefiller(model),
         make_decoder=lambda: TransformersDecoder(model),
         tokenizer=tokenizer,
-        context=ContextTokens(PrivateContext(context), tokenizer),
+        context=PrivateContext(PassageStore(context, None), tokenizer),
         max_sessions=2,
         num_threads=torch.get_num_threads(),
         pressure=PressureGauge(PressureLimits()),

@@ -33,7 +33,6 @@ from tests.harness.raw import (
     OPTION_NAMES,
     REQUEST_NAMES,
     RawNode,
-    acceptance,
     done,
     edited,
     frame_chunks,
@@ -460,22 +459,3 @@ async def test_a_digest_that_would_fill_every_outbox_is_refused(address: str) ->
         edited(request, lambda asked: setattr(asked.prefix, "digest", bytes(700_000)))
         error = await failure_of(publisher.stub.OpenSession(request))
     assert "size of the prefix digest must be between 32 and 32, got 700000" in str(error)
-
-
-async def test_a_window_that_a_reply_has_filled_is_told_at_the_next_heartbeat(address: str) -> None:
-    async with (
-        raw_node(address, "a", max_positions=1000) as a,
-        raw_node(address, "publisher", max_positions=1000) as publisher,
-    ):
-        context = session_pb2.ContextSummary(is_given=True, num_tokens=950, num_files=1)
-        request = open_request(node_token=publisher.token)
-        opening = asyncio.ensure_future(publisher.stub.OpenSession(request))
-        invite = (await a.commands.get()).invite
-        reply = acceptance("a", invite, 950, context=context)
-        await a.replies.put(pb.ControlRequest(invite_reply=reply))
-        await opening
-        beat = pb.Heartbeat(context=context)
-        await a.replies.put(pb.ControlRequest(heartbeat=beat))
-        window = (await publisher.notices.get()).window
-    assert (window.num_nodes, window.window) == (2, 1000)
-    assert window.num_tokens >= 950

@@ -1,5 +1,7 @@
 """Decoding: against transformers, and text streaming."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -29,7 +31,7 @@ def prefill_alone(family: str) -> tuple[Prefiller, PrefillResult, list[int]]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_tokens_equal_transformers_generate(family: str) -> None:
     prefiller, prefill, prompt = prefill_alone(family)
-    ours = list(generate_tokens(prefiller.model, prefill, SamplingParams(max_new_tokens=12)))
+    ours = list(generate_tokens(prefiller.model, prefill, SamplingParams.most_likely(12)))
     ids = torch.tensor([prompt])
     plain = tiny_network(family)
     theirs = plain.generate(  # type: ignore[operator]
@@ -47,9 +49,12 @@ def test_nll_equals_plain_transformers_and_leaves_the_cache_alone(answer: list[i
     target = torch.tensor(answer)
     expected = torch.nn.functional.cross_entropy(logits[len(prompt) - 1 : -1], target)
     assert nll == pytest.approx(float(expected), abs=1e-4)
-    after = list(generate_tokens(prefiller.model, prefill, SamplingParams(max_new_tokens=6)))
+    after = list(generate_tokens(prefiller.model, prefill, SamplingParams.most_likely(6)))
     _, fresh, _ = prefill_alone("llama")
-    assert after == list(generate_tokens(prefiller.model, fresh, SamplingParams(max_new_tokens=6)))
+    assert after == list(generate_tokens(prefiller.model, fresh, SamplingParams.most_likely(6)))
+
+
+PLAIN = SamplingParams.most_likely(1)
 
 
 def draws(sampling: SamplingParams, count: int = 200) -> list[int]:
@@ -59,25 +64,25 @@ def draws(sampling: SamplingParams, count: int = 200) -> list[int]:
 
 
 def test_greedy_takes_the_most_likely() -> None:
-    assert set(draws(SamplingParams())) == {3}
+    assert set(draws(PLAIN)) == {3}
 
 
 def test_seed_decides_the_draw() -> None:
-    assert draws(SamplingParams(temperature=1.0, seed=1)) == draws(
-        SamplingParams(temperature=1.0, seed=1)
+    assert draws(replace(PLAIN, temperature=1.0, seed=1)) == draws(
+        replace(PLAIN, temperature=1.0, seed=1)
     )
-    assert draws(SamplingParams(temperature=1.0, seed=1)) != draws(
-        SamplingParams(temperature=1.0, seed=2)
+    assert draws(replace(PLAIN, temperature=1.0, seed=1)) != draws(
+        replace(PLAIN, temperature=1.0, seed=2)
     )
 
 
 def test_top_k_keeps_k_tokens() -> None:
-    assert set(draws(SamplingParams(temperature=5.0, top_k=2))) == {2, 3}
+    assert set(draws(replace(PLAIN, temperature=5.0, top_k=2))) == {2, 3}
 
 
 def test_top_p_keeps_the_smallest_set_with_that_mass() -> None:
-    assert set(draws(SamplingParams(temperature=1.0, top_p=0.6))) == {3}
+    assert set(draws(replace(PLAIN, temperature=1.0, top_p=0.6))) == {3}
 
 
 def test_high_temperature_reaches_every_token() -> None:
-    assert set(draws(SamplingParams(temperature=10.0))) == {0, 1, 2, 3}
+    assert set(draws(replace(PLAIN, temperature=10.0))) == {0, 1, 2, 3}

@@ -4,8 +4,9 @@ import pytest
 
 from fedattn.core.errors import AggregatorUnavailableError, ConfigurationError
 from fedattn.core.request import SessionOptions
+from fedattn.core.share import Share
 from fedattn.rest.answers import ParticipantInfo, QueryAnswer, WarmAnswer
-from fedattn.wire.sessions import options_from_wire
+from fedattn.wire.session_options import options_from_wire
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from gateway.report import answer_from_wire
 from gateway.settings import PublisherAddress
@@ -89,7 +90,13 @@ async def test_publisher_gets_every_field_and_the_deadline() -> None:
             plan="7,9-11",
             publisher_plan="all",
             sampling=participant_pb2.Sampling(
-                max_new_tokens=3, temperature=1, top_p=0.5, top_k=4, seed=9, stop=["."]
+                max_new_tokens=3,
+                temperature=1,
+                top_p=0.5,
+                top_k=4,
+                seed=9,
+                stop=["."],
+                repetition_penalty=1,
             ),
             options=session_pb2.SessionOptions(
                 contributors=["node-b", "node-a"],
@@ -107,6 +114,7 @@ async def test_publisher_gets_every_field_and_the_deadline() -> None:
                 prefix=session_pb2.PREFIX_MODE_FIRST,
                 min_participants=3,
                 deadline_s=30,
+                share=session_pb2.SHARE_QUESTION,
             ),
         )
     ]
@@ -118,7 +126,7 @@ async def test_defaults_reach_the_publisher() -> None:
         await gateway.ask()
     (request,) = gateway.participant.requests
     assert (request.plan, request.publisher_plan) == ("auto", "")
-    assert options_from_wire(request.options) == SessionOptions()
+    assert options_from_wire(request.options) == SessionOptions(share=Share.QUESTION)
     assert (request.sampling.max_new_tokens, request.sampling.top_p) == (64, 1.0)
 
 

@@ -9,6 +9,7 @@ from fastapi.openapi.models import OpenAPI
 from httpx_sse import EventSource
 from pydantic import TypeAdapter
 
+from fedattn.core.share import Share
 from fedattn.rest import answers, problems, query
 from fedattn.rest.answers import EVENT_MODELS
 from gateway.app import create_app
@@ -91,7 +92,7 @@ def test_example_requests_fit(document: dict[str, Any]) -> None:
     body = document["paths"]["/v1/queries"]["post"]["requestBody"]["content"]["application/json"]
     assert len(body["examples"]) == 2
     for example in body["examples"].values():
-        query_to_wire(query.QueryBody.model_validate(example["value"]))
+        query_to_wire(query.QueryBody.model_validate(example["value"]), Share.NOTHING)
 
 
 def test_example_answers_fit(document: dict[str, Any]) -> None:

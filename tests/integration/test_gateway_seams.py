@@ -9,6 +9,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
 from fedattn.core.errors import NodeBusyError
+from fedattn.core.share import Share
 from fedattn.rest.answers import QueryAnswer, QueryEvent, TokenEvent
 from fedattn.rest.problems import Problem
 from fedattn.rest.query import QueryBody
@@ -43,7 +44,7 @@ async def test_events_and_errors_are_written_as_the_api_wants() -> None:
 
             @router.post("/ask")
             async def ask(body: Annotated[QueryBody, Body()]) -> EventSourceResponse:
-                call = await publishers.start_query(None, query_to_wire(body))
+                call = await publishers.start_query(None, query_to_wire(body, Share.NOTHING))
                 return QueryEventStream(call, encode=write)
 
             gateway.app.include_router(router)

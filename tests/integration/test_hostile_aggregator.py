@@ -6,106 +6,44 @@ The nodes are real and have certificates; the aggregator passes their messages o
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import grpc
 import pytest
-from structlog.testing import capture_logs
 
 from fedattn.core.errors import (
     FedAttnError,
     IdentityMismatchError,
-    InternalError,
     TermsRefusedError,
 )
 from fedattn.core.frames import HEADER_SIZE, SEAL_SIZE
 from fedattn.model.loading import LoadedModel
+from fedattn.passages.choice import Wish
 from fedattn.wire.identity import Identity, Kind
+from fedattn.wire.requests import key_from_wire
 from fedattn.wire.sealing import ContentKey, KeyPair, seal_key
-from fedattn.wire.security import AGGREGATOR, GATEWAY
-from fedattn.wire.sessions import key_from_wire
-from fedattn.wire.status import error_from_rpc
-from fedattn.wire.stubs import ParticipantStub
+from fedattn.wire.security import AGGREGATOR
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
-from services.aggregator.settings import AggregatorSettings
-from services.participant.node import ParticipantNode
-from tests.harness.channels import direct_channel
-from tests.harness.hostile import HostileAggregator, Tricks, hostile_aggregator
+from tests.harness.hostile import Tricks
 from tests.harness.identities import certificates_of
 from tests.harness.networks import query
-from tests.harness.runners import make_node, running_participant
-from tests.harness.tiny import words
-
-PUBLISHER = "publisher"
-SETTINGS = AggregatorSettings(
-    listen="127.0.0.1:0", grace_s=0, progress_timeout_s=0.4, stall_timeout_s=0.2
+from tests.harness.victims import (
+    PUBLISHER,
+    Victims,
+    outcomes,
+    reason,
+    running_victims,
 )
+
 Terms = session_pb2.SessionTerms
-Report = session_pb2.SessionReport
-
-
-@dataclass(slots=True)
-class Victims:
-    """Two contributors and a publisher at a hostile aggregator."""
-
-    hostile: HostileAggregator
-    publisher: ParticipantStub
-    nodes: list[ParticipantNode]
-    logs: list[dict[str, object]] = field(default_factory=list)
-
-    async def ask(self, tricks: Tricks, **changes: object) -> Report:
-        """The report of a query while the aggregator plays its tricks.
-
-        Raises:
-            FedAttnError: the query failed.
-        """
-        self.hostile.tricks = tricks
-        changes = {"no_reuse": True, "plan": "1,2,3", **changes}
-        try:
-            with capture_logs() as logs:
-                events = [event async for event in self.publisher.Query(query(**changes))]
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, InternalError("unreachable")) from None
-        finally:
-            self.logs = list(map(dict, logs))
-        return events[-1].result.report
-
-    def said(self, event: str) -> str:
-        """All that nodes wrote in their logs of one kind."""
-        return " ".join(str(entry) for entry in self.logs if entry["event"] == event)
 
 
 @pytest.fixture
 async def victims(model: LoadedModel, tmp_path: Path) -> AsyncIterator[Victims]:
-    async with AsyncExitStack() as stack:
-        enter = stack.enter_async_context
-        address, hostile = await enter(hostile_aggregator(SETTINGS))
-        nodes = []
-        for index, name in enumerate(("a", "b")):
-            context = tmp_path / f"{name}.txt"
-            context.write_text(words(11 * index + 5, 6))
-            node = make_node(name, model, context, certificates=certificates_of(name))
-            await enter(running_participant(node, address))
-            nodes.append(node)
-        node = make_node(PUBLISHER, model, None, certificates=certificates_of(PUBLISHER))
-        running = await enter(running_participant(node, address, listen="127.0.0.1:0"))
-        assert running.server is not None
-        listener, own = f"127.0.0.1:{running.server.port}", certificates_of(GATEWAY)
-        channel = await enter(direct_channel(listener, own, peer=PUBLISHER))
-        yield Victims(hostile, ParticipantStub(channel), nodes)
-
-
-def outcomes(report: Report) -> dict[str, str]:
-    names = session_pb2.Outcome.Name
-    return {one.node_id: names(one.state).removeprefix("OUTCOME_") for one in report.members}
-
-
-def reason(report: Report, node_id: str) -> str:
-    return next(one.detail for one in report.members if one.node_id == node_id)
+    async with running_victims(model, tmp_path) as running:
+        yield running
 
 
 def recounted(frame: bytearray) -> bytes:
@@ -146,7 +84,8 @@ async def test_no_text_and_no_row_passes_in_the_clear(victims: Victims) -> None:
     tricks = Records()
     await victims.ask(tricks)
     passed = b"".join(tricks.messages)
-    texts = [node.context.snapshot().text for node in victims.nodes]
+    passages = [node.context.choose(Wish()).passages for node in victims.nodes]
+    texts = [passage.text for own in passages for passage in own]
     questions = [query().question]
     for text in (*texts, *questions):
         words = text.split()

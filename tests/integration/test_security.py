@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from fedattn.cli.certificates import init_certificates
+from fedattn.core.address import HostPort
 from fedattn.core.errors import (
     AggregatorUnavailableError,
     ConfigurationError,
@@ -24,10 +25,11 @@ from fedattn.wire.security import (
     choose_security,
     read_certificates,
 )
+from fedattn.wire.server import WireServer
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub, ParticipantStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
-from fedattn.wire.v1 import participant_pb2
+from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
 from tests.harness.channels import direct_channel, endpoint
 from tests.harness.networks import query
 from tests.harness.runners import make_node, running_aggregator, running_participant
@@ -103,12 +105,6 @@ async def test_query_runs_over_mutual_tls_and_only_as_who_one_is(
         assert await is_serving(endpoint(publisher), own, PUBLISHER)
         assert not await is_serving(endpoint(publisher), own, "another")
 
-        with pytest.raises(grpc.aio.AioRpcError) as caught:  # a node is no gateway
-            await ask(publisher, own, PUBLISHER)
-        error = error_from_rpc(caught.value, UNREACHABLE)
-        assert isinstance(error, IdentityMismatchError)
-        assert "expected the certificate of gateway, got the one of a" in str(error)
-
         with pytest.raises(grpc.aio.AioRpcError):
             await ask(publisher, None, "")
         with pytest.raises(grpc.aio.AioRpcError) as caught:  # not who was called
@@ -119,6 +115,52 @@ async def test_query_runs_over_mutual_tls_and_only_as_who_one_is(
         assert isinstance(impostor, IdentityMismatchError)
         assert isinstance(await refusal_of_join(aggregator, stranger), AggregatorUnavailableError)
         assert isinstance(await refusal_of_join(aggregator, None), AggregatorUnavailableError)
+
+
+class Listener(participant_pb2_grpc.ParticipantServiceServicer):
+    """Ends TLS where a publisher is expected, and would pass questions on to it."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    async def Query(  # noqa: N802 - as generated
+        self,
+        request: participant_pb2.QueryRequest,
+        context: object,
+    ) -> AsyncIterator[participant_pb2.QueryEvent]:
+        self.heard.append(request.question)
+        yield participant_pb2.QueryEvent()
+
+
+@pytest.mark.parametrize("holder", [AGGREGATOR, "a"])
+async def test_nobody_can_end_tls_between_gateway_and_publisher(
+    holder: str, model: LoadedModel, folder: Path, tmp_path: Path
+) -> None:
+    own, gateway = read_certificates(folder / holder), read_certificates(folder / GATEWAY)
+    between = WireServer([], own)
+    listener = Listener()  # type: ignore[abstract]
+    await between.start(
+        HostPort("127.0.0.1", 0),
+        lambda server: participant_pb2_grpc.add_ParticipantServiceServicer_to_server(
+            listener, server
+        ),
+        with_reflection=False,
+    )
+    try:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:  # the gateway's end
+            await ask(f"127.0.0.1:{between.port}", gateway, PUBLISHER)
+        assert "TLS says" in str(error_from_rpc(caught.value, UNREACHABLE))
+        assert not listener.heard
+        await ask(f"127.0.0.1:{between.port}", gateway, holder)  # it does listen
+        assert listener.heard
+    finally:
+        await between.stop(grace_s=0)
+    async with secure_network(model, folder, tmp_path) as (_, publisher):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:  # the publisher's end
+            await ask(publisher, own, PUBLISHER)
+    error = error_from_rpc(caught.value, UNREACHABLE)
+    assert isinstance(error, IdentityMismatchError)
+    assert f"expected the certificate of gateway, got the one of {holder}" in str(error)
 
 
 async def test_listing_of_nodes_needs_the_gateways_certificate_too(

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from fedattn.core.agreement import MemberStatement, check_agreement
+from fedattn.core.agreement import MemberStatement, PassageSpan, check_agreement
 from fedattn.core.budget import ByteBudget, fit_budget
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
@@ -68,6 +68,7 @@ def statements() -> dict[str, MemberStatement]:
             span_len=length,
             max_keep_ratio=0.5,
             context_version=name.encode() * 16,
+            passages=(PassageSpan(1, length - 2), PassageSpan(4, 2)),
         )
         for name, length in (("a", 8), ("b", 6))
     }

@@ -63,6 +63,8 @@ def test_each_entry_holds_what_happened_and_the_hash_of_the_one_before(path: Pat
         "publisher": "desk",
         "subject": "anna",
         "purpose": "maintenance",
+        "share": "",
+        "passages": [],
         "blocks": [7, 9],
         "rows": 96,
         "bytes": 18816,

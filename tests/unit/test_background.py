@@ -1,7 +1,6 @@
 """What a node does besides sessions goes on after a defect."""
 
 import asyncio
-from collections.abc import Callable
 
 from structlog.testing import capture_logs
 
@@ -38,29 +37,22 @@ async def test_cancelled_work_does_not_begin_again() -> None:
 
 
 class Node:
-    """Notes what is looked after; is its own context, threads and caches."""
+    """Notes what is looked after; is its own caches."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
         self.looked = asyncio.Event()
-        self.context = self.threads = self.frames = self.rows = self.states = self
-
-    async def run(self, work: Callable[[], None]) -> None:
-        self.done.append("thread")
-        work()
-
-    def refresh(self) -> None:
-        self.done.append("context")
+        self.frames = self.rows = self.states = self
 
     def expire(self) -> None:
         self.done.append("cache")
         self.looked.set()
 
 
-async def test_context_and_caches_are_looked_after() -> None:
+async def test_caches_are_looked_after() -> None:
     node = Node()
     looking = asyncio.create_task(look_after(node, every_s=0.0))  # type: ignore[arg-type]
     await node.looked.wait()
     looking.cancel()
     await asyncio.wait({looking})
-    assert node.done[:5] == ["thread", "context", "cache", "cache", "cache"]
+    assert node.done[:3] == ["cache", "cache", "cache"]

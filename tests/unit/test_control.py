@@ -34,11 +34,13 @@ class Contributor:
 class Call:
     """Welcomes the node; ends at once, or never."""
 
-    def __init__(self, *, is_short: bool) -> None:
+    def __init__(self, *, is_short: bool, num_welcomes: int = 1) -> None:
         self._is_short = is_short
+        self._num_welcomes = num_welcomes
 
     async def __aiter__(self) -> AsyncIterator[pb.ControlResponse]:
-        yield WELCOME
+        for _ in range(self._num_welcomes):
+            yield WELCOME
         if not self._is_short:
             await asyncio.Event().wait()
 
@@ -76,6 +78,46 @@ async def test_a_defect_in_answering_is_logged_and_declines() -> None:
     reply = request.invite_reply
     assert (reply.session_id, reply.decline.code) == ("s", "internal")
     assert [(entry["event"], entry["exc_info"]) for entry in logs] == [("invitation_failed", True)]
+
+
+async def test_second_welcome_on_a_stream_starts_no_second_heartbeat() -> None:
+    outgoing: asyncio.Queue[pb.ControlRequest | None] = asyncio.Queue()
+    tasks: set[asyncio.Task[None]] = set()
+    loop = loop_at(Aggregator())
+    loop._handle(WELCOME, outgoing, tasks)
+    try:
+        with pytest.raises(AggregatorUnavailableError, match="welcomed this node twice"):
+            loop._handle(WELCOME, outgoing, tasks)
+        assert len(tasks) == 1
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+class WelcomesTwice(Aggregator):
+    """Welcomes a node twice on its first stream and ends it, once on the next."""
+
+    def control(self, _requests: object) -> Responses[Any]:
+        self.num_calls += 1
+        is_first = self.num_calls == 1
+        if not is_first:
+            self.kept.set()
+        call = Call(is_short=is_first, num_welcomes=2 if is_first else 1)
+        return Responses(call, AggregatorUnavailableError(""))  # type: ignore[arg-type]
+
+
+async def test_node_joins_again_after_a_second_welcome() -> None:
+    aggregator = WelcomesTwice()
+    loop = loop_at(aggregator)
+    with capture_logs() as logs:
+        running = asyncio.create_task(loop.run())
+        await aggregator.kept.wait()
+        await loop.joined.wait_joined()
+        running.cancel()
+        await asyncio.wait({running})
+    (why,) = [entry["error"] for entry in logs if entry["event"] == "not_joined"]
+    assert "welcomed this node twice" in why
 
 
 class Thinker:

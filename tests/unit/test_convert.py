@@ -17,7 +17,7 @@ from fedattn.core.request import describe_prefix
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode
 from fedattn.core.types import KvShape
-from fedattn.wire import convert, sessions
+from fedattn.wire import convert, session_options
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
 from tests.harness.strategies import compressions
@@ -69,7 +69,7 @@ def test_compression_out_of_range_is_refused_briefly(
 
 
 def test_prefix_travels_as_length_and_digest_of_its_token_ids() -> None:
-    prefix = sessions.prefix_to_wire(describe_prefix(PrefixMode.PUBLIC, [1, 258]))
+    prefix = session_options.prefix_to_wire(describe_prefix(PrefixMode.PUBLIC, [1, 258]))
     ids = bytes([1, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0])
     assert prefix.digest == hashlib.sha256(ids).digest()
     assert prefix.num_tokens == 2
@@ -96,9 +96,21 @@ def test_largest_chunk_with_its_envelope_is_within_the_message_limit() -> None:
 
 def test_sampling_comes_back_from_the_wire() -> None:
     sampling = SamplingParams(
-        max_new_tokens=9, temperature=0.5, top_p=0.9, top_k=40, seed=2**63 - 1, stop=("\n", "é")
+        max_new_tokens=9,
+        temperature=0.5,
+        top_p=0.9,
+        top_k=40,
+        repetition_penalty=1.3,
+        no_repeat_ngram_size=3,
+        seed=2**63 - 1,
+        stop=("\n", "é"),
     )
     assert convert.sampling_from_wire(convert.sampling_to_wire(sampling)) == sampling
+
+
+def test_a_sender_that_knows_no_repetition_gets_answers_with_repetition() -> None:
+    sampling = convert.sampling_from_wire(participant_pb2.Sampling(max_new_tokens=8, top_p=1.0))
+    assert sampling == SamplingParams.most_likely(8)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +121,10 @@ def test_sampling_comes_back_from_the_wire() -> None:
         {"temperature": math.nan},
         {"temperature": -math.inf},
         {"top_p": math.nan},
+        {"repetition_penalty": 0.5},
+        {"repetition_penalty": math.nan},
+        {"repetition_penalty": math.inf},
+        {"no_repeat_ngram_size": 2**32 - 1},
         {"seed": 2**64 - 1},
         {"stop": [""]},
         {"stop": ["x"] * 1000},

@@ -12,7 +12,7 @@ from fedattn.core.limits import MAX_MEMBERS
 from fedattn.core.spans import SessionLayout
 from fedattn.core.terms import SessionTerms
 from fedattn.core.types import KvShape
-from fedattn.wire.sessions import terms_from_wire, terms_to_wire
+from fedattn.wire.terms import terms_from_wire, terms_to_wire
 from fedattn.wire.v1 import session_pb2
 from tests.harness.samples import sample_layout
 from tests.harness.strategies import compressions, layouts

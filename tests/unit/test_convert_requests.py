@@ -13,7 +13,7 @@ from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.request import Kem, PublicKey, SessionOptions, SessionRequest, describe_prefix
 from fedattn.core.spans import PrefixMode
 from fedattn.wire.protocol import MAX_PUBLISHER_KEYS
-from fedattn.wire.sessions import opening_from_wire, request_from_wire, request_to_wire
+from fedattn.wire.requests import opening_from_wire, request_from_wire, request_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 

@@ -1,6 +1,7 @@
 """Signatures of nodes: whose they are, of what, and who is believed."""
 
 import datetime as dt
+import time
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -10,17 +11,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from cryptography.x509.verification import PolicyBuilder
 
 from fedattn.cli.certificates import init_certificates
 from fedattn.core.errors import ConfigurationError, IdentityMismatchError
-from fedattn.wire.identity import MAX_CERTIFICATES, Identity, Kind
+from fedattn.wire.chain import MAX_CERTIFICATES, REMEMBERED_S, Chain, ChainVerifier, Holder
+from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.security import AGGREGATOR, Certificates, read_certificates
 from fedattn.wire.v1 import session_pb2 as pb
 from tests.harness.identities import certificates_of
 
 PAYLOAD = b"what node a says"
 PEM = serialization.Encoding.PEM
+DAY_S = 86400
 
 
 @pytest.fixture
@@ -178,14 +180,87 @@ def test_expired_certificate_is_refused() -> None:
         node.verify(Kind.REQUEST, node.sign(Kind.REQUEST, PAYLOAD), "a")
 
 
-def test_certificate_that_expires_meanwhile_is_refused(
-    reader: Identity, monkeypatch: pytest.MonkeyPatch
+class Clock:
+    """Seconds since 1970, set by hand."""
+
+    def __init__(self, now_s: float) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def is_afresh(node: Identity, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the node's chain is verified again when the node verifies its own word."""
+    verified: list[str] = []
+    whole = ChainVerifier._verify_afresh
+
+    def counting(self: ChainVerifier, chain: Chain, what: str, now_s: float) -> Holder:
+        verified.append(what)
+        return whole(self, chain, what, now_s)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ChainVerifier, "_verify_afresh", counting)
+        node.verify(Kind.REQUEST, node.sign(Kind.REQUEST, PAYLOAD), "a")
+    return bool(verified)
+
+
+def test_chain_is_verified_afresh_when_it_was_long_ago_alone(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    reader.verify(Kind.REQUEST, signed_by("a"), "a")
-    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=31)
-    monkeypatch.setattr("fedattn.wire.identity.PolicyBuilder", lambda: PolicyBuilder().time(later))
+    clock = Clock(time.time())
+    node = Identity(certificates_of("a"), clock)
+    assert is_afresh(node, monkeypatch)
+    clock.now_s += REMEMBERED_S - 1
+    assert not is_afresh(node, monkeypatch)
+    clock.now_s += 2
+    assert is_afresh(node, monkeypatch)
+
+
+@pytest.mark.parametrize("days", [20, 40], ids=["the node's", "one between"])
+def test_certificate_that_expires_is_refused_though_it_is_remembered(
+    days: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    clock = Clock(time.time() + min(days, 30) * DAY_S - 20)
+    node = Identity(issued("a", key, days=days, intermediate=True), clock)
+    signed = node.sign(Kind.REQUEST, PAYLOAD)
+    node.verify(Kind.REQUEST, signed, "a")
+    clock.now_s += 5
+    assert not is_afresh(node, monkeypatch)
+    clock.now_s += REMEMBERED_S / 2
     with pytest.raises(IdentityMismatchError, match="not valid now"):
-        reader.verify(Kind.REQUEST, signed_by("a"), "a")
+        node.verify(Kind.REQUEST, signed, "a")
+
+
+def test_certificate_of_the_future_is_refused_though_it_is_remembered() -> None:
+    clock = Clock(time.time())
+    node = Identity(certificates_of("a"), clock)
+    signed = node.sign(Kind.REQUEST, PAYLOAD)
+    node.verify(Kind.REQUEST, signed, "a")
+    clock.now_s -= DAY_S
+    with pytest.raises(IdentityMismatchError, match="not valid now"):
+        node.verify(Kind.REQUEST, signed, "a")
+
+
+def test_remembered_certificate_vouches_for_no_other_name(reader: Identity) -> None:
+    reader.verify(Kind.REQUEST, signed_by("b"), "b")
+    with pytest.raises(IdentityMismatchError, match=r"in the name of a bears the certificate of"):
+        reader.verify(Kind.REQUEST, signed_by("b"), "a")
+
+
+def test_remembered_certificate_vouches_for_no_word(reader: Identity) -> None:
+    signed = signed_by("a")
+    reader.verify(Kind.REQUEST, signed, "a")
+    signed.payload += b"!"
+    with pytest.raises(IdentityMismatchError, match="changed or replaced it"):
+        reader.verify(Kind.REQUEST, signed, "a")
+
+
+def test_node_knows_itself_as_others_know_it(reader: Identity) -> None:
+    own = Identity(certificates_of("a"))
+    assert own.own("a") == reader.verify(Kind.REQUEST, signed_by("a"), "a")
+    assert Identity().own("a").key is None
 
 
 def test_key_of_another_kind_is_named() -> None:

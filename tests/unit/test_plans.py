@@ -20,7 +20,7 @@ LONGEST_PLAN = ",".join(str(layer) for layer in range(0, MAX_LAYERS, 2))
     [
         ("all", (0, 1, 2, 3, 4, 5)),
         ("none", ()),
-        ("auto", (1, 2, 3, 4)),
+        ("auto", (1, 2, 3, 4, 5)),
         ("auto@2", (2, 3)),
         ("auto@99", (1, 2, 3, 4, 5)),
         ("middle@1", (3,)),

@@ -60,9 +60,9 @@ def test_auto_is_what_the_profile_says_of_each_role(
     assert (plans.contributors.layers, plans.publisher.layers) == (contributors, publisher)
 
 
-def test_auto_without_a_profile_is_the_middle() -> None:
+def test_auto_without_a_profile_is_every_block_but_the_first_or_those_in_the_middle() -> None:
     plans = resolve_plans(PlanSpec("auto"), PlanSpec("auto@2"), 6, None)
-    assert (plans.contributors.layers, plans.publisher.layers) == ((1, 2, 3, 4), (2, 3))
+    assert (plans.contributors.layers, plans.publisher.layers) == ((1, 2, 3, 4, 5), (2, 3))
 
 
 def test_fewer_blocks_than_the_smallest_point_are_refused(path: Path) -> None:

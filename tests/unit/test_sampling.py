@@ -15,6 +15,13 @@ def test_default_is_greedy() -> None:
     assert not SamplingParams(temperature=0.7).is_greedy
 
 
+def test_the_most_likely_token_is_that_whatever_the_defaults() -> None:
+    sampling = SamplingParams.most_likely(7)
+    assert sampling.max_new_tokens == 7
+    assert sampling.is_greedy
+    assert (sampling.repetition_penalty, sampling.no_repeat_ngram_size) == (1.0, 0)
+
+
 @pytest.mark.parametrize(
     "allowed",
     [
@@ -26,6 +33,10 @@ def test_default_is_greedy() -> None:
         {"top_p": 1e-6},
         {"top_k": 0},
         {"top_k": 1_000_000},
+        {"repetition_penalty": 1.0},
+        {"repetition_penalty": 10.0},
+        {"no_repeat_ngram_size": 0},
+        {"no_repeat_ngram_size": 64},
         {"seed": 0},
         {"seed": 2**63 - 1},
         {"stop": ("x" * 200,) * 16},
@@ -50,6 +61,11 @@ def test_both_ends_of_every_range_are_allowed(allowed: dict[str, Any]) -> None:
         ("top_p", math.nan),
         ("top_k", -1),
         ("top_k", 1_000_001),
+        ("repetition_penalty", 0.9),
+        ("repetition_penalty", 10.1),
+        ("repetition_penalty", math.nan),
+        ("no_repeat_ngram_size", -1),
+        ("no_repeat_ngram_size", 65),
         ("seed", -1),
         ("seed", 2**63),
     ],

@@ -16,9 +16,9 @@ from fedattn.core.frames import (
     seal_frame,
 )
 from fedattn.core.request import Kem
+from fedattn.wire.requests import KEY_SIZES
 from fedattn.wire.sealing import ContentKey, KeyPair, seal_key
-from fedattn.wire.sessions import KEY_SIZES
-from tests.harness.samples import SENDER, same_rows, sample_frame, sample_rows, sample_rules, sealed
+from tests.harness.samples import same_rows, sample_frame, sample_rows, sample_rules, sealed
 
 RULES = replace(sample_rules(), is_sealed=True)
 INFO = b"one session"
@@ -30,25 +30,23 @@ def taken(frame: bytes, key: ContentKey) -> ReceivedFrame:
 
 def test_rows_come_out_as_they_were_sealed() -> None:
     key = ContentKey()
-    frame = seal_frame(sample_frame(), SENDER, key.seal)
+    frame = seal_frame(sample_frame(), key.seal)
     assert len(frame) == len(sample_frame()) + SEAL_SIZE == max_frame_size(RULES)
     opened = taken(frame, ContentKey(key.secret))
     assert same_rows(decode_body(opened, sample_rules()), sample_rows())
 
 
 def test_sealed_frame_shows_nothing_of_its_body() -> None:
-    frame = seal_frame(sample_frame(), SENDER, ContentKey().seal)
+    frame = seal_frame(sample_frame(), ContentKey().seal)
     body = sample_frame()[HEADER_SIZE:]
     assert body[:4] not in frame
-    assert (
-        frame[HEADER_SIZE:] != seal_frame(sample_frame(), SENDER, ContentKey().seal)[HEADER_SIZE:]
-    )
+    assert frame[HEADER_SIZE:] != seal_frame(sample_frame(), ContentKey().seal)[HEADER_SIZE:]
 
 
 @pytest.mark.parametrize("place", range(HEADER_SIZE, HEADER_SIZE + 16 + SEAL_SIZE))
 def test_any_changed_byte_is_found_though_the_checksum_is_right(place: int) -> None:
     key = ContentKey()
-    frame = bytearray(seal_frame(sample_frame(), SENDER, key.seal))
+    frame = bytearray(seal_frame(sample_frame(), key.seal))
     frame[place] ^= 1
     with pytest.raises(CorruptFrameError, match="not what its sender sealed"):
         taken(sealed(frame), key)
@@ -56,14 +54,14 @@ def test_any_changed_byte_is_found_though_the_checksum_is_right(place: int) -> N
 
 def test_frame_of_another_layer_is_found_though_it_bears_this_ones_number() -> None:
     key = ContentKey()
-    frame = bytearray(seal_frame(sample_frame(), SENDER, key.seal))
+    frame = bytearray(seal_frame(sample_frame(), key.seal))
     frame[8] ^= 1  # the layer
     with pytest.raises(CorruptFrameError, match="not what its sender sealed"):
         taken(sealed(frame), key)
 
 
 def test_frame_of_another_key_is_found() -> None:
-    frame = seal_frame(sample_frame(), SENDER, ContentKey().seal)
+    frame = seal_frame(sample_frame(), ContentKey().seal)
     with pytest.raises(CorruptFrameError, match="not what its sender sealed"):
         taken(frame, ContentKey())
 
@@ -75,9 +73,9 @@ def test_clear_frame_where_a_sealed_one_is_due_is_refused() -> None:
 
 def test_no_layer_is_sealed_twice_with_a_key() -> None:
     key = ContentKey()
-    seal_frame(sample_frame(), SENDER, key.seal)
+    seal_frame(sample_frame(), key.seal)
     with pytest.raises(ValueError, match="has been sealed with this key already"):
-        seal_frame(sample_frame(), SENDER, key.seal)
+        seal_frame(sample_frame(), key.seal)
 
 
 def test_layers_have_nonces_of_their_own() -> None:

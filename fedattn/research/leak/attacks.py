@@ -28,11 +28,13 @@ class Effort:
         num_blocks: lowest blocks whose rows are compared.
         enough: no more candidates are tried once the gap to the second nearest is so large;
             above 1 for never.
+        num_rows: tokens behind a withheld piece whose rows are compared.
     """
 
     num_candidates: int | None = None
     num_blocks: int = 1
     enough: float = 2.0
+    num_rows: int = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""KV rows that candidate tokens would have, many at once, behind rows that are known."""
+"""KV rows that candidates would have, many at once, behind rows that are known."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from fedattn.model.cache import LayerCache
 from fedattn.model.loading import LoadedModel
 
 _BATCH = 512
-"""Candidates in one forward pass: large enough for the processor, small enough for memory."""
+"""Tokens in one forward pass: large enough for the processor, small enough for memory."""
 _TINY = 1e-12
+Place = TypeVar("Place", bound=Hashable)
+"""What tells rows apart: a block, or a block and a position."""
 
 
 class _AllRowsSeen(Exception):  # noqa: N818 - control flow, not an error
@@ -21,18 +24,21 @@ class _AllRowsSeen(Exception):  # noqa: N818 - control flow, not an error
 
 
 class CandidateView:
-    """A `KvView` whose queries are alternatives: each sees the known rows and itself.
+    """A `KvView` of C alternatives, W tokens each, one after the other.
+
+    Each token sees the known rows, and those of its own candidate up to itself.
 
     Args:
         known: rows of every block, at earlier positions.
         layers: blocks whose rows are wanted; the pass ends at the highest.
+        width: W.
 
     Attributes:
-        rows: [2, Hkv, C, D] a block, keys after RoPE and values of the C candidates.
+        rows: [2, Hkv, C * W, D] a block, keys after RoPE and values.
     """
 
-    def __init__(self, known: Sequence[LayerCache], layers: Sequence[int]) -> None:
-        self._known, self._layers = known, frozenset(layers)
+    def __init__(self, known: Sequence[LayerCache], layers: Sequence[int], width: int) -> None:
+        self._known, self._layers, self._width = known, frozenset(layers), width
         self.rows: dict[int, torch.Tensor] = {}
 
     def attend(
@@ -43,20 +49,26 @@ class CandidateView:
         value: torch.Tensor,
         scaling: float | None,
     ) -> torch.Tensor:
-        """As `KvView.attend`, for C candidates in place of T tokens."""
+        """As `KvView.attend`, for C * W tokens in place of T."""
         if layer in self._layers:
             self.rows[layer] = torch.cat([key, value]).float()
         if layer == max(self._layers):
             raise _AllRowsSeen
         known = self._known[layer]
-        heads, size = key.shape[1], key.shape[3]
-        grouped = query[0].reshape(heads, -1, query.shape[2], size)  # [Hkv, Hq / Hkv, C, D]
-        scores = grouped @ known.keys[0, :, None].transpose(-1, -2)  # [Hkv, Hq / Hkv, C, S]
-        own = (grouped * key[0, :, None]).sum(-1, keepdim=True)  # [Hkv, Hq / Hkv, C, 1]
+        heads, size, width = key.shape[1], key.shape[3], self._width
+        grouped = query[0].reshape(heads, -1, query.shape[2], size)  # [Hkv, Hq / Hkv, C * W, D]
+        by_candidate = (heads, -1, query.shape[2] // width, width, size)
+        own_keys, own_values = key[0].reshape(by_candidate), value[0].reshape(by_candidate)
+        scores = grouped @ known.keys[0, :, None].transpose(-1, -2)  # [Hkv, Hq / Hkv, C * W, S]
+        own = grouped.reshape(by_candidate) @ own_keys.transpose(-1, -2)
+        later = torch.ones(width, width, dtype=torch.bool, device=own.device).triu(1)
+        own = own.masked_fill(later, -torch.inf).flatten(2, 3)  # [Hkv, Hq / Hkv, C * W, W]
         scale = size**-0.5 if scaling is None else scaling
         weights = torch.softmax(torch.cat([scores, own], -1) * scale, dim=-1)
-        seen = weights[..., :-1] @ known.values[0, :, None]
-        return (seen + weights[..., -1:] * value[0, :, None]).flatten(0, 1)[None]
+        seen = weights[..., :-width] @ known.values[0, :, None]
+        among = weights[..., -width:].reshape(*by_candidate[:-1], width) @ own_values
+        attended: torch.Tensor = (seen + among.flatten(2, 3)).flatten(0, 1)[None]
+        return attended
 
 
 @torch.inference_mode()
@@ -79,28 +91,56 @@ def candidate_rows(
     Returns:
         [2, Hkv, C, D] float32 a block: keys after RoPE, and values.
     """
-    view = CandidateView(known, layers)
+    rows = continuation_rows(model, known, candidates[:, None], position, layers)
+    return {layer: of_layer[:, :, :, 0] for layer, of_layer in rows.items()}
+
+
+@torch.inference_mode()
+def continuation_rows(
+    model: LoadedModel,
+    known: Sequence[LayerCache],
+    candidates: torch.Tensor,
+    start: int,
+    layers: Sequence[int],
+) -> dict[int, torch.Tensor]:
+    """The rows each of C continuations would have; runs no block above the highest.
+
+    Args:
+        model: the model.
+        known: rows of every block at all earlier positions.
+        candidates: [C, W] int64 token ids.
+        start: global position of the first of the W tokens.
+        layers: blocks whose rows are wanted, at least one.
+
+    Returns:
+        [2, Hkv, C, W, D] float32 a block: keys after RoPE, and values.
+    """
+    count, width = candidates.shape
+    view = CandidateView(known, layers, width)
+    positions = torch.arange(start, start + width, device=candidates.device).repeat(count)
     with suppress(_AllRowsSeen):
-        run_model(model.backbone, candidates, torch.full_like(candidates, position), view)
-    return view.rows
+        run_model(model.backbone, candidates.flatten(), positions, view)
+    return {
+        layer: rows.reshape(*rows.shape[:2], count, width, -1) for layer, rows in view.rows.items()
+    }
 
 
 def distances(
-    computed: Mapping[int, torch.Tensor], received: Mapping[int, FloatArray]
+    computed: Mapping[Place, torch.Tensor], received: Mapping[Place, FloatArray]
 ) -> torch.Tensor:
-    """How far each candidate is from the received row, [C] float32.
+    """How far each candidate is from the received rows, [C] float32.
 
-    The geometric mean, over blocks, heads, K and V, of Euclidean distances: the order of the
+    The geometric mean, over rows, heads, K and V, of Euclidean distances: the order of the
     likelihoods if each of these parts had Gaussian errors of a size unknown to the attacker.
 
     Args:
-        computed: [2, Hkv, C, D] a block.
-        received: [2, Hkv, D] a block, the same blocks.
+        computed: [2, Hkv, C, D] a row.
+        received: [2, Hkv, D] a row, the same ones.
     """
     logs = []
-    for layer, row in received.items():
-        given = torch.from_numpy(np.ascontiguousarray(row)).to(computed[layer].device)
-        apart = (computed[layer] - given[:, :, None]).norm(dim=-1)  # [2, Hkv, C]
+    for place, row in received.items():
+        given = torch.from_numpy(np.ascontiguousarray(row)).to(computed[place].device)
+        apart = (computed[place] - given[:, :, None]).norm(dim=-1)  # [2, Hkv, C]
         logs.append((apart + _TINY).log().flatten(0, 1))
     return torch.cat(logs).mean(dim=0).exp()
 
@@ -116,6 +156,6 @@ def ranked(candidates: torch.Tensor, far: torch.Tensor) -> tuple[int, float]:
 
 
 def split_batches(candidates: torch.Tensor) -> list[torch.Tensor]:
-    """Candidates in batches of one forward pass each, in their order."""
-    starts = range(0, len(candidates), _BATCH)
-    return [candidates[start : start + _BATCH] for start in starts]
+    """Candidates, [C] or [C, W], in batches of one forward pass each, in their order."""
+    size = max(1, _BATCH * candidates.shape[0] // candidates.numel())
+    return [candidates[start : start + size] for start in range(0, len(candidates), size)]

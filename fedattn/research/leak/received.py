@@ -1,14 +1,16 @@
 """What an attacker holds: the public prefix, and the rows that one contributor sent."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
+from fedattn.core.codecs import Codec
 from fedattn.core.compression import Compression
 from fedattn.core.errors import ContextTooLongError, InvalidRequestError
 from fedattn.core.plans import RolePlans, SyncPlan
-from fedattn.core.spans import Span, build_layout
+from fedattn.core.spans import SessionLayout, Span, build_layout
 from fedattn.core.types import FloatArray, KvRows, Queries
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.prefill import Prefiller
@@ -25,12 +27,14 @@ class Received:
         prefix: token ids of the public prefix, P of them; the attacker knows them.
         truth: token ids of the text, T of them; the attacker does not know them.
         rows: by block; keys after RoPE, [Hkv, at most T, D] float32, at positions from P.
+        codec: that wrote them.
         kv_bytes: of all its frames.
     """
 
     prefix: tuple[int, ...]
     truth: tuple[int, ...]
     rows: dict[int, KvRows]
+    codec: Codec
     kv_bytes: int
 
     @property
@@ -101,7 +105,11 @@ def _blur(array: FloatArray, noise: float, random: np.random.Generator) -> Float
 
 
 def receive_rows(
-    prefiller: Prefiller, prefix: list[int], token_ids: list[int], sending: Sending
+    prefiller: Prefiller,
+    prefix: list[int],
+    token_ids: list[int],
+    sending: Sending,
+    withheld: Collection[int] = (),
 ) -> Received:
     """Run a contributor alone with a publisher, and keep all that it sends.
 
@@ -110,9 +118,10 @@ def receive_rows(
         prefix: token ids of the public prefix, at least one.
         token_ids: token ids of the private text, at least one.
         sending: plan, compression and exchange.
+        withheld: tokens of the text, counted from its first, whose rows never travel.
 
     Raises:
-        InvalidRequestError: no rows travel.
+        InvalidRequestError: no rows travel, or all are withheld.
         ContextTooLongError: the text does not fit the model's window.
     """
     model = prefiller.model
@@ -122,15 +131,11 @@ def receive_rows(
             f"the text makes a prompt of {length} tokens, but the model's window is "
             f"{model.max_positions}; shorten it"
         )
-    layout = build_layout(
-        num_layers=model.shape.num_layers,
-        prefix_len=len(prefix),
-        contributors=[("contributor", len(token_ids))],
-        publisher=("publisher", 1),
-        plans=sending.plans,
-        compression=sending.compression,
-    )
-    store = KvStore(layout, model.shape, model.rotary)
+    if len(withheld) >= len(token_ids):
+        raise InvalidRequestError("every token of the text is withheld, so no row travels")
+    lengths = (len(prefix), len(token_ids), len(withheld))
+    layout = _layout(lengths, sending, model.shape.num_layers)
+    store = KvStore(layout, model.shape, model.rotary, withheld={0: withheld})
     uploads = sorted(store.routes[0].uploads)
     if not uploads:
         raise InvalidRequestError("no rows travel with this plan; name at least one block")
@@ -139,5 +144,27 @@ def receive_rows(
         prefix=tuple(prefix),
         truth=tuple(token_ids),
         rows={layer: store.rows(0, layer) for layer in uploads},
+        codec=sending.compression.codec,
         kv_bytes=store.uploaded_bytes,
     )
+
+
+def _layout(lengths: tuple[int, int, int], sending: Sending, num_layers: int) -> SessionLayout:
+    """One contributor, and a publisher of one token.
+
+    Args:
+        lengths: tokens of prefix and text, and of the text those withheld.
+        sending: plan and compression.
+        num_layers: of the model.
+    """
+    prefix_len, text_len, num_withheld = lengths
+    layout = build_layout(
+        num_layers=num_layers,
+        prefix_len=prefix_len,
+        contributors=[("contributor", text_len)],
+        publisher=("publisher", 1),
+        plans=sending.plans,
+        compression=sending.compression,
+    )
+    contributor = replace(layout.members[0], num_withheld=num_withheld)
+    return replace(layout, members=(contributor, *layout.members[1:]))

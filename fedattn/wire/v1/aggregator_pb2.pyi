@@ -93,6 +93,7 @@ class Join(_message.Message):
     MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """Version of this protocol; must equal the aggregator's."""
     node_id: _builtins.str
@@ -107,6 +108,10 @@ class Join(_message.Message):
     def context(self) -> _session_pb2.ContextSummary:
         """Its private context; absent if it does not want to say."""
 
+    @_builtins.property
+    def key(self) -> _session_pb2.Signed:
+        """A NodeKey, for publishers that tell it something of their questions."""
+
     def __init__(
         self,
         *,
@@ -115,10 +120,11 @@ class Join(_message.Message):
         model_fingerprint: _builtins.str = ...,
         capabilities: Global___Capabilities | None = ...,
         context: _session_pb2.ContextSummary | None = ...,
+        key: _session_pb2.Signed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context", b"context"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context", b"context", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context", b"context", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context", b"context", "key", b"key", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -370,7 +376,6 @@ class ControlResponse(_message.Message):
     INVITE_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
-    WINDOW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """First message of the stream, once."""
@@ -387,10 +392,6 @@ class ControlResponse(_message.Message):
     def cancel(self) -> Global___SessionCancel:
         """Ends an invitation or a session for this node."""
 
-    @_builtins.property
-    def window(self) -> Global___WindowUse:
-        """For its log; sent when it becomes true or false that not all fit together."""
-
     def __init__(
         self,
         *,
@@ -398,47 +399,16 @@ class ControlResponse(_message.Message):
         invite: Global___Invite | None = ...,
         start: Global___SessionStart | None = ...,
         cancel: Global___SessionCancel | None = ...,
-        window: Global___WindowUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "invite", b"invite", "start", b"start", "welcome", b"welcome", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "invite", b"invite", "start", b"start", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "invite", b"invite", "start", b"start", "welcome", b"welcome", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "invite", b"invite", "start", b"start", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "invite", "start", "cancel", "window"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "invite", "start", "cancel"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___ControlResponse: _TypeAlias = ControlResponse  # noqa: Y015
-
-@_typing.final
-class WindowUse(_message.Message):
-    """How full a query over all joined nodes of one model makes its window."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NUM_NODES_FIELD_NUMBER: _builtins.int
-    NUM_TOKENS_FIELD_NUMBER: _builtins.int
-    WINDOW_FIELD_NUMBER: _builtins.int
-    num_nodes: _builtins.int
-    """Nodes of that model."""
-    num_tokens: _builtins.int
-    """Their contexts and the public prefix together."""
-    window: _builtins.int
-    """Tokens the model can see."""
-    def __init__(
-        self,
-        *,
-        num_nodes: _builtins.int = ...,
-        num_tokens: _builtins.int = ...,
-        window: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_nodes", b"num_nodes", "num_tokens", b"num_tokens", "window", b"window"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___WindowUse: _TypeAlias = WindowUse  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):
@@ -476,12 +446,15 @@ class Invite(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     OWNS_PREFIX_FIELD_NUMBER: _builtins.int
     REPLY_WITHIN_S_FIELD_NUMBER: _builtins.int
+    HINT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Random id of the session; 32 hex digits."""
     owns_prefix: _builtins.bool
     """Whether this node's span begins with the prefix (mode FIRST, first place)."""
     reply_within_s: _builtins.float
     """Time left to answer, seconds; above 0."""
+    hint: _builtins.bytes
+    """What the publisher tells this node of the question, for it alone; up to 4 KiB, none if nothing."""
     @_builtins.property
     def request(self) -> _session_pb2.Signed:
         """The publisher's SessionRequest, as it was signed."""
@@ -493,10 +466,11 @@ class Invite(_message.Message):
         request: _session_pb2.Signed | None = ...,
         owns_prefix: _builtins.bool = ...,
         reply_within_s: _builtins.float = ...,
+        hint: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["owns_prefix", b"owns_prefix", "reply_within_s", b"reply_within_s", "request", b"request", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hint", b"hint", "owns_prefix", b"owns_prefix", "reply_within_s", b"reply_within_s", "request", b"request", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -572,6 +546,7 @@ class OpenSessionRequest(_message.Message):
     NODE_TOKEN_FIELD_NUMBER: _builtins.int
     CACHED_KEYS_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    HINTS_FIELD_NUMBER: _builtins.int
     node_token: _builtins.str
     """Token from Welcome."""
     @_builtins.property
@@ -586,6 +561,10 @@ class OpenSessionRequest(_message.Message):
     def context(self) -> _session_pb2.ContextSummary:
         """The publisher's private context; absent if it does not want to say."""
 
+    @_builtins.property
+    def hints(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedHint]:
+        """What contributors are told of the question; one for each that is to be told."""
+
     def __init__(
         self,
         *,
@@ -593,14 +572,41 @@ class OpenSessionRequest(_message.Message):
         node_token: _builtins.str = ...,
         cached_keys: _abc.Iterable[_builtins.bytes] | None = ...,
         context: _session_pb2.ContextSummary | None = ...,
+        hints: _abc.Iterable[Global___SealedHint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_keys", b"cached_keys", "context", b"context", "node_token", b"node_token", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_keys", b"cached_keys", "context", b"context", "hints", b"hints", "node_token", b"node_token", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OpenSessionRequest: _TypeAlias = OpenSessionRequest  # noqa: Y015
+
+@_typing.final
+class SealedHint(_message.Message):
+    """What one contributor is told of a question."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Id of the contributor."""
+    sealed: _builtins.bytes
+    """A Hint, sealed by HPKE to the contributor's NodeKey; in plaintext as it is. Up to 4 KiB."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        sealed: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "sealed", b"sealed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealedHint: _TypeAlias = SealedHint  # noqa: Y015
 
 @_typing.final
 class OpenSessionResponse(_message.Message):
@@ -886,12 +892,21 @@ Global___MemberLost: _TypeAlias = MemberLost  # noqa: Y015
 class ListNodesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    WITH_KEYS_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    with_keys: _builtins.bool
+    """Whether NodeInfo.key is wanted; then at most as many nodes are listed as fit one message."""
+    model_fingerprint: _builtins.str
+    """Only nodes of this model; empty for all."""
     def __init__(
         self,
+        *,
+        with_keys: _builtins.bool = ...,
+        model_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_fingerprint", b"model_fingerprint", "with_keys", b"with_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -933,6 +948,7 @@ class NodeInfo(_message.Message):
     HEALTH_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node."""
     model_fingerprint: _builtins.str
@@ -957,6 +973,10 @@ class NodeInfo(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What its owner should look at, for people."""
 
+    @_builtins.property
+    def key(self) -> _session_pb2.Signed:
+        """Its NodeKey, as it signed it; absent if not asked for."""
+
     def __init__(
         self,
         *,
@@ -968,10 +988,11 @@ class NodeInfo(_message.Message):
         health: Global___Health | None = ...,
         context: _session_pb2.ContextSummary | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        key: _session_pb2.Signed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context", b"context", "health", b"health"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context", b"context", "health", b"health", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "capabilities", b"capabilities", "context", b"context", "health", b"health", "joined_for_s", b"joined_for_s", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "capabilities", b"capabilities", "context", b"context", "health", b"health", "joined_for_s", b"joined_for_s", "key", b"key", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

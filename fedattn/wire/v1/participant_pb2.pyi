@@ -58,12 +58,18 @@ class QueryRequest(_message.Message):
     PUBLISHER_PLAN_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    TOPIC_FIELD_NUMBER: _builtins.int
+    MIN_SUPPORT_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question; 1 to 32768 characters."""
     plan: _builtins.str
     """Sync plan of the contributors, such as all, none, uniform:4 or 7,9,10-12."""
     publisher_plan: _builtins.str
     """Sync plan of the publisher; empty for the same as plan, which it is for independent contributors."""
+    topic: _builtins.str
+    """Words of the question that contributors are told, if share is TOPIC; up to 2000 characters."""
+    min_support: _builtins.float
+    """Least support that makes QueryResult.is_supported true; 0 to 1."""
     @_builtins.property
     def sampling(self) -> Global___Sampling:
         """How to choose tokens."""
@@ -80,10 +86,12 @@ class QueryRequest(_message.Message):
         publisher_plan: _builtins.str = ...,
         sampling: Global___Sampling | None = ...,
         options: _session_pb2.SessionOptions | None = ...,
+        topic: _builtins.str = ...,
+        min_support: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_support", b"min_support", "options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -101,6 +109,8 @@ class Sampling(_message.Message):
     TOP_K_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
+    NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: _builtins.int
     max_new_tokens: _builtins.int
     """Most tokens to decode; 1 to 8192."""
     temperature: _builtins.float
@@ -111,6 +121,10 @@ class Sampling(_message.Message):
     """Tokens kept, 0 for all."""
     seed: _builtins.int
     """Of the random draw."""
+    repetition_penalty: _builtins.float
+    """Divides logits of tokens that the answer has already; 1 to 10. 1 is off, and so is 0, for senders that do not know it."""
+    no_repeat_ngram_size: _builtins.int
+    """No run of so many tokens comes twice in the answer; 0 to 64, 0 is off."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Decoding ends before any of these; up to 16 of up to 200 characters."""
@@ -124,10 +138,12 @@ class Sampling(_message.Message):
         top_k: _builtins.int = ...,
         seed: _builtins.int = ...,
         stop: _abc.Iterable[_builtins.str] | None = ...,
+        repetition_penalty: _builtins.float = ...,
+        no_repeat_ngram_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_new_tokens", b"max_new_tokens", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_new_tokens", b"max_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -272,6 +288,9 @@ class QueryResult(_message.Message):
     DECODE_S_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    SUPPORT_FIELD_NUMBER: _builtins.int
+    IS_SUPPORTED_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The whole answer."""
     finish_reason: Global___FinishReason.ValueType
@@ -284,9 +303,17 @@ class QueryResult(_message.Message):
     """Time of decoding after the first token, seconds."""
     prompt_tokens: _builtins.int
     """Tokens of the global prompt, prefix included."""
+    support: _builtins.float
+    """How surely the answer points at single rows of passages, 0 to 1; absent without answer or passages."""
+    is_supported: _builtins.bool
+    """Whether support is as much as the query asked for."""
     @_builtins.property
     def report(self) -> _session_pb2.SessionReport:
         """What every participant did."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnswerSource]:
+        """Passages that drew the answer's attention, those with the most first."""
 
     def __init__(
         self,
@@ -298,14 +325,49 @@ class QueryResult(_message.Message):
         decode_s: _builtins.float = ...,
         prompt_tokens: _builtins.int = ...,
         report: _session_pb2.SessionReport | None = ...,
+        sources: _abc.Iterable[Global___AnswerSource] | None = ...,
+        support: _builtins.float | None = ...,
+        is_supported: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_support", b"_support", "report", b"report", "support", b"support"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_s", b"decode_s", "finish_reason", b"finish_reason", "num_tokens", b"num_tokens", "prompt_tokens", b"prompt_tokens", "report", b"report", "text", b"text", "time_to_first_token_s", b"time_to_first_token_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_support", b"_support", "decode_s", b"decode_s", "finish_reason", b"finish_reason", "is_supported", b"is_supported", "num_tokens", b"num_tokens", "prompt_tokens", b"prompt_tokens", "report", b"report", "sources", b"sources", "support", b"support", "text", b"text", "time_to_first_token_s", b"time_to_first_token_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__support: _TypeAlias = _typing.Literal["support"]  # noqa: Y015
+    _WhichOneofArgType__support: _TypeAlias = _typing.Literal["_support", b"_support"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__support) -> _WhichOneofReturnType__support | None: ...
+
+Global___QueryResult: _TypeAlias = QueryResult  # noqa: Y015
+
+@_typing.final
+class AnswerSource(_message.Message):
+    """A passage that drew the answer's attention."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Whose passage."""
+    number: _builtins.int
+    """Its number there, where alone it can be looked up."""
+    share: _builtins.float
+    """Share of the attention that all passages drew; above 0, at most 1."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "number", b"number", "share", b"share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___QueryResult: _TypeAlias = QueryResult  # noqa: Y015
+Global___AnswerSource: _TypeAlias = AnswerSource  # noqa: Y015
 
 @_typing.final
 class WarmResponse(_message.Message):

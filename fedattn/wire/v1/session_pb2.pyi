@@ -117,6 +117,32 @@ SKIP_REASON_DUPLICATE: SkipReason.ValueType  # 10
 """Read already under another name."""
 Global___SkipReason: _TypeAlias = SkipReason  # noqa: Y015
 
+class _Share:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ShareEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Share.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SHARE_UNSPECIFIED: _Share.ValueType  # 0
+    SHARE_NOTHING: _Share.ValueType  # 1
+    """They choose what takes part without knowing what is asked."""
+    SHARE_TOPIC: _Share.ValueType  # 2
+    """Words that the publisher chose to reveal."""
+    SHARE_QUESTION: _Share.ValueType  # 3
+    """The question itself."""
+
+class Share(_Share, metaclass=_ShareEnumTypeWrapper):
+    """What contributors may know of a question."""
+
+SHARE_UNSPECIFIED: Share.ValueType  # 0
+SHARE_NOTHING: Share.ValueType  # 1
+"""They choose what takes part without knowing what is asked."""
+SHARE_TOPIC: Share.ValueType  # 2
+"""Words that the publisher chose to reveal."""
+SHARE_QUESTION: Share.ValueType  # 3
+"""The question itself."""
+Global___Share: _TypeAlias = Share  # noqa: Y015
+
 class _Kem:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -305,12 +331,15 @@ class ContextSummary(_message.Message):
     NUM_TOKENS_FIELD_NUMBER: _builtins.int
     NUM_FILES_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
+    NUM_PASSAGES_FIELD_NUMBER: _builtins.int
     is_given: _builtins.bool
     """Whether the node was given a file or folder at all."""
     num_tokens: _builtins.int
-    """Tokens of its text; 0 for nothing to give."""
+    """Tokens of its text, estimated for a long one; 0 for nothing to give."""
     num_files: _builtins.int
     """Files that were read."""
+    num_passages: _builtins.int
+    """Passages that its text is cut into."""
     @_builtins.property
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedFiles]:
         """Files that were not."""
@@ -322,10 +351,11 @@ class ContextSummary(_message.Message):
         num_tokens: _builtins.int = ...,
         num_files: _builtins.int = ...,
         skipped: _abc.Iterable[Global___SkippedFiles] | None = ...,
+        num_passages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_given", b"is_given", "num_files", b"num_files", "num_tokens", b"num_tokens", "skipped", b"skipped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_given", b"is_given", "num_files", b"num_files", "num_passages", b"num_passages", "num_tokens", b"num_tokens", "skipped", b"skipped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -524,6 +554,9 @@ class SessionOptions(_message.Message):
     INDEPENDENT_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    NODE_TOKENS_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     prefix: Global___PrefixMode.ValueType
     """Whether the prefix is public or owned by the first participant."""
     min_participants: _builtins.int
@@ -542,6 +575,12 @@ class SessionOptions(_message.Message):
     """Who asks, as the publisher's side vouches; up to 64 characters, empty if it does not say."""
     purpose: _builtins.str
     """What the answer is for, in a word that owners' policies know; up to 64 characters, may be empty."""
+    share: Global___Share.ValueType
+    """What contributors are told of the question."""
+    node_tokens: _builtins.int
+    """Most tokens of each contributor's text; 0 for no limit."""
+    context_tokens: _builtins.int
+    """Most tokens of all contributors' texts together; those that fit best take part. 0 for no limit."""
     @_builtins.property
     def contributors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Contributors in token order; empty for all that are joined, by id."""
@@ -568,10 +607,13 @@ class SessionOptions(_message.Message):
         independent: _builtins.bool = ...,
         subject: _builtins.str = ...,
         purpose: _builtins.str = ...,
+        share: Global___Share.ValueType = ...,
+        node_tokens: _builtins.int = ...,
+        context_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "prefix", b"prefix", "purpose", b"purpose", "subject", b"subject", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "context_tokens", b"context_tokens", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_tokens", b"node_tokens", "prefix", b"prefix", "purpose", b"purpose", "share", b"share", "subject", b"subject", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -653,6 +695,7 @@ class SessionRequest(_message.Message):
     NONCE_FIELD_NUMBER: _builtins.int
     ISSUED_AT_S_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    HINT_DIGEST_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the publisher's node."""
     span_len: _builtins.int
@@ -663,6 +706,8 @@ class SessionRequest(_message.Message):
     """Random, 16 bytes; no request is good for two sessions."""
     issued_at_s: _builtins.float
     """When it was signed, seconds since 1970."""
+    hint_digest: _builtins.bytes
+    """SHA-256 over salt and text of the Hint, 32 bytes; none if contributors are told nothing."""
     @_builtins.property
     def prefix(self) -> Global___PublicPrefix:
         """Public prefix; its mode is that of the options."""
@@ -696,14 +741,97 @@ class SessionRequest(_message.Message):
         nonce: _builtins.bytes = ...,
         issued_at_s: _builtins.float = ...,
         key: Global___PublicKey | None = ...,
+        hint_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "options", b"options", "prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributor_sync_layers", b"contributor_sync_layers", "issued_at_s", b"issued_at_s", "key", b"key", "max_new_tokens", b"max_new_tokens", "node_id", b"node_id", "nonce", b"nonce", "options", b"options", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributor_sync_layers", b"contributor_sync_layers", "hint_digest", b"hint_digest", "issued_at_s", b"issued_at_s", "key", b"key", "max_new_tokens", b"max_new_tokens", "node_id", b"node_id", "nonce", b"nonce", "options", b"options", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionRequest: _TypeAlias = SessionRequest  # noqa: Y015
+
+@_typing.final
+class Hint(_message.Message):
+    """What contributors are told of a question; sealed to each of them, except in plaintext. Behind two
+    bytes with its size (little-endian) and before zeros that hide that size.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SALT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    salt: _builtins.bytes
+    """Random, 16 bytes."""
+    text: _builtins.str
+    """Words, or the question as far as it fits; 1 to 2048 bytes."""
+    def __init__(
+        self,
+        *,
+        salt: _builtins.bytes = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["salt", b"salt", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hint: _TypeAlias = Hint  # noqa: Y015
+
+@_typing.final
+class NodeKey(_message.Message):
+    """What others seal hints for a node to; signed by the node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Id of the node."""
+    @_builtins.property
+    def key(self) -> Global___PublicKey:
+        """The key; absent in plaintext."""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        key: Global___PublicKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeKey: _TypeAlias = NodeKey  # noqa: Y015
+
+@_typing.final
+class Passage(_message.Message):
+    """One passage of a private text that takes part."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Its number at its node, where alone it can be looked up; from 1."""
+    num_tokens: _builtins.int
+    """Tokens of it; at least 1."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        num_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_tokens", b"num_tokens", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Passage: _TypeAlias = Passage  # noqa: Y015
 
 @_typing.final
 class MemberStatement(_message.Message):
@@ -720,6 +848,8 @@ class MemberStatement(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     NUM_WITHHELD_FIELD_NUMBER: _builtins.int
     CONTEXT_VERSION_FIELD_NUMBER: _builtins.int
+    PASSAGES_FIELD_NUMBER: _builtins.int
+    FIT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id of the session it was invited to."""
     request_digest: _builtins.bytes
@@ -735,10 +865,20 @@ class MemberStatement(_message.Message):
     num_withheld: _builtins.int
     """Rows that never travel, because its owner does not let them; below span_len."""
     context_version: _builtins.bytes
-    """Random, drawn afresh whenever its context changes; up to 32 bytes, none if nothing is to be reused."""
+    """Names the tokens of its span, and says nothing of what they are; up to 32 bytes, none if nothing
+    is to be reused.
+    """
+    fit: _builtins.float
+    """How well they fit what is asked, 0 to 1; 0 if that is not known."""
     @_builtins.property
     def key(self) -> Global___PublicKey:
         """What other members seal keys to; absent in plaintext."""
+
+    @_builtins.property
+    def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Passage]:
+        """What its span is made of, in order; their tokens add up to span_len, but for the prefix if it
+        owns that. Up to 4096.
+        """
 
     def __init__(
         self,
@@ -752,10 +892,12 @@ class MemberStatement(_message.Message):
         key: Global___PublicKey | None = ...,
         num_withheld: _builtins.int = ...,
         context_version: _builtins.bytes = ...,
+        passages: _abc.Iterable[Global___Passage] | None = ...,
+        fit: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "context_version", b"context_version", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "num_withheld", b"num_withheld", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "context_version", b"context_version", "fit", b"fit", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "num_withheld", b"num_withheld", "passages", b"passages", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -976,6 +1118,8 @@ class MemberReport(_message.Message):
     ROW_SOURCE_FIELD_NUMBER: _builtins.int
     TIMELINE_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    NUM_PASSAGES_FIELD_NUMBER: _builtins.int
+    TEXT_LEN_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node."""
     role: Global___Role.ValueType
@@ -994,6 +1138,10 @@ class MemberReport(_message.Message):
     """Short reason for people; empty if all went well; never text of a context or question."""
     row_source: Global___RowSource.ValueType
     """Where its rows came from."""
+    num_passages: _builtins.int
+    """Passages of it that took part."""
+    text_len: _builtins.int
+    """Tokens of them; its span without prefix and question."""
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerBytes]:
         """Bytes a layer, counted by the aggregator; layers where nothing moved are absent."""
@@ -1036,10 +1184,12 @@ class MemberReport(_message.Message):
         row_source: Global___RowSource.ValueType = ...,
         timeline: _abc.Iterable[Global___Slice] | None = ...,
         context: Global___ContextSummary | None = ...,
+        num_passages: _builtins.int = ...,
+        text_len: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "context", b"context", "planned", b"planned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "compute_s", b"compute_s", "context", b"context", "detail", b"detail", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "planned", b"planned", "role", b"role", "row_source", b"row_source", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "timeline", b"timeline", "wait_s", b"wait_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "compute_s", b"compute_s", "context", b"context", "detail", b"detail", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "num_passages", b"num_passages", "planned", b"planned", "role", b"role", "row_source", b"row_source", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "text_len", b"text_len", "timeline", b"timeline", "wait_s", b"wait_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

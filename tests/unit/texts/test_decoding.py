@@ -3,7 +3,7 @@
 import pytest
 
 from fedattn.core.contexts import SkipReason
-from services.participant.texts.decoding import decode
+from fedattn.texts.decoding import decode
 
 HARBOUR = "Harbour log. The ship Aurora lies at pier 4."
 MASTER = "Hafenmeister Müller: The ship Aurora lies at pier 4 \u2013 north side."

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedattn.core.contexts import SkipReason
-from services.participant.texts.loading import decode_all, load
+from fedattn.texts.loading import decode_all, load
 
 HARBOUR = "Harbour log. The ship Aurora lies at pier 4."
 

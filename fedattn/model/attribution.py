@@ -1,0 +1,170 @@
+"""From which visible tokens an answer was drawn, by the attention of the answer's own tokens.
+
+The mean attention hardly tells: most heads spread theirs over everything, so long passages win. A
+few heads copy, and point at single rows (retrieval heads, arXiv 2404.15574). A passage's share
+therefore counts each attention weight in its fourth power, which leaves nothing of what is spread
+and nearly all of what is pointed. First tokens and the own question draw much attention whatever
+is asked, so shares are among the passages alone.
+
+The answer is replayed: one forward pass over its tokens by the blocks of transformers, whoever
+decoded it. Cost: A tokens through the model, and at the given layers A x S weights a head.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from fedattn.core.spans import Span
+from fedattn.model.attention import run_model
+from fedattn.model.cache import FederatedCache, LayerCache
+from fedattn.model.likelihood import token_log_probs
+from fedattn.model.loading import LoadedModel
+from fedattn.model.prefill import PrefillResult
+
+_POWER = 4
+_QUERIES_AT_ONCE = 64
+"""Weights of this many queries are in memory together, [Hq, 64, S]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribution:
+    """What the tokens of an answer attended to, at the given layers.
+
+    Attributes:
+        shares: how much of the answer each passage gave, 0 to 1; they add up to 1, or are all 0 if
+            no row of any passage was seen.
+        masses: attention on each passage, of 1 for all that a token sees (prefix, passages, own
+            question, answer so far); mean over answer tokens, query heads and layers.
+        peak: attention on the single row of all passages that an answer token attends to most, 0
+            to 1; mean over answer tokens, of the head that has the most.
+        log_probs: log-probability of each answer token, nats.
+    """
+
+    shares: tuple[float, ...]
+    masses: tuple[float, ...]
+    peak: float
+    log_probs: tuple[float, ...]
+
+
+@torch.inference_mode()
+def attribute_answer(
+    model: LoadedModel,
+    prefill: PrefillResult,
+    answer: list[int],
+    passages: Sequence[Span],
+    layers: Sequence[int],
+) -> Attribution:
+    """Replay an answer and see where its tokens look; leaves the cache as it is.
+
+    Example, prefix [0, 2), one contributor [2, 6) with two passages, question [6, 9), answer of 2:
+
+        passages    [2, 4) [4, 6)
+        queries     positions 9 and 10, at layers where rows of [2, 6) came
+
+    Args:
+        model: the model.
+        prefill: what the answer was decoded from, before or after decoding.
+        answer: A >= 1 generated token ids.
+        passages: global positions of each, in token order, none overlapping. Rows that did not
+            travel are missed by nobody.
+        layers: the publisher's sync layers.
+
+    Raises:
+        ValueError: no answer, or passages overlap or are out of order.
+    """
+    if not answer:
+        raise ValueError("an answer without tokens attends to nothing; expected at least one")
+    if any(before.stop > after.start for before, after in pairwise(passages)):
+        raise ValueError("passages overlap or are out of token order; sort and merge them")
+    start = prefill.next_position
+    cache = FederatedCache(model.shape.num_layers, model.device)
+    cache.seed([layer.before(start) for layer in prefill.cache.layers])
+    cache.query_positions = torch.arange(start, start + len(answer), device=model.device)
+    view = WatchedCache(cache, passages, frozenset(layers))
+    ids = torch.tensor(answer, dtype=torch.int64, device=model.device)
+    hidden = run_model(model.backbone, ids, cache.query_positions, view)
+    return view.attribution(token_log_probs(model, prefill.logits, hidden[:-1], answer))
+
+
+class WatchedCache:
+    """A `KvView` that notes where the queries of one forward pass look.
+
+    Args:
+        cache: attends.
+        passages: R ranges of global positions.
+        layers: where to watch.
+    """
+
+    def __init__(
+        self, cache: FederatedCache, passages: Sequence[Span], layers: frozenset[int]
+    ) -> None:
+        self._cache = cache
+        self._passages = passages
+        self._layers = layers
+        self._num_weights = 0  # softmax rows seen: layers x Hq x T
+        self._mass = torch.zeros(len(passages) + 1, dtype=torch.float64)  # [R + 1], last: the rest
+        self._pointed = torch.zeros_like(self._mass)
+        self._peak = 0.0
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+    ) -> torch.Tensor:
+        """As `KvView.attend`."""
+        output = self._cache.attend(layer, query, key, value, scaling)
+        if layer in self._layers:
+            factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+            self._watch(query[0].float() * factor, self._cache.layers[layer])
+        return output
+
+    def attribution(self, log_probs: tuple[float, ...]) -> Attribution:
+        """What was seen so far."""
+        pointed = self._pointed[:-1]
+        masses = self._mass[:-1] / max(1, self._num_weights)
+        return Attribution(
+            shares=tuple((pointed / pointed.sum().clamp_min(1e-300)).tolist()),
+            masses=tuple(masses.tolist()),
+            peak=self._peak,
+            log_probs=log_probs,
+        )
+
+    def _watch(self, query: torch.Tensor, rows: LayerCache) -> None:
+        """Note the attention of scaled queries [Hq, T, D] to the rows of their layer."""
+        owners = self._owners(rows.positions)
+        is_inside = owners < len(self._passages)
+        keys = rows.keys[0].float()
+        peaks = torch.zeros(query.shape[0], device=query.device)
+        for start in range(0, query.shape[1], _QUERIES_AT_ONCE):
+            some = slice(start, start + _QUERIES_AT_ONCE)
+            visible = rows.positions[None, :] <= self._cache.query_positions[some, None]
+            weights = _weights(query[:, some], keys, visible)
+            self._add(self._mass, owners, weights)
+            self._add(self._pointed, owners, weights.pow(_POWER))
+            if is_inside.any():
+                peaks += weights[:, :, is_inside].amax(dim=-1).sum(dim=-1)
+        self._num_weights += query.shape[0] * query.shape[1]
+        self._peak = max(self._peak, float(peaks.max()) / query.shape[1])
+
+    def _add(self, total: torch.Tensor, owners: torch.Tensor, weights: torch.Tensor) -> None:
+        total.index_add_(0, owners.cpu(), weights.double().sum(dim=(0, 1)).cpu())
+
+    def _owners(self, positions: torch.Tensor) -> torch.Tensor:
+        """[S] int64: the passage of each row; R for none."""
+        owners = torch.full_like(positions, len(self._passages))
+        for number, span in enumerate(self._passages):
+            owners[(positions >= span.start) & (positions < span.stop)] = number
+        return owners
+
+
+def _weights(query: torch.Tensor, keys: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Attention of scaled queries [Hq, T, D] to keys [Hkv, S, D], visible [T, S]; [Hq, T, S]."""
+    heads, num_queries, size = query.shape
+    grouped = query.reshape(keys.shape[0], -1, size)  # heads that share a key/value head
+    scores = torch.bmm(grouped, keys.transpose(1, 2)).view(heads, num_queries, -1)
+    return torch.softmax(scores.masked_fill(~visible, -torch.inf), dim=-1)

@@ -1,0 +1,144 @@
+"""Before a session: how much text each node may give, and what it is told of the question."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import structlog
+
+from fedattn.core.errors import ContextTooLongError, FedAttnError
+from fedattn.core.limits import MAX_MEMBERS
+from fedattn.core.profile import context_tokens_of
+from fedattn.core.request import SessionOptions
+from fedattn.core.share import Hint
+from fedattn.core.token_budget import node_tokens
+from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.hints import read_node_key, seal_hint
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.participant.node import ParticipantNode
+from services.participant.query import Query
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disclosure:
+    """What goes with a request.
+
+    Attributes:
+        options: of the session, with the tokens that contributors may give.
+        node_tokens: most tokens of the publisher's own text.
+        hint: what contributors are told; None for nothing.
+        sealed: the same for each of them, by node id.
+    """
+
+    options: SessionOptions
+    node_tokens: int
+    hint: Hint | None
+    sealed: dict[str, bytes]
+
+    @property
+    def digest(self) -> bytes:
+        """Of the hint; empty without one."""
+        return b"" if self.hint is None else self.hint.digest
+
+
+async def prepare_disclosure(
+    node: ParticipantNode, aggregator: AggregatorClient, query: Query, question_len: int
+) -> Disclosure:
+    """Look who may contribute, share the tokens among all, and seal what each is told.
+
+    Args:
+        node: the publisher.
+        aggregator: where contributors are joined.
+        query: what is asked.
+        question_len: tokens of the question.
+
+    Raises:
+        ContextTooLongError: the question leaves no room for any text.
+        FedAttnError: the aggregator cannot be reached.
+    """
+    hint = query.hint
+    nodes = await aggregator.list_nodes(
+        with_keys=hint is not None, fingerprint=node.prefiller.model.fingerprint
+    )
+    peers = _peers(node, query.options, nodes.nodes)
+    with_text = [one for one in peers if one.context.num_tokens or not one.HasField("context")]
+    budget = _TokenBudget.of(node, query, max(1, len(with_text)), question_len)
+    return Disclosure(
+        options=replace(query.options, node_tokens=budget.each, context_tokens=budget.contributors),
+        node_tokens=budget.own,
+        hint=hint,
+        sealed={} if hint is None else await node.threads.run(lambda: _seal(node, hint, peers)),
+    )
+
+
+def _peers(
+    node: ParticipantNode, options: SessionOptions, nodes: Sequence[pb.NodeInfo]
+) -> list[pb.NodeInfo]:
+    """Nodes that may contribute."""
+    own = node.prefiller.model.fingerprint
+    named = set(options.contributors)
+    return [
+        other
+        for other in nodes
+        if other.node_id != node.node_id
+        and other.model_fingerprint == own
+        and (not named or other.node_id in named)
+    ][: MAX_MEMBERS - 1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TokenBudget:
+    """Most tokens of texts.
+
+    Attributes:
+        own: of the publisher's.
+        contributors: of all others' together.
+        each: of one of them.
+    """
+
+    own: int
+    contributors: int
+    each: int
+
+    @classmethod
+    def of(cls, node: ParticipantNode, query: Query, num_peers: int, question_len: int) -> Self:
+        """What suits the model, or what was asked for, as far as the window has room.
+
+        Nothing of it depends on the question but for its length.
+
+        Raises:
+            ContextTooLongError: the question leaves no room for any text.
+        """
+        window, num_new = node.prefiller.model.max_positions, query.sampling.max_new_tokens
+        room = window - len(node.prefix) - question_len - num_new
+        if room <= num_peers:
+            raise ContextTooLongError(
+                f"the question has {question_len} tokens, the prefix {len(node.prefix)}, and "
+                f"{num_new} may be decoded, which leaves {room} of the model's window of {window} "
+                f"for the texts of {num_peers + 1} nodes; shorten the question or ask for fewer "
+                f"tokens"
+            )
+        total = min(room, query.options.context_tokens or context_tokens_of(node.profile))
+        knows, asked = query.hint is not None, query.options.node_tokens
+        text_len = node.context.summary.num_tokens
+        most = node_tokens(total, num_peers + 1, knows_question=True)
+        mine = min(text_len, most, asked or most)
+        left = max(1, total - mine)
+        least = query.options.min_participants - 1
+        share = node_tokens(left, num_peers, knows_question=knows, least_nodes=least)
+        each = min(left, share if asked is None else min(asked, left // max(1, least)))
+        return cls(own=mine, contributors=left, each=each)
+
+
+def _seal(node: ParticipantNode, hint: Hint, peers: Sequence[pb.NodeInfo]) -> dict[str, bytes]:
+    """The hint for each node whose key can be believed; others decline for want of it."""
+    sealed: dict[str, bytes] = {}
+    for peer in peers:
+        try:
+            key = read_node_key(peer.key, peer.node_id, node.identity)
+            sealed[peer.node_id] = seal_hint(hint, key, node.node_id)
+        except (FedAttnError, ValueError) as error:
+            log.warning("not_told", node=peer.node_id[:64], error=str(error))
+    return sealed

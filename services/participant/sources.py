@@ -1,0 +1,91 @@
+"""Which passages an answer was drawn from, as its publisher can tell."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedattn.core.agreement import PassageSpan
+from fedattn.core.spans import Member, SessionLayout, Span
+from fedattn.model.attribution import attribute_answer
+from fedattn.model.loading import LoadedModel
+from fedattn.model.prefill import PrefillResult
+from fedattn.model.support import copying_attention
+from fedattn.wire.v1 import participant_pb2 as pb
+
+MAX_SOURCES = 16
+"""Passages that a result names, those with the most attention."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedPassage:
+    """A passage where the session has it.
+
+    Attributes:
+        node_id: whose.
+        number: its number there.
+        span: its global positions.
+    """
+
+    node_id: str
+    number: int
+    span: Span
+
+
+def place_passages(
+    layout: SessionLayout,
+    passages: Mapping[int, tuple[PassageSpan, ...]],
+    own: tuple[PassageSpan, ...],
+) -> list[PlacedPassage]:
+    """All passages of a session in token order.
+
+    Example: a contributor's span [2, 9) that begins with 2 tokens of prefix it owns, passages of 3
+    and 2 tokens: [4, 7) and [7, 9).
+
+    Args:
+        layout: of the session.
+        passages: of the contributors, by their places.
+        own: of the publisher, which begin its span.
+    """
+    placed: list[PlacedPassage] = []
+    for index, member in enumerate(layout.contributors):
+        given = passages.get(index, ())
+        begin = member.span.stop - sum(one.num_tokens for one in given)
+        placed.extend(_place(member, given, begin))
+    placed.extend(_place(layout.publisher, own, layout.publisher.span.start))
+    return placed
+
+
+def _place(member: Member, passages: tuple[PassageSpan, ...], begin: int) -> list[PlacedPassage]:
+    placed: list[PlacedPassage] = []
+    for one in passages:
+        span = Span(begin, begin + one.num_tokens)
+        placed.append(PlacedPassage(node_id=member.node_id, number=one.number, span=span))
+        begin = span.stop
+    return placed
+
+
+def find_sources(
+    model: LoadedModel,
+    prefill: PrefillResult,
+    answer: list[int],
+    placed: list[PlacedPassage],
+    layers: Sequence[int],
+) -> pb.QueryResult:
+    """What an answer rests on: a result with its sources and support, and nothing else.
+
+    Args:
+        model: of the publisher.
+        prefill: what the answer was decoded from.
+        answer: its token ids; nothing is said of an answer without any.
+        placed: all passages; nothing is said if there is none.
+        layers: the publisher's sync layers.
+    """
+    result = pb.QueryResult()
+    if not answer or not placed:
+        return result
+    seen = attribute_answer(model, prefill, answer, [one.span for one in placed], layers)
+    result.support = copying_attention(seen)
+    ranked = sorted(zip(seen.shares, placed, strict=True), key=lambda pair: -pair[0])
+    for share, one in ranked[:MAX_SOURCES]:
+        if share > 0:
+            result.sources.add(node_id=one.node_id, number=one.number, share=min(1.0, share))
+    return result

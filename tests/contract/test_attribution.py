@@ -1,0 +1,231 @@
+"""What an answer attended to, against full attention matrices of one model over the joined text."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fedattn.core.compression import Compression
+from fedattn.core.sampling import SamplingParams
+from fedattn.core.spans import SessionLayout, Span
+from fedattn.core.visibility import computed_positions
+from fedattn.model.attention import run_model
+from fedattn.model.attribution import Attribution, attribute_answer
+from fedattn.model.decode import generate_tokens
+from fedattn.model.fused import FLOAT32, FusedDecoder
+from fedattn.model.likelihood import log_probs_alone
+from fedattn.model.loading import LoadedModel
+from fedattn.research.oracle import DenseMasks, KeptPositions, oracle_logits
+from tests.harness.runners import prefill_in_process
+from tests.harness.scenarios import LOSSLESS, SCENARIOS, Scenario
+from tests.harness.tiny import FAMILIES, NUM_LAYERS, tiny_model, tiny_network
+
+TOLERANCE = 1e-5
+ANSWER = [9, 4, 17, 4, 60]
+SPARSE = replace(LOSSLESS, keep_ratio=0.5, input_keep_ratio=0.7, selector="random", seed=3)
+FILLED = [one for one in SCENARIOS if any(one.contexts) and one.publisher_plan != "none"]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: pytest.FixtureRequest) -> LoadedModel:
+    return tiny_model(request.param)
+
+
+def halves(layout: SessionLayout) -> list[Span]:
+    """Two passages a contributor, with a token left out between them where there are enough."""
+    passages = []
+    for member in layout.contributors:
+        start, stop = member.span.start, member.span.stop
+        middle = (start + stop) // 2
+        passages += [Span(start, middle), Span(min(middle + 1, stop), stop)]
+    return passages
+
+
+def assert_equals(
+    got: Attribution, weights: Sequence[torch.Tensor], positions: torch.Tensor, passages: list[Span]
+) -> None:
+    """Hold it to attention weights [Hq, A, S] of each sync layer, with loops."""
+    masses, pointed = [], []
+    for span in passages:
+        inside = (positions >= span.start) & (positions < span.stop)
+        masses.append(
+            float(torch.stack([one[:, :, inside].sum(-1).mean() for one in weights]).mean())
+        )
+        pointed.append(sum(float((one[:, :, inside] ** 4).sum()) for one in weights))
+    everywhere = torch.stack(
+        [(positions >= span.start) & (positions < span.stop) for span in passages]
+    ).any(0)
+    peak = max(float(head[:, everywhere].amax(-1).mean()) for one in weights for head in one)
+    assert got.masses == pytest.approx(masses, abs=TOLERANCE)
+    assert got.shares == pytest.approx([one / sum(pointed) for one in pointed], abs=1e-3)
+    assert got.peak == pytest.approx(peak, abs=TOLERANCE)
+
+
+class FullAttention(DenseMasks):
+    """The oracle's view, which keeps whole attention matrices [Hq, S, S]."""
+
+    def __init__(
+        self, layout: SessionLayout, num_generated: int, kept: KeptPositions | None
+    ) -> None:
+        super().__init__(layout, num_generated, kept, torch.device("cpu"))
+        self.weights: list[torch.Tensor] = []
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+    ) -> torch.Tensor:
+        keys = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+        scores = query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5
+        weights = scores.masked_fill(~self._masks[layer], -torch.inf).softmax(-1)
+        self.weights.append(weights[0])
+        return super().attend(layer, query, key, value, scaling)
+
+
+@torch.inference_mode()
+def oracle_attention(
+    model: LoadedModel, scenario: Scenario, kept: KeptPositions
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Weights [Hq, A, S] of the answer at the publisher's sync layers, and positions [S]."""
+    layout = scenario.layout()
+    chosen = torch.from_numpy(computed_positions(layout, len(ANSWER)))
+    shifted = [member.position_offset for member in layout.members if member.position_offset]
+    prefix = torch.arange(layout.prefix_len)
+    ids = torch.tensor(scenario.joined() + ANSWER)
+    positions = torch.cat([*(offset + prefix for offset in shifted), chosen])
+    tokens = torch.cat([*(ids[prefix] for _ in shifted), ids[chosen]])
+    view = FullAttention(layout, len(ANSWER), kept)
+    run_model(model.backbone, tokens, positions, view)
+    weights = [view.weights[layer][:, -len(ANSWER) :] for layer in layout.publisher.plan.layers]
+    return weights, positions
+
+
+@pytest.mark.parametrize("compression", [LOSSLESS, SPARSE], ids=["every row", "gaps"])
+@pytest.mark.parametrize("scenario", FILLED, ids=lambda scenario: scenario.name)
+def test_attribution_equals_full_attention_of_the_oracle(
+    scenario: Scenario, compression: Compression, model: LoadedModel
+) -> None:
+    scenario = replace(scenario, compression=compression)
+    prefill, store = prefill_in_process(scenario, model)
+    layout, kept = scenario.layout(), store.kept_positions()
+    passages = halves(layout)
+    layers = layout.publisher.plan.layers
+    got = attribute_answer(model, prefill, ANSWER, passages, layers)
+    assert_equals(got, *oracle_attention(model, scenario, kept), passages)
+    logits = oracle_logits(model, layout, scenario.joined(), ANSWER[:-1], kept)[-len(ANSWER) :]
+    expected = torch.log_softmax(logits, -1)[torch.arange(len(ANSWER)), torch.tensor(ANSWER)]
+    assert got.log_probs == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_layers_equal_the_attention_of_plain_transformers(family: str) -> None:
+    scenario, model = SCENARIOS[1], tiny_model(family)
+    prefill, _ = prefill_in_process(scenario, model)
+    passages = halves(scenario.layout())
+    got = attribute_answer(model, prefill, ANSWER, passages, range(NUM_LAYERS))
+    plain = tiny_network(family)
+    plain.set_attn_implementation("eager")  # type: ignore[operator]
+    ids = torch.tensor([scenario.joined() + ANSWER])
+    with torch.inference_mode():
+        attentions = plain(ids, output_attentions=True).attentions
+    weights = [one[0, :, -len(ANSWER) :] for one in attentions]
+    assert_equals(got, weights, torch.arange(ids.shape[1]), passages)
+
+
+def test_both_decoders_leave_what_the_replay_needs_and_the_replay_leaves_it_alone(
+    model: LoadedModel,
+) -> None:
+    """The blocks of transformers extend the prefill's cache, `FusedDecoder` does not."""
+    scenario, sampling = SCENARIOS[1], SamplingParams.most_likely(6)
+    passages, layers = halves(scenario.layout()), range(NUM_LAYERS)
+    results = []
+    for make_decoder in (None, lambda: FusedDecoder(model, FLOAT32)):
+        prefill, _ = prefill_in_process(scenario, model)
+        answer = list(generate_tokens(model, prefill, sampling, make_decoder))
+        num_rows = [len(layer.positions) for layer in prefill.cache.layers]
+        results.append(attribute_answer(model, prefill, answer, passages, layers))
+        results.append(attribute_answer(model, prefill, answer, passages, layers))
+        assert [len(layer.positions) for layer in prefill.cache.layers] == num_rows
+    assert all(result == results[0] for result in results)
+
+
+def test_a_long_answer_is_watched_in_parts(model: LoadedModel) -> None:
+    """130 tokens are three parts: the mean of all is the mean of what each token attends to."""
+    scenario = SCENARIOS[1]
+    prefill, _ = prefill_in_process(scenario, model)
+    passages, answer = halves(scenario.layout()), ANSWER * 26
+    got = attribute_answer(model, prefill, answer, passages, range(NUM_LAYERS))
+    view = FullAttention(scenario.layout(), len(answer), None)
+    ids = torch.tensor(scenario.joined() + answer)
+    positions = torch.arange(len(ids))
+    with torch.inference_mode():
+        run_model(model.backbone, ids, positions, view)
+    assert_equals(got, [one[:, -len(answer) :] for one in view.weights], positions, passages)
+    assert len(got.log_probs) == len(answer)
+
+
+def test_shares_are_among_the_passages_and_masses_of_everything(model: LoadedModel) -> None:
+    scenario = SCENARIOS[1]
+    prefill, _ = prefill_in_process(scenario, model)
+    span = scenario.layout().members[0].span
+    got = attribute_answer(model, prefill, ANSWER, [span], range(NUM_LAYERS))
+    assert got.shares == pytest.approx([1.0])
+    assert 0 < got.masses[0] < 1
+    everything = [Span(0, prefill.next_position + len(ANSWER))]
+    got = attribute_answer(model, prefill, ANSWER, everything, range(NUM_LAYERS))
+    assert got.masses == pytest.approx([1.0], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("layers", [(), (0, 2)])
+def test_nothing_is_due_to_passages_that_were_never_seen(
+    layers: tuple[int, ...], model: LoadedModel
+) -> None:
+    scenario = replace(SCENARIOS[1], plan="none", publisher_plan="none")
+    prefill, _ = prefill_in_process(scenario, model)
+    got = attribute_answer(model, prefill, ANSWER, halves(scenario.layout()), layers)
+    assert set(got.shares) == set(got.masses) == {0.0}
+    assert got.peak == 0.0
+    assert len(got.log_probs) == len(ANSWER)
+
+
+def test_no_passages_is_no_error(model: LoadedModel) -> None:
+    prefill, _ = prefill_in_process(SCENARIOS[1], model)
+    got = attribute_answer(model, prefill, ANSWER[:1], [], range(NUM_LAYERS))
+    assert got.shares == got.masses == ()
+    assert len(got.log_probs) == 1
+
+
+def test_overlapping_passages_and_empty_answers_are_refused(model: LoadedModel) -> None:
+    prefill, _ = prefill_in_process(SCENARIOS[1], model)
+    with pytest.raises(ValueError, match="at least one"):
+        attribute_answer(model, prefill, [], [Span(3, 5)], [0])
+    for passages in ([Span(3, 6), Span(5, 7)], [Span(6, 7), Span(3, 5)]):
+        with pytest.raises(ValueError, match="overlap or are out of token order"):
+            attribute_answer(model, prefill, ANSWER, passages, [0])
+
+
+@pytest.mark.parametrize("answer", [ANSWER, ANSWER[:1]])
+@pytest.mark.parametrize("scenario", FILLED, ids=lambda scenario: scenario.name)
+def test_alone_is_what_the_plan_none_would_say(
+    scenario: Scenario, answer: list[int], model: LoadedModel
+) -> None:
+    prefill, _ = prefill_in_process(scenario, model)
+    layout = scenario.layout()
+    own = (layout.publisher.span, scenario.tokens()[2])
+    got = log_probs_alone(model, prefill, own, answer, layout.prefix_len)
+    alone = replace(scenario, plan="none", publisher_plan="none")
+    logits = oracle_logits(model, alone.layout(), scenario.joined(), answer[:-1])[-len(answer) :]
+    expected = torch.log_softmax(logits, -1)[torch.arange(len(answer)), torch.tensor(answer)]
+    assert got == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_alone_needs_the_whole_span_and_an_answer(model: LoadedModel) -> None:
+    prefill, _ = prefill_in_process(SCENARIOS[1], model)
+    span, token_ids = SCENARIOS[1].layout().publisher.span, SCENARIOS[1].tokens()[2]
+    for own, answer in ((token_ids[:-1], ANSWER), (token_ids, [])):
+        with pytest.raises(ValueError, match="own tokens and an answer"):
+            log_probs_alone(model, prefill, (span, own), answer, 3)

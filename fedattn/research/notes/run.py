@@ -134,15 +134,17 @@ class NotesRuns:
     def _fit(
         self, chosen: list[ChosenNote], variant: NotesVariant, question_len: int
     ) -> list[ChosenNote]:
-        """Without contributors that do not fit the window any more, in their order."""
+        """Without what does not fit: the end of the publisher's text, then contributors."""
         room = self._engine.model.max_positions - len(self._engine.tokenizer.prefix())
-        room -= len(chosen[-1].token_ids) + variant.sampling.max_new_tokens + question_len
+        room -= variant.sampling.max_new_tokens + question_len
+        own = _cut(chosen[-1], room)
+        room -= len(own.token_ids)
         kept: list[ChosenNote] = []
         for one in chosen[:-1]:
             fits = len(one.token_ids) <= room and not variant.alone
             room -= len(one.token_ids) if fits else 0
             kept.append(one if fits else replace(one, passages=(), tokens=()))
-        return [*kept, chosen[-1]]
+        return [*kept, own]
 
     def _prefill(
         self, case: NotesCase, chosen: list[ChosenNote], variant: NotesVariant
@@ -166,6 +168,17 @@ class NotesRuns:
             independent=variant.independent or variant.splits_passages,
         )
         return self._simulator.prefill(tokens, settings)
+
+
+def _cut(note: ChosenNote, room: int) -> ChosenNote:
+    """Its first passages, as many as have room."""
+    num_kept = 0
+    for tokens in note.tokens:
+        room -= len(tokens)
+        if room < 0:
+            break
+        num_kept += 1
+    return replace(note, passages=note.passages[:num_kept], tokens=note.tokens[:num_kept])
 
 
 def _is_there(case: NotesCase, chosen: list[ChosenNote]) -> bool:

@@ -1,10 +1,7 @@
-"""The text that a reader of an HTML page sees."""
+"""What elements of HTML pages mean for their text, and the encoding that a page says it has."""
 
 import codecs
 import re
-from collections.abc import Mapping
-
-from lxml import etree
 
 UNSEEN = {"script", "style", "template", "noscript", "svg", "math"}
 BLOCKS = {
@@ -43,43 +40,3 @@ def declared_encoding(data: bytes) -> str | None:
     except LookupError:
         return None
     return _AS_BROWSERS.get(name, name) if name else None
-
-
-def text_of(page: str) -> str:
-    """Lines of a page, one a block or table row, cells apart by tabs; no scripts, no styles."""
-    reader = _Reader()
-    parser = etree.HTMLParser(target=reader, huge_tree=True)
-    parser.feed(page)
-    parser.close()
-    lines = (line.strip() for line in "".join(reader.parts).splitlines())
-    return "\n".join(line for line in lines if line)
-
-
-class _Reader:
-    """Takes a parser's events: no tree is built, so time and memory are linear in the page."""
-
-    def __init__(self) -> None:
-        self.parts: list[str] = []
-        self._num_unseen = 0  # open elements whose text nobody sees
-        self._num_pre = 0
-
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:  # noqa: ARG002 - lxml's
-        self._num_unseen += tag in UNSEEN
-        self._num_pre += tag == "pre"
-        if tag in BLOCKS:
-            self.parts.append("\n")
-
-    def end(self, tag: str) -> None:
-        self._num_unseen -= tag in UNSEEN
-        self._num_pre -= tag == "pre"
-        if tag in BLOCKS:
-            self.parts.append("\n")
-        elif tag in CELLS:
-            self.parts.append("\t")
-
-    def data(self, text: str) -> None:
-        if not self._num_unseen:
-            self.parts.append(text if self._num_pre else SPACES.sub(" ", text))
-
-    def close(self) -> None:
-        pass

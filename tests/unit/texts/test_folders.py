@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 
 from fedattn.core.contexts import SkipReason
-from fedattn.texts.loading import decode_all, load
+from fedattn.passages.store import PassageStore
 
 HARBOUR = "Harbour log. The ship Aurora lies at pier 4."
 
 
-def read(path: Path, max_bytes: int = 16 << 20) -> tuple[str, dict[str, SkipReason]]:
-    """The text, and what was left out by name."""
-    texts = decode_all(load(path, max_bytes))
-    return texts.text, {skipped.name: skipped.reason for skipped in texts.skipped}
+def read(path: Path) -> tuple[str, dict[str, SkipReason]]:
+    """The text as a node's store has it, and what was left out by name."""
+    store = PassageStore(path, None)
+    store.refresh()
+    text = "\n\n".join(passage.text for passage in store.first(100))
+    return text, {skipped.name: skipped.reason for skipped in store.counts.skipped}
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def test_csv_log_and_json_of_one_folder_are_all_read(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"ship":"Aurora","pier":4}')
     (tmp_path / "y.log").write_text(HARBOUR)
     text, skipped = read(tmp_path)
-    assert text == f'ship,pier\nAurora,4\n\n{{"ship":"Aurora","pier":4}}\n\n{HARBOUR}'
+    assert text == f"ship: Aurora; pier: 4\n\nship: Aurora; pier: 4\n\n{HARBOUR}"
     assert skipped == {}
 
 
@@ -74,15 +76,15 @@ def test_one_bad_file_costs_itself_alone_and_is_named_with_its_reason(tmp_path: 
     assert skipped == {
         "d.txt": SkipReason.EMPTY,
         "e.txt": SkipReason.BLANK,
-        "f.pdf": SkipReason.UNKNOWN_KIND,
+        "f.pdf": SkipReason.UNREADABLE,
         "g.txt": SkipReason.BINARY,
     }
 
 
 def test_a_file_that_is_too_large_costs_itself_alone(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("x" * 100)
+    (tmp_path / "a.json").write_bytes(b" " * (16 << 20) + b"{}")  # read as a whole, or not at all
     (tmp_path / "b.txt").write_text("small")
-    assert read(tmp_path, max_bytes=50) == ("small", {"a.txt": SkipReason.TOO_LARGE})
+    assert read(tmp_path) == ("small", {"a.json": SkipReason.TOO_LARGE})
 
 
 def test_links_do_not_lead_out_and_loops_end(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from fedattn.texts.listing import SkippedFile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """Some 100 to 150 tokens of one file.
+    """Some 60 tokens of one file.
 
     Attributes:
         number: of this store, from 1; another text gets it only if the store is built anew.

@@ -29,7 +29,7 @@ from fedattn.texts.yaml_text import yaml_blocks
 __all__ = ["Piece", "SkippedError", "cut_file", "is_resumable"]
 
 MAX_CHARS = 200
-"""Of the content of a piece: 100 to 150 tokens of most languages."""
+"""Of the content of a piece: some 60 tokens of most languages."""
 
 _Cut = Callable[[Source, int], Iterator[Block]]
 _FORMATS: Mapping[Kind, _Cut] = MappingProxyType(

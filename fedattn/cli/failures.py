@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from fedattn.cli.printable import one_line, printable
+from fedattn.core.printable import one_line, printable
 from fedattn.core.errors import ConfigurationError, FedAttnError
 from fedattn.core.limits import check_text
 from fedattn.runtime.extras import missing_module

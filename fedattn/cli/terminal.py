@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedattn.cli.printable import printable
+from fedattn.core.printable import printable
 
 _PIPED_WIDTH = 240
 """Columns where there is no terminal to fit: programs want lines that are not cut or wrapped."""

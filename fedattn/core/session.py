@@ -131,6 +131,19 @@ class SessionState:
             if layer in self.routes[index].receives and not self.ledgers[index].is_over
         )
 
+    def is_due(self, index: int) -> bool:
+        """Whether others that are there need a member's next frame, and it waits for no rows."""
+        ledger, route = self.ledgers[index], self.routes[index]
+        if ledger.state is not MemberState.ATTACHED or not ledger.awaited:
+            return False
+        following = min(ledger.awaited)
+        before = {layer for layer in route.receives if layer < following}
+        senders = [self.ledgers[sender] for sender in route.senders]
+        if any(before & sender.awaited for sender in senders if not sender.is_over):
+            return False
+        receivers = self.receivers(index, following)
+        return any(self.ledgers[one].state is MemberState.ATTACHED for one in receivers)
+
     def pass_key(self, sender: int, receiver: int) -> None:
         """Count the key of one member's frames on its way to another.
 
@@ -176,6 +189,16 @@ class SessionState:
             ledger.state is MemberState.COMPLETE and ledger.late_from is None
             for ledger in self.ledgers
         )
+
+    def done_contributors(self) -> list[str]:
+        """Ids of those who sent all that others needed of them, and said so."""
+        return [
+            member.node_id
+            for member, route, ledger in zip(
+                self.layout.contributors, self.routes, self.ledgers, strict=False
+            )
+            if route.uploads and ledger.state is MemberState.COMPLETE
+        ]
 
     def is_publisher(self, index: int) -> bool:
         """Whether this member asks; it is the last in token order."""

@@ -4,20 +4,22 @@ from collections.abc import AsyncIterator
 from typing import Any, Generic, Self, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
 from fedattn.wire.requests import Opening, opening_to_wire
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.texts import clean_texts
 from fedattn.wire.v1 import aggregator_pb2 as pb
 
-M = TypeVar("M")
+M = TypeVar("M", bound=Message)
 
 _LIST_TIMEOUT_S = 10.0
 
 
 class Responses(Generic[M]):
-    """The responses of one call, in order. Leaving the `with` block ends the call.
+    """The responses of one call, in order, their texts clean. Leaving the `with` block ends the call.
 
     Args:
         call: just made.
@@ -45,7 +47,7 @@ class Responses(Generic[M]):
             FedAttnError: as sent by the peer, or it cannot be reached.
         """
         try:
-            return await anext(self._responses)
+            return clean_texts(await anext(self._responses))
         except StopAsyncIteration:
             raise_if_cancelled()
             raise
@@ -93,22 +95,18 @@ class AggregatorClient:
             FedAttnError: as sent by the aggregator, or it cannot be reached.
         """
         try:
-            return await self._stub.OpenSession(opening_to_wire(opening), timeout=timeout_s)
+            message = opening_to_wire(opening)
+            return clean_texts(await self._stub.OpenSession(message, timeout=timeout_s))
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None
 
-    async def list_nodes(
-        self, *, with_keys: bool = False, fingerprint: str = ""
-    ) -> pb.ListNodesResponse:
-        """Nodes that are joined right now, and on demand what hints for them are sealed to.
+    async def list_nodes(self, request: pb.ListNodesRequest) -> pb.ListNodesResponse:
+        """Nodes that are joined right now, for one of them.
 
         Raises:
-            FedAttnError: the aggregator cannot be reached.
+            FedAttnError: the caller is not joined, or the aggregator cannot be reached.
         """
         try:
-            return await self._stub.ListNodes(
-                pb.ListNodesRequest(with_keys=with_keys, model_fingerprint=fingerprint),
-                timeout=_LIST_TIMEOUT_S,
-            )
+            return clean_texts(await self._stub.ListNodes(request, timeout=_LIST_TIMEOUT_S))
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None

@@ -5,6 +5,7 @@ Every service proves itself with a certificate whose name is its node id, or `ag
 need not know addresses. Services that listen look at the caller's name.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ AGGREGATOR, GATEWAY = "aggregator", "gateway"
 AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.crt", "tls.crt", "tls.key"
 
 log = structlog.get_logger(__name__)
+
+CheckCaller = Callable[[str], None]
+"""Refuses a caller that is not the node of this id, as `check_caller`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +87,22 @@ def choose_security(certificates: Path | None, *, plaintext: bool) -> Certificat
     return None
 
 
+def caller_names(context: Any) -> frozenset[str] | None:
+    """Names that the certificate of a caller bears; None in plaintext, where nobody has one."""
+    identity = context.auth_context()
+    if identity.get("transport_security_type", [b"insecure"])[0] != b"ssl":
+        return None
+    return frozenset(name.decode(errors="replace") for name in identity.get("x509_common_name", ()))
+
+
 def check_caller(context: Any, names: frozenset[str]) -> None:
     """Refuse a caller whose certificate bears none of the names; plaintext has no names to check.
 
     Raises:
         IdentityMismatchError: it bears another one.
     """
-    identity = context.auth_context()
-    if identity.get("transport_security_type", [b"insecure"])[0] != b"ssl":
-        return
-    given = {name.decode(errors="replace") for name in identity.get("x509_common_name", ())}
-    if not given & names:
+    given = caller_names(context)
+    if given is not None and not given & names:
         raise IdentityMismatchError(
             f"expected the certificate of {' or '.join(sorted(names))}, got the one of "
             f"{', '.join(sorted(given)) or 'nobody'}; give this node its own certificate"

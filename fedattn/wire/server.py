@@ -1,7 +1,8 @@
 """Starting and stopping a gRPC server: health, reflection, errors, a taken port, draining."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import grpc
@@ -10,16 +11,21 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fedattn.core.address import HostPort
-from fedattn.core.errors import ConfigurationError, FedAttnError, InternalError
+from fedattn.core.errors import ConfigurationError, FedAttnError, InternalError, NodeBusyError
 from fedattn.runtime.listening import find_free
 from fedattn.wire.options import COMMON_OPTIONS, Options
-from fedattn.wire.security import Certificates, check_caller
+from fedattn.wire.security import Certificates, caller_names, check_caller
 from fedattn.wire.status import abort_with
+
+MAX_CALLS_PER_PEER = 256
+"""Calls at once of one peer: a node has a membership, and two a session it takes part in."""
 
 _OPTIONS: Options = [
     *COMMON_OPTIONS,
     ("grpc.so_reuseport", 0),  # a second service on one port is an error, not a surprise
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.max_concurrent_streams", MAX_CALLS_PER_PEER),  # of one connection
+    ("grpc.max_connection_idle_ms", 600_000),  # without any call
 ]
 
 _LAST_WORDS_S = 0.5
@@ -108,6 +114,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, callers: frozenset[str] | None) -> None:
         self._callers = callers
+        self._calls: Counter[frozenset[str]] = Counter()
 
     async def intercept_service(
         self,
@@ -134,10 +141,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     def _guard_stream(self, behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         async def guarded(request: Any, context: Any) -> Any:
             try:
-                self._check(context)
-                async with aclosing(behavior(request, context)) as responses:
-                    async for response in responses:
-                        yield response
+                with self._admitted(context):
+                    async with aclosing(behavior(request, context)) as responses:
+                        async for response in responses:
+                            yield response
             except Exception as error:  # border: the last place before the wire
                 await _abort(context, error)
 
@@ -146,16 +153,39 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     def _guard_unary(self, behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         async def guarded(request: Any, context: Any) -> Any:
             try:
-                self._check(context)
-                return await behavior(request, context)
+                with self._admitted(context):
+                    return await behavior(request, context)
             except Exception as error:  # border: the last place before the wire
                 await _abort(context, error)
 
         return guarded
 
-    def _check(self, context: Any) -> None:
+    @contextmanager
+    def _admitted(self, context: Any) -> Iterator[None]:
+        """For the time of one call; in plaintext nobody can tell callers apart.
+
+        Raises:
+            IdentityMismatchError: the caller may not call here.
+            NodeBusyError: it has too many calls already.
+        """
         if self._callers is not None:
             check_caller(context, self._callers)
+        names = caller_names(context)
+        if names is None:
+            yield
+            return
+        if self._calls[names] >= MAX_CALLS_PER_PEER:
+            raise NodeBusyError(
+                f"{', '.join(sorted(names))} has {MAX_CALLS_PER_PEER} calls here, which is the "
+                f"limit for one peer; try again when one of them has ended"
+            )
+        self._calls[names] += 1
+        try:
+            yield
+        finally:
+            self._calls[names] -= 1
+            if not self._calls[names]:
+                del self._calls[names]
 
 
 def _unless_serialized(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

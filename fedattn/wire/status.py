@@ -13,9 +13,10 @@ import grpc
 
 from fedattn.core import errors
 from fedattn.core.errors import FedAttnError, InternalError, error_from_code
+from fedattn.core.printable import short_line
+from fedattn.wire.protocol import MAX_TEXT_LENGTH
 
 CODE_KEY = "fedattn-error-code"
-MAX_MESSAGE_LENGTH = 1000
 _TLS_WORDS = ("SSL", "Ssl", "TLS", "andshake", "Peer name", "erification")
 
 
@@ -83,7 +84,7 @@ class _Aborts(Protocol):
 
 async def abort_with(context: _Aborts, error: FedAttnError) -> NoReturn:
     """End an RPC with an error's status, message and code."""
-    message = str(error)[:MAX_MESSAGE_LENGTH]
+    message = str(error)[:MAX_TEXT_LENGTH]
     await context.abort(status_of(error).grpc_code, message, ((CODE_KEY, error.code),))
 
 
@@ -112,13 +113,13 @@ def error_from_rpc(error: grpc.aio.AioRpcError, unreachable: FedAttnError) -> Fe
         CancelledError: the call failed because its caller is being cancelled.
     """
     raise_if_cancelled()
+    details = short_line(error.details() or "", MAX_TEXT_LENGTH)
     metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
     for key, value in metadata:
         if key == CODE_KEY and isinstance(value, str):
-            return error_from_code(value, error.details() or "")
+            return error_from_code(value, details)
     match error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            details = error.details() or ""
             if any(word in details for word in _TLS_WORDS):
                 return type(unreachable)(f"{unreachable}; TLS says: {details[:200]}")
             return unreachable

@@ -1,5 +1,6 @@
 """Choosing the contributors of a session from the nodes that are joined."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedattn.core.contexts import ContextSummary
@@ -7,11 +8,14 @@ from fedattn.core.errors import (
     FedAttnError,
     InvalidRequestError,
     ModelMismatchError,
+    NotEnoughParticipantsError,
     UnknownParticipantError,
 )
 from fedattn.core.limits import MAX_MEMBERS
 from fedattn.core.request import SessionRequest
+from fedattn.core.spans import PrefixMode
 from services.aggregator.registry import Node, NodeRegistry
+from services.aggregator.standing import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,19 @@ class Choice:
     excluded: tuple[ExcludedNode, ...]
 
 
-def choose_contributors(request: SessionRequest, publisher: Node, registry: NodeRegistry) -> Choice:
+def least_participants(request: SessionRequest) -> int:
+    """How many must take part, the publisher included."""
+    least = 2 if request.prefix.mode is PrefixMode.FIRST else 1  # somebody holds the prefix
+    return max(request.options.min_participants, least)
+
+
+def choose_contributors(
+    request: SessionRequest, publisher: Node, registry: NodeRegistry, standing: Standing
+) -> Choice:
     """The nodes to invite.
+
+    Nodes that let others wait of late are left out for a while, unless the request names them, or
+    too few are there without them: nobody is worse off for asking then.
 
     Raises:
         UnknownParticipantError: a named node is not joined.
@@ -41,6 +56,18 @@ def choose_contributors(request: SessionRequest, publisher: Node, registry: Node
     if request.options.contributors:
         named = (_find(name, publisher, registry) for name in request.options.contributors)
         return Choice(tuple(_require_fit(node, publisher, request) for node in named), ())
+    choice = _choose_all(request, publisher, registry, standing.pause_of)
+    if len(choice.chosen) + 1 < least_participants(request):
+        return _choose_all(request, publisher, registry, lambda _: "")
+    return choice
+
+
+def _choose_all(
+    request: SessionRequest,
+    publisher: Node,
+    registry: NodeRegistry,
+    pause_of: Callable[[str], str],
+) -> Choice:
     chosen: list[Node] = []
     excluded: list[ExcludedNode] = []
     for node in registry.all():
@@ -49,6 +76,8 @@ def choose_contributors(request: SessionRequest, publisher: Node, registry: Node
         reason = _incompatibility(node, publisher, request)
         if reason is None and len(chosen) == MAX_MEMBERS - 1:
             reason = InvalidRequestError(f"a session has {MAX_MEMBERS} members")
+        if reason is None and (pause := pause_of(node.node_id)):
+            reason = NotEnoughParticipantsError(pause)
         if reason is None:
             chosen.append(node)
         elif len(excluded) < MAX_MEMBERS:

@@ -17,6 +17,7 @@ from fedattn.wire.requests import check_cached_keys, statement_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.registry import Node
+from services.aggregator.standing import Standing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +52,15 @@ class Acceptance:
 
 
 class Invitations:
-    """Answers of contributors that the aggregator waits for, by session and node."""
+    """Answers of contributors that the aggregator waits for, by session and node.
 
-    def __init__(self) -> None:
+    Args:
+        standing: told who does not answer.
+        timeout_s: a node that has had so long is to blame; a publisher may allow less.
+    """
+
+    def __init__(self, standing: Standing, timeout_s: float) -> None:
+        self._standing, self._timeout_s = standing, timeout_s
         self._pending: dict[tuple[str, str], asyncio.Future[pb.InviteReply]] = {}
 
     def answer(self, node_id: str, reply: pb.InviteReply) -> None:
@@ -79,9 +86,10 @@ class Invitations:
                 reply = await self._pending[key]
         except TimeoutError:
             self._take_back(node, invite)
-            return NotEnoughParticipantsError(
-                f"{node.node_id} did not answer within {invite.reply_within_s:g} s"
-            )
+            reason = f"{node.node_id} did not answer within {invite.reply_within_s:g} s"
+            if invite.reply_within_s >= self._timeout_s:
+                self._standing.note_failure(node.node_id, reason)
+            return NotEnoughParticipantsError(reason)
         finally:
             del self._pending[key]
         answer = _judge(node, reply)

@@ -26,11 +26,12 @@ from fedattn.core.token_budget import take_best
 from fedattn.wire.requests import Opening
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
-from services.aggregator.choosing import ExcludedNode, choose_contributors
+from services.aggregator.choosing import ExcludedNode, choose_contributors, least_participants
 from services.aggregator.invitations import Acceptance, Invitations
 from services.aggregator.planning import check_sizes, fit_layout, lay_out, plan_costs
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.settings import AggregatorSettings
+from services.aggregator.standing import Standing
 
 _MAX_CLEAN_KEYS = 1 << 14
 _MAX_NAMED = 5
@@ -87,38 +88,42 @@ class SessionOpener:
     """
 
     def __init__(
-        self, registry: NodeRegistry, invitations: Invitations, settings: AggregatorSettings
+        self,
+        registry: NodeRegistry,
+        invitations: Invitations,
+        standing: Standing,
+        settings: AggregatorSettings,
     ) -> None:
         self._registry = registry
         self._invitations = invitations
+        self._standing = standing
         self._settings = settings
         self.clean_keys: LRUCache[bytes, None] = LRUCache(_MAX_CLEAN_KEYS)
 
-    async def open(self, opening: Opening) -> OpenedSession:
-        """Choose, ask and lay out.
+    async def open(self, opening: Opening, publisher: Node) -> OpenedSession:
+        """Choose, ask and lay out for a publisher that has proved itself.
 
         Raises:
             InvalidInputError, UnavailableError, IncompatibleError: says what does not fit.
         """
         request = opening.request
-        publisher = self._registry.authenticate(request.node_id, opening.node_token)
         if opening.context is not None:
             publisher.context = opening.context
         for plan in (request.plans.contributors, request.plans.publisher):
             plan.check(publisher.shape.num_layers)
-        choice = choose_contributors(request, publisher, self._registry)
+        choice = choose_contributors(request, publisher, self._registry, self._standing)
         _require_enough(request, len(choice.chosen), [])
         session_id = secrets.token_hex(16)
         try:
             accepted, excluded = await self._ask_all(session_id, opening, choice.chosen)
-            layout = self._lay_out(opening, publisher, accepted)
+            accepted, layout, too_long = self._lay_out(session_id, opening, publisher, accepted)
             members = _open_members(request, publisher, accepted, layout)
             return OpenedSession(
                 request=request,
                 terms=self._terms(session_id, request, publisher, layout),
                 members=members,
                 statements=tuple(one.statement for one in accepted),
-                excluded=(*choice.excluded, *excluded),
+                excluded=(*choice.excluded, *excluded, *too_long),
             )
         except BaseException:  # also if the publisher has gone: nobody must wait for a start
             self._cancel(session_id, choice.chosen, "the session was not opened")
@@ -132,7 +137,7 @@ class SessionOpener:
             layout=layout,
             shape=publisher.shape,
             deadline_s=request.options.deadline_s,
-            progress_timeout_s=self._settings.progress_timeout_s,
+            progress_timeout_s=self._settings.receiver_timeout_s,
             min_participants=request.options.min_participants,
             wants_timeline=request.options.wants_timeline,
         )
@@ -215,9 +220,35 @@ class SessionOpener:
         return sorted(accepted, key=lambda one: self._registry.changed_at(one.node.node_id))
 
     def _lay_out(
+        self, session_id: str, opening: Opening, publisher: Node, accepted: list[Acceptance]
+    ) -> tuple[list[Acceptance], SessionLayout, list[ExcludedNode]]:
+        """Who takes part, how, and who claims too much for all to fit: the longest go first.
+
+        Raises:
+            ContextTooLongError: nobody can be left out, or too few would be left.
+        """
+        left_out: list[ExcludedNode] = []
+        while True:
+            try:
+                return accepted, self._lay_out_all(opening, publisher, accepted), left_out
+            except ContextTooLongError as error:
+                longest = _longest_claim(opening.request, accepted)
+                if longest is None:
+                    raise
+                why = _claims_too_much(longest, accepted, error)
+            accepted = [one for one in accepted if one is not longest]
+            left_out.append(ExcludedNode(longest.node.node_id, why, longest.node.context))
+            self._cancel(session_id, (longest.node,), str(why))
+            _require_enough(opening.request, len(accepted), [one.reason for one in left_out])
+
+    def _lay_out_all(
         self, opening: Opening, publisher: Node, accepted: list[Acceptance]
     ) -> SessionLayout:
-        """Spans, plans and compression as they will be, with what is cached already."""
+        """Spans, plans and compression as they will be, with what is cached already.
+
+        Raises:
+            ContextTooLongError: not all of it fits.
+        """
         request = opening.request
         layout = lay_out(request, publisher, accepted)
         nodes = [*(acceptance.node for acceptance in accepted), publisher]
@@ -278,8 +309,7 @@ def _require_enough(
     request: SessionRequest, num_contributors: int, failures: list[FedAttnError]
 ) -> None:
     """Raise unless as many participants are left as the publisher asks for."""
-    least = 2 if request.prefix.mode is PrefixMode.FIRST else 1
-    needed = max(request.options.min_participants, least)
+    needed = least_participants(request)
     if num_contributors + 1 >= needed:
         return
     if failures and all(isinstance(failure, NothingToGiveError) for failure in failures):
@@ -319,6 +349,25 @@ def _hold_to_budget(
             f"upgrade it"
         )
     return answer
+
+
+def _longest_claim(request: SessionRequest, accepted: list[Acceptance]) -> Acceptance | None:
+    """Who claims the most tokens of those that a session can go on without."""
+    if request.options.contributors:
+        return None
+    is_first = request.prefix.mode is PrefixMode.FIRST
+    return max(accepted[is_first:], key=lambda one: one.span_len, default=None)
+
+
+def _claims_too_much(
+    one: Acceptance, accepted: list[Acceptance], error: ContextTooLongError
+) -> ContextTooLongError:
+    """Why the session goes on without a claim, the longest of all: at least a fair share."""
+    others = sum(other.span_len for other in accepted) - one.span_len
+    return ContextTooLongError(
+        f"{one.node.node_id} claims {one.span_len} tokens, the most of {len(accepted)} "
+        f"contributors, whose others claim {others} together, and all of it does not fit: {error}"
+    )
 
 
 def _must_take_part(

@@ -21,6 +21,11 @@ class Outbox(Generic[T]):
         self._has_items = asyncio.Event()
         self._has_room = asyncio.Event()
 
+    @property
+    def size(self) -> int:
+        """Bytes that are queued."""
+        return self._size
+
     def has_room(self, size: int) -> bool:
         """Whether an item of `size` bytes need not wait; an empty outbox takes any."""
         return self._size == 0 or self._size + size <= self._max_bytes

@@ -161,7 +161,8 @@ class NodeRegistry:
         node = self._nodes.get(node_id)
         if node is None or not secrets.compare_digest(node.token.encode(), node_token.encode()):
             raise UnknownParticipantError(
-                f"publisher {node_id[:64]!r} is not joined here, or the caller is not that node"
+                f"node {node_id[:64]!r} is not joined here, or the caller is not that node; wait "
+                f"until it has joined again"
             )
         return node
 

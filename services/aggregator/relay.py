@@ -12,6 +12,7 @@ from fedattn.core.errors import (
     InvalidRequestError,
     SessionAbortedError,
 )
+from fedattn.wire.security import CheckCaller
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.session import Session
 
@@ -23,6 +24,7 @@ async def relay_member(
     member_token: str,
     requests: AsyncIterator[pb.ExchangeRequest],
     *,
+    check_caller: CheckCaller,
     report_timeout_s: float,
 ) -> AsyncGenerator[bytes | pb.ExchangeResponse, None]:
     """Serve one member's exchange stream until both directions have ended.
@@ -31,13 +33,14 @@ async def relay_member(
         session: the session it belongs to.
         member_token: from its Hello.
         requests: what follows the Hello.
+        check_caller: refuses who is not the node of that member.
         report_timeout_s: how long the publisher's report waits for the others' last words.
 
     Raises:
         FrameError: the member broke the frame format; the others go on without it.
         SessionError: the session ended, or the member may not do this.
     """
-    index = session.attach(member_token)
+    index = session.attach(member_token, check_caller)
     upload = asyncio.create_task(_upload(session, index, requests, report_timeout_s))
     outbox = session.outboxes[index]
     try:

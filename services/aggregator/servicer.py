@@ -8,8 +8,9 @@ from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import InvalidRequestError
 from fedattn.runtime.audit import AuditLog
-from fedattn.wire.security import check_caller
+from fedattn.wire.security import CheckCaller, check_caller
 from fedattn.wire.streams import next_within
+from fedattn.wire.texts import cleaned
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import aggregator_pb2_grpc
 from services.aggregator.invitations import Invitations
@@ -21,6 +22,7 @@ from services.aggregator.record import SessionRecord
 from services.aggregator.registry import NodeRegistry
 from services.aggregator.sessions import Sessions
 from services.aggregator.settings import AggregatorSettings
+from services.aggregator.standing import Standing
 
 
 class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
@@ -36,10 +38,11 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         self._nodes = NodeRegistry(settings.max_nodes)
         numbers = registry or CollectorRegistry()
         numbers.register(NodeCollector(self._nodes))
-        invitations = Invitations()
-        opener = SessionOpener(self._nodes, invitations, settings)
+        standing = Standing(2 * settings.max_nodes, settings.first_pause_s, settings.max_pause_s)
+        invitations = Invitations(standing, settings.invite_timeout_s)
+        opener = SessionOpener(self._nodes, invitations, standing, settings)
         metrics, record = AggregatorMetrics(numbers), SessionRecord(audit)
-        self.sessions = Sessions(self._nodes, opener, metrics, record, settings)
+        self.sessions = Sessions(self._nodes, opener, metrics, record, standing, settings)
         self._memberships = Memberships(
             self._nodes, invitations, self.sessions, settings.heartbeat_interval_s
         )
@@ -48,32 +51,37 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         self, request_iterator: AsyncIterator[pb.ControlRequest], context: Any
     ) -> AsyncIterator[pb.ControlResponse]:
         """Membership of one node, for as long as its stream lives."""
-        first = await next_within(request_iterator, self._memberships.lease_s)
+        requests = cleaned(request_iterator)
+        first = await next_within(requests, self._memberships.lease_s)
         if first is None or first.WhichOneof("body") != "join":
             raise InvalidRequestError("the first message on the control stream must be Join")
         check_caller(context, frozenset({first.join.node_id}))
-        async with aclosing(self._memberships.serve(first.join, request_iterator)) as commands:
+        async with aclosing(self._memberships.serve(first.join, requests)) as commands:
             async for command in commands:
                 yield command
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
-        """Nodes that are joined right now."""
+        """Nodes that are joined right now, for one of them."""
+        self._nodes.authenticate(request.node_id, request.node_token)
+        check_caller(context, frozenset({request.node_id}))
         return list_nodes(self._nodes, request)
 
     async def OpenSession(
         self, request: pb.OpenSessionRequest, context: Any
     ) -> pb.OpenSessionResponse:
         """Lay out a session and start its contributors."""
-        return await self.sessions.open(request)
+        return await self.sessions.open(request, _check_of(context))
 
     async def Exchange(  # type: ignore[override]  # serialized ones too
         self, request_iterator: AsyncIterator[pb.ExchangeRequest], context: Any
     ) -> AsyncIterator[bytes | pb.ExchangeResponse]:
         """Rows of one member in, rows of earlier spans out."""
-        first = await next_within(request_iterator, self._settings.invite_timeout_s)
+        requests = cleaned(request_iterator)
+        first = await next_within(requests, self._settings.invite_timeout_s)
         if first is None or first.WhichOneof("body") != "hello":
             raise InvalidRequestError("the first message on the exchange stream must be Hello")
-        async with aclosing(self.sessions.relay(first.hello, request_iterator)) as responses:
+        relay = self.sessions.relay(first.hello, requests, _check_of(context))
+        async with aclosing(relay) as responses:
             async for response in responses:
                 yield response
 
@@ -86,3 +94,8 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         self.sessions.close()
         for node in self._nodes.all():
             node.outbox.close()
+
+
+def _check_of(context: Any) -> CheckCaller:
+    """Holds the caller of one call against the node it says it is."""
+    return lambda node_id: check_caller(context, frozenset({node_id}))

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable
 
 import structlog
 
@@ -15,10 +16,12 @@ from fedattn.core.errors import (
 from fedattn.core.session import MemberState, SessionState
 from fedattn.wire.convert import chunk_from_wire, require_range
 from fedattn.wire.protocol import MAX_REASON_LENGTH, MAX_SEALED_KEY_SIZE, MAX_SIGNATURE_SIZE
+from fedattn.wire.security import CheckCaller
 from fedattn.wire.timeline import MAX_TIME_S, timeline_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.opening import OpenedSession
 from services.aggregator.outbox import Outbox
+from services.aggregator.pace import Pace, PaceLimits
 from services.aggregator.report import build_report
 
 log = structlog.get_logger(__name__)
@@ -27,10 +30,22 @@ _MESSAGE_OVERHEAD = 1024
 """What a message costs in memory beyond its data, bytes."""
 
 
+Blame = Callable[[str, str], object]
+"""Told (node id, why) of a contributor that let others wait and then did not deliver."""
+
+
 class Session:
     """Members, their outboxes, and what they may do. Lives on one event loop."""
 
-    def __init__(self, opened: OpenedSession, *, outbox_bytes: int, stall_timeout_s: float) -> None:
+    def __init__(
+        self,
+        opened: OpenedSession,
+        *,
+        outbox_bytes: int,
+        stall_timeout_s: float,
+        pace: PaceLimits,
+        blame: Blame = lambda *_: None,
+    ) -> None:
         self.opened = opened
         self.session_id = opened.terms.session_id
         self.state = state = SessionState(opened.terms.layout, opened.terms.shape)
@@ -41,16 +56,20 @@ class Session:
         self.errors: dict[int, FedAttnError] = {}
         self.streams: set[asyncio.Task[object]] = set()
         self._stall_timeout_s = stall_timeout_s
+        self._pace = Pace(state, pace)
+        self._blame = blame
 
-    def attach(self, member_token: str) -> int:
+    def attach(self, member_token: str, check_caller: CheckCaller) -> int:
         """Let a member in by its token.
 
         Raises:
             UnknownSessionError: nobody here has that token.
+            IdentityMismatchError: the caller is not the node whose token it is.
             SessionStateError: the member is in already, or out.
         """
         for index, member in enumerate(self.opened.members):
             if secrets.compare_digest(member.token.encode(), member_token.encode()):
+                check_caller(member.node.node_id)
                 self.state.ledgers[index].move(MemberState.ATTACHED)
                 return index
         raise UnknownSessionError(f"no member of session {self.session_id} has that token")
@@ -70,6 +89,7 @@ class Session:
         """
         chunk = chunk_from_wire(request.chunk)
         self.state.accept(sender, chunk)
+        self._pace.note(sender, chunk)
         request.DiscardUnknownFields()
         request.chunk.sender = sender
         await self._forward(sender, chunk, request.SerializeToString())
@@ -102,7 +122,8 @@ class Session:
             elif self.outboxes[receiver].push(message, size):
                 self.state.count_down(receiver, chunk.layer, len(chunk.data))
         if slow:
-            await asyncio.gather(*(self._put_slowly(i, chunk, message, size) for i in slow))
+            with self._pace.held(sender):
+                await asyncio.gather(*(self._put_slowly(i, chunk, message, size) for i in slow))
 
     async def _put_slowly(self, receiver: int, chunk: Chunk, message: bytes, size: int) -> None:
         """Wait for a receiver that lags behind; lose it if it does not move."""
@@ -112,6 +133,11 @@ class Session:
         except TimeoutError:
             reason = f"it took too few rows for {self._stall_timeout_s:g} s"
             self.mark_lost(receiver, SessionAbortedError(reason))
+
+    def lose_slow(self) -> None:
+        """Go on without members that let others wait for too long."""
+        for index, reason in self._pace.look(lambda index: self.outboxes[index].size):
+            self.mark_lost(index, SessionAbortedError(reason))
 
     def complete(self, index: int, done: pb.MemberDone) -> None:
         """A member has all it needs, and has sent all it was to send.
@@ -146,6 +172,8 @@ class Session:
         reason = str(error)
         node_id = self.state.member(index).node_id
         log.warning("member_lost", session=self.session_id, node=node_id, reason=reason)
+        if self._pace.total_s(index) > self._stall_timeout_s:
+            self._blame(node_id, reason)
         self._end_member(index, error)
         notice = pb.ExchangeResponse(lost=pb.MemberLost(member=index, reason=reason))
         for receiver in self.state.successors(index):
@@ -160,13 +188,16 @@ class Session:
             if member.node_id == node_id:
                 self.mark_lost(index, error)
 
-    def mark_waiting_lost(self, error: FedAttnError, node_id: str | None = None) -> None:
-        """Lose one node, or all, that have not attached yet."""
+    def mark_waiting_lost(self, error: FedAttnError, node_id: str | None = None) -> list[str]:
+        """Lose one node, or all, that have not attached yet; their ids."""
+        lost: list[str] = []
         for index, ledger in enumerate(self.state.ledgers):
             if node_id in {None, self.state.member(index).node_id} and (
                 ledger.state is MemberState.WAITING
             ):
+                lost.append(self.state.member(index).node_id)
                 self.mark_lost(index, error)
+        return lost
 
     def abort(self, reason: str) -> None:
         """End the session for everyone who is still in it."""

@@ -13,17 +13,21 @@ from fedattn.core.errors import (
     SessionAbortedError,
     UnknownSessionError,
 )
+from fedattn.core.fair_places import Place
 from fedattn.wire.requests import Opening, opening_from_wire
+from fedattn.wire.security import CheckCaller
 from fedattn.wire.terms import terms_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.metrics import AggregatorMetrics
 from services.aggregator.opening import OpenedSession, SessionOpener
+from services.aggregator.quotas import Quotas
 from services.aggregator.record import SessionRecord
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.relay import relay_member
 from services.aggregator.report import describe_excluded
 from services.aggregator.session import Session
 from services.aggregator.settings import AggregatorSettings
+from services.aggregator.standing import Standing
 
 log = structlog.get_logger(__name__)
 
@@ -41,19 +45,24 @@ class Sessions:
         opener: SessionOpener,
         metrics: AggregatorMetrics,
         record: SessionRecord,
+        standing: Standing,
         settings: AggregatorSettings,
     ) -> None:
         self._registry = registry
         self._opener = opener
         self._metrics = metrics
         self._record = record
+        self._standing = standing
         self._settings = settings
+        self._quotas = Quotas(settings)
         self._sessions: dict[str, Session] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._opening: set[asyncio.Task[object]] = set()
         self._is_draining = False
 
-    async def open(self, message: pb.OpenSessionRequest) -> pb.OpenSessionResponse:
+    async def open(
+        self, message: pb.OpenSessionRequest, check_caller: CheckCaller
+    ) -> pb.OpenSessionResponse:
         """Lay out a session and start its contributors.
 
         Raises:
@@ -63,39 +72,45 @@ class Sessions:
         assert call is not None
         opening: Opening | None = None
         try:
-            self._admit()
             self._opening.add(call)
             opening = opening_from_wire(message)
-            opened = await self._opener.open(opening)
+            check_caller(opening.request.node_id)
+            return await self._open(opening)
         except FedAttnError as error:
             self._metrics.refuse(error.code)
-            await self._record.refused(None if opening is None else opening.request, error)
+            if not isinstance(error, NodeBusyError):  # who asks too often fills no record
+                await self._record.refused(None if opening is None else opening.request, error)
             raise
-        else:
-            return self._start(opened)
         finally:
             self._opening.discard(call)
 
-    def _start(self, opened: OpenedSession) -> pb.OpenSessionResponse:
+    async def _open(self, opening: Opening) -> pb.OpenSessionResponse:
+        """Open a session for a caller that its certificate has proved."""
+        if self._is_draining:
+            raise AggregatorUnavailableError("this aggregator is stopping; try again in a moment")
+        request = opening.request
+        publisher = self._registry.authenticate(request.node_id, opening.node_token)
+        place = self._quotas.take(request)
+        try:
+            opened = await self._opener.open(opening, publisher)
+        except BaseException:  # also if the publisher has gone
+            place.release()
+            raise
+        return self._start(opened, place)
+
+    def _start(self, opened: OpenedSession, place: Place) -> pb.OpenSessionResponse:
         session = Session(
             opened,
             outbox_bytes=self._settings.outbox_bytes,
             stall_timeout_s=self._settings.stall_timeout_s,
+            pace=self._settings.pace(opened.terms.deadline_s),
+            blame=self._standing.note_failure,
         )
         self._sessions[session.session_id] = session
         self._metrics.sessions_open.inc()
-        self._watchers[session.session_id] = asyncio.create_task(self._watch(session))
+        self._watchers[session.session_id] = asyncio.create_task(self._watch(session, place))
         log.info("session_opened", session=session.session_id, members=len(opened.members))
         return self._start_members(session)
-
-    def _admit(self) -> None:
-        if self._is_draining:
-            raise AggregatorUnavailableError("this aggregator is stopping; try again in a moment")
-        if len(self._sessions) + len(self._opening) >= self._settings.max_sessions:
-            raise NodeBusyError(
-                f"{self._settings.max_sessions} sessions are open, which is the limit here; "
-                f"try again later"
-            )
 
     def _start_members(self, session: Session) -> pb.OpenSessionResponse:
         """Tell contributors on their control streams; the publisher gets it as its response."""
@@ -112,7 +127,10 @@ class Sessions:
         )
 
     async def relay(
-        self, hello: pb.Hello, requests: AsyncIterator[pb.ExchangeRequest]
+        self,
+        hello: pb.Hello,
+        requests: AsyncIterator[pb.ExchangeRequest],
+        check_caller: CheckCaller,
     ) -> AsyncGenerator[bytes | pb.ExchangeResponse, None]:
         """Serve one member's exchange stream, as `relay_member`.
 
@@ -126,6 +144,7 @@ class Sessions:
             session,
             hello.member_token,
             requests,
+            check_caller=check_caller,
             report_timeout_s=self._settings.report_timeout_s,
         )
         stream = asyncio.current_task()
@@ -148,11 +167,13 @@ class Sessions:
         for session in list(self._sessions.values()):
             session.mark_waiting_lost(SessionAbortedError(_LEFT), node.node_id)
 
-    async def _watch(self, session: Session) -> None:
+    async def _watch(self, session: Session, place: Place) -> None:
         """Hold a session for its life, and end it at its deadline."""
-        attach_s, deadline_s = self._settings.invite_timeout_s, session.opened.terms.deadline_s
-        late = SessionAbortedError(f"it did not begin its exchange within {attach_s:g} s")
-        attaching = asyncio.get_running_loop().call_later(attach_s, session.mark_waiting_lost, late)
+        deadline_s = session.opened.terms.deadline_s
+        pacing = asyncio.create_task(self._keep_pace(session))
+        attaching = asyncio.get_running_loop().call_later(
+            self._settings.invite_timeout_s, self._lose_waiting, session
+        )
         try:
             async with asyncio.timeout(deadline_s):
                 await self._record.opened(session.opened)
@@ -161,8 +182,24 @@ class Sessions:
             session.abort(f"its deadline of {deadline_s:g} s passed")
         finally:
             attaching.cancel()
+            pacing.cancel()
             await self._record.closed(session.opened, session.state)
             self._close(session)
+            place.release()
+
+    def _lose_waiting(self, session: Session) -> None:
+        """Go on without members that have not attached by now."""
+        reason = f"it did not begin its exchange within {self._settings.invite_timeout_s:g} s"
+        publisher = session.opened.request.node_id
+        for node_id in session.mark_waiting_lost(SessionAbortedError(reason)):
+            if node_id != publisher:
+                self._standing.note_failure(node_id, reason)
+
+    async def _keep_pace(self, session: Session) -> None:
+        """Go on without members that let others wait for too long."""
+        while not session.over.is_set():
+            await asyncio.sleep(self._settings.tick_s)
+            session.lose_slow()
 
     def _close(self, session: Session) -> None:
         del self._sessions[session.session_id]
@@ -173,6 +210,8 @@ class Sessions:
             for member in session.state.layout.contributors:
                 if member.cache_key:
                     self._opener.clean_keys[member.cache_key] = None
+        for node_id in session.state.done_contributors():
+            self._standing.note_good(node_id)
         log.info("session_closed", session=session.session_id)
         loop = asyncio.get_running_loop()
         for stream in session.streams:  # one whose member reads nothing would stay for ever

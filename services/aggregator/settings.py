@@ -9,6 +9,7 @@ from fedattn.core.address import HostPort
 from fedattn.runtime.settings import ListenAddress, ServiceSettings, service_config
 from fedattn.runtime.state import default_state_dir
 from fedattn.wire.security import AGGREGATOR
+from services.aggregator.pace import PaceLimits
 
 
 class AggregatorSettings(ServiceSettings):
@@ -26,6 +27,12 @@ class AggregatorSettings(ServiceSettings):
     reflection: bool = Field(False, description="Let clients ask for the gRPC schema.")
     max_nodes: int = Field(1000, ge=1, description="Nodes joined at once.")
     max_sessions: int = Field(200, ge=1, description="Sessions open at once.")
+    max_sessions_per_node: int = Field(
+        16, ge=1, description="Sessions one node may have open at once as their publisher."
+    )
+    max_sessions_per_node_per_hour: int = Field(
+        3600, ge=1, description="Sessions one node may open within an hour."
+    )
     heartbeat_interval_s: float = Field(
         5.0, gt=0, description="Time between a node's heartbeats; three missed ones end it."
     )
@@ -36,8 +43,21 @@ class AggregatorSettings(ServiceSettings):
         "for members to begin theirs.",
     )
     progress_timeout_s: float = Field(
-        30.0, gt=0, description="Longest wait for rows without any progress."
+        30.0,
+        gt=0,
+        description="Longest wait for the next whole frame of a member that others wait for, "
+        "besides what min_bytes_per_s gives it.",
     )
+    min_bytes_per_s: int = Field(
+        2048, ge=1, description="Bytes a second at which a frame that has begun must come."
+    )
+    first_pause_s: float = Field(
+        30.0,
+        gt=0,
+        description="How long queries go without a node that let others wait; each further time in "
+        "a row doubles it.",
+    )
+    max_pause_s: float = Field(3600.0, gt=0, description="Longest such pause.")
     stall_timeout_s: float = Field(
         10.0, gt=0, description="Longest wait for a receiver that takes no rows."
     )
@@ -61,6 +81,25 @@ class AggregatorSettings(ServiceSettings):
         """
         return self.state or default_state_dir(AGGREGATOR)
 
+    @property
+    def tick_s(self) -> float:
+        """Time between two looks at who lets others wait."""
+        return min(1.0, self.progress_timeout_s / 10)
+
+    @property
+    def receiver_timeout_s(self) -> float:
+        """Longest wait of a receiver by itself: the aggregator, which sees who is due, is first."""
+        return 1.5 * self.progress_timeout_s
+
+    def pace(self, deadline_s: float) -> PaceLimits:
+        """How long members of a session with that deadline may let others wait."""
+        return PaceLimits(
+            frame_s=self.progress_timeout_s,
+            bytes_per_s=self.min_bytes_per_s,
+            total_s=deadline_s / 2,
+            tick_s=2 * self.tick_s,
+        )
+
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         if self.stall_timeout_s >= self.progress_timeout_s:
@@ -68,4 +107,6 @@ class AggregatorSettings(ServiceSettings):
                 f"stall_timeout_s ({self.stall_timeout_s:g}) must be below progress_timeout_s "
                 f"({self.progress_timeout_s:g}), or a slow receiver looks like a slow sender"
             )
+        if self.first_pause_s > self.max_pause_s:
+            raise ValueError("first_pause_s must not be above max_pause_s")
         return self

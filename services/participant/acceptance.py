@@ -10,6 +10,7 @@ from fedattn.core.errors import (
     NothingToGiveError,
     PrefixMismatchError,
 )
+from fedattn.core.fair_places import Place
 from fedattn.core.request import SessionRequest, describe_prefix
 from fedattn.core.share import Share
 from fedattn.passages.choice import Wish
@@ -20,7 +21,6 @@ from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS
 from fedattn.wire.requests import statement_to_wire
 from fedattn.wire.sealing import KeyPair
 from fedattn.wire.v1 import aggregator_pb2 as pb
-from services.participant.admission import Place
 from services.participant.consent import Leave
 from services.participant.context import ChosenText
 from services.participant.kv_cache import CachedFrames
@@ -85,7 +85,7 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
     Raises:
         FedAttnError: the node cannot, or may not, take part.
     """
-    place = node.admission.take()
+    place = node.admission.take(signed.request.node_id, signed.request.options.subject)
     try:
         policy = await node.consent.current_policy()
         wish = _wish(node, invite, signed.request, policy)

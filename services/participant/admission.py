@@ -1,39 +1,14 @@
 """Who gets one of the node's places for sessions."""
 
 import asyncio
-from types import TracebackType
-from typing import Self
 
 from fedattn.core.errors import NodeBusyError
+from fedattn.core.fair_places import FairPlaces, Place
 from services.participant.pressure import PressureGauge
 
 
-class Place:
-    """One session's place; given back once, by `release` or at the end of a `with` block."""
-
-    def __init__(self, admission: "Admission") -> None:
-        self._admission: Admission | None = admission
-
-    def release(self) -> None:
-        """Give the place back; a second call does nothing."""
-        admission, self._admission = self._admission, None
-        if admission is not None:
-            admission.give_back()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.release()
-
-
 class Admission:
-    """The places of one node. Lives on the event loop.
+    """The places of one node, shared as `FairPlaces`. Lives on the event loop.
 
     Args:
         node_id: of this node, for messages.
@@ -43,9 +18,8 @@ class Admission:
 
     def __init__(self, node_id: str, max_sessions: int, pressure: PressureGauge) -> None:
         self._node_id = node_id
-        self._max_sessions = max_sessions
+        self._places = FairPlaces(node_id, max_sessions)
         self._pressure = pressure
-        self._active = 0
         self._is_draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -53,30 +27,28 @@ class Admission:
     @property
     def active_sessions(self) -> int:
         """Places that are taken."""
-        return self._active
+        return self._places.taken
 
-    def take(self) -> Place:
+    def take(self, publisher: str, subject: str) -> Place:
         """A place for one more session.
 
+        Args:
+            publisher: whose session it is; this node's own id if it asks itself.
+            subject: for whom it asks; empty if it does not say.
+
         Raises:
-            NodeBusyError: there is none, or the node is too hot or short of memory.
+            NodeBusyError: there is none for them, or the node is too hot or short of memory.
         """
         if self._is_draining:
             raise NodeBusyError(f"{self._node_id} is stopping; try again in a moment")
-        if self._active >= self._max_sessions:
-            raise NodeBusyError(
-                f"{self._node_id} takes part in {self._max_sessions} sessions already; "
-                f"try again later"
-            )
         self._pressure.admit()
-        self._active += 1
+        place = self._places.take(publisher, subject)
         self._idle.clear()
-        return Place(self)
+        return Place(lambda: self._give_back(place))
 
-    def give_back(self) -> None:
-        """A place is free again; called by `Place.release`."""
-        self._active -= 1
-        if self._active == 0:
+    def _give_back(self, place: Place) -> None:
+        place.release()
+        if self._places.taken == 0:
             self._idle.set()
 
     async def drain(self) -> None:

@@ -59,8 +59,9 @@ async def prepare_disclosure(
         FedAttnError: the aggregator cannot be reached.
     """
     hint = query.hint
+    fingerprint = node.prefiller.model.fingerprint
     nodes = await aggregator.list_nodes(
-        with_keys=hint is not None, fingerprint=node.prefiller.model.fingerprint
+        node.listing(with_keys=hint is not None, fingerprint=fingerprint)
     )
     peers = _peers(node, query.options, nodes.nodes)
     with_text = [one for one in peers if one.context.num_tokens or not one.HasField("context")]

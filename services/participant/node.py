@@ -12,6 +12,7 @@ from fedattn.model.prompt import PromptTokenizer
 from fedattn.runtime.audit import AuditLog
 from fedattn.wire.identity import Identity
 from fedattn.wire.sealing import KeyPair
+from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.admission import Admission
 from services.participant.consent import Consent
 from services.participant.context import PrivateContext
@@ -83,6 +84,20 @@ class ParticipantNode:
     async def compute(self, work: Callable[[], T]) -> T:
         """Run the model in a thread, on as many CPU threads as pressure allows."""
         return await self.threads.compute(work, self.pressure.threads(self.num_threads))
+
+    def listing(self, *, with_keys: bool = False, fingerprint: str = "") -> pb.ListNodesRequest:
+        """This node asks its aggregator who is joined.
+
+        Args:
+            with_keys: whether it wants what hints are sealed to.
+            fingerprint: of the only model of interest; empty for all.
+        """
+        return pb.ListNodesRequest(
+            node_id=self.node_id,
+            node_token=self.token,
+            with_keys=with_keys,
+            model_fingerprint=fingerprint,
+        )
 
     def close(self) -> None:
         """End the threads and the record."""

@@ -45,7 +45,8 @@ class Publication:
             FedAttnError: the query failed.
         """
         node, query = self._node, self._query
-        with node.admission.take(), node.metrics.session("publisher"):
+        place = node.admission.take(node.node_id, query.options.subject)
+        with place, node.metrics.session("publisher"):
             node.prepare_decoder()
             question = await node.threads.run(lambda: node.tokenizer.question(query.question))
             disclosure = await self._session.prepare(round_up(len(question)))

@@ -37,7 +37,7 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
     ) -> pb.ListParticipantsResponse:
         """This node, and all nodes joined at its aggregator; a gateway that looks will ask."""
         self._node.prepare_decoder()
-        answer = await self._aggregator.list_nodes()
+        answer = await self._aggregator.list_nodes(self._node.listing())
         return pb.ListParticipantsResponse(node_id=self._node.node_id, nodes=answer.nodes)
 
     def _read(self, request: pb.QueryRequest, *, asks: bool) -> queries.Query:

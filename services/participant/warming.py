@@ -24,7 +24,7 @@ async def warm(
     Raises:
         FedAttnError: no session could be opened, or it failed.
     """
-    with node.admission.take():
+    with node.admission.take(node.node_id, query.options.subject):
         session = PublisherSession(node, aggregator, query)
         opened = await session.open(await session.prepare(), span_len=1)
         exchange = await session.exchange(opened.start)

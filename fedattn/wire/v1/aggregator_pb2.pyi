@@ -894,19 +894,27 @@ class ListNodesRequest(_message.Message):
 
     WITH_KEYS_FIELD_NUMBER: _builtins.int
     MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    NODE_TOKEN_FIELD_NUMBER: _builtins.int
     with_keys: _builtins.bool
     """Whether NodeInfo.key is wanted; then at most as many nodes are listed as fit one message."""
     model_fingerprint: _builtins.str
     """Only nodes of this model; empty for all."""
+    node_id: _builtins.str
+    """Id of the joined node that asks."""
+    node_token: _builtins.str
+    """Its token from Welcome."""
     def __init__(
         self,
         *,
         with_keys: _builtins.bool = ...,
         model_fingerprint: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        node_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_fingerprint", b"model_fingerprint", "with_keys", b"with_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_fingerprint", b"model_fingerprint", "node_id", b"node_id", "node_token", b"node_token", "with_keys", b"with_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -81,7 +81,7 @@ class AggregatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListNodes(self, request, context):
-        """Nodes that are joined right now.
+        """Nodes that are joined right now, for one of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

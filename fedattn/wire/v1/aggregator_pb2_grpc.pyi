@@ -38,7 +38,7 @@ class AggregatorServiceStub:
     Exchange: _grpc.StreamStreamMultiCallable[_aggregator_pb2.ExchangeRequest, _aggregator_pb2.ExchangeResponse]
     """KV rows of one member: the first message is Hello, chunks of frames follow."""
     ListNodes: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.ListNodesRequest, _aggregator_pb2.ListNodesResponse]
-    """Nodes that are joined right now."""
+    """Nodes that are joined right now, for one of them."""
 
 @_typing.type_check_only
 class AggregatorServiceAsyncStub(AggregatorServiceStub):
@@ -50,7 +50,7 @@ class AggregatorServiceAsyncStub(AggregatorServiceStub):
     Exchange: _aio.StreamStreamMultiCallable[_aggregator_pb2.ExchangeRequest, _aggregator_pb2.ExchangeResponse]  # type: ignore[assignment]
     """KV rows of one member: the first message is Hello, chunks of frames follow."""
     ListNodes: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.ListNodesRequest, _aggregator_pb2.ListNodesResponse]  # type: ignore[assignment]
-    """Nodes that are joined right now."""
+    """Nodes that are joined right now, for one of them."""
 
 class AggregatorServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -83,6 +83,6 @@ class AggregatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _aggregator_pb2.ListNodesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_aggregator_pb2.ListNodesResponse, _abc.Awaitable[_aggregator_pb2.ListNodesResponse]]:
-        """Nodes that are joined right now."""
+        """Nodes that are joined right now, for one of them."""
 
 def add_AggregatorServiceServicer_to_server(servicer: AggregatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,4 +1,4 @@
-"""Text of others, such as answers, names and reasons, as a terminal may be given it."""
+"""Text of others, such as answers, names and reasons, as a terminal or a log may be given it."""
 
 import unicodedata
 
@@ -21,6 +21,11 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     r"""As `printable`, and on one line: its line breaks become blanks."""
     return printable(" ".join(text.splitlines()))
+
+
+def short_line(text: str, most: int) -> str:
+    """As `one_line`, of at most `most` characters: what another node says for people."""
+    return one_line(text[:most])[:most]
 
 
 def _is_obeyed(char: str) -> bool:

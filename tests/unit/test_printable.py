@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedattn.cli.printable import one_line, printable
+from fedattn.core.printable import one_line, printable
 
 
 @pytest.mark.parametrize(

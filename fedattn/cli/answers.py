@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from rich.status import Status
 from rich.table import Table
 
-from fedattn.core.printable import one_line
 from fedattn.cli.terminal import PlainConsole, plain, plain_table
 from fedattn.core.errors import SessionAbortedError
+from fedattn.core.printable import one_line
 from fedattn.core.report import Outcome, RowSource
 from fedattn.core.spans import Role
 from fedattn.rest.answers import (

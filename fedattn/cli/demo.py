@@ -15,10 +15,10 @@ from rich.table import Table
 
 from fedattn.cli.answers import show_report, stream_answer
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
-from fedattn.core.printable import one_line
 from fedattn.cli.terminal import PlainConsole, output, plain, plain_table
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.node_id import check_node_id
+from fedattn.core.printable import one_line
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody, SamplingBody

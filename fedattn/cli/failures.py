@@ -6,9 +6,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from fedattn.core.printable import one_line, printable
 from fedattn.core.errors import ConfigurationError, FedAttnError
 from fedattn.core.limits import check_text
+from fedattn.core.printable import one_line, printable
 from fedattn.runtime.extras import missing_module
 
 DEBUG_VARIABLE = "FEDATTN_DEBUG"

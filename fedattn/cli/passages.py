@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedattn.cli.options import AsJson
-from fedattn.core.printable import one_line
 from fedattn.cli.terminal import PlainConsole, output, plain, plain_table, progress
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
+from fedattn.core.printable import one_line
 from fedattn.runtime.extras import require_extras
 from fedattn.runtime.state import PASSAGES_FILE, find_state_dir
 

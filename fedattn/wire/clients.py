@@ -19,7 +19,8 @@ _LIST_TIMEOUT_S = 10.0
 
 
 class Responses(Generic[M]):
-    """The responses of one call, in order, their texts clean. Leaving the `with` block ends the call.
+    """The responses of one call, in order, their texts clean. Leaving the `with` block ends
+    the call.
 
     Args:
         call: just made.

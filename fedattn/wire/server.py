@@ -1,8 +1,7 @@
 """Starting and stopping a gRPC server: health, reflection, errors, a taken port, draining."""
 
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -11,14 +10,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fedattn.core.address import HostPort
-from fedattn.core.errors import ConfigurationError, FedAttnError, InternalError, NodeBusyError
+from fedattn.core.errors import ConfigurationError, FedAttnError, InternalError
 from fedattn.runtime.listening import find_free
+from fedattn.wire.call_limits import MAX_CALLS_PER_PEER, CallLimits
 from fedattn.wire.options import COMMON_OPTIONS, Options
-from fedattn.wire.security import Certificates, caller_names, check_caller
+from fedattn.wire.security import Certificates, check_caller
 from fedattn.wire.status import abort_with
-
-MAX_CALLS_PER_PEER = 256
-"""Calls at once of one peer: a node has a membership, and two a session it takes part in."""
 
 _OPTIONS: Options = [
     *COMMON_OPTIONS,
@@ -106,7 +103,7 @@ class WireServer:
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Lets only some callers in.
+    """Lets only some callers in, and each with so many calls at once.
 
     Turns our errors into statuses, and everything unforeseen into a logged InternalError. A stream
     may answer with a serialized message too: one that goes to many is serialized once.
@@ -114,7 +111,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, callers: frozenset[str] | None) -> None:
         self._callers = callers
-        self._calls: Counter[frozenset[str]] = Counter()
+        self._calls = CallLimits()
 
     async def intercept_service(
         self,
@@ -141,7 +138,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     def _guard_stream(self, behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         async def guarded(request: Any, context: Any) -> Any:
             try:
-                with self._admitted(context):
+                self._check(context)
+                with self._calls.within(context):
                     async with aclosing(behavior(request, context)) as responses:
                         async for response in responses:
                             yield response
@@ -153,39 +151,17 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     def _guard_unary(self, behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         async def guarded(request: Any, context: Any) -> Any:
             try:
-                with self._admitted(context):
+                self._check(context)
+                with self._calls.within(context):
                     return await behavior(request, context)
             except Exception as error:  # border: the last place before the wire
                 await _abort(context, error)
 
         return guarded
 
-    @contextmanager
-    def _admitted(self, context: Any) -> Iterator[None]:
-        """For the time of one call; in plaintext nobody can tell callers apart.
-
-        Raises:
-            IdentityMismatchError: the caller may not call here.
-            NodeBusyError: it has too many calls already.
-        """
+    def _check(self, context: Any) -> None:
         if self._callers is not None:
             check_caller(context, self._callers)
-        names = caller_names(context)
-        if names is None:
-            yield
-            return
-        if self._calls[names] >= MAX_CALLS_PER_PEER:
-            raise NodeBusyError(
-                f"{', '.join(sorted(names))} has {MAX_CALLS_PER_PEER} calls here, which is the "
-                f"limit for one peer; try again when one of them has ended"
-            )
-        self._calls[names] += 1
-        try:
-            yield
-        finally:
-            self._calls[names] -= 1
-            if not self._calls[names]:
-                del self._calls[names]
 
 
 def _unless_serialized(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

@@ -86,10 +86,10 @@ class Invitations:
                 reply = await self._pending[key]
         except TimeoutError:
             self._take_back(node, invite)
-            reason = f"{node.node_id} did not answer within {invite.reply_within_s:g} s"
+            reason = f"did not answer within {invite.reply_within_s:g} s"
             if invite.reply_within_s >= self._timeout_s:
-                self._standing.note_failure(node.node_id, reason)
-            return NotEnoughParticipantsError(reason)
+                self._standing.note_failure(node.node_id, f"it {reason}")
+            return NotEnoughParticipantsError(f"{node.node_id} {reason}")
         finally:
             del self._pending[key]
         answer = _judge(node, reply)

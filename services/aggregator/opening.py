@@ -85,6 +85,7 @@ class SessionOpener:
         clean_keys: cache keys of sessions in which nobody missed anything, the latest so many. A
             contributor does not know whether those before it computed on all they should have, so
             the frames it has cached count only if its aggregator knows.
+        standing: which nodes let others wait.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class SessionOpener:
     ) -> None:
         self._registry = registry
         self._invitations = invitations
-        self._standing = standing
+        self.standing = standing
         self._settings = settings
         self.clean_keys: LRUCache[bytes, None] = LRUCache(_MAX_CLEAN_KEYS)
 
@@ -111,7 +112,7 @@ class SessionOpener:
             publisher.context = opening.context
         for plan in (request.plans.contributors, request.plans.publisher):
             plan.check(publisher.shape.num_layers)
-        choice = choose_contributors(request, publisher, self._registry, self._standing)
+        choice = choose_contributors(request, publisher, self._registry, self.standing)
         _require_enough(request, len(choice.chosen), [])
         session_id = secrets.token_hex(16)
         try:

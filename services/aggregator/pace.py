@@ -97,21 +97,21 @@ class Pace:
                 lap.waited_s += passed_s
                 lap.total_s += passed_s
                 if reason := self._too_slow(lap, waiting_bytes(index)):
-                    slow.append((index, f"{self._state.member(index).node_id} {reason}"))
+                    slow.append((index, reason))
             lap.was_due = is_due
         return slow
 
     def _too_slow(self, lap: _Lap, waiting_bytes: int) -> str:
         limits = self._limits
         if lap.total_s > limits.total_s:
-            return f"let others wait for {lap.total_s:.3g} s in all, {limits.total_s:.3g} s at most"
+            return f"it let others wait for more than {limits.total_s:.3g} s, half of the deadline"
         num_bytes = lap.frame_size + waiting_bytes
         most_s = limits.frame_s + num_bytes / limits.bytes_per_s
         if lap.waited_s <= most_s:
             return ""
         if not num_bytes:
-            return f"sent no rows for {limits.frame_s:g} s while others waited for them"
+            return f"it sent no rows for {limits.frame_s:g} s while others waited for them"
         return (
-            f"was slower than {limits.bytes_per_s:g} bytes a second: {num_bytes} bytes were to be "
-            f"sent or taken within {most_s:.3g} s"
+            f"it was slower than {limits.bytes_per_s:g} bytes a second: {num_bytes} bytes were to "
+            f"be sent or taken within {most_s:.3g} s"
         )

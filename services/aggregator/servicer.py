@@ -42,7 +42,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         invitations = Invitations(standing, settings.invite_timeout_s)
         opener = SessionOpener(self._nodes, invitations, standing, settings)
         metrics, record = AggregatorMetrics(numbers), SessionRecord(audit)
-        self.sessions = Sessions(self._nodes, opener, metrics, record, standing, settings)
+        self.sessions = Sessions(self._nodes, opener, metrics, record, settings)
         self._memberships = Memberships(
             self._nodes, invitations, self.sessions, settings.heartbeat_interval_s
         )

@@ -27,7 +27,6 @@ from services.aggregator.relay import relay_member
 from services.aggregator.report import describe_excluded
 from services.aggregator.session import Session
 from services.aggregator.settings import AggregatorSettings
-from services.aggregator.standing import Standing
 
 log = structlog.get_logger(__name__)
 
@@ -45,14 +44,13 @@ class Sessions:
         opener: SessionOpener,
         metrics: AggregatorMetrics,
         record: SessionRecord,
-        standing: Standing,
         settings: AggregatorSettings,
     ) -> None:
         self._registry = registry
         self._opener = opener
         self._metrics = metrics
         self._record = record
-        self._standing = standing
+        self._standing = opener.standing
         self._settings = settings
         self._quotas = Quotas(settings)
         self._sessions: dict[str, Session] = {}

@@ -18,6 +18,7 @@ from fedattn.core.spans import PrefixMode, Span
 from fedattn.core.types import KvRows, KvShape
 from fedattn.wire.convert import chunk_to_wire, shape_to_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION
+from fedattn.wire.security import AGGREGATOR, Certificates
 from fedattn.wire.session_options import options_to_wire, prefix_to_wire
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -139,8 +140,10 @@ class RawNode:
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def accept(self, span_len: int) -> None:
-        """Wait for an invitation and accept it."""
-        invite = (await self.commands.get()).invite
+        """Wait for an invitation and accept it; what came before is of earlier sessions."""
+        while not (command := await self.commands.get()).HasField("invite"):
+            pass
+        invite = command.invite
         reply = acceptance(self.node_id, invite, span_len)
         await self.replies.put(pb.ControlRequest(invite_reply=reply))
 
@@ -151,15 +154,22 @@ class RawNode:
         reply = pb.InviteReply(session_id=invite.session_id, decline=answer)
         await self.replies.put(pb.ControlRequest(invite_reply=reply))
 
+    async def listed(self) -> list[str]:
+        """Ids of the joined nodes."""
+        request = pb.ListNodesRequest(node_id=self.node_id, node_token=self.token)
+        return [node.node_id for node in (await self.stub.ListNodes(request)).nodes]
+
     async def started(self) -> pb.SessionStart:
         """Wait for the start of the session."""
         return (await self.commands.get()).start
 
 
 @asynccontextmanager
-async def raw_node(address: str, node_id: str, **join: Any) -> AsyncIterator[RawNode]:
+async def raw_node(
+    address: str, node_id: str, certificates: Certificates | None = None, **join: Any
+) -> AsyncIterator[RawNode]:
     """Join by hand; leaves when the block ends."""
-    async with direct_channel(address) as channel:
+    async with direct_channel(address, certificates, peer=AGGREGATOR) as channel:
         node = RawNode(node_id, AggregatorStub(channel))
 
         async def requests() -> AsyncIterator[pb.ControlRequest]:

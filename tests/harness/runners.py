@@ -177,7 +177,7 @@ def make_node(
         make_decoder=lambda: TransformersDecoder(model),
         tokenizer=tokenizer,
         context=PrivateContext(PassageStore(context, None), tokenizer),
-        max_sessions=2,
+        max_sessions=4,
         num_threads=torch.get_num_threads(),
         pressure=PressureGauge(PressureLimits()),
         frames=KvCache(1 << 24),

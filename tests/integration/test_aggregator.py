@@ -78,10 +78,20 @@ async def open_with(
     return {**starts, publisher.node_id: response.start}
 
 
-async def test_joined_nodes_are_listed_until_they_leave(address: str, stub: AggregatorStub) -> None:
-    async with raw_node(address, "a"), raw_node(address, "b"):
-        listed = await stub.ListNodes(pb.ListNodesRequest())
-        assert [node.node_id for node in listed.nodes] == ["a", "b"]
+async def test_joined_nodes_are_listed_for_one_of_them_until_they_leave(address: str) -> None:
+    async with raw_node(address, "a") as a:
+        async with raw_node(address, "b"):
+            listed = await a.listed()
+        assert listed == ["a", "b"]
+        while await a.listed() != ["a"]:
+            pass
+
+
+async def test_nodes_are_not_listed_for_others(address: str, stub: AggregatorStub) -> None:
+    async with raw_node(address, "a"):
+        for request in (pb.ListNodesRequest(), pb.ListNodesRequest(node_id="a", node_token="0")):
+            error = await failure_of(stub.ListNodes(request))
+            assert isinstance(error, UnknownParticipantError)
 
 
 async def test_rows_reach_the_publisher_and_the_report_counts_them(address: str) -> None:
@@ -415,7 +425,8 @@ async def test_node_without_heartbeat_loses_its_membership() -> None:
     settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0, heartbeat_interval_s=0.05)
     async with running_aggregator(settings) as address, raw_node(address, "mute") as node:
         await node.left.wait()
-        assert not (await node.stub.ListNodes(pb.ListNodesRequest())).nodes
+        with pytest.raises(grpc.aio.AioRpcError, match="'mute' is not joined"):
+            await node.listed()
 
 
 async def test_health_is_checked_and_watched(address: str) -> None:

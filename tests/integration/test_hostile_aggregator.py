@@ -271,7 +271,7 @@ class Drops(Tricks):
 
 
 async def test_rows_that_do_not_come_are_missed(victims: Victims) -> None:
-    report = await victims.ask(Drops())
+    report = await victims.ask(Drops(), independent=True)
     assert outcomes(report)["a"] == "LATE"
 
 

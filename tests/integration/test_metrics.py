@@ -72,7 +72,9 @@ async def test_a_session_beyond_the_limit_counts_as_refused() -> None:
         request = open_request(node_token=publisher.token)
         opening = publisher.stub.OpenSession(request)
         await a.commands.get()
-        with pytest.raises(grpc.aio.AioRpcError, match="which is the limit here"):
+        with pytest.raises(
+            grpc.aio.AioRpcError, match="places for sessions of this aggregator are taken"
+        ):
             await publisher.stub.OpenSession(request)
         opening.cancel()
     assert registry.get_sample_value("fedattn_sessions_refused_total", {"code": "node_busy"}) == 1

@@ -183,7 +183,7 @@ async def test_cancelled_query_leaves_nothing_running(network: Network) -> None:
 
 async def test_busy_publisher_says_so(network: Network) -> None:
     node = network.nodes["publisher"]
-    places = [node.admission.take() for _ in range(node.max_sessions)]
+    places = [node.admission.take("publisher", "") for _ in range(node.max_sessions)]
     error = await failure(network)
     assert error.code == "node_busy"
     for place in places:
@@ -204,15 +204,16 @@ async def test_deadline_ends_a_query_that_waits_for_a_silent_contributor(
     assert "deadline" in str(error)
 
 
-async def test_late_contributor_is_left_out_and_the_answer_says_so(
+async def test_silent_contributor_is_left_out_and_the_answer_says_so(
     model: LoadedModel, tmp_path: Path
 ) -> None:
     async with running_network(model, tmp_path, impatient()) as network:
         async with silent_contributor(network.aggregator, model):
             events = await ask(network, contributors=["node-0", "silent"])
     members = {member.node_id: member for member in events[-1].result.report.members}
-    assert members["silent"].state == session_pb2.OUTCOME_LATE
+    assert members["silent"].state == session_pb2.OUTCOME_LOST
     assert members["silent"].missing_from_layer == 0
+    assert members["silent"].detail == "it sent no rows for 0.2 s while others waited for them"
     assert members["node-0"].state == session_pb2.OUTCOME_COMPLETE
 
 
@@ -223,7 +224,7 @@ async def test_session_fails_below_its_fewest_participants(
         async with silent_contributor(network.aggregator, model):
             error = await failure(network, contributors=["node-0", "silent"], min_participants=3)
     assert error.code == "not_enough_participants"
-    assert "silent is late" in str(error)
+    assert "silent is lost (it sent no rows for 0.2 s" in str(error)
 
 
 @asynccontextmanager

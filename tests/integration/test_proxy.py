@@ -13,6 +13,7 @@ from fedattn.rest.client import GatewayClient
 from fedattn.wire.channel import open_channel
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.probe import is_serving
+from fedattn.wire.v1.aggregator_pb2 import ListNodesRequest
 from tests.harness.runners import running_aggregator
 
 VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy", "ALL_PROXY")
@@ -50,7 +51,7 @@ async def test_a_far_peer_is_asked_for_at_the_proxy_and_the_error_names_it() -> 
         endpoint = find_endpoint(FAR, {"https_proxy": proxy})
         async with open_channel(endpoint) as channel:
             with pytest.raises(AggregatorUnavailableError) as caught:
-                await AggregatorClient(channel, str(endpoint)).list_nodes()
+                await AggregatorClient(channel, str(endpoint)).list_nodes(ListNodesRequest())
     assert asked[0].startswith(f"CONNECT {FAR} ")
     assert f"{FAR} (through the proxy {proxy})" in str(caught.value)
 

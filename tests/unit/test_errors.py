@@ -9,6 +9,7 @@ import pytest
 
 from fedattn.core import errors
 from fedattn.core.errors import FedAttnError, InternalError, error_from_code, leaf_errors
+from fedattn.wire.protocol import MAX_TEXT_LENGTH
 from fedattn.wire.status import (
     CODE_KEY,
     STATUS_TABLE,

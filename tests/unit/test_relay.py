@@ -20,6 +20,7 @@ from fedattn.core.types import KvShape
 from fedattn.wire.convert import chunk_from_wire, chunk_to_wire, shape_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.opening import OpenedMember, OpenedSession
+from services.aggregator.pace import PaceLimits
 from services.aggregator.registry import Node
 from services.aggregator.relay import relay_member
 from services.aggregator.session import Session
@@ -33,6 +34,13 @@ REQUEST = SessionRequest(
     plans=RolePlans(contributors=SyncPlan((1, 2, 3)), publisher=SyncPlan((1, 2, 3))),
     max_new_tokens=1,
 )
+NEVER_SLOW = PaceLimits(frame_s=3600.0, bytes_per_s=1, total_s=3600.0, tick_s=1.0)
+
+
+def anybody(_: str) -> None:
+    """A caller in plaintext."""
+
+
 FIVE_LAYERS = KvShape(num_layers=5, num_kv_heads=1, head_dim=2)
 
 
@@ -56,7 +64,7 @@ def make_session() -> Session:
     )
     costs = session_bytes(layout, FIVE_LAYERS)
     opened = OpenedSession(request=REQUEST, terms=terms, members=tuple(map(opened_member, costs)))
-    return Session(opened, outbox_bytes=1 << 20, stall_timeout_s=3600.0)
+    return Session(opened, outbox_bytes=1 << 20, stall_timeout_s=3600.0, pace=NEVER_SLOW)
 
 
 def chunk_of(session: Session, layer: int) -> Chunk:
@@ -77,7 +85,9 @@ async def relay(session: Session, chunks: list[Chunk], smuggled: bytes = b"") ->
         yield pb.ExchangeRequest(done=pb.MemberDone())
 
     token = session.opened.members[A].token
-    async for _ in relay_member(session, token, requests(), report_timeout_s=3600.0):
+    async for _ in relay_member(
+        session, token, requests(), check_caller=anybody, report_timeout_s=3600.0
+    ):
         raise AssertionError("a receives nothing")
 
 
@@ -114,13 +124,15 @@ async def test_publisher_lost_between_its_last_word_and_its_report_ends_the_sess
 
     monkeypatch.setattr(session, "complete", complete)
     for contributor in (A, B):
-        session.attach(session.opened.members[contributor].token)
+        session.attach(session.opened.members[contributor].token, anybody)
 
     async def requests() -> AsyncIterator[pb.ExchangeRequest]:
         yield pb.ExchangeRequest(done=pb.MemberDone())
 
     token = session.opened.members[PUBLISHER].token
-    responses = relay_member(session, token, requests(), report_timeout_s=3600.0)
+    responses = relay_member(
+        session, token, requests(), check_caller=anybody, report_timeout_s=3600.0
+    )
     async with aclosing(responses):
         reading = asyncio.create_task(anext(responses))
         await completed.wait()

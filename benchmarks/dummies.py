@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from fedattn.core.agreement import MemberStatement
+from fedattn.core.agreement import MemberStatement, PassageSpan
 from fedattn.core.chunks import split_frame
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
@@ -96,6 +96,7 @@ class DummyNode:
             request_digest=hashlib.sha256(invite.request.payload).digest(),
             node_id=self.node_id,
             span_len=self.span_len,
+            passages=(PassageSpan(1, self.span_len),),
         )
         signed = IDENTITY.sign(Kind.STATEMENT, statement_to_wire(statement).SerializeToString())
         return pb.InviteReply(session_id=invite.session_id, statement=signed)

@@ -152,7 +152,9 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     with local_network(plaintext=True) as network:
-        aggregator = network.start_aggregator("--log-level=warning")
+        aggregator = network.start_aggregator(
+            "--log-level=warning", "--max-sessions=1000", "--max-sessions-per-node=1000"
+        )
         meter = Meter(aggregator.process.pid)
         port = free_port()
         relay = [sys.executable, "-m", "benchmarks.bare_relay", str(port)]

@@ -86,6 +86,12 @@ async def run_session(publisher: RawNode, *accepting: RawNode) -> pb.OpenSession
     return response
 
 
+async def cancelled(node: RawNode) -> None:
+    """Pass over an invitation of which nothing came."""
+    while not (await node.commands.get()).HasField("cancel"):
+        pass
+
+
 async def failure_of(call: object) -> FedAttnError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call  # type: ignore[misc]
@@ -119,11 +125,11 @@ async def test_node_that_does_not_answer_is_asked_again_only_by_name() -> None:
     async with network("a", "mute") as (a, mute, publisher):
         first = reasons(await run_session(publisher, a))
         assert first == {"mute": "mute did not answer within 0.5 s"}
-        invites = mute.commands.qsize()
+        await cancelled(mute)
         second = reasons(await run_session(publisher, a))
         assert "it did not answer within 0.5 s" in second["mute"]
         assert "go without it for another" in second["mute"]
-        assert mute.commands.qsize() == invites
+        assert mute.commands.empty()
         named = await open_session(publisher, a, mute, contributors=["a", "mute"])
         assert [one.node_id for one in named.start.terms.members][:2] == ["a", "mute"]
 
@@ -131,6 +137,7 @@ async def test_node_that_does_not_answer_is_asked_again_only_by_name() -> None:
 async def test_impatient_publisher_puts_no_blame_on_others() -> None:
     async with network("a", "mute") as (a, _, publisher):
         await failure_of(publisher.stub.OpenSession(opening(publisher, deadline_s=0.01)))
+        await cancelled(a)
         second = reasons(await run_session(publisher, a))
         assert second == {"mute": "mute did not answer within 0.5 s"}
 
@@ -157,20 +164,24 @@ async def drip(start: pb.SessionStart, node_id: str) -> AsyncIterator[pb.Exchang
 
 async def test_dripping_member_is_left_out_named_and_not_asked_again() -> None:
     async with network("a", "drip", min_bytes_per_s=1 << 20) as (a, dripping, publisher):
-        response = await open_session(publisher, a, dripping, contributor_sync_layers=[])
-        start = await a.started()
+        response = await open_session(publisher, a, dripping)
+        start, is_lost = await a.started(), asyncio.Event()
         layers = [one for layer in (1, 2) for one in frame_chunks(start, "a", layer)]
         good = a.stub.Exchange(send_all([hello(start), *layers, done()]))
         slow = dripping.stub.Exchange(drip(await dripping.started(), "drip"))
 
-        async def last_word() -> AsyncIterator[pb.ExchangeRequest]:
+        async def requests() -> AsyncIterator[pb.ExchangeRequest]:
             yield hello(response.start)
-            with pytest.raises(grpc.aio.AioRpcError, match="slower than"):
-                await slow.read()
+            await is_lost.wait()
             yield done()
 
-        answers = [answer async for answer in publisher.stub.Exchange(last_word())]
-        assert [answer async for answer in good] == []
+        answers: list[pb.ExchangeResponse] = []
+        async for answer in publisher.stub.Exchange(requests()):
+            answers.append(answer)
+            if answer.HasField("lost"):
+                is_lost.set()
+        slow.cancel()
+        good.cancel()
         by_id = {member.node_id: member for member in answers[-1].report.members}
         assert by_id["drip"].state == session_pb2.OUTCOME_LOST
         assert "it was slower than 1.04858e+06 bytes a second" in by_id["drip"].detail

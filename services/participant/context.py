@@ -16,6 +16,7 @@ from cachetools import LRUCache
 from fedattn.core.agreement import PassageSpan
 from fedattn.core.contexts import ContextSummary, SkipReason
 from fedattn.core.errors import ConfigurationError, ContextUnreadableError
+from fedattn.core.printable import one_line
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.passages.cannot_read import CannotReadError
 from fedattn.passages.choice import Wish, choose
@@ -23,7 +24,6 @@ from fedattn.passages.passage import Passage, StoreCounts
 from fedattn.passages.store import PassageStore
 from fedattn.texts.listing import list_files
 from fedattn.texts.pieces import SkippedError, cut_file
-from services.participant.context_log import printable
 from services.participant.refreshing import Refresher
 from services.participant.withheld import Pattern, withheld_tokens
 
@@ -249,7 +249,7 @@ class PrivateContext:
     def _note_failure(self, why: str) -> None:
         if why != self._failure:
             self._failure = why
-            log.error("context_unreadable", path=printable(str(self.store.root)), why=why)
+            log.error("context_unreadable", path=one_line(str(self.store.root)), why=why)
         self._summary = ContextSummary.count(0, 0, 0, [SkipReason.UNREADABLE])
 
 

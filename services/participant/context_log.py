@@ -3,6 +3,7 @@
 import structlog
 
 from fedattn.core.contexts import ContextSummary, SkipReason
+from fedattn.core.printable import one_line
 from fedattn.passages.passage import StoreCounts
 from fedattn.texts.listing import MAX_ENTRIES, SUFFIXES, SkippedFile
 
@@ -58,14 +59,9 @@ def _log_skipped(skipped: tuple[SkippedFile, ...]) -> None:
     for file in skipped[:_MAX_NAMES]:
         log.warning(
             "file_skipped",
-            file=printable(file.name),
+            file=one_line(file.name),
             reason=file.reason.words,
             remedy=_REMEDIES[file.reason],
         )
     if len(skipped) > _MAX_NAMES:
         log.warning("files_skipped", more=len(skipped) - _MAX_NAMES)
-
-
-def printable(name: str) -> str:
-    """A file name without control characters and bytes that are no text."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in name)

@@ -25,7 +25,7 @@ from tests.harness.tiny import words
 
 PUBLISHER = "publisher"
 SETTINGS = AggregatorSettings(
-    listen="127.0.0.1:0", grace_s=0, progress_timeout_s=0.4, stall_timeout_s=0.2
+    listen="127.0.0.1:0", grace_s=0, progress_timeout_s=2, stall_timeout_s=0.2
 )
 Report = session_pb2.SessionReport
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Literal
 
 import grpc
 import numpy as np
@@ -109,7 +110,7 @@ async def hold(node: RawNode, start: pb.SessionStart, pieces: list[bytes] | None
             pass
 
 
-async def next_of(node: RawNode, kind: str) -> pb.ControlResponse:
+async def next_of(node: RawNode, kind: Literal["invite", "start"]) -> pb.ControlResponse:
     """The next command of a kind; others are ignored."""
     while not (command := await node.commands.get()).HasField(kind):
         pass

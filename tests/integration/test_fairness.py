@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -27,14 +28,18 @@ from tests.harness.raw import (
 from tests.harness.runners import running_aggregator
 
 
-def settings(**changes: object) -> AggregatorSettings:
-    quick = {"invite_timeout_s": 1.0, "progress_timeout_s": 1.0, "stall_timeout_s": 0.1}
+def settings(**changes: Any) -> AggregatorSettings:
+    quick: dict[str, Any] = {
+        "invite_timeout_s": 1.0,
+        "progress_timeout_s": 1.0,
+        "stall_timeout_s": 0.1,
+    }
     return AggregatorSettings(listen="127.0.0.1:0", grace_s=0, **{**quick, **changes})
 
 
 @asynccontextmanager
 async def network(
-    *names: str, is_sealed: bool = False, **changes: object
+    *names: str, is_sealed: bool = False, **changes: Any
 ) -> AsyncIterator[list[RawNode]]:
     """Joined nodes of these names and a publisher behind them."""
     own = certificates_of(AGGREGATOR) if is_sealed else None

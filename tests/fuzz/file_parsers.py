@@ -127,7 +127,7 @@ def _of_texts() -> tuple[Parser, ...]:
         PlanSpec(words).resolve(30)
 
     return (
-        text("address", read_address, "node-1.lan:50051", "[::1]:5", "[fe80::1%eth0]:1", "1.2.3.4:5",
+        text("address", read_address, "node-1.lan:50", "[::1]:5", "[fe80::1%eth0]:1", "1.2.3.4:5",
              words=": [ ] % . :: 0x1 ://"),
         text("proxy", check_proxy_choice, "http://me:pw@proxy.lan:3128", words=": // @ [ ] http://"),
         text("no_proxy", lambda words: find_endpoint(peer, {"no_proxy": words}),

@@ -1,4 +1,4 @@
-"""Every format of private texts: files that their owner did not write alone, such as mail and downloads."""
+"""Every format of private texts: files that came by mail or from a site, as well as one's own."""
 
 import gzip
 import io
@@ -26,7 +26,8 @@ _JSON = (
 )
 _YAML = "pump:\n  id: 7\n  # hot\n  notes:\n  - oiled\n- tank: 2\nkey: |\n  text\n"
 _MARKDOWN = "# Pumps\n\ntext\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n- one\n  - two\n\n```\ncode\n```\n## Tanks\nend\n"
-_PAGE = (
+    "# Pumps\n\ntext\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n- one\n  - two\n\n"
+    "```\ncode\n```\n## Tanks\nend\n"
     "<html><head><meta charset=utf-8><title>t</title></head><body><h1>Pumps</h1><p>hot &amp; &#xe9;"
     "<table><tr><th>a<th>b<th>c<tr><td>1<td>2<td>3</table><ul><li>x<li>y</ul><pre>a\n b</pre>"
 )
@@ -69,11 +70,6 @@ def text_parsers() -> tuple[Parser, ...]:
     return (
         *formats,
         _parser(".txt", (_PROSE.encode("utf-16"), _LOG.encode("utf-16-be")), name="UTF-16"),
-        _parser(
-            ".txt",
-            (_PROSE.encode("cp1252"), ("\ufeff" + _LOG).encode("utf-16-be")),
-            name="old encodings",
-        ),
         _parser(".log.gz", (gzip.compress(_LOG.encode()), gzip.compress(_JSON.encode()))),
         _parser(".pdf", (make_pdf("The pump runs.", "", "Full."),), bytes_a_byte=512),
         _parser(".docx", (_docx(),), bytes_a_byte=512),

@@ -1,4 +1,4 @@
-"""Every conversion of a message that another node, the aggregator or a publisher may have made up."""
+"""Every conversion of a message that a node, an aggregator or a publisher may have made up."""
 
 import hashlib
 import time

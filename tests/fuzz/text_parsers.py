@@ -25,9 +25,11 @@ _JSON = (
     '{"plant": {"pumps": [{"id": 7, "t": 91.5, "note": null}, {"id": 8, "ok": true}]}, "a": [1]}'
 )
 _YAML = "pump:\n  id: 7\n  # hot\n  notes:\n  - oiled\n- tank: 2\nkey: |\n  text\n"
-_MARKDOWN = "# Pumps\n\ntext\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n- one\n  - two\n\n```\ncode\n```\n## Tanks\nend\n"
+_MARKDOWN = (
     "# Pumps\n\ntext\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n- one\n  - two\n\n"
     "```\ncode\n```\n## Tanks\nend\n"
+)
+_PAGE = (
     "<html><head><meta charset=utf-8><title>t</title></head><body><h1>Pumps</h1><p>hot &amp; &#xe9;"
     "<table><tr><th>a<th>b<th>c<tr><td>1<td>2<td>3</table><ul><li>x<li>y</ul><pre>a\n b</pre>"
 )

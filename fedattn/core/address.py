@@ -9,6 +9,8 @@ from fedattn.core.errors import ConfigurationError
 
 MAX_PORT = 65535
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_ZONE = re.compile(r"[A-Za-z0-9._-]{1,15}")
+"""Name or number of a network interface."""
 _MAX_NAME_LENGTH = 253
 _PRIVATE_DOMAINS = (
     ".localhost",
@@ -85,7 +87,7 @@ def _split(text: str) -> tuple[str, str]:
     """Host and port as they stand there; the host without brackets."""
     if "://" in text:
         scheme, _, rest = text.partition("://")
-        raise _refuse(text, f"leave {scheme}:// out: {rest.partition('/')[0]}")
+        raise _refuse(text, f"leave {scheme[:20]}:// out: {rest.partition('/')[0][:80]}")
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")
         if not (bracket and port.startswith(":") and _as_ip(host)):
@@ -95,7 +97,7 @@ def _split(text: str) -> tuple[str, str]:
     if not colon and text.isdigit():
         raise _refuse(text, f"name the host too, such as 127.0.0.1:{text[:5]}")
     if not colon:
-        raise _refuse(text, f"add a port, such as {text or 'localhost'}:50051")
+        raise _refuse(text, f"add a port, such as {text[:80] or 'localhost'}:50051")
     if ":" in host:
         raise _refuse(text, "write an IPv6 address in brackets, such as [::1]:50051")
     if not host:
@@ -121,7 +123,10 @@ def _parse_host(host: str, text: str) -> str:
 
 
 def _as_ip(host: str) -> IPv4Address | IPv6Address | None:
+    """The address it is; ipaddress takes any text at all for the zone behind a %."""
     try:
-        return ip_address(host)
+        ip = ip_address(host)
     except ValueError:
         return None
+    zone = getattr(ip, "scope_id", None)
+    return ip if zone is None or _ZONE.fullmatch(zone) else None

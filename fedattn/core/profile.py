@@ -16,6 +16,11 @@ MAX_PROFILE_BYTES = 1 << 20
 DEFAULT_CONTEXT_TOKENS = 1200
 """Of all texts together, for a model that nobody has measured."""
 _FORMAT = "fedattn-profile"
+_UNREADABLE = (
+    *(ValueError, TypeError, KeyError, AttributeError, InvalidPlanError),
+    *(OverflowError, RecursionError),  # a number beyond all floats; lists within lists
+)
+"""What reading JSON of another shape than a profile ends in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +175,7 @@ def read_profile(text: str, name: str) -> Profile:
             origin=dict(document.get("origin", {})),
             context_tokens=_read_tokens(document),
         )
-    except (ValueError, TypeError, KeyError, InvalidPlanError) as error:
+    except _UNREADABLE as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise InvalidPlanError(
             f"profile {name} cannot be read: {reason[:200]}; make one with fedattn calibrate"

@@ -92,7 +92,7 @@ def _read(environment: Mapping[str, str], name: str) -> str:
 
 def _check_url(url: str, name: str, remedy: str) -> str:
     scheme, colon, rest = url.rstrip("/").rpartition("://")
-    refused = ConfigurationError(f"{name}: {_EXPECTED}, got {_hide_login(url)!r}; {remedy}")
+    refused = ConfigurationError(f"{name}: {_EXPECTED}, got {_hide_login(url)[:80]!r}; {remedy}")
     if colon and scheme != "http":
         raise refused
     try:

@@ -20,8 +20,8 @@ from fedattn.texts.skipping import SkippedError
 
 MAX_INFLATED_BYTES = 128 << 20
 """Of all parts of a document, pictures included."""
-MAX_XML_BYTES = 32 << 20
-"""Of one part in XML, from which a tree is built."""
+MAX_PART_BYTES = 32 << 20
+"""Of one part. A tree is built of each that its document says is XML, whatever its name."""
 _MAX_PARTS = 5_000
 _HEADING = re.compile(r"(?:heading|überschrift)\s*([1-9])|title|titel", re.IGNORECASE)
 _BROKEN = (
@@ -64,11 +64,11 @@ def check_archive(file: BinaryIO) -> None:
     """
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
-    xml_bytes = [part.file_size for part in parts if part.filename.lower().endswith(".xml")]
+    sizes = [part.file_size for part in parts]
     if (
         len(parts) > _MAX_PARTS
-        or sum(part.file_size for part in parts) > MAX_INFLATED_BYTES
-        or max(xml_bytes, default=0) > MAX_XML_BYTES
+        or sum(sizes) > MAX_INFLATED_BYTES
+        or max(sizes, default=0) > MAX_PART_BYTES
     ):
         raise SkippedError(SkipReason.TOO_LARGE, "unpacked it would be too large; split it")
     file.seek(0)

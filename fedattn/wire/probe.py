@@ -40,7 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Whether a service serves.")
     parser.add_argument("address", help="host:port")
     parser.add_argument("--certificates", type=Path, help="folder, as for the services")
-    parser.add_argument("--peer", default="", help="name its certificate bears")
+    parser.add_argument("--peer", default="", help="name its certificate bears; takes $VARIABLE")
     options = parser.parse_args()
     try:
         endpoint = find_endpoint(HostPort.parse(options.address), os.environ)
@@ -49,7 +49,8 @@ def main() -> int:
     except ConfigurationError as error:
         print(f"error [{error.code}]: {error}", file=sys.stderr)
         return 2
-    return 0 if asyncio.run(is_serving(endpoint, certificates, options.peer)) else 1
+    peer = os.path.expandvars(options.peer)  # where there is no shell that would
+    return 0 if asyncio.run(is_serving(endpoint, certificates, peer)) else 1
 
 
 if __name__ == "__main__":

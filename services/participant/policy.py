@@ -41,10 +41,12 @@ def read_policy(path: Path, content: bytes | None = None) -> Policy:
         remedy = "let this user read it"
     except UnicodeDecodeError as error:
         why, remedy = f"expected UTF-8, got another byte at {error.start}", "save it as UTF-8"
-    except tomllib.TOMLDecodeError as error:
-        why, remedy = f"expected TOML, got: {error}", "correct it"
     except ValidationError as error:
         why, remedy = _describe(error.errors()[0]), "docs/policy.md has every key"
+    except ValueError as error:  # of TOML itself, or of a number in it with too many digits
+        why, remedy = f"expected TOML, got: {error!s:.200}", "correct it"
+    except RecursionError:
+        why, remedy = "expected flat lists and tables, got deeply nested ones", "correct it"
     raise ConfigurationError(f"policy {path}: {why}; {remedy}")
 
 

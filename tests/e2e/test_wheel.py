@@ -1,4 +1,4 @@
-"""The wheel, installed into an empty environment with the pinned versions."""
+"""The wheel, installed into an empty environment with what the locks name."""
 
 import shutil
 import subprocess
@@ -35,20 +35,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wheel
 
 
-def install(folder: Path, *targets: str | Path) -> Path:
-    """A new environment that holds these, and nothing of this tree; its Python."""
+def install(folder: Path, wheel: Path, *locks: str) -> Path:
+    """A new environment that holds the wheel and what these locks name; its Python."""
     assert run(sys.executable, "-m", "venv", "--without-pip", folder).returncode == 0
     python = folder / "bin" / "python"
-    pinned = ("-c", ROOT / "constraints.txt")
-    installed = run(*PIP, "--python", python, "install", *pinned, *targets)
-    assert installed.returncode == 0, installed.stderr
+    options = ("--python", python, "install", "--no-deps", "--no-build-isolation")
+    locked = [("--require-hashes", "-r", ROOT / "locks" / f"{lock}.txt") for lock in locks]
+    for wanted in (*locked, (wheel,)):
+        installed = run(*PIP, *options, *wanted)
+        assert installed.returncode == 0, installed.stderr
     return python
 
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the wheel, its gateway and its client."""
-    return install(tmp_path_factory.mktemp("env"), f"{wheel}[certs,client,gateway]")
+    return install(tmp_path_factory.mktemp("env"), wheel, "build", "gateway")
 
 
 def test_version_is_the_one_of_the_package(python: Path) -> None:
@@ -99,7 +101,7 @@ def test_command_that_needs_a_model_names_the_extra(python: Path, command: list[
 
 
 def test_command_without_its_client_names_the_extra(wheel: Path, tmp_path: Path) -> None:
-    python = install(tmp_path / "bare", "--no-deps", wheel)
+    python = install(tmp_path / "bare", wheel)
     ended = run(python.with_name("fedattn"), "--help")
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()

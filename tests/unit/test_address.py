@@ -42,6 +42,8 @@ def test_address_is_read_and_written_alike(text: str, host: str, port: int) -> N
         ("::1:50051", "in brackets"),
         ("[::1]", "as \\[::1\\]:50051"),
         ("[localhost]:1", "as \\[::1\\]:50051"),
+        ("[::1%\n]:1", "as \\[::1\\]:50051"),
+        ("[fe80::1%" + "x" * 16 + "]:1", "as \\[::1\\]:50051"),
         ("256.1.1.1:1", "four numbers"),
         ("10.1:1", "four numbers"),
         ("a b:1", "letters, digits"),
@@ -91,3 +93,12 @@ def test_port_0_is_for_listening_only() -> None:
 )
 def test_near_is_this_machine_and_private_networks(host: str, is_near: bool) -> None:
     assert HostPort.parse(f"{host}:50051").is_near is is_near
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 9000, f"{'x' * 9000}://a:1", f"http://{'x' * 9000}", ":" * 9000]
+)
+def test_refusal_of_a_long_text_is_short(text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        HostPort.parse(text)
+    assert len(str(caught.value)) < 400

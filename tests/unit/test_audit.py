@@ -274,3 +274,8 @@ def test_entry_of_hostile_length_is_refused_or_cut(path: Path) -> None:
 def test_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"audit log .*cannot be written"):
         open_log(tmp_path / "none" / "audit.jsonl")
+
+
+def test_line_of_brackets_breaks_the_chain_like_any_other(path: Path) -> None:
+    path.write_bytes(b"[" * 50_000 + b"\n")
+    assert read_log(path).why == "it is no entry of an audit log"

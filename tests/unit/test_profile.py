@@ -99,6 +99,10 @@ def changed(**fields: Any) -> str:
     [
         ("", "Expecting value"),
         ("[]", "list indices"),
+        ("[" * 100_000, "recursion"),
+        (changed(num_layers=float("inf")), "infinity"),
+        (changed(points=[{"contributors": ["7"], "publisher": "7"}]), "'list'"),
+        (changed(points=[{"contributors": "7", "publisher": "7", "divergence": 10**400}]), "large"),
         ("{}", "no 'format'"),
         (changed(format="other"), "expected fedattn-profile"),
         (changed(version=99), "99"),

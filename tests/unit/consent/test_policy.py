@@ -226,6 +226,8 @@ def test_broken_or_missing_file_refuses_everything_until_it_is_mended(
         (f"[patterns]\nbadge = '{'x' * 1001}'", "patterns: .*1001 characters"),
         ("[patterns]\nmax_rows = 4", "patterns.max_rows: expected a table of names"),
         ("max_rows = ", "expected TOML"),
+        (f"max_rows = {'9' * 5000}", "expected TOML, got: Exceeds the limit"),
+        (f"publishers = {'[' * 5000}", "expected flat lists and tables"),
     ],
 )
 def test_error_is_one_line_with_file_key_expected_got_and_remedy(

@@ -8,38 +8,12 @@ from pathlib import Path
 import docx
 import pytest
 from pypdf import PdfWriter
-from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 from fedattn.core.contexts import SkipReason
 from fedattn.texts import documents, pdf, word
 from fedattn.texts.pieces import SkippedError, cut_file
+from tests.harness.pdfs import make_pdf, saved
 from tests.unit.texts.conftest import Cut
-
-
-def make_pdf(*pages: str) -> bytes:
-    """A PDF with a line of text on each page."""
-    writer = PdfWriter()
-    font = DictionaryObject(
-        {
-            NameObject("/Type"): NameObject("/Font"),
-            NameObject("/Subtype"): NameObject("/Type1"),
-            NameObject("/BaseFont"): NameObject("/Helvetica"),
-        }
-    )
-    for text in pages:
-        page = writer.add_blank_page(300, 300)
-        content = DecodedStreamObject()
-        content.set_data(f"BT /F1 12 Tf 20 200 Td ({text}) Tj ET".encode() if text else b"")
-        fonts = DictionaryObject({NameObject("/F1"): writer._add_object(font)})
-        page[NameObject("/Resources")] = DictionaryObject({NameObject("/Font"): fonts})
-        page[NameObject("/Contents")] = writer._add_object(content)
-    return saved(writer)
-
-
-def saved(writer: PdfWriter) -> bytes:
-    buffer = io.BytesIO()
-    writer.write(buffer)
-    return buffer.getvalue()
 
 
 def reason(cut: Cut, name: str, data: bytes) -> SkipReason:
@@ -110,11 +84,11 @@ def test_a_word_document_stands_under_its_headings(cut: Cut) -> None:
     assert pieces[1].place == "paragraph 4"
 
 
-def archive(**parts: bytes) -> bytes:
+def archive(suffix: str = ".xml", **parts: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
         for name, data in parts.items():
-            file.writestr(name.replace("__", "/") + ".xml", data)
+            file.writestr(name.replace("__", "/") + suffix, data)
     return buffer.getvalue()
 
 
@@ -130,8 +104,14 @@ def test_an_archive_that_would_fill_the_memory_is_not_unpacked(
     cut: Cut, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(docx, "Document", lambda _: pytest.fail("it was unpacked"))
-    bomb = archive(word__document=bytes(word.MAX_XML_BYTES + 1))
+    bomb = archive(word__document=bytes(word.MAX_PART_BYTES + 1))
     assert len(bomb) < 100_000
+    assert reason(cut, "a.docx", bomb) is SkipReason.TOO_LARGE
+
+
+def test_a_part_that_does_not_look_like_xml_is_held_to_the_same_size(cut: Cut) -> None:
+    assert word.MAX_PART_BYTES < word.MAX_INFLATED_BYTES
+    bomb = archive(word__picture=bytes(word.MAX_PART_BYTES + 1), suffix=".png")
     assert reason(cut, "a.docx", bomb) is SkipReason.TOO_LARGE
 
 

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from fedattn.core.address import HostPort
 from fedattn.core.errors import FedAttnError
+from fedattn.runtime.doors import Doors
 from fedattn.runtime.listening import open_listeners
 from fedattn.runtime.serving import serve_app
 from fedattn.wire.server import WireServer
@@ -126,11 +127,13 @@ async def running(
 
 
 @asynccontextmanager
-async def served(harness: Harness, grace_s: int = 0) -> AsyncIterator[tuple[str, asyncio.Event]]:
+async def served(
+    harness: Harness, grace_s: int = 0, doors: Doors | None = None
+) -> AsyncIterator[tuple[str, asyncio.Event]]:
     """The app of a harness on a real port: its URL, and the event that stops it."""
     listeners = open_listeners(HostPort("127.0.0.1", 0))
     stopping = asyncio.Event()
-    serving = asyncio.create_task(serve_app(harness.app, listeners, stopping, grace_s))
+    serving = asyncio.create_task(serve_app(harness.app, listeners, stopping, grace_s, doors))
     yield f"http://127.0.0.1:{listeners[0].getsockname()[1]}", stopping
     stopping.set()
     await serving

@@ -1,7 +1,7 @@
 """A gateway before a real gRPC server whose participant follows a script."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -96,6 +96,7 @@ async def running(
     max_concurrent_queries: int = 32,
     participants: str = "publisher={live}",
     registry: CollectorRegistry | None = None,
+    flags: Sequence[str] = (),
 ) -> AsyncIterator[Harness]:
     """The app in this process, called without a socket. Every answer must be documented.
 
@@ -104,6 +105,7 @@ async def running(
         max_concurrent_queries: as in the settings.
         participants: as in the settings; {live} is the address of the participant.
         registry: takes the gateway's numbers.
+        flags: further settings.
     """
     participant = FakeParticipant(script or good_script)
     grpc_server = WireServer([SERVICE])
@@ -113,7 +115,8 @@ async def running(
         with_reflection=False,
     )
     addresses = participants.format(live=f"127.0.0.1:{grpc_server.port}")
-    app = create_app(make_settings(addresses, max_concurrent_queries), registry=registry)
+    settings = make_settings(addresses, max_concurrent_queries, flags)
+    app = create_app(settings, registry=registry)
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
         base_url="http://gateway",
@@ -139,10 +142,11 @@ async def served(
     await serving
 
 
-def make_settings(participants: str, max_concurrent_queries: int = 32) -> GatewaySettings:
-    return GatewaySettings.load(
-        [f"--participants={participants}", f"--max-concurrent-queries={max_concurrent_queries}"]
-    )
+def make_settings(
+    participants: str, max_concurrent_queries: int = 32, flags: Sequence[str] = ()
+) -> GatewaySettings:
+    places = f"--max-concurrent-queries={max_concurrent_queries}"
+    return GatewaySettings.load([f"--participants={participants}", places, *flags])
 
 
 def check_documented(app: FastAPI) -> Callable[[httpx.Response], Any]:

@@ -13,6 +13,7 @@ from fedattn.core.share import Share
 from fedattn.rest import answers, problems, query
 from fedattn.rest.answers import EVENT_MODELS
 from gateway.app import create_app
+from gateway.callers import ANYONE
 from gateway.query import query_to_wire
 from tests.harness.gateway import make_settings
 
@@ -92,7 +93,7 @@ def test_example_requests_fit(document: dict[str, Any]) -> None:
     body = document["paths"]["/v1/queries"]["post"]["requestBody"]["content"]["application/json"]
     assert len(body["examples"]) == 2
     for example in body["examples"].values():
-        query_to_wire(query.QueryBody.model_validate(example["value"]), Share.NOTHING)
+        query_to_wire(query.QueryBody.model_validate(example["value"]), Share.NOTHING, ANYONE)
 
 
 def test_example_answers_fit(document: dict[str, Any]) -> None:

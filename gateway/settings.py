@@ -102,8 +102,8 @@ class GatewaySettings(ServiceSettings):
         None, description="PEM file with the certificate (chain) to serve HTTPS with."
     )
     tls_key: Path | None = Field(None, description="PEM file with the key of that certificate.")
-    cors_origin: str = Field(
-        "",
+    cors_origin: str | None = Field(
+        None,
         description="Origins of other sites whose pages may ask, with commas between, such as "
         "https://desk.example.",
     )
@@ -130,7 +130,7 @@ class GatewaySettings(ServiceSettings):
 
     @field_validator("cors_origin")
     @classmethod
-    def _check_origins(cls, value: str) -> str:
+    def _check_origins(cls, value: str | None) -> str | None:
         for origin in split_origins(value):
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError("expected origins such as https://desk.example, without a path")
@@ -192,9 +192,9 @@ class GatewaySettings(ServiceSettings):
         )
 
 
-def split_origins(text: str) -> tuple[str, ...]:
+def split_origins(text: str | None) -> tuple[str, ...]:
     """The parts between commas."""
-    return tuple(origin.strip().rstrip("/") for origin in text.split(",") if origin.strip())
+    return tuple(origin.strip().rstrip("/") for origin in (text or "").split(",") if origin.strip())
 
 
 def parse_participants(text: str) -> tuple[tuple[str, HostPort], ...]:

@@ -4,14 +4,20 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.api_keys import ApiKey, KeyFile
+from fedattn.runtime.audit import AuditLog
+from fedattn.runtime.audit_chain import read_log
 from fedattn.runtime.state import replace_file
+from gateway.app import create_app
 from gateway.callers import Limits
 from gateway.sign_in import KeyRing
 from tests.harness.gateway import QUESTION, Gate, check_problem, make_settings, running
+from tests.harness.networks import Network
+from tests.harness.tiny import words
 
 MakeKey = Callable[..., dict[str, str]]
 
@@ -215,3 +221,20 @@ def test_a_missing_file_of_keys_is_an_error_at_the_start(path: Path) -> None:
 def test_settings_that_do_not_go_together_are_refused(flags: list[str], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         make_settings("p=127.0.0.1:1", flags=flags)
+
+
+async def test_the_name_is_in_the_record_of_who_gave(
+    network: Network, path: Path, anna: dict[str, str]
+) -> None:
+    record = AuditLog(path.with_name("audit.jsonl"))
+    network.nodes["node-0"].consent.audit = record
+    app = create_app(make_settings(f"publisher={network.listener}", flags=[f"--keys={path}"]))
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app):
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            body = {"question": words(60, 4), "sampling": {"max_new_tokens": 2}}
+            answer = await client.post("/v1/queries", json=body, headers=anna)
+    assert answer.status_code == 200
+    entries = read_log(path.with_name("audit.jsonl")).entries
+    assert {entry["subject"] for entry in entries} == {"anna"}
+    assert {entry["event"] for entry in entries} == {"allowed", "sent"}

@@ -24,7 +24,6 @@ HEAD = b"POST /v1/queries HTTP/1.1\r\nHost: x\r\n"
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A moment is too long for a client; what the tests then await is the end."""
     monkeypatch.setattr(patience, "_PHASES", dict.fromkeys(patience._PHASES, 0.05))
-    monkeypatch.setattr(doors_module, "HANDSHAKE_TIMEOUT_S", 0.05)
 
 
 async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -128,13 +127,16 @@ async def test_https_is_spoken_with_a_certificate(tls: ssl.SSLContext) -> None:
             assert len(page.content) > 500_000  # more than all buffers on the way hold
 
 
-@pytest.mark.usefixtures("hurried")
-async def test_slow_handshake_is_dropped_and_its_place_is_free(tls: ssl.SSLContext) -> None:
+async def test_slow_handshake_is_dropped_and_its_place_is_free(
+    tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     doors = Doors(tls=tls, max_per_address=1)
     async with running() as gateway, served(gateway, doors=doors) as (url, _):
-        reader, writer = await connect(url)
-        await end_of(reader)
-        writer.close()
+        with monkeypatch.context() as hurrying:
+            hurrying.setattr(doors_module, "HANDSHAKE_TIMEOUT_S", 0.05)
+            reader, writer = await connect(url)
+            await end_of(reader)
+            writer.close()
         async with httpx.AsyncClient(verify=False) as client:
             answer = await client.get(f"{url.replace('http:', 'https:')}/healthz")
             assert answer.status_code == 200

@@ -17,6 +17,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -98,9 +99,10 @@ async def is_ready(client: httpx.AsyncClient) -> bool:
 
 
 async def ask(port: int) -> str:
-    """What an honest client gets over a connection of its own: a status, or an exception."""
+    """What an honest client of another address gets: a status, or an exception."""
+    way = httpx.AsyncHTTPTransport(local_address="127.0.0.2", verify=False)
     try:
-        async with httpx.AsyncClient(timeout=5) as client:
+        async with httpx.AsyncClient(transport=way, timeout=5) as client:
             url = f"http://127.0.0.1:{port}/v1/queries"
             return str((await client.post(url, json={"question": "Who?"})).status_code)
     except httpx.HTTPError as error:
@@ -123,25 +125,22 @@ def is_open(connection: socket.socket) -> bool:
 async def watch(name: str, port: int, num_connections: int, watch_s: int) -> None:
     """Attack, and print what happens until all attackers are dropped or time is over."""
     attackers = [attack(port, ATTACKS[name]) for _ in range(num_connections)]
-    held: list[int] = []
+    begun, served_at, held = time.monotonic(), 0.0, [len(attackers)]
     seen: Counter[str] = Counter()
-    served_at = None
-    for second in range(watch_s):
+    while (passed_s := time.monotonic() - begun) < watch_s and (held[-1] or not served_at):
         await asyncio.sleep(1)
         status = await ask(port)
         seen[status] += 1
-        if status == "200" and served_at is None:
-            served_at = second + 1
+        served_at = served_at or (time.monotonic() - begun if status == "200" else 0.0)
         held.append(sum(map(is_open, attackers)))
-        if not held[-1] and served_at is not None:
-            break
     for connection in attackers:
         connection.close()
-    gone = f"all dropped after {len(held)} s" if not held[-1] else f"{held[-1]} open at the end"
+    gone = f"{held[-1]} open at the end" if held[-1] else "none"
     honest = ", ".join(f"{count} x {status}" for status, count in seen.most_common())
+    first = f"after {served_at:.0f} s" if served_at else "never"
     print(
-        f"{name:12} {num_connections:5} connections: {held[0]} open after 1 s, {gone}; the honest "
-        f"client, served first after {served_at} s: {honest}",
+        f"{name:12} {num_connections:5} connections: {held[1]} open after 1 s, {gone} after "
+        f"{passed_s:.0f} s; honest client, served first {first}: {honest}",
         flush=True,
     )
 

@@ -1,7 +1,8 @@
 """HTTP/1.1 as uvicorn speaks it, with clients that are slow on purpose left behind."""
 
 import asyncio
-from collections.abc import Callable
+import socket
+import struct
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +24,8 @@ _PHASES: MappingProxyType[Any, float] = MappingProxyType(
     {h11.IDLE: HEAD_TIMEOUT_S, h11.SEND_BODY: BODY_TIMEOUT_S}
 )
 """What the client has to do, by the state that h11 has it in -> how long it may take."""
+_RESET = struct.pack("ii", 1, 0)
+"""Linger for no time (socket(7))."""
 
 
 class PatientProtocol(H11Protocol, Inside):
@@ -75,8 +78,13 @@ class PatientProtocol(H11Protocol, Inside):
         self._reading = None if timeout_s is None else self._abort_after(timeout_s)
 
     def _abort_after(self, timeout_s: float) -> asyncio.TimerHandle:
-        abort: Callable[[], None] = self.transport.abort
-        return self.loop.call_later(timeout_s, abort)
+        return self.loop.call_later(timeout_s, self._abort)
+
+    def _abort(self) -> None:
+        """Drop the connection, and what the kernel would still try to send for minutes."""
+        connection = self.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

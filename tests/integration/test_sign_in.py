@@ -76,7 +76,7 @@ async def test_without_a_key_nothing_but_the_probes_answers(
 async def test_what_is_no_key_is_refused(
     path: Path, anna: dict[str, str], headers: dict[str, str]
 ) -> None:
-    encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+    encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     async with running(flags=[f"--keys={path}"]) as gateway:
         response = await gateway.client.get("/v1/participants", headers=encoded)
     check_problem(response, 401, "not_signed_in")

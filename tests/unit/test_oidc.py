@@ -120,7 +120,7 @@ async def test_a_token_that_others_made_is_refused(
         jwt.encode(claims, other, "ES256", kid),
         jwt.encode(claims, rsa_key, "RS256", kid),
         jwt.encode(claims, "x" * 64, "HS256", kid),
-        jwt.encode(claims, None, "none", kid),
+        jwt.encode(claims, "", "none", kid),
         f"{head}.{tail[:-4]}AAAA",
         "",
         "a.b.c",
@@ -192,7 +192,7 @@ async def test_a_claim_may_list_publishers_and_without_it_there_are_none(
     issuer: LocalIssuer, clock: Clock, nodes: object, allowed: set[str]
 ) -> None:
     reader = reader_of(issuer, clock, publishers_claim="nodes")
-    assert (await reader.read(issuer.token(nodes=nodes))).publishers == allowed
+    assert (await reader.read(issuer.token(nodes=nodes))).publishers == frozenset(allowed)
 
 
 @pytest.mark.parametrize("url", ["http://issuer.example", "issuer", "", "ftp://x"])

@@ -12,7 +12,7 @@ def caller(name: str, **limits: int) -> Caller:
     return Caller(
         subject=name,
         account=f"key {name}",
-        limits=Limits(**{"max_concurrent": 100, **limits}),  # type: ignore[arg-type]
+        limits=Limits(**{"max_concurrent": 100, **limits}),
     )
 
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fedattn.core.errors import FedAttnError, InvalidRequestError
 from fedattn.rest.faults import describe_faults, summarize
 from fedattn.rest.problems import Problem
-from gateway.problems import http_code, make_problem, problem_of, problem_response
+from gateway.problems import headers_of, http_code, make_problem, problem_of, problem_response
 
 CLIENT_CLOSED_REQUEST = 499
 
@@ -35,7 +35,7 @@ def install_error_handlers(
     render = _Rendering(renderers or {})
 
     async def on_known(request: Request, error: Exception) -> Response:
-        return render(request.url.path, problem_of(error))
+        return render(request.url.path, problem_of(error), headers_of(error))
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -98,7 +98,8 @@ class UnforeseenErrorMiddleware:
         except Exception as error:  # border: the last place before the client
             problem = problem_of(error)
             if not has_started:
-                await self._render(scope["path"], problem)(scope, receive, send)
+                render = self._render(scope["path"], problem, headers_of(error))
+                await render(scope, receive, send)
 
 
 class BodyLimitMiddleware:

@@ -12,7 +12,21 @@ from pydantic.json_schema import models_json_schema
 
 from fedattn.rest.answers import EVENT_MODELS, QueryAnswer
 from fedattn.rest.problems import MEDIA_TYPE, Problem
+from gateway.sign_in import KEY_HEADER, OPEN_PATHS
 
+_SECURITY_SCHEMES: dict[str, dict[str, str]] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key of this gateway, or a token of its issuer.",
+    },
+    "key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": KEY_HEADER,
+        "description": "The same, for clients that cannot set Authorization.",
+    },
+}
 _REF = "#/components/schemas/{model}"
 QUERY_EXAMPLES: dict[str, Example] = {
     "shortest": {
@@ -66,8 +80,8 @@ def document_stream() -> dict[str, Any]:
     }
 
 
-def add_schemas(app: FastAPI) -> None:
-    """Make `app.openapi` hold the schemas of problems and events too."""
+def add_schemas(app: FastAPI, *, needs_sign_in: bool) -> None:
+    """Make `app.openapi` hold the schemas of problems and events too, and how to sign in."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -78,6 +92,12 @@ def add_schemas(app: FastAPI) -> None:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         for name, schema in definitions["$defs"].items():
             schemas.setdefault(name, schema)
+        if needs_sign_in:
+            document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+            for path, methods in document["paths"].items():
+                for operation in methods.values():
+                    is_open = path in OPEN_PATHS
+                    operation["security"] = [] if is_open else [{n: []} for n in _SECURITY_SCHEMES]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents

@@ -1,5 +1,6 @@
 """Making problem documents of errors."""
 
+import math
 import traceback
 import uuid
 from collections.abc import Mapping
@@ -8,7 +9,7 @@ from http import HTTPStatus
 import structlog
 from fastapi.responses import JSONResponse
 
-from fedattn.core.errors import FedAttnError, InternalError
+from fedattn.core.errors import FedAttnError, InternalError, NotSignedInError, RateLimitedError
 from fedattn.rest.faults import printable
 from fedattn.rest.problems import MEDIA_TYPE, FieldError, Problem
 from fedattn.wire.status import STATUS_TABLE, status_of
@@ -54,11 +55,21 @@ def make_problem(
     )
 
 
+def headers_of(error: Exception) -> dict[str, str]:
+    """What an error says in headers besides."""
+    match error:
+        case NotSignedInError():
+            return {"WWW-Authenticate": 'Bearer realm="fedattn"'}
+        case RateLimitedError():
+            return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    return {}
+
+
 def problem_response(problem: Problem, headers: Mapping[str, str]) -> JSONResponse:
     """The problem as an answer, with Retry-After if the same request may be retried."""
     all_headers = dict(headers)
     if problem.code in _RETRYABLE:
-        all_headers["Retry-After"] = str(RETRY_AFTER_S)
+        all_headers.setdefault("Retry-After", str(RETRY_AFTER_S))
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         status_code=problem.status,

@@ -1,7 +1,7 @@
 """The gRPC side of the gateway: one channel to each publisher, and the queries running there."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import (
     FedAttnError,
-    NodeBusyError,
+    NotAllowedError,
     PublisherUnavailableError,
     UnknownParticipantError,
 )
@@ -21,8 +21,11 @@ from fedattn.wire.security import Certificates
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2
+from gateway.callers import Caller
 from gateway.metrics import GatewayMetrics
-from gateway.query_call import QueryCall
+from gateway.places import Places
+from gateway.query_call import QueryCall, kv_bytes_of
+from gateway.quotas import Quotas
 from gateway.settings import PublisherAddress
 
 DEADLINE_MARGIN_S = 5.0
@@ -45,12 +48,12 @@ class Publishers:
         registry: CollectorRegistry | None = None,
     ) -> None:
         self._addresses = {address.node_id: address for address in addresses}
-        self._max_queries = max_concurrent_queries
+        self._places = Places(max_concurrent_queries, len(self._addresses))
+        self._quotas = Quotas()
         self._certificates = certificates
         self._running: set[QueryCall] = set()
-        self._num_warming = 0
         self._metrics = GatewayMetrics(registry)
-        self._metrics.running.set_function(self._count_running)
+        self._metrics.running.set_function(lambda: self._places.num_taken)
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def __aenter__(self) -> Self:
@@ -77,68 +80,77 @@ class Publishers:
         return tuple(self._addresses)
 
     async def start_query(
-        self, publisher: str | None, request: participant_pb2.QueryRequest
+        self, caller: Caller, publisher: str | None, request: participant_pb2.QueryRequest
     ) -> QueryCall:
-        """Send a query to a publisher, the first one for None. The caller closes the call.
+        """Send a query to a publisher. The caller closes the call.
+
+        Args:
+            caller: who asks.
+            publisher: None for the first that the caller may ask.
+            request: what is asked.
 
         Raises:
+            NotAllowedError: the caller may not ask there.
             UnknownParticipantError: it is not configured here.
+            RateLimitedError: the caller has had its share.
             PublisherUnavailableError: it cannot be reached.
             NodeBusyError: too many queries are running.
         """
-        address = await self._admit(publisher)
+        address, give_free = await self._admit(caller, publisher)
+
+        def end(call: QueryCall) -> None:
+            self._running.discard(call)
+            self._quotas.add_bytes(caller, call.kv_bytes)
+            give_free()
+
         stub = ParticipantStub(self._channels[address.node_id])
         rpc = stub.Query(request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S)
-        call = QueryCall(rpc, address, self._running.discard, self._metrics)
+        call = QueryCall(rpc, address, end, self._metrics)
         self._running.add(call)
         return call
 
-    async def _admit(self, publisher: str | None) -> PublisherAddress:
-        """The publisher, if there is a place; the caller takes it at once. Counts refusals."""
+    async def _admit(
+        self, caller: Caller, publisher: str | None
+    ) -> tuple[PublisherAddress, Callable[[], None]]:
+        """The publisher, and what gives the place free that was taken. Counts refusals."""
         try:
-            address = self._find(publisher)
+            address = self._find(caller, publisher)
+            self._quotas.count_request(caller)
             await self._connect(address)
-            self._check_room()
+            return address, self._places.take(caller, address.node_id)
         except FedAttnError as error:
             self._metrics.end(error.code)
             raise
-        return address
-
-    def _check_room(self) -> None:
-        if self._count_running() >= self._max_queries:
-            raise NodeBusyError(
-                f"the gateway runs {self._count_running()} queries, its limit; try again shortly, "
-                f"or raise FEDATTN_GATEWAY_MAX_CONCURRENT_QUERIES"
-            )
-
-    def _count_running(self) -> int:
-        """Places that are taken."""
-        return len(self._running) + self._num_warming
 
     async def warm(
-        self, publisher: str | None, request: participant_pb2.QueryRequest
+        self, caller: Caller, publisher: str | None, request: participant_pb2.QueryRequest
     ) -> participant_pb2.WarmResponse:
-        """Let a publisher fetch rows ahead of any question, the first one for None; takes a place.
+        """Let a publisher fetch rows ahead of any question; takes a place.
 
         Raises:
             FedAttnError: as sent by the publisher, or it cannot be asked.
         """
-        address = await self._admit(publisher)
+        address, give_free = await self._admit(caller, publisher)
         stub = ParticipantStub(self._channels[address.node_id])
-        self._num_warming += 1
         try:
-            return await stub.Warm(request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S)
+            response = await stub.Warm(
+                request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S
+            )
+            self._quotas.add_bytes(caller, kv_bytes_of(response.report))
+            return response
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, address.unreachable()) from error
         finally:
-            self._num_warming -= 1
+            give_free()
 
-    async def list_nodes(self) -> participant_pb2.ListParticipantsResponse:
+    async def list_nodes(self, caller: Caller) -> participant_pb2.ListParticipantsResponse:
         """All nodes joined at the aggregator, from the first publisher that answers.
 
         Raises:
+            RateLimitedError: the caller has had its share.
             PublisherUnavailableError: none answers; names each and why.
         """
+        self._quotas.count_request(caller)
         failures: list[str] = []
         for address in self._addresses.values():
             try:
@@ -162,10 +174,15 @@ class Publishers:
                 f"no publisher is serving, asked {names}; start a participant there"
             )
 
-    def _find(self, publisher: str | None) -> PublisherAddress:
+    def _find(self, caller: Caller, publisher: str | None) -> PublisherAddress:
         if publisher is None:
-            return next(iter(self._addresses.values()))
-        if check_node_id(publisher) not in self._addresses:
+            publisher = next(filter(caller.may_publish, self._addresses), None)
+        if publisher is None or not caller.may_publish(check_node_id(publisher)):
+            raise NotAllowedError(
+                f"{caller.subject!r} may not ask through {publisher or 'any publisher here'}; ask "
+                f"whoever runs the gateway to allow it"
+            )
+        if publisher not in self._addresses:
             raise UnknownParticipantError(
                 f"publisher {publisher!r} is not configured at this gateway; known are "
                 f"{', '.join(self._addresses)}"

@@ -1,5 +1,7 @@
 """From bodies of requests to the wire. Making a body has checked it."""
 
+from dataclasses import replace
+
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.share import Share
 from fedattn.rest.query import QueryBody, SessionBody
@@ -7,16 +9,23 @@ from fedattn.wire.convert import sampling_to_wire
 from fedattn.wire.enums import SHARES
 from fedattn.wire.session_options import options_to_wire
 from fedattn.wire.v1 import participant_pb2
+from gateway.callers import Caller
 
 
-def query_to_wire(body: QueryBody, default_share: Share) -> participant_pb2.QueryRequest:
+def query_to_wire(
+    body: QueryBody, default_share: Share, caller: Caller
+) -> participant_pb2.QueryRequest:
     """A query as the publisher gets it.
 
     Args:
         body: as the client sent it.
         default_share: what contributors are told if it does not say.
+        caller: who sent it.
+
+    Raises:
+        NotAllowedError: the body says that somebody else asks.
     """
-    request = session_to_wire(body)
+    request = session_to_wire(body, caller)
     if body.share is None:
         request.options.share = SHARES.to_wire(default_share)
     request.topic = body.topic
@@ -26,11 +35,12 @@ def query_to_wire(body: QueryBody, default_share: Share) -> participant_pb2.Quer
     return request
 
 
-def session_to_wire(body: SessionBody) -> participant_pb2.QueryRequest:
-    """All of it but the question and how to choose tokens."""
+def session_to_wire(body: SessionBody, caller: Caller) -> participant_pb2.QueryRequest:
+    """All of it but the question and how to choose tokens; raises as `query_to_wire`."""
+    options = replace(body.options, subject=caller.speak_as(body.subject))
     return participant_pb2.QueryRequest(
         plan=body.plan,
         publisher_plan=body.publisher_plan or "",
         sampling=sampling_to_wire(SamplingParams()),
-        options=options_to_wire(body.options),
+        options=options_to_wire(options),
     )

@@ -9,7 +9,7 @@ import structlog
 
 from fedattn.core.errors import FedAttnError, SessionAbortedError
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
-from fedattn.wire.v1 import participant_pb2
+from fedattn.wire.v1 import participant_pb2, session_pb2
 from gateway.metrics import GatewayMetrics
 from gateway.settings import PublisherAddress
 
@@ -44,6 +44,11 @@ class QueryCall:
         self._result: participant_pb2.QueryResult | None = None
         self._first: QueryEvent | None = None
         self._is_closed = False
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of rows that all nodes sent, as the report says; 0 without one."""
+        return 0 if self._result is None else kv_bytes_of(self._result.report)
 
     async def wait_started(self) -> None:
         """Wait for the first event, so that a failure before it is a plain error.
@@ -91,11 +96,7 @@ class QueryCall:
         """One entry a query; numbers and ids, no text."""
         numbers = {}
         if self._result is not None:
-            layers = [layer for member in self._result.report.members for layer in member.layers]
-            numbers = {
-                "tokens": self._result.num_tokens,
-                "kv_bytes": sum(layer.up for layer in layers),
-            }
+            numbers = {"tokens": self._result.num_tokens, "kv_bytes": self.kv_bytes}
         log.info(
             "query_ended",
             session=self._session_id,
@@ -120,6 +121,7 @@ class QueryCall:
         if event.HasField("result"):
             self._result, self._outcome = event.result, "answered"
             await self._wait_end()
+            self.close()  # whoever reads slowly from here on holds no place
         return event
 
     async def _wait_end(self) -> None:
@@ -133,3 +135,8 @@ class QueryCall:
     def _note(self, error: FedAttnError) -> FedAttnError:
         self._outcome = error.code
         return error
+
+
+def kv_bytes_of(report: session_pb2.SessionReport) -> int:
+    """Bytes of rows that all nodes sent."""
+    return sum(layer.up for member in report.members for layer in member.layers)

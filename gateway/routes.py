@@ -3,11 +3,12 @@
 from contextlib import ExitStack, closing
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Request, Response
+from fastapi import APIRouter, Body, Depends, Request, Response
 
 from fedattn.core.share import Share
 from fedattn.rest.answers import Health, ParticipantInfo, QueryAnswer, WarmAnswer
 from fedattn.rest.query import QueryBody, SessionBody
+from gateway.callers import Caller, caller_of
 from gateway.disconnect import unless_disconnected
 from gateway.events import QueryEventStream
 from gateway.json_route import JsonRoute
@@ -15,6 +16,8 @@ from gateway.openapi import QUERY_EXAMPLES, document_problems, document_stream
 from gateway.publishers import Publishers
 from gateway.query import query_to_wire, session_to_wire
 from gateway.report import answer_from_wire, participant_from_wire, warm_from_wire
+
+CallerOf = Annotated[Caller, Depends(caller_of)]
 
 
 def query_router(publishers: Publishers, default_share: Share) -> APIRouter:
@@ -32,18 +35,21 @@ def query_router(publishers: Publishers, default_share: Share) -> APIRouter:
         response_model=QueryAnswer,
         responses={
             200: document_stream(),
-            **document_problems(400, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
+            **document_problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
         },
     )
     async def post_query(
-        request: Request, body: Annotated[QueryBody, Body(openapi_examples=QUERY_EXAMPLES)]
+        request: Request,
+        caller: CallerOf,
+        body: Annotated[QueryBody, Body(openapi_examples=QUERY_EXAMPLES)],
     ) -> QueryAnswer | Response:
         """Ask all participants one question.
 
         Answers with one document, or with server-sent events if `stream` is true. A failure
         before the first event is a problem document with its status in both cases.
         """
-        starting = publishers.start_query(body.publisher, query_to_wire(body, default_share))
+        query = query_to_wire(body, default_share, caller)
+        starting = publishers.start_query(caller, body.publisher, query)
         call = await unless_disconnected(request, starting)
         with ExitStack() as stack:
             stack.enter_context(closing(call))
@@ -56,20 +62,24 @@ def query_router(publishers: Publishers, default_share: Share) -> APIRouter:
     @router.post(
         "/warm",
         tags=["queries"],
-        responses=document_problems(400, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
+        responses=document_problems(
+            400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504
+        ),
     )
-    async def post_warm(request: Request, body: SessionBody) -> WarmAnswer:
+    async def post_warm(request: Request, caller: CallerOf, body: SessionBody) -> WarmAnswer:
         """Fetch everybody's rows ahead of any question.
 
         A query over unchanged contexts, with the same plan and codec, then moves none.
         """
-        warming = publishers.warm(body.publisher, session_to_wire(body))
+        warming = publishers.warm(caller, body.publisher, session_to_wire(body, caller))
         return warm_from_wire(await unless_disconnected(request, warming))
 
-    @router.get("/participants", tags=["network"], responses=document_problems(409, 500, 503))
-    async def get_participants() -> list[ParticipantInfo]:
+    @router.get(
+        "/participants", tags=["network"], responses=document_problems(401, 409, 429, 500, 503)
+    )
+    async def get_participants(caller: CallerOf) -> list[ParticipantInfo]:
         """All nodes that are joined now."""
-        answer = await publishers.list_nodes()
+        answer = await publishers.list_nodes(caller)
         return [
             participant_from_wire(node, can_publish=node.node_id in publishers.node_ids)
             for node in answer.nodes

@@ -1,7 +1,9 @@
 """Settings of the gateway."""
 
 import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +17,7 @@ from fedattn.core.errors import (
 from fedattn.core.node_id import check_node_id
 from fedattn.core.proxies import AUTO, Endpoint, find_endpoint
 from fedattn.core.share import Share
+from fedattn.runtime.doors import Doors, tls_context
 from fedattn.runtime.settings import (
     PROXY_MEANING,
     ListenAddress,
@@ -23,6 +26,7 @@ from fedattn.runtime.settings import (
     service_config,
 )
 
+_ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 _SHAPE = "expected publisher=HOST:PORT,node-b=HOST:PORT"
 
 
@@ -65,6 +69,50 @@ class GatewaySettings(ServiceSettings):
     max_concurrent_queries: int = Field(
         32, ge=1, le=1000, description="Queries at once; more are refused with 429."
     )
+    keys: Path | None = Field(
+        None, description="File of API keys that `fedattn keys create` makes; who has one may ask."
+    )
+    oidc_issuer: str | None = Field(
+        None, description="URL of an OpenID Connect issuer; who has one of its tokens may ask."
+    )
+    oidc_audience: str | None = Field(
+        None, description="What the issuer's tokens are for: one of their `aud`."
+    )
+    oidc_subject_claim: str = Field(
+        "sub", description="Claim with the name that owners' policies know."
+    )
+    oidc_publishers_claim: str | None = Field(
+        None, description="Claim that lists the nodes a token may publish through; all if absent."
+    )
+    open: bool = Field(
+        False,
+        description="Anyone may ask who reaches the port, beyond the loopback too; for networks "
+        "nobody else is on.",
+    )
+    queries_per_minute: int = Field(
+        60, ge=1, description="Requests of one caller in a minute, unless its key says otherwise."
+    )
+    max_concurrent: int = Field(
+        8, ge=1, description="Queries of one caller at once, unless its key says otherwise."
+    )
+    kv_bytes_per_day: int | None = Field(
+        None, ge=1, description="Bytes of KV of one caller a day (UTC), unless its key says so."
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with the certificate (chain) to serve HTTPS with."
+    )
+    tls_key: Path | None = Field(None, description="PEM file with the key of that certificate.")
+    cors_origin: str | None = Field(
+        None,
+        description="Origins of other sites whose pages may ask, with commas between, such as "
+        "https://desk.example.",
+    )
+    max_connections: int = Field(
+        512, ge=1, description="Connections of all clients; more are dropped."
+    )
+    max_connections_per_address: int = Field(
+        128, ge=1, description="Connections of one address, or of one IPv6 /64; more are dropped."
+    )
     grace_s: int = Field(10, ge=0, description="Time for running queries at a stop, seconds.")
 
     @field_validator("participants")
@@ -80,10 +128,56 @@ class GatewaySettings(ServiceSettings):
             raise ValueError("expected nothing or question; a topic goes with each query")
         return value
 
+    @field_validator("cors_origin")
+    @classmethod
+    def _check_origins(cls, value: str | None) -> str | None:
+        for origin in split_origins(value):
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError("expected origins such as https://desk.example, without a path")
+        return value
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Self:
+        """Check what goes together, and what does not; raises ConfigurationError."""
+        for names in (("oidc_issuer", "oidc_audience"), ("tls_certificate", "tls_key")):
+            if len({getattr(self, name) is None for name in names}) > 1:
+                flags = " and ".join(f"--{name.replace('_', '-')}" for name in names)
+                raise ConfigurationError(f"{flags} go together; give both or neither")
+        if self.open and self.needs_sign_in:
+            raise ConfigurationError(
+                "--open lets anyone ask; leave it out, or leave --keys and --oidc-issuer out"
+            )
+        return self
+
     @model_validator(mode="after")
     def _check_proxy(self) -> Self:
         assert self.publishers
         return self
+
+    @property
+    def needs_sign_in(self) -> bool:
+        """Whether only those may ask who sign in."""
+        return self.keys is not None or self.oidc_issuer is not None
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Other sites whose pages may ask."""
+        return split_origins(self.cors_origin)
+
+    def doors(self) -> Doors:
+        """Who may connect.
+
+        Raises:
+            ConfigurationError: the certificate or its key is of no use.
+        """
+        tls = None
+        if self.tls_certificate is not None and self.tls_key is not None:
+            tls = tls_context(self.tls_certificate, self.tls_key)
+        return Doors(
+            max_connections=self.max_connections,
+            max_per_address=self.max_connections_per_address,
+            tls=tls,
+        )
 
     @property
     def publishers(self) -> tuple[PublisherAddress, ...]:
@@ -96,6 +190,11 @@ class GatewaySettings(ServiceSettings):
             PublisherAddress(node_id, find_endpoint(address, os.environ, self.proxy))
             for node_id, address in parse_participants(self.participants)
         )
+
+
+def split_origins(text: str | None) -> tuple[str, ...]:
+    """The parts between commas."""
+    return tuple(origin.strip().rstrip("/") for origin in (text or "").split(",") if origin.strip())
 
 
 def parse_participants(text: str) -> tuple[tuple[str, HostPort], ...]:

@@ -45,6 +45,18 @@ def ask(
         str,
         typer.Option(envvar="FEDATTN_GATEWAY", help="Of the gateway: HOST:PORT, or a URL."),
     ] = "http://127.0.0.1:8000",
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FEDATTN_API_KEY",
+            show_envvar=True,
+            help="Who asks: an API key, or a token. Others see arguments: use the variable.",
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(help="PEM file of the authority of an https gateway.", metavar="FILE"),
+    ] = None,
     publisher: Annotated[str | None, typer.Option(help="Who asks; default: the first.")] = None,
     contributors: Annotated[
         str | None, typer.Option(help="Comma-separated ids in token order; default: all joined.")
@@ -151,7 +163,7 @@ def ask(
         timeline=timeline is not None,
         sampling=sampling,
     )
-    answer = _send(GatewayClient(gateway), body, as_json=as_json)
+    answer = _send(GatewayClient(gateway, api_key, ca), body, as_json=as_json)
     if timeline is not None:
         write_out("--timeline", timeline, json.dumps(chrome_trace(answer)) + "\n")
 

@@ -35,6 +35,7 @@ def command_line() -> "typer.Typer":
         cost,
         demo,
         evaluate,
+        keys,
         leak,
         passages,
         prepare,
@@ -62,6 +63,11 @@ def command_line() -> "typer.Typer":
     certificates = typer.Typer(help="Certificates for mutual TLS.", no_args_is_help=True)
     certificates.command("init")(certs.init)
     app.add_typer(certificates, name="certs")
+    callers = typer.Typer(help="API keys of a gateway: who may ask.", no_args_is_help=True)
+    callers.command("create")(keys.create)
+    callers.command("list")(keys.list_keys)
+    callers.command("revoke")(keys.revoke)
+    app.add_typer(callers, name="keys")
     decisions = typer.Typer(invoke_without_command=True)
     decisions.callback()(approvals.list_approvals)
     decisions.command("approve")(approvals.approve)

@@ -15,6 +15,7 @@
     │   ├── AggregatorUnavailableError
     │   ├── GatewayUnavailableError
     │   ├── NodeBusyError
+    │   ├── RateLimitedError
     │   └── DeadlineExceededError
     ├── IncompatibleError            two nodes do not fit each other
     │   ├── ModelMismatchError
@@ -25,6 +26,9 @@
     ├── ContextError                 a node's private text is not there as it should be
     │   ├── NothingToGiveError
     │   └── ContextUnreadableError
+    ├── AccessError                  a gateway does not let the caller in, or not there
+    │   ├── NotSignedInError
+    │   └── NotAllowedError
     ├── ConsentError                 a node's owner does not let it take part
     │   ├── PolicyRefusedError
     │   └── ApprovalNeededError
@@ -110,6 +114,21 @@ class NodeBusyError(UnavailableError):
     code = "node_busy"
 
 
+class RateLimitedError(UnavailableError):
+    """A caller has had its share.
+
+    Args:
+        message: for people.
+        retry_after_s: when the same request may succeed.
+    """
+
+    code = "rate_limited"
+
+    def __init__(self, message: str = "", retry_after_s: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class DeadlineExceededError(UnavailableError):
     code = "deadline_exceeded"
 
@@ -148,6 +167,18 @@ class NothingToGiveError(ContextError):
 
 class ContextUnreadableError(ContextError):
     code = "context_unreadable"
+
+
+class AccessError(FedAttnError):
+    """A gateway does not let the caller in, or not there."""
+
+
+class NotSignedInError(AccessError):
+    code = "not_signed_in"
+
+
+class NotAllowedError(AccessError):
+    code = "not_allowed"
 
 
 class ConsentError(FedAttnError):

@@ -24,6 +24,17 @@ NONCE_SIZE = 16
 _LABEL = re.compile(r"[\w.@/+-]{0,64}")
 
 
+def check_label(name: str, text: str) -> str:
+    """The text, if it can be a subject or a purpose.
+
+    Raises:
+        InvalidRequestError: it cannot; names what it was to be.
+    """
+    if not _LABEL.fullmatch(text):
+        raise InvalidRequestError(f"{name}: expected {LABEL_TEXT}, got {text[:MAX_LABEL_LENGTH]!r}")
+    return text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
     """What a query says about its session; every node on its way passes it on.
@@ -64,10 +75,7 @@ class SessionOptions:
 
     def __post_init__(self) -> None:
         for name, text in (("subject", self.subject), ("purpose", self.purpose)):
-            if not _LABEL.fullmatch(text):
-                raise InvalidRequestError(
-                    f"{name}: expected {LABEL_TEXT}, got {text[:MAX_LABEL_LENGTH]!r}"
-                )
+            check_label(name, text)
         for node_id in self.contributors:
             if self.contributors.count(node_id) > 1:
                 raise InvalidRequestError(

@@ -1,8 +1,11 @@
 """A client of the gateway; the only module here that needs httpx and httpx-sse."""
 
 import os
+import re
+import ssl
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -38,13 +41,17 @@ class GatewayClient:
 
     Args:
         url: of the gateway; `http://` may be left out.
+        api_key: who asks: an API key, or a token of the gateway's issuer.
+        authority: PEM file that vouches for an https gateway; None for those this machine trusts.
 
     Raises:
-        ConfigurationError: it is no URL of a gateway.
+        ConfigurationError: it is no URL of a gateway, or a key or file that is of no use.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str | None = None, authority: Path | None = None) -> None:
         self.url = _check_url(url)
+        self._headers = {} if api_key is None else {"Authorization": f"Bearer {_check(api_key)}"}
+        self._trust = True if authority is None else _trusting(authority)
         self._endpoint = find_endpoint(_address_of(self.url), os.environ)
 
     def stream(self, body: QueryBody) -> Generator[QueryEvent, None, None]:
@@ -105,7 +112,12 @@ class GatewayClient:
         timeout = httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S)
         try:
             with httpx.Client(
-                base_url=self.url, timeout=timeout, proxy=self._endpoint.proxy, trust_env=False
+                base_url=self.url,
+                headers=self._headers,
+                verify=self._trust,
+                timeout=timeout,
+                proxy=self._endpoint.proxy,
+                trust_env=False,
             ) as client:
                 yield client
         except SSEError:
@@ -157,7 +169,8 @@ def _remedy(error: Exception) -> str:
     match error:
         case httpx.ConnectError() if "SSL" in str(error):
             return (
-                "it speaks no TLS that this machine trusts: write http://, or trust its authority"
+                "it speaks no TLS that this machine trusts: write http://, or give --ca FILE with "
+                "its authority"
             )
         case httpx.RemoteProtocolError() | httpx.ReadError():
             return "it ended the connection: is it a fedattn gateway, and does it still run?"
@@ -182,6 +195,24 @@ def _check_url(text: str) -> str:
             f"{text!r} is no URL of a gateway; expected such as http://127.0.0.1:8000"
         )
     return url.rstrip("/")
+
+
+def _check(api_key: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]+", api_key):
+        raise ConfigurationError(
+            "the API key has characters that no key has; copy it as `fedattn keys create` printed "
+            "it, without quotes or blanks"
+        )
+    return api_key
+
+
+def _trusting(authority: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=authority)
+    except OSError as error:  # SSLError is one
+        raise ConfigurationError(
+            f"--ca {authority}: expected a PEM file of certificates, got: {error.strerror or error}"
+        ) from error
 
 
 def _address_of(url: str) -> HostPort:

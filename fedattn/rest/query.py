@@ -182,8 +182,9 @@ class SessionBody(BaseModel):
     )
     subject: str = Field(
         "",
-        description="Who asks, as this client says and the publisher's node signs; contributors "
-        f"believe it as far as they believe the publisher. {LABEL_TEXT.capitalize()}.",
+        description="Who asks: at a gateway with sign-in who signed in, else as this client says. "
+        "The publisher's node signs it; contributors believe it as far as they believe the "
+        f"publisher. {LABEL_TEXT.capitalize()}.",
         examples=["anna@ward-1"],
     )
 

@@ -1,7 +1,7 @@
 """A gateway before a real gRPC server whose participant follows a script."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from fedattn.core.address import HostPort
 from fedattn.core.errors import FedAttnError
+from fedattn.runtime.doors import Doors
 from fedattn.runtime.listening import open_listeners
 from fedattn.runtime.serving import serve_app
 from fedattn.wire.server import WireServer
@@ -95,6 +96,7 @@ async def running(
     max_concurrent_queries: int = 32,
     participants: str = "publisher={live}",
     registry: CollectorRegistry | None = None,
+    flags: Sequence[str] = (),
 ) -> AsyncIterator[Harness]:
     """The app in this process, called without a socket. Every answer must be documented.
 
@@ -103,6 +105,7 @@ async def running(
         max_concurrent_queries: as in the settings.
         participants: as in the settings; {live} is the address of the participant.
         registry: takes the gateway's numbers.
+        flags: further settings.
     """
     participant = FakeParticipant(script or good_script)
     grpc_server = WireServer([SERVICE])
@@ -112,7 +115,8 @@ async def running(
         with_reflection=False,
     )
     addresses = participants.format(live=f"127.0.0.1:{grpc_server.port}")
-    app = create_app(make_settings(addresses, max_concurrent_queries), registry=registry)
+    settings = make_settings(addresses, max_concurrent_queries, flags)
+    app = create_app(settings, registry=registry)
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
         base_url="http://gateway",
@@ -126,20 +130,23 @@ async def running(
 
 
 @asynccontextmanager
-async def served(harness: Harness, grace_s: int = 0) -> AsyncIterator[tuple[str, asyncio.Event]]:
+async def served(
+    harness: Harness, grace_s: int = 0, doors: Doors | None = None
+) -> AsyncIterator[tuple[str, asyncio.Event]]:
     """The app of a harness on a real port: its URL, and the event that stops it."""
     listeners = open_listeners(HostPort("127.0.0.1", 0))
     stopping = asyncio.Event()
-    serving = asyncio.create_task(serve_app(harness.app, listeners, stopping, grace_s))
+    serving = asyncio.create_task(serve_app(harness.app, listeners, stopping, grace_s, doors))
     yield f"http://127.0.0.1:{listeners[0].getsockname()[1]}", stopping
     stopping.set()
     await serving
 
 
-def make_settings(participants: str, max_concurrent_queries: int = 32) -> GatewaySettings:
-    return GatewaySettings.load(
-        [f"--participants={participants}", f"--max-concurrent-queries={max_concurrent_queries}"]
-    )
+def make_settings(
+    participants: str, max_concurrent_queries: int = 32, flags: Sequence[str] = ()
+) -> GatewaySettings:
+    places = f"--max-concurrent-queries={max_concurrent_queries}"
+    return GatewaySettings.load([f"--participants={participants}", places, *flags])
 
 
 def check_documented(app: FastAPI) -> Callable[[httpx.Response], Any]:

@@ -38,6 +38,7 @@ class Network:
     """Two contributors and a publisher that listens."""
 
     aggregator: str
+    listener: str
     publisher: ParticipantStub
     nodes: dict[str, ParticipantNode]
     contexts: dict[str, Path]
@@ -72,10 +73,11 @@ async def running_network(
             running_participant(nodes["publisher"], address, listen="127.0.0.1:0")
         )
         assert participant.server is not None
+        listener = f"127.0.0.1:{participant.server.port}"
         channel = await stack.enter_async_context(
-            direct_channel(f"127.0.0.1:{participant.server.port}", own(GATEWAY), peer="publisher")
+            direct_channel(listener, own(GATEWAY), peer="publisher")
         )
-        yield Network(address, ParticipantStub(channel), nodes, contexts)
+        yield Network(address, listener, ParticipantStub(channel), nodes, contexts)
 
 
 def query(**changes: object) -> pb.QueryRequest:

@@ -1,6 +1,7 @@
 """The OpenAPI document says what the gateway does."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from fedattn.core.share import Share
 from fedattn.rest import answers, problems, query
 from fedattn.rest.answers import EVENT_MODELS
 from gateway.app import create_app
+from gateway.callers import ANYONE
 from gateway.query import query_to_wire
 from tests.harness.gateway import make_settings
 
@@ -92,7 +94,7 @@ def test_example_requests_fit(document: dict[str, Any]) -> None:
     body = document["paths"]["/v1/queries"]["post"]["requestBody"]["content"]["application/json"]
     assert len(body["examples"]) == 2
     for example in body["examples"].values():
-        query_to_wire(query.QueryBody.model_validate(example["value"]), Share.NOTHING)
+        query_to_wire(query.QueryBody.model_validate(example["value"]), Share.NOTHING, ANYONE)
 
 
 def test_example_answers_fit(document: dict[str, Any]) -> None:
@@ -117,3 +119,17 @@ def test_stream_and_its_events_are_documented(document: dict[str, Any]) -> None:
     assert set(content) == {"application/json", "text/event-stream"}
     events = content["text/event-stream"]["itemSchema"]["oneOf"]
     assert [event["properties"]["event"]["const"] for event in events] == list(EVENT_MODELS)
+
+
+def test_how_to_sign_in_is_told_where_it_is_needed(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text("[]")
+    guarded = create_app(make_settings("publisher=127.0.0.1:1", flags=[f"--keys={keys}"])).openapi()
+    OpenAPI.model_validate(guarded)
+    assert set(guarded["components"]["securitySchemes"]) == {"bearer", "key"}
+    needed = {path: operation["security"] for path, operation in operations(guarded)}
+    assert needed.pop("/healthz") == needed.pop("/readyz") == []
+    assert all(schemes == [{"bearer": []}, {"key": []}] for schemes in needed.values())
+    assert all("security" not in operation for _, operation in operations(document))

@@ -7,9 +7,11 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.harness.gateway import ANSWER, QUESTION, running
 
@@ -78,3 +80,26 @@ async def test_malformed_setting_refuses_to_start() -> None:
     _, log = await process.communicate()
     assert process.returncode == 2
     assert b"FEDATTN_GATEWAY_PARTICIPANTS (--participants)" in log
+
+
+EVERYWHERE = ["--participants=publisher=127.0.0.1:7", "--listen=0.0.0.0:0", "--plaintext"]
+
+
+async def test_beyond_the_loopback_it_asks_for_sign_in() -> None:
+    process = await start(*EVERYWHERE)
+    _, log = await process.communicate()
+    assert process.returncode == 1
+    assert b"anyone could ask there; let callers sign in with --keys" in log
+
+
+@pytest.mark.parametrize("flag", ["--open", "--keys={keys}"])
+async def test_beyond_the_loopback_it_serves_with_sign_in_or_if_told_so(
+    flag: str, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text("[]")
+    process = await start(*EVERYWHERE, flag.format(keys=keys), "--log-format=json")
+    await read_entry(process, "serving")
+    process.send_signal(signal.SIGTERM)
+    await process.communicate()
+    assert process.returncode == 0

@@ -13,6 +13,7 @@ from fedattn.core.share import Share
 from fedattn.rest.answers import QueryAnswer, QueryEvent, TokenEvent
 from fedattn.rest.problems import Problem
 from fedattn.rest.query import QueryBody
+from gateway.callers import ANYONE
 from gateway.error_handlers import install_error_handlers
 from gateway.events import QueryEventStream
 from gateway.publishers import Publishers
@@ -44,7 +45,9 @@ async def test_events_and_errors_are_written_as_the_api_wants() -> None:
 
             @router.post("/ask")
             async def ask(body: Annotated[QueryBody, Body()]) -> EventSourceResponse:
-                call = await publishers.start_query(None, query_to_wire(body, Share.NOTHING))
+                call = await publishers.start_query(
+                    ANYONE, None, query_to_wire(body, Share.NOTHING, ANYONE)
+                )
                 return QueryEventStream(call, encode=write)
 
             gateway.app.include_router(router)

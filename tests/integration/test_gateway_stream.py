@@ -17,7 +17,6 @@ from tests.harness.gateway import (
     Gate,
     Harness,
     failing,
-    good_script,
     opened,
     running,
     served,
@@ -134,34 +133,6 @@ async def test_client_that_leaves_before_an_answer_cancels_the_query(
         await gateway.participant.cancelled.wait()
         gate.open.set()
         assert (await gateway.ask()).status_code == 200  # its place is free
-
-
-async def test_client_that_takes_nothing_loses_its_place(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("gateway.events.SEND_TIMEOUT_S", 0.01)
-    body = httpx.Request("POST", "http://gateway/v1/queries", json=STREAMED)
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/v1/queries",
-        "query_string": b"",
-        "headers": [(name.lower(), value) for name, value in body.headers.raw],
-    }
-    messages = [{"type": "http.request", "body": body.content}]
-
-    async def receive() -> Any:
-        return messages.pop() if messages else await asyncio.Future()
-
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.body":
-            await asyncio.Future()
-
-    async with running(Gate(), max_concurrent_queries=1) as gateway:
-        await gateway.app(scope, receive, send)
-        await gateway.participant.cancelled.wait()
-        gateway.participant.script = good_script
-        assert (await gateway.ask()).status_code == 200
 
 
 async def test_stop_lets_a_running_query_end() -> None:

@@ -1,6 +1,7 @@
 """A query's last moments at the gateway."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,9 +35,9 @@ class FakeRpc:
         self.calls.append("cancel")
 
 
-def call_of(rpc: FakeRpc) -> QueryCall:
+def call_of(rpc: FakeRpc, on_close: Callable[[QueryCall], None] = lambda _: None) -> QueryCall:
     fake: Any = rpc
-    return QueryCall(fake, ADDRESS, lambda _: None, GatewayMetrics())
+    return QueryCall(fake, ADDRESS, on_close, GatewayMetrics())
 
 
 def last() -> participant_pb2.QueryEvent:
@@ -49,6 +50,19 @@ async def test_the_end_of_the_stream_is_read_before_the_call_is_cancelled() -> N
     await call.result()
     call.close()
     assert rpc.calls == ["read", "read", "read", "cancel"]
+
+
+async def test_a_place_is_free_once_the_publisher_is_done_whoever_reads() -> None:
+    freed: list[QueryCall] = []
+    call = call_of(FakeRpc(opened(), last(), END), freed.append)
+    events = call.events()
+    await anext(events)
+    assert freed == []
+    await anext(events)  # the client gets it now, and need not take it
+    assert freed == [call]
+    assert call.kv_bytes == 120
+    call.close()
+    assert freed == [call]
 
 
 async def test_a_publisher_that_does_not_end_keeps_nobody_waiting(

@@ -2,10 +2,12 @@
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +24,9 @@ from fedattn.rest.answers import LayerEvent, QueryAnswer, TokenEvent
 from fedattn.rest.client import GatewayClient
 from fedattn.rest.problems import Problem
 from fedattn.rest.query import QueryBody, SessionBody
+from fedattn.runtime.doors import tls_context
 from tests.harness.answers import sample_answer
+from tests.harness.https import write_certificate
 
 BODY = QueryBody(question="Who?", deadline_s=5)
 BUSY = Problem(
@@ -34,11 +38,17 @@ BUSY = Problem(
     instance="urn:uuid:0",
 )
 
+heads: list[dict[str, str]] = []
+"""Headers of the requests to the last server."""
+
 
 @contextmanager
-def answering(content: str, media_type: str, status: int = 200) -> Iterator[tuple[str, list[Any]]]:
+def answering(
+    content: str, media_type: str, status: int = 200, tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, list[Any]]]:
     """A server that always says the same; its URL, and the documents it was sent."""
     bodies: list[Any] = []
+    heads.clear()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -47,6 +57,7 @@ def answering(content: str, media_type: str, status: int = 200) -> Iterator[tupl
             self.do_GET()
 
         def do_GET(self) -> None:
+            heads.append(dict(self.headers))
             self.send_response(status)
             self.send_header("Content-Type", media_type)
             self.end_headers()
@@ -56,6 +67,8 @@ def answering(content: str, media_type: str, status: int = 200) -> Iterator[tupl
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -144,6 +157,29 @@ def test_plain_http_behind_https_is_told_as_such() -> None:
         client = GatewayClient(url.replace("http://", "https://"))
         with pytest.raises(GatewayUnavailableError, match="no TLS that this machine trusts"):
             client.participants()
+
+
+def test_a_key_is_sent_and_without_one_nothing() -> None:
+    with answering("[]", "application/json") as (url, _):
+        GatewayClient(url, api_key="fa_x").participants()
+        GatewayClient(url).participants()
+    assert [head.get("Authorization") for head in heads] == ["Bearer fa_x", None]
+
+
+def test_a_key_of_several_lines_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(ConfigurationError, match="fedattn keys create"):
+        GatewayClient("http://127.0.0.1:1", api_key="fa_x\ny")
+
+
+def test_an_https_gateway_is_trusted_by_the_authority_that_is_given(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    with answering("[]", "application/json", tls=tls_context(certificate, key)) as (url, _):
+        https = url.replace("http://", "https://")
+        assert GatewayClient(https, authority=certificate).participants() == []
+        with pytest.raises(GatewayUnavailableError, match="give --ca FILE"):
+            GatewayClient(https).participants()
+    with pytest.raises(ConfigurationError, match=r"--ca .*gone"):
+        GatewayClient(https, authority=tmp_path / "gone")
 
 
 def test_a_service_that_speaks_no_http_is_not_told_to_be_started() -> None:

@@ -1,0 +1,108 @@
+"""`fedattn keys`: who may ask at a gateway."""
+
+import json
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedattn.cli.options import AsJson
+from fedattn.cli.terminal import output, plain_table
+from fedattn.rest.faults import checked
+from fedattn.runtime.api_keys import ApiKey, KeyFile
+
+_DAY_S = 86_400
+
+Keys = Annotated[
+    Path,
+    typer.Option("--keys", help="File of the keys.", envvar="FEDATTN_GATEWAY_KEYS", metavar="FILE"),
+]
+_DEFAULT = Path("keys.json")
+
+
+def create(
+    name: Annotated[str, typer.Argument(help="Who asks with it, as owners' policies know them.")],
+    publisher: Annotated[
+        list[str] | None, typer.Option(help="Node it may publish through; default: all.")
+    ] = None,
+    queries_per_minute: Annotated[
+        int | None, typer.Option(help="Requests a minute; default: the gateway's.")
+    ] = None,
+    max_concurrent: Annotated[
+        int | None, typer.Option(help="Queries at once; default: the gateway's.")
+    ] = None,
+    kv_bytes_per_day: Annotated[
+        int | None, typer.Option(help="Bytes of KV a day (UTC); default: the gateway's.")
+    ] = None,
+    expires_days: Annotated[
+        float | None, typer.Option(min=0, help="Days until it is good no more; default: never.")
+    ] = None,
+    keys: Keys = _DEFAULT,
+) -> None:
+    """Make a key, and print it: this once."""
+    now = time.time()
+
+    def entry(key_id: str, sha256: str) -> ApiKey:
+        return checked(
+            ApiKey,
+            id=key_id,
+            name=name,
+            sha256=sha256,
+            publishers=tuple(publisher or ()),
+            queries_per_minute=queries_per_minute,
+            max_concurrent=max_concurrent,
+            kv_bytes_per_day=kv_bytes_per_day,
+            created_at=now,
+            expires_at=None if expires_days is None else now + expires_days * _DAY_S,
+        )
+
+    print(KeyFile(keys).create(entry))
+
+
+def list_keys(keys: Keys = _DEFAULT, as_json: AsJson = False) -> None:
+    """List the keys there are, without what only their owners know."""
+    entries = KeyFile(keys).read()
+    console = output()
+    if as_json:
+        document = [entry.model_dump(mode="json", exclude={"sha256"}) for entry in entries]
+        console.write(json.dumps(document, indent=1) + "\n")
+        return
+    if not entries:
+        console.print(f"no keys in {keys}")
+        return
+    table = plain_table(
+        *("id", "name", "publishers", "made", "until"),
+        right=("queries/min", "at once", "bytes/day"),
+    )
+    for entry in entries:
+        table.add_row(
+            entry.id,
+            entry.name,
+            ",".join(entry.publishers) or "all",
+            _date(entry.created_at),
+            "ever" if entry.expires_at is None else _date(entry.expires_at),
+            *(
+                "" if limit is None else str(limit)
+                for limit in (
+                    entry.queries_per_minute,
+                    entry.max_concurrent,
+                    entry.kv_bytes_per_day,
+                )
+            ),
+        )
+    console.print(table)
+
+
+def revoke(
+    key: Annotated[str, typer.Argument(metavar="NAME", help="Name or id of keys.")],
+    keys: Keys = _DEFAULT,
+) -> None:
+    """Take keys out; a running gateway refuses them from the next request on."""
+    for entry in KeyFile(keys).revoke(key):
+        output().print(f"revoked {entry.id} of {entry.name}")
+
+
+def _date(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M}"

@@ -1,0 +1,69 @@
+"""Places of the queries that run at once, shared fairly."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from fedattn.core.errors import NodeBusyError, RateLimitedError
+from gateway.callers import Caller
+
+_Holder = tuple[str, str]
+
+
+class Places:
+    """How many queries run, whose they are, and where.
+
+    One subject holds at most half of all places, rounded up. So does one publisher, if there are
+    several: one that hangs leaves room for the others.
+
+    Args:
+        num_places: of all.
+        num_publishers: how many share them.
+    """
+
+    def __init__(self, num_places: int, num_publishers: int) -> None:
+        self._num_places = num_places
+        self._half = (num_places + 1) // 2
+        self._has_several = num_publishers > 1
+        self._held: Counter[_Holder] = Counter()
+        self._num_taken = 0
+
+    @property
+    def num_taken(self) -> int:
+        return self._num_taken
+
+    def take(self, caller: Caller, publisher: str) -> Callable[[], None]:
+        """Take a place; what is returned gives it free, and is to be called once.
+
+        Raises:
+            NodeBusyError: none is free.
+            RateLimitedError: the caller, or the publisher, has its share.
+        """
+        if self._num_taken >= self._num_places:
+            raise NodeBusyError(
+                f"the gateway runs {self._num_taken} queries, its limit; try again shortly, "
+                f"or raise FEDATTN_GATEWAY_MAX_CONCURRENT_QUERIES"
+            )
+        shares = dict(self._shares(caller, publisher))
+        for (kind, name), most in shares.items():
+            if self._held[kind, name] >= most:
+                raise RateLimitedError(
+                    f"{kind} {name} has {most} queries running, its share; wait for one to end"
+                )
+        self._held.update(shares.keys())
+        self._num_taken += 1
+
+        def give_free() -> None:
+            self._held.subtract(shares.keys())
+            self._held += Counter()  # forgets those at 0
+            self._num_taken -= 1
+
+        return give_free
+
+    def _shares(self, caller: Caller, publisher: str) -> Iterator[tuple[_Holder, int]]:
+        """Whom a query counts for, and the most each may have."""
+        if caller.limits is not None:
+            yield ("account", caller.account), caller.limits.max_concurrent
+        if caller.subject:
+            yield ("subject", caller.subject), self._half
+        if self._has_several:
+            yield ("publisher", publisher), self._half

@@ -1,0 +1,92 @@
+"""How often accounts ask, and how many bytes they move."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cachetools import LRUCache
+
+from fedattn.core.errors import RateLimitedError
+from gateway.callers import Caller, Limits
+
+MAX_ACCOUNTS = 10_000
+"""Accounts that are remembered; who asked longest ago is forgotten first."""
+_MINUTE_S = 60.0
+_DAY_S = 86_400.0
+
+
+@dataclass(slots=True)
+class _Account:
+    """What one account has had.
+
+    Attributes:
+        asked_at: times of requests within the last minute.
+        day: the day of UTC that `kv_bytes` is of, counted from the epoch.
+        kv_bytes: moved on that day.
+    """
+
+    asked_at: deque[float] = field(default_factory=deque)
+    day: int = 0
+    kv_bytes: int = 0
+
+
+class Quotas:
+    """Counts for each account, in memory: a gateway that starts anew has forgotten.
+
+    Args:
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._accounts: LRUCache[str, _Account] = LRUCache(MAX_ACCOUNTS)
+
+    def count_request(self, caller: Caller) -> None:
+        """Count a request, unless the caller has had enough.
+
+        Raises:
+            RateLimitedError: it asked too often, or its bytes of the day are used up.
+        """
+        if caller.limits is None:
+            return
+        account, now = self._account(caller), self._clock()
+        _check_bytes(account, caller.limits, now)
+        _count(account, caller.limits, now)
+
+    def add_bytes(self, caller: Caller, num_bytes: int) -> None:
+        """Count what a query moved; it is known at its end, so the last one may go beyond."""
+        account, day = self._account(caller), int(self._clock() // _DAY_S)
+        if account.day != day:
+            account.day, account.kv_bytes = day, 0
+        account.kv_bytes += num_bytes
+
+    def _account(self, caller: Caller) -> _Account:
+        account = self._accounts.get(caller.account)
+        if account is None:
+            account = self._accounts[caller.account] = _Account()
+        return account
+
+
+def _check_bytes(account: _Account, limits: Limits, now: float) -> None:
+    most = limits.kv_bytes_per_day
+    is_today = account.day == int(now // _DAY_S)
+    if most is not None and is_today and account.kv_bytes >= most:
+        raise RateLimitedError(
+            f"{account.kv_bytes} bytes of KV moved today, {most} are allowed; go on after "
+            f"midnight UTC, or ask for a larger budget",
+            retry_after_s=_DAY_S - now % _DAY_S,
+        )
+
+
+def _count(account: _Account, limits: Limits, now: float) -> None:
+    """A moving window: at most so many requests in any minute."""
+    times, most = account.asked_at, limits.queries_per_minute
+    while times and times[0] <= now - _MINUTE_S:
+        times.popleft()
+    if len(times) >= most:
+        raise RateLimitedError(
+            f"{most} requests a minute are allowed; ask later, or for a higher rate",
+            retry_after_s=times[0] + _MINUTE_S - now,
+        )
+    times.append(now)

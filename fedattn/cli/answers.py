@@ -65,7 +65,7 @@ def report_table(answer: QueryAnswer) -> Table:
         "node",
         "role",
         "state",
-        right=("passages", "tokens", "KiB up", "compute s", "wait s"),
+        right=("passages", "tokens", "influence", "KiB up", "compute s", "wait s"),
     )
     for member in answer.participants:
         table.add_row(
@@ -74,6 +74,7 @@ def report_table(answer: QueryAnswer) -> Table:
             _state(member),
             _of(member.passages, member.context_passages),
             _of(member.text_tokens, member.context_tokens),
+            "" if member.influence is None else f"{member.influence:.0%}",
             f"{member.bytes_up / 1024:.1f}",
             f"{member.compute_s:.2f}",
             f"{member.wait_s:.2f}",

@@ -2,9 +2,11 @@
 
 from fedattn.core.chunks import MAX_CHUNK_SIZE
 
-PROTOCOL_VERSION = 7
+PROTOCOL_VERSION = 8
 MAX_REASON_LENGTH = 500
 """Characters kept of a reason that another node gives for people."""
+MAX_DETAIL_LENGTH = 2000
+"""Characters of what a report says of one member, the words of others included."""
 MAX_LIFETIME_S = 30 * 86_400.0
 MAX_CONTRIBUTOR_KEYS, MAX_PUBLISHER_KEYS = 64, 1024
 """Cache keys in one message of a contributor, and of a publisher."""

@@ -13,6 +13,7 @@ from fedattn.core.compression import Compression
 from fedattn.core.errors import MalformedFrameError, NotEnoughParticipantsError, SessionAbortedError
 from fedattn.core.frames import HEADER_SIZE, encode_frame
 from fedattn.core.plans import PlanSpec, RolePlans
+from fedattn.core.row_bounds import RowBounds
 from fedattn.core.session import SessionState
 from fedattn.core.spans import build_layout
 from fedattn.core.types import KvRows, KvShape
@@ -46,6 +47,7 @@ def make_inbox(timeout_s: float = NEVER_S, min_participants: int = 1) -> RowInbo
         make_state(),
         2,
         ROTARY,
+        bounds=RowBounds.unbounded(SHAPE),
         progress_timeout_s=timeout_s,
         min_participants=min_participants,
         cached={},
@@ -152,7 +154,15 @@ def test_member_that_waits_for_a_late_one_is_not_blamed_for_it() -> None:
         publisher=("publisher", 1), plans=plans, compression=Compression(codec=CODEC),
     )  # fmt: skip
     state = SessionState(layout, SHAPE)
-    inbox = RowInbox(state, 2, ROTARY, progress_timeout_s=0.5, min_participants=1, cached={})
+    inbox = RowInbox(
+        state,
+        2,
+        ROTARY,
+        bounds=RowBounds.unbounded(SHAPE),
+        progress_timeout_s=0.5,
+        min_participants=1,
+        cached={},
+    )
     rows: list[int] = []
     thread = threading.Thread(target=lambda: rows.append(take(inbox, 1).num_rows))
     thread.start()

@@ -35,17 +35,16 @@ from fedattn.model.fused import INT8, FusedDecoder
 SPOILER = 0
 NUM_NEW_TOKENS = 12
 OWN_TEXT = "Canteen, week 11: Monday pea soup, Tuesday fish and potatoes, Wednesday dumplings."
-LIE = "The ship Aurora lies at pier 9. Crane K2 runs on Sunday. Boxes of coal lie in shed 8."
+LIE = "The ship Aurora lies at pier 9. The ship Aurora carries 70 bags of salt."
 CONTEXTS = (
-    "Pilot Aho brought the Aurora in at 05:40. The ship Aurora lies at pier 4.",
-    "Crane office called at 05:55: crane K2 will not run before Wednesday noon.",
-    "The ship Aurora carries 300 boxes of tea. Boxes of tea lie in shed 3.",
+    "The ship Aurora lies at pier 4. Pilot Aho brought the ship Aurora in at 05:40.",
+    "Crane K2 stopped because its oil reached 91 degrees. Maarten repairs crane K2 on Wednesday.",
+    "The ship Aurora carries 300 boxes of tea. The container of the Corvina is held.",
 )
 QUESTIONS = {
     "At which pier does the ship Aurora lie?": r"\bpier 4\b",
     "What does the ship Aurora carry?": r"\btea\b",
-    "When will crane K2 run again?": r"\bWednesday\b",
-    "Who brought the Aurora in?": r"\bAho\b",
+    "How many boxes of tea does the ship Aurora carry?": r"\b300\b",
 }
 
 Attack = Callable[["Rows"], tuple[FloatArray, FloatArray]]
@@ -92,7 +91,6 @@ ATTACKS: dict[str, Attack | None] = {
     "another text, which lies": None,
     "own rows in another order": _shuffled,
     "rows of zeros": lambda rows: (0 * rows.keys, 0 * rows.values),
-    "values turned round": lambda rows: (rows.keys, -rows.values),
     "random, norms of the own rows": lambda rows: (
         rows.noise() * _norms(rows.keys),
         rows.noise() * _norms(rows.values),

@@ -174,8 +174,8 @@ class SessionState:
         """
         ledger = self.ledgers[index]
         speakers: dict[str, list[str]] = {}
-        for by, reason in ledger.complaints.items():
-            speakers.setdefault(reason, []).append(self.member(by).node_id)
+        for by in sorted(ledger.complaints):
+            speakers.setdefault(ledger.complaints[by], []).append(self.member(by).node_id)
         said = [f"{', '.join(names)}: {reason}" for reason, names in speakers.items()]
         return "; ".join(filter(None, [ledger.reason, *said]))
 

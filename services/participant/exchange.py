@@ -157,11 +157,11 @@ class GrpcKvExchange:
     # -- model thread ----------------------------------------------------------------------------
 
     def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
+        self._check_own(rows, layer)
         self._make_room(layer)
 
         def write() -> bytes:
             begin_s = self._timeline.now()
-            self._check_own(rows, layer)
             frame = write_frame(self.member, layer, rows, queries, self._rotary, self._withheld)
             frame = self._sealing.seal(frame)
             self._timeline.add(Activity.ENCODE, layer, begin_s)

@@ -29,7 +29,7 @@ class RowBounds:
 
     @classmethod
     def unbounded(cls, shape: KvShape) -> "RowBounds":
-        """For a model whose weights cannot be read: all that is finite passes."""
+        """For a model whose weights cannot be read: all that float32 can square passes."""
         endless = np.full((shape.num_layers, shape.num_kv_heads), np.finfo(np.float32).max)
         return cls(keys=endless, values=endless)
 

@@ -34,11 +34,12 @@ def largest_rows(backbone: Any, shape: KvShape, read_block: BlockReader | None) 
 def _lengths(block: FusedBlock, which: int, shape: KvShape) -> torch.Tensor:
     """[Hkv] float32, of keys (1) or values (2)."""
     linear = block.query_key_value[which]
-    weight = linear.weight.float() * block.norm.weight.float()
+    weight: torch.Tensor = linear.weight.float() * block.norm.weight.float()
     heads = weight.view(shape.num_kv_heads, shape.head_dim, -1)  # [Hkv, D, d]
     gram = torch.bmm(heads, heads.transpose(1, 2)).cpu()  # [Hkv, D, D]
-    lengths = (torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0) * heads.shape[-1]).sqrt()
+    largest = torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0)
+    lengths: torch.Tensor = (largest * heads.shape[-1]).sqrt()
     if linear.bias is None:
         return lengths
-    bias = linear.bias.float().cpu().view(shape.num_kv_heads, -1)
+    bias: torch.Tensor = linear.bias.float().cpu().view(shape.num_kv_heads, -1)
     return lengths + torch.linalg.vector_norm(bias, dim=-1)

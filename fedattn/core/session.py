@@ -170,7 +170,7 @@ class SessionState:
     def explain(self, index: int) -> str:
         """Why a member's part did not end well: its own end, then what others say of it.
 
-        Example: `connection lost; b, publisher: rows of a at block 1: keys of norm 812, ...`
+        Example: connection lost; b, publisher: rows of a at block 1: keys of norm 812, ...
         """
         ledger = self.ledgers[index]
         speakers: dict[str, list[str]] = {}

@@ -72,8 +72,7 @@ class Rows:
 
 
 def _norms(rows: FloatArray) -> FloatArray:
-    norms: FloatArray = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return norms
+    return np.linalg.norm(rows, axis=-1, keepdims=True).astype(np.float32)
 
 
 def _unit(rows: FloatArray) -> FloatArray:

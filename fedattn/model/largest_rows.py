@@ -42,4 +42,5 @@ def _lengths(block: FusedBlock, which: int, shape: KvShape) -> torch.Tensor:
     if linear.bias is None:
         return lengths
     bias: torch.Tensor = linear.bias.float().cpu().view(shape.num_kv_heads, -1)
-    return lengths + torch.linalg.vector_norm(bias, dim=-1)
+    offset: torch.Tensor = torch.linalg.vector_norm(bias, dim=-1)
+    return lengths + offset

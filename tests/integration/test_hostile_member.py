@@ -4,6 +4,7 @@ The nodes are real and the rows are sealed; only member a, or b, is not what it 
 """
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +56,8 @@ async def test_answer_without_refused_rows_is_the_one_without_any(
 ) -> None:
     results = []
     for size in (1e9, 1e30):
-        victims.nodes[A].prefiller = Spoiler(
-            model, lambda rows, size=size: noise(rows, size), is_shameless
-        )
+        change = partial(noise, largest=size)
+        victims.nodes[A].prefiller = Spoiler(model, change, is_shameless)
         results.append(await victims.answer(Tricks()))
     assert results[0].text == results[1].text
     influences = {one.node_id: one.influence for one in results[0].report.members}

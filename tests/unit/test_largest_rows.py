@@ -33,7 +33,7 @@ def test_some_hidden_state_reaches_the_bound() -> None:
     """Without biases: the direction of the largest singular value."""
     model = tiny_model("llama")
     assert model.read_block is not None
-    block = model.read_block(model.backbone.layers[2])  # type: ignore[index,union-attr]
+    block = model.read_block(model.backbone.layers[2])  # type: ignore[index]
     projection = block.query_key_value[1].weight * block.norm.weight
     head = projection.view(model.shape.num_kv_heads, model.shape.head_dim, -1)[1]
     with torch.inference_mode():

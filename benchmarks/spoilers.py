@@ -72,11 +72,12 @@ class Rows:
 
 
 def _norms(rows: FloatArray) -> FloatArray:
-    return np.linalg.norm(rows, axis=-1, keepdims=True).astype(np.float32)
+    norms: FloatArray = np.linalg.norm(rows, axis=-1, keepdims=True).astype(np.float32)
+    return norms
 
 
 def _unit(rows: FloatArray) -> FloatArray:
-    unit: FloatArray = rows / np.maximum(_norms(rows), np.float32(1e-12))
+    unit: FloatArray = (rows / np.maximum(_norms(rows), np.float32(1e-12))).astype(np.float32)
     return unit
 
 

@@ -171,6 +171,7 @@ def _report_from_wire(member: session_pb2.MemberReport) -> ParticipantReport:
             span_len=member.span_len,
             passages=member.num_passages,
             text_tokens=member.text_len,
+            influence=member.influence if member.HasField("influence") else None,
             missing_from_layer=member.missing_from_layer if is_left_out else None,
             detail=member.detail,
             wait_s=member.wait_s,

@@ -21,7 +21,7 @@ from fedattn.rest.answers import (
 from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody
 
-_MAX_SOURCES, _LEAST_SHARE = 3, 0.05
+_MAX_SOURCES, _MAX_INFLUENCES, _LEAST_SHARE = 3, 5, 0.05
 _CACHED = {RowSource.CONTRIBUTOR_CACHE, RowSource.PUBLISHER_CACHE}
 
 
@@ -100,6 +100,8 @@ def show_report(answer: QueryAnswer, console: PlainConsole) -> None:
     console.print(report_table(answer))
     if answer.sources:
         console.print(_sources(answer))
+    if drawn := _influences(answer):
+        console.print(f"attention by member: {drawn}")
     if not answer.is_supported:
         console.print("the texts hardly support this answer; do not rely on it", style="yellow")
     for line in _warnings(answer):
@@ -116,6 +118,16 @@ def _sources(answer: QueryAnswer) -> str:
     )
     support = "" if answer.support is None else f"; support {answer.support:.2f}"
     return f"drawn from {named}{support}"
+
+
+def _influences(answer: QueryAnswer) -> str:
+    """Whose rows drew the answer, with passages or without; empty if nobody's did."""
+    ranked = sorted(answer.participants, key=lambda member: -(member.influence or 0.0))
+    return ", ".join(
+        f"{member.node_id} {member.influence:.0%}"
+        for member in ranked[:_MAX_INFLUENCES]
+        if member.influence is not None and member.influence >= _LEAST_SHARE
+    )
 
 
 def _warnings(answer: QueryAnswer) -> Iterator[str]:

@@ -50,6 +50,7 @@ class MemberLedger:
         late_from: first layer at which somebody went on without it.
         wait_s, compute_s: its own times, seconds.
         reason: why it was lost, for people.
+        complaints: by place of a member that went on without it, why it says it did.
         timeline: what it did when, if it was asked to tell.
         keys_passed: places of members that were passed the key of its frames.
     """
@@ -62,6 +63,7 @@ class MemberLedger:
     wait_s: float = 0.0
     compute_s: float = 0.0
     reason: str = ""
+    complaints: dict[int, str] = field(default_factory=dict)
     timeline: list[Slice] = field(default_factory=list)
     keys_passed: set[int] = field(default_factory=set)
 
@@ -171,12 +173,24 @@ class SessionState:
         ledger = self.ledgers[receiver]
         ledger.bytes_down[layer] = ledger.bytes_down.get(layer, 0) + size
 
-    def note_late(self, index: int, from_layer: int, reason: str = "") -> None:
-        """Somebody went on without a member from this layer on."""
+    def note_late(self, index: int, from_layer: int, reason: str, by: int) -> None:
+        """A member says, with its first word, that it went on without another from a layer on."""
         ledger = self.ledgers[index]
-        ledger.reason = ledger.reason or reason
+        ledger.complaints.setdefault(by, reason)
         if ledger.late_from is None or from_layer < ledger.late_from:
             ledger.late_from = from_layer
+
+    def explain(self, index: int) -> str:
+        """Why a member's part did not end well: its own end, then what others say of it.
+
+        Example: connection lost; b, publisher: rows of a at block 1: keys of norm 812, ...
+        """
+        ledger = self.ledgers[index]
+        speakers: dict[str, list[str]] = {}
+        for by in sorted(ledger.complaints):
+            speakers.setdefault(ledger.complaints[by], []).append(self.member(by).node_id)
+        said = [f"{', '.join(names)}: {reason}" for reason, names in speakers.items()]
+        return "; ".join(filter(None, [ledger.reason, *said]))
 
     @property
     def is_over(self) -> bool:

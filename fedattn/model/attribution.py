@@ -40,21 +40,25 @@ class Attribution:
         peak: attention on the single row of all passages that an answer token attends to most, 0
             to 1; mean over answer tokens, of the head that has the most.
         log_probs: log-probability of each answer token, nats.
+        influences: how much of the attention on all members' rows each member's drew, 0 to 1; they
+            add up to 1, or are all 0 if no row of any was seen.
     """
 
     shares: tuple[float, ...]
     masses: tuple[float, ...]
     peak: float
     log_probs: tuple[float, ...]
+    influences: tuple[float, ...] = ()
 
 
 @torch.inference_mode()
-def attribute_answer(
+def attribute_answer(  # noqa: PLR0913, PLR0917 - spelt out
     model: LoadedModel,
     prefill: PrefillResult,
     answer: list[int],
     passages: Sequence[Span],
     layers: Sequence[int],
+    members: Sequence[Span] = (),
 ) -> Attribution:
     """Replay an answer and see where its tokens look; leaves the cache as it is.
 
@@ -70,6 +74,7 @@ def attribute_answer(
         passages: global positions of each, in token order, none overlapping. Rows that did not
             travel are missed by nobody.
         layers: the publisher's sync layers.
+        members: global positions of each member's span, in token order.
 
     Raises:
         ValueError: no answer, or passages overlap or are out of order.
@@ -82,7 +87,7 @@ def attribute_answer(
     cache = FederatedCache(model.shape.num_layers, model.device)
     cache.seed([layer.before(start) for layer in prefill.cache.layers])
     cache.query_positions = torch.arange(start, start + len(answer), device=model.device)
-    view = WatchedCache(cache, passages, frozenset(layers))
+    view = WatchedCache(cache, passages, frozenset(layers), members)
     ids = torch.tensor(answer, dtype=torch.int64, device=model.device)
     hidden = run_model(model.backbone, ids, cache.query_positions, view)
     return view.attribution(token_log_probs(model, prefill.logits, hidden[:-1], answer))
@@ -95,17 +100,24 @@ class WatchedCache:
         cache: attends.
         passages: R ranges of global positions.
         layers: where to watch.
+        members: M ranges of global positions.
     """
 
     def __init__(
-        self, cache: FederatedCache, passages: Sequence[Span], layers: frozenset[int]
+        self,
+        cache: FederatedCache,
+        passages: Sequence[Span],
+        layers: frozenset[int],
+        members: Sequence[Span] = (),
     ) -> None:
         self._cache = cache
         self._passages = passages
+        self._members = members
         self._layers = layers
         self._num_weights = 0  # softmax rows seen: layers x Hq x T
         self._mass = torch.zeros(len(passages) + 1, dtype=torch.float64)  # [R + 1], last: the rest
         self._pointed = torch.zeros_like(self._mass)
+        self._drawn = torch.zeros(len(members) + 1, dtype=torch.float64)  # [M + 1] likewise
         self._peak = 0.0
 
     def attend(
@@ -125,18 +137,20 @@ class WatchedCache:
 
     def attribution(self, log_probs: tuple[float, ...]) -> Attribution:
         """What was seen so far."""
-        pointed = self._pointed[:-1]
+        pointed, drawn = self._pointed[:-1], self._drawn[:-1]
         masses = self._mass[:-1] / max(1, self._num_weights)
         return Attribution(
-            shares=tuple((pointed / pointed.sum().clamp_min(1e-300)).tolist()),
+            shares=_of_all(pointed),
             masses=tuple(masses.tolist()),
             peak=self._peak,
             log_probs=log_probs,
+            influences=_of_all(drawn),
         )
 
     def _watch(self, query: torch.Tensor, rows: LayerCache) -> None:
         """Note the attention of scaled queries [Hq, T, D] to the rows of their layer."""
-        owners = self._owners(rows.positions)
+        owners = _owners(rows.positions, self._passages)
+        members = _owners(rows.positions, self._members)
         is_inside = owners < len(self._passages)
         keys = rows.keys[0].float()
         peaks = torch.zeros(query.shape[0], device=query.device)
@@ -144,22 +158,32 @@ class WatchedCache:
             some = slice(start, start + _QUERIES_AT_ONCE)
             visible = rows.positions[None, :] <= self._cache.query_positions[some, None]
             weights = _weights(query[:, some], keys, visible)
-            self._add(self._mass, owners, weights)
-            self._add(self._pointed, owners, weights.pow(_POWER))
+            drawn = _by_row(weights)
+            self._mass.index_add_(0, owners.cpu(), drawn)
+            self._drawn.index_add_(0, members.cpu(), drawn)
+            self._pointed.index_add_(0, owners.cpu(), _by_row(weights.pow(_POWER)))
             if is_inside.any():
                 peaks += weights[:, :, is_inside].amax(dim=-1).sum(dim=-1)
         self._num_weights += query.shape[0] * query.shape[1]
         self._peak = max(self._peak, float(peaks.max()) / query.shape[1])
 
-    def _add(self, total: torch.Tensor, owners: torch.Tensor, weights: torch.Tensor) -> None:
-        total.index_add_(0, owners.cpu(), weights.double().sum(dim=(0, 1)).cpu())
 
-    def _owners(self, positions: torch.Tensor) -> torch.Tensor:
-        """[S] int64: the passage of each row; R for none."""
-        owners = torch.full_like(positions, len(self._passages))
-        for number, span in enumerate(self._passages):
-            owners[(positions >= span.start) & (positions < span.stop)] = number
-        return owners
+def _by_row(weights: torch.Tensor) -> torch.Tensor:
+    """[S] float64 on the CPU, of [Hq, T, S]: what each row drew."""
+    return weights.double().sum(dim=(0, 1)).cpu()
+
+
+def _of_all(drawn: torch.Tensor) -> tuple[float, ...]:
+    """Shares of the sum; all 0 if that is 0."""
+    return tuple((drawn / drawn.sum().clamp_min(1e-300)).tolist())
+
+
+def _owners(positions: torch.Tensor, spans: Sequence[Span]) -> torch.Tensor:
+    """[S] int64: the span of each row; their number for none."""
+    owners = torch.full_like(positions, len(spans))
+    for number, span in enumerate(spans):
+        owners[(positions >= span.start) & (positions < span.stop)] = number
+    return owners
 
 
 def _weights(query: torch.Tensor, keys: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:

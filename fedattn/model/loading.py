@@ -8,9 +8,11 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from fedattn.core.costs import ModelSizes
 from fedattn.core.rotary import Rotary
+from fedattn.core.row_bounds import RowBounds
 from fedattn.core.types import KvShape
 from fedattn.model.attention import ATTENTION_NAME, register_attention
-from fedattn.model.families import BlockReader, block_reader, check_config
+from fedattn.model.families import FAMILIES, BlockReader, block_reader, check_config
+from fedattn.model.largest_rows import largest_rows
 from fedattn.model.prepare import PreparedModel, prepared_files, weights_folder
 
 _CPU = torch.device("cpu")
@@ -26,6 +28,7 @@ class LoadedModel:
         shape: sizes of its KV rows.
         sizes: what its costs follow from.
         rotary: its rotary position embedding.
+        row_bounds: what its rows never exceed.
         max_positions: tokens in its window.
         end_token_ids: decoding ends before any of these.
         fingerprint: hex SHA-256 of config and weights.
@@ -39,6 +42,7 @@ class LoadedModel:
     shape: KvShape
     sizes: ModelSizes
     rotary: Rotary
+    row_bounds: RowBounds
     max_positions: int
     end_token_ids: frozenset[int]
     fingerprint: str
@@ -66,6 +70,7 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
         shape=sizes.kv,
         sizes=sizes,
         rotary=Rotary(inverse_frequencies=frequencies.double().cpu().numpy()),
+        row_bounds=largest_rows(network.model, sizes.kv, FAMILIES[config.model_type].read_block),
         max_positions=int(config.max_position_embeddings),
         end_token_ids=frozenset([ends] if isinstance(ends, int) else ends or []),  # type: ignore[arg-type]
         fingerprint=fingerprint,

@@ -94,6 +94,11 @@ class ParticipantReport(ContextCounts):
         examples=[310],
     )
     passages: int = Field(description="Passages of its text that took part.", examples=[4])
+    influence: float | None = Field(
+        description="Share of the answer's attention to all members' rows that its rows drew, 0 to "
+        "1, passages or not; null without an answer.",
+        examples=[0.41],
+    )
     missing_from_layer: int | None = Field(
         description="First layer it was left out at; null unless lost or late.", examples=[21]
     )

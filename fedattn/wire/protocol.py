@@ -5,8 +5,10 @@ from fedattn.core.chunks import MAX_CHUNK_SIZE
 PROTOCOL_VERSION = 8
 MAX_REASON_LENGTH = 500
 """Characters kept of a reason that another node gives for people."""
-MAX_TEXT_LENGTH = 1000
-"""Characters kept of any other text of a node."""
+MAX_ERROR_LENGTH = 1000
+"""Characters of the message of an error."""
+MAX_TEXT_LENGTH = 2000
+"""Characters kept of any other text of a node, such as what a report says of one member."""
 MAX_LIFETIME_S = 30 * 86_400.0
 MAX_CONTRIBUTOR_KEYS, MAX_PUBLISHER_KEYS = 64, 1024
 """Cache keys in one message of a contributor, and of a publisher."""

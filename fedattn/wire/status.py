@@ -14,7 +14,7 @@ import grpc
 from fedattn.core import errors
 from fedattn.core.errors import FedAttnError, InternalError, error_from_code
 from fedattn.core.printable import short_line
-from fedattn.wire.protocol import MAX_TEXT_LENGTH
+from fedattn.wire.protocol import MAX_ERROR_LENGTH
 
 CODE_KEY = "fedattn-error-code"
 _TLS_WORDS = ("SSL", "Ssl", "TLS", "andshake", "Peer name", "erification")
@@ -87,7 +87,7 @@ class _Aborts(Protocol):
 
 async def abort_with(context: _Aborts, error: FedAttnError) -> NoReturn:
     """End an RPC with an error's status, message and code."""
-    message = str(error)[:MAX_TEXT_LENGTH]
+    message = str(error)[:MAX_ERROR_LENGTH]
     await context.abort(status_of(error).grpc_code, message, ((CODE_KEY, error.code),))
 
 
@@ -116,7 +116,7 @@ def error_from_rpc(error: grpc.aio.AioRpcError, unreachable: FedAttnError) -> Fe
         CancelledError: the call failed because its caller is being cancelled.
     """
     raise_if_cancelled()
-    details = short_line(error.details() or "", MAX_TEXT_LENGTH)
+    details = short_line(error.details() or "", MAX_ERROR_LENGTH)
     metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
     for key, value in metadata:
         if key == CODE_KEY and isinstance(value, str):

@@ -8,6 +8,7 @@ from fedattn.core.spans import Member
 from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.convert import compression_to_wire
 from fedattn.wire.enums import ROLES
+from fedattn.wire.protocol import MAX_TEXT_LENGTH
 from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import session_pb2 as pb
 from services.aggregator.choosing import ExcludedNode
@@ -52,7 +53,7 @@ def _describe(state: SessionState, index: int, opened: OpenedMember) -> pb.Membe
         wait_s=ledger.wait_s,
         compute_s=ledger.compute_s,
         missing_from_layer=ledger.missing_from or 0,
-        detail=ledger.reason or ("" if ledger.is_over else "it had not finished"),
+        detail=_detail(state, index)[:MAX_TEXT_LENGTH],
         planned=_cost_to_wire(opened.planned),
         compression=compression_to_wire(member.compression),
         sync_layers=member.plan.layers,
@@ -62,6 +63,11 @@ def _describe(state: SessionState, index: int, opened: OpenedMember) -> pb.Membe
         num_passages=opened.num_passages,
         text_len=opened.text_len,
     )
+
+
+def _detail(state: SessionState, index: int) -> str:
+    is_over = state.ledgers[index].is_over
+    return state.explain(index) or ("" if is_over else "it had not finished")
 
 
 def _row_source(member: Member, route: Route) -> "pb.RowSource.ValueType":

@@ -160,7 +160,8 @@ class Session:
         route = self.state.routes[index]
         for late in done.late:
             if late.member in route.senders and late.from_layer in route.receives:
-                self.state.note_late(late.member, late.from_layer, late.reason[:MAX_REASON_LENGTH])
+                reason = late.reason[:MAX_REASON_LENGTH]
+                self.state.note_late(late.member, late.from_layer, reason, by=index)
         if not self.state.is_publisher(index):  # the publisher still gets its report
             self.outboxes[index].close()
         self._check_over()

@@ -52,7 +52,7 @@ class Answering:
         passages: Mapping[int, tuple[PassageSpan, ...]],
         on_prefilled: Callable[[float], object],
     ) -> pb.QueryResult:
-        """The answer, without its report.
+        """The answer; of its report, the influence of every member.
 
         Args:
             exchange: of the session.
@@ -73,8 +73,7 @@ class Answering:
         result, answer = self._decode(prefill)
         layout, model = exchange.terms.layout, self._node.prefiller.model
         placed = place_passages(layout, passages, span.passages)
-        layers = layout.publisher.plan.layers
-        result.MergeFrom(find_sources(model, prefill, answer, placed, layers))
+        result.MergeFrom(find_sources(model, prefill, answer, placed, layout))
         support = result.support if result.HasField("support") else 0.0
         result.is_supported = support >= self._query.min_support
         result.prompt_tokens = prefill.next_position

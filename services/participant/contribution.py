@@ -166,6 +166,7 @@ class Contributor:
             agreement.index,
             self._node.threads.pool,
             self._node.prefiller.model.rotary,
+            bounds=self._node.prefiller.model.row_bounds,
             sealing=agreement.sealing(self._node.identity, accepted.keys, content_key),
             keeps=self._node.frames.max_bytes > 0,
             withheld=accepted.span.withheld,

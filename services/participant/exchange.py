@@ -9,12 +9,14 @@ import structlog
 
 from fedattn.core.chunks import split_frame
 from fedattn.core.errors import (
+    CorruptFrameError,
     FedAttnError,
     InternalError,
     SessionAbortedError,
 )
 from fedattn.core.rotary import Rotary
 from fedattn.core.routing import Route
+from fedattn.core.row_bounds import RowBounds
 from fedattn.core.session import SessionState
 from fedattn.core.spans import Member
 from fedattn.core.terms import SessionTerms
@@ -53,6 +55,7 @@ class GrpcKvExchange:
         index: place of this node.
         executor: encodes frames.
         rotary: of the model.
+        bounds: of its rows, the own and the others'.
         sealing: how frames leave and are read; None for as they are.
         cached: rows a publisher has from earlier sessions, by cache key.
         on_layer: told of every layer received.
@@ -70,6 +73,7 @@ class GrpcKvExchange:
         executor: Executor,
         rotary: Rotary,
         *,
+        bounds: RowBounds,
         sealing: Sealing | None = None,
         cached: Mapping[bytes, CachedRows] | None = None,
         on_layer: LayerListener = lambda *_: None,
@@ -87,6 +91,7 @@ class GrpcKvExchange:
             self.state,
             index,
             rotary,
+            bounds=bounds,
             sealing=self._sealing,
             progress_timeout_s=terms.progress_timeout_s,
             min_participants=terms.min_participants if is_publisher else 0,
@@ -100,6 +105,7 @@ class GrpcKvExchange:
         self._keeps_frames = keeps and not is_publisher
         self._executor = executor
         self._rotary = rotary
+        self._bounds = bounds
         self._on_layer = on_layer
         self._loop = asyncio.get_running_loop()
         self._outgoing: asyncio.Queue[_Outgoing] = asyncio.Queue()
@@ -151,6 +157,7 @@ class GrpcKvExchange:
     # -- model thread ----------------------------------------------------------------------------
 
     def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
+        self._check_own(rows, layer)
         self._make_room(layer)
 
         def write() -> bytes:
@@ -161,6 +168,17 @@ class GrpcKvExchange:
             return frame
 
         self._enqueue(layer, self._executor.submit(write))
+
+    def _check_own(self, rows: KvRows, layer: int) -> None:
+        """Say oneself what others would refuse."""
+        try:
+            self._bounds.check(rows, layer, self.member.node_id)
+        except CorruptFrameError as error:
+            others = ", ".join(self.state.member(index).node_id for index in self.route.senders)
+            read = f"what it read of {others} was within them" if others else "it had read nothing"
+            raise CorruptFrameError(
+                f"{error}; it made them itself, and {read}: check its model, memory and precision"
+            ) from None
 
     def send_frame(self, layer: int, frame: bytes) -> None:
         """Send a frame as it is, one that was cached as it left."""

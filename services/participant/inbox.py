@@ -13,6 +13,7 @@ from fedattn.core.errors import (
 )
 from fedattn.core.frames import ReceivedFrame
 from fedattn.core.rotary import Rotary
+from fedattn.core.row_bounds import RowBounds
 from fedattn.core.session import SessionState
 from fedattn.core.timeline import Activity, Timeline
 from fedattn.core.transfer import place_rows, read_frame
@@ -30,6 +31,7 @@ class RowInbox:
         state: routes and members of the session.
         index: place of this member.
         rotary: of the model.
+        bounds: of its rows; who sends longer ones is left out.
         progress_timeout_s: longest wait in which nothing at all arrives.
         min_participants: fewest that must be left at a layer.
         cached: rows from earlier sessions, by place of their owner.
@@ -44,6 +46,7 @@ class RowInbox:
         index: int,
         rotary: Rotary,
         *,
+        bounds: RowBounds,
         progress_timeout_s: float,
         min_participants: int,
         cached: Mapping[int, CachedRows],
@@ -53,6 +56,7 @@ class RowInbox:
     ) -> None:
         self._state = state
         self._rotary = rotary
+        self._bounds = bounds
         self._sealing = sealing or NoSealing()
         self._timeline = timeline or Timeline(is_on=False)
         self._route = state.routes[index]
@@ -175,7 +179,10 @@ class RowInbox:
 
     def _read(self, sender: int, frame: ReceivedFrame) -> KvRows:
         frame = self._sealing.open(sender, frame)
-        return read_frame(frame, self._state.member(sender), self._state.shape, self._rotary)
+        member = self._state.member(sender)
+        rows = read_frame(frame, member, self._state.shape, self._rotary)
+        self._bounds.check(rows, frame.header.layer, member.node_id)
+        return rows
 
     def _leave_out(self, sender: int, layer: int, reason: str) -> None:
         self._late[sender] = layer

@@ -18,7 +18,7 @@ from services.participant.node import ParticipantNode
 from services.participant.publisher_session import PublisherSession
 from services.participant.publisher_span import PublisherSpan, read_span, round_up
 from services.participant.query import Query
-from services.participant.report import local_report
+from services.participant.report import add_influences, local_report
 
 log = structlog.get_logger(__name__)
 
@@ -78,12 +78,11 @@ class Publication:
             result = await answer
             within_s = max(0.1, min(_REPORT_WITHIN_S, self._session.remaining_s))
             await _await_report(transfer, within_s)
-            result.report.CopyFrom(
-                exchange.report
-                or local_report(
-                    exchange.terms, exchange.left_out(), exchange.late_members(), opened.excluded
-                )
+            report = exchange.report or local_report(
+                exchange.terms, exchange.left_out(), exchange.late_members(), opened.excluded
             )
+            add_influences(report, result.report)
+            result.report.CopyFrom(report)
             if self._query.options.wants_timeline:
                 self._complete_timelines(result, exchange.terms.layout.publisher.node_id)
             _describe_own(result.report, self._node.node_id, span)

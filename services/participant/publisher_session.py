@@ -119,6 +119,7 @@ class PublisherSession:
             agreement.index,
             self._node.threads.pool,
             self._node.prefiller.model.rotary,
+            bounds=self._node.prefiller.model.row_bounds,
             sealing=agreement.sealing(self._node.identity, self._keys),
             cached=self._cached_rows,
             on_layer=on_layer,

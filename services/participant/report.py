@@ -19,13 +19,14 @@ def is_clean(report: pb.SessionReport) -> bool:
 def corrected_report(
     report: pb.SessionReport, terms: SessionTerms, left_out: Mapping[int, tuple[int, str]]
 ) -> pb.SessionReport:
-    """The aggregator's report, unless this node knows better what came and what did not.
+    """The aggregator's report, unless this publisher knows better what came and what did not.
 
     Args:
         report: of the aggregator.
         terms: of the session.
         left_out: member -> first layer at which this node went on without it, and why.
     """
+    own_id = terms.layout.publisher.node_id
     corrected = pb.SessionReport()
     corrected.CopyFrom(report)
     told = {member.node_id: member for member in corrected.members}
@@ -35,10 +36,28 @@ def corrected_report(
             member = corrected.members.add(
                 node_id=known.node_id, role=ROLES.to_wire(known.role), state=pb.OUTCOME_COMPLETE
             )
-        if index in left_out and member.state not in _LEFT_OUT:
-            member.state = pb.OUTCOME_LATE
-            member.missing_from_layer, member.detail = left_out[index]
+        if index in left_out:
+            _blame(member, *left_out[index], own_id)
+        elif member.state == pb.OUTCOME_LATE:
+            member.detail = f"{member.detail}; {own_id} had all its rows"
     return corrected
+
+
+def _blame(member: pb.MemberReport, layer: int, reason: str, own_id: str) -> None:
+    """Say that this node went on without it, unless the aggregator says so too."""
+    if member.state not in _LEFT_OUT:
+        member.state, member.missing_from_layer, member.detail = pb.OUTCOME_LATE, layer, ""
+    if reason not in member.detail:
+        member.detail = "; ".join(filter(None, [f"{own_id}: {reason}", member.detail]))
+
+
+def add_influences(report: pb.SessionReport, found: pb.SessionReport) -> None:
+    """Put what this publisher found of the members' influence into a report, and nobody else's."""
+    influences = {one.node_id: one.influence for one in found.members}
+    for member in report.members:
+        member.ClearField("influence")
+        if member.node_id in influences:
+            member.influence = influences[member.node_id]
 
 
 def local_report(

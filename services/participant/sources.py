@@ -1,6 +1,6 @@
 """Which passages an answer was drawn from, as its publisher can tell."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedattn.core.agreement import PassageSpan
@@ -68,21 +68,28 @@ def find_sources(
     prefill: PrefillResult,
     answer: list[int],
     placed: list[PlacedPassage],
-    layers: Sequence[int],
+    layout: SessionLayout,
 ) -> pb.QueryResult:
-    """What an answer rests on: a result with its sources and support, and nothing else.
+    """What an answer rests on: a result with its sources, its support, the influence of every
+    member in a report, and nothing else.
 
     Args:
         model: of the publisher.
         prefill: what the answer was decoded from.
         answer: its token ids; nothing is said of an answer without any.
-        placed: all passages; nothing is said if there is none.
-        layers: the publisher's sync layers.
+        placed: all passages; nothing is said of sources and support if there is none.
+        layout: of the session.
     """
     result = pb.QueryResult()
-    if not answer or not placed:
+    if not answer:
         return result
-    seen = attribute_answer(model, prefill, answer, [one.span for one in placed], layers)
+    spans, members = [one.span for one in placed], [member.span for member in layout.members]
+    layers = layout.publisher.plan.layers
+    seen = attribute_answer(model, prefill, answer, spans, layers, members)
+    for member, influence in zip(layout.members, seen.influences, strict=True):
+        result.report.members.add(node_id=member.node_id, influence=min(1.0, influence))
+    if not placed:
+        return result
     result.support = copying_attention(seen)
     ranked = sorted(zip(seen.shares, placed, strict=True), key=lambda pair: -pair[0])
     for share, one in ranked[:MAX_SOURCES]:

@@ -180,6 +180,20 @@ def test_shares_are_among_the_passages_and_masses_of_everything(model: LoadedMod
     assert got.masses == pytest.approx([1.0], abs=TOLERANCE)
 
 
+def test_influences_are_of_whole_members_whatever_their_passages(model: LoadedModel) -> None:
+    scenario, layers = SCENARIOS[1], range(NUM_LAYERS)
+    prefill, _ = prefill_in_process(scenario, model)
+    spans = [member.span for member in scenario.layout().members]
+    whole = attribute_answer(model, prefill, ANSWER, spans, layers, spans)
+    total = sum(whole.masses)
+    assert whole.influences == pytest.approx([mass / total for mass in whole.masses])
+    passages = halves(scenario.layout())
+    for some in (passages, []):
+        got = attribute_answer(model, prefill, ANSWER, some, layers, spans)
+        assert got.influences == whole.influences
+        assert replace(got, influences=()) == attribute_answer(model, prefill, ANSWER, some, layers)
+
+
 @pytest.mark.parametrize("layers", [(), (0, 2)])
 def test_nothing_is_due_to_passages_that_were_never_seen(
     layers: tuple[int, ...], model: LoadedModel

@@ -1,6 +1,5 @@
 """Messages whose fields say what they should not, with the bytes of a message all the same."""
 
-from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -51,8 +50,7 @@ def _any_part(message: Message, random: Random) -> Message:
 
 
 def _change(message: Message, random: Random) -> None:
-    fields: Sequence[FieldDescriptor] = message.DESCRIPTOR.fields
-    field = random.choice(fields)
+    field: FieldDescriptor = random.choice(list(message.DESCRIPTOR.fields))
     if random.random() < 0.15:
         message.ClearField(field.name)
     elif field.is_repeated:

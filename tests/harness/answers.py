@@ -17,6 +17,7 @@ def sample_report(node_id: str, **fields: Any) -> ParticipantReport:
         span_len=96,
         text_tokens=96,
         passages=4,
+        influence=0.25,
         missing_from_layer=None,
         context_tokens=None,
         context_passages=None,

@@ -23,7 +23,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
     "services.participant": ParticipantSettings,
     "gateway": GatewaySettings,
 }
-_FOLDERS = (*PRODUCT, "tests", "proto", "docs", "docker", "deploy", ".ci", ".github")
+_FOLDERS = (*PRODUCT, "tests", "proto", "docs", "docker", "deploy", "locks", ".ci", ".github")
 
 
 @cache

@@ -129,7 +129,12 @@ async def _publish(
     terms = agreement.terms
     sealing = agreement.sealing(node.identity, keys)
     exchange = GrpcKvExchange(
-        terms, agreement.index, node.threads.pool, model.rotary, sealing=sealing
+        terms,
+        agreement.index,
+        node.threads.pool,
+        model.rotary,
+        bounds=model.row_bounds,
+        sealing=sealing,
     )
     transfer = asyncio.create_task(exchange.run(aggregator, start.member_token))
     own_prefix = prefix if terms.layout.prefix_len else []

@@ -9,7 +9,7 @@ import pytest
 
 from fedattn.core import errors
 from fedattn.core.errors import FedAttnError, InternalError, error_from_code, leaf_errors
-from fedattn.wire.protocol import MAX_TEXT_LENGTH
+from fedattn.wire.protocol import MAX_ERROR_LENGTH
 from fedattn.wire.status import (
     CODE_KEY,
     STATUS_TABLE,
@@ -129,7 +129,7 @@ async def test_long_message_is_cut_before_the_wire() -> None:
     with pytest.raises(grpc.aio.AbortError):
         await abort_with(context, errors.InvalidRequestError("x" * 10_000))
     assert context.ended is not None
-    assert context.ended[1] == "x" * MAX_TEXT_LENGTH
+    assert context.ended[1] == "x" * MAX_ERROR_LENGTH
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])

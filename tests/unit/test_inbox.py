@@ -13,6 +13,7 @@ from fedattn.core.compression import Compression
 from fedattn.core.errors import MalformedFrameError, NotEnoughParticipantsError, SessionAbortedError
 from fedattn.core.frames import HEADER_SIZE, encode_frame
 from fedattn.core.plans import PlanSpec, RolePlans
+from fedattn.core.row_bounds import RowBounds
 from fedattn.core.session import SessionState
 from fedattn.core.spans import build_layout
 from fedattn.core.types import KvRows, KvShape
@@ -23,6 +24,9 @@ SHAPE = KvShape(num_layers=3, num_kv_heads=1, head_dim=2)
 CODEC = codec_by_name("fp32")
 NEVER_S = 3600.0
 AT_ONCE_S = 1e-6
+BOUNDS = RowBounds(
+    keys=np.full((3, 1), 1e6, dtype=np.float32), values=np.full((3, 1), 1e6, dtype=np.float32)
+)
 
 
 def make_state() -> SessionState:
@@ -46,6 +50,7 @@ def make_inbox(timeout_s: float = NEVER_S, min_participants: int = 1) -> RowInbo
         make_state(),
         2,
         ROTARY,
+        bounds=BOUNDS,
         progress_timeout_s=timeout_s,
         min_participants=min_participants,
         cached={},
@@ -152,7 +157,15 @@ def test_member_that_waits_for_a_late_one_is_not_blamed_for_it() -> None:
         publisher=("publisher", 1), plans=plans, compression=Compression(codec=CODEC),
     )  # fmt: skip
     state = SessionState(layout, SHAPE)
-    inbox = RowInbox(state, 2, ROTARY, progress_timeout_s=0.5, min_participants=1, cached={})
+    inbox = RowInbox(
+        state,
+        2,
+        ROTARY,
+        bounds=BOUNDS,
+        progress_timeout_s=0.5,
+        min_participants=1,
+        cached={},
+    )
     rows: list[int] = []
     thread = threading.Thread(target=lambda: rows.append(take(inbox, 1).num_rows))
     thread.start()
@@ -203,3 +216,16 @@ def test_frame_that_was_already_sent_is_refused() -> None:
     deliver(inbox, 0, 0)
     with pytest.raises(MalformedFrameError, match="layer 0 is not awaited"):
         deliver(inbox, 0, 0)
+
+
+def test_member_whose_rows_are_too_long_is_left_out_and_named() -> None:
+    inbox = make_inbox()
+    deliver(inbox, 0, layer=0, value=1e6)
+    deliver(inbox, 1, layer=0)
+    assert take(inbox, 0).positions.tolist() == [3]
+    deliver(inbox, 1, layer=1)
+    assert take(inbox, 1).positions.tolist() == [3]  # nothing more is awaited of a
+    (layer, reason) = inbox.late_members()[0]
+    assert layer == 0
+    assert reason.startswith("rows of a at block 0: keys of norm 1.414e+06, at most 1.25e+06 are")
+    assert inbox.late_members().keys() == inbox.left_out().keys() == {0}

@@ -62,8 +62,9 @@ def test_missing_layer_is_the_first_that_somebody_lacked() -> None:
         state.accept(0, chunk)
     ledger.move(MemberState.LOST)
     assert ledger.missing_from == 1
-    state.note_late(0, 2)
-    state.note_late(0, 0)
+    state.note_late(0, 2, "slow", by=2)
+    state.note_late(0, 0, "slow", by=1)
+    state.note_late(0, 1, "mute", by=1)
     assert ledger.missing_from == 0
 
 

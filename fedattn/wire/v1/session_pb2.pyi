@@ -1120,6 +1120,7 @@ class MemberReport(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     NUM_PASSAGES_FIELD_NUMBER: _builtins.int
     TEXT_LEN_FIELD_NUMBER: _builtins.int
+    INFLUENCE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node."""
     role: Global___Role.ValueType
@@ -1142,6 +1143,10 @@ class MemberReport(_message.Message):
     """Passages of it that took part."""
     text_len: _builtins.int
     """Tokens of them; its span without prefix and question."""
+    influence: _builtins.float
+    """Share of the attention of the answer to all members' rows that its rows drew, 0 to 1; of its
+    publisher's finding, absent if there was no answer.
+    """
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerBytes]:
         """Bytes a layer, counted by the aggregator; layers where nothing moved are absent."""
@@ -1186,12 +1191,15 @@ class MemberReport(_message.Message):
         context: Global___ContextSummary | None = ...,
         num_passages: _builtins.int = ...,
         text_len: _builtins.int = ...,
+        influence: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "context", b"context", "planned", b"planned"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_influence", b"_influence", "compression", b"compression", "context", b"context", "influence", b"influence", "planned", b"planned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "compute_s", b"compute_s", "context", b"context", "detail", b"detail", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "num_passages", b"num_passages", "planned", b"planned", "role", b"role", "row_source", b"row_source", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "text_len", b"text_len", "timeline", b"timeline", "wait_s", b"wait_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_influence", b"_influence", "compression", b"compression", "compute_s", b"compute_s", "context", b"context", "detail", b"detail", "influence", b"influence", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "num_passages", b"num_passages", "planned", b"planned", "role", b"role", "row_source", b"row_source", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "text_len", b"text_len", "timeline", b"timeline", "wait_s", b"wait_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__influence: _TypeAlias = _typing.Literal["influence"]  # noqa: Y015
+    _WhichOneofArgType__influence: _TypeAlias = _typing.Literal["_influence", b"_influence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__influence) -> _WhichOneofReturnType__influence | None: ...
 
 Global___MemberReport: _TypeAlias = MemberReport  # noqa: Y015
 

@@ -1,7 +1,7 @@
 """Messages whose fields say what they should not, with the bytes of a message all the same."""
 
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -50,7 +50,7 @@ def _any_part(message: Message, random: Random) -> Message:
 
 
 def _change(message: Message, random: Random) -> None:
-    field: FieldDescriptor = random.choice(list(message.DESCRIPTOR.fields))
+    field = cast("FieldDescriptor", random.choice(message.DESCRIPTOR.fields))
     if random.random() < 0.15:
         message.ClearField(field.name)
     elif field.is_repeated:

@@ -7,7 +7,6 @@ ours, in bounded memory and time. Frames have their own run, `python -m tests.fu
 import argparse
 import faulthandler
 import sys
-import tracemalloc
 from collections.abc import Iterable
 from functools import cache
 from random import Random
@@ -33,12 +32,11 @@ def all_parsers() -> dict[str, Parser]:
 def run(parsers: Iterable[Parser], num_examples: int, seed: int) -> bool:
     """Try that many examples on each, print what came of them; whether all was well."""
     is_well = True
-    tracemalloc.start()
     for parser in parsers:
         random, num_read = Random(seed), 0
         for example in range(num_examples):
             data = parser.example(random)
-            faulthandler.dump_traceback_later(_HANGS_AFTER_S, exit=True)
+            faulthandler.dump_traceback_later(_HANGS_AFTER_S, exit=True, file=sys.__stderr__)
             try:
                 num_read += parser.check(data)
             except ViolationError as violation:

@@ -9,7 +9,7 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
 from fedattn import __version__
-from fedattn.wire.security import Certificates
+from fedattn.wire.security import OwnCertificates
 from gateway.error_handlers import install_error_handlers
 from gateway.openapi import add_schemas
 from gateway.publishers import Publishers
@@ -27,7 +27,7 @@ _TAGS = [
 
 def create_app(
     settings: GatewaySettings,
-    certificates: Certificates | None = None,
+    certificates: OwnCertificates | None = None,
     registry: CollectorRegistry | None = None,
 ) -> FastAPI:
     """The gateway's application; speaks plaintext to participants without certificates.

@@ -16,8 +16,8 @@ from fedattn.core.errors import (
     UnknownParticipantError,
 )
 from fedattn.core.node_id import check_node_id
-from fedattn.wire.channel import open_channel
-from fedattn.wire.security import Certificates
+from fedattn.wire.channel import PeerChannel
+from fedattn.wire.security import OwnCertificates
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2
@@ -41,7 +41,7 @@ class Publishers:
         self,
         addresses: Sequence[PublisherAddress],
         max_concurrent_queries: int,
-        certificates: Certificates | None = None,
+        certificates: OwnCertificates | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
         self._addresses = {address.node_id: address for address in addresses}
@@ -51,13 +51,11 @@ class Publishers:
         self._num_warming = 0
         self._metrics = GatewayMetrics(registry)
         self._metrics.running.set_function(self._count_running)
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels: dict[str, PeerChannel] = {}
 
     async def __aenter__(self) -> Self:
         for node_id, address in self._addresses.items():
-            self._channels[node_id] = open_channel(
-                address.endpoint, self._certificates, peer=node_id
-            )
+            self._channels[node_id] = PeerChannel(address.endpoint, self._certificates, node_id)
         return self
 
     async def __aexit__(
@@ -87,7 +85,7 @@ class Publishers:
             NodeBusyError: too many queries are running.
         """
         address = await self._admit(publisher)
-        stub = ParticipantStub(self._channels[address.node_id])
+        stub = self._stub(address)
         rpc = stub.Query(request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S)
         call = QueryCall(rpc, address, self._running.discard, self._metrics)
         self._running.add(call)
@@ -124,7 +122,7 @@ class Publishers:
             FedAttnError: as sent by the publisher, or it cannot be asked.
         """
         address = await self._admit(publisher)
-        stub = ParticipantStub(self._channels[address.node_id])
+        stub = self._stub(address)
         self._num_warming += 1
         try:
             return await stub.Warm(request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S)
@@ -162,6 +160,9 @@ class Publishers:
                 f"no publisher is serving, asked {names}; start a participant there"
             )
 
+    def _stub(self, address: PublisherAddress) -> ParticipantStub:
+        return ParticipantStub(self._channels[address.node_id].current())
+
     def _find(self, publisher: str | None) -> PublisherAddress:
         if publisher is None:
             return next(iter(self._addresses.values()))
@@ -176,14 +177,14 @@ class Publishers:
         """Wait for the channel: one that failed before may rest between two attempts."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._channels[address.node_id].channel_ready()
+                await self._channels[address.node_id].current().channel_ready()
         except TimeoutError:
             raise address.unreachable() from None
 
     async def _list_nodes_at(
         self, address: PublisherAddress
     ) -> participant_pb2.ListParticipantsResponse:
-        stub = ParticipantStub(self._channels[address.node_id])
+        stub = self._stub(address)
         request = participant_pb2.ListParticipantsRequest()
         try:
             return await stub.ListParticipants(request, timeout=LIST_TIMEOUT_S)
@@ -191,7 +192,7 @@ class Publishers:
             raise error_from_rpc(error, address.unreachable()) from error
 
     async def _is_serving(self, address: PublisherAddress) -> bool:
-        stub = health_pb2_grpc.HealthStub(self._channels[address.node_id])
+        stub = health_pb2_grpc.HealthStub(self._channels[address.node_id].current())
         request = health_pb2.HealthCheckRequest(service=_SERVICE)
         try:
             answer = await stub.Check(request, timeout=HEALTH_TIMEOUT_S)

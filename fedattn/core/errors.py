@@ -14,6 +14,7 @@
     │   ├── PublisherUnavailableError
     │   ├── AggregatorUnavailableError
     │   ├── GatewayUnavailableError
+    │   ├── AuthorityUnavailableError
     │   ├── NodeBusyError
     │   └── DeadlineExceededError
     ├── IncompatibleError            two nodes do not fit each other
@@ -21,7 +22,8 @@
     │   ├── ProtocolMismatchError
     │   ├── PrefixMismatchError
     │   ├── DuplicateNodeError
-    │   └── IdentityMismatchError
+    │   ├── IdentityMismatchError
+    │   └── CertificateRevokedError
     ├── ContextError                 a node's private text is not there as it should be
     │   ├── NothingToGiveError
     │   └── ContextUnreadableError
@@ -106,6 +108,10 @@ class GatewayUnavailableError(UnavailableError):
     code = "gateway_unavailable"
 
 
+class AuthorityUnavailableError(UnavailableError):
+    code = "authority_unavailable"
+
+
 class NodeBusyError(UnavailableError):
     code = "node_busy"
 
@@ -136,6 +142,10 @@ class DuplicateNodeError(IncompatibleError):
 
 class IdentityMismatchError(IncompatibleError):
     code = "identity_mismatch"
+
+
+class CertificateRevokedError(IncompatibleError):
+    code = "certificate_revoked"
 
 
 class ContextError(FedAttnError):

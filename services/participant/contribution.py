@@ -93,7 +93,7 @@ class Contributor:
             return reply
         expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
         self._pending[session_id] = _Pending(accepted, expiry)
-        return accepted.reply(self._node.identity)
+        return accepted.reply()
 
     async def _accept(self, invite: pb.Invite, signed: SignedRequest) -> Accepted:
         """Accept, unless told meanwhile that nobody waits for it.
@@ -166,7 +166,7 @@ class Contributor:
             agreement.index,
             self._node.threads.pool,
             self._node.prefiller.model.rotary,
-            sealing=agreement.sealing(self._node.identity, accepted.keys, content_key),
+            sealing=agreement.sealing(accepted.identity, accepted.keys, content_key),
             keeps=self._node.frames.max_bytes > 0,
             withheld=accepted.span.withheld,
         )
@@ -196,6 +196,11 @@ class Contributor:
         self._answering.clear()
         for session_id in list(self._pending):
             self._forget(session_id)
+
+    @property
+    def has_invitations(self) -> bool:
+        """Whether a session may begin in which this node has agreed to take part, or is about to."""
+        return bool(self._answering or self._pending)
 
     async def close(self) -> None:
         """End running sessions."""

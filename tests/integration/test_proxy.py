@@ -50,7 +50,7 @@ async def test_a_far_peer_is_asked_for_at_the_proxy_and_the_error_names_it() -> 
         endpoint = find_endpoint(FAR, {"https_proxy": proxy})
         async with open_channel(endpoint) as channel:
             with pytest.raises(AggregatorUnavailableError) as caught:
-                await AggregatorClient(channel, str(endpoint)).list_nodes()
+                await AggregatorClient(lambda: channel, str(endpoint)).list_nodes()
     assert asked[0].startswith(f"CONNECT {FAR} ")
     assert f"{FAR} (through the proxy {proxy})" in str(caught.value)
 

@@ -26,6 +26,7 @@ STABLE_CODES = {
     "duplicate_node", "malformed_frame", "corrupt_frame", "unknown_session", "session_aborted",
     "session_state", "request_stale", "terms_refused", "nothing_to_give", "context_unreadable",
     "model", "configuration", "identity_mismatch", "policy_refused", "approval_needed", "internal",
+    "certificate_revoked", "authority_unavailable",
 }  # fmt: skip
 OUR_PACKAGES = ("fedattn.", "services.", "gateway.")
 LEAVES = [leaf for leaf in leaf_errors() if leaf.__module__.startswith(OUR_PACKAGES)]

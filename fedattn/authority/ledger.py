@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS lists (number INTEGER PRIMARY KEY AUTOINCREMENT);
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issued:
-    """A certificate that was issued.
+    """A certificate that was issued, and what is known of it now.
 
     Attributes:
         serial: its number.
@@ -45,6 +45,13 @@ class Issued:
     issued_at: float
     expires_at: float
     revoked_at: float | None
+
+    @property
+    def state(self) -> str:
+        """In a word, now."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at <= time.time() else "valid"
 
 
 class Ledger:

@@ -32,11 +32,16 @@ from fedattn.core.errors import (
 )
 from fedattn.runtime.state import replace_file
 from fedattn.wire.authority_client import AUTHORITY
-from fedattn.wire.certificate_folder import REVOKED_FILE
+from fedattn.wire.certificate_folder import REVOKED_FILE, replace_pair
 from fedattn.wire.enrolment import private_bytes
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.join_token import JoinToken, authority_digest
-from fedattn.wire.security import AUTHORITY_FILE, Certificates
+from fedattn.wire.security import (
+    AUTHORITY_FILE,
+    CERTIFICATE_FILE,
+    KEY_FILE,
+    read_certificates,
+)
 from fedattn.wire.v1 import session_pb2
 
 DEFAULT_LIFETIME = dt.timedelta(days=7)
@@ -69,9 +74,11 @@ class Office:
         self.authority = authority
         self.ledger = Ledger(self.own_folder, clock)
         self._lifetime, self._clock = lifetime, clock
-        if not (self.own_folder / REVOKED_FILE).exists():
+        self.revoked_file = self.own_folder / REVOKED_FILE
+        if not self.revoked_file.exists():
             self._sign_list()
-        self._verifier = Identity(self.make_service_certificates())
+        self.service_files = self._make_service_files()
+        self._verifier = Identity(read_certificates(self.own_folder))
 
     @classmethod
     def open(cls, folder: Path, lifetime: dt.timedelta = DEFAULT_LIFETIME) -> Self:
@@ -104,16 +111,18 @@ class Office:
             ) from error
         return cls(folder, authority, lifetime=lifetime)
 
-    def make_service_certificates(self) -> Certificates:
-        """What the authority's own service proves itself with.
+    def _make_service_files(self) -> tuple[Path, Path]:
+        """Certificate and key of the authority's own service, made once.
 
-        It lives as long as the authority, beside whose key it lies: who takes one takes both.
+        They live as long as the authority, beside whose key they lie: who takes one takes both.
         """
-        key = ec.generate_private_key(ec.SECP256R1())
-        lifetime = dt.timedelta(days=AUTHORITY_DAYS)
-        certificate = self.authority.issue(AUTHORITY, key.public_key(), lifetime)
-        pem = certificate.public_bytes(PEM)
-        return Certificates(self.authority.pem, pem, private_bytes(key))
+        files = (self.own_folder / CERTIFICATE_FILE, self.own_folder / KEY_FILE)
+        if not files[0].exists():
+            key = ec.generate_private_key(ec.SECP256R1())
+            lifetime = dt.timedelta(days=AUTHORITY_DAYS)
+            certificate = self.authority.issue(AUTHORITY, key.public_key(), lifetime)
+            replace_pair(self.own_folder, private_bytes(key), certificate.public_bytes(PEM))
+        return files
 
     def make_token(self, node_id: str, address: HostPort, lifetime_s: float) -> JoinToken:
         """A token for one node, good once.
@@ -203,11 +212,10 @@ class Office:
 
     def revoked(self) -> bytes:
         """The list of those that nobody may believe, PEM; signed anew if it has aged."""
-        path = self.own_folder / REVOKED_FILE
-        age_s = self._clock() - path.stat().st_mtime
+        age_s = self._clock() - self.revoked_file.stat().st_mtime
         if not 0 <= age_s < _LIST_AGES_S:
             self._sign_list()
-        return path.read_bytes()
+        return self.revoked_file.read_bytes()
 
     def hand_out_list(self) -> None:
         """Write the list into the folders beside, for services that run with them here."""
@@ -237,5 +245,5 @@ class Office:
                     .build()
                 )
             signed = builder.sign(self.authority.key, hashes.SHA256())
-            replace_file(self.own_folder / REVOKED_FILE, signed.public_bytes(PEM))
+            replace_file(self.revoked_file, signed.public_bytes(PEM))
         self.hand_out_list()

@@ -27,7 +27,6 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "watchfiles",
         ),
         "gateway": ("fastapi", "fastapi_offline", "sse_starlette", "uvicorn"),
-        "certs": ("cryptography",),
         "plots": ("matplotlib",),
         "documents": ("docx", "pypdf"),
     }

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import structlog
 import uvicorn
@@ -23,9 +24,22 @@ class HttpServer(uvicorn.Server):
 
 
 async def serve_app(
-    app: ASGIApp, listeners: list[socket.socket], stopping: asyncio.Event, grace_s: int
+    app: ASGIApp,
+    listeners: list[socket.socket],
+    stopping: asyncio.Event,
+    grace_s: int,
+    tls: tuple[Path, Path] | None = None,
 ) -> None:
-    """Serve until `stopping` is set, then let running requests end within `grace_s` seconds."""
+    """Serve until `stopping` is set, then let running requests end within `grace_s` seconds.
+
+    Args:
+        app: the application.
+        listeners: listening sockets.
+        stopping: set to stop.
+        grace_s: seconds for requests that run then.
+        tls: files with certificate and key, for HTTPS.
+    """
+    certificate, key = tls or (None, None)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -34,6 +48,8 @@ async def serve_app(
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=grace_s,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )
     server = HttpServer(config)
     host, port, *_ = listeners[0].getsockname()

@@ -28,8 +28,8 @@ def join(token: JoinToken, folder: Path) -> None:
 
     Args:
         token: used up by this.
-        folder: gets `tls.key`, `tls.crt`, `ca.crt`, `revoked.crl` and `authority.txt`; what is there
-            of an earlier time is replaced.
+        folder: gets `tls.key`, `tls.crt`, `ca.crt`, `revoked.crl` and `authority.txt`, in place of
+            older ones.
 
     Raises:
         IdentityMismatchError: another authority answers, or the token does not count.

@@ -53,8 +53,8 @@ class JoinToken:
             )
         except FedAttnError as error:
             raise InvalidRequestError(
-                "expected a token as `fedattn certs token` prints it, NODE@HOST:PORT/SHA256/SECRET, "
-                "got something else; copy all of it"
+                "expected a token as `fedattn certs token` prints it, "
+                "NODE@HOST:PORT/SHA256/SECRET, got something else; copy all of it"
             ) from error
 
     def check_authority(self, pem: bytes) -> None:
@@ -66,9 +66,9 @@ class JoinToken:
         found = authority_digest(pem)
         if found != self.digest:
             raise IdentityMismatchError(
-                f"the authority at {self.authority} shows a ca.crt with SHA-256 {found[:16]}..., the "
-                f"token is of {self.digest[:16]}...; somebody else answers there, or the token is "
-                f"of another authority"
+                f"the authority at {self.authority} shows a ca.crt with SHA-256 {found[:16]}..., "
+                f"the token is of {self.digest[:16]}...; somebody else answers there, or the token "
+                f"is of another authority"
             )
 
 

@@ -31,7 +31,7 @@ class _Call:
 
 
 class PeerGate:
-    """Refuses callers whose certificate does not count, and ends their calls once it no longer does.
+    """Refuses callers whose certificate does not count, and ends their calls when it ends to count.
 
     TLS looks at a certificate once, when a connection begins, which may then last for months.
 

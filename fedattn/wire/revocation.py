@@ -32,9 +32,11 @@ def read_revocation_list(pem: bytes, authorities: Sequence[x509.Certificate]) ->
     Raises:
         IdentityMismatchError: none of them did, or it is no list.
     """
+    if len(pem) > MAX_LIST_SIZE:
+        raise IdentityMismatchError(
+            f"revocations: a list of {len(pem)} bytes, at most {MAX_LIST_SIZE} are taken"
+        )
     try:
-        if len(pem) > MAX_LIST_SIZE:
-            raise ValueError(f"it has {len(pem)} bytes, at most {MAX_LIST_SIZE} are taken")
         found = x509.load_pem_x509_crl(pem)
         number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         until = found.next_update_utc

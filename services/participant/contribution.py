@@ -199,7 +199,7 @@ class Contributor:
 
     @property
     def has_invitations(self) -> bool:
-        """Whether a session may begin in which this node has agreed to take part, or is about to."""
+        """Whether a session may begin in which this node agreed to take part, or is about to."""
         return bool(self._answering or self._pending)
 
     async def close(self) -> None:

@@ -48,7 +48,7 @@ def install(folder: Path, *targets: str | Path) -> Path:
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the wheel, its gateway and its client."""
-    return install(tmp_path_factory.mktemp("env"), f"{wheel}[certs,client,gateway]")
+    return install(tmp_path_factory.mktemp("env"), f"{wheel}[client,gateway]")
 
 
 def test_version_is_the_one_of_the_package(python: Path) -> None:

@@ -94,7 +94,8 @@ async def run_grpc(scenario: Scenario, model: LoadedModel, folder: Path) -> Outc
         publisher = make_node(PUBLISHER, model, None, scenario.tokenizer, own)
         await stack.enter_async_context(running_participant(publisher, address))
         channel = await stack.enter_async_context(direct_channel(address, own, peer=AGGREGATOR))
-        return await _publish(scenario, model, publisher, AggregatorClient(lambda: channel, address))
+        aggregator = AggregatorClient(lambda: channel, address)
+        return await _publish(scenario, model, publisher, aggregator)
 
 
 RUNNERS: dict[str, Runner] = {"in-process": run_in_process, "gRPC": run_grpc}

@@ -78,7 +78,7 @@ class Office:
         if not self.revoked_file.exists():
             self._sign_list()
         self.service_files = self._make_service_files()
-        self._verifier = Identity(read_certificates(self.own_folder))
+        self._verifier = Identity(read_certificates(self.own_folder), clock)
 
     @classmethod
     def open(cls, folder: Path, lifetime: dt.timedelta = DEFAULT_LIFETIME) -> Self:
@@ -213,13 +213,13 @@ class Office:
     def revoked(self) -> bytes:
         """The list of those that nobody may believe, PEM; signed anew if it has aged."""
         age_s = self._clock() - self.revoked_file.stat().st_mtime
-        if not 0 <= age_s < _LIST_AGES_S:
+        if age_s > _LIST_AGES_S:
             self._sign_list()
         return self.revoked_file.read_bytes()
 
     def hand_out_list(self) -> None:
         """Write the list into the folders beside, for services that run with them here."""
-        content = self.revoked()
+        content = self.revoked_file.read_bytes()
         for certificate in self.folder.glob(f"*/{AUTHORITY_FILE}"):
             if certificate.parent != self.own_folder:
                 replace_file(certificate.parent / REVOKED_FILE, content)

@@ -69,6 +69,7 @@ def init_certificates(
                 for path in (own, *own.iterdir()):
                     os.chown(path, owner, -1)
             report(f"made   {own}")
+        office.revoked()  # signed anew if it has aged
         office.hand_out_list()
     except OSError as error:
         raise ConfigurationError(

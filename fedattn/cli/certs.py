@@ -13,6 +13,7 @@ from fedattn.core.address import HostPort
 from fedattn.runtime.extras import require_extras
 
 _GRACE_S = 5
+_STDIN = ("-",)
 
 Folder = Annotated[Path, typer.Option(help="Folder of the authority.", metavar="DIR")]
 Name = Annotated[str, typer.Argument(metavar="NODE", help="Node id, aggregator or gateway.")]
@@ -86,7 +87,7 @@ def join(
     from fedattn.wire import enrolment
     from fedattn.wire.join_token import JoinToken
 
-    read = JoinToken.parse(sys.stdin.readline() if join_token == "-" else join_token)
+    read = JoinToken.parse(sys.stdin.readline() if join_token in _STDIN else join_token)
     enrolment.join(read, out)
     print(f"joined as {read.node_id}; its key is in {out} and nowhere else")
 

@@ -23,7 +23,7 @@ from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.requests import Opening, request_to_wire
 from fedattn.wire.sealing import KeyPair
-from fedattn.wire.security import AGGREGATOR, Certificates
+from fedattn.wire.security import AGGREGATOR, OwnCertificates
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.settings import AggregatorSettings
@@ -165,7 +165,7 @@ def make_node(
     model: LoadedModel,
     context: Path | None,
     tokenizer: PromptTokenizer | None = None,
-    certificates: Certificates | None = None,
+    certificates: OwnCertificates | None = None,
 ) -> ParticipantNode:
     """A node on a model that is already in memory; no pressure troubles it without limits."""
     tokenizer = tokenizer or word_tokenizer()
@@ -192,7 +192,7 @@ def make_node(
 @asynccontextmanager
 async def running_aggregator(
     settings: AggregatorSettings | None = None,
-    certificates: Certificates | None = None,
+    certificates: OwnCertificates | None = None,
     registry: CollectorRegistry | None = None,
     audit: AuditLog | None = None,
 ) -> AsyncIterator[str]:

@@ -104,7 +104,9 @@ class CertificateFolder:
             return _configuration(given)
 
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(given), newest, require_client_authentication=True
+            _configuration(given),
+            newest,  # type: ignore[arg-type]  # None is allowed too
+            require_client_authentication=True,
         )
 
     def _read_revoked(self) -> None:

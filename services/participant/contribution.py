@@ -197,11 +197,6 @@ class Contributor:
         for session_id in list(self._pending):
             self._forget(session_id)
 
-    @property
-    def has_invitations(self) -> bool:
-        """Whether a session may begin in which this node agreed to take part, or is about to."""
-        return bool(self._answering or self._pending)
-
     async def close(self) -> None:
         """End running sessions."""
         self.forget_invitations()

@@ -93,6 +93,10 @@ class ControlLoop:
         own = self._node.identity.certificates
         return None if own is None else own.current
 
+    @property
+    def _has_newer_certificate(self) -> bool:
+        return self._joined_with is not self._certificates
+
     async def run(self) -> None:
         """Stay joined until cancelled; pauses between failures are random and grow.
 
@@ -122,11 +126,14 @@ class ControlLoop:
                 async for response in responses:
                     self._handle(response, outgoing, tasks)
         except FedAttnError as error:
-            if not self.joined.is_settled() or not _may_pass(error):
+            if self._has_newer_certificate:
+                log.info("joins_again", reason="it has a newer certificate", error=str(error))
+            elif not self.joined.is_settled() or not _may_pass(error):
                 raise
-            log.warning("aggregator_lost", error=str(error))
+            else:
+                log.warning("aggregator_lost", error=str(error))
         else:
-            if self._joined_with is not self._certificates:
+            if self._has_newer_certificate:
                 log.info("joins_again", reason="it has a newer certificate")
             elif not self.joined.is_settled():
                 when = "soon after" if self.joined.is_set() else "before"
@@ -184,12 +191,13 @@ class ControlLoop:
     async def _beat(self, interval_s: float, outgoing: _Outgoing) -> None:
         """Say that the node lives; leave, to join again, once it has a newer certificate.
 
-        What it announced was signed with the older one, which expires. Sessions that run go on.
+        What it announced was signed with the older one, which expires. It waits for an idle moment,
+        at the longest until the aggregator ends the stream because the older one has expired.
         """
         while True:
             await asyncio.sleep(interval_s)
-            is_older = self._joined_with is not self._certificates
-            if is_older and not self._contributor.has_invitations:
+            is_idle = self._node.admission.active_sessions == 0
+            if is_idle and self._has_newer_certificate:
                 outgoing.put_nowait(None)
                 return
             await outgoing.put(pb.ControlRequest(heartbeat=heartbeat(self._node)))

@@ -26,8 +26,6 @@ class Node:
 
 
 class Contributor:
-    has_invitations = False
-
     async def answer(self, invite: pb.Invite) -> pb.InviteReply:
         raise ZeroDivisionError
 

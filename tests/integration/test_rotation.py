@@ -67,7 +67,7 @@ class Network:
 @asynccontextmanager
 async def running_network(model: LoadedModel, folder: Path) -> AsyncIterator[Network]:
     network = Network(folder / "certs")
-    settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0, heartbeat_interval_s=0.1)
+    settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0, heartbeat_interval_s=1)
     server, servicer = await start_aggregator(settings, network.folders[AGGREGATOR])
     network.aggregator = f"127.0.0.1:{server.port}"
     text = folder / "a.txt"

@@ -184,7 +184,7 @@ def test_revoked_is_not_renewed_and_may_join_again(office: Office) -> None:
 
 def test_expired_is_not_renewed(office: Office, clock: Clock) -> None:
     own = joined(office)
-    clock.now_s += 7 * 24 * HOUR_S + 1
+    clock.now_s += (7 * 24 + 1) * HOUR_S
     with pytest.raises(IdentityMismatchError, match="not valid now"):
         office.renew("a", renewal(own))
 

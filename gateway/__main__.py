@@ -12,7 +12,8 @@ from fedattn.runtime.lifecycle import end_process, run_main
 from fedattn.runtime.listening import open_listeners
 from fedattn.runtime.metrics import new_registry, serve_metrics
 from fedattn.runtime.serving import serve_app
-from fedattn.wire.security import choose_security
+from fedattn.wire.certificate_folder import choose_security
+from fedattn.wire.certificate_keeper import kept_certificates
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
 
@@ -32,7 +33,8 @@ async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
     registry = new_registry("gateway")
     app = create_app(settings, certificates, registry)
     with serve_metrics(settings.metrics, registry):
-        await serve_app(app, listeners, stopping, settings.grace_s, doors)
+        async with kept_certificates(certificates, settings.certificates_interval_s):
+            await serve_app(app, listeners, stopping, settings.grace_s, doors)
 
 
 def _check_reach(settings: GatewaySettings, listeners: Iterable[socket.socket]) -> None:

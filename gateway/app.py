@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from fedattn import __version__
 from fedattn.runtime.extras import require_extras
-from fedattn.wire.security import Certificates
+from fedattn.wire.security import OwnCertificates
 from gateway.callers import Limits
 from gateway.error_handlers import install_error_handlers
 from gateway.heads import HeadMiddleware
@@ -32,7 +32,7 @@ _TAGS = [
 
 def create_app(
     settings: GatewaySettings,
-    certificates: Certificates | None = None,
+    certificates: OwnCertificates | None = None,
     registry: CollectorRegistry | None = None,
 ) -> FastAPI:
     """The gateway's application; speaks plaintext to participants without certificates.

@@ -16,8 +16,8 @@ from fedattn.core.errors import (
     UnknownParticipantError,
 )
 from fedattn.core.node_id import check_node_id
-from fedattn.wire.channel import open_channel
-from fedattn.wire.security import Certificates
+from fedattn.wire.channel import PeerChannel
+from fedattn.wire.security import OwnCertificates
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2
@@ -44,7 +44,7 @@ class Publishers:
         self,
         addresses: Sequence[PublisherAddress],
         max_concurrent_queries: int,
-        certificates: Certificates | None = None,
+        certificates: OwnCertificates | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
         self._addresses = {address.node_id: address for address in addresses}
@@ -54,13 +54,11 @@ class Publishers:
         self._running: set[QueryCall] = set()
         self._metrics = GatewayMetrics(registry)
         self._metrics.running.set_function(lambda: self._places.num_taken)
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels: dict[str, PeerChannel] = {}
 
     async def __aenter__(self) -> Self:
         for node_id, address in self._addresses.items():
-            self._channels[node_id] = open_channel(
-                address.endpoint, self._certificates, peer=node_id
-            )
+            self._channels[node_id] = PeerChannel(address.endpoint, self._certificates, node_id)
         return self
 
     async def __aexit__(
@@ -103,7 +101,7 @@ class Publishers:
             self._quotas.add_bytes(caller, call.kv_bytes)
             give_free()
 
-        stub = ParticipantStub(self._channels[address.node_id])
+        stub = self._stub(address)
         rpc = stub.Query(request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S)
         call = QueryCall(rpc, address, end, self._metrics)
         self._running.add(call)
@@ -131,7 +129,7 @@ class Publishers:
             FedAttnError: as sent by the publisher, or it cannot be asked.
         """
         address, give_free = await self._admit(caller, publisher)
-        stub = ParticipantStub(self._channels[address.node_id])
+        stub = self._stub(address)
         try:
             response = await stub.Warm(
                 request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S
@@ -174,6 +172,9 @@ class Publishers:
                 f"no publisher is serving, asked {names}; start a participant there"
             )
 
+    def _stub(self, address: PublisherAddress) -> ParticipantStub:
+        return ParticipantStub(self._channels[address.node_id].current())
+
     def _find(self, caller: Caller, publisher: str | None) -> PublisherAddress:
         if publisher is None:
             publisher = next(filter(caller.may_publish, self._addresses), None)
@@ -193,14 +194,14 @@ class Publishers:
         """Wait for the channel: one that failed before may rest between two attempts."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._channels[address.node_id].channel_ready()
+                await self._channels[address.node_id].current().channel_ready()
         except TimeoutError:
             raise address.unreachable() from None
 
     async def _list_nodes_at(
         self, address: PublisherAddress
     ) -> participant_pb2.ListParticipantsResponse:
-        stub = ParticipantStub(self._channels[address.node_id])
+        stub = self._stub(address)
         request = participant_pb2.ListParticipantsRequest()
         try:
             return await stub.ListParticipants(request, timeout=LIST_TIMEOUT_S)
@@ -208,7 +209,7 @@ class Publishers:
             raise error_from_rpc(error, address.unreachable()) from error
 
     async def _is_serving(self, address: PublisherAddress) -> bool:
-        stub = health_pb2_grpc.HealthStub(self._channels[address.node_id])
+        stub = health_pb2_grpc.HealthStub(self._channels[address.node_id].current())
         request = health_pb2.HealthCheckRequest(service=_SERVICE)
         try:
             answer = await stub.Check(request, timeout=HEALTH_TIMEOUT_S)

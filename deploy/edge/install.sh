@@ -5,12 +5,14 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
+install.sh --node-id ID --aggregator HOST:PORT --join TOKEN [options]          install; the key is made here
 install.sh --node-id ID --aggregator HOST:PORT --certificates DIR [options]    install, or change settings
 install.sh --upgrade [--package SPEC]                                          newer software, same settings
 install.sh --uninstall [--purge]                                               --purge removes settings and texts too
 
   --node-id ID          as its certificate says
   --aggregator HOST:PORT
+  --join TOKEN          what `fedattn certs token` printed for this node; it is good once
   --certificates DIR    what `fedattn certs init` made for this node: ca.crt, tls.crt, tls.key
   --context FILE|DIR    private text to start from; it is copied to /var/lib/fedattn/context
   --listen HOST:PORT    for this node's own gateway, if it publishes
@@ -31,8 +33,8 @@ TEXT
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_tree=$(cd "$here/../.." && pwd)
-prefix=/opt/fedattn config=/etc/fedattn state=/var/lib/fedattn unit=/etc/systemd/system/fedattn-participant.service
-action=install node_id='' aggregator='' certificates='' context='' listen='' model='' profile=pi5-8g
+prefix=/opt/fedattn config=/etc/fedattn state=/var/lib/fedattn own_certificates=/var/lib/fedattn/node/certificates unit=/etc/systemd/system/fedattn-participant.service
+action=install node_id='' aggregator='' certificates='' join='' context='' listen='' model='' profile=pi5-8g
 package=$source_tree python=python3 starts=1 dry=0 purge=0
 
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -45,7 +47,7 @@ while (($#)); do
     --no-start) starts=0 ;;
     --dry-run) dry=1 ;;
     -h | --help) usage; exit 0 ;;
-    --node-id | --aggregator | --certificates | --context | --listen | --profile | --model | --package | --python)
+    --node-id | --aggregator | --certificates | --join | --context | --listen | --profile | --model | --package | --python)
       (($# > 1)) || fail "$1 needs a value; see --help"
       name=${1#--}
       printf -v "${name//-/_}" '%s' "$2"
@@ -89,9 +91,14 @@ check_options() {
   [[ $node_id =~ ^[A-Za-z0-9._-]{1,64}$ ]] || fail "--node-id: expected 1 to 64 of A-Z a-z 0-9 . _ -, got '$node_id'"
   [[ $aggregator =~ $address ]] || fail "--aggregator: expected HOST:PORT, got '$aggregator'"
   [[ -z $listen || $listen =~ $address ]] || fail "--listen: expected HOST:PORT, got '$listen'"
-  for file in ca.crt tls.crt tls.key; do
-    [[ -r $certificates/$file ]] || fail "--certificates: no $file in '$certificates'; copy this node's folder here"
-  done
+  if [[ -n $join ]]; then
+    [[ -z $certificates ]] || fail "--join and --certificates exclude each other; leave one out"
+    [[ $join == "$node_id"@*/*/* ]] || fail "--join: expected a token of fedattn certs token $node_id, got one of '${join%%[@/]*}'"
+  elif [[ -n $certificates || ! -r $own_certificates/tls.key ]]; then # without either, those of an installed node stay
+    for file in ca.crt tls.crt tls.key; do
+      [[ -r $certificates/$file ]] || fail "--certificates: no $file in '$certificates'; give --join TOKEN, or copy this node's folder here"
+    done
+  fi
   [[ -r $here/profiles/$profile.env ]] || fail "--profile: expected one of $(profiles), got '$profile'"
   [[ ! $model =~ [[:space:]|] ]] || fail "--model: expected default, a folder, a .gguf file or a hub id, got '$model'"
   [[ -z $context || -r $context ]] || fail "--context: cannot read '$context'"
@@ -123,16 +130,27 @@ prepare_model() {
   run runuser -u fedattn -- env FEDATTN_CACHE="$state/cache" "$prefix/bin/fedattn" model prepare "${model:-default}"
 }
 
+copy_certificates() { # the node's own files: it may renew them, and nobody else may read the key
+  for file in ca.crt tls.crt tls.key; do
+    run install -o fedattn -g fedattn -m 600 "$certificates/$file" "$own_certificates/$file"
+  done
+  [[ ! -r $certificates/revoked.crl ]] ||
+    run install -o fedattn -g fedattn -m 600 "$certificates/revoked.crl" "$own_certificates/revoked.crl"
+}
+
+join_network() { # on stdin, where no list of processes shows the token
+  printf '+ join the network as %s\n' "$node_id"
+  run runuser -u fedattn -- "$prefix/bin/fedattn" certs join - --out "$own_certificates" <<<"$join"
+}
+
 install_node() {
   check_options
   getent passwd fedattn >/dev/null || run useradd --system --home-dir "$state" --shell /usr/sbin/nologin fedattn
   run install -d -o root -g root -m 755 "$config"
-  run install -d -o root -g fedattn -m 750 "$config/certificates" "$state/context"
+  run install -d -o root -g fedattn -m 750 "$state/context"
   run install -d -o fedattn -g fedattn -m 750 "$state" "$state/cache"
-  run install -d -o fedattn -g fedattn -m 700 "$state/node"
-  for file in ca.crt tls.crt tls.key; do
-    run install -o root -g fedattn -m 640 "$certificates/$file" "$config/certificates/$file"
-  done
+  run install -d -o fedattn -g fedattn -m 700 "$state/node" "$own_certificates"
+  if [[ -n $certificates ]]; then copy_certificates; fi
   if [[ -n $context ]]; then
     run cp -rT "$context" "$state/context$([[ -d $context ]] || printf '/%s' "$(basename "$context")")"
     run chown -R root:fedattn "$state/context"
@@ -142,7 +160,7 @@ install_node() {
     printf '# Written by install.sh; FEDATTN_PARTICIPANT_* are the settings of docs/settings.md.\n'
     printf 'FEDATTN_PARTICIPANT_NODE_ID=%s\n' "$node_id"
     printf 'FEDATTN_PARTICIPANT_AGGREGATOR=%s\n' "$aggregator"
-    printf 'FEDATTN_PARTICIPANT_CERTIFICATES=%s\n' "$config/certificates"
+    printf 'FEDATTN_PARTICIPANT_CERTIFICATES=%s\n' "$own_certificates"
     printf 'FEDATTN_PARTICIPANT_CONTEXT=%s\n' "$state/context"
     printf 'FEDATTN_PARTICIPANT_STATE=%s\n' "$state/node"
     [[ -z $listen ]] || printf 'FEDATTN_PARTICIPANT_LISTEN=%s\n' "$listen"
@@ -150,6 +168,7 @@ install_node() {
     grep '^FEDATTN_' "$here/profiles/$profile.env" | sed "s|^\(FEDATTN_PARTICIPANT_MODEL\)=.*|\1=${model:-default}|"
   } | write "$config/node.env" 640 root:fedattn
   install_software
+  if [[ -n $join ]]; then join_network; fi
   prepare_model
   {
     cat "$here/fedattn-participant.service"

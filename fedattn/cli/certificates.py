@@ -1,36 +1,25 @@
-"""A private authority, and a certificate a node."""
+"""Certificates of a whole network at one place, for demos: a private authority, a folder a name."""
 
 import datetime as dt
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fedattn.authority.issuing import AUTHORITY_DAYS, AUTHORITY_KEY_FILE, check_name
+from fedattn.authority.office import Office
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
-from fedattn.core.node_id import check_node_id
+from fedattn.runtime.state import replace_file
+from fedattn.wire.certificate_folder import replace_pair
+from fedattn.wire.enrolment import private_bytes
 from fedattn.wire.security import (
     AGGREGATOR,
     AUTHORITY_FILE,
     CERTIFICATE_FILE,
     GATEWAY,
-    KEY_FILE,
+    OTHERS_ACCESS,
 )
-
-AUTHORITY = "ca"
-_AUTHORITY_KEY_FILE = "ca.key"
-_AUTHORITY_DAYS = 3650
-_CLOCK_SKEW = dt.timedelta(hours=1)  # edge nodes without a battery-backed clock run late
-
-
-@dataclass(frozen=True, slots=True)
-class _Authority:
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
 
 
 def init_certificates(
@@ -58,134 +47,42 @@ def init_certificates(
         ConfigurationError: the folder cannot be written, or its authority not be read.
     """
     for node_id in node_ids:
-        check_node_id(node_id)
-        if node_id == AUTHORITY or node_id.startswith("."):
-            raise InvalidRequestError(
-                f"node id {node_id!r} would hide the authority; choose another"
-            )
-    if not 1 <= days <= _AUTHORITY_DAYS:
-        raise InvalidRequestError(f"days: expected 1 to {_AUTHORITY_DAYS}, got {days}")
+        check_name(node_id)
+    if not 1 <= days <= AUTHORITY_DAYS:
+        raise InvalidRequestError(f"days: expected 1 to {AUTHORITY_DAYS}, got {days}")
+    is_there = (folder / "ca" / AUTHORITY_KEY_FILE).exists()
+    office = Office.open_or_make(folder)
+    report(
+        f"kept   {office.own_folder}"
+        if is_there
+        else f"made   {office.own_folder} (whoever has {office.own_folder / AUTHORITY_KEY_FILE} "
+        f"can make nodes)"
+    )
     try:
-        authority = _authority(folder / AUTHORITY, report)
         for name in dict.fromkeys((AGGREGATOR, GATEWAY, *node_ids)):
             own = folder / name
             if not renew and (own / CERTIFICATE_FILE).exists():
                 report(f"kept   {own}")
                 continue
-            _issue(authority, name, own, days)
+            _issue(office, name, own, dt.timedelta(days=days))
             if owner is not None:
                 for path in (own, *own.iterdir()):
                     os.chown(path, owner, -1)
             report(f"made   {own}")
+        office.revoked()  # signed anew if it has aged
+        office.hand_out_list()
     except OSError as error:
         raise ConfigurationError(
             f"certificates: cannot write {error.filename}: {error.strerror}"
         ) from error
 
 
-def _authority(folder: Path, report: Callable[[str], None]) -> _Authority:
-    """Read the authority of a folder, or make one."""
-    key_path, certificate_path = folder / _AUTHORITY_KEY_FILE, folder / AUTHORITY_FILE
-    if key_path.exists():
-        try:
-            key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
-            certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
-        except ValueError as error:
-            raise ConfigurationError(f"certificates: {folder} holds no authority") from error
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ConfigurationError(f"certificates: {key_path} holds no elliptic-curve key")
-        report(f"kept   {folder}")
-        return _Authority(certificate, key)
+def _issue(office: Office, name: str, folder: Path, lifetime: dt.timedelta) -> None:
+    """Make one key and certificate, in a folder for one user alone."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & OTHERS_ACCESS:
+        folder.chmod(0o700)
     key = ec.generate_private_key(ec.SECP256R1())
-    name = _name("Federated Attention authority")
-    certificate = (
-        _builder(name, name, key.public_key(), _AUTHORITY_DAYS)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    _write(folder / AUTHORITY_FILE, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
-    _write(key_path, _key_bytes(key), 0o600)
-    report(f"made   {folder} (whoever has {key_path} can make nodes)")
-    return _Authority(certificate, key)
-
-
-def _issue(authority: _Authority, name: str, folder: Path, days: int) -> None:
-    """Make one key and certificate, good for calling and for being called."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    issuer = authority.certificate
-    certificate = (
-        _builder(_name(name), issuer.subject, key.public_key(), days)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(_issued_by(issuer), critical=False)
-        .add_extension(
-            x509.ExtendedKeyUsage(
-                [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
-            ),
-            critical=False,
-        )
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(authority.key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    _write(folder / AUTHORITY_FILE, issuer.public_bytes(pem), 0o644)
-    _write(folder / KEY_FILE, _key_bytes(key), 0o600)
-    _write(folder / CERTIFICATE_FILE, certificate.public_bytes(pem), 0o644)
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
-) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _CLOCK_SKEW)
-        .not_valid_after(now + dt.timedelta(days=days))
-    )
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _issued_by(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that never was readable by more than `mode` allows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-    partial.replace(path)
+    replace_file(folder / AUTHORITY_FILE, office.authority.pem)
+    certificate = office.certify(name, key.public_key(), lifetime)
+    replace_pair(folder, private_bytes(key), certificate)

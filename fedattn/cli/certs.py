@@ -1,11 +1,22 @@
-"""`fedattn certs init`."""
+"""`fedattn certs`: who may take part in a network."""
 
+import asyncio
+import datetime as dt
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fedattn.cli.terminal import output, plain_table
+from fedattn.core.address import HostPort
 from fedattn.runtime.extras import require_extras
+
+_GRACE_S = 5
+_STDIN = ("-",)
+
+Folder = Annotated[Path, typer.Option(help="Folder of the authority.", metavar="DIR")]
+Name = Annotated[str, typer.Argument(metavar="NODE", help="Node id, aggregator or gateway.")]
 
 
 def init(
@@ -20,8 +31,91 @@ def init(
         int | None, typer.Option(min=0, help="User id that gets each service's folder.")
     ] = None,
 ) -> None:
-    """Make a private authority and a certificate a service; later calls add what is missing."""
-    require_extras("certs")
+    """Make an authority and a certificate a service, keys and all, at one place: for demos."""
     from fedattn.cli.certificates import init_certificates
 
     init_certificates(out, nodes or [], days, renew=renew, owner=owner)
+
+
+def serve(
+    listen: Annotated[str, typer.Option(help="HOST:PORT, where nodes can reach it.")],
+    folder: Folder = Path("certs"),
+    days: Annotated[
+        float, typer.Option(min=0.001, max=825, help="How long nodes' certificates are valid.")
+    ] = 7.0,
+) -> None:
+    """Run the authority, never where the aggregator runs: whoever has its key can make nodes."""
+    require_extras("gateway")
+    from fedattn.authority.office import Office
+    from fedattn.authority.service import create_app
+    from fedattn.runtime.doors import Doors, tls_context
+    from fedattn.runtime.lifecycle import run_service
+    from fedattn.runtime.listening import open_listeners
+    from fedattn.runtime.logging import configure_logging
+    from fedattn.runtime.serving import serve_app
+
+    address = HostPort.parse_listening(listen)
+    office = Office.open_or_make(folder, dt.timedelta(days=days))
+
+    async def run(stopping: asyncio.Event) -> None:
+        listeners = open_listeners(address)
+        doors = Doors(tls=tls_context(*office.service_files))
+        await serve_app(create_app(office), listeners, stopping, _GRACE_S, doors)
+
+    configure_logging("info", "console", "authority")
+    raise typer.Exit(run_service(run))
+
+
+def token(
+    node: Name,
+    authority: Annotated[str, typer.Option(help="HOST:PORT where the node finds the authority.")],
+    folder: Folder = Path("certs"),
+    lifetime_s: Annotated[float, typer.Option(help="How long it may be used, seconds.")] = 3600.0,
+) -> None:
+    """Print a token with which one node may join, once."""
+    from fedattn.authority.office import Office
+
+    address = HostPort.parse(authority)
+    print(Office.open(folder).make_token(node, address, lifetime_s))
+
+
+def join(
+    join_token: Annotated[
+        str, typer.Argument(metavar="TOKEN", help="As `fedattn certs token` prints it; - reads it.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for this node's key and certificate.")],
+) -> None:
+    """Make this node's key here, and get a certificate for it; for --certificates of the node."""
+    from fedattn.wire import enrolment
+    from fedattn.wire.join_token import JoinToken
+
+    read = JoinToken.parse(sys.stdin.readline() if join_token in _STDIN else join_token)
+    enrolment.join(read, out)
+    print(f"joined as {read.node_id}; its key is in {out} and nowhere else")
+
+
+def revoke(name: Name, folder: Folder = Path("certs")) -> None:
+    """Take back all certificates and tokens of a node; running services hear of it in seconds."""
+    from fedattn.authority.office import Office
+
+    office = Office.open(folder)
+    count = office.revoke(name)
+    print(
+        f"revoked {count} certificates of {name}; services that `fedattn certs serve` does not "
+        f"tell need {office.revoked_file} in their folders"
+    )
+
+
+def list_certificates(folder: Folder = Path("certs")) -> None:
+    """Show the certificates that were issued and have not long expired."""
+    from fedattn.authority.office import Office
+
+    table = plain_table("name", "state", "issued", "until", "serial")
+    for one in Office.open(folder).issued():
+        row = (one.name, one.state, _time(one.issued_at), _time(one.expires_at))
+        table.add_row(*row, f"{one.serial:x}"[:16])
+    output().print(table)
+
+
+def _time(seconds: float) -> str:
+    return f"{dt.datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M}"

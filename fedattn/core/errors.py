@@ -14,6 +14,7 @@
     │   ├── PublisherUnavailableError
     │   ├── AggregatorUnavailableError
     │   ├── GatewayUnavailableError
+    │   ├── AuthorityUnavailableError
     │   ├── NodeBusyError
     │   ├── RateLimitedError
     │   └── DeadlineExceededError
@@ -22,7 +23,8 @@
     │   ├── ProtocolMismatchError
     │   ├── PrefixMismatchError
     │   ├── DuplicateNodeError
-    │   └── IdentityMismatchError
+    │   ├── IdentityMismatchError
+    │   └── CertificateRevokedError
     ├── ContextError                 a node's private text is not there as it should be
     │   ├── NothingToGiveError
     │   └── ContextUnreadableError
@@ -110,6 +112,10 @@ class GatewayUnavailableError(UnavailableError):
     code = "gateway_unavailable"
 
 
+class AuthorityUnavailableError(UnavailableError):
+    code = "authority_unavailable"
+
+
 class NodeBusyError(UnavailableError):
     code = "node_busy"
 
@@ -155,6 +161,10 @@ class DuplicateNodeError(IncompatibleError):
 
 class IdentityMismatchError(IncompatibleError):
     code = "identity_mismatch"
+
+
+class CertificateRevokedError(IncompatibleError):
+    code = "certificate_revoked"
 
 
 class ContextError(FedAttnError):

@@ -28,7 +28,6 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "gateway": ("fastapi", "fastapi_offline", "h11", "sse_starlette", "uvicorn"),
         "oidc": ("jwt",),
-        "certs": ("cryptography",),
         "plots": ("matplotlib",),
         "documents": ("docx", "pypdf"),
     }

@@ -60,7 +60,15 @@ async def serve_app(
     grace_s: int,
     doors: Doors | None = None,
 ) -> None:
-    """Serve until `stopping` is set, then let running requests end within `grace_s` seconds."""
+    """Serve until `stopping` is set, then let running requests end within `grace_s` seconds.
+
+    Args:
+        app: the application.
+        listeners: listening sockets.
+        stopping: set to stop.
+        grace_s: seconds for requests that run then.
+        doors: who may connect, and how.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,

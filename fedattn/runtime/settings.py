@@ -60,6 +60,11 @@ class ServiceSettings(BaseSettings):
         None,
         description="Folder with ca.crt, tls.crt and tls.key of this service, for mutual TLS.",
     )
+    certificates_interval_s: float = Field(
+        5.0,
+        gt=0,
+        description="Time between looks at that folder, and at what the authority has revoked.",
+    )
     plaintext: bool = Field(
         False, description="Speak without TLS; for the loopback, or networks nobody else is on."
     )

@@ -25,6 +25,7 @@ from cryptography.x509.verification import (
 
 from fedattn.core.errors import IdentityMismatchError
 from fedattn.core.limits import MAX_MEMBERS
+from fedattn.wire.revocation import Revocations, Serials
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 MAX_CERTIFICATES = 4
@@ -59,12 +60,14 @@ class Holder:
         key: of the certificate, of whatever kind.
         valid_from_s: since when all certificates of the chain are valid, seconds since 1970.
         valid_until_s: when the first of them expires.
+        serials: of all certificates of the chain.
     """
 
     names: tuple[object, ...]
     key: object
     valid_from_s: float
     valid_until_s: float
+    serials: Serials
 
     def is_valid_at(self, now_s: float) -> bool:
         """Whether every certificate of the chain is valid then, seconds since 1970."""
@@ -77,11 +80,16 @@ class ChainVerifier:
     Args:
         authorities: who is believed.
         clock: seconds since 1970.
+        revocations: what is revoked.
     """
 
     def __init__(
-        self, authorities: list[x509.Certificate], clock: Callable[[], float] = time.time
+        self,
+        authorities: list[x509.Certificate],
+        clock: Callable[[], float] = time.time,
+        revocations: Revocations | None = None,
     ) -> None:
+        self._revocations = revocations or Revocations()
         self._policy = (
             PolicyBuilder()
             .store(Store(authorities))
@@ -105,6 +113,7 @@ class ChainVerifier:
 
         Raises:
             IdentityMismatchError: the authority did not sign it, or one is not valid now.
+            CertificateRevokedError: the authority took one back, however short a time ago.
         """
         sizes = [len(one) for one in certificates]
         if len(sizes) > MAX_CERTIFICATES or max(sizes) > MAX_CERTIFICATE_SIZE:
@@ -119,6 +128,7 @@ class ChainVerifier:
             holder = self._verify_afresh(_parse(given, what), what, now_s)
             with self._lock:
                 self._known[given] = holder
+        self._revocations.refuse(holder.serials, what)
         return holder
 
     def _verify_afresh(self, chain: Chain, what: str, now_s: float) -> Holder:
@@ -135,6 +145,7 @@ class ChainVerifier:
             key=chain.key,
             valid_from_s=max(one.not_valid_before_utc.timestamp() for one in verified),
             valid_until_s=min(one.not_valid_after_utc.timestamp() for one in verified),
+            serials=frozenset(one.serial_number for one in verified),
         )
 
 

@@ -1,10 +1,13 @@
 """Opening a channel to another node."""
 
+import asyncio
+
 import grpc
 
+from fedattn.core.limits import MAX_DEADLINE_S
 from fedattn.core.proxies import Endpoint
 from fedattn.wire.options import COMMON_OPTIONS, Options
-from fedattn.wire.security import Certificates
+from fedattn.wire.security import Certificates, OwnCertificates
 
 _OPTIONS: Options = [
     *COMMON_OPTIONS,
@@ -12,6 +15,9 @@ _OPTIONS: Options = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
+
+_LINGER_S = MAX_DEADLINE_S + 60
+"""What still runs on a channel that has been replaced has ended after so long."""
 
 
 def open_channel(
@@ -34,3 +40,44 @@ def open_channel(
 
 def _proxy_option(proxy: str | None) -> tuple[str, int | str]:
     return ("grpc.enable_http_proxy", 0) if proxy is None else ("grpc.http_proxy", proxy)
+
+
+class PeerChannel:
+    """The way to a peer for as long as a service runs, proving itself with the certificates of now.
+
+    Args:
+        endpoint: where the peer is, and by which way.
+        certificates: of this end; None for plaintext.
+        peer: name that the other end's certificate must bear.
+    """
+
+    def __init__(self, endpoint: Endpoint, certificates: OwnCertificates | None, peer: str) -> None:
+        self._endpoint, self._certificates, self._peer = endpoint, certificates, peer
+        self._made_with = None if certificates is None else certificates.current
+        self._channel = open_channel(endpoint, self._made_with, peer=peer)
+        self._replaced: set[asyncio.Task[None]] = set()
+
+    def current(self) -> grpc.aio.Channel:
+        """The channel for the next call: another one after each change of certificates."""
+        if self._certificates is not None and self._certificates.current is not self._made_with:
+            closing = asyncio.create_task(_close_later(self._channel))
+            self._replaced.add(closing)
+            closing.add_done_callback(self._replaced.discard)
+            self._made_with = self._certificates.current
+            self._channel = open_channel(self._endpoint, self._made_with, peer=self._peer)
+        return self._channel
+
+    async def close(self) -> None:
+        """End every call."""
+        for closing in tuple(self._replaced):
+            closing.cancel()
+        await asyncio.gather(*self._replaced, return_exceptions=True)
+        await self._channel.close()
+
+
+async def _close_later(channel: grpc.aio.Channel) -> None:
+    """Let calls that run go on: each has a deadline, or moves to the new channel by itself."""
+    try:
+        await asyncio.sleep(_LINGER_S)
+    finally:
+        await channel.close()

@@ -1,6 +1,6 @@
 """A typed client of the aggregator: our errors instead of gRPC's, a deadline on each request."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Generic, Self, TypeVar
 
 import grpc
@@ -60,13 +60,17 @@ class AggregatorClient:
     """One aggregator, as its nodes call it.
 
     Args:
-        channel: to the aggregator; the caller closes it.
+        channel: gives the one to the aggregator for each call; the caller closes it.
         address: of the aggregator, for messages.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
-        self._stub = AggregatorStub(channel)
+    def __init__(self, channel: Callable[[], grpc.aio.Channel], address: str) -> None:
+        self._channel = channel
         self.address = address
+
+    @property
+    def _stub(self) -> AggregatorStub:
+        return AggregatorStub(self._channel())
 
     @property
     def _unreachable(self) -> FedAttnError:

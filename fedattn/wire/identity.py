@@ -7,6 +7,7 @@ verified against the authority by those it concerns.
 
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -17,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from fedattn.core.errors import ConfigurationError, IdentityMismatchError
 from fedattn.wire.chain import ChainVerifier, PublicKey
-from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
+from fedattn.wire.revocation import Revocations
+from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates, OwnCertificates
 from fedattn.wire.v1 import session_pb2 as pb
 
 _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -33,6 +35,7 @@ class Kind(StrEnum):
     STATEMENT = "statement"
     KEY = "key"
     NODE_KEY = "node key"
+    RENEWAL = "renewal"
 
     def mark(self, payload: bytes) -> bytes:
         """The bytes that a signature covers."""
@@ -71,6 +74,16 @@ class Peer:
             ) from None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Own:
+    """What certificates hold, read."""
+
+    source: Certificates
+    key: _PrivateKey
+    chain: list[bytes]
+    chains: ChainVerifier
+
+
 class Identity:
     """Signs as one node, and verifies what others signed. May be shared by threads.
 
@@ -83,64 +96,97 @@ class Identity:
     """
 
     def __init__(
-        self, certificates: Certificates | None = None, clock: Callable[[], float] = time.time
+        self, certificates: OwnCertificates | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self.certificates = certificates
-        self._key: _PrivateKey | None = None
-        self._chain: list[bytes] = []
-        self._chains: ChainVerifier | None = None
-        if certificates is not None:
-            self._key = _read_key(certificates.key)
-            chain = _read_certificates(certificates.certificate, "tls.crt")
-            self._chain = [one.public_bytes(_DER) for one in chain]
-            authorities = _read_certificates(certificates.authority, "ca.crt")
-            self._chains = ChainVerifier(authorities, clock)
+        self._clock = clock
+        self._revocations = Revocations() if certificates is None else certificates.revocations
+        self._read: _Own | None = None
+        _ = self._own  # what is of no use is told now
+
+    @property
+    def _own(self) -> _Own | None:
+        """Of the certificates of now; None in plaintext."""
+        if self.certificates is None:
+            return None
+        source = self.certificates.current
+        read = self._read
+        if read is None or read.source is not source:
+            authorities = _read_certificates(source.authority, "ca.crt")
+            chain = _read_certificates(source.certificate, "tls.crt")
+            self._read = read = _Own(
+                source=source,
+                key=_read_key(source.key),
+                chain=[one.public_bytes(_DER) for one in chain],
+                chains=ChainVerifier(authorities, self._clock, self._revocations),
+            )
+        return read
+
+    def pinned(self) -> "Identity":
+        """The same with the key of now for good: all that is signed in a session is by one key."""
+        pinned = copy(self)
+        if self.certificates is not None:
+            pinned.certificates = self.certificates.current
+        return pinned
 
     @property
     def is_verifying(self) -> bool:
         """Whether names are proven, and frames sealed."""
-        return self._chains is not None
+        return self.certificates is not None
 
     def signature(self, kind: Kind, payload: bytes) -> bytes:
         """This node's signature; none in plaintext."""
-        if self._key is None:
-            return b""
-        if isinstance(self._key, ec.EllipticCurvePrivateKey):
-            return self._key.sign(kind.mark(payload), ec.ECDSA(_HASH))
-        return self._key.sign(kind.mark(payload), _PSS, _HASH)
+        own = self._own
+        return b"" if own is None else _sign(own.key, kind.mark(payload))
 
     def sign(self, kind: Kind, payload: bytes) -> pb.Signed:
         """A message with this node's certificates and signature."""
-        return pb.Signed(
-            payload=payload, certificates=self._chain, signature=self.signature(kind, payload)
-        )
+        own = self._own
+        if own is None:
+            return pb.Signed(payload=payload)
+        signature = _sign(own.key, kind.mark(payload))
+        return pb.Signed(payload=payload, certificates=own.chain, signature=signature)
 
     def verify(self, kind: Kind, signed: pb.Signed, node_id: str) -> Peer:
         """The node that signed a message.
 
         Raises:
             IdentityMismatchError: it is not the node it claims to be, or the message was changed.
+            CertificateRevokedError: its certificate is revoked.
         """
-        if self._chains is None:
+        if not self.is_verifying:
             return Peer(node_id, None)
         if node_id in {AGGREGATOR, GATEWAY}:
             raise IdentityMismatchError(f"{node_id} is no node; it gives and asks for no rows")
-        what = f"the {kind.value} in the name of {node_id}"
+        return self.verify_service(kind, signed, node_id)
+
+    def verify_service(self, kind: Kind, signed: pb.Signed, name: str) -> Peer:
+        """Whoever signed a message, which may be no node; there are certificates. As `verify`."""
+        own = self._own
+        assert own is not None
+        what = f"the {kind.value} in the name of {name}"
         if not signed.certificates:
             raise IdentityMismatchError(
                 f"{what} bears no certificate; start every node with --certificates, or every "
                 f"node with --plaintext"
             )
-        holder = self._chains.verify(signed.certificates, what)
-        if holder.names != (node_id,) or not isinstance(holder.key, PublicKey):
+        holder = own.chains.verify(signed.certificates, what)
+        if holder.names != (name,) or not isinstance(holder.key, PublicKey):
             raise IdentityMismatchError(f"{what} bears the certificate of {list(holder.names)}")
-        peer = Peer(node_id, holder.key)
+        peer = Peer(name, holder.key)
         peer.verify(kind, signed.payload, signed.signature)
         return peer
 
     def own(self, node_id: str) -> Peer:
         """This node, as others know it who have verified its certificate."""
-        return Peer(node_id, None if self._key is None else self._key.public_key())
+        own = self._own
+        return Peer(node_id, None if own is None else own.key.public_key())
+
+
+def _sign(key: _PrivateKey, marked: bytes) -> bytes:
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key.sign(marked, ec.ECDSA(_HASH))
+    return key.sign(marked, _PSS, _HASH)
 
 
 def _read_key(pem: bytes) -> _PrivateKey:

@@ -8,19 +8,34 @@ need not know addresses. Services that listen look at the caller's name.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import grpc
-import structlog
 
 from fedattn.core.errors import ConfigurationError, IdentityMismatchError
+from fedattn.wire.revocation import Revocations
 
 AGGREGATOR, GATEWAY = "aggregator", "gateway"
 """Names of the two services that are no nodes."""
 
 AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.crt", "tls.crt", "tls.key"
+OTHERS_ACCESS = 0o077
 
-log = structlog.get_logger(__name__)
+
+class OwnCertificates(Protocol):
+    """What a service proves itself with: certificates that stay, or a folder with newer ones."""
+
+    @property
+    def current(self) -> "Certificates":
+        """Those of now."""
+
+    @property
+    def revocations(self) -> Revocations:
+        """What this service knows to be revoked."""
+
+    def for_server(self) -> grpc.ServerCredentials:
+        """Only callers that the authority has signed get in."""
+
 
 CheckCaller = Callable[[str], None]
 """Refuses a caller that is not the node of this id, as `check_caller`."""
@@ -33,6 +48,16 @@ class Certificates:
     authority: bytes
     certificate: bytes
     key: bytes = field(repr=False)
+
+    @property
+    def current(self) -> Self:
+        """Themselves."""
+        return self
+
+    @property
+    def revocations(self) -> Revocations:
+        """Nothing: there is nobody to tell."""
+        return Revocations()
 
     def for_server(self) -> grpc.ServerCredentials:
         """Only callers that the authority has signed get in."""
@@ -49,7 +74,7 @@ def read_certificates(folder: Path) -> Certificates:
     """Read `ca.crt`, `tls.crt` and `tls.key` of a folder, the names that Kubernetes uses.
 
     Raises:
-        ConfigurationError: one of them is missing or empty.
+        ConfigurationError: one of them is missing or empty, or others can read the key.
     """
 
     def read(name: str) -> bytes:
@@ -59,32 +84,24 @@ def read_certificates(folder: Path) -> Certificates:
             raise ConfigurationError(
                 f"certificates: cannot read {folder / name}: {error.strerror}; a node's folder "
                 f"holds {AUTHORITY_FILE}, {CERTIFICATE_FILE} and {KEY_FILE}, and "
-                f"`fedattn certs init` makes it"
+                f"`fedattn certs join` makes it, or `fedattn certs init`"
             ) from error
         if b"-----BEGIN " not in content:
             raise ConfigurationError(f"certificates: {folder / name} is no PEM file")
         return content
 
-    return Certificates(read(AUTHORITY_FILE), read(CERTIFICATE_FILE), read(KEY_FILE))
+    read_now = Certificates(read(AUTHORITY_FILE), read(CERTIFICATE_FILE), read(KEY_FILE))
+    _check_private(folder / KEY_FILE)
+    return read_now
 
 
-def choose_security(certificates: Path | None, *, plaintext: bool) -> Certificates | None:
-    """What the settings of a service ask for: certificates, or None for plaintext.
-
-    Raises:
-        ConfigurationError: they ask for neither or for both, or files are missing.
-    """
-    if certificates is not None and plaintext:
-        raise ConfigurationError("--certificates and --plaintext exclude each other; leave one out")
-    if certificates is not None:
-        return read_certificates(certificates)
-    if not plaintext:
+def _check_private(path: Path) -> None:
+    mode = path.stat().st_mode & 0o777
+    if mode & OTHERS_ACCESS:
         raise ConfigurationError(
-            "no certificates: give --certificates DIR (`fedattn certs init` makes them), or "
-            "--plaintext if nobody else can read or write this network, such as the loopback"
+            f"certificates: others can read {path} (mode {mode:04o}), and whoever does can pass "
+            f"for this service; chmod 600 {path}"
         )
-    log.warning("plaintext", hint="no TLS: anyone on the network can read KV and join as any node")
-    return None
 
 
 def caller_names(context: Any) -> frozenset[str] | None:

@@ -14,7 +14,9 @@ from fedattn.core.errors import ConfigurationError, FedAttnError, InternalError
 from fedattn.runtime.listening import find_free
 from fedattn.wire.call_limits import MAX_CALLS_PER_PEER, CallLimits
 from fedattn.wire.options import COMMON_OPTIONS, Options
-from fedattn.wire.security import Certificates, check_caller
+from fedattn.wire.peer_gate import PeerGate
+from fedattn.wire.revocation import Revocations
+from fedattn.wire.security import OwnCertificates
 from fedattn.wire.status import abort_with
 
 _OPTIONS: Options = [
@@ -44,12 +46,14 @@ class WireServer:
     def __init__(
         self,
         services: Sequence[str],
-        certificates: Certificates | None = None,
+        certificates: OwnCertificates | None = None,
         callers: frozenset[str] | None = None,
     ) -> None:
         self._services = tuple(services)
         self._certificates = certificates
-        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[ErrorInterceptor(callers)])
+        revocations = Revocations() if certificates is None else certificates.revocations
+        interceptor = ErrorInterceptor(PeerGate(revocations, callers))
+        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[interceptor])
         self._health = health.aio.HealthServicer()
         self.port = 0
 
@@ -103,14 +107,14 @@ class WireServer:
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Lets only some callers in, and each with so many calls at once.
+    """Lets in whom the gate lets in, and each with so many calls at once.
 
     Turns our errors into statuses, and everything unforeseen into a logged InternalError. A stream
     may answer with a serialized message too: one that goes to many is serialized once.
     """
 
-    def __init__(self, callers: frozenset[str] | None) -> None:
-        self._callers = callers
+    def __init__(self, gate: PeerGate) -> None:
+        self._gate = gate
         self._calls = CallLimits()
 
     async def intercept_service(
@@ -138,8 +142,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     def _guard_stream(self, behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         async def guarded(request: Any, context: Any) -> Any:
             try:
-                self._check(context)
-                with self._calls.within(context):
+                with self._gate.within(context), self._calls.within(context):
                     async with aclosing(behavior(request, context)) as responses:
                         async for response in responses:
                             yield response
@@ -151,17 +154,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     def _guard_unary(self, behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         async def guarded(request: Any, context: Any) -> Any:
             try:
-                self._check(context)
-                with self._calls.within(context):
+                with self._gate.within(context), self._calls.within(context):
                     return await behavior(request, context)
             except Exception as error:  # border: the last place before the wire
                 await _abort(context, error)
 
         return guarded
-
-    def _check(self, context: Any) -> None:
-        if self._callers is not None:
-            check_caller(context, self._callers)
 
 
 def _unless_serialized(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

@@ -10,7 +10,9 @@ from fedattn.runtime.lifecycle import end_process, run_main
 from fedattn.runtime.metrics import new_registry, serve_metrics
 from fedattn.runtime.state import AUDIT_FILE, make_state_dir
 from fedattn.runtime.supervision import notify_ready
-from fedattn.wire.security import Certificates, choose_security
+from fedattn.wire.certificate_folder import choose_security
+from fedattn.wire.certificate_keeper import kept_certificates
+from fedattn.wire.security import OwnCertificates
 from fedattn.wire.server import WireServer
 from fedattn.wire.v1 import aggregator_pb2, aggregator_pb2_grpc
 from services.aggregator.servicer import AggregatorServicer
@@ -23,7 +25,7 @@ SERVICE_NAME = aggregator_pb2.DESCRIPTOR.services_by_name["AggregatorService"].f
 
 async def start_aggregator(
     settings: AggregatorSettings,
-    certificates: Certificates | None = None,
+    certificates: OwnCertificates | None = None,
     registry: CollectorRegistry | None = None,
     audit: AuditLog | None = None,
 ) -> tuple[WireServer, AggregatorServicer]:
@@ -66,7 +68,8 @@ async def serve(settings: AggregatorSettings, stopping: asyncio.Event) -> None:
     with serve_metrics(settings.metrics, registry):
         log.info("serving", port=server.port)
         notify_ready()
-        await stopping.wait()
+        async with kept_certificates(certificates, settings.certificates_interval_s):
+            await stopping.wait()
         log.info("stopping")
         await stop_aggregator(server, servicer, settings.grace_s)
         audit.close()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fedattn.runtime.extras import missing_module
 from fedattn.runtime.lifecycle import end_process, run_main, run_unless_stopped
 from fedattn.runtime.metrics import serve_metrics
-from fedattn.wire.security import Certificates, choose_security
+from fedattn.wire.certificate_folder import CertificateFolder, choose_security
 from services.participant.settings import ParticipantSettings
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ async def serve(settings: ParticipantSettings, stopping: asyncio.Event) -> None:
 
 
 def _build_node(
-    settings: ParticipantSettings, certificates: Certificates | None
+    settings: ParticipantSettings, certificates: CertificateFolder | None
 ) -> "ParticipantNode":
     from services.participant.app import build_node  # noqa: PLC0415 - loads torch
 

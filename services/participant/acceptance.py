@@ -44,6 +44,7 @@ class Accepted:
         leave: what the owner lets leave.
         cached: frames of earlier sessions, by cache key.
         keys: what others seal keys for this node to; None in plaintext.
+        identity: of this node, which signs all of the session by one key.
         place: held for the session.
     """
 
@@ -54,6 +55,7 @@ class Accepted:
     leave: Leave
     cached: Mapping[bytes, CachedFrames]
     keys: KeyPair | None
+    identity: Identity
     place: Place
 
     @property
@@ -61,12 +63,12 @@ class Accepted:
         """Of the session."""
         return self.statement.session_id
 
-    def reply(self, identity: Identity) -> pb.InviteReply:
+    def reply(self) -> pb.InviteReply:
         """The node's word, signed."""
         payload = statement_to_wire(self.statement).SerializeToString()
         return pb.InviteReply(
             session_id=self.session_id,
-            statement=identity.sign(Kind.STATEMENT, payload),
+            statement=self.identity.sign(Kind.STATEMENT, payload),
             cached_keys=list(self.cached),
             context=context_to_wire(self.span.summary),
         )
@@ -125,6 +127,7 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
         leave=leave,
         cached=node.frames.snapshot(MAX_CONTRIBUTOR_KEYS),
         keys=keys,
+        identity=node.identity.pinned(),
         place=place,
     )
 

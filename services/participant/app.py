@@ -16,16 +16,18 @@ from fedattn.passages.watching import keep_fresh
 from fedattn.profiles import load_profile, shipped_profile
 from fedattn.runtime.approvals import ApprovalStore
 from fedattn.runtime.audit import AuditLog
+from fedattn.runtime.background import keep_running
 from fedattn.runtime.state import AUDIT_FILE, PASSAGES_FILE, make_state_dir
 from fedattn.runtime.supervision import notify_ready
-from fedattn.wire.channel import open_channel
+from fedattn.wire.certificate_keeper import keep_certificates
+from fedattn.wire.channel import PeerChannel
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Identity
-from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
+from fedattn.wire.security import AGGREGATOR, GATEWAY, OwnCertificates
 from fedattn.wire.server import WireServer
 from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
 from services.participant.approvals import ApprovalGate
-from services.participant.background import keep_running, look_after
+from services.participant.background import look_after
 from services.participant.context import PrivateContext
 from services.participant.context_log import ContextLog
 from services.participant.contribution import Contributor
@@ -45,7 +47,7 @@ SERVICE_NAME = participant_pb2.DESCRIPTOR.services_by_name["ParticipantService"]
 
 
 def build_node(
-    settings: ParticipantSettings, certificates: Certificates | None = None
+    settings: ParticipantSettings, certificates: OwnCertificates | None = None
 ) -> ParticipantNode:
     """Load the model, read the context, compute the public prefix. Blocks for seconds.
 
@@ -138,8 +140,8 @@ class Participant:
         self._settings = settings
         self._node = node
         self._certificates = certificates = node.identity.certificates
-        self._channel = open_channel(settings.endpoint, certificates, peer=AGGREGATOR)
-        self._aggregator = AggregatorClient(self._channel, str(settings.endpoint))
+        self._channel = PeerChannel(settings.endpoint, certificates, AGGREGATOR)
+        self._aggregator = AggregatorClient(self._channel.current, str(settings.endpoint))
         self._contributor = Contributor(node, self._aggregator)
         self.control = ControlLoop(
             node, self._contributor, self._aggregator, settings.reconnect_max_s
@@ -182,6 +184,7 @@ class Participant:
         """What goes on beside the sessions."""
         yield lambda: look_after(self._node)
         yield lambda: keep_fresh(self._node.context)
+        yield self._keep_certificates
         if self.server is not None:
             yield self._follow_health
             if self._settings.keep_warm_s > 0:
@@ -215,6 +218,9 @@ class Participant:
             self.control.joined,
             self._settings.keep_warm_s,
         )
+
+    async def _keep_certificates(self) -> None:
+        await keep_certificates(self._certificates, self._settings.certificates_interval_s)
 
     async def _drain(self) -> None:
         if self.server is not None:

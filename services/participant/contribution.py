@@ -93,7 +93,7 @@ class Contributor:
             return reply
         expiry = asyncio.get_running_loop().call_later(_START_WITHIN_S, self._forget, session_id)
         self._pending[session_id] = _Pending(accepted, expiry)
-        return accepted.reply(self._node.identity)
+        return accepted.reply()
 
     async def _accept(self, invite: pb.Invite, signed: SignedRequest) -> Accepted:
         """Accept, unless told meanwhile that nobody waits for it.
@@ -167,7 +167,7 @@ class Contributor:
             self._node.threads.pool,
             self._node.prefiller.model.rotary,
             bounds=self._node.prefiller.model.row_bounds,
-            sealing=agreement.sealing(self._node.identity, accepted.keys, content_key),
+            sealing=agreement.sealing(accepted.identity, accepted.keys, content_key),
             keeps=self._node.frames.max_bytes > 0,
             withheld=accepted.span.withheld,
         )

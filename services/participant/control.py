@@ -19,6 +19,7 @@ from fedattn.core.errors import (
     NodeBusyError,
 )
 from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.security import Certificates
 from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.contribution import Contributor, decline
@@ -85,6 +86,16 @@ class ControlLoop:
         self._aggregator = aggregator
         self._reconnect_max_s = reconnect_max_s
         self.joined = Membership()
+        self._joined_with: Certificates | None = None
+
+    @property
+    def _certificates(self) -> Certificates | None:
+        own = self._node.identity.certificates
+        return None if own is None else own.current
+
+    @property
+    def _has_newer_certificate(self) -> bool:
+        return self._joined_with is not self._certificates
 
     async def run(self) -> None:
         """Stay joined until cancelled; pauses between failures are random and grow.
@@ -115,17 +126,23 @@ class ControlLoop:
                 async for response in responses:
                     self._handle(response, outgoing, tasks)
         except FedAttnError as error:
-            if not self.joined.is_settled() or not _may_pass(error):
+            if self._has_newer_certificate:
+                log.info("joins_again", reason="it has a newer certificate", error=str(error))
+            elif not self.joined.is_settled() or not _may_pass(error):
                 raise
-            log.warning("aggregator_lost", error=str(error))
+            else:
+                log.warning("aggregator_lost", error=str(error))
         else:
-            if not self.joined.is_settled():
+            if self._has_newer_certificate:
+                log.info("joins_again", reason="it has a newer certificate")
+            elif not self.joined.is_settled():
                 when = "soon after" if self.joined.is_set() else "before"
                 raise AggregatorUnavailableError(
                     f"the aggregator at {self._aggregator.address} ended the stream {when} this "
                     f"node had joined"
                 )
-            log.warning("aggregator_left")
+            else:
+                log.warning("aggregator_left")
         finally:
             self.joined.turn(joined=False)
             self._contributor.forget_invitations()
@@ -134,6 +151,7 @@ class ControlLoop:
                 task.cancel()
 
     async def _requests(self, outgoing: _Outgoing) -> AsyncIterator[pb.ControlRequest]:
+        self._joined_with = self._certificates
         yield pb.ControlRequest(join=join_message(self._node))
         while (request := await outgoing.get()) is not None:
             yield request
@@ -171,8 +189,17 @@ class ControlLoop:
             )
 
     async def _beat(self, interval_s: float, outgoing: _Outgoing) -> None:
+        """Say that the node lives; leave, to join again, once it has a newer certificate.
+
+        What it announced was signed with the older one, which expires. It waits for an idle moment,
+        at the longest until the aggregator ends the stream because the older one has expired.
+        """
         while True:
             await asyncio.sleep(interval_s)
+            is_idle = self._node.admission.active_sessions == 0
+            if is_idle and self._has_newer_certificate:
+                outgoing.put_nowait(None)
+                return
             await outgoing.put(pb.ControlRequest(heartbeat=heartbeat(self._node)))
 
     def _invited(

@@ -43,6 +43,7 @@ class PublisherSession:
         self._aggregator = aggregator
         self._query = query
         self.arrived = time.monotonic()
+        self._identity = node.identity.pinned()
         self._keys = KeyPair() if node.identity.is_verifying else None
         self._signed: SignedRequest | None = None
         self.passages: Mapping[int, tuple[PassageSpan, ...]] = {}
@@ -90,14 +91,14 @@ class PublisherSession:
         )
         payload = request_to_wire(request).SerializeToString()
         opening = Opening(
-            signed=node.identity.sign(Kind.REQUEST, payload),
+            signed=self._identity.sign(Kind.REQUEST, payload),
             request=request,
             node_token=node.token,
             cached_keys=frozenset(self._cached_rows),
             context=node.context.summary,
             hints=disclosure.sealed,
         )
-        self._signed = SignedRequest.of(request, payload, node.identity.own(node.node_id))
+        self._signed = SignedRequest.of(request, payload, self._identity.own(node.node_id))
         return await self._aggregator.open_session(opening, remaining_s)
 
     async def exchange(
@@ -120,7 +121,7 @@ class PublisherSession:
             self._node.threads.pool,
             self._node.prefiller.model.rotary,
             bounds=self._node.prefiller.model.row_bounds,
-            sealing=agreement.sealing(self._node.identity, self._keys),
+            sealing=agreement.sealing(self._identity, self._keys),
             cached=self._cached_rows,
             on_layer=on_layer,
             keeps=self._node.rows.max_bytes > 0,

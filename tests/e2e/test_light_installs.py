@@ -63,7 +63,7 @@ CLIENT, GATEWAY, PARTICIPANT = EXTRAS["client"], EXTRAS["gateway"], ("torch", "t
         (("matplotlib",), ["eval", "--plot=x.png"], "plots"),
         (("matplotlib",), ["trace", "--plot=x.png"], "plots"),
         (("matplotlib",), ["leak", "x", "--plot=x.png"], "plots"),
-        (("cryptography",), ["certs", "init"], "certs"),
+        (GATEWAY, ["certs", "serve", "--listen=127.0.0.1:0"], "gateway"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

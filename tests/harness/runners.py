@@ -23,7 +23,7 @@ from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.requests import Opening, request_to_wire
 from fedattn.wire.sealing import KeyPair
-from fedattn.wire.security import AGGREGATOR, Certificates
+from fedattn.wire.security import AGGREGATOR, OwnCertificates
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.settings import AggregatorSettings
@@ -94,7 +94,8 @@ async def run_grpc(scenario: Scenario, model: LoadedModel, folder: Path) -> Outc
         publisher = make_node(PUBLISHER, model, None, scenario.tokenizer, own)
         await stack.enter_async_context(running_participant(publisher, address))
         channel = await stack.enter_async_context(direct_channel(address, own, peer=AGGREGATOR))
-        return await _publish(scenario, model, publisher, AggregatorClient(channel, address))
+        aggregator = AggregatorClient(lambda: channel, address)
+        return await _publish(scenario, model, publisher, aggregator)
 
 
 RUNNERS: dict[str, Runner] = {"in-process": run_in_process, "gRPC": run_grpc}
@@ -169,7 +170,7 @@ def make_node(
     model: LoadedModel,
     context: Path | None,
     tokenizer: PromptTokenizer | None = None,
-    certificates: Certificates | None = None,
+    certificates: OwnCertificates | None = None,
 ) -> ParticipantNode:
     """A node on a model that is already in memory; no pressure troubles it without limits."""
     tokenizer = tokenizer or word_tokenizer()
@@ -196,7 +197,7 @@ def make_node(
 @asynccontextmanager
 async def running_aggregator(
     settings: AggregatorSettings | None = None,
-    certificates: Certificates | None = None,
+    certificates: OwnCertificates | None = None,
     registry: CollectorRegistry | None = None,
     audit: AuditLog | None = None,
 ) -> AsyncIterator[str]:

@@ -50,8 +50,9 @@ async def test_a_far_peer_is_asked_for_at_the_proxy_and_the_error_names_it() -> 
     async with refusing_proxy() as (proxy, asked):
         endpoint = find_endpoint(FAR, {"https_proxy": proxy})
         async with open_channel(endpoint) as channel:
+            client = AggregatorClient(lambda: channel, str(endpoint))
             with pytest.raises(AggregatorUnavailableError) as caught:
-                await AggregatorClient(channel, str(endpoint)).list_nodes(ListNodesRequest())
+                await client.list_nodes(ListNodesRequest())
     assert asked[0].startswith(f"CONNECT {FAR} ")
     assert f"{FAR} (through the proxy {proxy})" in str(caught.value)
 

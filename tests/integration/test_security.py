@@ -17,12 +17,12 @@ from fedattn.core.errors import (
     InvalidRequestError,
 )
 from fedattn.model.loading import LoadedModel
+from fedattn.wire.certificate_folder import choose_security
 from fedattn.wire.probe import is_serving
 from fedattn.wire.security import (
     AGGREGATOR,
     GATEWAY,
     Certificates,
-    choose_security,
     read_certificates,
 )
 from fedattn.wire.server import WireServer
@@ -183,7 +183,7 @@ def test_certificates_are_kept_until_asked_for_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     init_certificates(tmp_path, ["a"], 30)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.[ck][re][ty]")}
     assert all(path.stat().st_mode & 0o077 == 0 for path in before if path.suffix == ".key")
     init_certificates(tmp_path, ["a", "b"], 30)
     assert all(path.read_bytes() == content for path, content in before.items())
@@ -203,8 +203,10 @@ def test_names_that_cannot_be_are_refused(node_id: str, tmp_path: Path) -> None:
 
 def test_security_must_be_chosen(folder: Path, tmp_path: Path) -> None:
     assert choose_security(None, plaintext=True) is None
-    assert choose_security(folder / "a", plaintext=False) == read_certificates(folder / "a")
-    with pytest.raises(ConfigurationError, match="fedattn certs init"):
+    chosen = choose_security(folder / "a", plaintext=False)
+    assert chosen is not None
+    assert chosen.current == read_certificates(folder / "a")
+    with pytest.raises(ConfigurationError, match="fedattn certs"):
         choose_security(None, plaintext=False)
     with pytest.raises(ConfigurationError, match="exclude each other"):
         choose_security(folder, plaintext=True)
@@ -212,5 +214,6 @@ def test_security_must_be_chosen(folder: Path, tmp_path: Path) -> None:
         choose_security(tmp_path, plaintext=False)
     for name in ("ca.crt", "tls.crt", "tls.key"):
         (tmp_path / name).write_text("nothing")
+        (tmp_path / name).chmod(0o600)
     with pytest.raises(ConfigurationError, match="is no PEM file"):
         read_certificates(tmp_path)

@@ -46,7 +46,7 @@ async def test_first_question_finds_rows_fetched_ahead(
         joined = Membership()
         async with direct_channel(network.aggregator) as channel:
             node = network.nodes["publisher"]
-            aggregator = AggregatorClient(channel, network.aggregator)
+            aggregator = AggregatorClient(lambda: channel, network.aggregator)
             keeping = [
                 asyncio.create_task(keep_warm(node, aggregator, joined, every_s=SELDOM_S))
                 for _ in range(2)  # the first one's look fails and it goes on sleeping
@@ -72,7 +72,7 @@ async def test_a_session_that_ends_without_its_report_is_an_error(
     async with running_network(tiny_model("llama"), tmp_path) as network:
         node = network.nodes["publisher"]
         async with direct_channel(network.aggregator) as channel:
-            aggregator = AggregatorClient(channel, network.aggregator)
+            aggregator = AggregatorClient(lambda: channel, network.aggregator)
             query = default_query(node.prefiller.shape.num_layers, node.profile)
             with pytest.raises(AggregatorUnavailableError, match="without its report"):
                 await warm(node, aggregator, query)

@@ -4,7 +4,8 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from services.participant.background import keep_running, look_after
+from fedattn.runtime.background import keep_running
+from services.participant.background import look_after
 
 
 async def test_a_defect_is_logged_and_the_work_begins_again() -> None:

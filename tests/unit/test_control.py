@@ -10,6 +10,7 @@ from tenacity import RetryCallState
 
 from fedattn.core.errors import AggregatorUnavailableError
 from fedattn.wire.clients import Responses
+from fedattn.wire.identity import Identity
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant import control
 from services.participant.control import ControlLoop
@@ -21,6 +22,7 @@ NUM_SHORT = 3
 class Node:
     node_id = "n"
     token = ""
+    identity = Identity()
 
 
 class Contributor:

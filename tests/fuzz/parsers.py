@@ -36,7 +36,7 @@ def run(parsers: Iterable[Parser], num_examples: int, seed: int) -> bool:
         random, num_read = Random(seed), 0
         for example in range(num_examples):
             data = parser.example(random)
-            faulthandler.dump_traceback_later(_HANGS_AFTER_S, exit=True, file=sys.__stderr__)
+            faulthandler.dump_traceback_later(_HANGS_AFTER_S, exit=True, file=2)
             try:
                 num_read += parser.check(data)
             except ViolationError as violation:

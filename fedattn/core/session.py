@@ -174,9 +174,12 @@ class SessionState:
         ledger.bytes_down[layer] = ledger.bytes_down.get(layer, 0) + size
 
     def note_late(self, index: int, from_layer: int, reason: str, by: int) -> None:
-        """A member says, with its first word, that it went on without another from a layer on."""
+        """A member says, with its first word, that it went on without another from a layer on.
+
+        Its reason gets no semicolon: behind one, `explain` lets the next speak.
+        """
         ledger = self.ledgers[index]
-        ledger.complaints.setdefault(by, reason)
+        ledger.complaints.setdefault(by, reason.replace(";", ","))
         if ledger.late_from is None or from_layer < ledger.late_from:
             ledger.late_from = from_layer
 

@@ -47,8 +47,18 @@ def _blame(member: pb.MemberReport, layer: int, reason: str, own_id: str) -> Non
     """Say that this node went on without it, unless the aggregator says so too."""
     if member.state not in _LEFT_OUT:
         member.state, member.missing_from_layer, member.detail = pb.OUTCOME_LATE, layer, ""
-    if reason not in member.detail:
+    reason = reason.replace(";", ",")
+    if not _says(member.detail, own_id, reason):
         member.detail = "; ".join(filter(None, [f"{own_id}: {reason}", member.detail]))
+
+
+def _says(detail: str, node_id: str, reason: str) -> bool:
+    """Whether a node is among those who gave a reason, as in: connection lost; a, b: reason."""
+    for part in detail.split("; "):
+        speakers, _, said = part.partition(": ")
+        if node_id in speakers.split(", ") and said == reason:
+            return True
+    return False
 
 
 def add_influences(report: pb.SessionReport, found: pb.SessionReport) -> None:

@@ -140,9 +140,10 @@ class SessionState:
             return False
         following = min(ledger.awaited)
         before = {layer for layer in route.receives if layer < following}
-        senders = [self.ledgers[sender] for sender in route.senders]
-        if any(before & sender.awaited for sender in senders if not sender.is_over):
-            return False
+        if before:
+            senders = [self.ledgers[sender] for sender in route.senders]
+            if any(not one.is_over and not before.isdisjoint(one.awaited) for one in senders):
+                return False
         receivers = self.receivers(index, following)
         return any(self.ledgers[one].state is MemberState.ATTACHED for one in receivers)
 

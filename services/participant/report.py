@@ -47,13 +47,16 @@ def _blame(member: pb.MemberReport, layer: int, reason: str, own_id: str) -> Non
     """Say that this node went on without it, unless the aggregator says so too."""
     if member.state not in _LEFT_OUT:
         member.state, member.missing_from_layer, member.detail = pb.OUTCOME_LATE, layer, ""
+    if not _is_told(member.detail, own_id, reason):
+        own_word = f"{own_id}: {reason.replace(';', ',')}"
+        member.detail = "; ".join(filter(None, [own_word, member.detail]))
+
+
+def _is_told(detail: str, node_id: str, reason: str) -> bool:
+    """Whether it begins with a reason, or names a node for it, as in: lost; a, b: reason."""
+    if f"{detail}; ".startswith(f"{reason}; "):
+        return True
     reason = reason.replace(";", ",")
-    if not _says(member.detail, own_id, reason):
-        member.detail = "; ".join(filter(None, [f"{own_id}: {reason}", member.detail]))
-
-
-def _says(detail: str, node_id: str, reason: str) -> bool:
-    """Whether a node is among those who gave a reason, as in: connection lost; a, b: reason."""
     for part in detail.split("; "):
         speakers, _, said = part.partition(": ")
         if node_id in speakers.split(", ") and said == reason:

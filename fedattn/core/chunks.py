@@ -50,7 +50,7 @@ class FrameValidator:
 
     def __init__(self, spec: FrameSpec, layers: frozenset[int]) -> None:
         self._spec = spec
-        self._awaited = set(layers)
+        self._awaited = layers
         self._header: FrameHeader | None = None
         self._checksum: FrameChecksum | None = None
         self._offset = 0
@@ -58,7 +58,7 @@ class FrameValidator:
     @property
     def awaited_layers(self) -> frozenset[int]:
         """Layers whose frame has not yet come completely."""
-        return frozenset(self._awaited)
+        return self._awaited
 
     def accept(self, chunk: Chunk) -> FrameHeader | None:
         """Check the next chunk.
@@ -116,7 +116,7 @@ class FrameValidator:
             return None
         header = self._header
         self._checksum.verify(header, self._spec.sender)
-        self._awaited.discard(chunk.layer)
+        self._awaited -= {chunk.layer}
         self._header, self._checksum, self._offset = None, None, 0
         return header
 

@@ -42,8 +42,9 @@ class FairPlaces:
     """So many places, by publisher and subject. Not for several threads.
 
     A publisher that holds places gets one more only while as many stay free for others as it would
-    then hold. A subject, if its publisher tells one, gets at most half, rounded up, of what that
-    publisher could hold alone. The owner of the places, if it is a publisher too, may hold all.
+    then hold. The owner of the places, if it is a publisher too, may hold all. A subject, if its
+    publisher tells one, gets at most half, rounded up, of what a publisher could hold alone: also
+    one of the owner, as contributors with as many places would give it no more.
 
     Example, 8 places: alone a publisher holds 4, and each of its subjects 2. A second one then
     gets 2, and a third and a fourth one each.
@@ -51,10 +52,13 @@ class FairPlaces:
     Args:
         owner: whose they are; a node id, or words.
         most: places.
+        most_each: that one publisher gets, if its own limit is lower; here it bounds subjects only.
     """
 
-    def __init__(self, owner: str, most: int) -> None:
+    def __init__(self, owner: str, most: int, most_each: int | None = None) -> None:
         self._owner, self._most = owner, most
+        alone = _half(most)
+        self._most_of_subject = _half(alone if most_each is None else min(alone, most_each))
         self._of_publishers: Counter[str] = Counter()
         self._of_subjects: Counter[tuple[str, str]] = Counter()
 
@@ -87,7 +91,7 @@ class FairPlaces:
                 f"{self._owner}, and the {left + 1} free ones are kept for others; try again when "
                 f"one of its sessions has ended"
             )
-        most = _half(self._most if publisher == self._owner else _half(self._most))
+        most = self._most_of_subject
         if subject and self._of_subjects[publisher, subject] >= most:
             raise NodeBusyError(
                 f"{subject} of {publisher} holds {most} of the {self._most} "

@@ -140,9 +140,10 @@ class SessionState:
             return False
         following = min(ledger.awaited)
         before = {layer for layer in route.receives if layer < following}
-        senders = [self.ledgers[sender] for sender in route.senders]
-        if any(before & sender.awaited for sender in senders if not sender.is_over):
-            return False
+        if before:
+            senders = [self.ledgers[sender] for sender in route.senders]
+            if any(not one.is_over and not before.isdisjoint(one.awaited) for one in senders):
+                return False
         receivers = self.receivers(index, following)
         return any(self.ledgers[one].state is MemberState.ATTACHED for one in receivers)
 
@@ -174,9 +175,12 @@ class SessionState:
         ledger.bytes_down[layer] = ledger.bytes_down.get(layer, 0) + size
 
     def note_late(self, index: int, from_layer: int, reason: str, by: int) -> None:
-        """A member says, with its first word, that it went on without another from a layer on."""
+        """A member says, with its first word, that it went on without another from a layer on.
+
+        Its reason gets no semicolon: behind one, `explain` lets the next speak.
+        """
         ledger = self.ledgers[index]
-        ledger.complaints.setdefault(by, reason)
+        ledger.complaints.setdefault(by, reason.replace(";", ","))
         if ledger.late_from is None or from_layer < ledger.late_from:
             ledger.late_from = from_layer
 

@@ -19,6 +19,8 @@ from fedattn.wire.v1 import session_pb2
 from services.aggregator.registry import Node
 from services.aggregator.standing import Standing
 
+_LEFT = "it left"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
@@ -55,8 +57,9 @@ class Invitations:
     """Answers of contributors that the aggregator waits for, by session and node.
 
     Args:
-        standing: told who does not answer.
-        timeout_s: a node that has had so long is to blame; a publisher may allow less.
+        standing: told who does not answer, or declines when others have waited for long.
+        timeout_s: a node that has had so long is to blame, and one that declines after half of it;
+            a publisher may allow less.
     """
 
     def __init__(self, standing: Standing, timeout_s: float) -> None:
@@ -71,15 +74,15 @@ class Invitations:
 
     def leave(self, node_id: str) -> None:
         """A node has left: it will not answer any more."""
-        left = pb.Decline(code=NotEnoughParticipantsError.code, message="it left")
+        left = pb.Decline(code=NotEnoughParticipantsError.code, message=_LEFT)
         for session_id, asked in list(self._pending):
             if asked == node_id:
                 self.answer(node_id, pb.InviteReply(session_id=session_id, decline=left))
 
     async def ask(self, node: Node, invite: pb.Invite) -> Acceptance | FedAttnError:
         """What a contributor accepts, or why it does not take part."""
-        key = (invite.session_id, node.node_id)
-        self._pending[key] = asyncio.get_running_loop().create_future()
+        key, loop = (invite.session_id, node.node_id), asyncio.get_running_loop()
+        self._pending[key], late_from = loop.create_future(), loop.time() + self._timeout_s / 2
         try:
             node.send(pb.ControlResponse(invite=invite))
             async with asyncio.timeout(invite.reply_within_s):
@@ -92,6 +95,9 @@ class Invitations:
             return NotEnoughParticipantsError(f"{node.node_id} {reason}")
         finally:
             del self._pending[key]
+        if reply.HasField("decline") and loop.time() > late_from:
+            word = _LEFT if reply.decline.message == _LEFT else "it declined"
+            self._standing.note_failure(node.node_id, f"{word} late")
         answer = _judge(node, reply)
         if isinstance(answer, FedAttnError) and not reply.HasField("decline"):
             self._take_back(node, invite)

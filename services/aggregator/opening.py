@@ -28,7 +28,13 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.choosing import ExcludedNode, choose_contributors, least_participants
 from services.aggregator.invitations import Acceptance, Invitations
-from services.aggregator.planning import check_sizes, fit_layout, lay_out, plan_costs
+from services.aggregator.planning import (
+    check_bytes,
+    check_window,
+    fit_layout,
+    lay_out,
+    plan_costs,
+)
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.standing import Standing
@@ -252,10 +258,11 @@ class SessionOpener:
         """
         request = opening.request
         layout = lay_out(request, publisher, accepted)
+        check_window(layout, publisher, request)  # before the budget: whose claim it is, is known
         nodes = [*(acceptance.node for acceptance in accepted), publisher]
         layout = fit_layout(layout, nodes, request.options.budget)
         layout = self._mark_cached(opening, publisher, layout, accepted)
-        check_sizes(layout, publisher, request, self._settings.max_session_bytes)
+        check_bytes(layout, publisher, self._settings.max_session_bytes)
         return layout
 
     def _mark_cached(

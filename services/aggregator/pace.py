@@ -15,8 +15,8 @@ class PaceLimits:
 
     Attributes:
         frame_s: for its next whole frame, seconds.
-        bytes_per_s: what it must send and take besides: each byte of the frame that has begun, and
-            each that waits to be taken by it, gives it that much longer.
+        bytes_per_s: what it must send and take besides: each byte that has come of the frame that
+            has begun, and each that waits to be taken by it, gives it that much longer.
         total_s: in all of the session, seconds.
         tick_s: longest time between two looks; a longer one is the aggregator's own delay.
     """
@@ -31,7 +31,7 @@ class PaceLimits:
 class _Lap:
     """One member on its way to its next whole frame, times in seconds."""
 
-    frame_size: int = 0  # bytes of the frame that has begun
+    num_come: int = 0  # bytes of the frame that has begun
     waited_s: float = 0.0  # by others, for this frame
     total_s: float = 0.0  # by others, for all frames
     was_due: bool = False
@@ -64,13 +64,17 @@ class Pace:
         """A chunk of a member has come and was good."""
         lap = self._laps[index]
         is_whole = chunk.offset + len(chunk.data) == chunk.frame_size
-        lap.frame_size = 0 if is_whole else chunk.frame_size
+        lap.num_come = 0 if is_whole else chunk.offset + len(chunk.data)
         if is_whole:
             lap.waited_s = 0.0
 
     def total_s(self, index: int) -> float:
         """How long others have waited for a member in all; 0 for the publisher."""
         return self._laps[index].total_s if index < len(self._laps) else 0.0
+
+    def is_at_fault(self, index: int) -> bool:
+        """Whether others waited long enough for a member to blame it, whoever ended it and why."""
+        return self.total_s(index) > self._limits.frame_s
 
     @contextmanager
     def held(self, index: int) -> Iterator[None]:
@@ -105,13 +109,13 @@ class Pace:
         limits = self._limits
         if lap.total_s > limits.total_s:
             return f"it let others wait for more than {limits.total_s:.3g} s, half of the deadline"
-        num_bytes = lap.frame_size + waiting_bytes
+        num_bytes = lap.num_come + waiting_bytes
         most_s = limits.frame_s + num_bytes / limits.bytes_per_s
         if lap.waited_s <= most_s:
             return ""
         if not num_bytes:
             return f"it sent no rows for {limits.frame_s:g} s while others waited for them"
         return (
-            f"it was slower than {limits.bytes_per_s:g} bytes a second: {num_bytes} bytes were to "
-            f"be sent or taken within {most_s:.3g} s"
+            f"it was slower than {limits.bytes_per_s:g} bytes a second: {num_bytes} bytes were "
+            f"sent or to be taken in {most_s:.3g} s"
         )

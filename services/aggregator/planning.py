@@ -71,10 +71,8 @@ def _coarser_codecs(wanted: Codec, nodes: Sequence[Node]) -> tuple[Codec, ...]:
     return (wanted, *known)
 
 
-def check_sizes(
-    layout: SessionLayout, publisher: Node, request: SessionRequest, max_session_bytes: int
-) -> None:
-    """The joined sequence must fit the window, and each member's rows its memory.
+def check_window(layout: SessionLayout, publisher: Node, request: SessionRequest) -> None:
+    """The joined sequence must fit the window.
 
     Raises:
         ContextTooLongError: names the sizes.
@@ -87,6 +85,14 @@ def check_sizes(
             f"{layout.prefix_len}) and {request.max_new_tokens} may be decoded, but the "
             f"model's window is {limit}; shorten a context or ask fewer contributors"
         )
+
+
+def check_bytes(layout: SessionLayout, publisher: Node, max_session_bytes: int) -> None:
+    """Each member's rows must fit its memory.
+
+    Raises:
+        ContextTooLongError: names the sizes.
+    """
     for member in session_bytes(layout, publisher.shape):
         if member.total_down > max_session_bytes:
             raise ContextTooLongError(

@@ -26,8 +26,8 @@ class Quotas:
         self, settings: AggregatorSettings, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._clock = clock
-        self._places = FairPlaces("this aggregator", settings.max_sessions)
         self._at_once = settings.max_sessions_per_node
+        self._places = FairPlaces("this aggregator", settings.max_sessions, self._at_once)
         self._per_hour = settings.max_sessions_per_node_per_hour
         self._begun: LRUCache[str, deque[float]] = LRUCache(2 * settings.max_nodes)
         self._ends: dict[str, list[float]] = {}

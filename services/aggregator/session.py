@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 
 import structlog
@@ -30,6 +31,8 @@ _MESSAGE_OVERHEAD = 1024
 """What a message costs in memory beyond its data, bytes."""
 
 
+_GONE_ON = "others went on without rows they waited for"
+
 Blame = Callable[[str, str], object]
 """Told (node id, why) of a contributor that let others wait and then did not deliver."""
 
@@ -55,6 +58,7 @@ class Session:
         self.over = asyncio.Event()
         self.errors: dict[int, FedAttnError] = {}
         self.streams: set[asyncio.Task[object]] = set()
+        self.begun_at = time.monotonic()
         self._stall_timeout_s = stall_timeout_s
         self._pace = Pace(state, pace)
         self._blame = blame
@@ -173,7 +177,7 @@ class Session:
         reason = str(error)
         node_id = self.state.member(index).node_id
         log.warning("member_lost", session=self.session_id, node=node_id, reason=reason)
-        if self._pace.total_s(index) > self._stall_timeout_s:
+        if self._pace.is_at_fault(index):
             self._blame(node_id, reason)
         self._end_member(index, error)
         notice = pb.ExchangeResponse(lost=pb.MemberLost(member=index, reason=reason))
@@ -217,6 +221,9 @@ class Session:
 
     def send_report(self) -> None:
         """Tell the publisher what everyone did, and end the session: nobody needs more rows."""
+        for index, ledger in enumerate(self.state.ledgers):
+            if not ledger.is_over and ledger.awaited and self._pace.is_at_fault(index):
+                self._blame(self.state.member(index).node_id, _GONE_ON)
         report = build_report(self.opened, self.state)
         message = pb.ExchangeResponse(report=report)
         self.outboxes[-1].push(message, message.ByteSize())

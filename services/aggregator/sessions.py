@@ -1,6 +1,7 @@
 """The sessions of one aggregator: opened, held for their life, drained."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
@@ -69,26 +70,33 @@ class Sessions:
         call = asyncio.current_task()
         assert call is not None
         opening: Opening | None = None
+        place: Place | None = None
         try:
             self._opening.add(call)
             opening = opening_from_wire(message)
             check_caller(opening.request.node_id)
-            return await self._open(opening)
+            publisher = self._admit(opening)
+            place = self._quotas.take(opening.request)
+            return await self._open(opening, publisher, place)
         except FedAttnError as error:
             self._metrics.refuse(error.code)
-            if not isinstance(error, NodeBusyError):  # who asks too often fills no record
+            is_over_quota = place is None and isinstance(error, NodeBusyError)
+            if not is_over_quota:  # who asks too often fills no record
                 await self._record.refused(None if opening is None else opening.request, error)
             raise
         finally:
             self._opening.discard(call)
 
-    async def _open(self, opening: Opening) -> pb.OpenSessionResponse:
-        """Open a session for a caller that its certificate has proved."""
+    def _admit(self, opening: Opening) -> Node:
+        """The node that a caller, whom its certificate has proved, may ask for now."""
         if self._is_draining:
             raise AggregatorUnavailableError("this aggregator is stopping; try again in a moment")
-        request = opening.request
-        publisher = self._registry.authenticate(request.node_id, opening.node_token)
-        place = self._quotas.take(request)
+        return self._registry.authenticate(opening.request.node_id, opening.node_token)
+
+    async def _open(
+        self, opening: Opening, publisher: Node, place: Place
+    ) -> pb.OpenSessionResponse:
+        """Open a session in a place, which is given back when it ends or is not opened."""
         try:
             opened = await self._opener.open(opening, publisher)
         except BaseException:  # also if the publisher has gone
@@ -158,12 +166,20 @@ class Sessions:
     def note_decline(self, node: Node, session_id: str, error: FedAttnError) -> None:
         """A contributor's late word that it cannot go on."""
         if (session := self._sessions.get(session_id)) is not None:
+            self._lose_late(session, node.node_id, error, "it declined late")
             session.mark_node_lost(node.node_id, error)
 
     def note_left(self, node: Node) -> None:
         """A node has left: it will not attach any more."""
         for session in list(self._sessions.values()):
-            session.mark_waiting_lost(SessionAbortedError(_LEFT), node.node_id)
+            self._lose_late(session, node.node_id, SessionAbortedError(_LEFT), "it left late")
+
+    def _lose_late(self, session: Session, node_id: str, error: FedAttnError, reason: str) -> None:
+        """Go on without a member that will not attach; to blame if others have waited for long."""
+        is_late = time.monotonic() > session.begun_at + self._settings.invite_timeout_s / 2
+        was_waiting = session.mark_waiting_lost(error, node_id)
+        if was_waiting and is_late and node_id != session.opened.request.node_id:
+            self._standing.note_failure(node_id, reason)
 
     async def _watch(self, session: Session, place: Place) -> None:
         """Hold a session for its life, and end it at its deadline."""

@@ -53,8 +53,13 @@ class Standing:
         log.warning("node_paused", node=node_id, reason=reason, pause_s=pause_s, failures=failures)
 
     def note_good(self, node_id: str) -> None:
-        """A node did its whole part in a session: all is forgiven."""
-        if self._records.pop(node_id, None) is not None:
+        """A node did its whole part in a session: all is forgiven, once its pause is over.
+
+        Else a publisher that names it could clear the pause of a node it is in league with.
+        """
+        known = self._records.get(node_id)
+        if known is not None and self._clock() >= known.until:
+            del self._records[node_id]
             log.info("node_trusted_again", node=node_id)
 
     def pause_of(self, node_id: str) -> str:

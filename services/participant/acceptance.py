@@ -89,23 +89,29 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
     """
     place = node.admission.take(signed.request.node_id, signed.request.options.subject)
     try:
-        policy = await node.consent.current_policy()
-        wish = _wish(node, invite, signed.request, policy)
-        prefix = list(node.prefix) if invite.owns_prefix else []
-        most = await node.threads.run(lambda: _most_tokens(node, wish))
-        leave = await node.consent.give_leave(
-            invite.session_id,
-            signed.request,
-            most + len(prefix),
-            policy=policy,
-            shape=node.prefiller.shape,
-            pressure_keep_ratio=node.pressure.max_keep_ratio,
-            lifetime_s=node.rows_lifetime_s,
-        )
-        span, keys = await _choose(node, invite.session_id, signed.request, wish, policy, prefix)
+        return await _accept(node, invite, signed, place)
     except BaseException:
         place.release()
         raise
+
+
+async def _accept(
+    node: ParticipantNode, invite: pb.Invite, signed: SignedRequest, place: Place
+) -> Accepted:
+    policy = await node.consent.current_policy()
+    wish = _wish(node, invite, signed.request, policy)
+    prefix = list(node.prefix) if invite.owns_prefix else []
+    most = await node.threads.run(lambda: _most_tokens(node, wish))
+    leave = await node.consent.give_leave(
+        invite.session_id,
+        signed.request,
+        most + len(prefix),
+        policy=policy,
+        shape=node.prefiller.shape,
+        pressure_keep_ratio=node.pressure.max_keep_ratio,
+        lifetime_s=node.rows_lifetime_s,
+    )
+    span, keys = await _choose(node, invite.session_id, signed.request, wish, policy, prefix)
     statement = MemberStatement(
         session_id=invite.session_id,
         request_digest=signed.digest,

@@ -47,8 +47,21 @@ def _blame(member: pb.MemberReport, layer: int, reason: str, own_id: str) -> Non
     """Say that this node went on without it, unless the aggregator says so too."""
     if member.state not in _LEFT_OUT:
         member.state, member.missing_from_layer, member.detail = pb.OUTCOME_LATE, layer, ""
-    if reason not in member.detail:
-        member.detail = "; ".join(filter(None, [f"{own_id}: {reason}", member.detail]))
+    if not _is_told(member.detail, own_id, reason):
+        own_word = f"{own_id}: {reason.replace(';', ',')}"
+        member.detail = "; ".join(filter(None, [own_word, member.detail]))
+
+
+def _is_told(detail: str, node_id: str, reason: str) -> bool:
+    """Whether it begins with a reason, or names a node for it, as in: lost; a, b: reason."""
+    if f"{detail}; ".startswith(f"{reason}; "):
+        return True
+    reason = reason.replace(";", ",")
+    for part in detail.split("; "):
+        speakers, _, said = part.partition(": ")
+        if node_id in speakers.split(", ") and said == reason:
+            return True
+    return False
 
 
 def add_influences(report: pb.SessionReport, found: pb.SessionReport) -> None:

@@ -55,7 +55,7 @@ def url() -> Iterator[str]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    ready.wait()
+    assert ready.wait(30)
     yield urls[0]
     loop.call_soon_threadsafe(stopping.set)
     thread.join()

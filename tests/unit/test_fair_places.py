@@ -50,9 +50,14 @@ def test_one_subject_leaves_half_to_the_others_of_its_publisher() -> None:
 
 
 def test_owner_of_the_places_may_hold_all_but_none_of_its_subjects() -> None:
-    places = FairPlaces("desk", 4)
+    places = FairPlaces("desk", 8)
     assert len(taken_alone(places, "desk", "one")) == 2
-    assert len(taken_alone(places, "desk")) == 2
+    assert len(taken_alone(places, "desk")) == 6
+
+
+def test_one_subject_leaves_half_of_a_lower_limit_too() -> None:
+    places = FairPlaces("here", 64, most_each=4)
+    assert len(taken_alone(places, "desk", "greedy")) == 2
 
 
 def test_place_is_given_back_once() -> None:

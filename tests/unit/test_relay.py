@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
@@ -23,7 +24,7 @@ from services.aggregator.opening import OpenedMember, OpenedSession
 from services.aggregator.pace import PaceLimits
 from services.aggregator.registry import Node
 from services.aggregator.relay import relay_member
-from services.aggregator.session import Session
+from services.aggregator.session import Blame, Session
 from tests.harness.samples import ROTARY, sample_layout, sample_rows
 
 A, B, PUBLISHER = 0, 1, 2
@@ -51,7 +52,7 @@ def opened_member(traffic: MemberBytes) -> OpenedMember:
     return OpenedMember(node=Node(join=join, shape=FIVE_LAYERS, joined_at=0.0), planned=cost)
 
 
-def make_session() -> Session:
+def make_session(pace: PaceLimits = NEVER_SLOW, blame: Blame = lambda *_: None) -> Session:
     """Contributors a and b, and the publisher, attending at layers 1 to 3."""
     layout = sample_layout(contributors=(1, 2, 3), publisher=(1, 2, 3))
     terms = SessionTerms(
@@ -64,7 +65,7 @@ def make_session() -> Session:
     )
     costs = session_bytes(layout, FIVE_LAYERS)
     opened = OpenedSession(request=REQUEST, terms=terms, members=tuple(map(opened_member, costs)))
-    return Session(opened, outbox_bytes=1 << 20, stall_timeout_s=3600.0, pace=NEVER_SLOW)
+    return Session(opened, outbox_bytes=1 << 20, stall_timeout_s=3600.0, pace=pace, blame=blame)
 
 
 def chunk_of(session: Session, layer: int) -> Chunk:
@@ -154,3 +155,19 @@ async def test_a_defect_of_the_relay_is_logged_and_ends_the_member(
         await relay(session, [chunk_of(session, 1)])
     assert (logs[0]["event"], logs[0]["exc_info"]) == ("upload_failed", True)
     assert session.state.ledgers[A].state is MemberState.LOST
+
+
+@pytest.mark.parametrize("frame_s", [0.0, 3600.0])
+async def test_whoever_lets_others_wait_until_they_go_on_is_blamed(frame_s: float) -> None:
+    blamed: list[tuple[str, str]] = []
+    pace = PaceLimits(frame_s=frame_s, bytes_per_s=1, total_s=3600.0, tick_s=1.0)
+    session = make_session(pace, lambda *blame: blamed.append(blame))
+    for index in (A, PUBLISHER):
+        session.attach(session.opened.members[index].token, anybody)
+    begun = replace(chunk_of(session, 1), data=chunk_of(session, 1).data[:40])
+    await session.accept(A, pb.ExchangeRequest(chunk=chunk_to_wire(begun)))
+    session.lose_slow()
+    session.lose_slow()
+    session.send_report()
+    expected = [] if frame_s else [("a", "others went on without rows they waited for")]
+    assert blamed == expected

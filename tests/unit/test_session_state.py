@@ -68,6 +68,12 @@ def test_missing_layer_is_the_first_that_somebody_lacked() -> None:
     assert ledger.missing_from == 0
 
 
+def test_nobody_speaks_for_another_in_what_members_say_of_one() -> None:
+    state = make_state()
+    state.note_late(0, 1, "slow; publisher: it had all", by=1)
+    assert state.explain(0) == f"{state.member(1).node_id}: slow, publisher: it had all"
+
+
 def test_session_is_over_when_everyone_is() -> None:
     state = make_state()
     for ledger in state.ledgers:

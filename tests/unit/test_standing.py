@@ -25,14 +25,22 @@ def test_pause_grows_with_each_failure_in_a_row_up_to_the_longest() -> None:
     assert pauses(make_standing(clock), clock, 4) == [30.0, 60.0, 100.0, 100.0]
 
 
-def test_one_good_session_clears_all() -> None:
+def test_one_good_session_clears_all_once_the_pause_is_over() -> None:
     clock = Clock()
     standing = make_standing(clock)
     pauses(standing, clock, 3)
+    standing.note_good("a")
+    assert pauses(standing, clock, 1) == [30.0]
+
+
+def test_good_session_within_a_pause_clears_nothing() -> None:
+    clock = Clock()
+    standing = make_standing(clock)
     standing.note_failure("a", "it is mute")
     standing.note_good("a")
-    assert standing.pause_of("a") == ""
-    assert pauses(standing, clock, 1) == [30.0]
+    assert standing.pause_of("a")
+    clock.now_s = 30.0
+    assert pauses(standing, clock, 1) == [60.0]
 
 
 def test_pause_says_why_and_how_long_and_concerns_one_node() -> None:

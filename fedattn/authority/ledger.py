@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS issued
     (serial TEXT PRIMARY KEY, name TEXT, issued_at REAL, expires_at REAL, revoked_at REAL);
 CREATE INDEX IF NOT EXISTS issued_by_name ON issued (name);
 CREATE TABLE IF NOT EXISTS tokens (digest TEXT PRIMARY KEY, node_id TEXT, expires_at REAL);
-CREATE TABLE IF NOT EXISTS lists (number INTEGER PRIMARY KEY AUTOINCREMENT);
+CREATE TABLE IF NOT EXISTS lists (number INTEGER PRIMARY KEY);
 """
 
 
@@ -150,8 +150,9 @@ class Ledger:
     def next_list(self) -> Iterator[tuple[int, list[Issued]]]:
         """Number and entries of the next list; nobody revokes or lists more within the block."""
         with self._changing() as ledger:
-            number = ledger.execute("INSERT INTO lists DEFAULT VALUES").lastrowid
-            assert number is not None
+            (last,) = ledger.execute("SELECT coalesce(max(number), 0) FROM lists").fetchone()
+            number = max(int(self._clock() * 1000), last + 1)  # grows though the ledger be lost
+            ledger.execute("INSERT INTO lists VALUES (?)", (number,))
             ledger.execute("DELETE FROM lists WHERE number < ?", (number,))
             yield number, [one for one in _read(ledger) if one.revoked_at is not None]
 

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
+from structlog.testing import capture_logs
 
 from fedattn.authority.issuing import Authority, make_authority, read_authority
 from fedattn.authority.ledger import MAX_VALID_OF_A_NAME
@@ -207,8 +208,11 @@ def test_list_names_what_is_revoked_and_newer_ones_count_more(office: Office) ->
     known, told = Revocations(), list[int]()
     known.listen(lambda: told.append(1))
     assert known.take(new)
-    assert not known.take(old)
-    assert not known.take(new)
+    with capture_logs() as logs:
+        assert not known.take(old)
+        assert not known.take(old)
+        assert not known.take(new)
+    assert [entry["event"] for entry in logs] == ["older_list"]
     assert len(told) == 1
     with pytest.raises(CertificateRevokedError):
         known.refuse(new.serials, "a")
@@ -219,6 +223,17 @@ def test_list_that_is_served_is_signed_anew_with_time(office: Office, clock: Clo
     assert office.revoked() == before
     clock.now_s += 25 * HOUR_S
     assert office.revoked() != before
+
+
+def test_numbers_of_lists_grow_though_the_ledger_be_lost(office: Office, clock: Clock) -> None:
+    authorities, known = [office.authority.certificate], Revocations()
+    known.take(read_revocation_list(office.revoked(), authorities))
+    (office.own_folder / "ledger.db").unlink()
+    clock.now_s += 1
+    again = Office(office.folder, office.authority, clock=clock)
+    for _ in range(2):  # at the same time too
+        again.revoke("a")
+        assert known.take(read_revocation_list(again.revoked(), authorities))
 
 
 def another_authority(folder: Path) -> Authority:

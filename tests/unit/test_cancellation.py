@@ -168,3 +168,13 @@ async def test_a_deadline_stays_a_deadline() -> None:
 def test_outside_of_an_event_loop_nobody_is_cancelled() -> None:
     raise_if_cancelled()
     assert error_from_rpc(unavailable(), UNREACHABLE) is UNREACHABLE
+
+
+async def test_call_that_ends_because_its_channel_closes_is_no_cancellation() -> None:
+    class Closed(Call):
+        async def __aiter__(self) -> AsyncIterator[Any]:
+            raise asyncio.CancelledError
+            yield
+
+    with pytest.raises(AggregatorUnavailableError, match="nobody there"):
+        await anext(Responses(Closed(None), UNREACHABLE))  # type: ignore[arg-type]

@@ -27,7 +27,6 @@ from fedattn.authority.ledger import Issued, Ledger
 from fedattn.core.address import HostPort
 from fedattn.core.errors import (
     ConfigurationError,
-    IdentityMismatchError,
     InvalidRequestError,
 )
 from fedattn.runtime.state import replace_file
@@ -146,7 +145,7 @@ class Office:
 
         Args:
             node_id: as in the token.
-            secret: of the token; used up unless the rest of the request is of no use.
+            secret: of the token; used up if a certificate comes of it.
             request: signing request, of which only the public key counts.
 
         Raises:
@@ -154,12 +153,7 @@ class Office:
             InvalidRequestError: the request is of no use.
         """
         key = read_signing_request(request)
-        if not self.ledger.redeem(check_name(node_id), secret):
-            raise IdentityMismatchError(
-                f"the token for {node_id} is used up, expired or was never made; make another "
-                f"with `fedattn certs token {node_id}`"
-            )
-        return self.certify(node_id, key, self._lifetime)
+        return self.certify(check_name(node_id), key, self._lifetime, token=secret)
 
     def renew(self, node_id: str, message: bytes) -> bytes:
         """A newer certificate, PEM, for whoever has the key of one that counts.
@@ -190,10 +184,11 @@ class Office:
         lifetime: dt.timedelta,
         *,
         renewed: int | None = None,
+        token: str | None = None,
     ) -> bytes:
         """A certificate that is in the ledger, PEM; raises as `Ledger.record`."""
         certificate = self.authority.issue(name, key, lifetime)
-        self.ledger.record(name, certificate, renewed=renewed)
+        self.ledger.record(name, certificate, renewed=renewed, token=token)
         return certificate.public_bytes(PEM)
 
     def revoke(self, name: str) -> int:
@@ -202,7 +197,7 @@ class Office:
         Returns:
             How many certificates counted until now.
         """
-        count = self.ledger.revoke(check_name(name))
+        count = self.ledger.revoke(name)
         self._sign_list()
         return count
 

@@ -126,10 +126,42 @@ def test_token_is_for_one_name_and_wrong_tries_do_not_use_it_up(office: Office) 
     assert office.enrol("a", token.secret, request_of(new_key()))
 
 
-@pytest.mark.parametrize("name", ["ca", "authority", ".x", "a b", ""])
-def test_names_that_mean_the_authority_get_no_token(office: Office, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ca", "CA", "authority", "Authority.", ".x", "a b", ""),
+        *("Aggregator", "aggregator.", "GATEWAY"),
+    ],
+)
+def test_names_that_mean_the_authority_or_pass_for_a_service_get_no_token(
+    office: Office, name: str
+) -> None:
     with pytest.raises(InvalidRequestError, match="node id"):
         office.make_token(name, ADDRESS, HOUR_S)
+
+
+def test_names_that_pass_for_one_in_the_ledger_get_nothing(office: Office) -> None:
+    joined(office, "ward-1")
+    office.make_token("ward-2", ADDRESS, HOUR_S)
+    for name in ("Ward-1", "ward-1.", "WARD-2"):
+        with pytest.raises(InvalidRequestError, match="would pass for 'ward-"):
+            office.make_token(name, ADDRESS, HOUR_S)
+        with pytest.raises(InvalidRequestError, match="would pass for 'ward-"):
+            office.certify(name, new_key().public_key(), dt.timedelta(days=1))
+    for name in ("ward-1", "aggregator"):
+        assert office.make_token(name, ADDRESS, HOUR_S)
+
+
+def test_token_is_not_used_up_by_a_certificate_that_is_refused(
+    office: Office, clock: Clock
+) -> None:
+    for _ in range(MAX_VALID_OF_A_NAME):
+        joined(office)
+    token = office.make_token("a", ADDRESS, 30 * 24 * HOUR_S)
+    with pytest.raises(NodeBusyError):
+        office.enrol("a", token.secret, request_of(new_key()))
+    clock.now_s += 8 * 24 * HOUR_S
+    assert office.enrol("a", token.secret, request_of(new_key()))
 
 
 def test_request_decides_nothing_but_the_key(office: Office) -> None:

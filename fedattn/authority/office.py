@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -50,6 +51,8 @@ _LIST_AGES_S = 24 * 3600.0
 """A list that is served is signed anew so often, though nothing be revoked."""
 _SECRET_SIZE = 32
 
+log = structlog.get_logger(__name__)
+
 
 class Office:
     """One authority, its ledger, and its folder of certificates.
@@ -74,6 +77,8 @@ class Office:
         self.ledger = Ledger(self.own_folder, clock)
         self._lifetime, self._clock = lifetime, clock
         self.revoked_file = self.own_folder / REVOKED_FILE
+        self.not_told: tuple[Path, ...] = ()
+        """Folders beside that could not be given the newest list."""
         if not self.revoked_file.exists():
             self._sign_list()
         self.service_files = self._make_service_files()
@@ -215,9 +220,15 @@ class Office:
     def hand_out_list(self) -> None:
         """Write the list into the folders beside, for services that run with them here."""
         content = self.revoked_file.read_bytes()
-        for certificate in self.folder.glob(f"*/{AUTHORITY_FILE}"):
-            if certificate.parent != self.own_folder:
-                replace_file(certificate.parent / REVOKED_FILE, content)
+        folders = {one.parent for one in self.folder.glob(f"*/{AUTHORITY_FILE}")}
+        failed = []
+        for folder in sorted(folders - {self.own_folder}):
+            try:
+                replace_file(folder / REVOKED_FILE, content)
+            except OSError as error:  # the others shall hear of it all the same
+                failed.append(folder)
+                log.warning("list_not_written", folder=str(folder), error=error.strerror)
+        self.not_told = tuple(failed)
 
     def _sign_list(self) -> None:
         """Write a newer list."""

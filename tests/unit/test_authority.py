@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from fedattn.authority.issuing import Authority, make_authority, read_authority
 from fedattn.authority.ledger import MAX_VALID_OF_A_NAME
 from fedattn.authority.office import Office
+from fedattn.cli.main import command_line
 from fedattn.core.address import HostPort
 from fedattn.core.errors import (
     CertificateRevokedError,
@@ -248,6 +249,38 @@ def test_list_names_what_is_revoked_and_newer_ones_count_more(office: Office) ->
     assert len(told) == 1
     with pytest.raises(CertificateRevokedError):
         known.refuse(new.serials, "a")
+
+
+def test_one_folder_that_cannot_be_written_keeps_the_list_from_no_other(office: Office) -> None:
+    for name in ("a", "b", "c"):
+        (office.folder / name).mkdir()
+        (office.folder / name / "ca.crt").write_bytes(office.authority.pem)
+    (office.folder / "b" / "revoked.crl").mkdir()
+    joined(office)
+    with capture_logs() as logs:
+        assert office.revoke("a") == 1
+    assert [entry["event"] for entry in logs] == ["list_not_written"]
+    assert office.not_told == (office.folder / "b",)
+    for name in ("a", "c"):
+        assert (office.folder / name / "revoked.crl").read_bytes() == office.revoked()
+
+
+def test_command_fails_where_nothing_is_revoked_or_not_all_are_told(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def revoke(name: str) -> int:
+        words = ["certs", "revoke", name, f"--folder={office.folder}"]
+        return command_line()(words, standalone_mode=False) or 0
+
+    joined(office)
+    assert revoke("b") == 1
+    assert "none known of b" in capsys.readouterr().err
+    assert revoke("a") == 0
+    joined(office)
+    (office.folder / "b" / "revoked.crl").mkdir(parents=True)
+    (office.folder / "b" / "ca.crt").touch()
+    assert revoke("a") == 1
+    assert "b: not written" in capsys.readouterr().err
 
 
 def test_list_that_is_served_is_signed_anew_with_time(office: Office, clock: Clock) -> None:

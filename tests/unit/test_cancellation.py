@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -171,10 +171,12 @@ def test_outside_of_an_event_loop_nobody_is_cancelled() -> None:
 
 
 async def test_call_that_ends_because_its_channel_closes_is_no_cancellation() -> None:
-    class Closed(Call):
-        async def __aiter__(self) -> AsyncIterator[Any]:
+    class Closed:
+        def __aiter__(self) -> Self:
+            return self
+
+        async def __anext__(self) -> Any:
             raise asyncio.CancelledError
-            yield
 
     with pytest.raises(AggregatorUnavailableError, match="nobody there"):
-        await anext(Responses(Closed(None), UNREACHABLE))  # type: ignore[arg-type]
+        await anext(Responses(Closed(), UNREACHABLE))  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ PLACES = 4
 ENDLESS = "endless"
 TOKEN_S, TOKEN_TEXT = 0.01, "word " * 200
 """An answer of 100 KB a second: a talkative model, so that buffers fill while one watches."""
-_HEAD = b"POST /v1/queries HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+_HEAD = b"POST /v1/queries HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 _STREAM = json.dumps({"question": ENDLESS, "stream": True}).encode()
 ATTACKS = {
     "half a head": _HEAD,

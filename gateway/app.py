@@ -15,6 +15,7 @@ from fedattn.wire.security import OwnCertificates
 from gateway.callers import Limits
 from gateway.error_handlers import install_error_handlers
 from gateway.heads import HeadMiddleware
+from gateway.hosts import LOOPBACK_HOSTS, HostMiddleware
 from gateway.openapi import add_schemas
 from gateway.publishers import Publishers
 from gateway.routes import probe_router, query_router
@@ -72,6 +73,9 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", KEY_HEADER],
             expose_headers=["Retry-After", "WWW-Authenticate"],
         )
+    if not (settings.needs_sign_in or settings.open):
+        hosts = LOOPBACK_HOSTS | {settings.listen.host.lower()}
+        app.add_middleware(HostMiddleware, hosts=hosts)
     app.add_middleware(HeadMiddleware)
     add_schemas(app, needs_sign_in=settings.needs_sign_in)
     return app

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import jwt
@@ -29,6 +29,9 @@ MAX_AGE_S = 600.0
 LEEWAY_S = 30.0
 """Two clocks may differ by this much."""
 _FETCH_TIMEOUT_S = 5.0
+
+_Key: TypeAlias = Any
+"""A `jwt.PyJWK`, which is good for one algorithm, or a public key of `cryptography`."""
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +84,7 @@ class TokenReader:
         self._limits = limits
         self._client = client
         self._clock = clock
-        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._keys: dict[str | None, _Key] = {}
         self._fetched_at = self._tried_at = -float("inf")
         self._fetching = asyncio.Lock()
 
@@ -141,7 +144,7 @@ class TokenReader:
                 return frozenset(name for name in names if isinstance(name, str))
         return frozenset()
 
-    async def _find_key(self, key_id: str | None) -> jwt.PyJWK:
+    async def _find_key(self, key_id: str | None) -> _Key:
         """The key a token names; without a name the only one.
 
         Raises:
@@ -169,14 +172,14 @@ class TokenReader:
         is_old = now - self._fetched_at > MAX_AGE_S
         return now - self._tried_at >= MIN_REFRESH_S and (is_old or self._known(key_id) is None)
 
-    def _known(self, key_id: str | None) -> jwt.PyJWK | None:
+    def _known(self, key_id: str | None) -> _Key | None:
         if key_id is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(key_id)
 
     async def _fetch(self) -> None:
         """Get the keys; those that are known stay if that fails."""
-        self._tried_at = self._clock()
+        begun = self._clock()
         try:
             if self._client is not None:
                 keys = await self._get_keys(self._client)
@@ -185,11 +188,13 @@ class TokenReader:
                     keys = await self._get_keys(client)
         except (httpx.HTTPError, httpx.InvalidURL, jwt.PyJWTError, ValueError) as error:
             log.warning("issuer_unreachable", issuer=self._issuer.url, error=str(error))
-            return
-        self._keys = {key.key_id: key for key in keys if key.public_key_use != "enc"}
-        self._fetched_at = self._tried_at
+        else:
+            self._keys = keys
+            self._fetched_at = begun
+        finally:
+            self._tried_at = self._clock()  # not before: who comes meanwhile waits for the keys
 
-    async def _get_keys(self, client: httpx.AsyncClient) -> jwt.PyJWKSet:
+    async def _get_keys(self, client: httpx.AsyncClient) -> dict[str | None, _Key]:
         url = f"{self._issuer.url.rstrip('/')}/.well-known/openid-configuration"
         document = await _get_object(client, url)
         if document.get("issuer") != self._issuer.url:
@@ -197,7 +202,20 @@ class TokenReader:
         keys_url = str(document.get("jwks_uri"))
         if not _is_safe(httpx.URL(keys_url)):
             raise ValueError(f"jwks_uri {keys_url!r}: expected an https:// URL")
-        return jwt.PyJWKSet.from_dict(await _get_object(client, keys_url))
+        return _read_keys(await _get_object(client, keys_url))
+
+
+def _read_keys(document: dict[str, Any]) -> dict[str | None, _Key]:
+    """By their names; one that names no algorithm is good for all of its kind."""
+    keys = jwt.PyJWKSet.from_dict(document)
+    free = {
+        one.get("kid") for one in document["keys"] if isinstance(one, dict) and not one.get("alg")
+    }
+    return {
+        key.key_id: key.key if key.key_id in free else key
+        for key in keys
+        if key.public_key_use != "enc" and key.algorithm_name in ALGORITHMS
+    }
 
 
 async def _get_object(client: httpx.AsyncClient, url: str) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class QueryCall:
         self._metrics = metrics
         self._begun = time.monotonic()
         self._session_id: str | None = None
+        self._planned_bytes = 0
         self._outcome = "cancelled"
         self._result: participant_pb2.QueryResult | None = None
         self._first: QueryEvent | None = None
@@ -47,8 +48,10 @@ class QueryCall:
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of rows that all nodes sent, as the report says; 0 without one."""
-        return 0 if self._result is None else kv_bytes_of(self._result.report)
+        """Bytes of rows that all nodes sent, as the report says; without one as planned."""
+        if self._result is None:  # else who leaves early would move rows for nothing
+            return self._planned_bytes
+        return kv_bytes_of(self._result.report)
 
     async def wait_started(self) -> None:
         """Wait for the first event, so that a failure before it is a plain error.
@@ -118,6 +121,7 @@ class QueryCall:
             )
         if event.HasField("opened"):
             self._session_id = event.opened.terms.session_id
+            self._planned_bytes = planned_bytes_of(event.opened.terms)
         if event.HasField("result"):
             self._result, self._outcome = event.result, "answered"
             await self._wait_end()
@@ -135,6 +139,18 @@ class QueryCall:
     def _note(self, error: FedAttnError) -> FedAttnError:
         self._outcome = error.code
         return error
+
+
+def planned_bytes_of(terms: session_pb2.SessionTerms) -> int:
+    """Bytes of rows that contributors send at most, at 2 bytes a number and none selected."""
+    row = 2 * 2 * terms.shape.num_kv_heads * terms.shape.head_dim
+    num_rows = 0
+    for member in terms.members:
+        others = (other.sync_layers for other in terms.members if other is not member)
+        num_layers = len(set[int]().union(*others))
+        is_asked = member.role == session_pb2.ROLE_CONTRIBUTOR and not member.is_cached_by_publisher
+        num_rows += is_asked * num_layers * (member.span_stop - member.span_start)
+    return row * num_rows
 
 
 def kv_bytes_of(report: session_pb2.SessionReport) -> int:

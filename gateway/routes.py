@@ -35,7 +35,9 @@ def query_router(publishers: Publishers, default_share: Share) -> APIRouter:
         response_model=QueryAnswer,
         responses={
             200: document_stream(),
-            **document_problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
+            **document_problems(
+                400, 401, 403, 404, 409, 413, 415, 421, 422, 429, 500, 502, 503, 504
+            ),
         },
     )
     async def post_query(
@@ -63,7 +65,7 @@ def query_router(publishers: Publishers, default_share: Share) -> APIRouter:
         "/warm",
         tags=["queries"],
         responses=document_problems(
-            400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504
+            400, 401, 403, 404, 409, 413, 415, 421, 422, 429, 500, 502, 503, 504
         ),
     )
     async def post_warm(request: Request, caller: CallerOf, body: SessionBody) -> WarmAnswer:
@@ -75,7 +77,7 @@ def query_router(publishers: Publishers, default_share: Share) -> APIRouter:
         return warm_from_wire(await unless_disconnected(request, warming))
 
     @router.get(
-        "/participants", tags=["network"], responses=document_problems(401, 409, 429, 500, 503)
+        "/participants", tags=["network"], responses=document_problems(401, 409, 421, 429, 500, 503)
     )
     async def get_participants(caller: CallerOf) -> list[ParticipantInfo]:
         """All nodes that are joined now."""
@@ -92,12 +94,12 @@ def probe_router(publishers: Publishers) -> APIRouter:
     """Routes for whatever supervises the gateway."""
     router = APIRouter(tags=["probes"])
 
-    @router.get("/healthz")
+    @router.get("/healthz", responses=document_problems(421))
     async def get_health() -> Health:
         """Whether the process is alive."""
         return Health(status="ok")
 
-    @router.get("/readyz", responses=document_problems(503))
+    @router.get("/readyz", responses=document_problems(421, 503))
     async def get_readiness() -> Health:
         """Whether at least one publisher takes queries."""
         await publishers.check_ready()

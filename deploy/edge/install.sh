@@ -12,7 +12,7 @@ install.sh --uninstall [--purge]                                               -
 
   --node-id ID          as its certificate says
   --aggregator HOST:PORT
-  --join TOKEN          what `fedattn certs token` printed for this node; it is good once
+  --join TOKEN          what `fedattn certs token` printed for this node; it is good once; - reads it from stdin
   --certificates DIR    what `fedattn certs init` made for this node: ca.crt, tls.crt, tls.key
   --context FILE|DIR    private text to start from; it is copied to /var/lib/fedattn/context
   --listen HOST:PORT    for this node's own gateway, if it publishes
@@ -94,6 +94,7 @@ check_options() {
   [[ -z $listen || $listen =~ $address ]] || fail "--listen: expected HOST:PORT, got '$listen'"
   if [[ -n $join ]]; then
     [[ -z $certificates ]] || fail "--join and --certificates exclude each other; leave one out"
+    [[ $join != - ]] || read -r join || fail "--join -: no token on stdin"
     [[ $join == "$node_id"@*/*/* ]] || fail "--join: expected a token of fedattn certs token $node_id, got one of '${join%%[@/]*}'"
   elif [[ -n $certificates || ! -r $own_certificates/tls.key ]]; then # without either, those of an installed node stay
     for file in ca.crt tls.crt tls.key; do
@@ -135,8 +136,10 @@ copy_certificates() { # the node's own files: it may renew them, and nobody else
   for file in ca.crt tls.crt tls.key; do
     run install -o fedattn -g fedattn -m 600 "$certificates/$file" "$own_certificates/$file"
   done
-  [[ ! -r $certificates/revoked.crl ]] ||
-    run install -o fedattn -g fedattn -m 600 "$certificates/revoked.crl" "$own_certificates/revoked.crl"
+  [[ -r $certificates/authority.txt ]] || run rm -f "$own_certificates/authority.txt" # of another network
+  for file in revoked.crl authority.txt; do
+    [[ ! -r $certificates/$file ]] || run install -o fedattn -g fedattn -m 600 "$certificates/$file" "$own_certificates/$file"
+  done
 }
 
 join_network() { # on stdin, where no list of processes shows the token
@@ -181,8 +184,17 @@ install_node() {
   echo "installed $node_id; its log: journalctl -u fedattn-participant; its texts: $state/context"
 }
 
+keep_certificates_private() { # those that an earlier installer left where root owns them and the group reads the key
+  grep -qxF "FEDATTN_PARTICIPANT_CERTIFICATES=$config/certificates" "$config/node.env" || return 0
+  certificates=$config/certificates
+  run install -d -o fedattn -g fedattn -m 700 "$state/node" "$own_certificates"
+  copy_certificates
+  run sed -i "s|^\(FEDATTN_PARTICIPANT_CERTIFICATES\)=.*|\1=$own_certificates|" "$config/node.env"
+}
+
 upgrade_node() {
   [[ -x $prefix/bin/python ]] || fail "nothing is installed in $prefix; install first"
+  keep_certificates_private
   install_software
   prepare_model
   systemd restart fedattn-participant

@@ -10,12 +10,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fedattn.authority.ledger import same_name
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
 from fedattn.core.node_id import check_node_id
 from fedattn.runtime.state import replace_file
 from fedattn.wire.authority_client import AUTHORITY
 from fedattn.wire.enrolment import private_bytes
-from fedattn.wire.security import AUTHORITY_FILE
+from fedattn.wire.security import AGGREGATOR, AUTHORITY_FILE, GATEWAY
 
 AUTHORITY_FOLDER = "ca"
 AUTHORITY_KEY_FILE = "ca.key"
@@ -28,11 +29,13 @@ def check_name(name: str) -> str:
     """A name that may be certified: of a node, `aggregator` or `gateway`.
 
     Raises:
-        InvalidRequestError: it is no node id, or means the authority.
+        InvalidRequestError: it is no node id, means the authority, or passes for a service.
     """
-    check_node_id(name)
-    if name in {AUTHORITY_FOLDER, AUTHORITY} or name.startswith("."):
+    meant = same_name(check_node_id(name))
+    if meant in {AUTHORITY_FOLDER, AUTHORITY} or name.startswith("."):
         raise InvalidRequestError(f"node id {name!r} would hide the authority; choose another")
+    if meant in {AGGREGATOR, GATEWAY} and name != meant:
+        raise InvalidRequestError(f"node id {name!r} would pass for the {meant}; choose another")
     return name
 
 

@@ -11,7 +11,13 @@ from pathlib import Path
 
 from cryptography import x509
 
-from fedattn.core.errors import CertificateRevokedError, ConfigurationError, NodeBusyError
+from fedattn.core.errors import (
+    CertificateRevokedError,
+    ConfigurationError,
+    IdentityMismatchError,
+    InvalidRequestError,
+    NodeBusyError,
+)
 
 LEDGER_FILE = "ledger.db"
 MAX_VALID_OF_A_NAME = 16
@@ -24,7 +30,7 @@ CREATE TABLE IF NOT EXISTS issued
     (serial TEXT PRIMARY KEY, name TEXT, issued_at REAL, expires_at REAL, revoked_at REAL);
 CREATE INDEX IF NOT EXISTS issued_by_name ON issued (name);
 CREATE TABLE IF NOT EXISTS tokens (digest TEXT PRIMARY KEY, node_id TEXT, expires_at REAL);
-CREATE TABLE IF NOT EXISTS lists (number INTEGER PRIMARY KEY AUTOINCREMENT);
+CREATE TABLE IF NOT EXISTS lists (number INTEGER PRIMARY KEY);
 """
 
 
@@ -54,6 +60,11 @@ class Issued:
         return "expired" if self.expires_at <= time.time() else "valid"
 
 
+def same_name(name: str) -> str:
+    """One form of all names that TLS takes for the same: case and a last dot make no difference."""
+    return name.lower().rstrip(".")
+
+
 class Ledger:
     """The record of one authority. Safe against other threads and processes.
 
@@ -74,7 +85,12 @@ class Ledger:
             ledger.executescript(_TABLES)
 
     def record(
-        self, name: str, certificate: x509.Certificate, *, renewed: int | None = None
+        self,
+        name: str,
+        certificate: x509.Certificate,
+        *,
+        renewed: int | None = None,
+        token: str | None = None,
     ) -> None:
         """Remember a certificate before it is handed out.
 
@@ -82,8 +98,11 @@ class Ledger:
             name: whom it is of.
             certificate: as issued.
             renewed: serial number of the one that it follows, if any.
+            token: secret of the token that it is for, if any; used up with it.
 
         Raises:
+            IdentityMismatchError: the token is used up, expired, or for another name.
+            InvalidRequestError: another node's name differs by case or a last dot alone.
             CertificateRevokedError: that one is revoked, or was never issued here.
             NodeBusyError: too many of that name count already.
         """
@@ -91,6 +110,10 @@ class Ledger:
         with self._changing() as ledger:
             if renewed is not None:
                 _check_good(ledger, name, renewed)
+            else:
+                if token is not None:
+                    _redeem(ledger, name, token, now)
+                _check_alone(ledger, name)
             ledger.execute("DELETE FROM issued WHERE expires_at < ?", (now - _FORGET_S,))
             (valid,) = ledger.execute(
                 "SELECT count(*) FROM issued WHERE name = ? AND expires_at > ? "
@@ -110,25 +133,18 @@ class Ledger:
         """Remember a token, by its hash.
 
         Raises:
+            InvalidRequestError: as `record`.
             NodeBusyError: too many wait to be used.
         """
         now = self._clock()
         with self._changing() as ledger:
             ledger.execute("DELETE FROM tokens WHERE expires_at < ?", (now,))
+            _check_alone(ledger, node_id)
             (waiting,) = ledger.execute("SELECT count(*) FROM tokens").fetchone()
             if waiting >= MAX_TOKENS:
                 raise NodeBusyError(f"{waiting} tokens wait to be used, at most {MAX_TOKENS} may")
             row = (_digest(secret), node_id, now + lifetime_s)
             ledger.execute("INSERT INTO tokens VALUES (?, ?, ?)", row)
-
-    def redeem(self, node_id: str, secret: str) -> bool:
-        """Use a token up; True for one caller of all, and only for the node it was made for."""
-        with self._changing() as ledger:
-            used = ledger.execute(
-                "DELETE FROM tokens WHERE digest = ? AND node_id = ? AND expires_at > ?",
-                (_digest(secret), node_id, self._clock()),
-            )
-            return used.rowcount == 1
 
     def revoke(self, name: str) -> int:
         """Take back all that count of a name, and its tokens; how many certificates that were."""
@@ -150,8 +166,9 @@ class Ledger:
     def next_list(self) -> Iterator[tuple[int, list[Issued]]]:
         """Number and entries of the next list; nobody revokes or lists more within the block."""
         with self._changing() as ledger:
-            number = ledger.execute("INSERT INTO lists DEFAULT VALUES").lastrowid
-            assert number is not None
+            (last,) = ledger.execute("SELECT coalesce(max(number), 0) FROM lists").fetchone()
+            number = max(int(self._clock() * 1000), last + 1)  # grows though the ledger be lost
+            ledger.execute("INSERT INTO lists VALUES (?)", (number,))
             ledger.execute("DELETE FROM lists WHERE number < ?", (number,))
             yield number, [one for one in _read(ledger) if one.revoked_at is not None]
 
@@ -177,6 +194,28 @@ def _check_good(ledger: sqlite3.Connection, name: str, serial: int) -> None:
         raise CertificateRevokedError(
             f"the certificate of {name} is revoked, or is not in the authority's ledger; make a "
             f"token with `fedattn certs token {name}`, and join with it"
+        )
+
+
+def _check_alone(ledger: sqlite3.Connection, name: str) -> None:
+    names = ledger.execute("SELECT name FROM issued UNION SELECT node_id FROM tokens")
+    for (other,) in names:
+        if other != name and same_name(other) == same_name(name):
+            raise InvalidRequestError(
+                f"node id {name!r} would pass for {other!r}, which is in the ledger; choose another"
+            )
+
+
+def _redeem(ledger: sqlite3.Connection, name: str, secret: str, now: float) -> None:
+    """Succeeds for one caller of all, and only for the node that the token was made for."""
+    used = ledger.execute(
+        "DELETE FROM tokens WHERE digest = ? AND node_id = ? AND expires_at > ?",
+        (_digest(secret), name, now),
+    )
+    if used.rowcount != 1:
+        raise IdentityMismatchError(
+            f"the token for {name} is used up, expired or was never made; make another with "
+            f"`fedattn certs token {name}`"
         )
 
 

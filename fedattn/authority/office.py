@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,7 +28,6 @@ from fedattn.authority.ledger import Issued, Ledger
 from fedattn.core.address import HostPort
 from fedattn.core.errors import (
     ConfigurationError,
-    IdentityMismatchError,
     InvalidRequestError,
 )
 from fedattn.runtime.state import replace_file
@@ -50,6 +50,8 @@ _LIST_LIFETIME = dt.timedelta(days=30)
 _LIST_AGES_S = 24 * 3600.0
 """A list that is served is signed anew so often, though nothing be revoked."""
 _SECRET_SIZE = 32
+
+log = structlog.get_logger(__name__)
 
 
 class Office:
@@ -75,6 +77,8 @@ class Office:
         self.ledger = Ledger(self.own_folder, clock)
         self._lifetime, self._clock = lifetime, clock
         self.revoked_file = self.own_folder / REVOKED_FILE
+        self.not_told: tuple[Path, ...] = ()
+        """Folders beside that could not be given the newest list."""
         if not self.revoked_file.exists():
             self._sign_list()
         self.service_files = self._make_service_files()
@@ -146,7 +150,7 @@ class Office:
 
         Args:
             node_id: as in the token.
-            secret: of the token; used up unless the rest of the request is of no use.
+            secret: of the token; used up if a certificate comes of it.
             request: signing request, of which only the public key counts.
 
         Raises:
@@ -154,12 +158,7 @@ class Office:
             InvalidRequestError: the request is of no use.
         """
         key = read_signing_request(request)
-        if not self.ledger.redeem(check_name(node_id), secret):
-            raise IdentityMismatchError(
-                f"the token for {node_id} is used up, expired or was never made; make another "
-                f"with `fedattn certs token {node_id}`"
-            )
-        return self.certify(node_id, key, self._lifetime)
+        return self.certify(check_name(node_id), key, self._lifetime, token=secret)
 
     def renew(self, node_id: str, message: bytes) -> bytes:
         """A newer certificate, PEM, for whoever has the key of one that counts.
@@ -190,10 +189,11 @@ class Office:
         lifetime: dt.timedelta,
         *,
         renewed: int | None = None,
+        token: str | None = None,
     ) -> bytes:
         """A certificate that is in the ledger, PEM; raises as `Ledger.record`."""
         certificate = self.authority.issue(name, key, lifetime)
-        self.ledger.record(name, certificate, renewed=renewed)
+        self.ledger.record(name, certificate, renewed=renewed, token=token)
         return certificate.public_bytes(PEM)
 
     def revoke(self, name: str) -> int:
@@ -202,7 +202,7 @@ class Office:
         Returns:
             How many certificates counted until now.
         """
-        count = self.ledger.revoke(check_name(name))
+        count = self.ledger.revoke(name)
         self._sign_list()
         return count
 
@@ -220,9 +220,15 @@ class Office:
     def hand_out_list(self) -> None:
         """Write the list into the folders beside, for services that run with them here."""
         content = self.revoked_file.read_bytes()
-        for certificate in self.folder.glob(f"*/{AUTHORITY_FILE}"):
-            if certificate.parent != self.own_folder:
-                replace_file(certificate.parent / REVOKED_FILE, content)
+        folders = {one.parent for one in self.folder.glob(f"*/{AUTHORITY_FILE}")}
+        failed = []
+        for folder in sorted(folders - {self.own_folder}):
+            try:
+                replace_file(folder / REVOKED_FILE, content)
+            except OSError as error:  # the others shall hear of it all the same
+                failed.append(folder)
+                log.warning("list_not_written", folder=str(folder), error=error.strerror)
+        self.not_told = tuple(failed)
 
     def _sign_list(self) -> None:
         """Write a newer list."""

@@ -100,10 +100,18 @@ def revoke(name: Name, folder: Folder = Path("certs")) -> None:
 
     office = Office.open(folder)
     count = office.revoke(name)
+    if office.not_told:
+        folders = ", ".join(map(str, office.not_told))
+        print(f"error: copy {office.revoked_file} into {folders}: not written", file=sys.stderr)
+    if not count:
+        print(f"none known of {name} that counts; its tokens, if any, are gone", file=sys.stderr)
+        raise typer.Exit(1)
     print(
         f"revoked {count} certificates of {name}; services that `fedattn certs serve` does not "
         f"tell need {office.revoked_file} in their folders"
     )
+    if office.not_told:
+        raise typer.Exit(1)
 
 
 def list_certificates(folder: Folder = Path("certs")) -> None:

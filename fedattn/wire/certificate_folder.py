@@ -63,10 +63,13 @@ class CertificateFolder:
         Raises:
             ConfigurationError: the file holds no address.
         """
+        path = self.path / RENEW_FILE
         try:
-            return HostPort.parse((self.path / RENEW_FILE).read_text(encoding="utf-8").strip())
+            return HostPort.parse(path.read_text(encoding="utf-8").strip())
         except FileNotFoundError:
             return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"certificates: cannot read {path}: {error}") from error
 
     def look(self) -> None:
         """Take what has changed since the last look; what is of no use is told in the log once."""
@@ -111,8 +114,13 @@ class CertificateFolder:
 
     def _read_revoked(self) -> None:
         path = self.path / REVOKED_FILE
-        if path.exists():
-            self.take_revoked(path.read_bytes())
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise ConfigurationError(f"it cannot be read: {error.strerror}") from error
+        self.take_revoked(content)
 
     def _stamps(self) -> tuple[tuple[int, int, int] | None, ...]:
         names = (AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, REVOKED_FILE)
@@ -137,6 +145,22 @@ def _finish(folder: Path) -> None:
 
 
 def _read_pair(folder: Path) -> Certificates:
+    try:
+        found = _finished_pair(folder)
+    except OSError as error:
+        raise ConfigurationError(
+            f"certificates: cannot read {error.filename}: {error.strerror}; let this user read it"
+        ) from error
+    try:
+        x509.load_pem_x509_certificates(found.authority)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"certificates: {folder / AUTHORITY_FILE} holds something else: {error}"
+        ) from error
+    return found
+
+
+def _finished_pair(folder: Path) -> Certificates:
     found = read_certificates(folder)
     if not _match(found.key, found.certificate):
         following = folder / _NEXT_FILE

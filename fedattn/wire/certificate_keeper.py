@@ -17,7 +17,8 @@ from fedattn.wire.security import OwnCertificates
 
 _RENEWED_AT = 0.5
 """Share of a certificate's life after which its holder renews it."""
-_TRY_AGAIN_S = 60.0
+_PAUSE_S, _MAX_PAUSE_S = 30.0, 3600.0
+"""Before the next try to renew; doubled by each failure."""
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +64,7 @@ class CertificateKeeper:
 
     def __init__(self, folder: CertificateFolder, clock: Callable[[], float] = time.time) -> None:
         self._folder, self._clock = folder, clock
-        self._tried_at = float("-inf")
+        self._tried_at, self._pause_s = float("-inf"), _PAUSE_S
         self._told: dict[str, str] = {}
 
     async def look(self) -> None:
@@ -94,15 +95,17 @@ class CertificateKeeper:
     def _is_due(self) -> bool:
         own, now = own_certificate(self._folder), self._clock()
         begin, end = own.not_valid_before_utc.timestamp(), own.not_valid_after_utc.timestamp()
-        return now >= begin + _RENEWED_AT * (end - begin) and now >= self._tried_at + _TRY_AGAIN_S
+        return now >= begin + _RENEWED_AT * (end - begin) and now >= self._tried_at + self._pause_s
 
     async def _renew(self, client: AuthorityClient) -> None:
         self._tried_at = self._clock()
         try:
             await asyncio.to_thread(renew, self._folder, client)
         except FedAttnError as error:
-            log.warning("not_renewed", error=str(error))
+            self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)
+            log.warning("not_renewed", error=str(error), again_in_s=self._pause_s)
         else:
+            self._pause_s = _PAUSE_S
             self._folder.look()
 
     def _tell_state(self) -> None:

@@ -1,5 +1,6 @@
 """A typed client of the aggregator: our errors instead of gRPC's, a deadline on each request."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Generic, Self, TypeVar
 
@@ -54,6 +55,9 @@ class Responses(Generic[M]):
             raise
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None
+        except asyncio.CancelledError:  # of the caller, or of the call because its channel closed
+            raise_if_cancelled()
+            raise self._unreachable from None
 
 
 class AggregatorClient:

@@ -1,5 +1,7 @@
 """How a node gets its certificate, and newer ones: its key is made here and never leaves."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cryptography import x509
@@ -20,6 +22,7 @@ from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.join_token import JoinToken
 from fedattn.wire.security import AUTHORITY_FILE, OTHERS_ACCESS
 
+_NEXT_KEY_FILE = ".tls.key.next"
 _PEM = serialization.Encoding.PEM
 
 
@@ -65,12 +68,10 @@ def renew(folder: CertificateFolder, client: AuthorityClient) -> None:
     name = own_name(folder)
     key = ec.generate_private_key(ec.SECP256R1())
     request = signing_request(key, name).public_bytes(serialization.Encoding.DER)
-    certificate = client.renew(name, identity.sign(Kind.RENEWAL, request).SerializeToString())
-    _check_issued(certificate, key, name)
-    try:
+    with _writable(folder.path, private_bytes(key)):  # else the authority would issue for nothing
+        certificate = client.renew(name, identity.sign(Kind.RENEWAL, request).SerializeToString())
+        _check_issued(certificate, key, name)
         replace_pair(folder.path, private_bytes(key), certificate)
-    except OSError as error:
-        raise _cannot_write(folder.path, error) from error
 
 
 def own_certificate(folder: CertificateFolder) -> x509.Certificate:
@@ -117,6 +118,20 @@ def _make_private(folder: Path) -> None:
         raise ConfigurationError(
             f"certificates: others can read the folder {folder}; chmod 700 {folder}"
         )
+
+
+@contextmanager
+def _writable(folder: Path, key: bytes) -> Iterator[None]:
+    """Write the next key beside the present one for as long as the block runs."""
+    following = folder / _NEXT_KEY_FILE
+    try:
+        replace_file(following, key)
+        yield
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    finally:
+        with suppress(OSError):
+            following.unlink()
 
 
 def _cannot_write(folder: Path, error: OSError) -> ConfigurationError:

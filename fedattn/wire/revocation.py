@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import structlog
 from cryptography import x509
 
 from fedattn.core.errors import CertificateRevokedError, IdentityMismatchError
 
 Serials = frozenset[int]
 MAX_LIST_SIZE = 4 << 20
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,7 @@ class Revocations:
 
     def __init__(self) -> None:
         self._list: RevocationList | None = None
+        self._told: int | None = None
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -86,6 +90,9 @@ class Revocations:
             Whether it was taken.
         """
         if self._list is not None and new.number <= self._list.number:
+            if new.number < self._list.number and new.number != self._told:
+                self._told = new.number
+                log.warning("older_list", number=new.number, known=self._list.number)
             return False
         self._list = new
         for listener in self._listeners:

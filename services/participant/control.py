@@ -192,7 +192,8 @@ class ControlLoop:
         """Say that the node lives; leave, to join again, once it has a newer certificate.
 
         What it announced was signed with the older one, which expires. It waits for an idle moment,
-        at the longest until the aggregator ends the stream because the older one has expired.
+        at the longest until the aggregator ends the stream because the older one has expired, or
+        the older channel is closed, which other calls have replaced.
         """
         while True:
             await asyncio.sleep(interval_s)

@@ -119,7 +119,7 @@ async def running(
     app = create_app(settings, registry=registry)
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
-        base_url="http://gateway",
+        base_url="http://localhost",
         event_hooks={"response": [check_documented(app)]},
     )
     try:

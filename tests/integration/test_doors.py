@@ -17,7 +17,7 @@ from fedattn.wire.v1 import participant_pb2
 from tests.harness.gateway import QueryEvent, good_script, opened, running, served
 from tests.harness.https import write_certificate
 
-HEAD = b"POST /v1/queries HTTP/1.1\r\nHost: x\r\n"
+HEAD = b"POST /v1/queries HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def end_of(reader: asyncio.StreamReader) -> bytes:
         b"",
         HEAD,
         HEAD + b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /he",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /he",
     ],
     ids=["nothing", "half a head", "half a body", "half a second head"],
 )
@@ -63,7 +63,7 @@ async def test_more_connections_than_one_address_may_have_are_dropped_at_once() 
     async with running() as gateway, served(gateway, doors=Doors(max_per_address=2)) as (url, _):
         held = [await connect(url) for _ in range(2)]
         for reader, writer in held:
-            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
         reader, writer = await connect(url)
         assert await end_of(reader) == b""

@@ -92,6 +92,27 @@ async def test_node_joins_renews_and_is_revoked(tmp_path: Path) -> None:
     assert folder.revocations.is_revoked([second.serial_number])
 
 
+async def test_folder_that_cannot_be_written_costs_no_certificates(tmp_path: Path) -> None:
+    office = Office.open_or_make(tmp_path / "authority")
+    async with running_authority(office) as address:
+        folder = await joined(office, address, tmp_path / "a")
+        now_s = dt.datetime.now(dt.UTC).timestamp() + 3.6 * DAY_S
+        keeper = CertificateKeeper(folder, lambda: now_s)
+        (folder.path / ".tls.key.next").mkdir()
+        with capture_logs() as logs:
+            for pause_s in (0, 59, 1, 119, 1, 240, 480, 960, 1920):
+                now_s += pause_s
+                await keeper.look()
+        pauses = [entry["again_in_s"] for entry in logs if entry["event"] == "not_renewed"]
+        assert pauses == [60, 120, 240, 480, 960, 1920, 3600]
+        assert len(office.issued()) == 1
+        (folder.path / ".tls.key.next").rmdir()
+        now_s += 3600
+        await keeper.look()
+        assert len(office.issued()) == 2
+        assert {path.name for path in folder.path.iterdir() if "next" in path.name} == set()
+
+
 async def test_other_authority_gets_neither_secret_nor_node(tmp_path: Path) -> None:
     office = Office.open_or_make(tmp_path / "authority")
     other = Office.open_or_make(tmp_path / "other")

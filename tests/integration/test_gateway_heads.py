@@ -46,6 +46,33 @@ async def test_heads_that_are_too_large_are_refused(headers: dict[str, str]) -> 
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", ""]
+)
+async def test_page_that_names_this_machine_its_own_may_not_ask(host: str) -> None:
+    async with running() as gateway:
+        answer = await gateway.client.get("/v1/participants", headers={"Host": host})
+    check_problem(answer, 421, "misdirected_request")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("host", "flags"),
+    [
+        ("127.0.0.1:8000", []),
+        ("[::1]:8000", []),
+        ("LOCALHOST", []),
+        ("desk", ["--listen=desk:8000"]),
+        ("gateway.example", ["--open"]),
+    ],
+)
+async def test_names_of_this_machine_are_answered_and_all_where_anyone_may_ask(
+    host: str, flags: list[str]
+) -> None:
+    async with running(flags=flags) as gateway:
+        assert (await gateway.client.get("/healthz", headers={"Host": host})).status_code == 200
+
+
 async def test_pages_of_other_sites_may_not_ask() -> None:
     async with running() as gateway:
         preflight = await gateway.client.options("/v1/queries", headers=ASKS)

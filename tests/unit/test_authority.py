@@ -10,10 +10,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
+from structlog.testing import capture_logs
 
 from fedattn.authority.issuing import Authority, make_authority, read_authority
 from fedattn.authority.ledger import MAX_VALID_OF_A_NAME
 from fedattn.authority.office import Office
+from fedattn.cli.main import command_line
 from fedattn.core.address import HostPort
 from fedattn.core.errors import (
     CertificateRevokedError,
@@ -125,10 +127,42 @@ def test_token_is_for_one_name_and_wrong_tries_do_not_use_it_up(office: Office) 
     assert office.enrol("a", token.secret, request_of(new_key()))
 
 
-@pytest.mark.parametrize("name", ["ca", "authority", ".x", "a b", ""])
-def test_names_that_mean_the_authority_get_no_token(office: Office, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ca", "CA", "authority", "Authority.", ".x", "a b", ""),
+        *("Aggregator", "aggregator.", "GATEWAY"),
+    ],
+)
+def test_names_that_mean_the_authority_or_pass_for_a_service_get_no_token(
+    office: Office, name: str
+) -> None:
     with pytest.raises(InvalidRequestError, match="node id"):
         office.make_token(name, ADDRESS, HOUR_S)
+
+
+def test_names_that_pass_for_one_in_the_ledger_get_nothing(office: Office) -> None:
+    joined(office, "ward-1")
+    office.make_token("ward-2", ADDRESS, HOUR_S)
+    for name in ("Ward-1", "ward-1.", "WARD-2"):
+        with pytest.raises(InvalidRequestError, match="would pass for 'ward-"):
+            office.make_token(name, ADDRESS, HOUR_S)
+        with pytest.raises(InvalidRequestError, match="would pass for 'ward-"):
+            office.certify(name, new_key().public_key(), dt.timedelta(days=1))
+    for name in ("ward-1", "aggregator"):
+        assert office.make_token(name, ADDRESS, HOUR_S)
+
+
+def test_token_is_not_used_up_by_a_certificate_that_is_refused(
+    office: Office, clock: Clock
+) -> None:
+    for _ in range(MAX_VALID_OF_A_NAME):
+        joined(office)
+    token = office.make_token("a", ADDRESS, 30 * 24 * HOUR_S)
+    with pytest.raises(NodeBusyError):
+        office.enrol("a", token.secret, request_of(new_key()))
+    clock.now_s += 8 * 24 * HOUR_S
+    assert office.enrol("a", token.secret, request_of(new_key()))
 
 
 def test_request_decides_nothing_but_the_key(office: Office) -> None:
@@ -207,11 +241,46 @@ def test_list_names_what_is_revoked_and_newer_ones_count_more(office: Office) ->
     known, told = Revocations(), list[int]()
     known.listen(lambda: told.append(1))
     assert known.take(new)
-    assert not known.take(old)
-    assert not known.take(new)
+    with capture_logs() as logs:
+        assert not known.take(old)
+        assert not known.take(old)
+        assert not known.take(new)
+    assert [entry["event"] for entry in logs] == ["older_list"]
     assert len(told) == 1
     with pytest.raises(CertificateRevokedError):
         known.refuse(new.serials, "a")
+
+
+def test_one_folder_that_cannot_be_written_keeps_the_list_from_no_other(office: Office) -> None:
+    for name in ("a", "b", "c"):
+        (office.folder / name).mkdir()
+        (office.folder / name / "ca.crt").write_bytes(office.authority.pem)
+    (office.folder / "b" / "revoked.crl").mkdir()
+    joined(office)
+    with capture_logs() as logs:
+        assert office.revoke("a") == 1
+    assert [entry["event"] for entry in logs] == ["list_not_written"]
+    assert office.not_told == (office.folder / "b",)
+    for name in ("a", "c"):
+        assert (office.folder / name / "revoked.crl").read_bytes() == office.revoked()
+
+
+def test_command_fails_where_nothing_is_revoked_or_not_all_are_told(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def revoke(name: str) -> int:
+        words = ["certs", "revoke", name, f"--folder={office.folder}"]
+        return command_line()(words, standalone_mode=False) or 0
+
+    joined(office)
+    assert revoke("b") == 1
+    assert "none known of b" in capsys.readouterr().err
+    assert revoke("a") == 0
+    joined(office)
+    (office.folder / "b" / "revoked.crl").mkdir(parents=True)
+    (office.folder / "b" / "ca.crt").touch()
+    assert revoke("a") == 1
+    assert "b: not written" in capsys.readouterr().err
 
 
 def test_list_that_is_served_is_signed_anew_with_time(office: Office, clock: Clock) -> None:
@@ -219,6 +288,17 @@ def test_list_that_is_served_is_signed_anew_with_time(office: Office, clock: Clo
     assert office.revoked() == before
     clock.now_s += 25 * HOUR_S
     assert office.revoked() != before
+
+
+def test_numbers_of_lists_grow_though_the_ledger_be_lost(office: Office, clock: Clock) -> None:
+    authorities, known = [office.authority.certificate], Revocations()
+    known.take(read_revocation_list(office.revoked(), authorities))
+    (office.own_folder / "ledger.db").unlink()
+    clock.now_s += 1
+    again = Office(office.folder, office.authority, clock=clock)
+    for _ in range(2):  # at the same time too
+        again.revoke("a")
+        assert known.take(read_revocation_list(again.revoked(), authorities))
 
 
 def another_authority(folder: Path) -> Authority:

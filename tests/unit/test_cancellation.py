@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -168,3 +168,15 @@ async def test_a_deadline_stays_a_deadline() -> None:
 def test_outside_of_an_event_loop_nobody_is_cancelled() -> None:
     raise_if_cancelled()
     assert error_from_rpc(unavailable(), UNREACHABLE) is UNREACHABLE
+
+
+async def test_call_that_ends_because_its_channel_closes_is_no_cancellation() -> None:
+    class Closed:
+        def __aiter__(self) -> Self:
+            return self
+
+        async def __anext__(self) -> Any:
+            raise asyncio.CancelledError
+
+    with pytest.raises(AggregatorUnavailableError, match="nobody there"):
+        await anext(Responses(Closed(), UNREACHABLE))  # type: ignore[arg-type]

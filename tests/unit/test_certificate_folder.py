@@ -114,3 +114,26 @@ def test_forged_list_is_told_at_the_start_and_not_taken_later(made: Path, tmp_pa
     assert "did not sign the list" in logs[0]["error"]
     with pytest.raises(ConfigurationError, match="did not sign the list"):
         CertificateFolder(made / "a")
+
+
+@pytest.mark.parametrize("content", [b"-----BEGIN CERTIFICATE-----\nx\n", b"-----BEGIN X-----\n"])
+def test_authority_that_is_no_certificate_is_never_taken(content: bytes, made: Path) -> None:
+    folder = CertificateFolder(made / "a")
+    before = folder.current
+    (made / "a" / "ca.crt").write_bytes(content)
+    with capture_logs() as logs:
+        folder.look()
+    assert folder.current is before
+    assert "ca.crt holds something else" in logs[0]["error"]
+    with pytest.raises(ConfigurationError, match=r"ca\.crt holds something else"):
+        CertificateFolder(made / "a")
+
+
+@pytest.mark.parametrize("name", ["revoked.crl", ".tls.crt.next", "authority.txt"])
+def test_file_that_cannot_be_read_is_told(name: str, made: Path) -> None:
+    (made / "a" / name).unlink(missing_ok=True)
+    (made / "a" / name).mkdir()
+    if "next" in name:  # which is looked for where key and certificate do not match
+        shutil.copy(made / "b" / "tls.key", made / "a" / "tls.key")
+    with pytest.raises(ConfigurationError, match=r"cannot (be )?read"):
+        assert CertificateFolder(made / "a").authority

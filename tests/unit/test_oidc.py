@@ -1,5 +1,6 @@
 """Tokens of an issuer, which is in this process."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -29,6 +30,9 @@ class LocalIssuer:
         self.num_fetches = 0
         self.is_up = True
         self.names_itself = URL
+        self.further_keys: list[dict[str, Any]] = []
+        self.let_go = asyncio.Event()
+        self.let_go.set()
 
     def token(self, key_id: str = "one", **changes: Any) -> str:
         now = int(time.time())
@@ -36,7 +40,8 @@ class LocalIssuer:
         claims = {name: value for name, value in (claims | changes).items() if value is not None}
         return jwt.encode(claims, self.keys[key_id], "ES256", {"kid": key_id})
 
-    def answer(self, request: httpx.Request) -> httpx.Response:
+    async def answer(self, request: httpx.Request) -> httpx.Response:
+        await self.let_go.wait()
         if not self.is_up:
             raise httpx.ConnectError("no route")
         if request.url.path == "/realm/.well-known/openid-configuration":
@@ -49,7 +54,7 @@ class LocalIssuer:
             algorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": key_id, "alg": "ES256"}
             for key_id, key in self.keys.items()
         ]
-        return httpx.Response(200, json={"keys": keys})
+        return httpx.Response(200, json={"keys": keys + self.further_keys})
 
 
 class Clock:
@@ -144,6 +149,34 @@ async def test_a_key_that_is_new_is_fetched_but_not_all_the_time(
     clock.now += MIN_REFRESH_S
     assert (await reader.read(token)).subject == "anna"
     assert issuer.num_fetches == 2
+
+
+async def test_first_tokens_that_come_at_once_wait_for_the_keys(
+    issuer: LocalIssuer, reader: TokenReader
+) -> None:
+    issuer.let_go.clear()
+    reading = [asyncio.create_task(reader.read(issuer.token())) for _ in range(3)]
+    await asyncio.sleep(0)
+    issuer.let_go.set()
+    assert [caller.subject for caller in await asyncio.gather(*reading)] == ["anna"] * 3
+    assert issuer.num_fetches == 1
+
+
+async def test_a_key_without_an_algorithm_is_good_for_all_of_its_kind(
+    issuer: LocalIssuer, reader: TokenReader
+) -> None:
+    rsa_key, odd = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP521R1())
+    rsa_jwk = jwt.algorithms.RSAAlgorithm.to_jwk(rsa_key.public_key(), as_dict=True)
+    odd_jwk = jwt.algorithms.ECAlgorithm.to_jwk(odd.public_key(), as_dict=True)
+    issuer.further_keys = [rsa_jwk | {"kid": "rsa"}, odd_jwk | {"kid": "odd"}]
+    claims = jwt.decode(issuer.token(), options={"verify_signature": False})
+    for algorithm in ("RS256", "RS384", "PS256"):
+        token = jwt.encode(claims, rsa_key, algorithm, {"kid": "rsa"})
+        assert (await reader.read(token)).subject == "anna"
+    with pytest.raises(NotSignedInError):
+        await reader.read(jwt.encode(claims, "x" * 64, "HS256", {"kid": "rsa"}))
+    with pytest.raises(NotSignedInError, match="does not have"):
+        await reader.read(jwt.encode(claims, odd, "ES512", {"kid": "odd"}))
 
 
 async def test_a_withdrawn_key_is_refused_in_time(

@@ -12,7 +12,7 @@ from fedattn.core.proxies import Endpoint
 from fedattn.wire.v1 import participant_pb2
 from gateway import query_call
 from gateway.metrics import GatewayMetrics
-from gateway.query_call import QueryCall
+from gateway.query_call import QueryCall, planned_bytes_of
 from gateway.settings import PublisherAddress
 from tests.harness.gateway import opened, result
 
@@ -92,3 +92,16 @@ async def test_each_query_leaves_one_entry_without_text() -> None:
         "kv_bytes": 120,
     }
     assert (second["outcome"], second["session"]) == ("cancelled", session)
+
+
+async def test_who_leaves_before_the_report_pays_for_the_plan() -> None:
+    event = opened()
+    shape, (node_a, _) = event.opened.terms.shape, event.opened.terms.members
+    shape.num_kv_heads, shape.head_dim = 3, 64
+    call = call_of(FakeRpc(event))
+    assert call.kv_bytes == 0
+    await call.wait_started()
+    call.close()
+    assert call.kv_bytes == 3 * 2 * (2 * 3 * 64) * 2  # rows, layers of the publisher, numbers
+    node_a.is_cached_by_publisher = True
+    assert planned_bytes_of(event.opened.terms) == 0

@@ -6,9 +6,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a hub
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+import structlog
 import torch
 
 torch.set_num_threads(1)  # many small nodes share the cores
+structlog.configure(  # as services log; the default takes seconds to draw every local of a stack
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(autouse=True)

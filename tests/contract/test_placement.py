@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedattn.core.errors import ConfigurationError
-from fedattn.model import cache
+from fedattn.model import cache, loading
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import wrap_model
 from fedattn.model.placement import choose_device, choose_dtype
@@ -49,9 +49,10 @@ def test_everything_follows_the_model_to_its_device(
 ) -> None:
     """On torch's `meta` device, which has no values but refuses to meet tensors of another."""
     network = tiny_network(family)
-    rotary = wrap_model(network, "0" * 64).rotary
+    real = wrap_model(network, "0" * 64)
+    monkeypatch.setattr(loading, "largest_rows", lambda *_: real.row_bounds)
     network.to("meta").model.rotary_emb.inv_freq = torch.ones(4)  # type: ignore[union-attr]
-    model = replace(wrap_model(network, "0" * 64), rotary=rotary)
+    model = replace(wrap_model(network, "0" * 64), rotary=real.rotary)
     network.to("meta")
     assert model.device.type == "meta"
     rows: list[tuple[int, ...]] = []

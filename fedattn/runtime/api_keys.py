@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
 from fedattn.core.node_id import check_node_id
 from fedattn.core.request import check_label
-from fedattn.runtime.state import LOCK_WITHIN_S, locked, replace_file
+from fedattn.runtime.state import failing_in_one_line, locked, replace_file
 
 PREFIX = "fa_"
 MAX_KEYS = 10_000
@@ -126,20 +126,8 @@ class KeyFile:
                 f"else; move the file away, and make new keys"
             ) from None
 
-    @contextmanager
-    def _failing_in_one_line(self) -> Iterator[None]:
-        try:
-            yield
-        except BlockingIOError:
-            raise ConfigurationError(
-                f"keys {self.path}: another process has held {self.path.name}.lock for "
-                f"{LOCK_WITHIN_S:g} s; end it, or try again"
-            ) from None
-        except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
-            raise ConfigurationError(
-                f"keys {self.path}: cannot be read or written ({reason}); let this user do so"
-            ) from error
+    def _failing_in_one_line(self) -> AbstractContextManager[None]:
+        return failing_in_one_line("keys", self.path, "let this user do so")
 
 
 def find_key(keys: Mapping[str, ApiKey], given: str, now: float) -> ApiKey | None:

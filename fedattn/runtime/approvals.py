@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fedattn.core.consent import Ask
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
-from fedattn.runtime.state import APPROVALS_FILE, LOCK_WITHIN_S, locked, replace_file
+from fedattn.runtime.state import APPROVALS_FILE, failing_in_one_line, locked, replace_file
 
 MAX_ENTRIES = 200
 MAX_PENDING_OF_A_PUBLISHER = 20
@@ -231,19 +231,10 @@ class ApprovalStore:
     def _failing_in_one_line(self) -> Iterator[None]:
         path = self.folder / APPROVALS_FILE
         try:
-            yield
+            with failing_in_one_line("approvals", path, "let this user write"):
+                yield
         except ValidationError:
             raise ConfigurationError(
                 f"approvals {path}: expected a list of asks, got something else; move the file "
                 f"away, and every ask is asked anew"
             ) from None
-        except BlockingIOError:
-            raise ConfigurationError(
-                f"approvals {path}: another process has held {path.name}.lock for "
-                f"{LOCK_WITHIN_S:g} s; end it, or try again"
-            ) from None
-        except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
-            raise ConfigurationError(
-                f"approvals {path}: cannot be read or written ({reason}); let this user write"
-            ) from error

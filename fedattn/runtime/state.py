@@ -120,6 +120,32 @@ def _lock(descriptor: int, pause: Callable[[float], None]) -> None:
             return
 
 
+@contextmanager
+def failing_in_one_line(what: str, path: Path, remedy: str) -> Iterator[None]:
+    """For work on a file that processes share under a lock.
+
+    Args:
+        what: the file holds, for messages.
+        path: of the file.
+        remedy: for a file that cannot be read or written.
+
+    Raises:
+        ConfigurationError: another process holds the lock, or the file is out of reach.
+    """
+    try:
+        yield
+    except BlockingIOError:
+        raise ConfigurationError(
+            f"{what} {path}: another process has held {path.name}.lock for "
+            f"{LOCK_WITHIN_S:g} s; end it, or try again"
+        ) from None
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise ConfigurationError(
+            f"{what} {path}: cannot be read or written ({reason}); {remedy}"
+        ) from error
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Give a file new content at once: readers see the old or the new, also after a power cut.
 

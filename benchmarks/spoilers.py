@@ -14,23 +14,26 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fedattn.cli.plans import read_plans
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.errors import CorruptFrameError, InvalidRequestError
-from fedattn.core.row_bounds import MARGIN, RowBounds
+from fedattn.core.row_bounds import MARGIN
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import SessionLayout, build_layout
-from fedattn.core.types import FloatArray, KvRows, Queries
+from fedattn.core.types import FloatArray, IntArray, KvRows, Queries
 from fedattn.model.attribution import attribute_answer
 from fedattn.model.decode import generate_tokens
 from fedattn.model.engine import Engine, open_engine
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.fused import INT8, FusedDecoder
+from fedattn.model.loading import LoadedModel
 
 SPOILER = 0
 NUM_NEW_TOKENS = 12
@@ -52,17 +55,32 @@ Attack = Callable[["Rows"], tuple[FloatArray, FloatArray]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """What an attack has to work with: honest rows [Hkv, T, D], the bounds [Hkv] of their block."""
+    """What an attack has to work with.
+
+    Attributes:
+        keys, values: honest rows, [Hkv, T, D].
+        key_bounds, value_bounds: of their block, [Hkv].
+        random: of this block.
+        hidden_size: of the model, d.
+        make: the rows that the block's own weights make of hidden states [T, d].
+    """
 
     keys: FloatArray
     values: FloatArray
     key_bounds: FloatArray
     value_bounds: FloatArray
     random: np.random.Generator
+    hidden_size: int
+    make: Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
     def noise(self) -> FloatArray:
         """Rows of norm 1 in all directions alike."""
         return _unit(self.random.standard_normal(self.keys.shape).astype(np.float32))
+
+    def of_noise(self) -> tuple[FloatArray, FloatArray]:
+        """Rows of hidden states in all directions alike."""
+        shape = (self.keys.shape[1], self.hidden_size)
+        return self.make(self.random.standard_normal(shape).astype(np.float32))
 
     @property
     def limits(self) -> tuple[FloatArray, FloatArray]:
@@ -95,6 +113,7 @@ ATTACKS: dict[str, Attack | None] = {
         rows.noise() * _norms(rows.keys),
         rows.noise() * _norms(rows.values),
     ),
+    "of random hidden states, by the weights": Rows.of_noise,
     "own rows, as long as may be": lambda rows: (
         _unit(rows.keys) * rows.limits[0],
         _unit(rows.values) * rows.limits[1],
@@ -112,6 +131,21 @@ ATTACKS: dict[str, Attack | None] = {
 }
 
 
+def make_rows(
+    model: LoadedModel, layer: int, positions: IntArray, hidden: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Keys after RoPE and values [Hkv, T, D] that a block makes of hidden states [T, d]."""
+    assert model.read_block is not None
+    block = model.read_block(list(model.backbone.layers)[layer])  # type: ignore[call-overload]
+    with torch.inference_mode():
+        normalized = block.norm(torch.from_numpy(hidden))
+        keys, values = (
+            linear(normalized).view(len(hidden), -1, model.shape.head_dim).transpose(0, 1).numpy()
+            for linear in block.query_key_value[1:]
+        )
+    return model.rotary.apply(keys, positions), values
+
+
 class SpoiledExchange(InProcessExchange):
     """An exchange whose first member attacks, and whose receivers may look at what comes."""
 
@@ -122,7 +156,7 @@ class SpoiledExchange(InProcessExchange):
 
     def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
         if self._attack is not None:
-            bounds = self._session.bounds
+            bounds = self._session.model.row_bounds
             keys, values = self._attack(
                 Rows(
                     keys=rows.keys,
@@ -130,6 +164,8 @@ class SpoiledExchange(InProcessExchange):
                     key_bounds=bounds.keys[layer],
                     value_bounds=bounds.values[layer],
                     random=np.random.default_rng(layer),
+                    hidden_size=self._session.model.sizes.hidden_size,
+                    make=partial(make_rows, self._session.model, layer, rows.positions),
                 )
             )
             rows = KvRows(
@@ -149,7 +185,7 @@ class SpoiledExchange(InProcessExchange):
             rows = self._store.rows(sender, layer)
             try:
                 if self._session.is_checking:
-                    self._session.bounds.check(rows, layer, name)
+                    self._session.model.row_bounds.check(rows, layer, name)
                 parts.append(rows)
             except CorruptFrameError as error:
                 refused[self._member, name] = str(error)
@@ -161,7 +197,7 @@ class Session:
     """One question under one attack; `refused`: by (receiver, sender), why."""
 
     attack: Attack | None
-    bounds: RowBounds
+    model: LoadedModel
     is_checking: bool
     refused: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -191,7 +227,7 @@ class Bench:
         prefix, asked = cut.prefix(), cut.question(question)
         layout = self._layout(len(prefix), [len(span) for span in spans], len(asked))
         store = KvStore(layout, model.shape, model.rotary)
-        session = Session(attack=ATTACKS[attack], bounds=model.row_bounds, is_checking=is_checking)
+        session = Session(attack=ATTACKS[attack], model=model, is_checking=is_checking)
         prefiller = self._engine.prefiller
         try:
             for index, span in enumerate(spans):

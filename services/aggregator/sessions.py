@@ -99,7 +99,8 @@ class Sessions:
     ) -> pb.OpenSessionResponse:
         """Open a session in a place, which is given back when it ends or is not opened."""
         try:
-            opened = await self._opener.open(opening, publisher)
+            with self._metrics.answer_waits.time():
+                opened = await self._opener.open(opening, publisher)
         except BaseException:  # also if the publisher has gone
             place.release()
             raise

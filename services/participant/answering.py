@@ -72,8 +72,9 @@ class Answering:
             prefill = self._prefill(exchange, own, known)
         compute_s = time.monotonic() - begun - exchange.wait_s
         on_prefilled(compute_s)
-        self._node.metrics.compute_seconds.inc(compute_s)
-        self._node.metrics.wait_seconds.inc(exchange.wait_s)
+        self._node.metrics.prefilled(
+            compute_s, row_wait_s=exchange.wait_s, room_wait_s=exchange.room_wait_s
+        )
         with span("decode", {NODE: node_id}):
             result, answer = self._decode(prefill)
         layout, model = exchange.terms.layout, self._node.prefiller.model
@@ -102,10 +103,13 @@ class Answering:
         stream = TextStream(node.tokenizer.detokenizer(), sampling.stop)
         pieces: list[str] = []
         answer: list[int] = []
-        first_token_at = 0.0
+        first_token_at = token_at = 0.0
         for token in generate_tokens(node.prefiller.model, prefill, sampling, node.decoder):
             answer.append(token)
-            first_token_at = first_token_at or time.monotonic()
+            before, token_at = token_at, time.monotonic()
+            if before:
+                node.metrics.between_tokens.observe(token_at - before)
+            first_token_at = first_token_at or token_at
             pieces.append(self._emit_text(stream.push(token)))
             if stream.stopped:
                 break
@@ -115,6 +119,7 @@ class Answering:
         node.metrics.tokens.inc(len(answer))
         pieces.append(self._emit_text(stream.finish()))
         first_token_at = first_token_at or ended
+        node.metrics.first_token.observe(first_token_at - self._arrived)
         result = pb.QueryResult(
             text="".join(pieces),
             finish_reason=_finish_reason(stream, len(answer), sampling),

@@ -233,13 +233,14 @@ class Contributor:
             with self._node.metrics.session("contributor"):
                 begun = time.monotonic()
                 await self._node.compute(lambda: self._compute(part))
-                compute_s = time.monotonic() - begun - exchange.wait_s
+                compute_s = time.monotonic() - begun - exchange.wait_s - exchange.room_wait_s
                 exchange.finish(compute_s)
                 await transfer
             outcome = "complete"
             self._cache_frames(exchange)
-            self._node.metrics.compute_seconds.inc(compute_s)
-            self._node.metrics.wait_seconds.inc(exchange.wait_s)
+            self._node.metrics.prefilled(
+                compute_s, row_wait_s=exchange.wait_s, room_wait_s=exchange.room_wait_s
+            )
             log.info(
                 "contributed",
                 session=session_id,

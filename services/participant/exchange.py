@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from concurrent.futures import Executor, Future
 
@@ -113,6 +114,7 @@ class GrpcKvExchange:
         self._in_flight = threading.BoundedSemaphore(MAX_FRAMES_IN_FLIGHT)
         self._encoding_error: FedAttnError | None = None
         self._report: session_pb2.SessionReport | None = None
+        self.room_wait_s = 0.0  # of the model thread, for own rows to leave
 
     @property
     def route(self) -> Route:
@@ -191,7 +193,9 @@ class GrpcKvExchange:
     def _make_room(self, layer: int) -> None:
         self._inbox.check()
         self._timeline.lap(Activity.COMPUTE, layer)
+        begun = time.monotonic()
         self._in_flight.acquire()  # released when the frame has left, or the session has ended
+        self.room_wait_s += time.monotonic() - begun
         try:
             self._inbox.check()  # the session may have ended meanwhile
         except FedAttnError:

@@ -58,7 +58,8 @@ class Publication:
         place = node.admission.take(node.node_id, query.options.subject)
         with place, node.metrics.session("publisher"):
             node.prepare_decoder()
-            with tracing.span("open session", {tracing.NODE: node.node_id}):
+            opening = tracing.span("open session", {tracing.NODE: node.node_id})
+            with opening, node.metrics.open_waits.time():
                 opened, span = await self._open()
             tracing.current_span().set(tracing.SESSION, opened.start.terms.session_id)
             self._opened_s = time.monotonic() - self._session.arrived

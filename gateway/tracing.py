@@ -16,7 +16,7 @@ class TraceMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(_PREFIX):
+        if not _is_traced(scope):
             await self._app(scope, receive, send)
             return
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
@@ -36,6 +36,13 @@ class TraceMiddleware:
                 if route := getattr(scope.get("route"), "path", ""):
                     request.set("http.route", route)
                     request.rename(f"{method} {route}")
+
+
+def _is_traced(scope: Scope) -> bool:
+    """What asks, and what a caller traces; who looks again and again would fill a collector."""
+    if scope["type"] != "http" or not scope["path"].startswith(_PREFIX):
+        return False
+    return scope["method"] != "GET" or bool(_traceparent(scope))
 
 
 def _traceparent(scope: Scope) -> str:

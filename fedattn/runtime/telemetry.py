@@ -30,7 +30,7 @@ def exporting_traces(service: str) -> Iterator[None]:
     """Trace while the block runs, if the environment names an OTLP endpoint.
 
     Args:
-        service: such as gateway; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say more.
+        service: such as gateway or participant/NODE; OTEL_RESOURCE_ATTRIBUTES may say more.
 
     Raises:
         ConfigurationError: the environment wants a way of sending that is not known here.
@@ -96,6 +96,8 @@ def _make_provider(service: str) -> "TracerProvider | None":
 
 
 def _resource(service: str) -> Mapping[str, str]:
-    """What every span of this process bears; what the environment says comes first."""
-    name = os.environ.get("OTEL_SERVICE_NAME") or f"fedattn-{service}"
-    return {"service.name": name, "service.version": __version__}
+    """What every span of this process bears."""
+    kind, _, instance = service.partition("/")
+    name = os.environ.get("OTEL_SERVICE_NAME") or f"fedattn-{kind}"
+    resource = {"service.name": name, "service.version": __version__}
+    return resource | ({"service.instance.id": instance} if instance else {})

@@ -29,6 +29,8 @@ _OPTIONS: Options = [
 ]
 
 _LAST_WORDS_S = 0.5
+_NO_TRACE_OF_ITS_OWN = ("/Control", "/ListNodes", "/ListParticipants")
+"""What lasts as long as a membership, and what is asked again and again."""
 
 log = structlog.get_logger(__name__)
 
@@ -177,12 +179,13 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _traced(method: str, context: Any) -> AbstractContextManager[Span | None]:
-    """A call as a span, below the caller's; not one that lasts as long as a membership."""
-    if method.endswith("/Control"):
-        return nullcontext()
+    """A call as a span, below the caller's."""
     name, metadata = method.removeprefix("/"), dict(context.invocation_metadata() or ())
+    parent = str(metadata.get(TRACEPARENT, ""))
+    if not parent and method.endswith(_NO_TRACE_OF_ITS_OWN):
+        return nullcontext()
     attributes = {"rpc.system.name": "grpc", "rpc.method": name}
-    return span(name, attributes, kind=Kind.SERVER, parent=str(metadata.get(TRACEPARENT, "")))
+    return span(name, attributes, kind=Kind.SERVER, parent=parent)
 
 
 def _unless_serialized(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

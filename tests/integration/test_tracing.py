@@ -155,5 +155,16 @@ async def test_a_caller_may_ask_not_to_be_traced() -> None:
     with traced() as trace:
         async with running() as gateway:
             await ask(gateway, CALLER[:-1] + "0")
-            await gateway.client.get("/healthz")
     assert trace.spans() == ()
+
+
+async def test_who_looks_again_and_again_is_traced_only_below_a_span_of_its_own() -> None:
+    with traced() as trace:
+        async with running() as gateway:
+            await gateway.client.get("/healthz")
+            await gateway.client.get("/v1/participants")
+            assert trace.spans() == ()
+            await gateway.client.get("/v1/participants", headers={"traceparent": CALLER})
+    assert trace.path(trace.only("fedattn.wire.v1.ParticipantService/ListParticipants")) == (
+        "GET /v1/participants > fedattn.wire.v1.ParticipantService/ListParticipants"
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import yaml
 from prometheus_client import CollectorRegistry
@@ -76,7 +77,7 @@ def metrics_of(service: str) -> list[MetricInfo]:
 
 def _describe(collector: Collector) -> Iterator[MetricInfo]:
     for family in collector.collect():
-        of_labels = collector if isinstance(collector, MetricWrapperBase) else family
+        of_labels: Any = collector if isinstance(collector, MetricWrapperBase) else family
         suffixes = _SUFFIXES[family.type]
         yield MetricInfo(
             name=family.name + (suffixes[0] if family.type == "counter" else ""),

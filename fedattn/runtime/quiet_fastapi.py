@@ -3,7 +3,9 @@
 It would tell addresses with their queries, and messages and locals of errors, which may hold text.
 """
 
-NO_TELEMETRY = {
+from typing import Any
+
+NO_TELEMETRY: Any = {  # typed where FastAPI is installed, and then only if it is new
     "tracing": False,
     "metrics": False,
     "logs": False,

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,7 +23,7 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
 _EXPORTERS = ("otlp", "")
-_LAST_SPANS_MS = 3_000
+_LAST_SPANS_S = 3.0
 
 
 @contextmanager
@@ -48,8 +49,10 @@ def exporting_traces(service: str) -> Iterator[None]:
         with traced_by(tracer):
             yield
     finally:
-        provider.force_flush(_LAST_SPANS_MS)
-        provider.shutdown()
+        # its own time-out does not bound how often it tries; the thread ends with the process
+        closing = Thread(target=provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(_LAST_SPANS_S)
 
 
 def _endpoint() -> str | None:

@@ -69,9 +69,9 @@ proto-check: $(STAMP)
 
 lock: $(STAMP) ## write locks/ anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra dev --group build --group model -o locks/dev.txt
-	$(COMPILE) -c locks/dev.txt pyproject.toml --extra participant --group model -o locks/participant.txt
-	$(COMPILE) -c locks/dev.txt pyproject.toml --extra client --extra gateway --extra oidc -o locks/gateway.txt
-	$(COMPILE) -c locks/dev.txt pyproject.toml -o locks/aggregator.txt
+	$(COMPILE) -c locks/dev.txt pyproject.toml --extra participant --extra telemetry --group model -o locks/participant.txt
+	$(COMPILE) -c locks/dev.txt pyproject.toml --extra client --extra gateway --extra oidc --extra telemetry -o locks/gateway.txt
+	$(COMPILE) -c locks/dev.txt pyproject.toml --extra telemetry -o locks/aggregator.txt
 	$(COMPILE) -c locks/dev.txt --group build -o locks/build.txt
 
 docs: $(STAMP) ## rewrite the tables that documents take from code and results
@@ -82,6 +82,7 @@ docs: $(STAMP) ## rewrite the tables that documents take from code and results
 
 site: $(STAMP) ## the documents as a site, in site/
 	$(BIN)/mkdocs build
+	$(BIN)/python -m benchmarks.metrics_table
 
 compose-test: ## build the images, run docker-compose.yml, ask, kill a node, ask again (needs Docker)
 	docker/compose-test.sh

@@ -78,7 +78,7 @@ echo "== numbers for Prometheus"
 import urllib.request
 for host in ('aggregator', 'gateway'):
     text = urllib.request.urlopen(f'http://{host}:9100/metrics', timeout=5).read().decode()
-    print(*(line for line in text.splitlines() if line.startswith(('fedattn_nodes_joined', 'fedattn_queries_total'))))"
+    print(*(line for line in text.splitlines() if line.startswith(('fedattn_aggregator_nodes_joined', 'fedattn_gateway_queries_total'))))"
 
 echo "== nodes reach the aggregator only"
 for peer in cranes:50061 gateway:8000 publisher:50061; do

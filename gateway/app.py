@@ -11,6 +11,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 from fedattn import __version__
 from fedattn.runtime.extras import require_extras
+from fedattn.runtime.quiet_fastapi import NO_TELEMETRY
+from fedattn.runtime.tracing import TRACEPARENT
 from fedattn.wire.security import OwnCertificates
 from gateway.callers import Limits
 from gateway.error_handlers import install_error_handlers
@@ -21,6 +23,7 @@ from gateway.publishers import Publishers
 from gateway.routes import probe_router, query_router
 from gateway.settings import GatewaySettings
 from gateway.sign_in import KEY_HEADER, KeyRing, ReadsTokens, SignIn, SignInMiddleware
+from gateway.tracing import TraceMiddleware
 
 MAX_BODY_BYTES = 256 << 10
 
@@ -60,6 +63,7 @@ def create_app(
         openapi_tags=_TAGS,
         lifespan=lifespan,
         redoc_url=None,
+        telemetry=NO_TELEMETRY,
     )
     app.include_router(query_router(publishers, settings.share))
     app.include_router(probe_router(publishers))
@@ -70,13 +74,14 @@ def create_app(
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", KEY_HEADER],
+            allow_headers=["Authorization", "Content-Type", KEY_HEADER, TRACEPARENT],
             expose_headers=["Retry-After", "WWW-Authenticate"],
         )
     if not (settings.needs_sign_in or settings.open):
         hosts = LOOPBACK_HOSTS | {settings.listen.host.lower()}
         app.add_middleware(HostMiddleware, hosts=hosts)
     app.add_middleware(HeadMiddleware)
+    app.add_middleware(TraceMiddleware)
     add_schemas(app, needs_sign_in=settings.needs_sign_in)
     return app
 

@@ -2,9 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from fedattn.runtime.metrics import SECONDS, TOKEN_SECONDS
 from fedattn.wire.v1 import participant_pb2
-
-_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
 class GatewayMetrics:
@@ -13,27 +12,35 @@ class GatewayMetrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         registry = registry or CollectorRegistry()
         self.running = Gauge(
-            "fedattn_queries_running", "Queries and fetches ahead that run now.", registry=registry
+            "fedattn_gateway_queries_running",
+            "Queries and fetches ahead that run now.",
+            registry=registry,
         )
         self._queries = Counter(
-            "fedattn_queries",
+            "fedattn_gateway_queries",
             "Queries by outcome: answered, cancelled, or an error code.",
             ["outcome"],
             registry=registry,
         )
         self._seconds = Histogram(
-            "fedattn_query_seconds",
+            "fedattn_gateway_query_duration_seconds",
             "Time of an answered query.",
-            buckets=_SECONDS,
+            buckets=SECONDS,
             registry=registry,
         )
         self._first_token = Histogram(
-            "fedattn_first_token_seconds",
+            "fedattn_gateway_time_to_first_token_seconds",
             "Time to the first answer token, by the publisher's clock.",
-            buckets=_SECONDS,
+            buckets=SECONDS,
             registry=registry,
         )
-        self._tokens = Counter("fedattn_tokens_answered", "Answer tokens.", registry=registry)
+        self._between_tokens = Histogram(
+            "fedattn_gateway_time_per_output_token_seconds",
+            "Mean time between two tokens of an answer, by the publisher's clock.",
+            buckets=TOKEN_SECONDS,
+            registry=registry,
+        )
+        self._tokens = Counter("fedattn_gateway_output_tokens", "Answer tokens.", registry=registry)
 
     def end(self, outcome: str) -> None:
         """A query ended without an answer."""
@@ -45,3 +52,5 @@ class GatewayMetrics:
         self._seconds.observe(seconds)
         self._first_token.observe(result.time_to_first_token_s)
         self._tokens.inc(result.num_tokens)
+        if result.num_tokens > 1:
+            self._between_tokens.observe(result.decode_s / (result.num_tokens - 1))

@@ -16,6 +16,7 @@ from fedattn.core.errors import (
     UnknownParticipantError,
 )
 from fedattn.core.node_id import check_node_id
+from fedattn.runtime.tracing import trace_metadata
 from fedattn.wire.channel import PeerChannel
 from fedattn.wire.security import OwnCertificates
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
@@ -102,7 +103,8 @@ class Publishers:
             give_free()
 
         stub = self._stub(address)
-        rpc = stub.Query(request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S)
+        timeout_s = request.options.deadline_s + DEADLINE_MARGIN_S
+        rpc = stub.Query(request, timeout=timeout_s, metadata=trace_metadata())
         call = QueryCall(rpc, address, end, self._metrics)
         self._running.add(call)
         return call
@@ -131,9 +133,8 @@ class Publishers:
         address, give_free = await self._admit(caller, publisher)
         stub = self._stub(address)
         try:
-            response = await stub.Warm(
-                request, timeout=request.options.deadline_s + DEADLINE_MARGIN_S
-            )
+            timeout_s = request.options.deadline_s + DEADLINE_MARGIN_S
+            response = await stub.Warm(request, timeout=timeout_s, metadata=trace_metadata())
             self._quotas.add_bytes(caller, kv_bytes_of(response.report))
             return response
         except grpc.aio.AioRpcError as error:
@@ -204,7 +205,9 @@ class Publishers:
         stub = self._stub(address)
         request = participant_pb2.ListParticipantsRequest()
         try:
-            return await stub.ListParticipants(request, timeout=LIST_TIMEOUT_S)
+            return await stub.ListParticipants(
+                request, timeout=LIST_TIMEOUT_S, metadata=trace_metadata()
+            )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, address.unreachable()) from error
 

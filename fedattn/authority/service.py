@@ -14,6 +14,7 @@ from fedattn import __version__
 from fedattn.authority.office import Office
 from fedattn.core.errors import FedAttnError, InvalidRequestError
 from fedattn.rest.problems import MEDIA_TYPE, Problem
+from fedattn.runtime.quiet_fastapi import NO_TELEMETRY
 from fedattn.wire.status import status_of
 
 MAX_BODY_SIZE = 64 << 10
@@ -61,6 +62,7 @@ def create_app(office: Office) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        telemetry=NO_TELEMETRY,
     )
     app.include_router(_router(office))
     app.add_exception_handler(FedAttnError, _on_known)

@@ -26,6 +26,7 @@ from fedattn.runtime.approvals import (
     Approval,
     ApprovalStore,
 )
+from fedattn.runtime.quiet_fastapi import NO_TELEMETRY
 
 MIN_TOKEN_LENGTH = 16
 
@@ -69,7 +70,11 @@ def create_app(store: ApprovalStore, address: HostPort, token: str | None) -> Fa
             f"--token-file"
         )
     app = FastAPI(
-        title="Federated Attention approvals", version=__version__, docs_url=None, redoc_url=None
+        title="Federated Attention approvals",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        telemetry=NO_TELEMETRY,
     )
     app.include_router(_router(store, _guard(token)))
     app.add_exception_handler(FedAttnError, _on_known)

@@ -30,6 +30,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "oidc": ("jwt",),
         "plots": ("matplotlib",),
         "documents": ("docx", "pypdf"),
+        "telemetry": ("opentelemetry",),
     }
 )
 """Extra -> modules that come with it. pyproject.toml says the same of distributions."""

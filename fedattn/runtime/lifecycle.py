@@ -14,6 +14,7 @@ from fedattn.core.errors import ConfigurationError, FedAttnError
 from fedattn.runtime.logging import configure_logging
 from fedattn.runtime.settings import ServiceSettings
 from fedattn.runtime.supervision import keep_watchdog_quiet, notify_stopping
+from fedattn.runtime.telemetry import exporting_traces
 
 S = TypeVar("S", bound=ServiceSettings)
 T = TypeVar("T")
@@ -41,10 +42,11 @@ def run_main(
     try:
         settings = settings_class.load()
         check(settings)
+        configure_logging(settings.log_level, settings.log_format, settings.log_name)
+        with exporting_traces(settings.log_name):
+            return run_service(lambda stopping: serve(settings, stopping))
     except ConfigurationError as error:
         return _report(error, BAD_SETTING)
-    configure_logging(settings.log_level, settings.log_format, settings.log_name)
-    return run_service(lambda stopping: serve(settings, stopping))
 
 
 def run_service(serve: Callable[[asyncio.Event], Awaitable[None]]) -> int:

@@ -6,6 +6,8 @@ import traceback
 
 import structlog
 
+from fedattn.runtime.tracing import traceparent
+
 
 def show_frames_only(
     _logger: object, _method: str, event: structlog.typing.EventDict
@@ -19,6 +21,15 @@ def show_frames_only(
     if isinstance(error, BaseException):
         frames = "".join(traceback.format_tb(error.__traceback__))
         event["exception"] = f"{frames}{type(error).__qualname__}"
+    return event
+
+
+def add_trace(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Say within which span an entry was written, if there is one."""
+    if parent := traceparent():
+        _, event["trace_id"], event["span_id"], _ = parent.split("-")
     return event
 
 
@@ -36,6 +47,7 @@ def configure_logging(level: str, log_format: str, service: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         show_frames_only,
+        add_trace,
     ]
     final: list[structlog.typing.Processor] = (
         [structlog.processors.JSONRenderer()]

@@ -16,6 +16,11 @@ from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.listening import find_free
 
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Buckets of what people wait for."""
+TOKEN_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
+"""Buckets of the time between two tokens."""
+
 
 def new_registry(service: str) -> CollectorRegistry:
     """A registry with memory, CPU time and open files of this process, and its version."""

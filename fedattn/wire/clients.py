@@ -8,6 +8,7 @@ import grpc
 from google.protobuf.message import Message
 
 from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
+from fedattn.runtime.tracing import trace_metadata
 from fedattn.wire.requests import Opening, opening_to_wire
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.stubs import AggregatorStub
@@ -95,7 +96,8 @@ class AggregatorClient:
         lost = AggregatorUnavailableError(
             f"the aggregator at {self.address} was lost during the session"
         )
-        return Responses(self._stub.Exchange(requests, timeout=timeout_s), lost)
+        call = self._stub.Exchange(requests, timeout=timeout_s, metadata=trace_metadata())
+        return Responses(call, lost)
 
     async def open_session(self, opening: Opening, timeout_s: float) -> pb.OpenSessionResponse:
         """Open a session.
@@ -105,7 +107,9 @@ class AggregatorClient:
         """
         try:
             message = opening_to_wire(opening)
-            return clean_texts(await self._stub.OpenSession(message, timeout=timeout_s))
+            return clean_texts(
+                await self._stub.OpenSession(message, timeout=timeout_s, metadata=trace_metadata())
+            )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None
 
@@ -116,6 +120,10 @@ class AggregatorClient:
             FedAttnError: the caller is not joined, or the aggregator cannot be reached.
         """
         try:
-            return clean_texts(await self._stub.ListNodes(request, timeout=_LIST_TIMEOUT_S))
+            return clean_texts(
+                await self._stub.ListNodes(
+                    request, timeout=_LIST_TIMEOUT_S, metadata=trace_metadata()
+                )
+            )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None

@@ -1,7 +1,7 @@
 """Starting and stopping a gRPC server: health, reflection, errors, a taken port, draining."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import Any
 
 import grpc
@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, FedAttnError, InternalError
 from fedattn.runtime.listening import find_free
+from fedattn.runtime.tracing import TRACEPARENT, Kind, Span, span
 from fedattn.wire.call_limits import MAX_CALLS_PER_PEER, CallLimits
 from fedattn.wire.options import COMMON_OPTIONS, Options
 from fedattn.wire.peer_gate import PeerGate
@@ -28,6 +29,8 @@ _OPTIONS: Options = [
 ]
 
 _LAST_WORDS_S = 0.5
+_NO_TRACE_OF_ITS_OWN = ("/Control", "/ListNodes", "/ListParticipants")
+"""What lasts as long as a membership, and what is asked again and again."""
 
 log = structlog.get_logger(__name__)
 
@@ -123,7 +126,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith("/fedattn."):
+        method = handler_call_details.method
+        if handler is None or not method.startswith("/fedattn."):
             return handler
         if handler.response_streaming:
             make = (
@@ -131,18 +135,24 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 if handler.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            behavior = self._guard_stream(handler.stream_stream or handler.unary_stream)
+            behavior = self._guard_stream(method, handler.stream_stream or handler.unary_stream)
             serializer = _unless_serialized(handler.response_serializer)
         else:
             make = grpc.unary_unary_rpc_method_handler
-            behavior = self._guard_unary(handler.unary_unary)
+            behavior = self._guard_unary(method, handler.unary_unary)
             serializer = handler.response_serializer
         return make(behavior, handler.request_deserializer, serializer)
 
-    def _guard_stream(self, behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def _guard_stream(
+        self, method: str, behavior: Callable[[Any, Any], Any]
+    ) -> Callable[[Any, Any], Any]:
         async def guarded(request: Any, context: Any) -> Any:
             try:
-                with self._gate.within(context), self._calls.within(context):
+                with (
+                    self._gate.within(context),
+                    self._calls.within(context),
+                    _traced(method, context),
+                ):
                     async with aclosing(behavior(request, context)) as responses:
                         async for response in responses:
                             yield response
@@ -151,15 +161,31 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
         return guarded
 
-    def _guard_unary(self, behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def _guard_unary(
+        self, method: str, behavior: Callable[[Any, Any], Any]
+    ) -> Callable[[Any, Any], Any]:
         async def guarded(request: Any, context: Any) -> Any:
             try:
-                with self._gate.within(context), self._calls.within(context):
+                with (
+                    self._gate.within(context),
+                    self._calls.within(context),
+                    _traced(method, context),
+                ):
                     return await behavior(request, context)
             except Exception as error:  # border: the last place before the wire
                 await _abort(context, error)
 
         return guarded
+
+
+def _traced(method: str, context: Any) -> AbstractContextManager[Span | None]:
+    """A call as a span, below the caller's."""
+    name, metadata = method.removeprefix("/"), dict(context.invocation_metadata() or ())
+    parent = str(metadata.get(TRACEPARENT, ""))
+    if not parent and method.endswith(_NO_TRACE_OF_ITS_OWN):
+        return nullcontext()
+    attributes = {"rpc.system.name": "grpc", "rpc.method": name}
+    return span(name, attributes, kind=Kind.SERVER, parent=parent)
 
 
 def _unless_serialized(serializer: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

@@ -12,6 +12,7 @@ from fedattn.core.errors import (
     NothingToGiveError,
     error_from_code,
 )
+from fedattn.runtime.tracing import NODE, span, traceparent
 from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS, MAX_REASON_LENGTH
 from fedattn.wire.requests import check_cached_keys, statement_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -81,6 +82,14 @@ class Invitations:
 
     async def ask(self, node: Node, invite: pb.Invite) -> Acceptance | FedAttnError:
         """What a contributor accepts, or why it does not take part."""
+        with span("invite", {NODE: node.node_id}) as asking:
+            invite.traceparent = traceparent()
+            answer = await self._ask(node, invite)
+            if isinstance(answer, FedAttnError):
+                asking.fail(answer.code)
+            return answer
+
+    async def _ask(self, node: Node, invite: pb.Invite) -> Acceptance | FedAttnError:
         key, loop = (invite.session_id, node.node_id), asyncio.get_running_loop()
         self._pending[key], late_from = loop.create_future(), loop.time() + self._timeout_s / 2
         try:

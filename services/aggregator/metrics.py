@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from fedattn.core.session import MemberState, SessionState
+from fedattn.runtime.metrics import SECONDS
 from services.aggregator.registry import NodeRegistry
 
 
@@ -16,7 +17,7 @@ class AggregatorMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.sessions_open = Gauge(
-            "fedattn_sessions_open", "Sessions that run now.", registry=registry
+            "fedattn_aggregator_sessions_open", "Sessions that run now.", registry=registry
         )
         self._sessions = Counter(
             "fedattn_aggregator_sessions",
@@ -25,20 +26,31 @@ class AggregatorMetrics:
             registry=registry,
         )
         self._refused = Counter(
-            "fedattn_sessions_refused",
+            "fedattn_aggregator_sessions_refused",
             "Sessions that were not opened, by error code.",
             ["code"],
             registry=registry,
         )
         self._bytes = Counter(
-            "fedattn_kv_bytes",
+            "fedattn_aggregator_kv_bytes",
             "Bytes of KV frames, up from participants or down to them.",
             ["direction"],
             registry=registry,
         )
         self._lost = Counter(
-            "fedattn_members_lost", "Members that were lost in a session.", registry=registry
+            "fedattn_aggregator_members_lost",
+            "Members that were lost in a session.",
+            registry=registry,
         )
+        waits = Histogram(
+            "fedattn_aggregator_wait_seconds",
+            "Waits in a session, by cause: a publisher for answers to its invitations, a member "
+            "for rows of others (by its own word).",
+            ["cause"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.answer_waits, self._row_waits = waits.labels("answers"), waits.labels("rows")
 
     def refuse(self, code: str) -> None:
         """A session was not opened."""
@@ -52,6 +64,8 @@ class AggregatorMetrics:
         for ledger in state.ledgers:
             self._bytes.labels("up").inc(sum(ledger.bytes_up.values()))
             self._bytes.labels("down").inc(sum(ledger.bytes_down.values()))
+            if ledger.state is MemberState.COMPLETE:
+                self._row_waits.observe(ledger.wait_s)
             if ledger.state is MemberState.LOST and ledger.awaited:
                 self._lost.inc()
 
@@ -64,8 +78,8 @@ class NodeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One sample a node and gauge; the registry bounds the nodes."""
-        joined = _family("fedattn_nodes_joined", "Nodes that are joined now.")
-        active = _family("fedattn_node_sessions", "Sessions a node takes part in.", "node")
+        joined = _family("fedattn_aggregator_nodes_joined", "Nodes that are joined now.")
+        active = _family("fedattn_node_sessions_running", "Sessions a node takes part in.", "node")
         pressure = _family(
             "fedattn_node_pressure", "1 none, 2 high (fewer rows), 3 critical (refuses).", "node"
         )

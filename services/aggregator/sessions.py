@@ -15,6 +15,7 @@ from fedattn.core.errors import (
     UnknownSessionError,
 )
 from fedattn.core.fair_places import Place
+from fedattn.runtime.tracing import SESSION, current_span, traceparent
 from fedattn.wire.requests import Opening, opening_from_wire
 from fedattn.wire.security import CheckCaller
 from fedattn.wire.terms import terms_to_wire
@@ -98,7 +99,8 @@ class Sessions:
     ) -> pb.OpenSessionResponse:
         """Open a session in a place, which is given back when it ends or is not opened."""
         try:
-            opened = await self._opener.open(opening, publisher)
+            with self._metrics.answer_waits.time():
+                opened = await self._opener.open(opening, publisher)
         except BaseException:  # also if the publisher has gone
             place.release()
             raise
@@ -115,6 +117,7 @@ class Sessions:
         self._sessions[session.session_id] = session
         self._metrics.sessions_open.inc()
         self._watchers[session.session_id] = asyncio.create_task(self._watch(session, place))
+        current_span().set(SESSION, session.session_id)
         log.info("session_opened", session=session.session_id, members=len(opened.members))
         return self._start_members(session)
 
@@ -123,7 +126,12 @@ class Sessions:
         terms, statements = terms_to_wire(session.opened.terms), session.opened.statements
         *contributors, publisher = session.opened.members
         for member in contributors:
-            start = pb.SessionStart(terms=terms, member_token=member.token, statements=statements)
+            start = pb.SessionStart(
+                terms=terms,
+                member_token=member.token,
+                statements=statements,
+                traceparent=traceparent(),
+            )
             member.node.send(pb.ControlResponse(start=start))
             if self._registry.find(member.node.node_id) is not member.node:  # left meanwhile
                 session.mark_waiting_lost(SessionAbortedError(_LEFT), member.node.node_id)

@@ -10,6 +10,7 @@ from fedattn.model.cache import LayerCache
 from fedattn.model.decode import generate_tokens
 from fedattn.model.prefill import PrefillResult
 from fedattn.model.text import TextStream
+from fedattn.runtime.tracing import NODE, span
 from fedattn.wire.v1 import participant_pb2 as pb
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedState
@@ -17,6 +18,7 @@ from services.participant.node import ParticipantNode
 from services.participant.publisher_span import PublisherSpan
 from services.participant.query import Query
 from services.participant.sources import find_sources, place_passages
+from services.participant.spans import prefill_span
 
 Emit = Callable[[pb.QueryEvent], None]
 """Takes an event from the model thread."""
@@ -47,7 +49,7 @@ class Answering:
     def run(
         self,
         exchange: GrpcKvExchange,
-        span: PublisherSpan,
+        own: PublisherSpan,
         known: CachedState | None,
         passages: Mapping[int, tuple[PassageSpan, ...]],
         on_prefilled: Callable[[float], object],
@@ -56,7 +58,7 @@ class Answering:
 
         Args:
             exchange: of the session.
-            span: the publisher's.
+            own: span of the publisher.
             known: rows before the question, if they are cached.
             passages: of the contributors, by their places.
             on_prefilled: told the seconds of computing, once the network is not needed any more.
@@ -65,29 +67,34 @@ class Answering:
             FedAttnError: the session failed, or `stop` was called.
         """
         begun = time.monotonic()
-        prefill = self._prefill(exchange, span, known)
+        node_id = self._node.node_id
+        with prefill_span(node_id, exchange):
+            prefill = self._prefill(exchange, own, known)
         compute_s = time.monotonic() - begun - exchange.wait_s
         on_prefilled(compute_s)
-        self._node.metrics.compute_seconds.inc(compute_s)
-        self._node.metrics.wait_seconds.inc(exchange.wait_s)
-        result, answer = self._decode(prefill)
+        self._node.metrics.prefilled(
+            compute_s, row_wait_s=exchange.wait_s, room_wait_s=exchange.room_wait_s
+        )
+        with span("decode", {NODE: node_id}):
+            result, answer = self._decode(prefill)
         layout, model = exchange.terms.layout, self._node.prefiller.model
-        placed = place_passages(layout, passages, span.passages)
-        result.MergeFrom(find_sources(model, prefill, answer, placed, layout))
+        placed = place_passages(layout, passages, own.passages)
+        with span("find sources", {NODE: node_id}):
+            result.MergeFrom(find_sources(model, prefill, answer, placed, layout))
         support = result.support if result.HasField("support") else 0.0
         result.is_supported = support >= self._query.min_support
         result.prompt_tokens = prefill.next_position
         return result
 
     def _prefill(
-        self, exchange: GrpcKvExchange, span: PublisherSpan, known: CachedState | None
+        self, exchange: GrpcKvExchange, own: PublisherSpan, known: CachedState | None
     ) -> PrefillResult:
-        prefiller, member = self._node.prefiller, span.place(exchange.member)
+        prefiller, member = self._node.prefiller, own.place(exchange.member)
         if known is not None:
-            return prefiller.resume(member, span.question, known.layers)
-        prefix = span.prefix if exchange.terms.layout.prefix_len else []
-        prefill = prefiller.publish(member, prefix, span.token_ids, exchange)
-        self.state = prefill.cache.rows_before(len(span.question))
+            return prefiller.resume(member, own.question, known.layers)
+        prefix = own.prefix if exchange.terms.layout.prefix_len else []
+        prefill = prefiller.publish(member, prefix, own.token_ids, exchange)
+        self.state = prefill.cache.rows_before(len(own.question))
         return prefill
 
     def _decode(self, prefill: PrefillResult) -> tuple[pb.QueryResult, list[int]]:
@@ -96,10 +103,13 @@ class Answering:
         stream = TextStream(node.tokenizer.detokenizer(), sampling.stop)
         pieces: list[str] = []
         answer: list[int] = []
-        first_token_at = 0.0
+        first_token_at = token_at = 0.0
         for token in generate_tokens(node.prefiller.model, prefill, sampling, node.decoder):
             answer.append(token)
-            first_token_at = first_token_at or time.monotonic()
+            before, token_at = token_at, time.monotonic()
+            if before:
+                node.metrics.between_tokens.observe(token_at - before)
+            first_token_at = first_token_at or token_at
             pieces.append(self._emit_text(stream.push(token)))
             if stream.stopped:
                 break
@@ -109,6 +119,7 @@ class Answering:
         node.metrics.tokens.inc(len(answer))
         pieces.append(self._emit_text(stream.finish()))
         first_token_at = first_token_at or ended
+        node.metrics.first_token.observe(first_token_at - self._arrived)
         result = pb.QueryResult(
             text="".join(pieces),
             finish_reason=_finish_reason(stream, len(answer), sampling),

@@ -17,6 +17,7 @@ from fedattn.core.errors import (
 from fedattn.core.request import SessionRequest
 from fedattn.core.spans import PrefixMode
 from fedattn.core.terms import check_session_id
+from fedattn.runtime.tracing import NODE, SESSION, current_span, span
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -24,6 +25,7 @@ from services.participant.acceptance import Accepted, accept
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedFrames
 from services.participant.node import ParticipantNode
+from services.participant.spans import prefill_span
 from services.participant.terms import RequestReader, SignedRequest, agree
 
 log = structlog.get_logger(__name__)
@@ -78,6 +80,14 @@ class Contributor:
 
     async def answer(self, invite: pb.Invite) -> pb.InviteReply:
         """What this node agrees to, or why it cannot take part."""
+        names = {NODE: self._node.node_id}
+        with span("answer invitation", names, parent=invite.traceparent) as answering:
+            reply = await self._answer(invite)
+            if reply.HasField("decline"):
+                answering.fail(reply.decline.code)
+            return reply
+
+    async def _answer(self, invite: pb.Invite) -> pb.InviteReply:
         session_id = invite.session_id
         request: SessionRequest | None = None
         try:
@@ -138,7 +148,7 @@ class Contributor:
             log.exception("terms_refused", session=session_id)
             self._refuse_terms(accepted, InternalError("it failed; see its log"), emit)
             return
-        work = self._take_part(part, start.member_token, emit)
+        work = self._take_part_traced(part, start, emit)
         self._running[session_id] = (asyncio.create_task(work), part.exchange)
 
     def _refuse_terms(self, accepted: Accepted, error: FedAttnError, emit: Emit) -> None:
@@ -208,6 +218,13 @@ class Contributor:
         await asyncio.gather(*running, return_exceptions=True)
         await self._node.consent.settled()
 
+    async def _take_part_traced(self, part: _Part, start: pb.SessionStart, emit: Emit) -> None:
+        names = {NODE: self._node.node_id, SESSION: start.terms.session_id}
+        with span("contribute", names, parent=start.traceparent) as contributing:
+            contributing.set("fedattn.span.tokens", len(part.accepted.span.token_ids))
+            contributing.set("fedattn.cached", part.cached is not None)
+            await self._take_part(part, start.member_token, emit)
+
     async def _take_part(self, part: _Part, member_token: str, emit: Emit) -> None:
         accepted, exchange = part.accepted, part.exchange
         session_id, outcome = accepted.session_id, SessionAbortedError.code
@@ -216,13 +233,14 @@ class Contributor:
             with self._node.metrics.session("contributor"):
                 begun = time.monotonic()
                 await self._node.compute(lambda: self._compute(part))
-                compute_s = time.monotonic() - begun - exchange.wait_s
+                compute_s = time.monotonic() - begun - exchange.wait_s - exchange.room_wait_s
                 exchange.finish(compute_s)
                 await transfer
             outcome = "complete"
             self._cache_frames(exchange)
-            self._node.metrics.compute_seconds.inc(compute_s)
-            self._node.metrics.wait_seconds.inc(exchange.wait_s)
+            self._node.metrics.prefilled(
+                compute_s, row_wait_s=exchange.wait_s, room_wait_s=exchange.room_wait_s
+            )
             log.info(
                 "contributed",
                 session=session_id,
@@ -234,10 +252,12 @@ class Contributor:
             )
         except FedAttnError as error:
             outcome = error.code
+            current_span().fail(outcome)
             log.warning("session_failed", session=session_id, code=error.code, error=str(error))
             emit(decline(session_id, error))
         except Exception:  # border: one session's defect must not end the node
             outcome = InternalError.code
+            current_span().fail(outcome)
             log.exception("session_failed", session=session_id)
             emit(decline(session_id, InternalError("it failed; see its log")))
         finally:
@@ -273,7 +293,8 @@ class Contributor:
         exchange, token_ids = part.exchange, part.accepted.span.token_ids
         if part.cached is None:
             prefix = list(self._node.prefix) if exchange.terms.layout.prefix_len else []
-            self._node.prefiller.contribute(exchange.member, prefix, token_ids, exchange)
+            with prefill_span(self._node.node_id, exchange):
+                self._node.prefiller.contribute(exchange.member, prefix, token_ids, exchange)
             return
         for layer in sorted(exchange.route.uploads):
             exchange.send_frame(layer, part.cached.frames[layer])

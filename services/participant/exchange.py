@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from concurrent.futures import Executor, Future
 
@@ -23,6 +24,7 @@ from fedattn.core.terms import SessionTerms
 from fedattn.core.timeline import Activity, Timeline
 from fedattn.core.transfer import write_frame
 from fedattn.core.types import KvRows, Queries
+from fedattn.runtime.tracing import NODE, SESSION, current_span, span
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.convert import chunk_from_wire, chunk_to_wire
 from fedattn.wire.timeline import timeline_to_wire
@@ -112,6 +114,7 @@ class GrpcKvExchange:
         self._in_flight = threading.BoundedSemaphore(MAX_FRAMES_IN_FLIGHT)
         self._encoding_error: FedAttnError | None = None
         self._report: session_pb2.SessionReport | None = None
+        self.room_wait_s = 0.0  # of the model thread, for own rows to leave
 
     @property
     def route(self) -> Route:
@@ -190,7 +193,9 @@ class GrpcKvExchange:
     def _make_room(self, layer: int) -> None:
         self._inbox.check()
         self._timeline.lap(Activity.COMPUTE, layer)
+        begun = time.monotonic()
         self._in_flight.acquire()  # released when the frame has left, or the session has ended
+        self.room_wait_s += time.monotonic() - begun
         try:
             self._inbox.check()  # the session may have ended meanwhile
         except FedAttnError:
@@ -205,8 +210,10 @@ class GrpcKvExchange:
         self._timeline.lap(Activity.COMPUTE, layer)
         before_s = self._inbox.wait_s
         parts = self._inbox.take(layer)
-        num_rows = sum(rows.num_rows for rows in parts)
-        self._on_layer(layer, num_rows, self._inbox.wait_s - before_s)
+        num_rows, wait_s = sum(rows.num_rows for rows in parts), self._inbox.wait_s - before_s
+        seen = {"fedattn.block": layer, "fedattn.rows": num_rows, "fedattn.wait.duration": wait_s}
+        current_span().event("rows received", seen)
+        self._on_layer(layer, num_rows, wait_s)
         return parts
 
     # -- event loop ------------------------------------------------------------------------------
@@ -239,6 +246,14 @@ class GrpcKvExchange:
         Raises:
             FedAttnError: the exchange failed; the model thread has been told too.
         """
+        names = {NODE: self.member.node_id, SESSION: self.terms.session_id}
+        with span("exchange", names) as exchanging:
+            try:
+                await self._run(aggregator, member_token)
+            finally:
+                exchanging.set("fedattn.sent.size", sum(self.bytes_sent.values()))
+
+    async def _run(self, aggregator: AggregatorClient, member_token: str) -> None:
         timeout_s = self.terms.deadline_s + _DEADLINE_MARGIN_S
         try:
             with aggregator.exchange(self._requests(member_token), timeout_s) as responses:

@@ -8,6 +8,7 @@ from contextlib import aclosing
 import structlog
 
 from fedattn.core.errors import FedAttnError, SessionAbortedError
+from fedattn.runtime import tracing
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.v1 import aggregator_pb2, session_pb2
 from fedattn.wire.v1 import participant_pb2 as pb
@@ -19,6 +20,7 @@ from services.participant.publisher_session import PublisherSession
 from services.participant.publisher_span import PublisherSpan, read_span, round_up
 from services.participant.query import Query
 from services.participant.report import add_influences, local_report
+from services.participant.spans import query_span, tell_result
 
 log = structlog.get_logger(__name__)
 
@@ -44,16 +46,22 @@ class Publication:
         Raises:
             FedAttnError: the query failed.
         """
+        with query_span(self._node, self._query.sampling) as query:
+            async with aclosing(self._run()) as events:
+                async for event in events:
+                    if event.HasField("result"):
+                        tell_result(query, event.result)
+                    yield event
+
+    async def _run(self) -> AsyncGenerator[pb.QueryEvent, None]:
         node, query = self._node, self._query
         place = node.admission.take(node.node_id, query.options.subject)
         with place, node.metrics.session("publisher"):
             node.prepare_decoder()
-            question = await node.threads.run(lambda: node.tokenizer.question(query.question))
-            disclosure = await self._session.prepare(round_up(len(question)))
-            span = await node.threads.run(
-                lambda: read_span(node, query, question, disclosure.node_tokens)
-            )
-            opened = await self._session.open(disclosure, span.reserved_len)
+            opening = tracing.span("open session", {tracing.NODE: node.node_id})
+            with opening, node.metrics.open_waits.time():
+                opened, span = await self._open()
+            tracing.current_span().set(tracing.SESSION, opened.start.terms.session_id)
             self._opened_s = time.monotonic() - self._session.arrived
             yield pb.QueryEvent(
                 opened=pb.SessionOpened(terms=opened.start.terms, excluded=opened.excluded)
@@ -61,6 +69,16 @@ class Publication:
             async with aclosing(self._exchange_and_answer(opened, span)) as events:
                 async for event in events:
                     yield event
+
+    async def _open(self) -> tuple[aggregator_pb2.OpenSessionResponse, PublisherSpan]:
+        """Settle who gives and is told what, and open the session for it."""
+        node, query = self._node, self._query
+        question = await node.threads.run(lambda: node.tokenizer.question(query.question))
+        disclosure = await self._session.prepare(round_up(len(question)))
+        span = await node.threads.run(
+            lambda: read_span(node, query, question, disclosure.node_tokens)
+        )
+        return await self._session.open(disclosure, span.reserved_len), span
 
     async def _exchange_and_answer(
         self, opened: aggregator_pb2.OpenSessionResponse, span: PublisherSpan

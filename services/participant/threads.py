@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 import torch
@@ -25,8 +26,9 @@ class NodeThreads:
         self.pool = ThreadPoolExecutor(2 * max_sessions + 1, thread_name_prefix="model")
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run blocking work in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+        """Run blocking work in a thread, within the span and the log's context of now."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.pool, copy_context().run, work)
 
     async def compute(self, work: Callable[[], T], num_threads: int) -> T:
         """Run a model in a thread, on so many CPU threads."""

@@ -5,6 +5,7 @@ import asyncio
 import structlog
 
 from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
+from fedattn.runtime.tracing import NODE, span
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.v1 import session_pb2
 from services.participant.control import Membership
@@ -24,7 +25,8 @@ async def warm(
     Raises:
         FedAttnError: no session could be opened, or it failed.
     """
-    with node.admission.take(node.node_id, query.options.subject):
+    place = node.admission.take(node.node_id, query.options.subject)
+    with place, span("warm", {NODE: node.node_id}):
         session = PublisherSession(node, aggregator, query)
         opened = await session.open(await session.prepare(), span_len=1)
         exchange = await session.exchange(opened.start)

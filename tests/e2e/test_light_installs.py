@@ -92,7 +92,7 @@ def test_extras_are_those_of_the_package() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     declared = {
         extra: {
-            re.split(r"[^\w-]", requirement.replace("pyjwt", "jwt"))[0]
+            re.split(r"(?<=opentelemetry)-|[^\w-]", requirement.replace("pyjwt", "jwt"))[0]
             .removeprefix("python-")
             .replace("-", "_")
             for requirement in requirements

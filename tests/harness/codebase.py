@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from benchmarks import metrics_table
 from fedattn.cli import main as cli
 from fedattn.runtime.settings import ServiceSettings
 from gateway.app import create_app
@@ -24,6 +25,17 @@ SERVICES: dict[str, type[ServiceSettings]] = {
     "gateway": GatewaySettings,
 }
 _FOLDERS = (*PRODUCT, "tests", "proto", "docs", "docker", "deploy", "locks", ".ci", ".github")
+
+
+@cache
+def metrics() -> frozenset[str]:
+    """Names that Prometheus reads from the services."""
+    return frozenset(
+        name
+        for service in metrics_table.SERVICES
+        for one in metrics_table.metrics_of(service)
+        for name in (one.name, *one.samples)
+    )
 
 
 @cache

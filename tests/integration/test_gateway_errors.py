@@ -190,13 +190,13 @@ async def test_fetching_ahead_takes_a_place_and_counts_its_refusal() -> None:
         first = asyncio.create_task(gateway.client.post("/v1/warm", json={}))
         await gateway.participant.started.wait()
         refused = [await gateway.ask(), await gateway.client.post("/v1/warm", json={})]
-        assert registry.get_sample_value("fedattn_queries_running") == 1
+        assert registry.get_sample_value("fedattn_gateway_queries_running") == 1
         gate.open.set()
         assert (await first).status_code == 200
         assert (await gateway.ask()).status_code == 200
     for response in refused:
         check_problem(response, 429, "node_busy")
-    assert registry.get_sample_value("fedattn_queries_total", {"outcome": "node_busy"}) == 2
+    assert registry.get_sample_value("fedattn_gateway_queries_total", {"outcome": "node_busy"}) == 2
 
 
 async def test_failed_query_gives_its_place_free() -> None:

@@ -20,6 +20,7 @@ from tests.harness.raw import open_request, raw_node
 from tests.harness.runners import running_aggregator
 
 ANY_PORT = HostPort("127.0.0.1", 0)
+CAUSES = ("open", "rows", "room")
 
 
 async def busy(request: participant_pb2.QueryRequest) -> AsyncIterator[participant_pb2.QueryEvent]:
@@ -36,14 +37,15 @@ async def test_gateway_counts_answers_and_failures_by_code() -> None:
         gateway.participant.script = busy
         await gateway.ask()
     counted = {
-        outcome: registry.get_sample_value("fedattn_queries_total", {"outcome": outcome})
+        outcome: registry.get_sample_value("fedattn_gateway_queries_total", {"outcome": outcome})
         for outcome in ("answered", "unknown_participant", "node_busy")
     }
     assert counted == {"answered": 1, "unknown_participant": 1, "node_busy": 1}
-    assert registry.get_sample_value("fedattn_query_seconds_count") == 1
-    assert registry.get_sample_value("fedattn_first_token_seconds_sum") == 0.75
-    assert registry.get_sample_value("fedattn_tokens_answered_total") == 5
-    assert registry.get_sample_value("fedattn_queries_running") == 0
+    assert registry.get_sample_value("fedattn_gateway_query_duration_seconds_count") == 1
+    assert registry.get_sample_value("fedattn_gateway_time_to_first_token_seconds_sum") == 0.75
+    assert registry.get_sample_value("fedattn_gateway_output_tokens_total") == 5
+    assert registry.get_sample_value("fedattn_gateway_time_per_output_token_seconds_sum") == 0.5
+    assert registry.get_sample_value("fedattn_gateway_queries_running") == 0
 
 
 async def test_a_request_that_does_not_even_parse_counts_as_refused() -> None:
@@ -56,7 +58,7 @@ async def test_a_request_that_does_not_even_parse_counts_as_refused() -> None:
         with pytest.raises(grpc.aio.AioRpcError, match="named twice"):
             await publisher.stub.OpenSession(request)
     refused = registry.get_sample_value(
-        "fedattn_sessions_refused_total", {"code": "invalid_request"}
+        "fedattn_aggregator_sessions_refused_total", {"code": "invalid_request"}
     )
     assert refused == 1
 
@@ -77,7 +79,12 @@ async def test_a_session_beyond_the_limit_counts_as_refused() -> None:
         ):
             await publisher.stub.OpenSession(request)
         opening.cancel()
-    assert registry.get_sample_value("fedattn_sessions_refused_total", {"code": "node_busy"}) == 1
+    assert (
+        registry.get_sample_value(
+            "fedattn_aggregator_sessions_refused_total", {"code": "node_busy"}
+        )
+        == 1
+    )
 
 
 async def test_network_counts_sessions_bytes_and_tokens(model: LoadedModel, tmp_path: Path) -> None:
@@ -90,20 +97,27 @@ async def test_network_counts_sessions_bytes_and_tokens(model: LoadedModel, tmp_
         )
         for node in network.nodes.values():
             await node.admission.wait_idle()
-        joined = registry.get_sample_value("fedattn_nodes_joined")
+        joined = registry.get_sample_value("fedattn_aggregator_nodes_joined")
     read = registry.get_sample_value
     assert joined == 3
     assert read("fedattn_aggregator_sessions_total", {"outcome": "complete"}) == 1
-    assert read("fedattn_sessions_refused_total", {"code": "unknown_participant"}) == 1
-    assert read("fedattn_kv_bytes_total", {"direction": "up"}) == sent
-    assert read("fedattn_sessions_open") == 0
+    assert read("fedattn_aggregator_sessions_refused_total", {"code": "unknown_participant"}) == 1
+    assert read("fedattn_aggregator_kv_bytes_total", {"direction": "up"}) == sent
+    assert read("fedattn_aggregator_sessions_open") == 0
     contributor = network.nodes["node-0"].metrics.registry.get_sample_value
     complete = {"role": "contributor", "outcome": "complete"}
     assert contributor("fedattn_participant_sessions_total", complete) == 1
     publisher = network.nodes["publisher"].metrics.registry.get_sample_value
     refused = {"role": "publisher", "outcome": "unknown_participant"}
     assert publisher("fedattn_participant_sessions_total", refused) == 1
-    assert publisher("fedattn_tokens_decoded_total") == NUM_NEW_TOKENS
+    assert publisher("fedattn_participant_output_tokens_total") == NUM_NEW_TOKENS
+    assert publisher("fedattn_participant_time_to_first_token_seconds_count") == 1
+    between = publisher("fedattn_participant_time_between_tokens_seconds_count")
+    assert between == NUM_NEW_TOKENS - 1
+    waits = [publisher("fedattn_participant_wait_seconds_count", {"cause": c}) for c in CAUSES]
+    assert waits == [2, 1, 1]  # one of the two queries got no session
+    assert read("fedattn_aggregator_wait_seconds_count", {"cause": "answers"}) == 2
+    assert read("fedattn_aggregator_wait_seconds_count", {"cause": "rows"}) == 3
 
 
 async def test_aggregator_tells_what_heartbeats_say(model: LoadedModel, tmp_path: Path) -> None:

@@ -1,24 +1,62 @@
-"""One name, one meaning: metrics of the services, and the dashboard that shows them."""
+"""One name, one meaning: metrics of the services, and what shows and watches them."""
 
 import re
 from pathlib import Path
 
+import pytest
+
+from benchmarks.metrics_table import DOCUMENT, SERVICES, MetricInfo, document, metrics_of
+
 ROOT = Path(__file__).parents[2]
-SERVICES = ("services/aggregator", "services/participant", "gateway")
-_NAME = re.compile(r'"(fedattn_\w+)"')
-_SUFFIX = re.compile(r"_(total|bucket|count|sum)$")
+SHOWN = ("docker/monitoring/dashboard.json", "docker/monitoring/alerts.yml")
+LABELS = {
+    "cause": "of few",
+    "code": "of our errors",
+    "direction": "up or down",
+    "node": "joined nodes, of which the aggregator's settings bound the number",
+    "outcome": "a word of ours, or the code of one of our errors",
+    "role": "contributor or publisher",
+}
+"""Every label there is, and what bounds it: never a subject, a session or a text."""
 
 
-def names(service: str) -> set[str]:
-    return set(_NAME.findall((ROOT / service / "metrics.py").read_text(encoding="utf-8")))
+def every() -> list[MetricInfo]:
+    return [one for service in SERVICES for one in metrics_of(service)]
 
 
 def test_no_two_services_give_one_name_to_two_things() -> None:
-    every = [name for service in SERVICES for name in names(service)]
-    assert sorted(every) == sorted(set(every))
+    names = [one.name for one in every()]
+    assert sorted(names) == sorted(set(names))
 
 
-def test_the_dashboard_shows_metrics_there_are() -> None:
-    text = (ROOT / "docker/monitoring/dashboard.json").read_text(encoding="utf-8")
-    shown = {_SUFFIX.sub("", name) for name in re.findall(r"fedattn_\w+", text)}
-    assert shown <= set().union(*map(names, SERVICES))
+@pytest.mark.parametrize("service", SERVICES)
+def test_names_say_whose_they_are_and_in_which_base_unit(service: str) -> None:
+    for one in metrics_of(service):
+        assert one.name.startswith((f"fedattn_{service}_", "fedattn_node_")), one.name
+        assert not re.search(r"_(ms|minutes|percent|mib|kb|millis\w*)(_|$)", one.name)
+        if one.kind == "counter":
+            assert one.name.endswith("_total")
+        if one.kind == "histogram":
+            assert one.name.endswith(("_seconds", "_bytes"))
+        assert set(one.labels) <= LABELS.keys(), one.name
+        assert one.meaning.endswith(".")
+
+
+@pytest.mark.parametrize("path", SHOWN)
+def test_dashboard_and_alerts_use_metrics_there_are(path: str) -> None:
+    used = set(re.findall(r"fedattn_\w+", (ROOT / path).read_text(encoding="utf-8")))
+    assert used
+    assert used <= {sample for one in every() for sample in one.samples}
+
+
+def test_document_says_what_the_code_and_the_rules_say() -> None:
+    text = DOCUMENT.read_text()
+    assert text == document(text), "docs/observability.md is out of date; run: make docs"
+
+
+def test_prometheus_is_given_the_rules() -> None:
+    assert "rule_files: [/etc/prometheus/alerts.yml]" in (
+        ROOT / "docker/monitoring/prometheus.yml"
+    ).read_text(encoding="utf-8")
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    assert "./docker/monitoring/alerts.yml:/etc/prometheus/alerts.yml:ro" in compose

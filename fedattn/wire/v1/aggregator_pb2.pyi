@@ -447,6 +447,7 @@ class Invite(_message.Message):
     OWNS_PREFIX_FIELD_NUMBER: _builtins.int
     REPLY_WITHIN_S_FIELD_NUMBER: _builtins.int
     HINT_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Random id of the session; 32 hex digits."""
     owns_prefix: _builtins.bool
@@ -455,6 +456,8 @@ class Invite(_message.Message):
     """Time left to answer, seconds; above 0."""
     hint: _builtins.bytes
     """What the publisher tells this node of the question, for it alone; up to 4 KiB, none if nothing."""
+    traceparent: _builtins.str
+    """Span of the aggregator that asks (W3C traceparent); empty if it traces nothing."""
     @_builtins.property
     def request(self) -> _session_pb2.Signed:
         """The publisher's SessionRequest, as it was signed."""
@@ -467,10 +470,11 @@ class Invite(_message.Message):
         owns_prefix: _builtins.bool = ...,
         reply_within_s: _builtins.float = ...,
         hint: _builtins.bytes = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hint", b"hint", "owns_prefix", b"owns_prefix", "reply_within_s", b"reply_within_s", "request", b"request", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hint", b"hint", "owns_prefix", b"owns_prefix", "reply_within_s", b"reply_within_s", "request", b"request", "session_id", b"session_id", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -485,8 +489,11 @@ class SessionStart(_message.Message):
     TERMS_FIELD_NUMBER: _builtins.int
     MEMBER_TOKEN_FIELD_NUMBER: _builtins.int
     STATEMENTS_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     member_token: _builtins.str
     """Lets this node, and no other, open the exchange as that member; 32 hex digits."""
+    traceparent: _builtins.str
+    """As in Invite."""
     @_builtins.property
     def terms(self) -> _session_pb2.SessionTerms:
         """The terms, with this node as a member."""
@@ -501,10 +508,11 @@ class SessionStart(_message.Message):
         terms: _session_pb2.SessionTerms | None = ...,
         member_token: _builtins.str = ...,
         statements: _abc.Iterable[_session_pb2.Signed] | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_token", b"member_token", "statements", b"statements", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_token", b"member_token", "statements", b"statements", "terms", b"terms", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

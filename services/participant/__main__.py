@@ -45,7 +45,7 @@ def check(settings: ParticipantSettings) -> None:
         ConfigurationError: an extra is not installed, or the context cannot be read.
     """
     try:  # only now: settings are checked, and --help answers, without loading torch
-        from services.participant.context import check_context  # noqa: PLC0415
+        from fedattn.texts.checking import check_context  # noqa: PLC0415
         from services.participant.policy import check_policy  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise missing_module(error.name or "") from error

@@ -59,7 +59,9 @@ def test_all_parts_are_told_to_stop_the_gateway_first_before_one_is_waited_for(
             return 0
 
     address = HostPort("127.0.0.1", 1)
-    network = LocalNetwork(gateway_address=address, aggregator_address=address, log_dir=tmp_path)
+    network = LocalNetwork(
+        gateway_address=address, aggregator_address=address, log_dir=tmp_path, state_dir=tmp_path
+    )
     for name in ("aggregator", "gateway"):
         process: Any = Process(name)
         network.parts[name] = Part(name, process, tmp_path)

@@ -62,7 +62,7 @@ def _ask_together(console: PlainConsole, gateway_url: str) -> QueryAnswer:
     console.print("together, over the network:", style="dim")
     sampling = SamplingBody(max_new_tokens=MAX_NEW_TOKENS)
     body = QueryBody(question=QUESTION, sampling=sampling)
-    return stream_answer(GatewayClient(gateway_url), body, console)
+    return stream_answer(GatewayClient(gateway_url), body, console, console)
 
 
 @contextmanager

@@ -170,10 +170,12 @@ def _start(
 def _say_found(running: LocalFederation, node: NodeTable, found: Listing) -> None:
     """What a node will read, and at once what it will not."""
     if node.context is None:
-        running.say(f"{node.name} has no text")
+        running.say(f"{node.name} holds no text")
         return
     files = "1 file" if len(found.files) == 1 else f"{len(found.files)} files"
-    running.say(f"{node.name} has {node.context}: {files}", "" if found.files else "yellow")
+    running.say(f"{node.name} holds {node.context}, {files}")
+    if not found.files and not found.skipped:
+        running.say(f"{node.name} has nothing to give: the folder is empty", "yellow")
     if found.skipped:
         reasons = {file.name: file.reason.words for file in found.skipped}
         running.say(f"{node.name} does not read {describe_skipped(reasons)}", "yellow")

@@ -28,8 +28,7 @@ def check_own_name(name: str) -> str:
 def name_after(path: Path, taken: Collection[str]) -> str:
     """A node's name: that of its file without suffix, or of its folder, made an id in lower case.
 
-    Where that is taken, the next free number is added: `notes/` and `notes.txt` are `notes` and
-    `notes-2`.
+    Where that is taken, the next free number from 2 on is added.
 
     Args:
         path: of the text.

@@ -107,7 +107,7 @@ def _num(count: int, thing: str) -> str:
 
 
 def describe_skipped(skipped: Mapping[str, str]) -> str:
-    """Such as `a.png, b.png (unknown kind), c.txt (empty) and 7 more`; empty if there are none."""
+    """Files and why, as in "a.png, b.png (unknown kind) and 7 more"; empty if there are none."""
     shown = dict(islice(skipped.items(), _MAX_NAMES))
     parts = [
         f"{', '.join(one_line(name) for name in shown if shown[name] == reason)} ({reason})"

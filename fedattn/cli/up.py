@@ -28,9 +28,7 @@ _DEFAULT_PORT = 8000
 def up(
     context: Annotated[
         list[Path] | None,
-        typer.Option(
-            exists=True, help="A file or folder of texts: a node each. Give it as often as needed."
-        ),
+        typer.Option(help="A file or folder of texts: a node each. Give it as often as needed."),
     ] = None,
     file: Annotated[
         Path | None,
@@ -75,7 +73,7 @@ def _chosen(contexts: list[Path], file: Path | None, console: PlainConsole) -> I
     """What is to be started.
 
     Raises:
-        InvalidRequestError: both texts and a file are given, or a text twice.
+        InvalidRequestError: both texts and a file are given, or a text twice or that is not there.
         ConfigurationError: the file is of no use.
     """
     if contexts and file is not None:
@@ -98,6 +96,8 @@ def _chosen(contexts: list[Path], file: Path | None, console: PlainConsole) -> I
 def _of_contexts(contexts: list[Path]) -> Federation:
     places = [path.resolve() for path in contexts]
     for path, place in zip(contexts, places, strict=True):
+        if not path.exists():
+            raise InvalidRequestError(f"--context {path}: no such file or folder")
         if places.count(place) > 1:
             raise InvalidRequestError(f"--context {path}: given twice; expected a text a node")
     if len(contexts) > MAX_NODES:

@@ -46,6 +46,7 @@ class NodeWatch:
         num_tokens: tokens of them.
         skipped: files that it left out, each with why.
         has_joined: whether it takes part.
+        is_slow: whether it took part before it had read everything.
     """
 
     node_id: str
@@ -57,6 +58,7 @@ class NodeWatch:
     num_tokens: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     has_joined: bool = False
+    is_slow: bool = False
 
     def poll(self) -> list[News]:
         """What is new since the last call."""
@@ -82,6 +84,9 @@ class NodeWatch:
                 if self.skipped.get(name) != reason:
                     self.skipped[name] = reason
                     yield News(text=f"{name} is not read: {reason}", is_warning=True)
+            case {"event": "still_indexing", "passages": int(passages)}:
+                self.is_slow, self.num_passages = True, passages
+                yield News(text=f"goes on reading, {_num(passages, 'passage')} by now")
             case {"event": "nothing_to_give" | "context_unreadable", "why": str(why)}:
                 yield News(text=why, is_warning=True)
             case {"event": "joined"}:

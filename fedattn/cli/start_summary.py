@@ -3,10 +3,11 @@
 import shlex
 
 from rich.table import Table
+from rich.text import Text
 
 from fedattn.cli.federation import Federation
 from fedattn.cli.local_start import LocalFederation
-from fedattn.cli.node_watch import describe_skipped
+from fedattn.cli.node_watch import NodeWatch, describe_skipped
 from fedattn.cli.terminal import plain, plain_table
 
 _DEFAULT_URL = "http://127.0.0.1:8000"  # where `fedattn ask` looks
@@ -34,13 +35,18 @@ def _nodes(running: LocalFederation) -> Table:
     for node in running.nodes:
         watch = running.watches[node.name]
         if node.context is None:
-            table.add_row(node.name, plain("none, asks", "dim"), "", "", "", "")
+            table.add_row(node.name, plain("none, asks", "dim"))
             continue
-        left_out = plain(describe_skipped(watch.skipped), "yellow")
-        if not watch.num_passages:
-            left_out = plain(
-                f"nothing to give; {describe_skipped(watch.skipped) or 'no files'}", "red"
-            )
         counts = (watch.num_files, watch.num_passages, watch.num_tokens)
-        table.add_row(node.name, str(node.context), left_out, *map(str, counts))
+        table.add_row(node.name, str(node.context), _left_out(watch), *map(str, counts))
     return table
+
+
+def _left_out(watch: NodeWatch) -> Text:
+    """What gives nothing, and why."""
+    skipped = describe_skipped(watch.skipped)
+    if watch.is_slow:
+        return plain("; ".join(["still reading", *([skipped] if skipped else [])]), "yellow")
+    if not watch.num_passages:
+        return plain(f"nothing to give: {skipped or 'no files'}", "red")
+    return plain(skipped, "yellow")

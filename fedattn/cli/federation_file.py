@@ -71,13 +71,13 @@ def _describe(item: ErrorDetails) -> str:
 
 def _place(loc: Sequence[str | int]) -> tuple[str, str]:
     """The table, and table and key in words; nodes are counted from 1."""
-    first, *rest = loc
-    name = str(first)
+    name, rest = str(loc[0]), list(loc[1:])
     if name not in _TABLES:
         return "", f"key {name}"
     header = f"[[{name}]]" if name == "node" else f"[{name}]"
     if rest and isinstance(rest[0], int):
-        header = f"{header} {rest.pop(0) + 1}"
+        number, *rest = rest
+        header = f"{header} {int(number) + 1}"
     return name, f"{header}, key {rest[0]}" if rest else header
 
 

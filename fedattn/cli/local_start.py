@@ -24,6 +24,7 @@ from fedattn.wire.security import AGGREGATOR, GATEWAY
 _POLL_S = 0.2
 _PATIENCE_S = 900.0
 """Longest wait in which no part says anything new: loading a large model takes minutes."""
+_STEP_WIDTH = 24
 _OWN_PLACES = ("id", "context", "model")
 
 
@@ -109,6 +110,9 @@ class LocalFederation:
     def _table(self) -> RenderableType:
         """How far each node is."""
         table = plain_table("node", "does", right=("files", "passages"))
+        table.columns[1].min_width = _STEP_WIDTH  # so that the others stand still
+        table.caption = plain(f"{time.monotonic() - self._begun:.0f} s", "dim")
+        table.caption_justify = "left"
         for watch in self.watches.values():
             counts = [str(count or "") for count in (watch.num_files, watch.num_passages)]
             table.add_row(watch.node_id, watch.step, *counts)

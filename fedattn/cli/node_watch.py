@@ -75,6 +75,17 @@ class NodeWatch:
             case {"event": "reading_context", "is_given": True}:
                 self.step = _READING
                 yield News(text=_READING)
+            case {"event": "joined"}:
+                self.step, self.has_joined = "joined", True
+                yield News(text="has joined")
+            case {"event": "aggregator_lost", "error": str(error)}:
+                self.step = "has lost the aggregator"
+                yield News(text=f"{self.step}: {one_line(error)}", is_warning=True)
+            case _:
+                yield from self._take_texts(event)
+
+    def _take_texts(self, event: dict[str, Any]) -> Iterator[News]:
+        match event:
             case {"event": "context_read", "files": int(files), "passages": int(passages)}:
                 self.num_files, self.num_passages = files, passages
                 self.num_tokens = int(event.get("tokens", 0))
@@ -89,12 +100,6 @@ class NodeWatch:
                 yield News(text=f"goes on reading, {_num(passages, 'passage')} by now")
             case {"event": "nothing_to_give" | "context_unreadable", "why": str(why)}:
                 yield News(text=why, is_warning=True)
-            case {"event": "joined"}:
-                self.step, self.has_joined = "joined", True
-                yield News(text="has joined")
-            case {"event": "aggregator_lost", "error": str(error)}:
-                self.step = "has lost the aggregator"
-                yield News(text=f"{self.step}: {one_line(error)}", is_warning=True)
 
     def _count(self) -> None:
         """What the index holds by now; nothing is known while it is made."""

@@ -1,6 +1,10 @@
 """Starting a local network: failures say which part, and show its log."""
 
+import re
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,27 @@ def test_part_that_ends_is_named_with_the_end_of_its_log(tiny_folder: Path) -> N
     assert "bad ended with exit code 1" in message
     assert "error [model]" in message
     assert all(process.poll() is not None for process in processes)  # nothing is left running
+
+
+def test_up_starts_what_a_file_says_and_stops_at_ctrl_c(tmp_path: Path, tiny_folder: Path) -> None:
+    (tmp_path / "a.txt").write_text("The ship lies at pier 4.")
+    (tmp_path / "federation.toml").write_text(
+        f'publisher = "a"\nmodel = "{tiny_folder}"\nstate = "state"\n'
+        '[[node]]\ncontext = "a.txt"\nthreads = 2\n[gateway]\nport = 0\n'
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "fedattn.cli.main", "up", f"--file={tmp_path / 'federation.toml'}"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as started:
+        assert started.stdout is not None
+        told = list(iter(started.stdout.readline, "stop: Ctrl-C\n"))
+        started.send_signal(signal.SIGINT)
+        told += started.stdout
+    assert started.returncode == 0
+    assert re.search(r"a +\S+/a\.txt +1 +1 +\d+\n", "".join(told))
+    assert told[-2:] == ["stopping\n", "all stopped\n"]
+    assert (tmp_path / "state" / "a" / "passages.db").exists()
 
 
 def test_a_taken_port_of_the_gateway_is_found_before_anything_starts() -> None:

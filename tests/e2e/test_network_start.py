@@ -42,11 +42,13 @@ def test_up_starts_what_a_file_says_and_stops_at_ctrl_c(tmp_path: Path, tiny_fol
         text=True,
     ) as started:
         assert started.stdout is not None
-        told = list(iter(started.stdout.readline, "stop: Ctrl-C\n"))
-        started.send_signal(signal.SIGINT)
-        told += started.stdout
-    assert started.returncode == 0
-    assert re.search(r"a +\S+/a\.txt +1 +1 +\d+\n", "".join(told))
+        told = []
+        for line in started.stdout:
+            told.append(line)
+            if line == "stop: Ctrl-C\n":
+                started.send_signal(signal.SIGINT)
+    assert started.returncode == 0, told
+    assert re.search(r"^a +\S+/a\.txt +1 +1 +\d+ *$", "".join(told), re.MULTILINE), told
     assert told[-2:] == ["stopping\n", "all stopped\n"]
     assert (tmp_path / "state" / "a" / "passages.db").exists()
 

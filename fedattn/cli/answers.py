@@ -1,6 +1,7 @@
 """Answers on a terminal: as they come, and what they took."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from rich.status import Status
 from rich.table import Table
@@ -14,7 +15,6 @@ from fedattn.rest.answers import (
     LayerEvent,
     ParticipantReport,
     QueryAnswer,
-    QueryEvent,
     SessionEvent,
     TokenEvent,
 )
@@ -25,38 +25,66 @@ _MAX_SOURCES, _MAX_INFLUENCES, _LEAST_SHARE = 3, 5, 0.05
 _CACHED = {RowSource.CONTRIBUTOR_CACHE, RowSource.PUBLISHER_CACHE}
 
 
-def stream_answer(client: GatewayClient, body: QueryBody, console: PlainConsole) -> QueryAnswer:
+def stream_answer(
+    client: GatewayClient, body: QueryBody, console: PlainConsole, told: PlainConsole
+) -> QueryAnswer:
     """Ask, and show who takes part, how far they are, and the answer while it is written.
+
+    Args:
+        client: of the gateway.
+        body: the query.
+        console: gets the answer, and nothing else.
+        told: gets all else; how far they are only if it is a terminal.
 
     Raises:
         FedAttnError: the query failed.
     """
     answer: QueryAnswer | None = None
-    with console.status("waiting for the participants") as status:
+    with told.status("waiting for the participants") as status:
+        shown = _Progress(told, status)
         for event in client.stream(body):
-            if isinstance(event, QueryAnswer):
-                answer = event
-            else:
-                _show(console, status, event)
+            match event:
+                case QueryAnswer():
+                    answer = event
+                case TokenEvent():
+                    status.stop()  # which erases its line: the answer begins on a clean one
+                    console.write(event.text)
+                case _:
+                    shown.show(event)
     if answer is None:
         raise SessionAbortedError("the gateway ended the stream without a report; ask again")
     console.print()
     return answer
 
 
-def _show(console: PlainConsole, status: Status, event: QueryEvent) -> None:
-    match event:
-        case SessionEvent():
-            members = ", ".join(member.node_id for member in event.members)
-            console.print(plain(f"session {event.session_id[:8]}: {members}", "dim"))
-            for node in event.excluded:
-                reason = one_line(node.detail).removeprefix(f"{node.node_id}: ")
-                console.print(plain(f"without {node.node_id}: {reason}", "yellow"))
-        case LayerEvent():
-            status.update(f"exchanged at block {event.layer}")
-        case TokenEvent():
-            status.stop()  # which erases its line: the answer begins on a clean one
-            console.write(event.text)
+@dataclass(slots=True)
+class _Progress:
+    """What is told of a query before its answer begins."""
+
+    told: PlainConsole
+    status: Status
+    num_blocks: int = 0
+    num_passed: int = 0
+
+    def show(self, event: SessionEvent | LayerEvent) -> None:
+        match event:
+            case SessionEvent():
+                self._show_session(event)
+            case LayerEvent():
+                self.num_passed += 1
+                self.status.update(
+                    f"block {event.layer}, {self.num_passed} of {self.num_blocks}: "
+                    f"{event.num_rows} rows came, waited {event.wait_s:.2f} s"
+                )
+
+    def _show_session(self, event: SessionEvent) -> None:
+        members = ", ".join(member.node_id for member in event.members)
+        self.told.print(plain(f"session {event.session_id[:8]}: {members}", "dim"))
+        for node in event.excluded:
+            reason = one_line(node.detail).removeprefix(f"{node.node_id}: ")
+            self.told.print(plain(f"without {node.node_id}: {reason}", "yellow"))
+        self.num_blocks = len(event.members[-1].sync_layers) if event.members else 0
+        self.status.update(f"waiting for the rows of {max(0, len(event.members) - 1)} nodes")
 
 
 def report_table(answer: QueryAnswer) -> Table:

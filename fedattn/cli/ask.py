@@ -25,7 +25,7 @@ from fedattn.cli.options import (
 )
 from fedattn.cli.outfiles import validate_out, write_out
 from fedattn.cli.plans import gateway_plans
-from fedattn.cli.terminal import output
+from fedattn.cli.terminal import output, progress
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
 from fedattn.core.report import FinishReason
@@ -120,7 +120,7 @@ def ask(
         typer.Option(help="Write what every node did when, as a Chrome trace (ui.perfetto.dev)."),
     ] = None,
 ) -> None:
-    """Send a query to a running gateway; stream the answer, then the report."""
+    """Ask a running gateway. The answer goes to stdout, who took part and the report to stderr."""
     validate_out("--timeline", timeline)
     plan, publisher_plan = gateway_plans(plan, publisher_plan)
     compression = read_compression(
@@ -173,17 +173,17 @@ def _split(node_ids: str | None) -> list[str] | None:
 
 
 def _send(client: GatewayClient, body: QueryBody, *, as_json: bool) -> QueryAnswer:
-    """Ask, and print the answer and how it came about."""
+    """Ask; the answer goes to stdout, and how it came about to stderr."""
     if as_json:
         answer = client.ask(body)
         print(json.dumps(answer.model_dump(mode="json"), indent=2))
         return answer
-    console = output()
-    answer = stream_answer(client, body, console)
+    told = progress()
+    answer = stream_answer(client, body, output(), told)
     if answer.finish_reason is FinishReason.LENGTH:
-        console.print(
-            f"the answer was cut at {answer.num_tokens} tokens; --max-new-tokens allows more",
+        told.print(
+            f"the answer was cut after {answer.num_tokens} tokens; --max-new-tokens takes more",
             style="yellow",
         )
-    show_report(answer, console)
+    show_report(answer, told)
     return answer

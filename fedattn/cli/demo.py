@@ -1,23 +1,18 @@
-"""`fedattn demo` and `fedattn up`: a whole network on this machine, on the real model."""
+"""`fedattn demo`: a whole network on this machine, on the real model."""
 
 import re
-import signal
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.table import Table
 
 from fedattn.cli.answers import show_report, stream_answer
-from fedattn.cli.network import LocalNetwork, NodePlan, local_network
+from fedattn.cli.federation import Federation, GatewayTable, NodeTable
+from fedattn.cli.local_start import started
 from fedattn.cli.terminal import PlainConsole, output, plain, plain_table
-from fedattn.core.errors import InvalidRequestError
-from fedattn.core.node_id import check_node_id
 from fedattn.core.printable import one_line
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.client import GatewayClient
@@ -29,20 +24,21 @@ PUBLISHER = "publisher"
 QUESTION = "What does the ship Aurora carry, and at which pier does it lie?"
 TRUTH = (r"\b300 boxes of tea\b", r"\bpier (of )?4\b")  # two facts, each known to one node alone
 MAX_NEW_TOKENS = 32
-MAX_NODES = 16
-"""Processes with a model each, on one machine."""
 
 
 def demo() -> None:
     """Start a network here, ask one question, compare with one model, stop."""
     require_extras("gateway", "participant")
     console = output()
-    with _demo_contexts() as contexts, _running(console, contexts, 0) as network:
-        texts = {name: _read(folder) for name, folder in contexts.items()}
-        for name, folder in contexts.items():
+    with demo_federation(PUBLISHER, 0) as federation, started(federation, console) as running:
+        folders = {node.id: node.context for node in federation.node if node.context is not None}
+        texts = {name: _read(folder) for name, folder in folders.items()}
+        running.wait_ready(threading.Event())
+        console.print()
+        for name, folder in folders.items():
             console.print(f"{name} holds {_describe(folder, texts[name])}", soft_wrap=True)
         console.print(f"\n{PUBLISHER} asks: {QUESTION}\n")
-        answer = _ask_together(console, network.gateway_url)
+        answer = _ask_together(console, running.network.gateway_url)
         with console.status("the same question to one model, alone and with all texts"):
             alone, joined = _one_model_answers(list(texts.values()))
         console.print()
@@ -50,65 +46,6 @@ def demo() -> None:
         console.print()
         show_report(answer, console)
     console.print("all stopped")
-
-
-def up(
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of the gateway; 0 for any that is free.")
-    ] = 8000,
-    model: Annotated[
-        str, typer.Option(help="Of every node: default, a folder, a .gguf file or a hub id.")
-    ] = "default",
-    texts: Annotated[
-        Path | None,
-        typer.Option(help="A folder with a folder or file a node; default: the demo's texts."),
-    ] = None,
-) -> None:
-    """Start a network on this machine and keep it running until Ctrl-C."""
-    require_extras("gateway", "participant")
-    console = output()
-    chosen = None if texts is None else find_texts(texts)
-    _prepare(console, model)
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
-    with ExitStack() as stack:
-        contexts = stack.enter_context(_demo_contexts()) if chosen is None else chosen
-        network = stack.enter_context(_running(console, contexts, port, model))
-        console.print(f"gateway on {network.gateway_url} (interactive API: /docs), Ctrl-C stops")
-        question = QUESTION if chosen is None else "..."
-        hint = f'try: fedattn ask --gateway {network.gateway_url} "{question}"'
-        console.print(hint, soft_wrap=True)
-        while not stopping.wait(0.5):
-            for part in network.parts.values():
-                part.require_alive()
-    console.print("all stopped")
-
-
-def find_texts(folder: Path) -> dict[str, Path]:
-    """The private text of each node: what lies in a folder, by name without suffix.
-
-    Raises:
-        InvalidRequestError: there are too few or too many, or a name is no id of a node.
-    """
-    if not folder.is_dir():
-        raise InvalidRequestError(f"--texts {folder}: no such folder; expected one with texts")
-    found = {path.stem: path for path in sorted(folder.iterdir()) if path.name[0] != "."}
-    if not 1 <= len(found) <= MAX_NODES or PUBLISHER in found:
-        raise InvalidRequestError(
-            f"--texts {folder}: expected 1 to {MAX_NODES} folders or files, none of them named "
-            f"{PUBLISHER}, got {len(found)}"
-        )
-    for name in found:
-        check_node_id(name)
-    return found
-
-
-def _prepare(console: PlainConsole, model: str) -> None:
-    """Make the model ready once, before every node wants it."""
-    from fedattn.model.prepare import prepare_model
-
-    prepare_model(model, progress=console.print)
 
 
 def _read(folder: Path) -> str:
@@ -125,40 +62,15 @@ def _ask_together(console: PlainConsole, gateway_url: str) -> QueryAnswer:
     console.print("together, over the network:", style="dim")
     sampling = SamplingBody(max_new_tokens=MAX_NEW_TOKENS)
     body = QueryBody(question=QUESTION, sampling=sampling)
-    return stream_answer(GatewayClient(gateway_url), body, console)
+    return stream_answer(GatewayClient(gateway_url), body, console, console)
 
 
 @contextmanager
-def _demo_contexts() -> Iterator[dict[str, Path]]:
+def demo_federation(publisher: str, port: int) -> Iterator[Federation]:
+    """Three nodes with texts of a harbour, and one without that asks by default."""
     with as_file(files("fedattn.cli") / "demo_contexts") as folder:
-        yield {name: folder / name for name in CONTRIBUTORS}
-
-
-@contextmanager
-def _running(
-    console: PlainConsole, contexts: dict[str, Path], port: int, model: str = "default"
-) -> Iterator[LocalNetwork]:
-    """A node a context and a publisher without one, ready for queries."""
-    begun = time.monotonic()
-    nodes = [NodePlan(node_id=name, context=path, model=model) for name, path in contexts.items()]
-    nodes.append(NodePlan(node_id=PUBLISHER, model=model))
-    names = [node.node_id for node in nodes]
-    with local_network(port) as network:
-        console.print(f"starting aggregator, {', '.join(names)} and gateway, a process each")
-        network.start_aggregator()
-        for node in nodes:
-            network.start_participant(node)
-        network.start_gateway([PUBLISHER, *contexts])
-        with console.status("loading the model in every node") as status:
-            waiting = set(names)
-            for name in network.wait_ready(names):
-                waiting.discard(name)
-                console.print(plain(f"{time.monotonic() - begun:5.1f} s", "dim"), end="  ")
-                console.print(f"{name} has joined")
-                if waiting:
-                    status.update(plain(f"waiting for {', '.join(sorted(waiting))}"))
-        console.print()
-        yield network
+        nodes = [NodeTable(id=name, context=folder / name) for name in CONTRIBUTORS]
+        yield Federation(publisher=publisher, node=nodes, gateway=GatewayTable(port=port))
 
 
 def _one_model_answers(texts: list[str]) -> tuple[str, str]:

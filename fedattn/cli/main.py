@@ -41,6 +41,7 @@ def command_line() -> "typer.Typer":
         prepare,
         simulate,
         trace,
+        up,
     )
     from fedattn.cli.version import print_version, root
 
@@ -55,7 +56,7 @@ def command_line() -> "typer.Typer":
     app.command("cost")(cost.cost)
     app.command("audit")(audit.audit)
     app.command("demo")(demo.demo)
-    app.command("up")(demo.up)
+    app.command("up")(up.up)
     app.command("version")(print_version)
     models = typer.Typer(help="Models on this machine.", no_args_is_help=True)
     models.command("prepare")(prepare.prepare)

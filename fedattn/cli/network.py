@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from fedattn.cli.log_lines import readable
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, UnavailableError
 from fedattn.rest.client import GatewayClient
@@ -64,7 +65,7 @@ class Part:
     def log_tail(self) -> str:
         """The last lines of its log."""
         lines = self.log_path.read_text(errors="replace").splitlines()
-        return "\n".join(lines[-_LOG_TAIL_LINES:])
+        return "\n".join(map(readable, lines[-_LOG_TAIL_LINES:]))
 
     def stop(self) -> int:
         """SIGTERM, then the exit code; SIGKILL if it does not end in time."""
@@ -85,13 +86,15 @@ class LocalNetwork:
     """Aggregator, participants and gateway, each a process of its own.
 
     All nodes listen, so any can publish. They speak mutual TLS, and seal their rows, with
-    certificates that are made in the folder `certificates`; plaintext if it is None.
+    certificates that are made in the folder `certificates`; plaintext if it is None. What outlives
+    a part lies in a folder of its name in `state_dir`.
     """
 
     gateway_address: HostPort
     aggregator_address: HostPort
     log_dir: Path
     certificates: Path | None = None
+    state_dir: Path
     parts: dict[str, Part] = field(default_factory=dict)
     listeners: dict[str, str] = field(default_factory=dict)
 
@@ -106,7 +109,7 @@ class LocalNetwork:
             [
                 "services.aggregator",
                 f"--listen={self.aggregator_address}",
-                f"--state={self.log_dir / 'state' / 'aggregator'}",
+                f"--state={self.state_dir / AGGREGATOR}",
                 *flags,
             ],
         )
@@ -121,7 +124,7 @@ class LocalNetwork:
             f"--aggregator={node.aggregator or self.aggregator_address}",
             f"--listen={address}",
             f"--model={node.model}",
-            f"--state={self.log_dir / 'state' / node.node_id}",
+            f"--state={self.state_dir / node.node_id}",
             "--threads=1",  # the nodes share this machine's cores
             *flags,
         ]
@@ -202,12 +205,15 @@ class LocalNetwork:
 
 
 @contextmanager
-def local_network(gateway_port: int = 0, *, plaintext: bool = False) -> Iterator[LocalNetwork]:
+def local_network(
+    gateway_port: int = 0, *, plaintext: bool = False, state: Path | None = None
+) -> Iterator[LocalNetwork]:
     """An empty network that stops whatever was started in it.
 
     Args:
         gateway_port: 0 for any.
         plaintext: without certificates, which lie in a temporary folder otherwise.
+        state: folder of what outlives the parts; None for a temporary one.
 
     Raises:
         ConfigurationError: there is no such port, or it is taken: known before anything starts.
@@ -221,6 +227,7 @@ def local_network(gateway_port: int = 0, *, plaintext: bool = False) -> Iterator
             aggregator_address=gateway.with_port(free_port()),
             log_dir=log_dir,
             certificates=None if plaintext else log_dir / "certificates",
+            state_dir=state or log_dir / "state",
         )
         stack.callback(network.stop)
         yield network

@@ -4,6 +4,8 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
+
 from fedattn.runtime.extras import missing_module
 from fedattn.runtime.lifecycle import end_process, run_main, run_unless_stopped
 from fedattn.runtime.metrics import serve_metrics
@@ -12,6 +14,8 @@ from services.participant.settings import ParticipantSettings
 
 if TYPE_CHECKING:
     from services.participant.node import ParticipantNode
+
+log = structlog.get_logger(__name__)
 
 
 async def serve(settings: ParticipantSettings, stopping: asyncio.Event) -> None:
@@ -33,6 +37,7 @@ async def serve(settings: ParticipantSettings, stopping: asyncio.Event) -> None:
 def _build_node(
     settings: ParticipantSettings, certificates: CertificateFolder | None
 ) -> "ParticipantNode":
+    log.info("model", step="loading torch")
     from services.participant.app import build_node  # noqa: PLC0415 - loads torch
 
     return build_node(settings, certificates)
@@ -45,7 +50,7 @@ def check(settings: ParticipantSettings) -> None:
         ConfigurationError: an extra is not installed, or the context cannot be read.
     """
     try:  # only now: settings are checked, and --help answers, without loading torch
-        from services.participant.context import check_context  # noqa: PLC0415
+        from fedattn.texts.checking import check_context  # noqa: PLC0415
         from services.participant.policy import check_policy  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise missing_module(error.name or "") from error

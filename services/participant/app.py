@@ -60,6 +60,7 @@ def build_node(
     torch.set_num_threads(num_threads)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.weights, device)
+    log.info("model", step=f"loading {settings.model}")
     engine = open_engine(
         settings.model,
         settings.system_prompt,
@@ -68,6 +69,7 @@ def build_node(
         progress=lambda step: log.info("model", step=step),
     )
     engine.prefiller.warm_prefix(engine.tokenizer.prefix())
+    log.info("reading_context", is_given=settings.context is not None)
     rows_bytes = settings.rows_bytes if settings.listen else 0
     store = PassageStore(
         settings.context, state / PASSAGES_FILE, encoding=settings.context_encoding

@@ -15,21 +15,17 @@ from cachetools import LRUCache
 
 from fedattn.core.agreement import PassageSpan
 from fedattn.core.contexts import ContextSummary, SkipReason
-from fedattn.core.errors import ConfigurationError, ContextUnreadableError
+from fedattn.core.errors import ContextUnreadableError
 from fedattn.core.printable import one_line
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.passages.cannot_read import CannotReadError
 from fedattn.passages.choice import Wish, choose
 from fedattn.passages.passage import Passage, StoreCounts
 from fedattn.passages.store import PassageStore
-from fedattn.texts.listing import list_files
-from fedattn.texts.pieces import SkippedError, cut_file
 from services.participant.refreshing import Refresher
 from services.participant.withheld import Pattern, withheld_tokens
 
 VERSION_SIZE = 16
-_HARMLESS = {SkipReason.EMPTY, SkipReason.BLANK}
-"""A single file may be so; it has nothing to give, but nothing is wrong with reading it."""
 _PATIENCE_S, _SESSION_PATIENCE_S = 10.0, 2.0
 """How long to wait for a look at all files: at the start, and in a session."""
 _FIT_STEPS = 16
@@ -251,26 +247,3 @@ class PrivateContext:
             self._failure = why
             log.error("context_unreadable", path=one_line(str(self.store.root)), why=why)
         self._summary = ContextSummary.count(0, 0, 0, [SkipReason.UNREADABLE])
-
-
-def check_context(path: Path | None, encoding: str | None) -> None:
-    """Look at a context once, before anything slow begins.
-
-    Raises:
-        ConfigurationError: it cannot be read; names it.
-    """
-    if path is None:
-        return
-    try:
-        if path.is_dir():
-            list_files(path)
-        else:
-            next(cut_file(path, encoding=encoding), None)
-    except (OSError, SkippedError) as error:
-        if isinstance(error, SkippedError) and error.reason in _HARMLESS:
-            return
-        reason = error.reason.words if isinstance(error, SkippedError) else error.strerror
-        raise ConfigurationError(
-            f"the context {path} cannot be read: {reason}; expected a text, or a folder of texts, "
-            f"that this process may read"
-        ) from None

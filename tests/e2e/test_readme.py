@@ -56,11 +56,12 @@ def run(command: str, folder: Path, gateway: str) -> str:
         ["bash", "-c", command.replace(".venv/bin/fedattn", fedattn)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "FEDATTN_GATEWAY": gateway, "COLUMNS": "120"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
+    assert ended.returncode == 0, f"{command}\n{ended.stdout}"
     return ended.stdout
 
 

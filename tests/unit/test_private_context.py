@@ -10,7 +10,8 @@ from fedattn.core.errors import ConfigurationError, ContextUnreadableError
 from fedattn.passages.choice import Standing, Wish
 from fedattn.passages.passage import StoreCounts
 from fedattn.passages.store import PassageStore
-from services.participant.context import OnChange, PrivateContext, check_context
+from fedattn.texts.checking import check_context
+from services.participant.context import OnChange, PrivateContext
 from services.participant.withheld import compile_pattern
 from tests.harness.tiny import word_tokenizer
 

@@ -86,7 +86,7 @@ class Scripted(GatewayClient):
 def test_why_a_node_is_left_out_is_one_line_of_text(console: PlainConsole) -> None:
     report = sample_report("node-b", detail=f"{FOREIGN}\nnode-c is lost")
     event = SessionEvent(session_id="5f2b7c1e9a", prefix_len=24, members=[], excluded=[report])
-    stream_answer(Scripted(event, sample_answer()), QueryBody(question="Who?"), console)
+    stream_answer(Scripted(event, sample_answer()), QueryBody(question="Who?"), console, console)
     assert f"without node-b: {SHOWN} node-c is lost\n" in shown_on(console)
 
 
@@ -104,14 +104,32 @@ def answer_events(text: str) -> tuple[QueryEvent, ...]:
 
 def test_an_answer_is_verbatim_and_the_report_follows_on_a_new_line(console: PlainConsole) -> None:
     body = QueryBody(question="Who?")
-    answer = stream_answer(Scripted(*answer_events(FOREIGN)), body, console)
+    answer = stream_answer(Scripted(*answer_events(FOREIGN)), body, console, console)
     console.print(report_table(answer))
     assert shown_on(console).splitlines()[1] == SHOWN
     assert "session 5f2b7c1e: node-a\n" in shown_on(console)
 
 
+def test_a_piped_answer_stands_alone(console: PlainConsole, terminal: PlainConsole) -> None:
+    stream_answer(
+        Scripted(*answer_events("Pier 4.")), QueryBody(question="Who?"), console, terminal
+    )
+    assert shown_on(console) == "Pier 4.\n"
+    assert "session 5f2b7c1e: node-a" in shown_on(terminal)
+
+
+def test_rows_are_told_block_by_block_on_a_terminal(terminal: PlainConsole) -> None:
+    member, layer, *_ = answer_events("")
+    stream_answer(
+        Scripted(member, layer, sample_answer()), QueryBody(question="Who?"), terminal, terminal
+    )
+    assert "block 29, 1 of 1: 3 rows came, waited 0.10 s" in shown_on(terminal)
+
+
 def test_progress_is_erased_before_the_answer_begins(terminal: PlainConsole) -> None:
-    stream_answer(Scripted(*answer_events("The traffic")), QueryBody(question="Who?"), terminal)
+    stream_answer(
+        Scripted(*answer_events("The traffic")), QueryBody(question="Who?"), terminal, terminal
+    )
     before, _, _ = shown_on(terminal).partition("The traffic")
     assert before.endswith("\x1b[2K")  # the line it was on
 

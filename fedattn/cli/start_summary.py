@@ -1,0 +1,52 @@
+"""What a network on this machine is, once it is there: who has what, and how to ask."""
+
+import shlex
+
+from rich.table import Table
+from rich.text import Text
+
+from fedattn.cli.federation import Federation
+from fedattn.cli.local_start import LocalFederation
+from fedattn.cli.node_watch import NodeWatch, describe_skipped
+from fedattn.cli.terminal import plain, plain_table
+
+_DEFAULT_URL = "http://127.0.0.1:8000"  # where `fedattn ask` looks
+
+
+def show_start(running: LocalFederation, federation: Federation) -> None:
+    """Print who takes part with what, and where to ask."""
+    console, url = running.console, running.network.gateway_url
+    console.print()
+    console.print(_nodes(running))
+    console.print()
+    console.print(f"page: {url}/   REST: {url}/docs", soft_wrap=True)
+    words = ["fedattn", "ask", *([] if url == _DEFAULT_URL else ["--gateway", url])]
+    console.print(f'ask:  {shlex.join(words)} "your question"', soft_wrap=True)
+    if federation.gateway.keys is not None:
+        console.print(
+            f"      with FEDATTN_API_KEY set to a key of {federation.gateway.keys}", soft_wrap=True
+        )
+    console.print("stop: Ctrl-C")
+
+
+def _nodes(running: LocalFederation) -> Table:
+    """A row a node; numbers of tokens are estimates for long texts."""
+    table = plain_table("node", "text", "not read", right=("files", "passages", "tokens"))
+    for node in running.nodes:
+        watch = running.watches[node.name]
+        if node.context is None:
+            table.add_row(node.name, plain("none, asks", "dim"))
+            continue
+        counts = (watch.num_files, watch.num_passages, watch.num_tokens)
+        table.add_row(node.name, str(node.context), _left_out(watch), *map(str, counts))
+    return table
+
+
+def _left_out(watch: NodeWatch) -> Text:
+    """What gives nothing, and why."""
+    skipped = describe_skipped(watch.skipped)
+    if watch.is_slow:
+        return plain("; ".join(["still reading", *([skipped] if skipped else [])]), "yellow")
+    if not watch.num_passages:
+        return plain(f"nothing to give: {skipped or 'no files'}", "red")
+    return plain(skipped, "yellow")

@@ -79,10 +79,10 @@ docs: $(STAMP) ## rewrite the tables that documents take from code and results
 	$(BIN)/python -m benchmarks.settings_table
 	$(BIN)/python -m benchmarks.api_table
 	$(BIN)/python -m benchmarks.wire_table
+	$(BIN)/python -m benchmarks.metrics_table
 
 site: $(STAMP) ## the documents as a site, in site/
 	$(BIN)/mkdocs build
-	$(BIN)/python -m benchmarks.metrics_table
 
 compose-test: ## build the images, run docker-compose.yml, ask, kill a node, ask again (needs Docker)
 	docker/compose-test.sh

@@ -5,6 +5,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -19,7 +20,18 @@ from gateway.jobs_schema import prepare
 _COLUMNS = "id, account, status, is_background, question, key, body_sha256, created, started, ended"
 _ENDED = "status NOT IN ('queued', 'running')"
 
+_BUSY_TIMEOUT_S = 1.0
+
 _Statement: TypeAlias = tuple[str, tuple[Any, ...]]
+
+
+class _Checkpoint(StrEnum):
+    """How SQLite's log goes into its file after a change."""
+
+    SYNC = "PASSIVE"
+    """So that the change outlives a power cut."""
+    ERASE = "TRUNCATE"
+    """So that what was deleted is not in the log either."""
 
 
 class JobStore:
@@ -42,7 +54,9 @@ class JobStore:
                 os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         address = ":memory:" if self._path is None else self._path
         with _explaining():
-            self._connection = await aiosqlite.connect(address, isolation_level=None)
+            self._connection = await aiosqlite.connect(
+                address, isolation_level=None, timeout=_BUSY_TIMEOUT_S
+            )
         try:
             with _explaining():
                 await prepare(self._connection, in_memory=self._path is None)
@@ -82,7 +96,10 @@ class JobStore:
         freeing = ("UPDATE jobs SET key = NULL, body_sha256 = NULL WHERE id = ?", (job_id,))
         is_done = status is JobStatus.DONE
         await self._write(
-            _append(job_id, event), ending, *(() if is_done else (freeing,)), is_thorough=True
+            _append(job_id, event),
+            ending,
+            *(() if is_done else (freeing,)),
+            then=_Checkpoint.SYNC,
         )
 
     async def cancel(self, job_id: str, event: JobEvent, now: float) -> None:
@@ -95,18 +112,20 @@ class JobStore:
                 "body_sha256 = NULL WHERE id = ?",
                 (now, job_id),
             ),
-            is_thorough=True,
+            then=_Checkpoint.ERASE,
         )
 
     async def delete(self, job_id: str) -> None:
         """Remove a job and all its texts."""
-        await self._write(("DELETE FROM jobs WHERE id = ?", (job_id,)), is_thorough=True)
+        await self._write(("DELETE FROM jobs WHERE id = ?", (job_id,)), then=_Checkpoint.ERASE)
 
     async def expire(self, before: float) -> None:
         """Remove all jobs that ended before a time."""
         expired = await self._read("SELECT 1 FROM jobs WHERE ended < ? LIMIT 1", (before,))
         if expired:
-            await self._write(("DELETE FROM jobs WHERE ended < ?", (before,)), is_thorough=True)
+            await self._write(
+                ("DELETE FROM jobs WHERE ended < ?", (before,)), then=_Checkpoint.ERASE
+            )
 
     async def find(self, account: str, job_id: str) -> JobRow | None:
         """An account's job."""
@@ -169,17 +188,11 @@ class JobStore:
             with _explaining():
                 return await self._connection.execute_fetchall(sql, values)
 
-    async def _write(self, *statements: _Statement, is_thorough: bool = False) -> None:
-        """All of it or nothing, whether or not whoever waits for it is cancelled meanwhile.
+    async def _write(self, *statements: _Statement, then: _Checkpoint | None = None) -> None:
+        """All of it or nothing, whether or not whoever waits for it is cancelled meanwhile."""
+        await asyncio.shield(self._commit(statements, then))
 
-        Args:
-            statements: SQL and its values.
-            is_thorough: go on to empty the log into the file, on the disk. What was deleted is
-                then in neither, and what was kept outlives a power cut.
-        """
-        await asyncio.shield(self._commit(statements, is_thorough=is_thorough))
-
-    async def _commit(self, statements: Iterable[_Statement], *, is_thorough: bool) -> None:
+    async def _commit(self, statements: Iterable[_Statement], then: _Checkpoint | None) -> None:
         async with self._one_at_a_time:
             with _explaining():
                 await self._connection.execute_fetchall("BEGIN IMMEDIATE")
@@ -191,12 +204,12 @@ class JobStore:
                     if self._connection.in_transaction:  # a full disk has rolled back by itself
                         await self._connection.execute_fetchall("ROLLBACK")
                     raise
-                if is_thorough:
-                    await self._empty_log()
+                if then is not None:
+                    await self._move_log(then)
 
-    async def _empty_log(self) -> None:
-        (state,) = await self._connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
-        if state[0]:
+    async def _move_log(self, how: _Checkpoint) -> None:
+        rows = await self._connection.execute_fetchall(f"PRAGMA wal_checkpoint({how})")
+        if how is _Checkpoint.ERASE and any(is_busy for is_busy, *_ in rows):
             raise sqlite3.OperationalError("another process reads the file")
 
 

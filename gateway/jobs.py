@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from fedattn.core.errors import (
     JobCancelledError,
     JobLostError,
+    JobsUnavailableError,
     KeyReusedError,
     NodeBusyError,
     RateLimitedError,
@@ -27,6 +30,8 @@ from gateway.jobs_store import JobStore
 from gateway.problems import problem_of
 
 _SWEEP_EVERY_S = 60.0
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +79,6 @@ class Jobs:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._store)
             await self._give_up_unfinished()
-            await self._store.expire(self._clock() - self.limits.retention_s)
             sweeper = asyncio.create_task(keep_running(self._sweep))
             stack.callback(sweeper.cancel)
             stack.push_async_callback(self._stop)
@@ -250,8 +254,8 @@ class Jobs:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(min(_SWEEP_EVERY_S, self.limits.retention_s))
             await self._store.expire(self._clock() - self.limits.retention_s)
+            await asyncio.sleep(min(_SWEEP_EVERY_S, self.limits.retention_s))
 
     async def _stop(self) -> None:
         """Let jobs that run end within the grace; all others are lost."""
@@ -264,8 +268,12 @@ class Jobs:
         await self._give_up_unfinished()
 
     async def _give_up_unfinished(self) -> None:
-        for row in await self._store.list_unfinished():
-            await self._give_up(row.id, "the gateway was stopped while it ran; ask again")
+        """Say of all that they are lost; what cannot be written is noticed by who looks."""
+        try:
+            for row in await self._store.list_unfinished():
+                await self._give_up(row.id, "the gateway was stopped while it ran; ask again")
+        except JobsUnavailableError as error:
+            log.error("jobs_not_kept", error=str(error))  # noqa: TRY400 - known
 
     async def _give_up(self, job_id: str, reason: str) -> None:
         event = event_of(problem_of(JobLostError(reason)))

@@ -169,9 +169,9 @@ class Jobs:
             if event.is_last:
                 return event
         row = await self._find(row.account, row.id)
-        event = await self.outcome(row)
-        assert event is not None, "what has ended has an answer or a problem"
-        return event
+        last = await self.outcome(row)
+        assert last is not None, "what has ended has an answer or a problem"
+        return last
 
     async def remove(self, caller: Caller, job_id: str) -> None:
         """Remove a job from the disk; one that runs ends, and is kept as cancelled without texts.

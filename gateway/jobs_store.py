@@ -144,7 +144,7 @@ class JobStore:
 
     async def page(self, account: str, before: str | None, limit: int) -> list[JobRow]:
         """An account's jobs, the newest first: those older than the job `before`."""
-        older, values = "", ()
+        older, values = "", tuple[str, ...]()
         if before is not None:
             older, values = "AND number < (SELECT number FROM jobs WHERE id = ?)", (before,)
         return await self._jobs(

@@ -131,10 +131,12 @@ def document(text: str) -> str:
     paths = openapi["paths"]
     ask, warm = paths["/v1/queries"]["post"], paths["/v1/warm"]["post"]
     nodes = paths["/v1/participants"]["get"]
+    job, jobs = paths["/v1/queries/{job_id}"]["get"], paths["/v1/queries"]["get"]
     blocks = {
         "query fields": references(ask["requestBody"]),
         "answer fields": references(ask["responses"]["200"]["content"]["application/json"]),
         "event fields": references(ask["responses"]["200"]["content"]["text/event-stream"]),
+        "job fields": references([job["responses"]["200"], jobs["responses"]["200"]]),
         "other fields": references([warm["responses"]["200"], nodes["responses"]["200"]]),
     }
     for name, roots in blocks.items():

@@ -15,6 +15,7 @@ from fedattn.runtime.serving import serve_app
 from fedattn.wire.certificate_folder import choose_security
 from fedattn.wire.certificate_keeper import kept_certificates
 from gateway.app import create_app
+from gateway.jobs_lock import keeping_jobs_alone
 from gateway.settings import GatewaySettings
 
 log = structlog.get_logger(__name__)
@@ -24,15 +25,16 @@ async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
     """Serve until told to stop.
 
     Raises:
-        ConfigurationError: certificates or the address are of no use, or anyone could ask there.
+        ConfigurationError: certificates, address or state folder are of no use, or anyone could
+            ask there.
     """
     certificates = choose_security(settings.certificates, plaintext=settings.plaintext)
     doors = settings.doors()
     listeners = open_listeners(settings.listen)
     _check_reach(settings, listeners)
     registry = new_registry("gateway")
-    app = create_app(settings, certificates, registry)
-    with serve_metrics(settings.metrics, registry):
+    with keeping_jobs_alone(settings.state), serve_metrics(settings.metrics, registry):
+        app = create_app(settings, certificates, registry)
         async with kept_certificates(certificates, settings.certificates_interval_s):
             await serve_app(app, listeners, stopping, settings.grace_s, doors)
 

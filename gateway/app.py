@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -12,12 +13,17 @@ from starlette.middleware.cors import CORSMiddleware
 from fedattn import __version__
 from fedattn.runtime.extras import require_extras
 from fedattn.runtime.quiet_fastapi import NO_TELEMETRY
+from fedattn.runtime.state import JOBS_FILE, make_state_dir
 from fedattn.runtime.tracing import TRACEPARENT
 from fedattn.wire.security import OwnCertificates
 from gateway.callers import Limits
 from gateway.error_handlers import install_error_handlers
 from gateway.heads import HeadMiddleware
 from gateway.hosts import LOOPBACK_HOSTS, HostMiddleware
+from gateway.jobs import Jobs
+from gateway.jobs_routes import KEY_HEADER as IDEMPOTENCY_HEADER
+from gateway.jobs_routes import job_router
+from gateway.jobs_store import JobStore
 from gateway.openapi import add_schemas
 from gateway.publishers import Publishers
 from gateway.routes import probe_router, query_router
@@ -29,6 +35,7 @@ MAX_BODY_BYTES = 256 << 10
 
 _TAGS = [
     {"name": "queries", "description": "Ask one question of many private texts."},
+    {"name": "jobs", "description": "Queries asked in the background, or with an idempotency key."},
     {"name": "network", "description": "Who is there."},
     {"name": "probes", "description": "For whatever supervises the gateway."},
 ]
@@ -44,16 +51,19 @@ def create_app(
     A further API is a further router, made here.
 
     Raises:
-        ConfigurationError: the file of keys or the issuer is of no use.
+        ConfigurationError: the file of keys, the issuer or the state folder is of no use.
     """
-    logging.getLogger("sse_starlette.sse").setLevel(logging.INFO)  # its debug holds the answer
+    for name in ("sse_starlette.sse", "aiosqlite"):
+        logging.getLogger(name).setLevel(logging.INFO)  # their debug holds the answer
     publishers = Publishers(
         settings.publishers, settings.max_concurrent_queries, certificates, registry
     )
 
+    jobs = Jobs(JobStore(_jobs_file(settings)), settings.job_limits)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with publishers:
+        async with publishers, jobs:
             yield
 
     app: FastAPI = FastAPIOffline(  # its /docs takes nothing from elsewhere
@@ -65,7 +75,8 @@ def create_app(
         redoc_url=None,
         telemetry=NO_TELEMETRY,
     )
-    app.include_router(query_router(publishers, settings.share))
+    app.include_router(query_router(publishers, jobs, settings.share))
+    app.include_router(job_router(jobs))
     app.include_router(probe_router(publishers))
     app.add_middleware(SignInMiddleware, sign_in=_sign_in(settings))
     install_error_handlers(app, MAX_BODY_BYTES)
@@ -73,9 +84,16 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", KEY_HEADER, TRACEPARENT],
-            expose_headers=["Retry-After", "WWW-Authenticate"],
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                KEY_HEADER,
+                IDEMPOTENCY_HEADER,
+                "Last-Event-ID",
+                TRACEPARENT,
+            ],
+            expose_headers=["Retry-After", "WWW-Authenticate", "Location", "Content-Location"],
         )
     if not (settings.needs_sign_in or settings.open):
         hosts = LOOPBACK_HOSTS | {settings.listen.host.lower()}
@@ -84,6 +102,11 @@ def create_app(
     app.add_middleware(TraceMiddleware)
     add_schemas(app, needs_sign_in=settings.needs_sign_in)
     return app
+
+
+def _jobs_file(settings: GatewaySettings) -> Path | None:
+    """Where jobs are kept; None for in memory."""
+    return None if settings.state is None else make_state_dir(settings.state) / JOBS_FILE
 
 
 def _sign_in(settings: GatewaySettings) -> SignIn | None:

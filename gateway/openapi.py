@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from fedattn.rest.answers import EVENT_MODELS, QueryAnswer
+from fedattn.rest.jobs import JobSummary
 from fedattn.rest.problems import MEDIA_TYPE, Problem
 from gateway.sign_in import KEY_HEADER, OPEN_PATHS
 
@@ -63,12 +64,18 @@ def document_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def document_stream() -> dict[str, Any]:
     """The streamed form of an answer: events, each with one JSON document as its data."""
+    events = document_events()
+    content = {"application/json": {"example": example_of(QueryAnswer)}, **events["content"]}
+    return {"description": f"The answer. If streamed, {events['description']}", "content": content}
+
+
+def document_events() -> dict[str, Any]:
+    """What happens in a query, as server-sent events."""
     lines = [f"- `{name}`: {_summary(model.__doc__)}" for name, model in EVENT_MODELS.items()]
     return {
-        "description": "The answer. If streamed, events in this order, `layer` and `token` any "
-        "number of times, `report` or `error` last:\n" + "\n".join(lines),
+        "description": "events in this order, `layer` and `token` any number of times, `report` "
+        "or `error` last:\n" + "\n".join(lines),
         "content": {
-            "application/json": {"example": example_of(QueryAnswer)},
             "text/event-stream": {
                 "schema": {"type": "string", "description": "Server-sent events (HTML standard)."},
                 "itemSchema": {"oneOf": [_event_schema(name) for name in EVENT_MODELS]},
@@ -77,6 +84,18 @@ def document_stream() -> dict[str, Any]:
                 ),
             },
         },
+    }
+
+
+def document_job() -> dict[str, Any]:
+    """What a background query is answered with."""
+    return {
+        "description": "The job, if the query is asked in the background.",
+        "model": JobSummary,
+        "headers": {
+            "Location": {"description": "Where the job is.", "schema": {"type": "string"}},
+        },
+        "content": {"application/json": {"example": example_of(JobSummary)}},
     }
 
 

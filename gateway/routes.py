@@ -1,6 +1,7 @@
 """The REST API."""
 
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Request, Response
@@ -11,8 +12,10 @@ from fedattn.rest.query import QueryBody, SessionBody
 from gateway.callers import Caller, caller_of
 from gateway.disconnect import unless_disconnected
 from gateway.events import QueryEventStream
+from gateway.jobs import Jobs
+from gateway.jobs_routes import IdempotencyKey, answer_kept, new_job
 from gateway.json_route import JsonRoute
-from gateway.openapi import QUERY_EXAMPLES, document_problems, document_stream
+from gateway.openapi import QUERY_EXAMPLES, document_job, document_problems, document_stream
 from gateway.publishers import Publishers
 from gateway.query import query_to_wire, session_to_wire
 from gateway.report import answer_from_wire, participant_from_wire, warm_from_wire
@@ -20,11 +23,12 @@ from gateway.report import answer_from_wire, participant_from_wire, warm_from_wi
 CallerOf = Annotated[Caller, Depends(caller_of)]
 
 
-def query_router(publishers: Publishers, default_share: Share) -> APIRouter:
+def query_router(publishers: Publishers, jobs: Jobs, default_share: Share) -> APIRouter:
     """Routes that ask and look at the network.
 
     Args:
         publishers: where queries go.
+        jobs: keeps those asked in the background or with an idempotency key.
         default_share: what contributors may know of a question that does not say.
     """
     router = APIRouter(prefix="/v1", route_class=JsonRoute)
@@ -35,6 +39,7 @@ def query_router(publishers: Publishers, default_share: Share) -> APIRouter:
         response_model=QueryAnswer,
         responses={
             200: document_stream(),
+            202: document_job(),
             **document_problems(
                 400, 401, 403, 404, 409, 413, 415, 421, 422, 429, 500, 502, 503, 504
             ),
@@ -44,15 +49,20 @@ def query_router(publishers: Publishers, default_share: Share) -> APIRouter:
         request: Request,
         caller: CallerOf,
         body: Annotated[QueryBody, Body(openapi_examples=QUERY_EXAMPLES)],
+        idempotency_key: IdempotencyKey = None,
     ) -> QueryAnswer | Response:
         """Ask all participants one question.
 
-        Answers with one document, or with server-sent events if `stream` is true. A failure
-        before the first event is a problem document with its status in both cases.
+        Answers with one document, with server-sent events if `stream` is true, or at once with a
+        job if `background` is true. A failure before the first event is a problem document with
+        its status, streamed or not.
         """
         query = query_to_wire(body, default_share, caller)
-        starting = publishers.start_query(caller, body.publisher, query)
-        call = await unless_disconnected(request, starting)
+        ask = partial(publishers.start_query, caller, body.publisher, query)
+        if body.background or idempotency_key is not None:
+            kept = new_job(caller, body, idempotency_key, ask)
+            return await answer_kept(request, jobs, kept, is_streamed=body.stream)
+        call = await unless_disconnected(request, ask())
         with ExitStack() as stack:
             stack.enter_context(closing(call))
             await unless_disconnected(request, call.wait_started())

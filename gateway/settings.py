@@ -25,6 +25,7 @@ from fedattn.runtime.settings import (
     ServiceSettings,
     service_config,
 )
+from gateway.jobs_limits import JobLimits
 
 _ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 _SHAPE = "expected publisher=HOST:PORT,node-b=HOST:PORT"
@@ -114,6 +115,29 @@ class GatewaySettings(ServiceSettings):
         128, ge=1, description="Connections of one address, or of one IPv6 /64; more are dropped."
     )
     grace_s: int = Field(10, ge=0, description="Time for running queries at a stop, seconds.")
+    state: Path | None = Field(
+        None,
+        description="Folder for queries asked in the background or with an idempotency key; "
+        "without one they are kept in memory, and a stop loses them.",
+    )
+    jobs_retention_s: float = Field(
+        86_400.0,
+        ge=1,
+        le=31_536_000,
+        description="Time from the end of such a query to its removal, seconds.",
+    )
+    max_jobs: int = Field(1000, ge=1, description="Such queries that are kept.")
+    max_jobs_per_caller: int = Field(
+        200,
+        ge=1,
+        description="Those of one caller; the oldest that has ended makes room for a new one.",
+    )
+    jobs_at_once: int = Field(
+        2, ge=1, description="Background queries of one caller that run at once; more wait."
+    )
+    jobs_waiting: int = Field(
+        32, ge=0, description="Background queries of one caller that wait; more are refused."
+    )
 
     @field_validator("participants")
     @classmethod
@@ -163,6 +187,18 @@ class GatewaySettings(ServiceSettings):
     def origins(self) -> tuple[str, ...]:
         """Other sites whose pages may ask."""
         return split_origins(self.cors_origin)
+
+    @property
+    def job_limits(self) -> JobLimits:
+        """How much is kept of queries asked in the background."""
+        return JobLimits(
+            retention_s=self.jobs_retention_s,
+            most=self.max_jobs,
+            most_of_caller=self.max_jobs_per_caller,
+            at_once=self.jobs_at_once,
+            waiting=self.jobs_waiting,
+            grace_s=self.grace_s,
+        )
 
     def doors(self) -> Doors:
         """Who may connect.

@@ -7,6 +7,8 @@
     │   ├── InvalidSamplingError
     │   ├── ContextTooLongError
     │   ├── UnknownParticipantError
+    │   ├── UnknownJobError
+    │   ├── KeyReusedError
     │   └── InvalidRequestError
     ├── UnavailableError             the same request may succeed later
     │   ├── NoContributorsError
@@ -15,6 +17,8 @@
     │   ├── AggregatorUnavailableError
     │   ├── GatewayUnavailableError
     │   ├── AuthorityUnavailableError
+    │   ├── JobsUnavailableError
+    │   ├── JobLostError
     │   ├── NodeBusyError
     │   ├── RateLimitedError
     │   └── DeadlineExceededError
@@ -41,6 +45,7 @@
     │   ├── UnknownSessionError
     │   ├── SessionAbortedError
     │   ├── SessionStateError
+    │   ├── JobCancelledError
     │   ├── RequestStaleError         a signed request is shown again, or a clock is wrong
     │   └── TermsRefusedError         the aggregator laid out what nobody asked for
     ├── ModelError                   a model cannot be found, converted or loaded
@@ -84,6 +89,16 @@ class UnknownParticipantError(InvalidInputError):
     code = "unknown_participant"
 
 
+class UnknownJobError(InvalidInputError):
+    code = "unknown_job"
+
+
+class KeyReusedError(InvalidInputError):
+    """An idempotency key came with another body than before."""
+
+    code = "idempotency_key_reused"
+
+
 class InvalidRequestError(InvalidInputError):
     code = "invalid_request"
 
@@ -114,6 +129,16 @@ class GatewayUnavailableError(UnavailableError):
 
 class AuthorityUnavailableError(UnavailableError):
     code = "authority_unavailable"
+
+
+class JobsUnavailableError(UnavailableError):
+    """The gateway cannot read or write the jobs it keeps."""
+
+    code = "jobs_unavailable"
+
+
+class JobLostError(UnavailableError):
+    code = "job_lost"
 
 
 class NodeBusyError(UnavailableError):
@@ -229,6 +254,10 @@ class SessionAbortedError(SessionError):
 
 class SessionStateError(SessionError):
     code = "session_state"
+
+
+class JobCancelledError(SessionError):
+    code = "job_cancelled"
 
 
 class RequestStaleError(SessionError):

@@ -284,6 +284,10 @@ class QueryBody(SessionBody):
     stream: bool = Field(
         False, description="Answer with server-sent events instead of one document."
     )
+    background: bool = Field(
+        False,
+        description="Answer at once with a job, whose answer and events are read later.",
+    )
 
     @property
     def options(self) -> SessionOptions:
@@ -300,6 +304,11 @@ class QueryBody(SessionBody):
         """
         if not self.question.strip():
             raise EmptyQuestionError("the question is empty; ask something")
+        if self.background and self.stream:
+            raise InvalidRequestError(
+                "background and stream do not go together; leave stream out, and read the job's "
+                "events at /v1/queries/ID/events"
+            )
         is_told = bool(self.topic.strip())
         if is_told != (self.share is Share.TOPIC):
             raise InvalidRequestError(

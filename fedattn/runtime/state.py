@@ -1,4 +1,4 @@
-"""The folder where a node keeps what outlives it: approvals and the audit log."""
+"""The folder where a service keeps what outlives it: approvals, the audit log, jobs."""
 
 import fcntl
 import os
@@ -13,6 +13,7 @@ from fedattn.core.errors import ConfigurationError
 APPROVALS_FILE = "approvals.json"
 AUDIT_FILE = "audit.jsonl"
 PASSAGES_FILE = "passages.db"
+JOBS_FILE = "jobs.db"
 LOCK_WITHIN_S = 5.0
 """Longest wait for another process that changes a file; each does so in milliseconds."""
 _LOCK_PAUSE_S = 0.01

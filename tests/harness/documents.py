@@ -52,7 +52,7 @@ def check_span(span: str) -> Iterator[str]:
     program = words[0].removeprefix(".venv/bin/")
     if program in {"make", "fedattn", "python", *TOOLS} and len(words) > 1:
         yield from check_command(words, is_whole=False)
-    elif len(words) == 2 and words[0] in {"GET", "POST"}:
+    elif len(words) == 2 and words[0] in {"GET", "POST", "DELETE"}:
         yield from check_route(words[1])
     else:
         for word in re.split(r"[\s,;=()\[\]{}\"'|<>]+", span):

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fedattn.core.address import HostPort
 from fedattn.core.errors import FedAttnError
@@ -136,10 +137,25 @@ async def served(
     """The app of a harness on a real port: its URL, and the event that stops it."""
     listeners = open_listeners(HostPort("127.0.0.1", 0))
     stopping = asyncio.Event()
-    serving = asyncio.create_task(serve_app(harness.app, listeners, stopping, grace_s, doors))
+    app = _started(harness.app)
+    serving = asyncio.create_task(serve_app(app, listeners, stopping, grace_s, doors))
     yield f"http://127.0.0.1:{listeners[0].getsockname()[1]}", stopping
     stopping.set()
     await serving
+
+
+def _started(app: ASGIApp) -> ASGIApp:
+    """An app whose lifespan is another's matter."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        for step in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{step}.complete"})
+
+    return call
 
 
 def make_settings(

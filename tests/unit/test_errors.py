@@ -28,6 +28,7 @@ STABLE_CODES = {
     "model", "configuration", "identity_mismatch", "policy_refused", "approval_needed", "internal",
     "not_signed_in", "not_allowed", "rate_limited",
     "certificate_revoked", "authority_unavailable",
+    "unknown_job", "idempotency_key_reused", "jobs_unavailable", "job_lost", "job_cancelled",
 }  # fmt: skip
 OUR_PACKAGES = ("fedattn.", "services.", "gateway.")
 LEAVES = [leaf for leaf in leaf_errors() if leaf.__module__.startswith(OUR_PACKAGES)]

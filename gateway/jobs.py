@@ -1,0 +1,280 @@
+"""Queries that go on by themselves, and are kept: the jobs of all callers."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from fedattn.core.errors import (
+    JobCancelledError,
+    JobLostError,
+    JobsUnavailableError,
+    KeyReusedError,
+    NodeBusyError,
+    RateLimitedError,
+    UnknownJobError,
+)
+from fedattn.rest.jobs import JobStatus
+from fedattn.runtime.background import keep_running
+from gateway.callers import Caller
+from gateway.jobs_limits import JobLimits
+from gateway.jobs_rows import JobEvent, JobRow
+from gateway.jobs_running import Ask, JobRun, JobTurns, event_of
+from gateway.jobs_store import JobStore
+from gateway.problems import problem_of
+
+_SWEEP_EVERY_S = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """What a caller wants to have kept.
+
+    Attributes:
+        caller: whose job it is.
+        question: what is asked.
+        ask: sends the query.
+        is_background: whether it may wait for its turn.
+        key: idempotency key, if it came with one.
+        body_sha256: of the request's body.
+    """
+
+    caller: Caller
+    question: str
+    ask: Ask
+    is_background: bool
+    key: str | None
+    body_sha256: bytes
+
+
+class Jobs:
+    """Runs and keeps jobs; open inside `async with`.
+
+    Args:
+        store: where they are kept.
+        limits: how many.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, store: JobStore, limits: JobLimits, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.limits = limits
+        self._store = store
+        self._clock = clock
+        self._runs: dict[str, JobRun] = {}
+        self._turns = JobTurns(limits.at_once)
+        self._adding = asyncio.Lock()
+        self._resources = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._store)
+            await self._give_up_unfinished()
+            sweeper = asyncio.create_task(keep_running(self._sweep))
+            stack.callback(sweeper.cancel)
+            stack.push_async_callback(self._stop)
+            self._resources = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        await self._resources.aclose()
+
+    async def submit(self, new: NewJob) -> JobRow:
+        """Begin a job; the one that runs or has run, if the same was asked with the same key.
+
+        Raises:
+            KeyReusedError: the key came with another body before.
+            RateLimitedError: the caller has as many jobs as it may.
+            NodeBusyError: so have all callers together.
+            JobsUnavailableError: it cannot be kept.
+        """
+        async with self._adding:
+            known = await self._find_same(new)
+            if known is not None:
+                return known
+            self._check_waiting(new)
+            await self._make_room(new.caller)
+            row = JobRow(
+                id=uuid.uuid4().hex,
+                account=new.caller.account,
+                is_background=new.is_background,
+                question=new.question,
+                key=new.key,
+                body_sha256=None if new.key is None else new.body_sha256,
+                created=self._clock(),
+            )
+            await self._store.add(row)
+            self._start(row, new.ask)
+            return row
+
+    async def find(self, caller: Caller, job_id: str) -> JobRow:
+        """A job of the caller.
+
+        Raises:
+            UnknownJobError: it has none with that id.
+            JobsUnavailableError: the jobs are out of reach.
+        """
+        return await self._find(caller.account, job_id)
+
+    async def page(self, caller: Caller, before: str | None, limit: int) -> list[JobRow]:
+        """Jobs of the caller, the newest first; raises as `find`, of the job `before`."""
+        if before is not None:
+            await self.find(caller, before)
+        return await self._store.page(caller.account, before, limit)
+
+    async def outcome(self, row: JobRow) -> JobEvent | None:
+        """The answer or the problem; None while there is neither."""
+        return await self._store.last_event(row.id) if row.status.has_ended else None
+
+    async def follow(self, row: JobRow, after: int = 0) -> AsyncIterator[JobEvent]:
+        """What happened after an event, and what happens, up to the answer or the problem.
+
+        Raises:
+            JobsUnavailableError: the jobs are out of reach.
+        """
+        while True:
+            run = self._runs.get(row.id)
+            changed = None if run is None else run.changed  # before looking: none is missed
+            for event in await self._store.events(row.id, after):
+                yield event
+                after = event.number
+                if event.is_last:
+                    return
+            if changed is None:
+                return
+            await changed.wait()
+
+    async def wait(self, row: JobRow) -> JobEvent:
+        """The answer or the problem, once it is there.
+
+        Raises:
+            UnknownJobError: the job was removed meanwhile.
+            JobsUnavailableError: the jobs are out of reach.
+        """
+        async for event in self.follow(row):
+            if event.is_last:
+                return event
+        row = await self._find(row.account, row.id)
+        last = await self.outcome(row)
+        assert last is not None, "what has ended has an answer or a problem"
+        return last
+
+    async def remove(self, caller: Caller, job_id: str) -> None:
+        """Remove a job from the disk; one that runs ends, and is kept as cancelled without texts.
+
+        Raises:
+            UnknownJobError: the caller has none with that id.
+            JobsUnavailableError: the jobs are out of reach; its texts may still be there.
+        """
+        row = await self.find(caller, job_id)
+        run = self._runs.get(job_id)
+        if run is not None:
+            await run.cancel()
+            row = await self._store.find(caller.account, job_id) or row
+        if row.status.has_ended:
+            await self._store.delete(job_id)
+        else:
+            error = JobCancelledError("the job was cancelled; ask again if you still want to know")
+            await self._store.cancel(job_id, event_of(problem_of(error)), self._clock())
+        if run is not None:
+            run.note_change()
+
+    async def _find(self, account: str, job_id: str) -> JobRow:
+        row = await self._store.find(account, job_id)
+        if row is not None and not row.status.has_ended and job_id not in self._runs:
+            await self._give_up(job_id, "what came of it could not be kept; ask again")
+            row = await self._store.find(account, job_id)
+        if row is None:
+            raise UnknownJobError(
+                "you have no job with this id: it was removed, or is another's; ask again"
+            )
+        return row
+
+    async def _find_same(self, new: NewJob) -> JobRow | None:
+        known = None
+        if new.key is not None:
+            known = await self._store.find_key(new.caller.account, new.key)
+        if known is not None and known.body_sha256 != new.body_sha256:
+            raise KeyReusedError(
+                "this Idempotency-Key came with another body before; send the same body, or a new "
+                "key for a new question"
+            )
+        return known
+
+    def _check_waiting(self, new: NewJob) -> None:
+        """Raise RateLimitedError if the caller has enough waiting."""
+        runs = [run for run in self._runs.values() if run.row.account == new.caller.account]
+        num_unfinished = sum(run.row.is_background for run in runs)
+        most = self.limits.at_once + self.limits.waiting
+        if new.is_background and num_unfinished >= most:
+            raise RateLimitedError(
+                f"you have {num_unfinished} background queries running or waiting, {most} are "
+                f"allowed; wait for one to end, or cancel one"
+            )
+
+    async def _make_room(self, caller: Caller) -> None:
+        """Remove the caller's oldest job that has ended, if no more may be kept."""
+        own, of_all = await self._store.count(caller.account)
+        if own < self.limits.most_of_caller and of_all < self.limits.most:
+            return
+        oldest = await self._store.find_oldest_ended(caller.account)
+        if oldest is not None:
+            await self._store.delete(oldest.id)
+        elif own >= self.limits.most_of_caller:
+            raise RateLimitedError(f"you have {own} jobs that have not ended; wait for one to end")
+        else:
+            raise NodeBusyError(
+                f"the gateway keeps {of_all} jobs, its limit; try again later, or raise "
+                f"FEDATTN_GATEWAY_MAX_JOBS"
+            )
+
+    def _start(self, row: JobRow, ask: Ask) -> None:
+        run = JobRun(row, ask, self._store, self._turns, self._clock)
+        self._runs[row.id] = run
+
+        def forget(_task: asyncio.Task[None]) -> None:
+            del self._runs[row.id]
+            run.note_change()
+
+        run.task.add_done_callback(forget)
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._store.expire(self._clock() - self.limits.retention_s)
+            await asyncio.sleep(min(_SWEEP_EVERY_S, self.limits.retention_s))
+
+    async def _stop(self) -> None:
+        """Let jobs that run end within the grace; all others are lost."""
+        runs = tuple(self._runs.values())
+        await asyncio.gather(*(run.cancel() for run in runs if not run.has_begun))
+        if self._runs:
+            running = [run.task for run in self._runs.values()]
+            await asyncio.wait(running, timeout=self.limits.grace_s)
+        await asyncio.gather(*(run.cancel() for run in runs))
+        await self._give_up_unfinished()
+
+    async def _give_up_unfinished(self) -> None:
+        """Say of all that they are lost; what cannot be written is noticed by who looks."""
+        try:
+            for row in await self._store.list_unfinished():
+                await self._give_up(row.id, "the gateway was stopped while it ran; ask again")
+        except JobsUnavailableError as error:
+            log.error("jobs_not_kept", error=str(error))  # noqa: TRY400 - known
+
+    async def _give_up(self, job_id: str, reason: str) -> None:
+        event = event_of(problem_of(JobLostError(reason)))
+        await self._store.finish(job_id, JobStatus.LOST, event, self._clock())

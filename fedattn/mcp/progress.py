@@ -1,0 +1,44 @@
+"""How far a query is, for a client that asks to be told."""
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from fedattn.rest.answers import LayerEvent, QueryEvent, SessionEvent, TokenEvent
+
+
+class Report(Protocol):
+    """Tells a client: what is done, of how much, in words."""
+
+    def __call__(
+        self, progress: float, total: float | None = None, message: str | None = None
+    ) -> Awaitable[None]: ...
+
+
+class Progress:
+    """Counts the publisher's sync layers, then pieces of the answer.
+
+    Args:
+        report: tells the client.
+        max_new_tokens: most pieces of the answer.
+    """
+
+    def __init__(self, report: Report, max_new_tokens: int) -> None:
+        self._report = report
+        self._total = max_new_tokens
+        self._done = 0
+
+    async def tell(self, event: QueryEvent) -> None:
+        """Say what happened; never any text of the answer."""
+        match event:
+            case SessionEvent():
+                self._total += len(event.members[-1].sync_layers) if event.members else 0
+                names = ", ".join(member.node_id for member in event.members)
+                await self._report(self._done, self._total, f"asking {names}")
+            case LayerEvent():
+                await self._step(f"block {event.layer}: {event.num_rows} rows of the others")
+            case TokenEvent():
+                await self._step("writing the answer")
+
+    async def _step(self, message: str) -> None:
+        self._done += 1
+        await self._report(self._done, max(self._total, self._done), message)

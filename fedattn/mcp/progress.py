@@ -24,21 +24,23 @@ class Progress:
 
     def __init__(self, report: Report, max_new_tokens: int) -> None:
         self._report = report
-        self._total = max_new_tokens
-        self._done = 0
+        self._max_new_tokens = max_new_tokens
+        self._num_layers = self._done = 0
 
     async def tell(self, event: QueryEvent) -> None:
         """Say what happened; never any text of the answer."""
         match event:
             case SessionEvent():
-                self._total += len(event.members[-1].sync_layers) if event.members else 0
+                self._num_layers = len(event.members[-1].sync_layers) if event.members else 0
                 names = ", ".join(member.node_id for member in event.members)
-                await self._report(self._done, self._total, f"asking {names}")
+                await self._say(self._done, f"asking {names}")
             case LayerEvent():
-                await self._step(f"block {event.layer}: {event.num_rows} rows of the others")
-            case TokenEvent():
-                await self._step("writing the answer")
+                rows = f"{event.num_rows} rows of the others"
+                await self._say(self._done + 1, f"block {event.layer}: {rows}")
+            case TokenEvent():  # rows that were kept since an earlier query pass no layer
+                done = max(self._done, self._num_layers) + 1
+                await self._say(done, "writing the answer")
 
-    async def _step(self, message: str) -> None:
-        self._done += 1
-        await self._report(self._done, max(self._total, self._done), message)
+    async def _say(self, done: int, message: str) -> None:
+        self._done = done
+        await self._report(done, max(done, self._num_layers + self._max_new_tokens), message)

@@ -117,8 +117,8 @@ class Blocking:
         settings = {name: options.pop(name) for name in ("api_key", "ca") if name in options}
         retries = options.pop("retries", 0)
         if self._is_async:
-            client = AsyncClient(gateway, retries=retries, **settings)
-            return asyncio.run(_call(client, names, args, options))
+            waiting = AsyncClient(gateway, retries=retries, **settings)
+            return asyncio.run(_call(waiting, names, args, options))
         with Client(gateway, retries=retries, **settings) as client:
             result = getattr(client, names[0])(*args, **options)
             for name in names[1:]:

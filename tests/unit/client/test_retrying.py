@@ -66,11 +66,11 @@ async def test_only_who_was_not_reached_is_called_again(
         raise error
 
     transport = RetryingTransport(httpx.MockTransport(fail), 2)
-    transport._retrying.sleep = slept.append
+    monkeypatch.setattr(transport._retrying, "sleep", slept.append)
     with pytest.raises(type(error)):
         transport.handle_request(REQUEST)
     both = AsyncRetryingTransport(httpx.MockTransport(fail), 2)
-    both._retrying.sleep = pause
+    monkeypatch.setattr(both._retrying, "sleep", pause)
     with pytest.raises(type(error)):
         await both.handle_async_request(REQUEST)
     assert len(seen) == 2 * tries

@@ -52,6 +52,7 @@ class Call:
         }
 
 
+HEALTH = Call(method="GET", path="/healthz")
 PARTICIPANTS = Call(method="GET", path="/v1/participants")
 
 

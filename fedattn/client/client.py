@@ -16,6 +16,7 @@ from fedattn.client.job import Job
 from fedattn.client.options import QueryOptions, SessionOptions, query_of, session_of
 from fedattn.client.reading import no_report, read_answer, read_event, read_participants
 from fedattn.client.retrying import DEFAULT_RETRIES, RetryingTransport
+from fedattn.core.proxies import Endpoint
 from fedattn.rest.answers import ParticipantInfo, QueryAnswer, QueryEvent, WarmAnswer
 from fedattn.rest.jobs import Job as JobRecord
 from fedattn.rest.jobs import JobPage, JobSummary
@@ -66,6 +67,11 @@ class Client:
     def url(self) -> str:
         """Of the gateway."""
         return self._connection.url
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the gateway is, and how it is reached."""
+        return self._connection.endpoint
 
     def __enter__(self) -> Self:
         return self
@@ -149,6 +155,11 @@ class Client:
     def participants(self) -> list[ParticipantInfo]:
         """Who is joined now."""
         return self._fetch(calls.PARTICIPANTS, read_participants)
+
+    def date(self) -> str:
+        """The gateway's clock, as HTTP tells it (RFC 9110, 6.6.1); empty if it does not."""
+        with self._connection.reaching():
+            return str(self._http.request(**calls.HEALTH.arguments).headers.get("Date", ""))
 
     def _job(self, summary: JobSummary) -> Job:
         return Job(summary, fetch=self._fetch, stream=self._events, retries=self._retries)

@@ -140,6 +140,12 @@ def test_nobody_there_is_one_line(client: Blocking) -> None:
         client.call("127.0.0.1:1", "participants")
 
 
+def test_the_clock_of_the_gateway_is_told() -> None:
+    with answering(NOBODY) as gateway, Client(gateway.url, retries=0) as client:
+        assert client.date().endswith(" GMT")
+        assert gateway.url.endswith(str(client.endpoint.address))
+
+
 def test_gateway_and_key_come_from_the_environment_unless_given(
     client: Blocking, monkeypatch: pytest.MonkeyPatch
 ) -> None:

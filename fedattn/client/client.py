@@ -105,8 +105,10 @@ class Client:
         self, question: str | QueryBody, **options: Unpack[QueryOptions]
     ) -> Generator[QueryEvent, None, None]:
         """Ask, as `ask`, and yield events as the gateway sends them; the last is the answer."""
-        for _, event in self._events(calls.stream_query(query_of(question, options))):
-            yield event
+        call = calls.stream_query(query_of(question, options))
+        with closing(self._events(call)) as events:
+            for _, event in events:
+                yield event
 
     def submit(
         self,

@@ -1,6 +1,7 @@
 """A query that the gateway works on in the background."""
 
 from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Protocol, TypeAlias, TypeVar
 
 from fedattn.client import calls
@@ -57,11 +58,12 @@ class Job:
         last_id, failures = "", 0
         while True:
             try:
-                for event_id, event in self._stream(calls.read_events(self.id, last_id)):
-                    last_id, failures = event_id, 0
-                    yield event
-                    if isinstance(event, QueryAnswer):
-                        return
+                with closing(self._stream(calls.read_events(self.id, last_id))) as events:
+                    for event_id, event in events:
+                        last_id, failures = event_id, 0
+                        yield event
+                        if isinstance(event, QueryAnswer):
+                            return
             except GatewayUnavailableError:
                 if failures >= self._retries:
                     raise
@@ -75,9 +77,10 @@ class Job:
         Raises:
             FedAttnError: why there is none.
         """
-        for event in self.events():
-            if isinstance(event, QueryAnswer):
-                return event
+        with closing(self.events()) as events:
+            for event in events:
+                if isinstance(event, QueryAnswer):
+                    return event
         raise no_report()
 
     def cancel(self) -> None:

@@ -26,8 +26,8 @@ from benchmarks.namespaces import EdgeLinks, Link, edge_links
 from benchmarks.session import CONTRIBUTORS, PUBLISHER, QUESTION, make_contexts
 from fedattn.cli.chrome_trace import chrome_trace
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
+from fedattn.client import Client
 from fedattn.rest.answers import QueryAnswer
-from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
 
 LINKS = (Link(20, 20), Link(100, 5), Link(1000, 1))
@@ -73,7 +73,7 @@ def measure(tokens: int, repeats: int, codec: str, traces: Path | None) -> list[
         port = network.aggregator_address.port
         with edge_links(port, len(CONTRIBUTORS) + 1) as links:
             start_nodes(network, links, make_contexts(tokens), Path(folder))
-            gateway = GatewayClient(network.gateway_url)
+            gateway = Client(network.gateway_url)
             answer = gateway.ask(body)  # warm-up
             for _ in range(repeats):
                 for link, samples in times.items():

@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from benchmarks.one_process import OneProcess
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.cli.plans import read_plans
+from fedattn.client import Client
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.costs import session_bytes
@@ -43,7 +44,6 @@ from fedattn.research.oracle import oracle_logits
 from fedattn.research.simulate import SimulationSettings, Simulator
 from fedattn.research.tasks.cases import Case
 from fedattn.rest.answers import QueryAnswer
-from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody, SamplingBody
 
 QUESTION = "Which pump was serviced last, and by whom?"
@@ -82,7 +82,7 @@ def time_pairs(
     """Query and prefill in turn, so that both see the same machine."""
     names = ("network_cpu_s", "prefill_cpu_s", "ttft_s", "warm_cpu_s", "warm_ttft_s")
     samples: dict[str, list[float]] = {name: [] for name in names}
-    gateway = GatewayClient(network.gateway_url)
+    gateway = Client(network.gateway_url)
     cold, warm = (body.model_copy(update={"reuse": reuse}) for reuse in (False, True))
     answer = gateway.ask(cold)  # warm-up of both
     ids = torch.randint(100, 40_000, (1, answer.prompt_tokens))
@@ -128,7 +128,7 @@ def measure_network(texts: list[str], plan: str, repeats: int, weights: str) -> 
         network.start_gateway([PUBLISHER])
         list(network.wait_ready([*CONTRIBUTORS, PUBLISHER]))
         samples = time_pairs(network, body, plain, repeats)
-        answer = GatewayClient(network.gateway_url).ask(body)
+        answer = Client(network.gateway_url).ask(body)
         memory = {
             name: psutil.Process(part.process.pid).memory_full_info()
             for name, part in network.parts.items()

@@ -125,7 +125,7 @@ def _sign_in(settings: GatewaySettings) -> SignIn | None:
 def _token_reader(settings: GatewaySettings, limits: Limits) -> ReadsTokens | None:
     if settings.oidc_issuer is None or settings.oidc_audience is None:
         return None
-    require_extras("oidc", "client")
+    require_extras("oidc")
     from gateway.oidc import Issuer, TokenReader  # noqa: PLC0415 - an extra brings its libraries
 
     issuer = Issuer(

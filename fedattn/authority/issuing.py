@@ -12,11 +12,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedattn.authority.ledger import same_name
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
-from fedattn.core.node_id import check_node_id
+from fedattn.core.node_id import AGGREGATOR, GATEWAY, check_node_id
 from fedattn.runtime.state import replace_file
 from fedattn.wire.authority_client import AUTHORITY
 from fedattn.wire.enrolment import private_bytes
-from fedattn.wire.security import AGGREGATOR, AUTHORITY_FILE, GATEWAY
+from fedattn.wire.security import AUTHORITY_FILE
 
 AUTHORITY_FOLDER = "ca"
 AUTHORITY_KEY_FILE = "ca.key"

@@ -7,6 +7,7 @@ from rich.status import Status
 from rich.table import Table
 
 from fedattn.cli.terminal import PlainConsole, plain, plain_table
+from fedattn.client import Client
 from fedattn.core.errors import SessionAbortedError
 from fedattn.core.printable import one_line
 from fedattn.core.report import Outcome, RowSource
@@ -18,7 +19,6 @@ from fedattn.rest.answers import (
     SessionEvent,
     TokenEvent,
 )
-from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody
 
 _MAX_SOURCES, _MAX_INFLUENCES, _LEAST_SHARE = 3, 5, 0.05
@@ -26,7 +26,7 @@ _CACHED = {RowSource.CONTRIBUTOR_CACHE, RowSource.PUBLISHER_CACHE}
 
 
 def stream_answer(
-    client: GatewayClient, body: QueryBody, console: PlainConsole, told: PlainConsole
+    client: Client, body: QueryBody, console: PlainConsole, told: PlainConsole
 ) -> QueryAnswer:
     """Ask, and show who takes part, how far they are, and the answer while it is written.
 

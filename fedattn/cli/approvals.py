@@ -14,9 +14,6 @@ from fedattn.cli.terminal import output, plain_table
 from fedattn.core.address import HostPort
 from fedattn.runtime.approvals import DEFAULT_LIFETIME_S, Approval, ApprovalStore
 from fedattn.runtime.extras import require_extras
-from fedattn.runtime.lifecycle import run_service
-from fedattn.runtime.listening import open_listeners
-from fedattn.runtime.logging import configure_logging
 from fedattn.runtime.state import find_state_dir
 
 _GRACE_S = 1
@@ -88,6 +85,9 @@ def serve(
     """Offer the list over HTTP, for a dashboard: GET /v1/approvals, POST .../ID/approve, /deny."""
     require_extras("gateway")
     from fedattn.cli.approvals_api import create_app, read_token
+    from fedattn.runtime.lifecycle import run_service
+    from fedattn.runtime.listening import open_listeners
+    from fedattn.runtime.logging import configure_logging
     from fedattn.runtime.serving import serve_app
 
     store = _store(context, state)

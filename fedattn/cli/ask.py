@@ -26,6 +26,7 @@ from fedattn.cli.options import (
 from fedattn.cli.outfiles import validate_out, write_out
 from fedattn.cli.plans import gateway_plans
 from fedattn.cli.terminal import output, progress
+from fedattn.client import Client
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
 from fedattn.core.report import FinishReason
@@ -34,7 +35,6 @@ from fedattn.core.selection import DEFAULT_SELECTOR
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
 from fedattn.rest.answers import QueryAnswer
-from fedattn.rest.client import GatewayClient
 from fedattn.rest.faults import checked
 from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
 
@@ -163,7 +163,8 @@ def ask(
         timeline=timeline is not None,
         sampling=sampling,
     )
-    answer = _send(GatewayClient(gateway, api_key, ca), body, as_json=as_json)
+    with Client(gateway, api_key, ca=ca, retries=0) as client:
+        answer = _send(client, body, as_json=as_json)
     if timeline is not None:
         write_out("--timeline", timeline, json.dumps(chrome_trace(answer)) + "\n")
 
@@ -172,7 +173,7 @@ def _split(node_ids: str | None) -> list[str] | None:
     return None if node_ids is None else [node_id.strip() for node_id in node_ids.split(",")]
 
 
-def _send(client: GatewayClient, body: QueryBody, *, as_json: bool) -> QueryAnswer:
+def _send(client: Client, body: QueryBody, *, as_json: bool) -> QueryAnswer:
     """Ask; the answer goes to stdout, and how it came about to stderr."""
     if as_json:
         answer = client.ask(body)

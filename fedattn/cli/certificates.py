@@ -10,16 +10,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fedattn.authority.issuing import AUTHORITY_DAYS, AUTHORITY_KEY_FILE, check_name
 from fedattn.authority.office import Office
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
+from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.runtime.state import replace_file
 from fedattn.wire.certificate_folder import replace_pair
 from fedattn.wire.enrolment import private_bytes
-from fedattn.wire.security import (
-    AGGREGATOR,
-    AUTHORITY_FILE,
-    CERTIFICATE_FILE,
-    GATEWAY,
-    OTHERS_ACCESS,
-)
+from fedattn.wire.security import AUTHORITY_FILE, CERTIFICATE_FILE, OTHERS_ACCESS
 
 
 def init_certificates(

@@ -13,9 +13,9 @@ from fedattn.cli.answers import show_report, stream_answer
 from fedattn.cli.federation import Federation, GatewayTable, NodeTable
 from fedattn.cli.local_start import started
 from fedattn.cli.terminal import PlainConsole, output, plain, plain_table
+from fedattn.client import Client
 from fedattn.core.printable import one_line
 from fedattn.rest.answers import QueryAnswer
-from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody, SamplingBody
 from fedattn.runtime.extras import require_extras
 
@@ -62,7 +62,8 @@ def _ask_together(console: PlainConsole, gateway_url: str) -> QueryAnswer:
     console.print("together, over the network:", style="dim")
     sampling = SamplingBody(max_new_tokens=MAX_NEW_TOKENS)
     body = QueryBody(question=QUESTION, sampling=sampling)
-    return stream_answer(GatewayClient(gateway_url), body, console, console)
+    with Client(gateway_url, retries=0) as client:
+        return stream_answer(client, body, console, console)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from rich.progress import track
 
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.cli.scores import Scores
+from fedattn.client import Client
 from fedattn.core.errors import InvalidRequestError
 from fedattn.model.engine import open_engine
 from fedattn.model.prepare import PreparedModel
@@ -19,7 +20,6 @@ from fedattn.research.evaluate.network import NetworkRuns
 from fedattn.research.evaluate.results import ResultLog
 from fedattn.research.evaluate.runs import InProcessRuns, PromptSegmentation, Variant
 from fedattn.research.tasks.task import Task
-from fedattn.rest.client import GatewayClient
 
 PUBLISHER = "publisher"
 
@@ -109,8 +109,8 @@ class Evaluation:
             policy = Path(folder) / "policy.toml"
             policy.write_text("lowest_block = 0\n", encoding="utf-8")  # plans are compared here
             self._start(network, files, f"--policy={policy}")
-            client = GatewayClient(network.gateway_url)
-            yield NetworkRuns(client.ask, files, self.prompts.max_new_tokens)
+            with Client(network.gateway_url) as client:
+                yield NetworkRuns(client.ask, files, self.prompts.max_new_tokens)
 
     def _check_network_can_run_it(self) -> None:
         has_responder = any(variant.responder is not None for variant in self.variants)

@@ -37,6 +37,7 @@ def command_line() -> "typer.Typer":
         evaluate,
         keys,
         leak,
+        mcp,
         passages,
         prepare,
         simulate,
@@ -48,6 +49,7 @@ def command_line() -> "typer.Typer":
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(root)
     app.command("ask")(ask.ask)
+    app.command("mcp")(mcp.mcp)
     app.command("simulate")(simulate.simulate)
     app.command("eval")(evaluate.evaluate)
     app.command("trace")(trace.trace)

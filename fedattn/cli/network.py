@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import IO
 
 from fedattn.cli.log_lines import readable
+from fedattn.client import Client
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, UnavailableError
-from fedattn.rest.client import GatewayClient
+from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.runtime.listening import find_free
-from fedattn.wire.security import AGGREGATOR, GATEWAY
 
 _POLL_S = 0.1
 _STOP_GRACE_S = 15.0
@@ -165,7 +165,8 @@ class LocalNetwork:
     def joined(self) -> set[str]:
         """Ids of the nodes that the gateway lists."""
         try:
-            return {node.node_id for node in GatewayClient(self.gateway_url).participants()}
+            with Client(self.gateway_url, retries=0) as client:
+                return {node.node_id for node in client.participants()}
         except UnavailableError:
             return set()
 

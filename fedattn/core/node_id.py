@@ -4,6 +4,9 @@ import re
 
 from fedattn.core.errors import InvalidRequestError
 
+AGGREGATOR, GATEWAY = "aggregator", "gateway"
+"""Names of the two services that are no nodes."""
+
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 

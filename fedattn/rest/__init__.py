@@ -1,5 +1,5 @@
-"""What travels over the gateway's REST API, and a client of it.
+"""What travels over the gateway's REST API.
 
-One contract for the gateway, the command line, evaluations and benchmarks: `query` goes there,
-`answers` and `problems` come back.
+One contract for the gateway, its client, the command line, evaluations and benchmarks: `query` goes
+there, `answers` and `problems` come back.
 """

@@ -8,7 +8,20 @@ from fedattn.core.errors import ConfigurationError
 
 EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "client": ("httpx", "httpx_sse", "rich", "typer"),
+        "client": ("rich", "typer"),
+        "mcp": ("mcp", "uvicorn"),
+        "services": (
+            "cachetools",
+            "cryptography",
+            "google",
+            "grpc",
+            "grpc_health",
+            "grpc_reflection",
+            "prometheus_client",
+            "pydantic_settings",
+            "sdnotify",
+            "structlog",
+        ),
         "participant": (
             "accelerate",
             "charset_normalizer",
@@ -20,13 +33,12 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "psutil",
             "regex",
             "safetensors",
-            "tenacity",
             "tokenizers",
             "torch",
             "transformers",
             "watchfiles",
         ),
-        "gateway": ("fastapi", "fastapi_offline", "h11", "sse_starlette", "uvicorn"),
+        "gateway": ("aiosqlite", "fastapi", "fastapi_offline", "h11", "sse_starlette", "uvicorn"),
         "oidc": ("jwt",),
         "plots": ("matplotlib",),
         "documents": ("docx", "pypdf"),

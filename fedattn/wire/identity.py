@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from fedattn.core.errors import ConfigurationError, IdentityMismatchError
+from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.wire.chain import ChainVerifier, PublicKey
 from fedattn.wire.revocation import Revocations
-from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates, OwnCertificates
+from fedattn.wire.security import Certificates, OwnCertificates
 from fedattn.wire.v1 import session_pb2 as pb
 
 _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey

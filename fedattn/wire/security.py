@@ -15,9 +15,6 @@ import grpc
 from fedattn.core.errors import ConfigurationError, IdentityMismatchError
 from fedattn.wire.revocation import Revocations
 
-AGGREGATOR, GATEWAY = "aggregator", "gateway"
-"""Names of the two services that are no nodes."""
-
 AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.crt", "tls.crt", "tls.key"
 OTHERS_ACCESS = 0o077
 

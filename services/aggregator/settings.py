@@ -6,9 +6,9 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from fedattn.core.address import HostPort
+from fedattn.core.node_id import AGGREGATOR
 from fedattn.runtime.settings import ListenAddress, ServiceSettings, service_config
 from fedattn.runtime.state import default_state_dir
-from fedattn.wire.security import AGGREGATOR
 from services.aggregator.pace import PaceLimits
 
 

@@ -8,6 +8,7 @@ import structlog
 import torch
 
 from fedattn import __version__
+from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.core.profile import Profile
 from fedattn.model.engine import open_engine
 from fedattn.model.placement import choose_decoder, choose_device, choose_dtype
@@ -23,7 +24,7 @@ from fedattn.wire.certificate_keeper import keep_certificates
 from fedattn.wire.channel import PeerChannel
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Identity
-from fedattn.wire.security import AGGREGATOR, GATEWAY, OwnCertificates
+from fedattn.wire.security import OwnCertificates
 from fedattn.wire.server import WireServer
 from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
 from services.participant.approvals import ApprovalGate

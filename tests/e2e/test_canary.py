@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from fedattn.cli.network import LocalNetwork, NodePlan, free_port, local_network
+from fedattn.client import Client
 from fedattn.rest.answers import QueryAnswer
-from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
 from fedattn.runtime.state import PASSAGES_FILE
 
@@ -80,7 +80,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             timeline=True,
             sampling=SamplingBody(max_new_tokens=24),
         )
-        answer = GatewayClient(network.gateway_url).ask(body)
+        answer = Client(network.gateway_url).ask(body)
         yield Watched(network, texts, question, answer, metrics)
 
 

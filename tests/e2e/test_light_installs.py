@@ -88,14 +88,32 @@ def test_help_needs_the_client_alone(command: list[str]) -> None:
     assert ended.stderr == ""
 
 
+def test_the_python_client_needs_no_extra() -> None:
+    names = tuple(name for extra in EXTRAS.values() for name in extra if name != "h11")  # httpx's
+    ended = run_without(names, "from fedattn.client import AsyncClient, Client; Client().close()")
+    assert ended.returncode == 0, ended.stderr
+
+
+MODULES = {
+    "grpcio": "grpc",
+    "opentelemetry_exporter_otlp_proto_http": "opentelemetry",
+    "opentelemetry_sdk": "opentelemetry",
+    "grpcio_health_checking": "grpc_health",
+    "grpcio_reflection": "grpc_reflection",
+    "protobuf": "google",
+    "pyjwt": "jwt",
+    "python_docx": "docx",
+}
+"""Distributions whose module has another name."""
+
+
 def test_extras_are_those_of_the_package() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     declared = {
         extra: {
-            re.split(r"(?<=opentelemetry)-|[^\w-]", requirement.replace("pyjwt", "jwt"))[0]
-            .removeprefix("python-")
-            .replace("-", "_")
+            MODULES.get(name, name)
             for requirement in requirements
+            for name in [re.split(r"[^\w-]", requirement)[0].replace("-", "_")]
             if not requirement.startswith("fedattn[")
         }
         for extra, requirements in project["optional-dependencies"].items()

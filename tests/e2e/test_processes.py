@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from fedattn.cli.network import LocalNetwork, NodePlan, free_port, local_network
+from fedattn.client import Client
 from fedattn.core.errors import FedAttnError
 from fedattn.core.spans import Role
 from fedattn.rest.answers import LayerEvent, QueryAnswer, SessionEvent, TokenEvent
-from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody, SamplingBody
 from tests.e2e.conftest import CONTEXTS, PUBLISHER
 from tests.harness.tiny import save_tiny_model
@@ -23,7 +23,7 @@ QUERY = QueryBody(question=QUESTION, plan="1-4", sampling=SamplingBody(max_new_t
 
 
 def ask(network: LocalNetwork, **change: object) -> QueryAnswer:
-    return GatewayClient(network.gateway_url).ask(QUERY.model_copy(update=change))
+    return Client(network.gateway_url).ask(QUERY.model_copy(update=change))
 
 
 def plan(node_id: str, model: Path, folder: Path) -> NodePlan:
@@ -47,7 +47,7 @@ def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_query_streams_session_layers_tokens_and_report(network: LocalNetwork) -> None:
-    first, *events, answer = GatewayClient(network.gateway_url).stream(QUERY)
+    first, *events, answer = Client(network.gateway_url).stream(QUERY)
     assert isinstance(first, SessionEvent)
     assert isinstance(answer, QueryAnswer)
     assert sum(isinstance(event, LayerEvent) for event in events) == 4
@@ -96,7 +96,7 @@ def test_bad_query_is_a_problem_document_and_leaves_nothing_running(
 ) -> None:
     refused = httpx.post(f"{network.gateway_url}/v1/queries", json={**FIELDS, **change})
     assert refused.json()["code"] == code
-    nodes = GatewayClient(network.gateway_url).participants()
+    nodes = Client(network.gateway_url).participants()
     assert {node.active_sessions for node in nodes} == {0}
 
 

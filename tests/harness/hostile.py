@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from fedattn.wire.security import AGGREGATOR
+from fedattn.core.node_id import AGGREGATOR
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import aggregator_pb2_grpc

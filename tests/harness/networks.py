@@ -11,11 +11,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import FedAttnError, InternalError
+from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.loading import LoadedModel
 from fedattn.wire.convert import sampling_to_wire
-from fedattn.wire.security import AGGREGATOR, GATEWAY, Certificates
+from fedattn.wire.security import Certificates
 from fedattn.wire.session_options import options_to_wire
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import ParticipantStub

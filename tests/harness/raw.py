@@ -13,12 +13,13 @@ from fedattn.core.chunks import split_frame
 from fedattn.core.codecs import CODECS, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.frames import encode_frame
+from fedattn.core.node_id import AGGREGATOR
 from fedattn.core.request import SessionOptions, describe_prefix
 from fedattn.core.spans import PrefixMode, Span
 from fedattn.core.types import KvRows, KvShape
 from fedattn.wire.convert import chunk_to_wire, shape_to_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION
-from fedattn.wire.security import AGGREGATOR, Certificates
+from fedattn.wire.security import Certificates
 from fedattn.wire.session_options import options_to_wire, prefix_to_wire
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb

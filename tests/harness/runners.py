@@ -10,6 +10,7 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from fedattn.core.frames import SEAL_SIZE
+from fedattn.core.node_id import AGGREGATOR
 from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode import TransformersDecoder, generate_tokens
@@ -23,7 +24,7 @@ from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.requests import Opening, request_to_wire
 from fedattn.wire.sealing import KeyPair
-from fedattn.wire.security import AGGREGATOR, OwnCertificates
+from fedattn.wire.security import OwnCertificates
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.settings import AggregatorSettings

@@ -9,8 +9,8 @@ import grpc
 from structlog.testing import capture_logs
 
 from fedattn.core.errors import InternalError
+from fedattn.core.node_id import GATEWAY
 from fedattn.model.loading import LoadedModel
-from fedattn.wire.security import GATEWAY
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2, session_pb2

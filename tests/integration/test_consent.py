@@ -16,12 +16,12 @@ from fedattn.core.errors import (
     NothingToGiveError,
     PolicyRefusedError,
 )
+from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.model.loading import LoadedModel
 from fedattn.runtime.approvals import ApprovalStore
 from fedattn.runtime.audit import AuditLog
 from fedattn.runtime.audit_chain import read_log
 from fedattn.wire.identity import Identity, Kind
-from fedattn.wire.security import AGGREGATOR, GATEWAY
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import aggregator_pb2 as pb

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from fedattn.core.errors import FedAttnError, InternalError
-from fedattn.wire.security import AGGREGATOR
+from fedattn.core.node_id import AGGREGATOR
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2

@@ -18,12 +18,12 @@ from fedattn.core.errors import (
     TermsRefusedError,
 )
 from fedattn.core.frames import HEADER_SIZE, SEAL_SIZE
+from fedattn.core.node_id import AGGREGATOR
 from fedattn.model.loading import LoadedModel
 from fedattn.passages.choice import Wish
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.requests import key_from_wire
 from fedattn.wire.sealing import ContentKey, KeyPair, seal_key
-from fedattn.wire.security import AGGREGATOR
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from tests.harness.hostile import Tricks

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from fedattn.client import Client
 from fedattn.core.address import HostPort
 from fedattn.core.errors import AggregatorUnavailableError
 from fedattn.core.proxies import Endpoint, find_endpoint
-from fedattn.rest.client import GatewayClient
 from fedattn.wire.channel import open_channel
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.probe import is_serving
@@ -80,4 +80,4 @@ def test_a_near_gateway_is_asked_directly(
 ) -> None:
     monkeypatch.setenv(variable, proxy)
     with pytest.raises(Exception, match=r"gateway at 127\.0\.0\.1:1 cannot be reached"):
-        GatewayClient("http://127.0.0.1:1").participants()
+        Client("http://127.0.0.1:1").participants()

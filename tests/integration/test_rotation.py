@@ -10,9 +10,9 @@ import pytest
 from fedattn.authority.office import Office
 from fedattn.cli.certificates import init_certificates
 from fedattn.core.errors import AggregatorUnavailableError, CertificateRevokedError, FedAttnError
+from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.model.loading import LoadedModel
 from fedattn.wire.certificate_folder import CertificateFolder
-from fedattn.wire.security import AGGREGATOR, GATEWAY
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub, ParticipantStub
 from fedattn.wire.v1 import aggregator_pb2 as pb

@@ -16,15 +16,11 @@ from fedattn.core.errors import (
     IdentityMismatchError,
     InvalidRequestError,
 )
+from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.model.loading import LoadedModel
 from fedattn.wire.certificate_folder import choose_security
 from fedattn.wire.probe import is_serving
-from fedattn.wire.security import (
-    AGGREGATOR,
-    GATEWAY,
-    Certificates,
-    read_certificates,
-)
+from fedattn.wire.security import Certificates, read_certificates
 from fedattn.wire.server import WireServer
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub, ParticipantStub

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from fedattn.core.errors import IdentityMismatchError
+from fedattn.core.node_id import AGGREGATOR
 from fedattn.core.share import Hint, Share
 from fedattn.model.loading import LoadedModel
 from fedattn.wire.hints import seal_hint, sign_node_key
 from fedattn.wire.identity import Identity
 from fedattn.wire.requests import key_from_wire
 from fedattn.wire.sealing import KeyPair
-from fedattn.wire.security import AGGREGATOR
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.participant.policy import PolicyFile

@@ -14,9 +14,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedattn.cli.certificates import init_certificates
 from fedattn.core.errors import ConfigurationError, IdentityMismatchError
+from fedattn.core.node_id import AGGREGATOR
 from fedattn.wire.chain import MAX_CERTIFICATES, REMEMBERED_S, Chain, ChainVerifier, Holder
 from fedattn.wire.identity import Identity, Kind
-from fedattn.wire.security import AGGREGATOR, Certificates, read_certificates
+from fedattn.wire.security import Certificates, read_certificates
 from fedattn.wire.v1 import session_pb2 as pb
 from tests.harness.identities import certificates_of
 

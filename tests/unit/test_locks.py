@@ -13,7 +13,7 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 GROUPS = PROJECT["dependency-groups"]
 LOCKS = {
     "build": GROUPS["build"],
-    "aggregator": PROJECT["project"]["dependencies"],
+    "aggregator": ["fedattn[services]"],
     "gateway": ["fedattn[client,gateway,oidc]"],
     "participant": ["fedattn[participant]", *GROUPS["model"]],
     "dev": ["fedattn[dev]", *GROUPS["build"], *GROUPS["model"]],

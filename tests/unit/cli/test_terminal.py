@@ -2,15 +2,17 @@
 
 import io
 from collections.abc import Generator
+from typing import Unpack
 
 import pytest
 
 from fedattn.cli.answers import report_table, show_report, stream_answer
 from fedattn.cli.terminal import PlainConsole, plain, plain_table
+from fedattn.client import Client
+from fedattn.client.options import QueryOptions
 from fedattn.core.contexts import SkipReason
 from fedattn.core.report import Outcome
 from fedattn.rest.answers import LayerEvent, QueryEvent, SessionEvent, SessionMember, TokenEvent
-from fedattn.rest.client import GatewayClient
 from fedattn.rest.query import QueryBody
 from tests.harness.answers import sample_answer, sample_report
 
@@ -72,14 +74,16 @@ def test_pieces_of_an_answer_keep_tabs_blanks_and_line_feeds(console: PlainConso
     assert shown_on(console) == "a\tb \nc"
 
 
-class Scripted(GatewayClient):
+class Scripted(Client):
     """A gateway's answer, without a gateway."""
 
     def __init__(self, *events: QueryEvent) -> None:
         super().__init__("127.0.0.1:1")
         self.events = events
 
-    def stream(self, body: QueryBody) -> Generator[QueryEvent, None, None]:
+    def stream(
+        self, question: str | QueryBody, **options: Unpack[QueryOptions]
+    ) -> Generator[QueryEvent, None, None]:
         yield from self.events
 
 

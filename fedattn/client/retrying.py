@@ -1,0 +1,118 @@
+"""Sending a request again where nothing was done for it: the gateway refused it, or is not there.
+
+A request that a gateway may have begun to answer is never sent again.
+"""
+
+import time
+from email.utils import parsedate_to_datetime
+
+import httpx
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    Retrying,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+DEFAULT_RETRIES = 2
+MAX_WAIT_S = 60.0
+"""Whoever is told to wait for longer is told so, and does not wait here."""
+_REFUSALS = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+_NOT_THERE = (httpx.ConnectError, httpx.ConnectTimeout)
+_by_itself = wait_random_exponential(multiplier=0.5, max=5)
+
+
+class RetryingTransport(httpx.BaseTransport):
+    """Sends requests over another transport, and some of them again.
+
+    Args:
+        inner: which sends them.
+        retries: most times that one request is sent again.
+    """
+
+    def __init__(self, inner: httpx.BaseTransport, retries: int) -> None:
+        self._inner = inner
+        self._retrying = Retrying(
+            stop=stop_after_attempt(retries + 1),
+            retry=may_retry,
+            wait=wait_s,
+            before_sleep=_close,
+            retry_error_callback=_outcome,
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self._retrying(self._inner.handle_request, request)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class AsyncRetryingTransport(httpx.AsyncBaseTransport):
+    """As `RetryingTransport`, for asyncio."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, retries: int) -> None:
+        self._inner = inner
+        self._retrying = AsyncRetrying(
+            stop=stop_after_attempt(retries + 1),
+            retry=may_retry,
+            wait=wait_s,
+            before_sleep=_aclose,
+            retry_error_callback=_outcome,
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._retrying(self._inner.handle_async_request, request)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def may_retry(state: RetryCallState) -> bool:
+    """Whether nothing was done for a request, and the wait is not too long."""
+    assert state.outcome is not None
+    if state.outcome.failed:
+        error = state.outcome.exception()
+        return isinstance(error, _NOT_THERE) and "SSL" not in str(error)
+    response = _response(state)
+    return response.status_code in _REFUSALS and (retry_after_s(response) or 0) <= MAX_WAIT_S
+
+
+def wait_s(state: RetryCallState) -> float:
+    """Seconds until the next try: those the gateway asks for, or more from try to try."""
+    assert state.outcome is not None
+    told = None if state.outcome.failed else retry_after_s(_response(state))
+    return _by_itself(state) if told is None else told
+
+
+def retry_after_s(response: httpx.Response) -> float | None:
+    """Seconds that the header Retry-After names, also as a date (RFC 9110, 10.2.3); else None."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _response(state: RetryCallState) -> httpx.Response:
+    response = _outcome(state)
+    assert isinstance(response, httpx.Response)
+    return response
+
+
+def _outcome(state: RetryCallState) -> object:
+    """What the last try came to; raises what it raised."""
+    assert state.outcome is not None
+    return state.outcome.result()
+
+
+def _close(state: RetryCallState) -> None:
+    if state.outcome is not None and not state.outcome.failed:
+        _response(state).close()
+
+
+async def _aclose(state: RetryCallState) -> None:
+    if state.outcome is not None and not state.outcome.failed:
+        await _response(state).aclose()

@@ -1,0 +1,1 @@
+"""A network as tools of an agent, over the Model Context Protocol (MCP)."""

@@ -1,32 +1,31 @@
 """The REST API."""
 
-from contextlib import ExitStack, closing
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 
-from fedattn.core.share import Share
 from fedattn.rest.answers import Health, ParticipantInfo, QueryAnswer, WarmAnswer
 from fedattn.rest.query import QueryBody, SessionBody
+from gateway.asking import Asking
 from gateway.callers import Caller, caller_of
 from gateway.disconnect import unless_disconnected
-from gateway.events import QueryEventStream
+from gateway.events import encode_event
 from gateway.json_route import JsonRoute
 from gateway.openapi import QUERY_EXAMPLES, document_problems, document_stream
 from gateway.publishers import Publishers
-from gateway.query import query_to_wire, session_to_wire
-from gateway.report import answer_from_wire, participant_from_wire, warm_from_wire
+from gateway.query import session_to_wire
+from gateway.report import participant_from_wire, warm_from_wire
 
 CallerOf = Annotated[Caller, Depends(caller_of)]
 
 
-def query_router(publishers: Publishers, default_share: Share) -> APIRouter:
+def query_router(asking: Asking) -> APIRouter:
     """Routes that ask and look at the network.
 
     Args:
-        publishers: where queries go.
-        default_share: what contributors may know of a question that does not say.
+        asking: how they ask.
     """
+    publishers = asking.publishers
     router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
     @router.post(
@@ -50,16 +49,7 @@ def query_router(publishers: Publishers, default_share: Share) -> APIRouter:
         Answers with one document, or with server-sent events if `stream` is true. A failure
         before the first event is a problem document with its status in both cases.
         """
-        query = query_to_wire(body, default_share, caller)
-        starting = publishers.start_query(caller, body.publisher, query)
-        call = await unless_disconnected(request, starting)
-        with ExitStack() as stack:
-            stack.enter_context(closing(call))
-            await unless_disconnected(request, call.wait_started())
-            if body.stream:
-                stack.pop_all()  # the stream closes the call
-                return QueryEventStream(call)
-            return answer_from_wire(await unless_disconnected(request, call.result()))
+        return await asking.ask(request, caller, body, encode_event)
 
     @router.post(
         "/warm",

@@ -7,6 +7,7 @@
     │   ├── InvalidSamplingError
     │   ├── ContextTooLongError
     │   ├── UnknownParticipantError
+    │   ├── UnknownModelError
     │   └── InvalidRequestError
     ├── UnavailableError             the same request may succeed later
     │   ├── NoContributorsError
@@ -82,6 +83,10 @@ class ContextTooLongError(InvalidInputError):
 
 class UnknownParticipantError(InvalidInputError):
     code = "unknown_participant"
+
+
+class UnknownModelError(InvalidInputError):
+    code = "model_not_found"  # as OpenAI's API calls it
 
 
 class InvalidRequestError(InvalidInputError):

@@ -41,6 +41,7 @@ STATUS_TABLE: dict[type[FedAttnError], ErrorStatus] = {
     errors.InvalidSamplingError: _INVALID,
     errors.ContextTooLongError: _INVALID,
     errors.UnknownParticipantError: ErrorStatus(grpc.StatusCode.NOT_FOUND, 404, False),
+    errors.UnknownModelError: ErrorStatus(grpc.StatusCode.NOT_FOUND, 404, False),
     errors.InvalidRequestError: _INVALID,
     errors.NoContributorsError: _UNAVAILABLE,
     errors.NotEnoughParticipantsError: _UNAVAILABLE,

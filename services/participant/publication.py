@@ -48,7 +48,9 @@ class Publication:
         place = node.admission.take(node.node_id, query.options.subject)
         with place, node.metrics.session("publisher"):
             node.prepare_decoder()
-            question = await node.threads.run(lambda: node.tokenizer.question(query.question))
+            question = await node.threads.run(
+                lambda: node.tokenizer.question(query.question, turns=query.turns)
+            )
             disclosure = await self._session.prepare(round_up(len(question)))
             span = await node.threads.run(
                 lambda: read_span(node, query, question, disclosure.node_tokens)

@@ -1,4 +1,4 @@
-"""Earlier turns of a conversation, which the publisher alone reads."""
+"""Earlier turns of a conversation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -31,8 +31,7 @@ class ChatBody(OpenAiBody):
     """A chat whose last message is the question."""
 
     messages: Messages = Field(
-        description="The conversation; the last message is the user's, and is what contributors "
-        "are told if `share` is question.",
+        description="The conversation; the last message is the user's, and the question.",
         examples=[[{"role": "user", "content": "Which machine reported the most heat?"}]],
     )
     max_completion_tokens: Tokens | None = Field(

@@ -311,8 +311,9 @@ class QueryBody(AskBody):
     )
     turns: list[TurnBody] = Field(
         default_factory=list,
-        description="What was said before the question, in order, which the publisher's node alone "
-        f"reads; {MAX_TURNS_LENGTH} characters together.",
+        description="What was said before the question, in order. It goes to the publisher's node, "
+        "and what the user said to contributors too, if `share` is question: they choose by it. "
+        f"{MAX_TURNS_LENGTH} characters together.",
         max_length=MAX_TURNS,
         examples=[[{"speaker": "user", "text": "Which machine is hot?"}]],
     )

@@ -59,7 +59,7 @@ def read_span(
     Raises:
         ContextUnreadableError: the context cannot be read.
     """
-    wish = Wish(words=query.question, max_tokens=node_tokens, whole_below=WHOLE_BELOW)
+    wish = Wish(words=query.words, max_tokens=node_tokens, whole_below=WHOLE_BELOW)
     try:
         own = node.context.choose(wish)
     except ContextUnreadableError as error:

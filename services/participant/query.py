@@ -10,7 +10,7 @@ from fedattn.core.profile import Profile, resolve_plans
 from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.share import Hint, Share
-from fedattn.core.turns import Turn
+from fedattn.core.turns import Speaker, Turn
 from fedattn.wire.convert import require_range, sampling_from_wire
 from fedattn.wire.session_options import options_from_wire
 from fedattn.wire.turns import turns_from_wire
@@ -40,6 +40,15 @@ class Query:
     min_support: float = 0.0
 
     @property
+    def words(self) -> str:
+        """What passages are chosen by: all that the user said, the question first.
+
+        A question such as "And when?" names nothing; earlier ones say what it is about.
+        """
+        said = [turn.text for turn in self.turns if turn.speaker is Speaker.USER]
+        return "\n".join([self.question, *reversed(said)])
+
+    @property
     def hint(self) -> Hint | None:
         """What contributors are told of the question."""
         match self.options.share:
@@ -48,7 +57,7 @@ class Query:
             case Share.TOPIC:
                 return Hint.of(self.topic)
             case Share.QUESTION:
-                return Hint.of(self.question)
+                return Hint.of(self.words)
             case other:
                 assert_never(other)
 

@@ -12,8 +12,8 @@ from openai.types.chat import ChatCompletionChunk
 
 from fedattn.core.errors import (
     FedAttnError,
-    NodeBusyError,
     NoContributorsError,
+    NodeBusyError,
     SessionAbortedError,
 )
 from fedattn.rest.answers import QueryAnswer

@@ -103,7 +103,7 @@ class QueryRequest(_message.Message):
 
     @_builtins.property
     def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
-        """What was said before the question, in order; up to 256 turns of 131072 characters together. Contributors are told none of it."""
+        """What was said before the question, in order; up to 256 turns of 131072 characters together. Contributors are told what the user said, if share is QUESTION."""
 
     def __init__(
         self,

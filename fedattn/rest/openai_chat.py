@@ -17,7 +17,7 @@ FINISH_REASONS: dict[FinishReason, Literal["stop", "length"]] = {
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
 }
-_NO_PENALTY = "0: ask for fedattn's own ways against repetition at /v1/queries"
+_NO_PENALTY = "0, as answers have no penalty of this kind"
 
 
 class StreamOptions(OpenAiParameters):
@@ -47,23 +47,23 @@ class ChatBody(OpenAiBody):
     stream_options: StreamOptions = Field(
         default_factory=StreamOptions, description="What a stream holds besides the answer."
     )
-    n: Annotated[int, only(1, why="1: there is one answer to a request")] = Field(
+    n: Annotated[int, only(1, why="1, as there is one answer to a request")] = Field(
         1, description="1."
     )
     frequency_penalty: Annotated[float, only(0, why=_NO_PENALTY)] = Field(0, description="0.")
     presence_penalty: Annotated[float, only(0, why=_NO_PENALTY)] = Field(0, description="0.")
-    logprobs: Annotated[bool, only(False, why="false: no probabilities are told")] = Field(
+    logprobs: Annotated[bool, only(False, why="false, as no probabilities are told")] = Field(
         False, description="false."
     )
-    logit_bias: Annotated[dict[str, Any], only({}, why="empty: tokens have no bias here")] = Field(
-        default_factory=dict, description="Empty."
-    )
+    logit_bias: Annotated[
+        dict[str, Any], only({}, why="an empty object, as tokens have no bias here")
+    ] = Field(default_factory=dict, description="Empty.")
     response_format: Annotated[
-        dict[str, Any], only({"type": "text"}, why="type text: answers have no other form here")
+        dict[str, Any], only({"type": "text"}, why="type text, as answers have no other form here")
     ] = Field(default={"type": "text"}, description="Of type text.")
-    modalities: Annotated[list[str], only(["text"], why="text alone")] = Field(
-        default=["text"], description="Text alone."
-    )
+    modalities: Annotated[
+        list[str], only(["text"], why="text, as answers have no other form here")
+    ] = Field(default=["text"], description="Text alone.")
     functions: Annotated[list[Any], only([], why=NO_TOOLS)] = Field(
         default_factory=list, description="Empty."
     )

@@ -55,9 +55,9 @@ class OpenAiBody(OpenAiParameters):
         default_factory=list, description="Empty."
     )
     tool_choice: Annotated[
-        Any, only("none", "auto", why="none or auto: no tools are called here")
+        Any, only("none", "auto", why="none or auto, as no tools are called here")
     ] = Field("auto", description="none or auto.")
-    top_logprobs: Annotated[int, only(0, why="0: no probabilities are told")] = Field(
+    top_logprobs: Annotated[int, only(0, why="0, as no probabilities are told")] = Field(
         0, description="0."
     )
     parallel_tool_calls: bool | None = ignored("no tools are called")

@@ -30,9 +30,9 @@ def _text_of(part: Any) -> str:
     kind, text = (part.get("type"), part.get("text")) if isinstance(part, dict) else (None, None)
     if kind in _TEXT_PARTS and isinstance(text, str):
         return text
-    kind = kind if kind in _OTHER_PARTS else "other kinds"
+    kind = kind if kind in _OTHER_PARTS else "any other kind"
     raise PydanticCustomError(
-        "unsupported", "text, or parts of text: {kind} is not read here", {"kind": kind}
+        "unsupported", "only text or parts of text, as {kind} is not read here", {"kind": kind}
     )
 
 
@@ -56,7 +56,9 @@ class Message(OpenAiParameters):
 
 def _check_last(messages: list[Message]) -> list[Message]:
     if messages[-1].role != "user":
-        raise PydanticCustomError("no_question", "a last message of role user: the question")
+        raise PydanticCustomError(
+            "no_question", "a last message of role user, which is the question"
+        )
     return messages
 
 

@@ -33,7 +33,7 @@ class OpenAiError(BaseModel):
 
     message: str = Field(
         description="For people: expected, got, remedy.",
-        examples=["n: 1: there is one answer to a request, got 2"],
+        examples=["n: only 1, as there is one answer to a request, got 2"],
     )
     type: str = Field(description="Kind of the error.", examples=["invalid_request_error"])
     param: str | None = Field(description="The first parameter that is wrong.", examples=["n"])

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-NO_TOOLS = "an empty list: no tools are called here"
+NO_TOOLS = "an empty list, as no tools are called here"
 
 
 class OpenAiParameters(BaseModel):
@@ -26,11 +26,11 @@ class OpenAiParameters(BaseModel):
 
 
 def only(*allowed: Any, why: str) -> AfterValidator:
-    """Takes these values alone; `why` names them, and says why there are no others."""
+    """Takes these values alone; `why` names them, and says why no others: "0, as ..."."""
 
     def check(value: Any) -> Any:
         if value not in allowed:
-            raise PydanticCustomError("unsupported", "{why}", {"why": why})
+            raise PydanticCustomError("unsupported", "only {why}", {"why": why})
         return value
 
     return AfterValidator(check)

@@ -12,7 +12,7 @@ from fedattn.rest.openai_parameters import OpenAiParameters, only
 from fedattn.rest.query import QueryBody
 
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
-_NO_MEMORY = "nothing: no answer is kept here; send earlier turns in input"
+_NO_MEMORY = "null, as no answer is kept here; send earlier turns in input"
 
 
 class ResponseStreamOptions(OpenAiParameters):
@@ -37,16 +37,18 @@ class ResponsesBody(OpenAiBody):
     )
     text: Annotated[
         dict[str, Any],
-        only({}, {"format": {"type": "text"}}, why="format text: answers have no other form here"),
+        only(
+            {}, {"format": {"type": "text"}}, why="format text, as answers have no other form here"
+        ),
     ] = Field(default_factory=dict, description="Of format text.")
     include: Annotated[
-        list[Any], only([], why="an empty list: there is nothing more to include")
+        list[Any], only([], why="an empty list, as there is nothing more to include")
     ] = Field(default_factory=list, description="Empty.")
     truncation: Annotated[
-        str, only("disabled", why="disabled: what is too long is refused, not cut")
+        str, only("disabled", why="disabled, as what is too long is refused, not cut")
     ] = Field("disabled", description="disabled.")
     background: Annotated[
-        bool, only(False, why="false: who asks waits for the answer, or streams it")
+        bool, only(False, why="false, as who asks waits for the answer, or streams it")
     ] = Field(False, description="false.")
     previous_response_id: Annotated[Any, only(None, why=_NO_MEMORY)] = Field(
         None, description="Absent."

@@ -27,7 +27,7 @@ STABLE_CODES = {
     "session_state", "request_stale", "terms_refused", "nothing_to_give", "context_unreadable",
     "model", "configuration", "identity_mismatch", "policy_refused", "approval_needed", "internal",
     "not_signed_in", "not_allowed", "rate_limited",
-    "certificate_revoked", "authority_unavailable",
+    "certificate_revoked", "authority_unavailable", "model_not_found",
 }  # fmt: skip
 OUR_PACKAGES = ("fedattn.", "services.", "gateway.")
 LEAVES = [leaf for leaf in leaf_errors() if leaf.__module__.startswith(OUR_PACKAGES)]

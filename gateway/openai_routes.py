@@ -29,7 +29,7 @@ def openai_router(asking: Asking) -> APIRouter:
     router = APIRouter(
         prefix="/v1", route_class=JsonRoute, tags=["openai"], responses=DOCUMENTED_ERRORS
     )
-    streamed = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    streamed = {200: {"content": {"text/event-stream": {}}}}
 
     @router.post("/chat/completions", response_model=ChatCompletion, responses=streamed)
     async def post_chat(

@@ -70,7 +70,6 @@ def document_stream() -> dict[str, Any]:
         "content": {
             "application/json": {"example": example_of(QueryAnswer)},
             "text/event-stream": {
-                "schema": {"type": "string", "description": "Server-sent events (HTML standard)."},
                 "itemSchema": {"oneOf": [_event_schema(name) for name in EVENT_MODELS]},
                 "example": "".join(
                     _example_event(name) for name in EVENT_MODELS if name != "error"

@@ -1,7 +1,7 @@
 """The part of OpenAI's HTTP API that this network speaks."""
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -29,7 +29,7 @@ def openai_router(asking: Asking) -> APIRouter:
     router = APIRouter(
         prefix="/v1", route_class=JsonRoute, tags=["openai"], responses=DOCUMENTED_ERRORS
     )
-    streamed = {200: {"content": {"text/event-stream": {}}}}
+    streamed: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 
     @router.post("/chat/completions", response_model=ChatCompletion, responses=streamed)
     async def post_chat(

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI
@@ -27,9 +27,9 @@ HOW = {"plan": "all", "compression": {"codec": "fp32"}, "share": "question"}
 @asynccontextmanager
 async def openai_of(network: Network) -> AsyncIterator[AsyncOpenAI]:
     app = create_app(make_settings(f"publisher={network.listener}"))
-    transport = httpx.ASGITransport(app)
+    transport = httpx2.ASGITransport(app)
     async with app.router.lifespan_context(app):
-        inner = httpx.AsyncClient(transport=transport, base_url="http://localhost/v1")
+        inner = httpx2.AsyncClient(transport=transport, base_url="http://localhost/v1")
         async with AsyncOpenAI(
             base_url="http://localhost/v1", api_key="none", http_client=inner, max_retries=0
         ) as client:
@@ -90,7 +90,7 @@ async def test_more_than_fits_the_window_is_refused(network: Network) -> None:
 
 
 async def test_contributors_are_told_what_the_user_said_the_question_first(
-    network: Network,
+    network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
     context = network.nodes["node-0"].context
@@ -100,7 +100,7 @@ async def test_contributors_are_told_what_the_user_said_the_question_first(
         told.append(wish.words)
         return choose(wish, *withheld)
 
-    context.choose = noting  # type: ignore[method-assign]
+    monkeypatch.setattr(context, "choose", noting)
     async with openai_of(network) as client:
         await chat(
             client, ("system", SYSTEM), ("user", FIRST), ("assistant", ANSWERED), ("user", SECOND)

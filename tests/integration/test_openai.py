@@ -19,6 +19,7 @@ from fedattn.core.errors import (
 from fedattn.rest.answers import QueryAnswer
 from fedattn.runtime.api_keys import ApiKey, KeyFile
 from fedattn.wire.enums import SPEAKERS
+from fedattn.wire.v1 import participant_pb2
 from tests.harness.gateway import (
     ANSWER,
     QUESTION,
@@ -99,7 +100,7 @@ async def test_a_stream_is_kept_alive_by_comments_and_ends_with_done() -> None:
 async def test_an_answer_that_was_cut_says_length() -> None:
     async def script(request: Any) -> AsyncIterator[Any]:
         cut = result()
-        cut.finish_reason = 2
+        cut.finish_reason = participant_pb2.FINISH_REASON_LENGTH
         event = opened()
         yield event
         yield type(event)(result=cut)

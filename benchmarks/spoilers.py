@@ -136,7 +136,7 @@ def make_rows(
 ) -> tuple[FloatArray, FloatArray]:
     """Keys after RoPE and values [Hkv, T, D] that a block makes of hidden states [T, d]."""
     assert model.read_block is not None
-    block = model.read_block(list(model.backbone.layers)[layer])  # type: ignore[call-overload]
+    block = model.read_block(model.backbone.layers[layer])  # type: ignore[index]
     with torch.inference_mode():
         normalized = block.norm(torch.from_numpy(hidden))
         keys, values = (

@@ -14,21 +14,23 @@ from fedattn import __version__
 from fedattn.runtime.extras import require_extras
 from fedattn.runtime.quiet_fastapi import NO_TELEMETRY
 from fedattn.runtime.state import JOBS_FILE, make_state_dir
-from fedattn.runtime.tracing import TRACEPARENT
 from fedattn.wire.security import OwnCertificates
+from gateway.asking import Asking
 from gateway.callers import Limits
 from gateway.error_handlers import install_error_handlers
 from gateway.heads import HeadMiddleware
 from gateway.hosts import LOOPBACK_HOSTS, HostMiddleware
 from gateway.jobs import Jobs
-from gateway.jobs_routes import KEY_HEADER as IDEMPOTENCY_HEADER
 from gateway.jobs_routes import job_router
 from gateway.jobs_store import JobStore
+from gateway.openai_errors import OPENAI_RENDERERS
+from gateway.openai_routes import openai_router
 from gateway.openapi import add_schemas
 from gateway.publishers import Publishers
+from gateway.rendering import Rendering
 from gateway.routes import probe_router, query_router
 from gateway.settings import GatewaySettings
-from gateway.sign_in import KEY_HEADER, KeyRing, ReadsTokens, SignIn, SignInMiddleware
+from gateway.sign_in import KeyRing, ReadsTokens, SignIn, SignInMiddleware
 from gateway.tracing import TraceMiddleware
 
 MAX_BODY_BYTES = 256 << 10
@@ -37,6 +39,7 @@ _TAGS = [
     {"name": "queries", "description": "Ask one question of many private texts."},
     {"name": "jobs", "description": "Queries asked in the background, or with an idempotency key."},
     {"name": "network", "description": "Who is there."},
+    {"name": "openai", "description": "The same for clients of OpenAI's API."},
     {"name": "probes", "description": "For whatever supervises the gateway."},
 ]
 
@@ -75,30 +78,26 @@ def create_app(
         redoc_url=None,
         telemetry=NO_TELEMETRY,
     )
-    app.include_router(query_router(publishers, jobs, settings.share))
+    render = Rendering(OPENAI_RENDERERS)
+    asking = Asking(publishers, settings.share)
+    app.include_router(query_router(asking, jobs))
     app.include_router(job_router(jobs))
+    app.include_router(openai_router(asking))
     app.include_router(probe_router(publishers))
-    app.add_middleware(SignInMiddleware, sign_in=_sign_in(settings))
-    install_error_handlers(app, MAX_BODY_BYTES)
+    app.add_middleware(SignInMiddleware, sign_in=_sign_in(settings), render=render)
+    install_error_handlers(app, MAX_BODY_BYTES, render)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=[
-                "Authorization",
-                "Content-Type",
-                KEY_HEADER,
-                IDEMPOTENCY_HEADER,
-                "Last-Event-ID",
-                TRACEPARENT,
-            ],
+            allow_headers=["*"],  # clients name their own, such as x-stainless-lang
             expose_headers=["Retry-After", "WWW-Authenticate", "Location", "Content-Location"],
         )
     if not (settings.needs_sign_in or settings.open):
         hosts = LOOPBACK_HOSTS | {settings.listen.host.lower()}
-        app.add_middleware(HostMiddleware, hosts=hosts)
-    app.add_middleware(HeadMiddleware)
+        app.add_middleware(HostMiddleware, hosts=hosts, render=render)
+    app.add_middleware(HeadMiddleware, render=render)
     app.add_middleware(TraceMiddleware)
     add_schemas(app, needs_sign_in=settings.needs_sign_in)
     return app

@@ -1,8 +1,5 @@
 """Whatever goes wrong leaves the HTTP application as a problem document."""
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -12,27 +9,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedattn.core.errors import FedAttnError, InvalidRequestError
 from fedattn.rest.faults import describe_faults, summarize
-from fedattn.rest.problems import Problem
-from gateway.problems import headers_of, http_code, make_problem, problem_of, problem_response
+from gateway.problems import headers_of, http_code, make_problem, problem_of
+from gateway.rendering import Rendering
 
 CLIENT_CLOSED_REQUEST = 499
 
-Renderer: TypeAlias = Callable[[Problem, Mapping[str, str]], Response]
-"""Writes a problem, with headers of its own."""
 
-
-def install_error_handlers(
-    app: FastAPI, max_body_bytes: int, renderers: Mapping[str, Renderer] | None = None
-) -> None:
+def install_error_handlers(app: FastAPI, max_body_bytes: int, render: Rendering) -> None:
     """Register the handlers and middleware that turn errors into answers.
 
     Args:
         app: the application.
         max_body_bytes: larger bodies are refused.
-        renderers: prefix of a path -> how errors are written below it; elsewhere they are
-            problem documents.
+        render: how errors are written.
     """
-    render = _Rendering(renderers or {})
 
     async def on_known(request: Request, error: Exception) -> Response:
         return render(request.url.path, problem_of(error), headers_of(error))
@@ -60,25 +50,10 @@ async def _on_disconnect(_request: Request, _error: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)  # nobody reads it
 
 
-class _Rendering:
-    """Writes a problem as the API it happened in writes errors."""
-
-    def __init__(self, renderers: Mapping[str, Renderer]) -> None:
-        self._renderers = renderers
-
-    def __call__(
-        self, path: str, problem: Problem, headers: Mapping[str, str] | None = None
-    ) -> Response:
-        for prefix, render in self._renderers.items():
-            if path.startswith(prefix):
-                return render(problem, headers or {})
-        return problem_response(problem, headers or {})
-
-
 class UnforeseenErrorMiddleware:
     """Answers what no handler foresaw with fixed text; outermost of our layers."""
 
-    def __init__(self, app: ASGIApp, render: _Rendering) -> None:
+    def __init__(self, app: ASGIApp, render: Rendering) -> None:
         self._app = app
         self._render = render
 

@@ -1,6 +1,6 @@
 """A running query as server-sent events."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeAlias
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -12,18 +12,22 @@ from gateway.problems import problem_of
 from gateway.query_call import QueryCall
 from gateway.report import event_from_wire
 
-Encode: TypeAlias = Callable[[QueryEvent | Problem], ServerSentEvent]
+Encode: TypeAlias = Callable[[QueryEvent | Problem], Iterator[ServerSentEvent]]
 """How one API writes what happens; a problem is the last it is given, and so is an answer."""
 
 _NAMES = {model: name for name, model in EVENT_MODELS.items()}
 
 
-def encode_event(event: QueryEvent | Problem) -> ServerSentEvent:
+def written_event(event: QueryEvent | Problem) -> ServerSentEvent:
     """As `/v1/queries` documents it."""
     is_problem = isinstance(event, Problem)
-    return ServerSentEvent(
-        event.model_dump_json(exclude_none=is_problem), event=_NAMES[type(event)]
-    )
+    data = event.model_dump_json(exclude_none=is_problem)
+    return ServerSentEvent(data, event=_NAMES[type(event)])
+
+
+def encode_event(event: QueryEvent | Problem) -> Iterator[ServerSentEvent]:
+    """The one that `written_event` makes."""
+    yield written_event(event)
 
 
 class QueryEventStream(EventSourceResponse):
@@ -50,6 +54,8 @@ class QueryEventStream(EventSourceResponse):
 async def _encode_all(call: QueryCall, encode: Encode) -> AsyncIterator[ServerSentEvent]:
     try:
         async for event in call.events():
-            yield encode(event_from_wire(event))
+            for written in encode(event_from_wire(event)):
+                yield written
     except Exception as error:  # border: the answer has begun, so no status tells
-        yield encode(problem_of(error))
+        for written in encode(problem_of(error)):
+            yield written

@@ -6,7 +6,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedattn.runtime.patience import MAX_HEAD_BYTES
-from gateway.problems import http_code, make_problem, problem_response
+from gateway.problems import http_code, make_problem
+from gateway.rendering import Rendering
 
 MAX_HEADERS = 64
 """Browsers and proxies send about 30."""
@@ -29,8 +30,9 @@ _PAGE = (
 class HeadMiddleware:
     """Refuses heads that are too large, and adds headers to all answers."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, render: Rendering) -> None:
         self._app = app
+        self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,7 +54,7 @@ class HeadMiddleware:
                 f"expected at most {MAX_HEADERS} headers and {MAX_HEAD_BYTES} bytes of address and "
                 f"headers, got {len(headers)} and {num_bytes}; send fewer",
             )
-            await problem_response(problem, {})(scope, receive, send_with_headers)
+            await self._render(scope["path"], problem)(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)
 

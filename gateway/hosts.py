@@ -9,7 +9,8 @@ from collections.abc import Collection
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.problems import http_code, make_problem, problem_response
+from gateway.problems import http_code, make_problem
+from gateway.rendering import Rendering
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -20,10 +21,12 @@ class HostMiddleware:
     Args:
         app: what answers the others.
         hosts: names without ports, IPv6 addresses without brackets.
+        render: how errors are written.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: Collection[str], render: Rendering) -> None:
         self._app = app
+        self._render = render
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,7 +37,7 @@ class HostMiddleware:
                 f"expected the header Host to name {', '.join(sorted(self._hosts))}, got {host!r}; "
                 f"ask there, or let callers sign in",
             )
-            await problem_response(problem, {})(scope, receive, send)
+            await self._render(scope["path"], problem)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

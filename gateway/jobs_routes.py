@@ -16,7 +16,7 @@ from fedattn.rest.problems import Problem
 from fedattn.rest.query import QueryBody
 from gateway.callers import Caller, caller_of
 from gateway.disconnect import unless_disconnected
-from gateway.events import encode_event
+from gateway.events import written_event
 from gateway.jobs import Jobs, NewJob
 from gateway.jobs_rows import JobEvent, JobRow
 from gateway.jobs_running import Ask
@@ -170,7 +170,7 @@ async def _encode_all(events: AsyncIterator[JobEvent]) -> AsyncIterator[ServerSe
         async for event in events:
             yield ServerSentEvent(event.data, event=event.name, id=str(event.number))
     except Exception as error:  # border: the answer has begun, so no status tells
-        yield encode_event(problem_of(error))
+        yield written_event(problem_of(error))
 
 
 def _summary(row: JobRow, jobs: Jobs) -> JobSummary:

@@ -12,7 +12,7 @@ from fedattn.core.errors import FedAttnError, JobsUnavailableError, NodeBusyErro
 from fedattn.rest.answers import QueryEvent
 from fedattn.rest.jobs import JobStatus
 from fedattn.rest.problems import Problem
-from gateway.events import encode_event
+from gateway.events import written_event
 from gateway.jobs_rows import JobEvent, JobRow
 from gateway.jobs_store import JobStore
 from gateway.problems import RETRY_AFTER_S, problem_of
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 def event_of(event: QueryEvent | Problem) -> JobEvent:
     """What happened, as it is kept: as `POST /v1/queries` streams it."""
-    encoded = encode_event(event)
+    encoded = written_event(event)
     return JobEvent(name=str(encoded.event), data=str(encoded.data))
 
 

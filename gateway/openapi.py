@@ -77,7 +77,6 @@ def document_events() -> dict[str, Any]:
         "or `error` last:\n" + "\n".join(lines),
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string", "description": "Server-sent events (HTML standard)."},
                 "itemSchema": {"oneOf": [_event_schema(name) for name in EVENT_MODELS]},
                 "example": "".join(
                     _example_event(name) for name in EVENT_MODELS if name != "error"

@@ -67,15 +67,19 @@ def headers_of(error: Exception) -> dict[str, str]:
 
 def problem_response(problem: Problem, headers: Mapping[str, str]) -> JSONResponse:
     """The problem as an answer, with Retry-After if the same request may be retried."""
-    all_headers = dict(headers)
-    if problem.code in _RETRYABLE:
-        all_headers.setdefault("Retry-After", str(RETRY_AFTER_S))
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         status_code=problem.status,
-        headers=all_headers,
+        headers=retry_headers(problem, headers),
         media_type=MEDIA_TYPE,
     )
+
+
+def retry_headers(problem: Problem, headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers, and when to try again if that may help."""
+    if problem.code not in _RETRYABLE:
+        return dict(headers)
+    return {"Retry-After": str(RETRY_AFTER_S)} | dict(headers)
 
 
 def http_code(status: int) -> str:

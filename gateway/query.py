@@ -8,6 +8,7 @@ from fedattn.rest.query import QueryBody, SessionBody
 from fedattn.wire.convert import sampling_to_wire
 from fedattn.wire.enums import SHARES
 from fedattn.wire.session_options import options_to_wire
+from fedattn.wire.turns import turns_to_wire
 from fedattn.wire.v1 import participant_pb2
 from gateway.callers import Caller
 
@@ -30,6 +31,7 @@ def query_to_wire(
         request.options.share = SHARES.to_wire(default_share)
     request.topic = body.topic
     request.question = body.question
+    request.turns.extend(turns_to_wire(body.turns))
     request.min_support = body.min_support
     request.sampling.CopyFrom(sampling_to_wire(body.sampling))
     return request

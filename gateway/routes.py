@@ -1,36 +1,34 @@
 """The REST API."""
 
-from contextlib import ExitStack, closing
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 
-from fedattn.core.share import Share
 from fedattn.rest.answers import Health, ParticipantInfo, QueryAnswer, WarmAnswer
 from fedattn.rest.query import QueryBody, SessionBody
+from gateway.asking import Asking
 from gateway.callers import Caller, caller_of
 from gateway.disconnect import unless_disconnected
-from gateway.events import QueryEventStream
+from gateway.events import encode_event
 from gateway.jobs import Jobs
 from gateway.jobs_routes import IdempotencyKey, answer_kept, new_job
 from gateway.json_route import JsonRoute
 from gateway.openapi import QUERY_EXAMPLES, document_job, document_problems, document_stream
 from gateway.publishers import Publishers
-from gateway.query import query_to_wire, session_to_wire
-from gateway.report import answer_from_wire, participant_from_wire, warm_from_wire
+from gateway.query import session_to_wire
+from gateway.report import participant_from_wire, warm_from_wire
 
 CallerOf = Annotated[Caller, Depends(caller_of)]
 
 
-def query_router(publishers: Publishers, jobs: Jobs, default_share: Share) -> APIRouter:
+def query_router(asking: Asking, jobs: Jobs) -> APIRouter:
     """Routes that ask and look at the network.
 
     Args:
-        publishers: where queries go.
+        asking: how they ask.
         jobs: keeps those asked in the background or with an idempotency key.
-        default_share: what contributors may know of a question that does not say.
     """
+    publishers = asking.publishers
     router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
     @router.post(
@@ -57,19 +55,10 @@ def query_router(publishers: Publishers, jobs: Jobs, default_share: Share) -> AP
         job if `background` is true. A failure before the first event is a problem document with
         its status, streamed or not.
         """
-        query = query_to_wire(body, default_share, caller)
-        ask = partial(publishers.start_query, caller, body.publisher, query)
         if body.background or idempotency_key is not None:
-            kept = new_job(caller, body, idempotency_key, ask)
+            kept = new_job(caller, body, idempotency_key, asking.starting(caller, body))
             return await answer_kept(request, jobs, kept, is_streamed=body.stream)
-        call = await unless_disconnected(request, ask())
-        with ExitStack() as stack:
-            stack.enter_context(closing(call))
-            await unless_disconnected(request, call.wait_started())
-            if body.stream:
-                stack.pop_all()  # the stream closes the call
-                return QueryEventStream(call)
-            return answer_from_wire(await unless_disconnected(request, call.result()))
+        return await asking.ask(request, caller, body, encode_event)
 
     @router.post(
         "/warm",

@@ -13,7 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fedattn.core.errors import ConfigurationError, FedAttnError, NotSignedInError
 from fedattn.runtime.api_keys import PREFIX, ApiKey, KeyFile, find_key
 from gateway.callers import ANYONE, Caller, Limits
-from gateway.problems import headers_of, problem_of, problem_response
+from gateway.problems import headers_of, problem_of
+from gateway.rendering import Rendering
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """For what supervises the gateway, which holds no key."""
@@ -129,10 +130,12 @@ class SignInMiddleware:
     Args:
         app: what is guarded.
         sign_in: None lets anyone ask.
+        render: how errors are written.
     """
 
-    def __init__(self, app: ASGIApp, sign_in: SignIn | None) -> None:
+    def __init__(self, app: ASGIApp, sign_in: SignIn | None, render: Rendering) -> None:
         self._app = app
+        self._render = render
         self._sign_in = sign_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,7 +147,7 @@ class SignInMiddleware:
             try:
                 caller = await self._sign_in.find(Headers(scope=scope))
             except FedAttnError as error:
-                refusal = problem_response(problem_of(error), headers_of(error))
+                refusal = self._render(scope["path"], problem_of(error), headers_of(error))
                 await refusal(scope, receive, send)
                 return
         scope.setdefault("state", {})["caller"] = caller

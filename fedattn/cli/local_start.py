@@ -19,7 +19,7 @@ from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.state import PASSAGES_FILE
 from fedattn.texts.checking import check_context
 from fedattn.texts.listing import SUFFIXES, Listing
-from fedattn.wire.security import AGGREGATOR, GATEWAY
+from fedattn.core.node_id import AGGREGATOR, GATEWAY
 
 _POLL_S = 0.2
 _PATIENCE_S = 900.0

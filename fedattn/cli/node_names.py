@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedattn.authority.issuing import check_name
 from fedattn.core.errors import InvalidRequestError
-from fedattn.wire.security import AGGREGATOR, GATEWAY
+from fedattn.core.node_id import AGGREGATOR, GATEWAY
 
 _MAX_LENGTH = 60
 """Of a name that is made here; leaves room for a number."""

@@ -9,6 +9,7 @@
     │   ├── UnknownParticipantError
     │   ├── UnknownJobError
     │   ├── KeyReusedError
+    │   ├── UnknownModelError
     │   └── InvalidRequestError
     ├── UnavailableError             the same request may succeed later
     │   ├── NoContributorsError
@@ -97,6 +98,10 @@ class KeyReusedError(InvalidInputError):
     """An idempotency key came with another body than before."""
 
     code = "idempotency_key_reused"
+
+
+class UnknownModelError(InvalidInputError):
+    code = "model_not_found"  # as OpenAI's API calls it
 
 
 class InvalidRequestError(InvalidInputError):

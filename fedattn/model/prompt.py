@@ -1,11 +1,15 @@
 """From texts to token ids: public prefix, contexts, question."""
 
+from collections.abc import Sequence
+
 from transformers import PreTrainedTokenizerFast
 
+from fedattn.core.turns import Speaker, Turn
 from fedattn.model.text import Detokenizer, whole_text
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant. Answer briefly, using the notes given."
-_MARK = "\x1dFEDATTN\x1d"
+_MARKS = tuple(f"\x02FEDATTN{number}\x02" for number in range(3))
+"""Nothing that a template strips."""
 
 
 class PromptTokenizer:
@@ -13,7 +17,8 @@ class PromptTokenizer:
 
         header                        public prefix, every node computes it
         context + blank line          a contributor's span
-        own context + question + end  the publisher's span
+        own context + earlier turns + question + end
+                                      the publisher's span
 
     Each piece is tokenized alone, since no node sees its neighbours' text. Private text cannot
     smuggle in control tokens: inside it they are read as plain characters. The template's own
@@ -26,9 +31,12 @@ class PromptTokenizer:
     ) -> None:
         self.tokenizer = tokenizer
         self.system_prompt = system_prompt
-        header, end = self._template()
+        header, end, to_assistant, to_user = self._template()
         self._header = tuple(self._encode(header, private=False))
         self._end = tuple(self._encode(end, private=False))
+        self._to_assistant = tuple(self._encode(to_assistant, private=False))
+        self._to_user = tuple(self._encode(to_user, private=False))
+        self._blank_line = tuple(self._encode("\n\n", private=False))
 
     def prefix(self) -> list[int]:
         """Token ids of the system prompt and the chat header."""
@@ -57,10 +65,16 @@ class PromptTokenizer:
         )
         return tokenized, [(start, stop) for start, stop in encoded["offset_mapping"]]
 
-    def question(self, question: str, own_context: str = "") -> list[int]:
-        """Token ids of the publisher's span, up to where the answer begins."""
-        body = self._encode(question.strip(), private=True)
-        return [*self.context(own_context), *body, *self._end]
+    def question(
+        self, question: str, own_context: str = "", turns: Sequence[Turn] = ()
+    ) -> list[int]:
+        """Token ids of the publisher's span, up to where the answer begins.
+
+        The contexts stand in the user's first message, which is open already. What the system says
+        joins the user's message that it stands in: not every template has a place for it there.
+        """
+        asked = Turn(speaker=Speaker.USER, text=question)
+        return [*self.context(own_context), *self._said([*turns, asked]), *self._end]
 
     def plain(self, text: str) -> list[int]:
         """Token ids of a text as it is, without any template; also of a given answer."""
@@ -83,16 +97,35 @@ class PromptTokenizer:
         )
         return list(encoded["input_ids"])
 
-    def _template(self) -> tuple[str, str]:
-        """Text before and after the user's message."""
+    def _said(self, turns: Sequence[Turn]) -> list[int]:
+        """Tokens of turns, the first in the open message of the user."""
+        token_ids: list[int] = []
+        was_answer = False
+        for index, turn in enumerate(turns):
+            is_answer = turn.speaker is Speaker.ASSISTANT
+            if is_answer != was_answer:
+                token_ids += self._to_assistant if is_answer else self._to_user
+            elif index:
+                token_ids += self._blank_line
+            token_ids += self._encode(turn.text.strip(), private=True)
+            was_answer = is_answer
+        return token_ids
+
+    def _template(self) -> tuple[str, str, str, str]:
+        """Text before and after the only message of a user; from user to assistant, and back."""
         if not self.tokenizer.chat_template:
-            return f"{self.system_prompt}\n\n", "\nAnswer:"
-        messages = [
-            {"role": "system", "content": self.system_prompt},
-            {"role": "user", "content": _MARK},
-        ]
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
+            return f"{self.system_prompt}\n\n", "\nAnswer:", "\nAnswer: ", "\n\n"
+        alone, answer, again = _MARKS
+        asked = self._render(("system", self.system_prompt), ("user", alone))
+        header, _, end = asked.partition(alone)
+        talk = self._render(("user", alone), ("assistant", answer), ("user", again))
+        after_first, _, after_second = talk.partition(alone)[2].partition(answer)
+        return header, end, after_first, after_second.partition(again)[0]
+
+    def _render(self, *messages: tuple[str, str]) -> str:
+        """What the template makes of roles and texts, up to where the answer begins."""
+        chat = [{"role": role, "content": text} for role, text in messages]
+        rendered = self.tokenizer.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=True
         )
-        before, _, after = str(text).partition(_MARK)
-        return before, after
+        return str(rendered)

@@ -31,6 +31,7 @@ from fedattn.core.request import LABEL_TEXT, SessionOptions
 from fedattn.core.sampling import MAX_STOP_LENGTH, MAX_STOP_STRINGS, SamplingParams
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
+from fedattn.core.turns import MAX_TURNS, MAX_TURNS_LENGTH, Turn, check_turns
 
 _BODY = ConfigDict(extra="forbid")
 
@@ -80,6 +81,15 @@ class CompressionBody(RowSelection):
         """The compression it asks for; `auto` is the codec that measures best."""
         selection = {name: getattr(self, name) for name in SELECTION_FIELDS}
         return Compression(codec=codec_by_name(self.codec), **selection)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_BODY)
+class TurnBody(Turn):
+    """What one speaker said before the question."""
+
+    text: str = field(
+        repr=False, metadata={"description": "What was said.", "examples": ["Machine 4."]}
+    )
 
 
 class SessionBody(BaseModel):
@@ -240,16 +250,9 @@ class SessionBody(BaseModel):
         return self
 
 
-class QueryBody(SessionBody):
-    """A collaborative query."""
+class AskBody(SessionBody):
+    """How a question is asked, whatever it is."""
 
-    question: str = Field(
-        description="The question. It goes to the publisher's node, to contributors if `share` "
-        "says so, and into no log.",
-        max_length=MAX_QUESTION_LENGTH,
-        examples=["Which machine reported the highest temperature?"],
-        json_schema_extra={"minLength": 1},
-    )
     share: Share | None = Field(
         None,
         strict=False,
@@ -271,22 +274,12 @@ class QueryBody(SessionBody):
         description="Least support of an answer that counts as supported by the texts.",
         examples=[0.3],
     )
-    sampling: SamplingBody = Field(
-        default_factory=SamplingBody, description="How to choose tokens."
-    )
     reuse: bool = Field(
         True,
         description="Whether rows cached since earlier queries are used; the answer is the same.",
     )
     timeline: bool = Field(
         False, description="Whether the report tells what every participant did when."
-    )
-    stream: bool = Field(
-        False, description="Answer with server-sent events instead of one document."
-    )
-    background: bool = Field(
-        False,
-        description="Answer at once with a job, whose answer and events are read later.",
     )
 
     @property
@@ -296,11 +289,52 @@ class QueryBody(SessionBody):
         return replace(super().options, reuse=self.reuse, wants_timeline=self.timeline, share=share)
 
     @model_validator(mode="after")
+    def _check_topic(self) -> Self:
+        """Check that words go with the topic they are, and only with it."""
+        is_told = bool(self.topic.strip())
+        if is_told != (self.share is Share.TOPIC):
+            raise InvalidRequestError(
+                "share topic and the words of the topic go together; give both or neither"
+            )
+        return self
+
+
+class QueryBody(AskBody):
+    """A collaborative query."""
+
+    question: str = Field(
+        description="The question. It goes to the publisher's node, to contributors if `share` "
+        "says so, and into no log.",
+        max_length=MAX_QUESTION_LENGTH,
+        examples=["Which machine reported the highest temperature?"],
+        json_schema_extra={"minLength": 1},
+    )
+    turns: list[TurnBody] = Field(
+        default_factory=list,
+        description="What was said before the question, in order. It goes to the publisher's node, "
+        "and what the user said to contributors too, if `share` is question: they choose by it. "
+        f"{MAX_TURNS_LENGTH} characters together.",
+        max_length=MAX_TURNS,
+        examples=[[{"speaker": "user", "text": "Which machine is hot?"}]],
+    )
+    sampling: SamplingBody = Field(
+        default_factory=SamplingBody, description="How to choose tokens."
+    )
+    stream: bool = Field(
+        False, description="Answer with server-sent events instead of one document."
+    )
+    background: bool = Field(
+        False,
+        description="Answer at once with a job, whose answer and events are read later.",
+    )
+
+    @model_validator(mode="after")
     def _check_question(self) -> Self:
-        """Check that something is asked.
+        """Check that something is asked, after no more than may be said before.
 
         Raises:
-            EmptyQuestionError: nothing is.
+            EmptyQuestionError: nothing is asked.
+            InvalidRequestError: the turns are too long together, or it is a streamed job.
         """
         if not self.question.strip():
             raise EmptyQuestionError("the question is empty; ask something")
@@ -309,9 +343,5 @@ class QueryBody(SessionBody):
                 "background and stream do not go together; leave stream out, and read the job's "
                 "events at /v1/queries/ID/events"
             )
-        is_told = bool(self.topic.strip())
-        if is_told != (self.share is Share.TOPIC):
-            raise InvalidRequestError(
-                "share topic and the words of the topic go together; give both or neither"
-            )
+        check_turns(self.turns)
         return self

@@ -14,6 +14,7 @@ from fedattn.core.request import Kem
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode, Role
 from fedattn.core.timeline import Activity
+from fedattn.core.turns import Speaker
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ ROW_SOURCES = EnumMap(RowSource, session_pb2.RowSource, "ROW_SOURCE")
 ACTIVITIES = EnumMap(Activity, session_pb2.Activity, "ACTIVITY")
 FINISH_REASONS = EnumMap(FinishReason, participant_pb2.FinishReason, "FINISH_REASON")
 PRESSURES = EnumMap(Pressure, aggregator_pb2.Pressure, "PRESSURE")
+SPEAKERS = EnumMap(Speaker, participant_pb2.Speaker, "SPEAKER")
 SHARES = EnumMap(Share, session_pb2.Share, "SHARE")
 KEMS = EnumMap(Kem, session_pb2.Kem, "KEM")
 SKIP_REASONS = EnumMap(SkipReason, session_pb2.SkipReason, "SKIP_REASON")

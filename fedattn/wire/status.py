@@ -43,6 +43,7 @@ STATUS_TABLE: dict[type[FedAttnError], ErrorStatus] = {
     errors.UnknownParticipantError: ErrorStatus(grpc.StatusCode.NOT_FOUND, 404, False),
     errors.UnknownJobError: ErrorStatus(grpc.StatusCode.NOT_FOUND, 404, False),
     errors.KeyReusedError: _INVALID,
+    errors.UnknownModelError: ErrorStatus(grpc.StatusCode.NOT_FOUND, 404, False),
     errors.InvalidRequestError: _INVALID,
     errors.NoContributorsError: _UNAVAILABLE,
     errors.NotEnoughParticipantsError: _UNAVAILABLE,

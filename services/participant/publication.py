@@ -73,7 +73,9 @@ class Publication:
     async def _open(self) -> tuple[aggregator_pb2.OpenSessionResponse, PublisherSpan]:
         """Settle who gives and is told what, and open the session for it."""
         node, query = self._node, self._query
-        question = await node.threads.run(lambda: node.tokenizer.question(query.question))
+        question = await node.threads.run(
+            lambda: node.tokenizer.question(query.question, turns=query.turns)
+        )
         disclosure = await self._session.prepare(round_up(len(question)))
         span = await node.threads.run(
             lambda: read_span(node, query, question, disclosure.node_tokens)

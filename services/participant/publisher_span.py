@@ -1,4 +1,4 @@
-"""The publisher's own tokens: what it chooses of its context, and the question."""
+"""The publisher's own tokens: what it chooses of its context, what was said, and the question."""
 
 from dataclasses import dataclass, replace
 
@@ -21,7 +21,7 @@ class PublisherSpan:
     Attributes:
         prefix: token ids of the public prefix.
         context: of what it chose of its own context.
-        question: of the question, up to where the answer begins.
+        question: of earlier turns and the question, up to where the answer begins.
         context_version: names the tokens of `context`.
         passages: what `context` is made of, in order.
         reserved_len: tokens that others are told: no fewer than there are, and the same for every
@@ -53,13 +53,13 @@ def read_span(
     Args:
         node: the publisher.
         query: what is asked.
-        question: its tokens.
+        question: its tokens, after those of earlier turns.
         node_tokens: most tokens of the publisher's own context.
 
     Raises:
         ContextUnreadableError: the context cannot be read.
     """
-    wish = Wish(words=query.question, max_tokens=node_tokens, whole_below=WHOLE_BELOW)
+    wish = Wish(words=query.words, max_tokens=node_tokens, whole_below=WHOLE_BELOW)
     try:
         own = node.context.choose(wish)
     except ContextUnreadableError as error:

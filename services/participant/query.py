@@ -10,8 +10,10 @@ from fedattn.core.profile import Profile, resolve_plans
 from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.share import Hint, Share
+from fedattn.core.turns import Speaker, Turn
 from fedattn.wire.convert import require_range, sampling_from_wire
 from fedattn.wire.session_options import options_from_wire
+from fedattn.wire.turns import turns_from_wire
 from fedattn.wire.v1 import participant_pb2
 
 
@@ -22,6 +24,7 @@ class Query:
     Attributes:
         plans: of both roles.
         question: empty if rows are only to be fetched ahead.
+        turns: what was said before it.
         sampling: how to choose tokens.
         options: of the session.
         topic: words that contributors are told, if they are told a topic.
@@ -30,10 +33,20 @@ class Query:
 
     plans: RolePlans
     question: str = ""
+    turns: tuple[Turn, ...] = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
     options: SessionOptions = field(default_factory=SessionOptions)
     topic: str = ""
     min_support: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """What passages are chosen by: all that the user said, the question first.
+
+        A question such as "And when?" names nothing; earlier ones say what it is about.
+        """
+        said = [turn.text for turn in self.turns if turn.speaker is Speaker.USER]
+        return "\n".join([self.question, *reversed(said)])
 
     @property
     def hint(self) -> Hint | None:
@@ -44,7 +57,7 @@ class Query:
             case Share.TOPIC:
                 return Hint.of(self.topic)
             case Share.QUESTION:
-                return Hint.of(self.question)
+                return Hint.of(self.words)
             case other:
                 assert_never(other)
 
@@ -80,6 +93,7 @@ def query_from_wire(
     contributors = PlanSpec("none" if options.independent else request.plan)
     return Query(
         question=request.question,
+        turns=turns_from_wire(request.turns),
         plans=resolve_plans(contributors, publisher, num_layers, profile),
         sampling=sampling_from_wire(request.sampling),
         options=options,

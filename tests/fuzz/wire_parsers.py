@@ -16,6 +16,7 @@ from fedattn.core.share import Hint, Share
 from fedattn.core.spans import PrefixMode, build_layout
 from fedattn.core.terms import SessionTerms
 from fedattn.core.timeline import Activity, Slice
+from fedattn.core.turns import Speaker, Turn
 from fedattn.core.types import KvShape
 from fedattn.wire import convert
 from fedattn.wire.contexts import context_from_wire, context_to_wire
@@ -37,6 +38,7 @@ from fedattn.wire.sealing import KeyPair, seal
 from fedattn.wire.session_options import options_to_wire
 from fedattn.wire.terms import terms_from_wire, terms_to_wire
 from fedattn.wire.timeline import timeline_from_wire, timeline_to_wire
+from fedattn.wire.turns import turns_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from gateway.report import event_from_wire, participant_from_wire, warm_from_wire
@@ -135,6 +137,7 @@ def _of_sessions() -> tuple[Parser, ...]:
         publisher_plan="1-3",
         sampling=convert.sampling_to_wire(SamplingParams(stop=("\n",))),
         options=options_to_wire(_request().options),
+        turns=turns_to_wire([Turn(speaker=Speaker.ASSISTANT, text="Who?")]),
     )
     slices = timeline_to_wire(
         [Slice(activity=Activity.COMPUTE, layer=1, begin_s=0.5, duration_s=0.25)]

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from fedattn.core.errors import FedAttnError, InternalError, leaf_errors
 from fedattn.wire.status import STATUS_TABLE
 from fedattn.wire.v1 import participant_pb2
-from gateway import routes
+from gateway import asking
 from gateway.app import MAX_BODY_BYTES
 from tests.harness.gateway import (
     ANSWER,
@@ -217,7 +217,7 @@ def _break(message: str) -> Any:
 async def test_unforeseen_error_has_fixed_public_text_and_is_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(routes, "answer_from_wire", _break("secret"))
+    monkeypatch.setattr(asking, "answer_from_wire", _break("secret"))
     with capture_logs() as entries:
         async with running() as gateway:
             response = await gateway.ask()
@@ -242,7 +242,7 @@ async def test_no_log_entry_holds_question_or_answer(
             await gateway.ask()
             gateway.participant.script = failing(InternalError("internal error"), opened())
             await gateway.ask(stream=True)
-            monkeypatch.setattr(routes, "query_to_wire", _break(QUESTION))
+            monkeypatch.setattr(asking, "query_to_wire", _break(QUESTION))
             check_problem(await gateway.ask(), 500, "internal")
     logged = f"{entries}{caplog.text}"
     assert "unforeseen_error" in logged

@@ -11,16 +11,25 @@ from httpx_sse import EventSource
 from pydantic import TypeAdapter
 
 from fedattn.core.share import Share
-from fedattn.rest import answers, jobs, problems, query
+from fedattn.rest import (
+    answers,
+    jobs,
+    openai_chat,
+    openai_models,
+    openai_responses,
+    problems,
+    query,
+)
 from fedattn.rest.answers import EVENT_MODELS
 from gateway.app import create_app
 from gateway.callers import ANYONE
+from gateway.openai_errors import OPENAI_PATHS
 from gateway.query import query_to_wire
 from tests.harness.gateway import make_settings
 
 MODELS = [
     value
-    for module in (problems, query, answers, jobs)
+    for module in (problems, query, answers, jobs, openai_chat, openai_models, openai_responses)
     for value in vars(module).values()
     if hasattr(value, "__pydantic_fields__")
 ]
@@ -56,6 +65,10 @@ def test_document_is_openapi_and_complete(document: dict[str, Any]) -> None:
         "/v1/participants",
         "/v1/queries/{job_id}",
         "/v1/queries/{job_id}/events",
+        "/v1/chat/completions",
+        "/v1/responses",
+        "/v1/models",
+        "/v1/models/{model}",
         "/healthz",
         "/readyz",
     ]
@@ -70,11 +83,13 @@ def test_every_operation_is_tagged_and_described(document: dict[str, Any]) -> No
         assert operation["description"]
 
 
-def test_every_error_is_a_problem_document(document: dict[str, Any]) -> None:
-    for _, operation in operations(document):
+def test_every_error_is_a_problem_document_or_openais(document: dict[str, Any]) -> None:
+    for path, operation in operations(document):
+        is_openais = path.startswith(OPENAI_PATHS)
+        media_type = "application/json" if is_openais else "application/problem+json"
         for status, response in operation["responses"].items():
             if not status.startswith("2"):
-                assert list(response["content"]) == ["application/problem+json"]
+                assert list(response["content"]) == [media_type]
 
 
 def test_every_schema_is_described(document: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """What a further API brings along: how its events and its errors are written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Body
@@ -18,18 +18,20 @@ from gateway.error_handlers import install_error_handlers
 from gateway.events import QueryEventStream
 from gateway.publishers import Publishers
 from gateway.query import query_to_wire
+from gateway.rendering import Rendering
 from tests.harness.gateway import ANSWER, failing, make_settings, opened, running
 
 
-def write(event: QueryEvent | Problem) -> ServerSentEvent:
+def write(event: QueryEvent | Problem) -> Iterator[ServerSentEvent]:
     match event:
         case TokenEvent():
-            return ServerSentEvent(event.text)
+            yield ServerSentEvent(event.text)
         case QueryAnswer():
-            return ServerSentEvent("[DONE]")
+            yield ServerSentEvent("[DONE]")
         case Problem():
-            return ServerSentEvent(f"error {event.code}")
-    return ServerSentEvent(comment="not ours")
+            yield ServerSentEvent(f"error {event.code}")
+        case _:
+            yield ServerSentEvent(comment="not ours")
 
 
 def short(problem: Problem, headers: Mapping[str, str]) -> Response:
@@ -51,7 +53,7 @@ async def test_events_and_errors_are_written_as_the_api_wants() -> None:
                 return QueryEventStream(call, encode=write)
 
             gateway.app.include_router(router)
-            install_error_handlers(gateway.app, 1 << 10, {"/other": short})
+            install_error_handlers(gateway.app, 1 << 10, Rendering({"/other": short}))
             body = {"question": "x"}
             written = (await gateway.client.post("/other/ask", json=body)).text
             gateway.participant.script = failing(NodeBusyError("full"), opened())

@@ -27,7 +27,7 @@ STABLE_CODES = {
     "session_state", "request_stale", "terms_refused", "nothing_to_give", "context_unreadable",
     "model", "configuration", "identity_mismatch", "policy_refused", "approval_needed", "internal",
     "not_signed_in", "not_allowed", "rate_limited",
-    "certificate_revoked", "authority_unavailable",
+    "certificate_revoked", "authority_unavailable", "model_not_found",
     "unknown_job", "idempotency_key_reused", "jobs_unavailable", "job_lost", "job_cancelled",
 }  # fmt: skip
 OUR_PACKAGES = ("fedattn.", "services.", "gateway.")

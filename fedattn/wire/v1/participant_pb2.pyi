@@ -21,6 +21,28 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Speaker:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SpeakerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Speaker.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SPEAKER_UNSPECIFIED: _Speaker.ValueType  # 0
+    SPEAKER_SYSTEM: _Speaker.ValueType  # 1
+    """Whoever set the conversation up."""
+    SPEAKER_USER: _Speaker.ValueType  # 2
+    SPEAKER_ASSISTANT: _Speaker.ValueType  # 3
+
+class Speaker(_Speaker, metaclass=_SpeakerEnumTypeWrapper):
+    """Who says something in a conversation."""
+
+SPEAKER_UNSPECIFIED: Speaker.ValueType  # 0
+SPEAKER_SYSTEM: Speaker.ValueType  # 1
+"""Whoever set the conversation up."""
+SPEAKER_USER: Speaker.ValueType  # 2
+SPEAKER_ASSISTANT: Speaker.ValueType  # 3
+Global___Speaker: _TypeAlias = Speaker  # noqa: Y015
+
 class _FinishReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -60,6 +82,7 @@ class QueryRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     TOPIC_FIELD_NUMBER: _builtins.int
     MIN_SUPPORT_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question; 1 to 32768 characters."""
     plan: _builtins.str
@@ -78,6 +101,10 @@ class QueryRequest(_message.Message):
     def options(self) -> _session_pb2.SessionOptions:
         """All that concerns the session."""
 
+    @_builtins.property
+    def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
+        """What was said before the question, in order; up to 256 turns of 131072 characters together. Contributors are told what the user said, if share is QUESTION."""
+
     def __init__(
         self,
         *,
@@ -88,14 +115,41 @@ class QueryRequest(_message.Message):
         options: _session_pb2.SessionOptions | None = ...,
         topic: _builtins.str = ...,
         min_support: _builtins.float = ...,
+        turns: _abc.Iterable[Global___Turn] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_support", b"min_support", "options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_support", b"min_support", "options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling", "topic", b"topic", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryRequest: _TypeAlias = QueryRequest  # noqa: Y015
+
+@_typing.final
+class Turn(_message.Message):
+    """An earlier turn of a conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEAKER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    speaker: Global___Speaker.ValueType
+    """Who spoke."""
+    text: _builtins.str
+    """What was said; may be empty."""
+    def __init__(
+        self,
+        *,
+        speaker: Global___Speaker.ValueType = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["speaker", b"speaker", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Turn: _TypeAlias = Turn  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):

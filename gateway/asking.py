@@ -1,0 +1,68 @@
+"""Putting a query to its publisher, as one document or as a stream."""
+
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Any
+
+from fastapi import Request
+
+from fedattn.core.share import Share
+from fedattn.rest.answers import QueryAnswer
+from fedattn.rest.query import QueryBody
+from gateway.callers import Caller
+from gateway.disconnect import unless_disconnected
+from gateway.events import Encode, QueryEventStream
+from gateway.publishers import Publishers
+from gateway.query import query_to_wire
+from gateway.query_call import QueryCall
+from gateway.report import answer_from_wire
+
+
+class Asking:
+    """How all routes ask.
+
+    Args:
+        publishers: where queries go.
+        default_share: what contributors may know of a question that does not say.
+    """
+
+    def __init__(self, publishers: Publishers, default_share: Share) -> None:
+        self.publishers = publishers
+        self._default_share = default_share
+
+    def starting(
+        self, caller: Caller, body: QueryBody
+    ) -> Callable[[], Coroutine[Any, Any, QueryCall]]:
+        """What sends a query to its publisher; the query itself is checked at once.
+
+        Raises:
+            InvalidInputError: it cannot be asked.
+        """
+        query = query_to_wire(body, self._default_share, caller)
+        return partial(self.publishers.start_query, caller, body.publisher, query)
+
+    async def ask(
+        self, request: Request, caller: Caller, body: QueryBody, encode: Encode
+    ) -> QueryAnswer | QueryEventStream:
+        """The answer, or its stream if the body says so, once the session is open.
+
+        Args:
+            request: its body must have been read.
+            caller: who asks.
+            body: what is asked.
+            encode: how events of a stream are written.
+
+        Raises:
+            FedAttnError: the query failed before its first event.
+            ClientDisconnect: the client went away.
+        """
+        starting = self.starting(caller, body)
+        call = await unless_disconnected(request, starting())
+        with ExitStack() as stack:
+            stack.enter_context(closing(call))
+            await unless_disconnected(request, call.wait_started())
+            if body.stream:
+                stack.pop_all()  # the stream closes the call
+                return QueryEventStream(call, encode)
+            return answer_from_wire(await unless_disconnected(request, call.result()))

@@ -9,8 +9,12 @@ import typer
 from fedattn.cli.answers import show_report, stream_answer
 from fedattn.cli.chrome_trace import chrome_trace
 from fedattn.cli.options import (
+    DEFAULT_GATEWAY,
+    ApiKey,
     AsJson,
+    Authority,
     Codec,
+    Gateway,
     Independent,
     InputKeepRatio,
     KeepEnds,
@@ -41,22 +45,9 @@ from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
 
 def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.")],
-    gateway: Annotated[
-        str,
-        typer.Option(envvar="FEDATTN_GATEWAY", help="Of the gateway: HOST:PORT, or a URL."),
-    ] = "http://127.0.0.1:8000",
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FEDATTN_API_KEY",
-            show_envvar=True,
-            help="Who asks: an API key, or a token. Others see arguments: use the variable.",
-        ),
-    ] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(help="PEM file of the authority of an https gateway.", metavar="FILE"),
-    ] = None,
+    gateway: Gateway = DEFAULT_GATEWAY,
+    api_key: ApiKey = None,
+    ca: Authority = None,
     publisher: Annotated[str | None, typer.Option(help="Who asks; default: the first.")] = None,
     contributors: Annotated[
         str | None, typer.Option(help="Comma-separated ids in token order; default: all joined.")

@@ -37,16 +37,20 @@ def command_line() -> "typer.Typer":
         evaluate,
         keys,
         leak,
+        nodes,
         passages,
         prepare,
         simulate,
         trace,
     )
+    from fedattn.cli.doctor import command as doctor
     from fedattn.cli.version import print_version, root
 
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(root)
     app.command("ask")(ask.ask)
+    app.command("nodes")(nodes.nodes)
+    app.command("doctor")(doctor.doctor)
     app.command("simulate")(simulate.simulate)
     app.command("eval")(evaluate.evaluate)
     app.command("trace")(trace.trace)

@@ -13,6 +13,23 @@ from fedattn.core.selection import DEFAULT_SELECTOR, SELECTOR_NAMES
 from fedattn.core.spans import PrefixMode
 from fedattn.research.tasks.retrieval import MAX_CONTEXTS
 
+Gateway = Annotated[
+    str, typer.Option(envvar="FEDATTN_GATEWAY", help="Of the gateway: HOST:PORT, or a URL.")
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        envvar="FEDATTN_API_KEY",
+        show_envvar=True,
+        help="Who asks: an API key, or a token. Others see arguments: use the variable.",
+    ),
+]
+Authority = Annotated[
+    Path | None,
+    typer.Option("--ca", help="PEM file of the authority of an https gateway.", metavar="FILE"),
+]
+DEFAULT_GATEWAY = "http://127.0.0.1:8000"
+
 Model = Annotated[str, typer.Option(help="As for `model prepare`.")]
 SystemPrompt = Annotated[str | None, typer.Option(help="Public system prompt.")]
 

@@ -21,7 +21,7 @@ from fedattn.core.errors import (
     SessionAbortedError,
     error_from_code,
 )
-from fedattn.core.proxies import find_endpoint
+from fedattn.core.proxies import Endpoint, find_endpoint
 from fedattn.rest.answers import EVENT_MODELS, ParticipantInfo, QueryAnswer, QueryEvent, WarmAnswer
 from fedattn.rest.problems import Problem
 from fedattn.rest.query import QueryBody, SessionBody
@@ -53,6 +53,11 @@ class GatewayClient:
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {_check(api_key)}"}
         self._trust = True if authority is None else _trusting(authority)
         self._endpoint = find_endpoint(_address_of(self.url), os.environ)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the gateway is, and how it is reached."""
+        return self._endpoint
 
     def stream(self, body: QueryBody) -> Generator[QueryEvent, None, None]:
         """Ask, and yield events as the gateway sends them; the last is the answer.
@@ -106,6 +111,15 @@ class GatewayClient:
             response = client.get("/v1/participants")
         with self._understanding():
             return _PARTICIPANTS.validate_json(self._content(response))
+
+    def date(self) -> str:
+        """Its clock, as HTTP tells it (RFC 9110, section 6.6.1); empty if it does not.
+
+        Raises:
+            FedAttnError: it cannot be reached.
+        """
+        with self._connected(_LIST_TIMEOUT_S) as client:
+            return client.get("/healthz").headers.get("date", "")
 
     @contextmanager
     def _connected(self, timeout_s: float) -> Iterator[httpx.Client]:

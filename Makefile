@@ -78,6 +78,7 @@ docs: $(STAMP) ## rewrite the tables that documents take from code and results
 	$(BIN)/python -m benchmarks.table
 	$(BIN)/python -m benchmarks.settings_table
 	$(BIN)/python -m benchmarks.api_table
+	$(BIN)/python -m benchmarks.command_table
 
 compose-test: ## build the images, run docker-compose.yml, ask, kill a node, ask again (needs Docker)
 	docker/compose-test.sh

@@ -29,7 +29,7 @@ from fedattn.cli.options import (
 )
 from fedattn.cli.outfiles import validate_out, write_out
 from fedattn.cli.plans import gateway_plans
-from fedattn.cli.terminal import output
+from fedattn.cli.terminal import output, write_json
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
 from fedattn.core.report import FinishReason
@@ -167,7 +167,7 @@ def _send(client: GatewayClient, body: QueryBody, *, as_json: bool) -> QueryAnsw
     """Ask, and print the answer and how it came about."""
     if as_json:
         answer = client.ask(body)
-        print(json.dumps(answer.model_dump(mode="json"), indent=2))
+        write_json(answer.model_dump(mode="json"))
         return answer
     console = output()
     answer = stream_answer(client, body, console)

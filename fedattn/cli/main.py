@@ -3,6 +3,8 @@
 import sys
 from typing import TYPE_CHECKING
 
+import structlog
+
 from fedattn.cli.failures import check_arguments, run_command
 from fedattn.runtime.extras import require_extras
 
@@ -18,6 +20,7 @@ def main() -> None:
 def _run() -> int:
     check_arguments(sys.argv[1:])
     require_extras("client")
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     code = command_line()(prog_name="fedattn", standalone_mode=False)
     return code if isinstance(code, int) else 0
 
@@ -44,6 +47,7 @@ def command_line() -> "typer.Typer":
         trace,
     )
     from fedattn.cli.doctor import command as doctor
+    from fedattn.cli.epilogs import add_epilogs
     from fedattn.cli.version import print_version, root
 
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -88,6 +92,7 @@ def command_line() -> "typer.Typer":
     texts.command("search")(passages.search)
     texts.command("list")(passages.list_passages)
     app.add_typer(texts, name="passages")
+    add_epilogs(app)
     return app
 
 

@@ -85,7 +85,6 @@ def examine(
 def _load_libraries() -> None:
     """Import what takes seconds, and what does not bear being imported by several threads."""
     with suppress(ImportError):  # the checks that need it say so
-        import fedattn.model.placement
         import services.participant.context
         import services.participant.policy
         import services.participant.terms  # noqa: F401

@@ -17,8 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from fedattn.cli.doctor.finding import Found, ok, problem, warning
 from fedattn.cli.doctor.subject import Subject
 from fedattn.core.proxies import Endpoint
-from fedattn.wire.channel import open_channel
 from fedattn.wire.certificate_folder import CertificateFolder
+from fedattn.wire.channel import open_channel
 from fedattn.wire.security import AGGREGATOR, Certificates
 from fedattn.wire.status import raise_if_cancelled
 

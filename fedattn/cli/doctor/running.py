@@ -56,7 +56,7 @@ class _Running:
     def _run(self, check: Check, subject: Subject) -> None:
         try:
             for found in check(subject):
-                self._found.append(found)  # noqa: PERF402 - those before a failure stay
+                self._found.append(found)
         except FedAttnError as error:
             self._found.append(_told(error))
         except ModuleNotFoundError as error:

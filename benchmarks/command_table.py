@@ -59,31 +59,28 @@ def _usage_of(argument: Any) -> str:
 
 
 def _names_of(option: Any) -> str:
-    return ", ".join([*option.opts, *option.secondary_opts])
+    return ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
 
 
 def _row(names: str, parameter: Any) -> str:
     meaning = _text(parameter.help).removesuffix(".").replace("|", "\\|")
     if parameter.envvar:
-        meaning += f"; or the variable `{parameter.envvar}`"
-    cells = [f"`{names}`", _default_of(parameter), _values_of(parameter), meaning]
+        meaning += f" (`{parameter.envvar}`)"
+    cells = [names, _default_of(parameter), _values_of(parameter), meaning]
     return f"| {' | '.join(cells)} |"
 
 
 def _default_of(parameter: Any) -> str:
-    match parameter.default:
-        case _ if parameter.required:
-            return "required"
-        case None:
-            return "none"
-        case bool() as value:
+    value = parameter.default
+    if parameter.required or value in {None, ""}:
+        return "required" if parameter.required else "none" if value is None else "empty"
+    match value:
+        case bool():
             return "on" if value else "off"
-        case Enum() as value:
-            return f"`{value.value}`"
-        case int() | float() as value:
+        case int() | float():
             return number(value)
-        case value:
-            return f"`{value}`"
+        case _:
+            return f"`{value.value if isinstance(value, Enum) else value}`"
 
 
 def _values_of(parameter: Any) -> str:

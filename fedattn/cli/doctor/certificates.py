@@ -20,7 +20,7 @@ _DAY_S = 86_400.0
 _SOON_S = 30 * _DAY_S
 """Left of a certificate that nobody renews by itself."""
 _RENEWED_BY = 0.3
-"""Left of the life of one that renews itself: it did not, for it does so after half."""
+"""Share of a life that is left: one that renews itself did not, for it does so after half."""
 _AGAIN = "make a token with `fedattn certs token` and join again with `fedattn certs join`"
 
 
@@ -99,7 +99,8 @@ def _check_life(folder: CertificateFolder, now_s: float) -> Found:
         return problem(f"expired {_span(now_s - end)} ago, on {_date(end)}", _AGAIN)
     told = f"valid for {_span(end - now_s)}, until {_date(end)}"
     if folder.authority is None:
-        return warning(told, _AGAIN) if end - now_s < _SOON_S else ok(told)
+        is_soon = end - now_s < min(_SOON_S, _RENEWED_BY * (end - begin))
+        return warning(told, _AGAIN) if is_soon else ok(told)
     if end - now_s < _RENEWED_BY * (end - begin):
         return warning(
             f"{told}, and it was not renewed",

@@ -14,8 +14,9 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from fedattn.cli.doctor.finding import Found, ok, problem, warning
+from fedattn.cli.doctor.finding import Found, ok, problem, skipped, warning
 from fedattn.cli.doctor.subject import Subject
+from fedattn.core.errors import ConfigurationError
 from fedattn.core.proxies import Endpoint
 from fedattn.wire.certificate_folder import CertificateFolder
 from fedattn.wire.channel import open_channel
@@ -27,6 +28,8 @@ _ROUND_TRIPS = 5
 _UPLOAD_BYTES, _MAX_UPLOADS = 256 << 10, 8
 _UPLOAD_WITHIN_S = 4.0
 """No upload begins later: 2 MiB in all, or as many as a slow link takes in so long."""
+_LEAST_S = 1e-4
+"""No upload counts as shorter: clocks and schedulers are no better."""
 _FAR_S, _SLOW_MBIT_S = 0.3, 2.0
 """A session of the embedded model still answers in seconds on this side of both."""
 
@@ -37,11 +40,12 @@ class Link:
 
     Attributes:
         round_trip_s: shortest of a health check, on an open connection.
-        upload_mbit_s: rate of uploads, round trips taken off; None if they took no time.
+        upload_mbit_s: rate of the fastest upload, round trip taken off: others may be held up by
+            what else goes on here.
     """
 
     round_trip_s: float
-    upload_mbit_s: float | None
+    upload_mbit_s: float
 
 
 def check_link(subject: Subject) -> Iterator[Found]:
@@ -54,7 +58,12 @@ def check_link(subject: Subject) -> Iterator[Found]:
             return
     path = subject.settings.certificates
     try:
-        link = asyncio.run(measure(endpoint, _certificates(path)))
+        own = None if path is None else CertificateFolder(path).current
+    except ConfigurationError:
+        yield skipped("without certificates it goes no further; see there")
+        return
+    try:
+        link = asyncio.run(measure(endpoint, own))
     except grpc.aio.AioRpcError as error:
         yield problem(f"{endpoint}: {_reason(error)}", _remedy(subject, path))
         return
@@ -68,8 +77,6 @@ def describe(link: Link) -> Iterator[Found]:
         yield warning(delay, "expect seconds a question: each sync layer waits for the others")
     else:
         yield ok(delay)
-    if link.upload_mbit_s is None:
-        return
     rate = f"uploads at about {link.upload_mbit_s:.1f} Mbit/s; downloads are not measured"
     if link.upload_mbit_s < _SLOW_MBIT_S:
         yield warning(rate, "send fewer bytes: fedattn ask --kv-budget-bytes, or --keep-ratio")
@@ -87,13 +94,11 @@ async def measure(endpoint: Endpoint, certificates: Certificates | None) -> Link
         stub = health_pb2_grpc.HealthStub(channel)
         await _ask(stub, 0)
         round_trip_s = min([await _ask(stub, 0) for _ in range(_ROUND_TRIPS)])
-        began, taken = time.monotonic(), 0.0
-        num_uploads = 0
-        while num_uploads < _MAX_UPLOADS and time.monotonic() - began < _UPLOAD_WITHIN_S:
-            taken += max(0.0, await _ask(stub, _UPLOAD_BYTES) - round_trip_s)
-            num_uploads += 1
-    bits = 8 * num_uploads * _UPLOAD_BYTES
-    return Link(round_trip_s=round_trip_s, upload_mbit_s=bits / taken / 1e6 if taken else None)
+        began, uploads = time.monotonic(), [await _ask(stub, _UPLOAD_BYTES)]
+        while len(uploads) < _MAX_UPLOADS and time.monotonic() - began < _UPLOAD_WITHIN_S:
+            uploads.append(await _ask(stub, _UPLOAD_BYTES))
+    taken_s = max(min(uploads) - round_trip_s, _LEAST_S)
+    return Link(round_trip_s=round_trip_s, upload_mbit_s=8 * _UPLOAD_BYTES / taken_s / 1e6)
 
 
 async def _ask(stub: health_pb2_grpc.HealthStub, num_bytes: int) -> float:
@@ -126,10 +131,6 @@ def _connect(endpoint: Endpoint) -> Found:
             f"{address}: no connection ({error.strerror or error})",
             "start the aggregator, correct --aggregator, or open its port in the firewall",
         )
-
-
-def _certificates(path: Path | None) -> Certificates | None:
-    return None if path is None else CertificateFolder(path).current
 
 
 def _reason(error: grpc.aio.AioRpcError) -> str:

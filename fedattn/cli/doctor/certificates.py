@@ -1,7 +1,7 @@
 """Whether the node's certificates are there, its own, private, in time and not taken back."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cryptography import x509
@@ -24,8 +24,13 @@ _RENEWED_BY = 0.3
 _AGAIN = "make a token with `fedattn certs token` and join again with `fedattn certs join`"
 
 
-def check_certificates(subject: Subject) -> Iterator[Found]:
-    """The folder of the settings, all that can be known of it here, and its authority's word."""
+def check_certificates(subject: Subject, clock: Callable[[], float] = time.time) -> Iterator[Found]:
+    """The folder of the settings, all that can be known of it here, and its authority's word.
+
+    Args:
+        subject: who is examined.
+        clock: seconds since 1970.
+    """
     path = subject.settings.certificates
     if path is None:
         yield _without(subject)
@@ -34,8 +39,8 @@ def check_certificates(subject: Subject) -> Iterator[Found]:
     folder = CertificateFolder(path)  # raises what the service would end with
     yield _check_name(subject, folder)
     yield _check_chain(folder)
-    yield _check_life(folder, time.time())
-    yield _check_revocations(folder, time.time())
+    yield _check_life(folder, clock())
+    yield _check_revocations(folder, clock())
     yield _ask_authority(folder)
 
 

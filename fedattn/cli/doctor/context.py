@@ -39,8 +39,8 @@ def describe(path: Path, summary: ContextSummary) -> Iterator[Found]:
     if summary.num_passages == 0:
         yield problem(f"{path}: {summary.describe_empty()}", _remedy(summary) or _KINDS)
         return
-    tokens = f", about {summary.num_tokens} tokens" if summary.num_tokens else ""
-    yield ok(f"{path}: {summary.num_files} files, {summary.num_passages} passages{tokens}")
+    tokens = f", tokens: about {summary.num_tokens}" if summary.num_tokens else ""
+    yield ok(f"{path}: files: {summary.num_files}, passages: {summary.num_passages}{tokens}")
     if remedy := _remedy(summary):
         yield warning(left_out, f"{remedy}; the node's log names each file")
     elif left_out:

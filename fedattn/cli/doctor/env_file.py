@@ -32,12 +32,20 @@ def _read_line(path: Path, number: int, line: str) -> tuple[str, str] | None:
     if not text or text[0] in "#;":
         return None
     name, equals, value = text.partition("=")
-    try:
-        words = shlex.split(value) if value[:1] in {'"', "'"} else [value.strip()]
-    except ValueError:
-        words = []
-    if not (equals and name.strip().isidentifier() and len(words) <= 1):
+    unquoted = _unquote(value.strip())
+    if not equals or not name.strip().isidentifier() or unquoted is None:
         raise ConfigurationError(
             f"--env-file {path}: line {number} is none of NAME=VALUE; see docs/settings.md"
         )
-    return name.strip(), "".join(words)
+    return name.strip(), unquoted
+
+
+def _unquote(value: str) -> str | None:
+    """The value; None if its quotes do not end, or something stands behind them."""
+    if value[:1] not in {'"', "'"}:
+        return value
+    try:
+        (word,) = shlex.split(value)
+    except ValueError:
+        return None
+    return word

@@ -1,5 +1,6 @@
 """All checks of a machine, in the order in which they are told."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -28,8 +29,7 @@ from fedattn.rest.client import GatewayClient
 def check_settings(subject: Subject) -> Iterator[Found]:
     """What the service would refuse to start with."""
     if subject.refused:
-        what, _, remedy = subject.refused.partition("; ")
-        yield problem(what, remedy or "docs/settings.md says what each setting takes")
+        yield problem(subject.refused, "docs/settings.md says what each setting takes")
     yield ok(
         f"{subject.source}: node {subject.node_id or 'not named'}, aggregator "
         f"{subject.settings.aggregator}, model {subject.settings.model}"
@@ -78,7 +78,8 @@ def examine(
         ConfigurationError: there are no settings to examine.
     """
     _load_libraries()
-    with capture_logs(), examined(flags, env_file, gateway) as subject:  # findings say it all
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # findings say what gRPC would
+    with capture_logs(), examined(flags, env_file, gateway) as subject:
         yield from run_checks(CHECKS, subject)
 
 

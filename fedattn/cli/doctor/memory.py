@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fedattn.cli.doctor.finding import Found, ok, problem, skipped, warning
 from fedattn.cli.doctor.subject import Subject
+from fedattn.core.errors import ModelError
 from fedattn.core.plans import shared_plan
 from fedattn.core.spans import build_layout
 from fedattn.runtime.extras import require_extras
@@ -28,9 +29,12 @@ def check_memory(subject: Subject) -> Iterator[Found]:
     from fedattn.model.prepare import find_prepared
     from services.participant.machine import read_memory
 
-    prepared = find_prepared(subject.settings.model)
     memory = read_memory()
     there = f"{memory.free >> 20} of {memory.total >> 20} MiB are free"
+    try:
+        prepared = find_prepared(subject.settings.model)
+    except ModelError:  # has a line of its own
+        prepared = None
     if prepared is None:
         yield skipped(f"{there}; what the model needs is known when it is prepared")
         return

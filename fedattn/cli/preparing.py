@@ -18,6 +18,7 @@ def prepare_with_bar(model: str) -> "PreparedModel":
     Raises:
         ModelError: the model cannot be prepared.
     """
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     from fedattn.model.prepare import prepare_model
@@ -32,6 +33,12 @@ def prepare_with_bar(model: str) -> "PreparedModel":
             console.print(step, soft_wrap=True)
             shown.update(task, description=step.partition(",")[0])
             shown.advance(task)
+            if step.startswith("fetching") and console.is_terminal:
+                shown.stop()  # the hub's library draws its own, by bytes
+                enable_progress_bars()
+            else:
+                disable_progress_bars()
+                shown.start()
 
         prepared = prepare_model(model, progress=show)
         shown.update(task, completed=_NUM_STEPS)

@@ -119,7 +119,7 @@ class GatewayClient:
             FedAttnError: it cannot be reached.
         """
         with self._connected(_LIST_TIMEOUT_S) as client:
-            return client.get("/healthz").headers.get("date", "")
+            return str(client.get("/healthz").headers.get("date", ""))
 
     @contextmanager
     def _connected(self, timeout_s: float) -> Iterator[httpx.Client]:

@@ -48,7 +48,7 @@ def who_listens(port: int) -> str | None:
     listening = [
         one
         for one in psutil.net_connections("tcp")
-        if one.status == psutil.CONN_LISTEN and one.laddr.port == port
+        if one.status == psutil.CONN_LISTEN and one.laddr[1:] == (port,)
     ]
     if not listening:
         return None

@@ -1,4 +1,4 @@
-"""Every command has examples, options complete, and docs/command-line.md says what the code says."""
+"""Every command has examples, shells complete them, and the document says what the code says."""
 
 import pytest
 import typer
@@ -50,7 +50,10 @@ def test_a_shell_gets_what_could_follow(
     assert set(capsys.readouterr().out.split()) == completed
 
 
-def test_a_shell_gets_a_script(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shell_gets_a_script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     words = ["--show-completion", "bash"]
     run_command(lambda: command_line()(words, prog_name="fedattn", standalone_mode=False))
     assert "complete -o default -F _fedattn_completion fedattn" in capsys.readouterr().out

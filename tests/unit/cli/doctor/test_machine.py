@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from fedattn.cli.doctor import proxies
 from fedattn.cli.doctor.clock import check_clock
 from fedattn.cli.doctor.disks import SCARCE, TOO_LITTLE, check_disks
 from fedattn.cli.doctor.finding import State
@@ -125,9 +124,8 @@ def test_a_proxy_that_is_not_taken_is_well() -> None:
 
 
 def test_a_private_address_behind_a_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        proxies.socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("10.0.0.7", 50051))]
-    )
+    inner = [(0, 0, 0, "", ("10.0.0.7", 50051))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: inner)
     (found,) = check_proxy(subject(*FAR, environment=PROXY))
     assert "its name means 10.0.0.7 here" in found.found
 

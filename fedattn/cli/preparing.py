@@ -18,7 +18,7 @@ def prepare_with_bar(model: str) -> "PreparedModel":
     Raises:
         ModelError: the model cannot be prepared.
     """
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     from fedattn.model.prepare import prepare_model

@@ -12,6 +12,7 @@ from fedattn import __version__
 from fedattn.cli.failures import run_command
 from fedattn.cli.main import command_line
 from fedattn.cli.outfiles import STDOUT, report_console, validate_out, write_out
+from fedattn.model.prepare import PreparedModel, Progress
 from fedattn.wire.protocol import PROTOCOL_VERSION
 
 SERVING = {"demo", "up", "certs serve", "approvals serve"}
@@ -41,6 +42,24 @@ def test_every_command_with_a_result_has_json() -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     told = printed(capsys, "version")
     assert (told["version"], told["protocol"]) == (__version__, PROTOCOL_VERSION)
+
+
+def test_model_prepare_tells_its_steps_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prepare(model: str, *, progress: Progress) -> PreparedModel:
+        progress("fetching it, once")
+        progress("reading it")
+        return PreparedModel(path=Path("/cache/x"), fingerprint="9f" * 32, name=model)
+
+    monkeypatch.setattr("fedattn.model.prepare.prepare_model", prepare)
+    told = printed(capsys, "model", "prepare", "owner/name")
+    assert told == {
+        "name": "owner/name",
+        "path": "/cache/x",
+        "fingerprint": "9f" * 32,
+        "has_profile": False,
+    }
 
 
 def test_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

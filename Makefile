@@ -80,6 +80,7 @@ docs: $(STAMP) ## rewrite the tables that documents take from code and results
 	$(BIN)/python -m benchmarks.api_table
 	$(BIN)/python -m benchmarks.wire_table
 	$(BIN)/python -m benchmarks.metrics_table
+	$(BIN)/python -m benchmarks.command_table
 
 site: $(STAMP) ## the documents as a site, in site/
 	$(BIN)/mkdocs build

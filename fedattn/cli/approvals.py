@@ -1,7 +1,6 @@
 """`fedattn approvals`: what a node's owner has to decide."""
 
 import asyncio
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ import typer
 from rich.table import Table
 
 from fedattn.cli.options import AsJson
-from fedattn.cli.terminal import output, plain_table
+from fedattn.cli.terminal import output, plain_table, write_json
 from fedattn.core.address import HostPort
 from fedattn.runtime.approvals import DEFAULT_LIFETIME_S, Approval, ApprovalStore
 from fedattn.runtime.extras import require_extras
@@ -36,8 +35,7 @@ def list_approvals(context: typer.Context, state: State = None, as_json: AsJson 
     entries = _store(context, None).entries()
     console = output()
     if as_json:
-        document = [entry.model_dump(mode="json") for entry in entries]
-        console.write(json.dumps(document, indent=1) + "\n")
+        write_json([entry.model_dump(mode="json") for entry in entries])
     elif entries:
         console.print(_table(entries))
     else:
@@ -50,9 +48,13 @@ def approve(
     uses: Annotated[int, typer.Option(help="Sessions that may use it.")] = 1,
     lifetime_s: LifetimeS = DEFAULT_LIFETIME_S,
     state: State = None,
+    as_json: AsJson = False,
 ) -> None:
     """Allow the same publisher, subject and purpose at most these blocks, rows and bytes."""
     entry = _store(context, state).approve(approval_id, uses=uses, lifetime_s=lifetime_s)
+    if as_json:
+        write_json(entry.model_dump(mode="json"))
+        return
     output().print(
         f"approved for {entry.publisher}: {uses} times until {_time(entry.expires_at)}, at most "
         f"{entry.rows} rows at {len(entry.blocks)} blocks, {entry.bytes} bytes",
@@ -65,9 +67,13 @@ def deny(
     approval_id: ApprovalId,
     lifetime_s: LifetimeS = DEFAULT_LIFETIME_S,
     state: State = None,
+    as_json: AsJson = False,
 ) -> None:
     """Refuse this publisher, subject and purpose for a while; also ends an approval."""
     entry = _store(context, state).deny(approval_id, lifetime_s=lifetime_s)
+    if as_json:
+        write_json(entry.model_dump(mode="json"))
+        return
     output().print(f"denied for {entry.publisher} until {_time(entry.expires_at)}")
 
 

@@ -9,8 +9,12 @@ import typer
 from fedattn.cli.answers import show_report, stream_answer
 from fedattn.cli.chrome_trace import chrome_trace
 from fedattn.cli.options import (
+    DEFAULT_GATEWAY,
+    ApiKey,
     AsJson,
+    Authority,
     Codec,
+    Gateway,
     Independent,
     InputKeepRatio,
     KeepEnds,
@@ -25,7 +29,7 @@ from fedattn.cli.options import (
 )
 from fedattn.cli.outfiles import validate_out, write_out
 from fedattn.cli.plans import gateway_plans
-from fedattn.cli.terminal import output, progress
+from fedattn.cli.terminal import output, progress, write_json
 from fedattn.client import Client
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
@@ -41,22 +45,9 @@ from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
 
 def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.")],
-    gateway: Annotated[
-        str,
-        typer.Option(envvar="FEDATTN_GATEWAY", help="Of the gateway: HOST:PORT, or a URL."),
-    ] = "http://127.0.0.1:8000",
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FEDATTN_API_KEY",
-            show_envvar=True,
-            help="Who asks: an API key, or a token. Others see arguments: use the variable.",
-        ),
-    ] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(help="PEM file of the authority of an https gateway.", metavar="FILE"),
-    ] = None,
+    gateway: Gateway = DEFAULT_GATEWAY,
+    api_key: ApiKey = None,
+    ca: Authority = None,
     publisher: Annotated[str | None, typer.Option(help="Who asks; default: the first.")] = None,
     contributors: Annotated[
         str | None, typer.Option(help="Comma-separated ids in token order; default: all joined.")
@@ -177,7 +168,7 @@ def _send(client: Client, body: QueryBody, *, as_json: bool) -> QueryAnswer:
     """Ask; the answer goes to stdout, and how it came about to stderr."""
     if as_json:
         answer = client.ask(body)
-        print(json.dumps(answer.model_dump(mode="json"), indent=2))
+        write_json(answer.model_dump(mode="json"))
         return answer
     told = progress()
     answer = stream_answer(client, body, output(), told)

@@ -1,6 +1,5 @@
 """`fedattn audit`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 from rich.table import Table
 
 from fedattn.cli.options import AsJson
-from fedattn.cli.terminal import PlainConsole, output, plain_table
+from fedattn.cli.terminal import PlainConsole, output, plain_table, progress, write_json
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
 from fedattn.runtime.audit_chain import Chain, read_log
 
@@ -39,9 +38,9 @@ def audit(
     read too, if they lie beside it.
     """
     chain = _read(file)
-    console = output()
+    console = progress() if as_json else output()
     if as_json:
-        console.write(json.dumps(_document(chain), indent=1) + "\n")
+        write_json(_document(chain))
     else:
         console.print(_table(chain))
         _tell_ends(chain, console)

@@ -5,20 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID
 from rich.table import Table
 
-from fedattn.cli.options import Cases, Model, Seed, SystemPrompt
+from fedattn.cli.options import AsJson, Cases, Model, Seed, SystemPrompt
 from fedattn.cli.outfiles import validate_out
-from fedattn.cli.terminal import output, plain_table, progress
+from fedattn.cli.terminal import bars, output, plain_table, progress
 from fedattn.core.profile import Profile, write_profile
 from fedattn.runtime.extras import require_extras
 
@@ -45,6 +37,7 @@ def calibrate(
         typer.Option(help="Most KV bytes of a query, instead of --layers; codec auto."),
     ] = None,
     system_prompt: SystemPrompt = None,
+    as_json: AsJson = False,
 ) -> None:
     """Find at which blocks nodes should synchronise, from few blocks to all; write a profile."""
     require_extras("participant")
@@ -78,6 +71,9 @@ def calibrate(
     calibration = Calibration(engine.model, fast, engine.tokenizer, split, settings)
     profile = _run(calibration, out, console)
     terminal = output()
+    if as_json:
+        terminal.write(write_profile(profile))
+        return
     terminal.print(_table(profile))
     terminal.print(f"wrote {out}; use it as --plan {out}", soft_wrap=True)
 
@@ -99,15 +95,7 @@ class ProgressReport:
     """Shows stages as bars with an estimate of the time left, and news above them."""
 
     def __init__(self, console: Console) -> None:
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        self._bars = bars(console)
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "ProgressReport":

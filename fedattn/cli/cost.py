@@ -1,6 +1,5 @@
 """`fedattn cost`."""
 
-import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -19,7 +18,7 @@ from fedattn.cli.options import (
     read_compression,
 )
 from fedattn.cli.plans import read_plans
-from fedattn.cli.terminal import output, plain_table, progress
+from fedattn.cli.terminal import output, plain_table, progress, write_json
 from fedattn.core.codecs import DEFAULT_CODEC, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.costs import MemberCost, ModelSizes, session_bytes, session_costs
@@ -80,7 +79,7 @@ def cost(
     costs = session_costs(layout, sizes, num_new_tokens=max_new_tokens)
     reference = _uncompressed_bytes(lengths, sizes)
     if as_json:
-        print(json.dumps(_to_json(layout, costs, reference), indent=2))
+        write_json(_to_json(layout, costs, reference))
         return
     out = output()
     out.print(_table(layout, costs))

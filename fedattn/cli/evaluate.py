@@ -17,8 +17,8 @@ from fedattn.cli.options import (
     Selector,
     SystemPrompt,
 )
-from fedattn.cli.outfiles import validate_out, write_out
-from fedattn.cli.terminal import PlainConsole, output, progress
+from fedattn.cli.outfiles import report_console, validate_out, write_out
+from fedattn.cli.terminal import PlainConsole, progress
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.sampling import MAX_NEW_TOKENS
@@ -152,7 +152,7 @@ def evaluate(
 def _report(
     scores: "Scores", json_path: Path | None, plot_path: Path | None, console: PlainConsole
 ) -> None:
-    output().print(scores.table())
+    report_console(json_path).print(scores.table())
     if json_path is not None:
         write_out("--json", json_path, json.dumps(scores.to_json(), indent=1) + "\n")
     if plot_path is not None:

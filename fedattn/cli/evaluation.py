@@ -8,10 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
+from fedattn.cli.outfiles import STDOUT
 from fedattn.cli.scores import Scores
+from fedattn.cli.terminal import tracked
 from fedattn.client import Client
 from fedattn.core.errors import InvalidRequestError
 from fedattn.model.engine import open_engine
@@ -59,7 +60,9 @@ class Evaluation:
             FedAttnError: the model, the cases or the network do not fit.
         """
         with ExitStack() as stack:
-            kept = json_path or Path(stack.enter_context(TemporaryDirectory())) / "x"
+            kept = json_path
+            if kept is None or kept == STDOUT:
+                kept = Path(stack.enter_context(TemporaryDirectory())) / "x"
             log = ResultLog(kept.with_suffix(".cases.jsonl"), self._identity())
             left = self.task.cases[len(log.done) :]
             if left:
@@ -67,7 +70,7 @@ class Evaluation:
                     console.print(f"{len(log.done)} cases were done before")
                 runs = stack.enter_context(self._open_runs())
                 names = [variant.name for variant in self.variants]
-                for case in track(left, "cases", console=console):
+                for case in tracked(left, "cases", len(left), console):
                     scores = runs.run_case(self.task, case, self.variants)
                     log.add(dict(zip(names, scores, strict=True)))
         return Scores(task=self.task.name, variants=self.variants, cases=log.done)

@@ -3,8 +3,9 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 
 from fedattn.core.errors import ConfigurationError, FedAttnError
 from fedattn.core.limits import check_text
@@ -15,6 +16,14 @@ DEBUG_VARIABLE = "FEDATTN_DEBUG"
 FAILED = 1
 MISUSED = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+EXIT_CODES: Mapping[int, str] = MappingProxyType(
+    {
+        0: "done",
+        FAILED: "failed; stderr has one line: error [CODE]: what, and what to do",
+        MISUSED: "no such command or option, or a value that it does not take",
+        INTERRUPTED: "Ctrl-C",
+    }
+)
 
 
 def run_command(command: Callable[[], int | None]) -> int:

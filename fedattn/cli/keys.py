@@ -1,15 +1,14 @@
 """`fedattn keys`: who may ask at a gateway."""
 
-import json
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fedattn.cli.options import AsJson
-from fedattn.cli.terminal import output, plain_table
+from fedattn.cli.terminal import output, plain_table, write_json
 from fedattn.rest.faults import checked
 from fedattn.runtime.api_keys import ApiKey, KeyFile
 
@@ -40,6 +39,7 @@ def create(
         float | None, typer.Option(min=0, help="Days until it is good no more; default: never.")
     ] = None,
     keys: Keys = _DEFAULT,
+    as_json: AsJson = False,
 ) -> None:
     """Make a key, and print it: this once."""
     now = time.time()
@@ -58,7 +58,11 @@ def create(
             expires_at=None if expires_days is None else now + expires_days * _DAY_S,
         )
 
-    print(KeyFile(keys).create(entry))
+    key = KeyFile(keys).create(entry)
+    if as_json:
+        write_json({"key": key, "name": name})
+    else:
+        print(key)
 
 
 def list_keys(keys: Keys = _DEFAULT, as_json: AsJson = False) -> None:
@@ -66,8 +70,7 @@ def list_keys(keys: Keys = _DEFAULT, as_json: AsJson = False) -> None:
     entries = KeyFile(keys).read()
     console = output()
     if as_json:
-        document = [entry.model_dump(mode="json", exclude={"sha256"}) for entry in entries]
-        console.write(json.dumps(document, indent=1) + "\n")
+        write_json([_document(entry) for entry in entries])
         return
     if not entries:
         console.print(f"no keys in {keys}")
@@ -98,10 +101,19 @@ def list_keys(keys: Keys = _DEFAULT, as_json: AsJson = False) -> None:
 def revoke(
     key: Annotated[str, typer.Argument(metavar="NAME", help="Name or id of keys.")],
     keys: Keys = _DEFAULT,
+    as_json: AsJson = False,
 ) -> None:
     """Take keys out; a running gateway refuses them from the next request on."""
-    for entry in KeyFile(keys).revoke(key):
+    revoked = KeyFile(keys).revoke(key)
+    if as_json:
+        write_json([_document(entry) for entry in revoked])
+        return
+    for entry in revoked:
         output().print(f"revoked {entry.id} of {entry.name}")
+
+
+def _document(entry: ApiKey) -> dict[str, Any]:
+    return entry.model_dump(mode="json", exclude={"sha256"})
 
 
 def _date(seconds: float) -> str:

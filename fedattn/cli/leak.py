@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import track
 from rich.table import Table
 
 from fedattn.cli.options import (
@@ -23,9 +22,9 @@ from fedattn.cli.options import (
     SystemPrompt,
     read_compression,
 )
-from fedattn.cli.outfiles import validate_out, write_out
+from fedattn.cli.outfiles import report_console, validate_out, write_out
 from fedattn.cli.plans import read_plans
-from fedattn.cli.terminal import PlainConsole, output, plain_table, progress
+from fedattn.cli.terminal import PlainConsole, plain_table, progress, tracked
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import check_text
@@ -116,12 +115,12 @@ def leak(
     attacker = Attacker(engine, sending, effort, hidden)
     attacks = [Attack(name) for name in chosen]
     running = ((path, list(attacker.run(text, attacks))) for path, text in given.items())
-    outcomes = dict(track(running, total=len(given), description="texts", console=console))
+    outcomes = dict(tracked(running, "texts", len(given), console))
     summaries = [summarize(same) for same in zip(*outcomes.values(), strict=True)]
     answered = None
     if answers:
         answered = score_answers(engine, sending, generate_cases(answers, seed=seed))
-    _print(summaries, chosen, answered)
+    _print(report_console(json_path), summaries, chosen, answered)
     setting = {
         "plan": str(sending.plan),
         "codec": compression.codec.name,
@@ -162,9 +161,11 @@ def _read_attacks(names: list[str] | None, withheld: str | None) -> list[str]:
 
 
 def _print(
-    summaries: "Sequence[Summary]", chosen: Sequence[str], answers: "Answers | None"
+    out: PlainConsole,
+    summaries: "Sequence[Summary]",
+    chosen: Sequence[str],
+    answers: "Answers | None",
 ) -> None:
-    out = output()
     out.print(_table(summaries))
     if "lookup" in set(chosen) - {summary.attack.value for summary in summaries}:
         out.print("lookup: not applicable, block 0 does not travel")

@@ -16,10 +16,10 @@ from fedattn.cli.node_watch import NodeWatch, describe_skipped
 from fedattn.cli.terminal import PlainConsole, plain, plain_table
 from fedattn.core.contexts import SkipReason
 from fedattn.core.errors import ConfigurationError
+from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.runtime.state import PASSAGES_FILE
 from fedattn.texts.checking import check_context
 from fedattn.texts.listing import SUFFIXES, Listing
-from fedattn.core.node_id import AGGREGATOR, GATEWAY
 
 _POLL_S = 0.2
 _PATIENCE_S = 900.0

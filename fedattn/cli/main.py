@@ -1,6 +1,7 @@
 """The `fedattn` command: which commands there are. Each imports what it needs when it runs."""
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fedattn.cli.failures import check_arguments, run_command
@@ -18,8 +19,17 @@ def main() -> None:
 def _run() -> int:
     check_arguments(sys.argv[1:])
     require_extras("client")
+    _log_to_stderr()
     code = command_line()(prog_name="fedattn", standalone_mode=False)
     return code if isinstance(code, int) else 0
+
+
+def _log_to_stderr() -> None:
+    """Stdout is for results; without the services' extra nothing logs."""
+    with suppress(ModuleNotFoundError):
+        import structlog
+
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 
 def command_line() -> "typer.Typer":
@@ -38,18 +48,23 @@ def command_line() -> "typer.Typer":
         keys,
         leak,
         mcp,
+        nodes,
         passages,
         prepare,
         simulate,
         trace,
         up,
     )
+    from fedattn.cli.doctor import command as doctor
+    from fedattn.cli.epilogs import add_epilogs
     from fedattn.cli.version import print_version, root
 
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(root)
     app.command("ask")(ask.ask)
     app.command("mcp")(mcp.mcp)
+    app.command("nodes")(nodes.nodes)
+    app.command("doctor")(doctor.doctor)
     app.command("simulate")(simulate.simulate)
     app.command("eval")(evaluate.evaluate)
     app.command("trace")(trace.trace)
@@ -87,6 +102,7 @@ def command_line() -> "typer.Typer":
     texts.command("search")(passages.search)
     texts.command("list")(passages.list_passages)
     app.add_typer(texts, name="passages")
+    add_epilogs(app)
     return app
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.table import Table
 
-from fedattn.cli.outfiles import write_out
+from fedattn.cli.outfiles import report_console, write_out
 from fedattn.cli.plans import read_plans
-from fedattn.cli.terminal import output, plain_table, progress
+from fedattn.cli.terminal import plain_table, progress, tracked
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.profile import context_tokens_of
 from fedattn.core.sampling import SamplingParams
@@ -69,16 +69,15 @@ def evaluate_notes(options: NotesOptions, json_path: Path | None, plot_path: Pat
     runs = NotesRuns(engine)
     scores: dict[str, list[NotesScore]] = {}
     for variant in make_notes_variants(grid):
-        with console.status(variant.name) as status:
-            scores[variant.name] = own = []
-            for score in runs.run(cases, variant):
-                own.append(score)
-                status.update(f"{variant.name}: {len(own)} of {len(cases)}")
+        running = tracked(runs.run(cases, variant), variant.name, len(cases), console)
+        scores[variant.name] = own = list(running)
         row = summarize(own)
         console.print(f"{variant.name}: {row['right']} of {row['questions']} right")
-    output().print(_table(scores))
+    report_console(json_path).print(_table(scores))
     if json_path is not None:
-        write_out("--json", json_path, json.dumps(_document(scores, grid, engine.name), indent=1))
+        write_out(
+            "--json", json_path, json.dumps(_document(scores, grid, engine.name), indent=1) + "\n"
+        )
     if plot_path is not None:
         from fedattn.research.notes.plots import draw_notes
 

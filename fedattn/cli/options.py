@@ -67,9 +67,18 @@ NumCases = Annotated[int, typer.Option(min=1, help="Most cases to run.")]
 NumContexts = Annotated[
     int, typer.Option(min=2, max=MAX_CONTEXTS, help="Contexts of a generated case.")
 ]
-JsonOut = Annotated[Path | None, typer.Option("--json", help="Write results here.")]
+JsonOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        help="Write results here; - prints them, and nothing else.",
+        metavar="FILE",
+        allow_dash=True,
+    ),
+]
 PlotOut = Annotated[
-    Path | None, typer.Option("--plot", help="Draw a picture here, as PNG and SVG.")
+    Path | None,
+    typer.Option("--plot", help="Draw a picture here, as PNG and SVG.", metavar="FILE"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 

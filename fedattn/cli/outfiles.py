@@ -1,9 +1,14 @@
 """Files a command writes its results to: checked before the work, written after it."""
 
 import os
+import sys
 from pathlib import Path
 
+from fedattn.cli.terminal import PlainConsole, output, progress
 from fedattn.core.errors import InvalidRequestError
+
+STDOUT = Path("-")
+"""Written to, it is printed, and nothing else is."""
 
 
 def validate_out(option: str, path: Path | None, *, suffix: str = "") -> None:
@@ -17,7 +22,7 @@ def validate_out(option: str, path: Path | None, *, suffix: str = "") -> None:
     Raises:
         InvalidRequestError: says what is in the way.
     """
-    if path is None:
+    if path is None or path == STDOUT:
         return
     folder = path.absolute().parent
     if suffix and path.suffix != suffix:
@@ -36,9 +41,17 @@ def write_out(option: str, path: Path, text: str) -> None:
     Raises:
         InvalidRequestError: the file cannot be written, which was not foreseen.
     """
+    if path == STDOUT:
+        sys.stdout.write(text)
+        return
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InvalidRequestError(
             f"{option} {path}: cannot be written: {error.strerror}"
         ) from error
+
+
+def report_console(json_path: Path | None) -> PlainConsole:
+    """Where a command tells its results to people: stdout, unless that is for programs."""
+    return progress() if json_path == STDOUT else output()

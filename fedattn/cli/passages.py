@@ -1,15 +1,15 @@
 """`fedattn passages`: a node's private text as its owner may see it."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedattn.cli.indexing import read_texts
 from fedattn.cli.options import AsJson
-from fedattn.cli.terminal import PlainConsole, output, plain, plain_table, progress
+from fedattn.cli.terminal import output, plain_table, progress, write_json
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
 from fedattn.core.printable import one_line
 from fedattn.runtime.extras import require_extras
@@ -53,7 +53,7 @@ def show(
     found = [passage for passage in looked_up.values() if passage is not None]
     console = output()
     if as_json:
-        _write_json(console, [_document(passage) for passage in found])
+        write_json([_document(passage) for passage in found])
     else:
         console.write("\n".join(f"{_heading(one)}\n{one.text.strip()}\n" for one in found))
     missing = [str(number) for number, passage in looked_up.items() if passage is None]
@@ -85,7 +85,7 @@ def search(
         documents = [
             {"score": hit.score, "coverage": hit.coverage, **_document(hit.passage)} for hit in hits
         ]
-        _write_json(console, documents)
+        write_json(documents)
     elif hits:
         table = plain_table("number", "score", "coverage", "file", "place", "first line")
         for hit in hits:
@@ -111,7 +111,7 @@ def list_passages(
         counts = reader.counts
     console = output()
     if as_json:
-        _write_json(console, [_document(passage) for passage in passages])
+        write_json([_document(passage) for passage in passages])
         return
     table = plain_table("number", "file", "place", "first line")
     for passage in passages:
@@ -152,8 +152,7 @@ def _of_texts(path: Path) -> "PassageReader":
 
     store = PassageStore(path, None)
     try:
-        with progress().status(plain(f"reading {one_line(str(path))}")):
-            store.refresh()
+        read_texts(store, path, progress())
     except CannotReadError as error:
         store.close()
         raise InvalidRequestError(
@@ -178,7 +177,3 @@ def _document(passage: "Passage") -> dict[str, Any]:
         "place": passage.place,
         "text": passage.text,
     }
-
-
-def _write_json(console: PlainConsole, documents: Sequence[dict[str, Any]]) -> None:
-    console.write(json.dumps(documents, indent=1) + "\n")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import track
 
 from fedattn.cli.options import (
     Codec,
@@ -24,9 +23,9 @@ from fedattn.cli.options import (
     SystemPrompt,
     read_compression,
 )
-from fedattn.cli.outfiles import validate_out, write_out
+from fedattn.cli.outfiles import report_console, validate_out, write_out
 from fedattn.cli.plans import read_plans
-from fedattn.cli.terminal import progress
+from fedattn.cli.terminal import progress, tracked
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.request import SessionOptions
 from fedattn.core.selection import DEFAULT_SELECTOR
@@ -77,11 +76,11 @@ def simulate(
         independent=independent,
     )
     running = Simulator(engine.prefiller, engine.tokenizer).run(given, settings)
-    results = list(track(running, total=len(given), description="cases", console=console))
+    results = list(tracked(running, "cases", len(given), console))
     summary = summarize(results, with_tokens=tokens)
     if json_path is not None:
         write_out("--json", json_path, json.dumps(summary, indent=2) + "\n")
-    print(_summary_line(len(results), summary))
+    report_console(json_path).print(_summary_line(len(results), summary))
 
 
 def _summary_line(num_cases: int, summary: dict[str, Any]) -> str:

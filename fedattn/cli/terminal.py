@@ -1,13 +1,25 @@
 """Consoles and tables that take every text as it is: no markup, no emoji codes, no control."""
 
+import json
 import os
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from fedattn.core.printable import printable
+
+_T = TypeVar("_T")
 
 _PIPED_WIDTH = 240
 """Columns where there is no terminal to fit: programs want lines that are not cut or wrapped."""
@@ -46,6 +58,31 @@ def output() -> PlainConsole:
 def progress() -> PlainConsole:
     """Where a command tells what it is doing."""
     return PlainConsole(stderr=True)
+
+
+def write_json(document: Any) -> None:
+    """Print a result for programs; nothing else may go to stdout then."""
+    output().write(json.dumps(document, indent=2) + "\n")
+
+
+def bars(console: Console) -> Progress:
+    """Bars of long work with the time that is left, where there is a terminal to show them."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def tracked(items: Iterable[_T], what: str, total: int, console: Console) -> Iterator[_T]:
+    """The items, with a bar that says how many are done."""
+    with bars(console) as shown:
+        yield from shown.track(items, total=total, description=what)
 
 
 def plain_table(*columns: str, right: tuple[str, ...] = ()) -> Table:

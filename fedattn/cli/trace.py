@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rich.progress import track
 from rich.table import Table
 
 from fedattn.cli.options import (
@@ -19,9 +18,9 @@ from fedattn.cli.options import (
     PublisherPlan,
     Seed,
 )
-from fedattn.cli.outfiles import validate_out, write_out
+from fedattn.cli.outfiles import report_console, validate_out, write_out
 from fedattn.cli.plans import read_plans
-from fedattn.cli.terminal import output, plain_table, progress
+from fedattn.cli.terminal import plain_table, progress, tracked
 from fedattn.core.plans import RolePlans
 from fedattn.research.tasks.cases import Case, read_cases
 from fedattn.research.tasks.retrieval import generate_cases
@@ -61,7 +60,7 @@ def trace(
     num_layers = engine.model.shape.num_layers
     plans = read_plans(plan, publisher_plan, num_layers, engine.model.fingerprint)
     traces = _mean_traces(engine, alike, plans)
-    out = output()
+    out = report_console(json_path)
     out.print(_table(traces, num_layers))
     out.print("relative distance from centralised; * synchronises at this block")
     if json_path is not None:
@@ -89,7 +88,7 @@ def _mean_traces(
     return mean_traces(
         [
             trace_errors(engine.model, prompt.layout, prompt.token_ids)
-            for prompt in track(prompts, "cases", console=progress())
+            for prompt in tracked(prompts, "cases", len(prompts), progress())
         ]
     )
 

@@ -66,6 +66,12 @@ class HostPort:
         return type(self)(self.host, port)
 
     @property
+    def is_loopback(self) -> bool:
+        """Whether nobody but this machine is there, as far as its text says."""
+        ip = _as_ip(self.host)
+        return self.host.lower() == "localhost" if ip is None else ip.is_loopback
+
+    @property
     def is_near(self) -> bool:
         """Whether it is on this machine or a private network, as far as its text says.
 

@@ -62,13 +62,28 @@ def prepare_model(
     if (record := _read_record(path_of(model))) is not None:
         return record
     source = resolve_source(model)
-    key = hashlib.sha256(f"{FORMAT_VERSION}:{source.identity()}".encode()).hexdigest()[:12]
-    slug = re.sub(r"[^\w.-]+", "-", source.name)
-    folder = (cache_dir or default_cache_dir()) / "models" / f"{slug}-{key}"
+    folder = _folder_of(source, cache_dir)
     if (record := _read_record(folder)) is not None:
         return record
     with claimed(folder):
         return _read_record(folder) or _convert(source, folder, progress)
+
+
+def find_prepared(model: str, *, cache_dir: Path | None = None) -> PreparedModel | None:
+    """What `prepare_model` did before; None if it has still to be done.
+
+    Raises:
+        ModelError: as `prepare_model`, without looking into weights.
+    """
+    if (record := _read_record(path_of(model))) is not None:
+        return record
+    return _read_record(_folder_of(resolve_source(model), cache_dir))
+
+
+def _folder_of(source: ModelSource, cache_dir: Path | None) -> Path:
+    key = hashlib.sha256(f"{FORMAT_VERSION}:{source.identity()}".encode()).hexdigest()[:12]
+    slug = re.sub(r"[^\w.-]+", "-", source.name)
+    return (cache_dir or default_cache_dir()) / "models" / f"{slug}-{key}"
 
 
 def _read_record(folder: Path) -> PreparedModel | None:

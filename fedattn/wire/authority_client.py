@@ -46,6 +46,10 @@ class AuthorityClient:
         """
         return self._ask("GET", "/v1/revocations")
 
+    def date(self) -> str:
+        """Its clock, as HTTP tells it; empty if it does not. Raises as `revoked`."""
+        return self._exchange("GET", "/v1/authority")[0].headers.get("Date", "")
+
     def enrol(self, node_id: str, secret: str, request: str) -> bytes:
         """The first certificate of a node, PEM. Raises as `revoked`.
 
@@ -67,6 +71,15 @@ class AuthorityClient:
         return self._ask("POST", f"/v1/certificates/{node_id}/renew", signed)
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        response, answer = self._exchange(method, path, body)
+        if response.status == http.HTTPStatus.OK and len(answer) <= _MAX_ANSWER_SIZE:
+            return answer
+        raise self._refusal(response.status, answer)
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None = None
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """The head of the answer, and its body or more than may be of it."""
         connection = _NamedConnection(self._address, self._context)
         try:
             connection.request(method, path, body)
@@ -79,9 +92,7 @@ class AuthorityClient:
             ) from error
         finally:
             connection.close()
-        if response.status == http.HTTPStatus.OK and len(answer) <= _MAX_ANSWER_SIZE:
-            return answer
-        raise self._refusal(response.status, answer)
+        return response, answer
 
     def _refusal(self, status: int, answer: bytes) -> FedAttnError:
         try:

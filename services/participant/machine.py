@@ -28,6 +28,14 @@ class Readings:
     temperature_c: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes that this process may still take, and those that there are for it at all."""
+
+    free: int
+    total: int
+
+
 def read_sensors(root: Path = _ROOT) -> Readings:
     """Read memory and temperature now; takes about a millisecond."""
     machine = psutil.virtual_memory()
@@ -36,6 +44,15 @@ def read_sensors(root: Path = _ROOT) -> Readings:
     if limit is not None:
         free = min(free, max(0.0, 1 - _working_set(root) / limit))
     return Readings(memory_free=free, temperature_c=_hottest())
+
+
+def read_memory(root: Path = _ROOT) -> Memory:
+    """What a process of this control group has of the machine's memory now."""
+    machine = psutil.virtual_memory()
+    limit = _memory_limit(root)
+    if limit is None:
+        return Memory(free=machine.available, total=machine.total)
+    return Memory(free=min(machine.available, max(0, limit - _working_set(root))), total=limit)
 
 
 def usable_cpus(root: Path = _ROOT) -> int:

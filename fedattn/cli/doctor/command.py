@@ -1,0 +1,111 @@
+"""`fedattn doctor`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from fedattn.cli.options import ApiKey, AsJson, Authority
+from fedattn.cli.terminal import PlainConsole, output, plain, plain_table, progress, write_json
+from fedattn.client import Client
+
+if TYPE_CHECKING:
+    from fedattn.cli.doctor.finding import Finding
+
+_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}
+
+
+def doctor(
+    env_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Settings of the service; default: /etc/fedattn/node.env, if it is there and "
+            "--node-id is not given.",
+            metavar="FILE",
+        ),
+    ] = None,
+    node_id: Annotated[str | None, typer.Option(help="Id of this node.")] = None,
+    aggregator: Annotated[str | None, typer.Option(help="HOST:PORT of the aggregator.")] = None,
+    certificates: Annotated[
+        Path | None, typer.Option(help="Folder with ca.crt, tls.crt and tls.key.", metavar="DIR")
+    ] = None,
+    plaintext: Annotated[bool, typer.Option("--plaintext", help="The node has none.")] = False,
+    context: Annotated[
+        Path | None, typer.Option(help="Private text: a file or a folder.", metavar="PATH")
+    ] = None,
+    context_encoding: Annotated[
+        str | None, typer.Option(help="Of texts that are neither UTF-8 nor UTF-16.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="TOML file that says who gets what.", metavar="FILE")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="State folder of the node.", metavar="DIR")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="As for `model prepare`.")] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT for the node's own gateway.")
+    ] = None,
+    proxy: Annotated[str | None, typer.Option(help="http://HOST:PORT, none, or auto.")] = None,
+    gateway: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FEDATTN_GATEWAY", help="Of the gateway: HOST:PORT, or a URL; default: no look."
+        ),
+    ] = None,
+    api_key: ApiKey = None,
+    ca: Authority = None,
+    as_json: AsJson = False,
+) -> None:
+    """Examine this machine as a node, and say what to do.
+
+    The settings are those that a participant would read here: options, then variables of the
+    environment. Changes nothing, and prints no private text. Ends with 1 if there is a problem.
+    """
+    from fedattn.cli.doctor.examination import examine
+
+    flags = {
+        "node_id": node_id,
+        "aggregator": aggregator,
+        "certificates": certificates,
+        "plaintext": "" if plaintext else None,
+        "context": context,
+        "context_encoding": context_encoding,
+        "policy": policy,
+        "state": state,
+        "model": model,
+        "listen": listen,
+        "proxy": proxy,
+    }
+    given = {name: str(value) for name, value in flags.items() if value is not None}
+    client = None if gateway is None else Client(gateway, api_key, ca)
+    findings = examine(given, env_file, client)
+    console = output()
+    if as_json:
+        shown = list(findings)
+        write_json([finding.to_json() for finding in shown])
+    else:
+        shown = _show(findings, console)
+    if any(finding.state == "problem" for finding in shown):
+        raise typer.Exit(1)
+
+
+def _show(findings: "Iterable[Finding]", console: PlainConsole) -> "list[Finding]":
+    """Print a line a finding, its remedy below it, and the sums."""
+    with progress().status("examining"):
+        shown = list(findings)
+    table = plain_table("check", "state", "found")
+    last = ""
+    for finding in shown:
+        text = Text(finding.found)
+        if finding.remedy:
+            text.append(f"\n-> {finding.remedy}", style=_STYLES[finding.state])
+        name = "" if finding.check == last else finding.check
+        table.add_row(name, plain(finding.state, _STYLES[finding.state]), text)
+        last = finding.check
+    console.print(table)
+    counts = {state: sum(one.state == state for one in shown) for state in _STYLES}
+    console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count))
+    return shown

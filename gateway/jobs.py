@@ -144,8 +144,10 @@ class Jobs:
         """What happened after an event, and what happens, up to the answer or the problem.
 
         Raises:
+            UnknownJobError: the job was removed meanwhile.
             JobsUnavailableError: the jobs are out of reach.
         """
+        is_settled = False
         while True:
             run = self._runs.get(row.id)
             changed = None if run is None else run.changed  # before looking: none is missed
@@ -154,24 +156,24 @@ class Jobs:
                 after = event.number
                 if event.is_last:
                     return
-            if changed is None:
+            if is_settled:
                 return
-            await changed.wait()
+            if changed is not None:
+                await changed.wait()
+            else:
+                await self._find(row.account, row.id)
+                is_settled = True
 
     async def wait(self, row: JobRow) -> JobEvent:
         """The answer or the problem, once it is there.
 
         Raises:
-            UnknownJobError: the job was removed meanwhile.
-            JobsUnavailableError: the jobs are out of reach.
+            FedAttnError: as `follow`.
         """
         async for event in self.follow(row):
             if event.is_last:
                 return event
-        row = await self._find(row.account, row.id)
-        last = await self.outcome(row)
-        assert last is not None, "what has ended has an answer or a problem"
-        return last
+        raise AssertionError("events end with the answer or the problem")
 
     async def remove(self, caller: Caller, job_id: str) -> None:
         """Remove a job from the disk; one that runs ends, and is kept as cancelled without texts.

@@ -101,7 +101,7 @@ async def test_malformed_body_is_named_but_never_repeated(content: str) -> None:
 async def test_framework_errors_are_problems_too() -> None:
     async with running() as gateway:
         missing = await gateway.client.get("/v2/queries")
-        wrong_method = await gateway.client.get("/v1/queries")
+        wrong_method = await gateway.client.get("/v1/warm")
     check_problem(missing, 404, "not_found")
     check_problem(wrong_method, 405, "method_not_allowed")
     assert wrong_method.headers["allow"] == "POST"

@@ -16,6 +16,7 @@ from fedattn.rest.answers import (
     PlannedCost,
     QueryAnswer,
     QueryEvent,
+    RowArrival,
     SessionEvent,
     SessionMember,
     TimelineSlice,
@@ -42,7 +43,10 @@ def event_from_wire(event: participant_pb2.QueryEvent) -> QueryEvent:
         case "layer":
             progress = event.layer
             return LayerEvent(
-                layer=progress.layer, num_rows=progress.num_rows, wait_s=progress.wait_s
+                layer=progress.layer,
+                num_rows=progress.num_rows,
+                wait_s=progress.wait_s,
+                arrivals=[_arrival(arrival) for arrival in progress.arrivals],
             )
         case "token":
             return TokenEvent(text=event.token.text)
@@ -50,6 +54,15 @@ def event_from_wire(event: participant_pb2.QueryEvent) -> QueryEvent:
             return answer_from_wire(event.result)
     raise ProtocolMismatchError(
         "the publisher sent an event that is not known here; upgrade the gateway"
+    )
+
+
+def _arrival(arrival: participant_pb2.Arrival) -> RowArrival:
+    return RowArrival(
+        node_id=arrival.node_id,
+        num_rows=arrival.num_rows,
+        num_bytes=arrival.num_bytes,
+        wait_s=arrival.wait_s,
     )
 
 

@@ -235,12 +235,31 @@ class SessionEvent(BaseModel):
     excluded: list[ParticipantReport] = Field(description="Joined nodes that take no part.")
 
 
+class RowArrival(BaseModel):
+    """The rows of one sender at one block."""
+
+    node_id: str = Field(description="Whose rows.", examples=["node-a"])
+    num_rows: int = Field(description="Rows that came.", examples=[96])
+    num_bytes: int = Field(
+        description="Bytes of the frame, header included; 0 if the publisher had the rows cached.",
+        examples=[18560],
+    )
+    wait_s: float = Field(
+        description="From when the publisher needed the rows until they were there, seconds; 0 if "
+        "they were before.",
+        examples=[0.02],
+    )
+
+
 class LayerEvent(BaseModel):
     """Data of `layer`: the publisher has passed a sync layer."""
 
     layer: int = Field(description="Zero-based block.", examples=[7])
     num_rows: int = Field(description="Rows that came from others.", examples=[96])
     wait_s: float = Field(description="Time it waited for them, seconds.", examples=[0.02])
+    arrivals: list[RowArrival] = Field(
+        description="What came from each sender, in token order; who is left out is absent."
+    )
 
 
 class TokenEvent(BaseModel):

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from concurrent.futures import Executor, Future
 
 import structlog
@@ -28,6 +28,7 @@ from fedattn.wire.convert import chunk_from_wire, chunk_to_wire
 from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
+from services.participant.arrivals import LayerArrivals, LayerListener
 from services.participant.inbox import RowInbox
 from services.participant.kv_cache import CachedFrames, CachedRows
 from services.participant.report import corrected_report
@@ -40,8 +41,6 @@ MAX_FRAMES_IN_FLIGHT = 4
 _DEADLINE_MARGIN_S = 10.0
 _Outgoing = tuple[int, Future[bytes]] | pb.MemberDone | None
 """(layer, frame being encoded), the last word, or the end."""
-LayerListener = Callable[[int, int, float], None]
-"""Told (layer, rows received, seconds waited) after each receive, in the model thread."""
 
 
 class GrpcKvExchange:
@@ -205,8 +204,8 @@ class GrpcKvExchange:
         self._timeline.lap(Activity.COMPUTE, layer)
         before_s = self._inbox.wait_s
         parts = self._inbox.take(layer)
-        num_rows = sum(rows.num_rows for rows in parts)
-        self._on_layer(layer, num_rows, self._inbox.wait_s - before_s)
+        wait_s, arrivals = self._inbox.wait_s - before_s, self._inbox.arrivals
+        self._on_layer(LayerArrivals(layer=layer, wait_s=wait_s, arrivals=arrivals))
         return parts
 
     # -- event loop ------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def answer_events(text: str) -> tuple[QueryEvent, ...]:
     )
     return (
         SessionEvent(session_id="5f2b7c1e9a", prefix_len=24, members=[member], excluded=[]),
-        LayerEvent(layer=29, num_rows=3, wait_s=0.1),
+        LayerEvent(layer=29, num_rows=3, wait_s=0.1, arrivals=[]),
         TokenEvent(text=text),
         sample_answer(),
     )

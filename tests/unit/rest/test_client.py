@@ -84,14 +84,14 @@ def events(*pairs: tuple[str, str]) -> str:
 
 def test_events_come_typed_and_unknown_ones_are_passed_over() -> None:
     stream = events(
-        ("layer", '{"layer": 7, "num_rows": 3, "wait_s": 0.5, "new": 1}'),
+        ("layer", '{"layer": 7, "num_rows": 3, "wait_s": 0.5, "arrivals": [], "new": 1}'),
         ("weather", '{"sky": "blue"}'),
         ("token", '{"text": "Pier"}'),
         ("report", sample_answer().model_dump_json()),
     )
     with answering(stream, "text/event-stream") as (url, bodies):
         layer, token, answer = GatewayClient(url).stream(BODY)
-    assert layer == LayerEvent(layer=7, num_rows=3, wait_s=0.5)
+    assert layer == LayerEvent(layer=7, num_rows=3, wait_s=0.5, arrivals=[])
     assert token == TokenEvent(text="Pier")
     assert answer == sample_answer()
     (sent,) = bodies

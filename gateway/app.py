@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from starlette.middleware.cors import CORSMiddleware
 
 from fedattn import __version__
+from fedattn.page import add_page
 from fedattn.runtime.extras import require_extras
 from fedattn.wire.security import OwnCertificates
 from gateway.callers import Limits
@@ -63,6 +65,7 @@ def create_app(
     )
     app.include_router(query_router(publishers, settings.share))
     app.include_router(probe_router(publishers))
+    add_page(app, Path(__file__).parent / "page")
     app.add_middleware(SignInMiddleware, sign_in=_sign_in(settings))
     install_error_handlers(app, MAX_BODY_BYTES)
     if settings.origins:
@@ -77,7 +80,7 @@ def create_app(
         hosts = LOOPBACK_HOSTS | {settings.listen.host.lower()}
         app.add_middleware(HostMiddleware, hosts=hosts)
     app.add_middleware(HeadMiddleware)
-    add_schemas(app, needs_sign_in=settings.needs_sign_in)
+    add_schemas(app, needs_sign_in=settings.needs_sign_in, share=settings.share)
     return app
 
 

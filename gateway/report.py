@@ -138,9 +138,16 @@ def session_from_wire(opened: participant_pb2.SessionOpened) -> SessionEvent:
     return SessionEvent(
         session_id=opened.terms.session_id,
         prefix_len=opened.terms.prefix_len,
+        num_layers=opened.terms.shape.num_layers,
+        row_bytes=row_bytes_of(opened.terms),
         members=members,
         excluded=[_report_from_wire(member) for member in opened.excluded],
     )
+
+
+def row_bytes_of(terms: session_pb2.SessionTerms) -> int:
+    """Bytes of one token's keys and values at one block, at 2 bytes a number."""
+    return 2 * 2 * terms.shape.num_kv_heads * terms.shape.head_dim
 
 
 def participant_from_wire(node: aggregator_pb2.NodeInfo, *, can_publish: bool) -> ParticipantInfo:

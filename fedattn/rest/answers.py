@@ -231,6 +231,12 @@ class SessionEvent(BaseModel):
         description="Id of the session.", examples=["5f2b7c1e9a0d4e3f8b6a1c2d3e4f5a6b"]
     )
     prefix_len: int = Field(description="Tokens of the public prefix.", examples=[24])
+    num_layers: int = Field(description="Blocks of the model.", examples=[30])
+    row_bytes: int = Field(
+        description="Bytes of one token's keys and values at one block, at 2 bytes a number: raw, "
+        "as bf16 has them.",
+        examples=[768],
+    )
     members: list[SessionMember] = Field(description="Token order; the publisher is last.")
     excluded: list[ParticipantReport] = Field(description="Joined nodes that take no part.")
 

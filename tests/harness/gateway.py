@@ -202,7 +202,10 @@ def opened() -> QueryEvent:
             sync_layers=[7, 8],
         ),
     ]
-    terms = session_pb2.SessionTerms(session_id=SESSION_ID, prefix_len=2, members=members)
+    shape = session_pb2.KvShape(num_layers=30, num_kv_heads=3, head_dim=64)
+    terms = session_pb2.SessionTerms(
+        session_id=SESSION_ID, prefix_len=2, members=members, shape=shape
+    )
     return QueryEvent(opened=participant_pb2.SessionOpened(terms=terms, excluded=[excluded()]))
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fedattn.page import CONTENT_POLICY, is_page
 from fedattn.runtime.patience import MAX_HEAD_BYTES
 from gateway.problems import http_code, make_problem, problem_response
 
@@ -19,7 +18,7 @@ _EVERYWHERE: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",
 }
 _NOTHING = "default-src 'none'; frame-ancestors 'none'"
-_DOCS_PAGE = (
+_PAGE = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
@@ -61,14 +60,6 @@ class HeadMiddleware:
 def _add_headers(path: str, headers: MutableHeaders) -> None:
     for name, value in _EVERYWHERE.items():
         headers.setdefault(name, value)
-    headers.setdefault("Content-Security-Policy", _policy(path))
-    if is_page(path):
-        headers.setdefault("Cache-Control", "no-cache")  # asks whether it has changed
-    elif not path.startswith(_PARTS_OF_DOCS):
+    headers.setdefault("Content-Security-Policy", _PAGE if path == _DOCS else _NOTHING)
+    if not path.startswith(_PARTS_OF_DOCS):
         headers.setdefault("Cache-Control", "no-store")
-
-
-def _policy(path: str) -> str:
-    if is_page(path):
-        return CONTENT_POLICY
-    return _DOCS_PAGE if path == _DOCS else _NOTHING

@@ -43,7 +43,7 @@ function verdict(sent, all, text, numTokens) {
   if (!sent) return "Nothing travelled.";
   const less = all >= sent ? `${(all / sent).toFixed(1)} times less than` : "more than";
   return `${bytes(sent)} travelled for ${counted(numTokens, "token")}: ${less} raw rows at every block would take. `
-    + `The text itself would be about ${bytes(text)}; what is paid in bytes is that nobody was handed it.`;
+    + `The text itself would be about ${bytes(text)}; the rest is the price of not handing it over.`;
 }
 
 function comparison(name, value, most) {

@@ -58,12 +58,13 @@ function card(node) {
     el("div.head", {}, el("h3.name", {}, node.node_id), el(`span.pill.${kind}`, {}, words)),
     el("p.small", {}, textOf(node)),
     skippedOf(node),
-    el("p.small.muted", {}, `joined for ${lasting(node.joined_for_s)}${healthOf(node.health)}`),
+    el("p.small.muted", {}, node.model_name),
     el("p.small.muted", {}, [
       node.can_publish ? "can publish" : "contributes only",
       node.active_sessions ? `in ${counted(node.active_sessions, "session")}` : null,
-      node.model_name,
+      `joined for ${lasting(node.joined_for_s)}`,
     ].filter(Boolean).join(" · ")),
+    node.health ? el("p.small.muted", {}, healthOf(node.health)) : null,
     node.warnings.map((warning) => el("p.small.warn", {}, warning)),
   );
 }
@@ -93,7 +94,6 @@ function skippedOf(node) {
 }
 
 function healthOf(health) {
-  if (!health) return "";
   const warmth = health.temperature_c === null ? "" : `, ${Math.round(health.temperature_c)} °C`;
-  return ` · ${percent(health.memory_free)} of memory free${warmth}`;
+  return `${percent(health.memory_free)} of memory free${warmth}`;
 }

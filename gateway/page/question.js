@@ -15,7 +15,9 @@ export async function offerChoices() {
   byId("share").options[0].textContent = `${TOLD[share]} (this gateway's default)`;
   byId("share").dataset.default = share;
   const tokens = schemas.SamplingBody.properties.max_new_tokens;
-  Object.assign(byId("tokens"), { min: tokens.minimum, max: tokens.maximum, value: tokens.default });
+  const field = byId("tokens");
+  const value = field.value === field.defaultValue ? tokens.default : field.value; // somebody may have been quicker
+  Object.assign(field, { min: tokens.minimum, max: tokens.maximum, value });
 }
 
 /** Offer the joined nodes; what was chosen stays so, if it is still there. */

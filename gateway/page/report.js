@@ -6,7 +6,7 @@ import { bytes, count, counted, listed, percent, seconds } from "./shared/format
 
 const TOLD = {
   question: "the question, sealed to it where nodes have certificates",
-  topic: "the topic, sealed to it where nodes have certificates, and not the question",
+  topic: "the topic instead of the question, sealed to it where nodes have certificates",
   nothing: "nothing of the question but its length in tokens",
 };
 const ENDS = { length: "cut at the most tokens", stop: "ended by a stop string" };
@@ -90,7 +90,7 @@ function sentences(member, body, live) {
     words.push("No rows left it.");
   }
   if (member.rows === "contributor_cache") words.push("The rows were those of an earlier question, computed no second time.");
-  words.push(`Of the question it was told ${TOLD[shareOf(body)] ?? "what this gateway is set to tell"}.`);
+  words.push(`It was told ${TOLD[shareOf(body)] ?? "what this gateway is set to tell"}.`);
   if (ending) words.push(`It ${ending}${member.missing_from_layer === null ? "" : ` from block ${member.missing_from_layer} on`}${why ? `: ${why}` : ""}.`);
   return words;
 }

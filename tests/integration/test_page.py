@@ -100,7 +100,7 @@ async def test_a_question_is_answered_and_its_session_is_shown(
         await expect(page.locator(".lane .name")).to_have_text(["node-0", "node-1", "publisher"])
         await expect(page.locator(".lane").first.locator(".cell.came")).to_have_count(5)
         await expect(page.locator("#revealed")).to_contain_text("read by node-1 and publisher")
-        await expect(page.locator("#revealed")).to_contain_text("it was told the question")
+        await expect(page.locator("#revealed")).to_contain_text("It was told the question")
         await expect(page.locator("#bytes canvas")).to_be_visible()
         await expect(page.locator("#timeline .gantt")).to_have_count(3)
         await page.get_by_role("button", name="Ask the publisher alone").click()

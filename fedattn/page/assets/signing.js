@@ -19,6 +19,7 @@ export function bindSigning(onKey) {
     panel.hidden = isSigned;
     out.hidden = !isSigned || !key();
     for (const element of hidden()) element.hidden = !isSigned;
+    for (const element of document.querySelectorAll("[data-open]")) element.hidden = !isSigned || key() !== null;
   }
   function ask() {
     const wasRefused = key() !== null;

@@ -85,8 +85,8 @@ function decisions(entries) {
       .map(([name, isNumber]) => [name || el("span.unseen", {}, "End it"), isNumber]),
     entries.map((entry) => [
       el(`span.pill.${entry.decision === "approved" ? "good" : "bad"}`, {}, entry.decision), named(entry), entry.purpose,
-      `${counted(entry.rows, "row")} at ${counted(entry.blocks.length, "block")}, ${bytes(entry.bytes)}`,
-      entry.uses_left ? count(entry.uses_left) : "", moment(new Date(1000 * entry.expires_at)), end(entry),
+      el("span.nowrap", {}, `${counted(entry.rows, "row")} at ${counted(entry.blocks.length, "block")}, ${bytes(entry.bytes)}`),
+      entry.uses_left ? count(entry.uses_left) : "", el("span.nowrap", {}, moment(new Date(1000 * entry.expires_at))), end(entry),
     ]));
 }
 
@@ -109,7 +109,7 @@ async function lookAtAudit() {
 }
 
 function cell(name, value) {
-  if (name === "time") return moment(new Date(value));
+  if (name === "time") return el("span.nowrap", {}, moment(new Date(value)));
   if (name === "bytes") return value ? bytes(value) : "";
   return Array.isArray(value) ? value.join(", ") : `${value || ""}`;
 }

@@ -14,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup demo up test check lint format proto proto-check lock docs site compose-test bench bench-all bench-links bench-load bench-decoding bench-sealing bench-codecs bench-plans bench-findings fuzz audit clean
+.PHONY: help setup browser screenshots demo up test check lint format proto proto-check lock docs site compose-test bench bench-all bench-links bench-load bench-decoding bench-sealing bench-codecs bench-plans bench-findings fuzz audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,13 +31,20 @@ $(STAMP): pyproject.toml locks/build.txt locks/dev.txt locks/torch.txt
 setup: $(STAMP) ## make .venv with everything, and the prepared embedded model
 	@$(BIN)/fedattn model prepare
 
+browser: ## Chromium, for the tests of the pages; without it they are skipped
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	then echo "installed Chromium"; \
+	else echo "no Chromium: the tests of the pages are skipped; install one, such as: apt-get install --no-install-recommends chromium"; fi
+
 demo: setup ## three contributors and a publisher answer one question together
 	@$(BIN)/fedattn demo
 
 up: setup ## the demo's network, kept running until Ctrl-C
 	@$(BIN)/fedattn up
 
-test: setup check ## lint, types, import rules, proto drift, all tests
+test: setup browser check ## lint, types, import rules, proto drift, all tests
 	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 check: $(STAMP) lint proto-check ## what CI checks besides the tests
@@ -84,6 +91,9 @@ docs: $(STAMP) ## rewrite the tables that documents take from code and results
 
 site: $(STAMP) ## the documents as a site, in site/
 	$(BIN)/mkdocs build
+
+screenshots: setup browser ## take the pictures of docs/page.md
+	$(BIN)/python -m benchmarks.screenshots
 
 compose-test: ## build the images, run docker-compose.yml, ask, kill a node, ask again (needs Docker)
 	docker/compose-test.sh

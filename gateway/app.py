@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from starlette.middleware.cors import CORSMiddleware
 
 from fedattn import __version__
+from fedattn.page import add_page
 from fedattn.runtime.extras import require_extras
 from fedattn.runtime.quiet_fastapi import NO_TELEMETRY
 from fedattn.runtime.state import JOBS_FILE, make_state_dir
@@ -84,6 +85,7 @@ def create_app(
     app.include_router(job_router(jobs))
     app.include_router(openai_router(asking))
     app.include_router(probe_router(publishers))
+    add_page(app, Path(__file__).parent / "page")
     app.add_middleware(SignInMiddleware, sign_in=_sign_in(settings), render=render)
     install_error_handlers(app, MAX_BODY_BYTES, render)
     if settings.origins:
@@ -99,7 +101,7 @@ def create_app(
         app.add_middleware(HostMiddleware, hosts=hosts, render=render)
     app.add_middleware(HeadMiddleware, render=render)
     app.add_middleware(TraceMiddleware)
-    add_schemas(app, needs_sign_in=settings.needs_sign_in)
+    add_schemas(app, needs_sign_in=settings.needs_sign_in, share=settings.share)
     return app
 
 

@@ -10,9 +10,11 @@ from fastapi.openapi.models import Example
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from fedattn.core.share import Share
 from fedattn.rest.answers import EVENT_MODELS, QueryAnswer
 from fedattn.rest.jobs import JobSummary
 from fedattn.rest.problems import MEDIA_TYPE, Problem
+from fedattn.rest.query import QueryBody
 from gateway.sign_in import KEY_HEADER, OPEN_PATHS
 
 _SECURITY_SCHEMES: dict[str, dict[str, str]] = {
@@ -98,8 +100,14 @@ def document_job() -> dict[str, Any]:
     }
 
 
-def add_schemas(app: FastAPI, *, needs_sign_in: bool) -> None:
-    """Make `app.openapi` hold the schemas of problems and events too, and how to sign in."""
+def add_schemas(app: FastAPI, *, needs_sign_in: bool, share: Share) -> None:
+    """Make `app.openapi` hold the schemas of problems and events too, and how this gateway is set.
+
+    Args:
+        app: gets them.
+        needs_sign_in: whether callers sign in.
+        share: what contributors may know of a question that does not say.
+    """
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -110,6 +118,7 @@ def add_schemas(app: FastAPI, *, needs_sign_in: bool) -> None:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         for name, schema in definitions["$defs"].items():
             schemas.setdefault(name, schema)
+        schemas[QueryBody.__name__]["properties"]["share"]["default"] = share.value
         if needs_sign_in:
             document["components"]["securitySchemes"] = _SECURITY_SCHEMES
             for path, methods in document["paths"].items():

@@ -11,6 +11,7 @@ from fedattn.core.errors import FedAttnError, SessionAbortedError
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from gateway.metrics import GatewayMetrics
+from gateway.report import row_bytes_of
 from gateway.settings import PublisherAddress
 
 END_TIMEOUT_S = 0.5
@@ -143,14 +144,13 @@ class QueryCall:
 
 def planned_bytes_of(terms: session_pb2.SessionTerms) -> int:
     """Bytes of rows that contributors send at most, at 2 bytes a number and none selected."""
-    row = 2 * 2 * terms.shape.num_kv_heads * terms.shape.head_dim
     num_rows = 0
     for member in terms.members:
         others = (other.sync_layers for other in terms.members if other is not member)
         num_layers = len(set[int]().union(*others))
         is_asked = member.role == session_pb2.ROLE_CONTRIBUTOR and not member.is_cached_by_publisher
         num_rows += is_asked * num_layers * (member.span_stop - member.span_start)
-    return row * num_rows
+    return row_bytes_of(terms) * num_rows
 
 
 def kv_bytes_of(report: session_pb2.SessionReport) -> int:

@@ -16,6 +16,7 @@ from fedattn.rest.answers import (
     PlannedCost,
     QueryAnswer,
     QueryEvent,
+    RowArrival,
     SessionEvent,
     SessionMember,
     TimelineSlice,
@@ -42,7 +43,10 @@ def event_from_wire(event: participant_pb2.QueryEvent) -> QueryEvent:
         case "layer":
             progress = event.layer
             return LayerEvent(
-                layer=progress.layer, num_rows=progress.num_rows, wait_s=progress.wait_s
+                layer=progress.layer,
+                num_rows=progress.num_rows,
+                wait_s=progress.wait_s,
+                arrivals=[_arrival(arrival) for arrival in progress.arrivals],
             )
         case "token":
             return TokenEvent(text=event.token.text)
@@ -50,6 +54,15 @@ def event_from_wire(event: participant_pb2.QueryEvent) -> QueryEvent:
             return answer_from_wire(event.result)
     raise ProtocolMismatchError(
         "the publisher sent an event that is not known here; upgrade the gateway"
+    )
+
+
+def _arrival(arrival: participant_pb2.Arrival) -> RowArrival:
+    return RowArrival(
+        node_id=arrival.node_id,
+        num_rows=arrival.num_rows,
+        num_bytes=arrival.num_bytes,
+        wait_s=arrival.wait_s,
     )
 
 
@@ -125,9 +138,16 @@ def session_from_wire(opened: participant_pb2.SessionOpened) -> SessionEvent:
     return SessionEvent(
         session_id=opened.terms.session_id,
         prefix_len=opened.terms.prefix_len,
+        num_layers=opened.terms.shape.num_layers,
+        row_bytes=row_bytes_of(opened.terms),
         members=members,
         excluded=[_report_from_wire(member) for member in opened.excluded],
     )
+
+
+def row_bytes_of(terms: session_pb2.SessionTerms) -> int:
+    """Bytes of one token's keys and values at one block, at 2 bytes a number."""
+    return 2 * 2 * terms.shape.num_kv_heads * terms.shape.head_dim
 
 
 def participant_from_wire(node: aggregator_pb2.NodeInfo, *, can_publish: bool) -> ParticipantInfo:

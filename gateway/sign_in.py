@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fedattn.core.errors import ConfigurationError, FedAttnError, NotSignedInError
+from fedattn.page import is_page
 from fedattn.runtime.api_keys import PREFIX, ApiKey, KeyFile, find_key
 from gateway.callers import ANYONE, Caller, Limits
 from gateway.problems import headers_of, problem_of
@@ -143,7 +144,7 @@ class SignInMiddleware:
             await self._app(scope, receive, send)
             return
         caller = ANYONE
-        if self._sign_in is not None and scope["path"] not in OPEN_PATHS:
+        if self._sign_in is not None and not _is_open(scope["path"]):
             try:
                 caller = await self._sign_in.find(Headers(scope=scope))
             except FedAttnError as error:
@@ -152,6 +153,10 @@ class SignInMiddleware:
                 return
         scope.setdefault("state", {})["caller"] = caller
         await self._app(scope, receive, send)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or is_page(path)
 
 
 def _by_id(keys: tuple[ApiKey, ...]) -> dict[str, ApiKey]:

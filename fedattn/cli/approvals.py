@@ -88,7 +88,7 @@ def serve(
     ] = None,
     state: State = None,
 ) -> None:
-    """Offer the list over HTTP, for a dashboard: GET /v1/approvals, POST .../ID/approve, /deny."""
+    """Offer a page that shows the list and the audit log, and decides; and its API."""
     require_extras("gateway")
     from fedattn.cli.approvals_api import create_app, read_token
     from fedattn.runtime.lifecycle import run_service

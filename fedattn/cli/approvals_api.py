@@ -1,4 +1,4 @@
-"""The REST API of a node's approvals, for a dashboard of its owner."""
+"""The REST API of a node's approvals and audit log, and the page of its owner."""
 
 import secrets
 import uuid
@@ -15,8 +15,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from fedattn import __version__
+from fedattn.cli.audit_api import audit_router
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, FedAttnError, InvalidRequestError
+from fedattn.page import add_page
 from fedattn.rest.faults import describe_faults, summarize
 from fedattn.rest.problems import MEDIA_TYPE, Problem
 from fedattn.runtime.approvals import (
@@ -76,15 +78,18 @@ def create_app(store: ApprovalStore, address: HostPort, token: str | None) -> Fa
         redoc_url=None,
         telemetry=NO_TELEMETRY,
     )
-    app.include_router(_router(store, _guard(token)))
+    guard = Depends(_guard(token))
+    app.include_router(_router(store), dependencies=[guard])
+    app.include_router(audit_router(store.folder), dependencies=[guard])
+    add_page(app, Path(__file__).parent / "owner_page")
     app.add_exception_handler(FedAttnError, _on_known)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     return app
 
 
-def _router(store: ApprovalStore, guard: Callable[[Request], None]) -> APIRouter:
-    router = APIRouter(prefix="/v1/approvals", dependencies=[Depends(guard)])
+def _router(store: ApprovalStore) -> APIRouter:
+    router = APIRouter(prefix="/v1/approvals")
 
     @router.get("")
     def get_approvals() -> list[Approval]:

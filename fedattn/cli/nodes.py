@@ -35,7 +35,7 @@ def nodes(
     """List the nodes that are joined now: model, texts, sessions, heat, memory."""
     if watch and as_json:
         raise InvalidRequestError("--watch and --json: give one of them, not both")
-    client = Client(gateway, api_key, ca)
+    client = Client(gateway, api_key, ca=ca, retries=0)
     console = output()
     if watch and console.is_terminal:
         _watch(client, interval_s)

@@ -231,8 +231,30 @@ class SessionEvent(BaseModel):
         description="Id of the session.", examples=["5f2b7c1e9a0d4e3f8b6a1c2d3e4f5a6b"]
     )
     prefix_len: int = Field(description="Tokens of the public prefix.", examples=[24])
+    num_layers: int = Field(description="Blocks of the model.", examples=[30])
+    row_bytes: int = Field(
+        description="Bytes of one token's keys and values at one block, at 2 bytes a number: raw, "
+        "as bf16 has them.",
+        examples=[768],
+    )
     members: list[SessionMember] = Field(description="Token order; the publisher is last.")
     excluded: list[ParticipantReport] = Field(description="Joined nodes that take no part.")
+
+
+class RowArrival(BaseModel):
+    """The rows of one sender at one block."""
+
+    node_id: str = Field(description="Whose rows.", examples=["node-a"])
+    num_rows: int = Field(description="Rows that came.", examples=[96])
+    num_bytes: int = Field(
+        description="Bytes of the frame, header included; 0 if the publisher had the rows cached.",
+        examples=[18560],
+    )
+    wait_s: float = Field(
+        description="From when the publisher needed the rows until they were there, seconds; 0 if "
+        "they were before.",
+        examples=[0.02],
+    )
 
 
 class LayerEvent(BaseModel):
@@ -241,6 +263,9 @@ class LayerEvent(BaseModel):
     layer: int = Field(description="Zero-based block.", examples=[7])
     num_rows: int = Field(description="Rows that came from others.", examples=[96])
     wait_s: float = Field(description="Time it waited for them, seconds.", examples=[0.02])
+    arrivals: list[RowArrival] = Field(
+        description="What came from each sender, in token order; who is left out is absent."
+    )
 
 
 class TokenEvent(BaseModel):

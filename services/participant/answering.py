@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 
 from fedattn.core.agreement import PassageSpan
 from fedattn.core.errors import FedAttnError
@@ -12,6 +13,7 @@ from fedattn.model.prefill import PrefillResult
 from fedattn.model.text import TextStream
 from fedattn.runtime.tracing import NODE, span
 from fedattn.wire.v1 import participant_pb2 as pb
+from services.participant.arrivals import LayerArrivals
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedState
 from services.participant.node import ParticipantNode
@@ -129,9 +131,14 @@ class Answering:
         )
         return result, answer
 
-    def emit_layer(self, layer: int, num_rows: int, wait_s: float) -> None:
+    def emit_layer(self, came: LayerArrivals) -> None:
         """The rows of a layer have come; a `LayerListener`."""
-        progress = pb.LayerProgress(layer=layer, num_rows=num_rows, wait_s=wait_s)
+        progress = pb.LayerProgress(
+            layer=came.layer,
+            num_rows=came.num_rows,
+            wait_s=came.wait_s,
+            arrivals=[pb.Arrival(**asdict(arrival)) for arrival in came.arrivals],
+        )
         self._emit(pb.QueryEvent(layer=progress))
 
     def _emit_text(self, text: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from concurrent.futures import Executor, Future
 
 import structlog
@@ -30,6 +30,7 @@ from fedattn.wire.convert import chunk_from_wire, chunk_to_wire
 from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
+from services.participant.arrivals import LayerArrivals, LayerListener
 from services.participant.inbox import RowInbox
 from services.participant.kv_cache import CachedFrames, CachedRows
 from services.participant.report import corrected_report
@@ -42,8 +43,6 @@ MAX_FRAMES_IN_FLIGHT = 4
 _DEADLINE_MARGIN_S = 10.0
 _Outgoing = tuple[int, Future[bytes]] | pb.MemberDone | None
 """(layer, frame being encoded), the last word, or the end."""
-LayerListener = Callable[[int, int, float], None]
-"""Told (layer, rows received, seconds waited) after each receive, in the model thread."""
 
 
 class GrpcKvExchange:
@@ -213,7 +212,8 @@ class GrpcKvExchange:
         num_rows, wait_s = sum(rows.num_rows for rows in parts), self._inbox.wait_s - before_s
         seen = {"fedattn.block": layer, "fedattn.rows": num_rows, "fedattn.wait.duration": wait_s}
         current_span().event("rows received", seen)
-        self._on_layer(layer, num_rows, wait_s)
+        arrivals = self._inbox.arrivals
+        self._on_layer(LayerArrivals(layer=layer, wait_s=wait_s, arrivals=arrivals))
         return parts
 
     # -- event loop ------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from fedattn.core.session import SessionState
 from fedattn.core.timeline import Activity, Timeline
 from fedattn.core.transfer import place_rows, read_frame
 from fedattn.core.types import KvRows
+from services.participant.arrivals import Arrival
 from services.participant.kv_cache import CachedRows
 from services.participant.sealing import NoSealing, Sealing
 
@@ -65,6 +66,7 @@ class RowInbox:
             for sender in self._route.senders
         }
         self._frames: dict[tuple[int, int], ReceivedFrame] = {}
+        self._came_at: dict[tuple[int, int], float] = {}
         self._lost: set[int] = set()
         self._late: dict[int, int] = {}
         self._reasons: dict[int, str] = {}
@@ -78,6 +80,7 @@ class RowInbox:
         self._progress_timeout_s = progress_timeout_s
         self._min_participants = min_participants
         self.wait_s = 0.0
+        self.arrivals: tuple[Arrival, ...] = ()
 
     # -- event loop ------------------------------------------------------------------------------
 
@@ -94,6 +97,7 @@ class RowInbox:
             self._last_arrival = time.monotonic()
             if frame is not None and sender not in self._late:
                 self._frames[sender, chunk.layer] = frame
+                self._came_at[sender, chunk.layer] = self._last_arrival
             self._changed.notify_all()
 
     def mark_lost(self, sender: int, reason: str) -> None:
@@ -121,7 +125,7 @@ class RowInbox:
         """Rows of all earlier spans at a layer, a part each in token order; waits for them.
 
         A member that is lost is left out, and so is one after `progress_timeout_s` in which
-        nothing at all arrived.
+        nothing at all arrived. `arrivals` tells afterwards what came from whom.
 
         Raises:
             FedAttnError: the session is over, or too few participants are left.
@@ -151,6 +155,7 @@ class RowInbox:
             for sender, rows in parts.items():
                 self._received.setdefault(sender, {})[layer] = rows
         parts |= {sender: cached.rows[layer] for sender, cached in self._cached.items()}
+        self.arrivals = self._arrivals(layer, begun, frames, parts)
         placed = [
             place_rows(parts[sender], self._state.member(sender), self._rotary)
             for sender in sorted(parts)
@@ -165,6 +170,23 @@ class RowInbox:
             if (frame := self._frames.pop((sender, layer), None)) is not None
             and sender not in self._late
         }
+
+    def _arrivals(
+        self,
+        layer: int,
+        begun: float,
+        frames: Mapping[int, ReceivedFrame],
+        parts: Mapping[int, KvRows],
+    ) -> tuple[Arrival, ...]:
+        return tuple(
+            Arrival(
+                node_id=self._state.member(sender).node_id,
+                num_rows=parts[sender].num_rows,
+                num_bytes=frames[sender].header.frame_size if sender in frames else 0,
+                wait_s=max(0.0, self._came_at.pop((sender, layer), begun) - begun),
+            )
+            for sender in sorted(parts)
+        )
 
     def _decode(self, frames: dict[int, ReceivedFrame], layer: int) -> dict[int, KvRows]:
         """Rows by sender; one whose rows cannot be read is left out from here on."""

@@ -14,8 +14,9 @@ from fedattn.wire.protocol import MAX_PUBLISHER_KEYS
 from fedattn.wire.requests import Opening, request_to_wire
 from fedattn.wire.sealing import KeyPair
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.participant.arrivals import LayerListener
 from services.participant.disclosure import Disclosure, prepare_disclosure
-from services.participant.exchange import GrpcKvExchange, LayerListener
+from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedState
 from services.participant.node import ParticipantNode
 from services.participant.query import Query

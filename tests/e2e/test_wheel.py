@@ -63,10 +63,13 @@ def test_data_files_and_generated_code_are_in_the_wheel(python: Path) -> None:
     program = (
         "from importlib.resources import files; import fedattn, fedattn.wire.v1.session_pb2;"
         "print(len(list(files('fedattn.profiles').glob('*.json'))),"
-        "len(list((files('fedattn.cli') / 'demo_contexts').glob('*/*'))))"
+        "len(list((files('fedattn.cli') / 'demo_contexts').glob('*/*'))),"
+        "*((files(name) / page).is_file() for name, page in ("
+        "('gateway', 'page/index.html'), ('fedattn.cli', 'owner_page/index.html'),"
+        "('fedattn.page', 'assets/look.css'), ('fedattn.page', 'assets/uplot/LICENSE'))))"
     )
     ended = run(python, "-I", "-c", program)
-    assert ended.stdout.split() == ["1", "9"], ended.stderr
+    assert ended.stdout.split() == ["1", "9", *["True"] * 4], ended.stderr
 
 
 @pytest.mark.parametrize("module", ["services.aggregator", "gateway"])

@@ -197,7 +197,9 @@ def check_problem(response: httpx.Response, status: int, code: str) -> dict[str,
 
 async def good_script(request: participant_pb2.QueryRequest) -> AsyncIterator[QueryEvent]:
     yield opened()
-    yield QueryEvent(layer=participant_pb2.LayerProgress(layer=7, num_rows=3, wait_s=0.25))
+    arrival = participant_pb2.Arrival(node_id="node-a", num_rows=3, num_bytes=100, wait_s=0.25)
+    progress = participant_pb2.LayerProgress(layer=7, num_rows=3, wait_s=0.25, arrivals=[arrival])
+    yield QueryEvent(layer=progress)
     for text in ("Ward 7", " had it."):
         yield QueryEvent(token=participant_pb2.TokenText(text=text))
     yield QueryEvent(result=result())
@@ -220,7 +222,10 @@ def opened() -> QueryEvent:
             sync_layers=[7, 8],
         ),
     ]
-    terms = session_pb2.SessionTerms(session_id=SESSION_ID, prefix_len=2, members=members)
+    shape = session_pb2.KvShape(num_layers=30, num_kv_heads=3, head_dim=64)
+    terms = session_pb2.SessionTerms(
+        session_id=SESSION_ID, prefix_len=2, members=members, shape=shape
+    )
     return QueryEvent(opened=participant_pb2.SessionOpened(terms=terms, excluded=[excluded()]))
 
 

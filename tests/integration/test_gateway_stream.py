@@ -62,7 +62,10 @@ async def test_events_come_in_order_and_fit_their_schemas() -> None:
     assert [(node.node_id, node.detail) for node in session.excluded] == [
         ("node-c", "model differs")
     ]
-    assert layer.model_dump() == {"layer": 7, "num_rows": 3, "wait_s": 0.25}
+    arrival = {"node_id": "node-a", "num_rows": 3, "num_bytes": 100, "wait_s": 0.25}
+    assert layer.model_dump() == {
+        "layer": 7, "num_rows": 3, "wait_s": 0.25, "arrivals": [arrival]
+    }  # fmt: skip
     assert "".join(token.text for token in tokens) == ANSWER
     assert report.model_dump() == document
 

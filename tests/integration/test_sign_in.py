@@ -62,6 +62,20 @@ async def test_without_a_key_nothing_but_the_probes_answers(
         assert gateway.participant.requests == []
 
 
+async def test_the_page_loads_without_a_key_and_lets_nothing_else_in(
+    path: Path, anna: dict[str, str]
+) -> None:
+    async with running(flags=[f"--keys={path}"]) as gateway:
+        for route in ("/", "/page/main.js", "/page/shared/look.css"):
+            response = await gateway.client.get(route)
+            assert response.status_code == 200
+            assert "default-src 'self'" in response.headers["content-security-policy"]
+            assert "unsafe" not in response.headers["content-security-policy"]
+        for route in ("/page/%2e%2e/app.py", "/page/..%2fapp.py", "/page/none.js"):
+            check_problem(await gateway.client.get(route), 404, "not_found")
+        check_problem(await gateway.client.get("/page"), 401, "not_signed_in")
+
+
 @pytest.mark.parametrize(
     "headers",
     [

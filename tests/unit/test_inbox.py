@@ -17,6 +17,7 @@ from fedattn.core.row_bounds import RowBounds
 from fedattn.core.session import SessionState
 from fedattn.core.spans import build_layout
 from fedattn.core.types import KvRows, KvShape
+from services.participant.arrivals import Arrival
 from services.participant.inbox import RowInbox
 from tests.harness.samples import ROTARY
 
@@ -103,6 +104,22 @@ def test_later_layer_may_come_first() -> None:
         deliver(inbox, 1, layer)
     assert take(inbox, 0).keys[0, 0, 0] == 0.0
     assert take(inbox, 2).keys[0, 0, 0] == 2.0
+
+
+def test_it_tells_what_came_from_whom() -> None:
+    inbox = make_inbox()
+    deliver(inbox, 1, 0)
+    deliver(inbox, 0, 0)
+    take(inbox, 0)
+    sizes = [HEADER_SIZE + 2 * 4 * 2 * num_tokens for num_tokens in (2, 1)]
+    assert inbox.arrivals == (
+        Arrival(node_id="a", num_rows=2, num_bytes=sizes[0], wait_s=0),
+        Arrival(node_id="b", num_rows=1, num_bytes=sizes[1], wait_s=0),
+    )
+    inbox.mark_lost(1, "gone")
+    deliver(inbox, 0, 1)
+    take(inbox, 1)
+    assert [arrival.node_id for arrival in inbox.arrivals] == ["a"]
 
 
 def test_lost_member_is_left_out_once_its_rows_end() -> None:

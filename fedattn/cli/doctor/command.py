@@ -80,7 +80,7 @@ def doctor(
         "proxy": proxy,
     }
     given = {name: str(value) for name, value in flags.items() if value is not None}
-    client = None if gateway is None else Client(gateway, api_key, ca)
+    client = None if gateway is None else Client(gateway, api_key, ca=ca, retries=0)
     findings = examine(given, env_file, client)
     console = output()
     if as_json:

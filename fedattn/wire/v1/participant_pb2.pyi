@@ -286,26 +286,66 @@ class LayerProgress(_message.Message):
     LAYER_FIELD_NUMBER: _builtins.int
     NUM_ROWS_FIELD_NUMBER: _builtins.int
     WAIT_S_FIELD_NUMBER: _builtins.int
+    ARRIVALS_FIELD_NUMBER: _builtins.int
     layer: _builtins.int
     """Zero-based block."""
     num_rows: _builtins.int
     """Rows that came from others at it."""
     wait_s: _builtins.float
     """Time it waited for them, seconds."""
+    @_builtins.property
+    def arrivals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arrival]:
+        """What came from each sender, in token order; who is left out is absent."""
+
     def __init__(
         self,
         *,
         layer: _builtins.int = ...,
         num_rows: _builtins.int = ...,
         wait_s: _builtins.float = ...,
+        arrivals: _abc.Iterable[Global___Arrival] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer", "num_rows", b"num_rows", "wait_s", b"wait_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrivals", b"arrivals", "layer", b"layer", "num_rows", b"num_rows", "wait_s", b"wait_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LayerProgress: _TypeAlias = LayerProgress  # noqa: Y015
+
+@_typing.final
+class Arrival(_message.Message):
+    """The rows of one sender at one layer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    NUM_ROWS_FIELD_NUMBER: _builtins.int
+    NUM_BYTES_FIELD_NUMBER: _builtins.int
+    WAIT_S_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Whose rows."""
+    num_rows: _builtins.int
+    """Rows that came."""
+    num_bytes: _builtins.int
+    """Bytes of the frame, header included; 0 if the publisher had the rows cached."""
+    wait_s: _builtins.float
+    """From when the publisher needed the rows until they were there, seconds; 0 if they were before."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        num_rows: _builtins.int = ...,
+        num_bytes: _builtins.int = ...,
+        wait_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "num_bytes", b"num_bytes", "num_rows", b"num_rows", "wait_s", b"wait_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Arrival: _TypeAlias = Arrival  # noqa: Y015
 
 @_typing.final
 class TokenText(_message.Message):

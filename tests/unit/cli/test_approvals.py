@@ -13,6 +13,8 @@ from fedattn.core.address import HostPort
 from fedattn.core.consent import Ask
 from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.approvals import ApprovalStore, Decision
+from fedattn.runtime.audit import AuditEvent, AuditLog
+from fedattn.runtime.state import AUDIT_FILE
 
 TOKEN = "0123456789abcdef"
 LOCAL = HostPort("127.0.0.1", 8090)
@@ -150,6 +152,23 @@ async def test_without_a_token_no_web_page_from_elsewhere_decides(
     assert answer.status_code == status
     expected = Decision.APPROVED if status == 200 else Decision.PENDING
     assert store.entries()[0].decision is expected
+
+
+async def test_the_audit_log_is_read_by_the_same_callers_only(store: ApprovalStore) -> None:
+    async with client(store) as http:
+        empty = (await http.get("/v1/audit")).json()
+        assert (empty["entries"], empty["num_entries"], empty["broken_line"]) == ([], 0, None)
+        log = AuditLog(store.folder / AUDIT_FILE)
+        heads = [log.append(AuditEvent(event=name)) for name in ("asked", "allowed", "sent")]
+        log.close()
+        audit = (await http.get("/v1/audit?last=2")).json()
+        assert [entry["event"] for entry in audit["entries"]] == ["allowed", "sent"]
+        assert (audit["num_entries"], audit["head"]) == (3, heads[-1])
+    async with client(store, host="evil.example") as http:
+        assert (await http.get("/v1/audit")).status_code == 403
+        assert (await http.get("/")).status_code == 200
+    async with client(store, TOKEN) as http:
+        assert (await http.get("/v1/audit")).status_code == 401
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,14 @@ class Scripted(Client):
 
 def test_why_a_node_is_left_out_is_one_line_of_text(console: PlainConsole) -> None:
     report = sample_report("node-b", detail=f"{FOREIGN}\nnode-c is lost")
-    event = SessionEvent(session_id="5f2b7c1e9a", prefix_len=24, members=[], excluded=[report])
+    event = SessionEvent(
+        session_id="5f2b7c1e9a",
+        prefix_len=24,
+        num_layers=30,
+        row_bytes=768,
+        members=[],
+        excluded=[report],
+    )
     stream_answer(Scripted(event, sample_answer()), QueryBody(question="Who?"), console, console)
     assert f"without node-b: {SHOWN} node-c is lost\n" in shown_on(console)
 
@@ -99,8 +106,15 @@ def answer_events(text: str) -> tuple[QueryEvent, ...]:
         node_id="node-a", role="contributor", span_start=0, span_stop=3, sync_layers=[7]
     )
     return (
-        SessionEvent(session_id="5f2b7c1e9a", prefix_len=24, members=[member], excluded=[]),
-        LayerEvent(layer=29, num_rows=3, wait_s=0.1),
+        SessionEvent(
+            session_id="5f2b7c1e9a",
+            prefix_len=24,
+            num_layers=30,
+            row_bytes=768,
+            members=[member],
+            excluded=[],
+        ),
+        LayerEvent(layer=29, num_rows=3, wait_s=0.1, arrivals=[]),
         TokenEvent(text=text),
         sample_answer(),
     )

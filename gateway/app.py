@@ -45,7 +45,11 @@ def create_app(
     """
     logging.getLogger("sse_starlette.sse").setLevel(logging.INFO)  # its debug holds the answer
     publishers = Publishers(
-        settings.publishers, settings.max_concurrent_queries, certificates, registry
+        settings.endpoint,
+        settings.max_concurrent_queries,
+        settings.publisher,
+        certificates,
+        registry,
     )
 
     @asynccontextmanager

@@ -148,7 +148,7 @@ def _running(
         network.start_aggregator()
         for node in nodes:
             network.start_participant(node)
-        network.start_gateway([PUBLISHER, *contexts])
+        network.start_gateway(PUBLISHER)
         with console.status("loading the model in every node") as status:
             waiting = set(names)
             for name in network.wait_ready(names):

@@ -61,7 +61,7 @@ class Responses(Generic[M]):
 
 
 class AggregatorClient:
-    """One aggregator, as its nodes call it.
+    """One aggregator, as its nodes and gateways call it.
 
     Args:
         channel: gives the one to the aggregator for each call; the caller closes it.
@@ -80,7 +80,7 @@ class AggregatorClient:
     def _unreachable(self) -> FedAttnError:
         """A new one for each call: a raised error keeps its traceback, and so the call, alive."""
         return AggregatorUnavailableError(
-            f"the aggregator at {self.address} cannot be reached; check the node's setting "
+            f"the aggregator at {self.address} cannot be reached; check the setting "
             f"`aggregator` and that the aggregator runs"
         )
 
@@ -97,6 +97,10 @@ class AggregatorClient:
         )
         return Responses(self._stub.Exchange(requests, timeout=timeout_s), lost)
 
+    def tunnel(self, requests: AsyncIterator[pb.TunnelRequest]) -> Responses[pb.TunnelResponse]:
+        """Bytes of the other end of a gateway's connection to a node."""
+        return Responses(self._stub.Tunnel(requests), self._unreachable)
+
     async def open_session(self, opening: Opening, timeout_s: float) -> pb.OpenSessionResponse:
         """Open a session.
 
@@ -110,10 +114,10 @@ class AggregatorClient:
             raise error_from_rpc(error, self._unreachable) from None
 
     async def list_nodes(self, request: pb.ListNodesRequest) -> pb.ListNodesResponse:
-        """Nodes that are joined right now, for one of them.
+        """Nodes that are joined right now, for one of them or for a gateway.
 
         Raises:
-            FedAttnError: the caller is not joined, or the aggregator cannot be reached.
+            FedAttnError: the caller is neither, or the aggregator cannot be reached.
         """
         try:
             return clean_texts(await self._stub.ListNodes(request, timeout=_LIST_TIMEOUT_S))

@@ -1,7 +1,9 @@
 """The way to one node that publishes, behind the aggregator."""
 
 import asyncio
+from contextlib import suppress
 
+import grpc
 import structlog
 
 from fedattn.core.address import SocketPath
@@ -15,6 +17,8 @@ from fedattn.wire.tunnel import carry
 from fedattn.wire.v1 import aggregator_pb2
 
 CONNECT_TIMEOUT_S = 5.0
+
+_State = grpc.ChannelConnectivity
 
 log = structlog.get_logger(__name__)
 
@@ -48,23 +52,16 @@ class Way:
         self._channel = PeerChannel(Endpoint(self._path), self._certificates, self.node_id)
 
     async def connect(self) -> None:
-        """Wait for the channel: one that failed before may rest between two attempts.
+        """Connect, unless that has been done.
 
         Raises:
             FedAttnError: why the aggregator carries nothing there, or it takes too long.
         """
         refused = self._refused
-        ready = asyncio.create_task(self._channel.current().channel_ready())
-        try:
-            await asyncio.wait(
-                (ready, refused),
-                timeout=CONNECT_TIMEOUT_S,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if ready.done():
-                return
-        finally:
-            ready.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                if await _becomes_ready(self._channel.current()):
+                    return
         raise refused.result() if refused.done() else self.unreachable()
 
     def give_back(self) -> None:
@@ -80,7 +77,7 @@ class Way:
         """What to raise if the node is lost."""
         return PublisherUnavailableError(
             f"publisher {self.node_id} cannot be reached through the aggregator at "
-            f"{self._aggregator.address}; look whether its participant runs"
+            f"{self._aggregator.address}; look whether its participant runs, and under that name"
         )
 
     async def close(self) -> None:
@@ -108,3 +105,14 @@ class Way:
         """Tell those who wait for the channel now."""
         refused, self._refused = self._refused, asyncio.get_running_loop().create_future()
         refused.set_result(error)
+
+
+async def _becomes_ready(channel: grpc.aio.Channel) -> bool:
+    """Whether the next attempt to connect succeeds; the last one may have failed long ago."""
+    has_tried = False
+    while (state := channel.get_state(try_to_connect=True)) is not _State.READY:
+        if has_tried and state is _State.TRANSIENT_FAILURE:
+            return False
+        has_tried = has_tried or state is _State.CONNECTING
+        await channel.wait_for_state_change(state)
+    return True

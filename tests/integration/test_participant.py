@@ -7,20 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from fedattn.core.errors import ConfigurationError
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.terms import SessionTerms
 from fedattn.model.loading import LoadedModel
 from fedattn.research.oracle import oracle_greedy
-from fedattn.wire.convert import (
-    sampling_to_wire,
-)
-from fedattn.wire.stubs import ParticipantStub
+from fedattn.wire.convert import sampling_to_wire
 from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
+from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.settings import AggregatorSettings
 from services.participant.report import local_report
-from tests.harness.channels import direct_channel
+from tests.harness.channels import way_to
 from tests.harness.networks import (
     NUM_NEW_TOKENS,
     Network,
@@ -275,26 +272,26 @@ async def test_participant_joins_again_when_the_aggregator_comes_back(
         await running.__aexit__(None, None, None)
 
 
-async def test_answer_survives_an_aggregator_that_is_lost_while_decoding(
+async def test_answer_survives_a_session_that_is_lost_while_decoding(
     model: LoadedModel,
 ) -> None:
-    """Decoding needs no network."""
+    """Decoding needs no session."""
     settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0, report_timeout_s=3600)
-    aggregator = running_aggregator(settings)
-    address = await aggregator.__aenter__()
+    server, servicer = await start_aggregator(settings)
+    address = f"127.0.0.1:{server.port}"
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(silent_contributor(address, model))
-        publisher = await stack.enter_async_context(
-            running_participant(make_node("publisher", model, None), address, listen="127.0.0.1:0")
-        )
-        assert publisher.server is not None
-        channel = direct_channel(f"127.0.0.1:{publisher.server.port}")
-        stub = ParticipantStub(await stack.enter_async_context(channel))
+        enter = stack.enter_async_context
+        stack.push_async_callback(stop_aggregator, server, servicer, 0)
+        await enter(silent_contributor(address, model))
+        node = make_node("publisher", model, None)
+        node.publishes = True
+        await enter(running_participant(node, address))
+        way = await enter(way_to("publisher", address))
         events = []
-        async for event in stub.Query(query(contributors=["silent"], plan="none")):
+        async for event in way.stub.Query(query(contributors=["silent"], plan="none")):
             events.append(event)
             if sum(event.HasField("token") for event in events) == 1:
-                await aggregator.__aexit__(None, None, None)
+                servicer.sessions.close()
     result = events[-1].result
     assert result.num_tokens == NUM_NEW_TOKENS
     assert {member.node_id for member in result.report.members} == {"silent", "publisher"}
@@ -332,11 +329,3 @@ async def test_report_without_the_aggregator_names_everyone_and_what_is_missing(
     assert all("the aggregator was lost" in member.detail for member in members)
     assert members[1].detail.startswith("no rows for 1 s; ")
     assert (other.node_id, other.detail) == ("other", "of another model")
-
-
-async def test_taken_port_is_a_clear_error(model: LoadedModel, network: Network) -> None:
-    node = make_node("second", model, None)
-    taken = network.aggregator
-    with pytest.raises(ConfigurationError, match=r"cannot listen on .*: Address already in use"):
-        async with running_participant(node, network.aggregator, listen=taken):
-            pass

@@ -88,11 +88,12 @@ class Way:
             task.cancel()
         await asyncio.gather(*self._carried, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._carry(reader, writer))
         self._carried.add(task)
         task.add_done_callback(self._carried.discard)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         opening = aggregator_pb2.TunnelOpen(node_id=self.node_id)
         try:
             first = aggregator_pb2.TunnelRequest(open=opening)

@@ -71,7 +71,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             path.write_text(SENTENCES[name].format(word))
             network.start_participant(NodePlan(node_id=name, context=path), *flags(name))
         network.start_participant(NodePlan(node_id=PUBLISHER), *flags(PUBLISHER))
-        network.start_gateway([PUBLISHER], *flags("gateway"))
+        network.start_gateway(PUBLISHER, *flags("gateway"))
         list(network.wait_ready([*CONTRIBUTORS, PUBLISHER]))
         body = QueryBody(
             question=f"I am {question}. What is the pass code of the customs?",

@@ -82,6 +82,7 @@ async def running_victims(model: LoadedModel, folder: Path) -> AsyncIterator[Vic
         node.publishes = True
         await enter(running_participant(node, address))
         way = await enter(way_to(PUBLISHER, address, certificates_of(GATEWAY)))
+        await way.connect()  # what aggregators then see is of queries
         yield Victims(hostile, way.stub, nodes)
 
 

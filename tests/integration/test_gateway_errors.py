@@ -47,7 +47,12 @@ async def test_error_of_the_publisher_keeps_its_code(
         ({"publisher_plan": "uniform:0"}, 422, "invalid_plan", "uniform"),
         ({"sampling": {"top_p": 0}}, 422, "invalid_sampling", "top_p"),
         ({"sampling": {"seed": -1}}, 422, "invalid_sampling", "seed"),
-        ({"publisher": "node-z"}, 404, "unknown_participant", "nodes that take queries are publisher"),
+        (
+            {"publisher": "node-z"},
+            404,
+            "unknown_participant",
+            "nodes that take queries are publisher",
+        ),
         ({"publisher": "a b"}, 422, "invalid_request", "'a b'"),
         ({"contributors": ["x/y"]}, 422, "invalid_request", "'x/y'"),
         ({"contributors": ["a", "a"]}, 422, "invalid_request", "named twice"),

@@ -16,6 +16,7 @@ from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from gateway.callers import Caller
 
+_CONNECT_TIMEOUT_S = 2.0
 _FRESH_S = 1.0
 """How long a listing serves further queries."""
 
@@ -58,6 +59,7 @@ class Directory:
         begun = self._clock()
         async with self._asking:  # those who wait take what the first one gets
             if self._asked_at < begun - max_age_s:
+                await self._aggregator.await_channel(_CONNECT_TIMEOUT_S)
                 now = self._clock()
                 self._listing = await self._aggregator.list_nodes(pb.ListNodesRequest())
                 self._asked_at = now

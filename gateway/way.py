@@ -42,7 +42,8 @@ class Way:
     ) -> None:
         self.node_id = node_id
         self.num_uses = 0
-        self._path, self._aggregator, self._certificates = path, aggregator, certificates
+        self.aggregator = aggregator
+        self._path, self._certificates = path, certificates
         self._carried: set[asyncio.Task[None]] = set()
         self._refused: asyncio.Future[FedAttnError] = asyncio.get_running_loop().create_future()
 
@@ -77,7 +78,7 @@ class Way:
         """What to raise if the node is lost."""
         return PublisherUnavailableError(
             f"publisher {self.node_id} cannot be reached through the aggregator at "
-            f"{self._aggregator.address}; look whether its participant runs, and under that name"
+            f"{self.aggregator.address}; look whether its participant runs, and under that name"
         )
 
     async def close(self) -> None:
@@ -97,7 +98,7 @@ class Way:
         opening = aggregator_pb2.TunnelOpen(node_id=self.node_id)
         try:
             first = aggregator_pb2.TunnelRequest(open=opening)
-            await carry(reader, writer, first, self._aggregator)
+            await carry(reader, writer, first, self.aggregator)
         except FedAttnError as error:
             log.info("connection_ended", node=self.node_id, code=error.code)
             self._refuse(error)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, Generic, Self, TypeVar
 
 import grpc
@@ -83,6 +84,16 @@ class AggregatorClient:
             f"the aggregator at {self.address} cannot be reached; check the setting "
             f"`aggregator` and that the aggregator runs"
         )
+
+    async def await_channel(self, within_s: float) -> None:
+        """Wait for the connection: one that failed may rest before the next attempt.
+
+        Args:
+            within_s: then the next call says what is wrong.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._channel().channel_ready()
 
     def control(self, requests: AsyncIterator[pb.ControlRequest]) -> Responses[pb.ControlResponse]:
         """Commands for a node, for as long as its membership lives."""

@@ -5,13 +5,16 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
+from fedattn.core.errors import AggregatorUnavailableError
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.terms import SessionTerms
 from fedattn.model.loading import LoadedModel
 from fedattn.research.oracle import oracle_greedy
 from fedattn.wire.convert import sampling_to_wire
+from fedattn.wire.status import error_from_rpc
 from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.__main__ import start_aggregator, stop_aggregator
@@ -329,3 +332,35 @@ async def test_report_without_the_aggregator_names_everyone_and_what_is_missing(
     assert all("the aggregator was lost" in member.detail for member in members)
     assert members[1].detail.startswith("no rows for 1 s; ")
     assert (other.node_id, other.detail) == ("other", "of another model")
+
+
+async def test_gateway_reaches_a_publisher_again_after_the_aggregator_was_gone(
+    model: LoadedModel,
+) -> None:
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        first = running_aggregator()
+        address = await first.__aenter__()
+        node = make_node("publisher", model, None)
+        node.publishes = True
+        publisher = await enter(running_participant(node, address))
+        way = await enter(way_to("publisher", address))
+        await way.connect()
+        lost = aiter(way.stub.Query(query(min_participants=1)))
+        await anext(lost)
+        await first.__aexit__(None, None, None)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in lost:
+                pass
+        error = error_from_rpc(caught.value, way.unreachable())
+        assert "publisher cannot be reached through the aggregator" in str(error)
+        while publisher.control.joined.is_set():
+            await publisher.control.joined.changed()
+        with pytest.raises(AggregatorUnavailableError):
+            await way.connect()
+        await enter(running_aggregator(AggregatorSettings(listen=address, grace_s=0)))
+        await publisher.control.joined.wait_joined()
+        await way.aggregator.await_channel(10)
+        await way.connect()
+        events = [event async for event in way.stub.Query(query(min_participants=1))]
+        assert events[-1].HasField("result")

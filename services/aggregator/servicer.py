@@ -95,7 +95,9 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         """One end of a gateway's connection to a node that publishes."""
         requests = cleaned(request_iterator)
         first = await next_within(requests, self._settings.invite_timeout_s)
-        match first and first.WhichOneof("body"):
+        if first is None:
+            raise InvalidRequestError("a tunnel must begin with open or answer, not with silence")
+        match first.WhichOneof("body"):
             case "open":
                 check_caller(context, frozenset({GATEWAY}))
                 end = self.tunnels.serve_gateway(first.open.node_id, requests)

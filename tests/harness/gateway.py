@@ -162,7 +162,7 @@ async def running(
         lambda server: add_ParticipantServiceServicer_to_server(participant, server),
         with_reflection=False,
     )
-    aggregator = FakeAggregator(path, publishers)
+    aggregator = FakeAggregator(path, publishers)  # type: ignore[abstract]
     await relay.start(
         HostPort("127.0.0.1", 0),
         lambda server: add_AggregatorServiceServicer_to_server(aggregator, server),

@@ -27,11 +27,8 @@ import httpx
 
 from benchmarks.blocks import ROOT
 from fedattn.cli.network import free_port
-from fedattn.core.address import HostPort
-from fedattn.wire.server import WireServer
 from fedattn.wire.v1 import participant_pb2
-from fedattn.wire.v1.participant_pb2_grpc import add_ParticipantServiceServicer_to_server
-from tests.harness.gateway import SERVICE, FakeParticipant, QueryEvent, good_script, opened
+from tests.harness.gateway import QueryEvent, good_script, opened, running
 
 PLACES = 4
 ENDLESS = "endless"
@@ -61,34 +58,28 @@ async def script(request: participant_pb2.QueryRequest) -> AsyncIterator[QueryEv
 @asynccontextmanager
 async def running_gateway(source: Path) -> AsyncIterator[int]:
     """A gateway before one publisher that follows the script; its port."""
-    participant, server = FakeParticipant(script), WireServer([SERVICE])
-    await server.start(
-        HostPort("127.0.0.1", 0),
-        lambda grpc_server: add_ParticipantServiceServicer_to_server(participant, grpc_server),
-        with_reflection=False,
-    )
     port = free_port()
-    flags = [
-        f"--listen=127.0.0.1:{port}",
-        f"--participants=publisher=127.0.0.1:{server.port}",
-        f"--max-concurrent-queries={PLACES}",
-        "--plaintext",
-        "--log-level=error",
-    ]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", *flags),
-        cwd=source,
-        env={**os.environ, "PYTHONPATH": str(source)},
-    )
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            while not await is_ready(client):  # noqa: ASYNC110 - it is another process
-                await asyncio.sleep(0.2)
-        yield port
-    finally:
-        process.terminate()
-        await process.wait()
-        await server.stop(grace_s=0)
+    async with running(script) as harness:
+        flags = [
+            f"--listen=127.0.0.1:{port}",
+            f"--aggregator={harness.address}",
+            f"--max-concurrent-queries={PLACES}",
+            "--plaintext",
+            "--log-level=error",
+        ]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway", *flags),
+            cwd=source,
+            env={**os.environ, "PYTHONPATH": str(source)},
+        )
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                while not await is_ready(client):  # noqa: ASYNC110 - it is another process
+                    await asyncio.sleep(0.2)
+            yield port
+        finally:
+            process.terminate()
+            await process.wait()
 
 
 async def is_ready(client: httpx.AsyncClient) -> bool:

@@ -45,12 +45,11 @@ def start_nodes(network: LocalNetwork, links: EdgeLinks, texts: list[str], folde
             NodePlan(
                 node_id=node_id,
                 context=context,
-                host=links.host(index),
                 aggregator=links.aggregator(index),
                 wrapper=links.wrapper(index),
             )
         )
-    network.start_gateway([PUBLISHER])
+    network.start_gateway(PUBLISHER)
     list(network.wait_ready(list(nodes)))
 
 

@@ -95,10 +95,6 @@ class EdgeLinks:
         """Words that run a command in a node's namespace."""
         return ("ip", "netns", "exec", self.names[index])
 
-    def host(self, index: int) -> str:
-        """The node's own address."""
-        return f"10.77.{index}.2"
-
     def aggregator(self, index: int) -> str:
         """Where the node finds the aggregator, behind its link."""
         return f"10.77.{index}.1:{self._ports[index]}"

@@ -125,7 +125,7 @@ def measure_network(texts: list[str], plan: str, repeats: int, weights: str) -> 
             network.start_participant(
                 NodePlan(node_id=node_id, context=context), f"--weights={weights}"
             )
-        network.start_gateway([PUBLISHER])
+        network.start_gateway(PUBLISHER)
         list(network.wait_ready([*CONTRIBUTORS, PUBLISHER]))
         samples = time_pairs(network, body, plain, repeats)
         answer = Client(network.gateway_url).ask(body)

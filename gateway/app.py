@@ -60,7 +60,11 @@ def create_app(
     for name in ("sse_starlette.sse", "aiosqlite"):
         logging.getLogger(name).setLevel(logging.INFO)  # their debug holds the answer
     publishers = Publishers(
-        settings.publishers, settings.max_concurrent_queries, certificates, registry
+        settings.endpoint,
+        settings.max_concurrent_queries,
+        settings.publisher,
+        certificates,
+        registry,
     )
 
     jobs = Jobs(JobStore(_jobs_file(settings)), settings.job_limits)

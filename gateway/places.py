@@ -12,18 +12,16 @@ _Holder = tuple[str, str]
 class Places:
     """How many queries run, whose they are, and where.
 
-    One subject holds at most half of all places, rounded up. So does one publisher, if there are
+    One subject holds at most half of all places, rounded up. So does one publisher while there are
     several: one that hangs leaves room for the others.
 
     Args:
         num_places: of all.
-        num_publishers: how many share them.
     """
 
-    def __init__(self, num_places: int, num_publishers: int) -> None:
+    def __init__(self, num_places: int) -> None:
         self._num_places = num_places
         self._half = (num_places + 1) // 2
-        self._has_several = num_publishers > 1
         self._held: Counter[_Holder] = Counter()
         self._num_taken = 0
 
@@ -31,8 +29,13 @@ class Places:
     def num_taken(self) -> int:
         return self._num_taken
 
-    def take(self, caller: Caller, publisher: str) -> Callable[[], None]:
+    def take(self, caller: Caller, publisher: str, num_publishers: int) -> Callable[[], None]:
         """Take a place; what is returned gives it free, and is to be called once.
+
+        Args:
+            caller: for whom.
+            publisher: where.
+            num_publishers: how many there are now.
 
         Raises:
             NodeBusyError: none is free.
@@ -43,7 +46,8 @@ class Places:
                 f"the gateway runs {self._num_taken} queries, its limit; try again shortly, "
                 f"or raise FEDATTN_GATEWAY_MAX_CONCURRENT_QUERIES"
             )
-        shares = dict(self._shares(caller, publisher))
+        most_of_publisher = self._half if num_publishers > 1 else self._num_places
+        shares = dict(self._shares(caller, publisher, most_of_publisher))
         for (kind, name), most in shares.items():
             if self._held[kind, name] >= most:
                 raise RateLimitedError(
@@ -59,11 +63,12 @@ class Places:
 
         return give_free
 
-    def _shares(self, caller: Caller, publisher: str) -> Iterator[tuple[_Holder, int]]:
+    def _shares(
+        self, caller: Caller, publisher: str, most_of_publisher: int
+    ) -> Iterator[tuple[_Holder, int]]:
         """Whom a query counts for, and the most each may have."""
         if caller.limits is not None:
             yield ("account", caller.account), caller.limits.max_concurrent
         if caller.subject:
             yield ("subject", caller.subject), self._half
-        if self._has_several:
-            yield ("publisher", publisher), self._half
+        yield ("publisher", publisher), most_of_publisher

@@ -12,7 +12,7 @@ from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from gateway.metrics import GatewayMetrics
 from gateway.report import row_bytes_of
-from gateway.settings import PublisherAddress
+from gateway.way import Way
 
 END_TIMEOUT_S = 0.5
 """Longest wait, once the result is here, for the publisher to say that this was all."""
@@ -31,7 +31,7 @@ class QueryCall:
     def __init__(
         self,
         rpc: grpc.aio.UnaryStreamCall[participant_pb2.QueryRequest, QueryEvent],
-        publisher: PublisherAddress,
+        publisher: Way,
         on_close: Callable[["QueryCall"], None],
         metrics: GatewayMetrics,
     ) -> None:

@@ -76,15 +76,14 @@ def query_router(asking: Asking, jobs: Jobs) -> APIRouter:
         return warm_from_wire(await unless_disconnected(request, warming))
 
     @router.get(
-        "/participants", tags=["network"], responses=document_problems(401, 409, 421, 429, 500, 503)
+        "/participants",
+        tags=["network"],
+        responses=document_problems(401, 403, 409, 421, 429, 500, 503, 504),
     )
     async def get_participants(caller: CallerOf) -> list[ParticipantInfo]:
         """All nodes that are joined now."""
         answer = await publishers.list_nodes(caller)
-        return [
-            participant_from_wire(node, can_publish=node.node_id in publishers.node_ids)
-            for node in answer.nodes
-        ]
+        return [participant_from_wire(node, can_publish=node.publishes) for node in answer.nodes]
 
     return router
 
@@ -98,9 +97,9 @@ def probe_router(publishers: Publishers) -> APIRouter:
         """Whether the process is alive."""
         return Health(status="ok")
 
-    @router.get("/readyz", responses=document_problems(421, 503))
+    @router.get("/readyz", responses=document_problems(403, 409, 421, 503, 504))
     async def get_readiness() -> Health:
-        """Whether at least one publisher takes queries."""
+        """Whether at least one joined node takes queries."""
         await publishers.check_ready()
         return Health(status="ok")
 

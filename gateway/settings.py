@@ -2,18 +2,13 @@
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
 from fedattn.core.address import HostPort
-from fedattn.core.errors import (
-    ConfigurationError,
-    InvalidRequestError,
-    PublisherUnavailableError,
-)
+from fedattn.core.errors import ConfigurationError, InvalidRequestError
 from fedattn.core.node_id import check_node_id
 from fedattn.core.proxies import AUTO, Endpoint, find_endpoint
 from fedattn.core.share import Share
@@ -21,6 +16,7 @@ from fedattn.runtime.doors import Doors, tls_context
 from fedattn.runtime.settings import (
     PROXY_MEANING,
     ListenAddress,
+    PeerAddress,
     ProxyChoice,
     ServiceSettings,
     service_config,
@@ -28,25 +24,6 @@ from fedattn.runtime.settings import (
 from gateway.jobs_limits import JobLimits
 
 _ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
-_SHAPE = "expected publisher=HOST:PORT,node-b=HOST:PORT"
-
-
-@dataclass(frozen=True, slots=True)
-class PublisherAddress:
-    """Where a participant listens for its gateway."""
-
-    node_id: str
-    endpoint: Endpoint
-
-    def __str__(self) -> str:
-        return f"{self.node_id} at {self.endpoint}"
-
-    def unreachable(self) -> PublisherUnavailableError:
-        """What to raise if nobody answers there."""
-        return PublisherUnavailableError(
-            f"publisher {self} cannot be reached; start its participant, or correct "
-            f"FEDATTN_GATEWAY_PARTICIPANTS"
-        )
 
 
 class GatewaySettings(ServiceSettings):
@@ -57,9 +34,13 @@ class GatewaySettings(ServiceSettings):
     listen: ListenAddress = Field(
         HostPort("127.0.0.1", 8000), description="HOST:PORT to serve on; port 0 for any."
     )
-    participants: str = Field(
-        description="Participants that publish: publisher=HOST:PORT,node-b=HOST:PORT. "
-        "A query that names none goes to the first."
+    aggregator: PeerAddress = Field(
+        HostPort("127.0.0.1", 50051), description="HOST:PORT of the aggregator."
+    )
+    publisher: str | None = Field(
+        None,
+        description="Node that queries go to which name none; default: the first by id that takes "
+        "queries.",
     )
     proxy: ProxyChoice = Field(AUTO, description=PROXY_MEANING)
     share: Share = Field(
@@ -139,11 +120,13 @@ class GatewaySettings(ServiceSettings):
         32, ge=0, description="Background queries of one caller that wait; more are refused."
     )
 
-    @field_validator("participants")
+    @field_validator("publisher")
     @classmethod
-    def _check_participants(cls, value: str) -> str:
-        parse_participants(value)
-        return value
+    def _check_publisher(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else check_node_id(value)
+        except InvalidRequestError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("share")
     @classmethod
@@ -175,7 +158,7 @@ class GatewaySettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _check_proxy(self) -> Self:
-        assert self.publishers
+        assert self.endpoint
         return self
 
     @property
@@ -216,42 +199,15 @@ class GatewaySettings(ServiceSettings):
         )
 
     @property
-    def publishers(self) -> tuple[PublisherAddress, ...]:
-        """The configured publishers, in order, and how to reach them.
+    def endpoint(self) -> Endpoint:
+        """The aggregator, and how to reach it.
 
         Raises:
             ConfigurationError: the environment names a proxy on the way that is of no use.
         """
-        return tuple(
-            PublisherAddress(node_id, find_endpoint(address, os.environ, self.proxy))
-            for node_id, address in parse_participants(self.participants)
-        )
+        return find_endpoint(self.aggregator, os.environ, self.proxy)
 
 
 def split_origins(text: str | None) -> tuple[str, ...]:
     """The parts between commas."""
     return tuple(origin.strip().rstrip("/") for origin in (text or "").split(",") if origin.strip())
-
-
-def parse_participants(text: str) -> tuple[tuple[str, HostPort], ...]:
-    """Read "publisher=127.0.0.1:50061,node-b=[::1]:50062".
-
-    Raises:
-        ValueError: names the malformed entry.
-    """
-    publishers = tuple(_parse_entry(entry) for entry in text.split(","))
-    names = [name for name, _ in publishers]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{name!r} is named twice; {_SHAPE}")
-    return publishers
-
-
-def _parse_entry(entry: str) -> tuple[str, HostPort]:
-    name, equals, address = entry.strip().partition("=")
-    if not equals:
-        raise ValueError(f"entry {entry.strip()!r} is not name=HOST:PORT; {_SHAPE}")
-    try:
-        return check_node_id(name), HostPort.parse(address)
-    except (InvalidRequestError, ConfigurationError) as error:
-        raise ValueError(f"entry {entry.strip()!r}: {error}") from error

@@ -15,7 +15,7 @@ install.sh --uninstall [--purge]                                               -
   --join TOKEN          what `fedattn certs token` printed for this node; it is good once; - reads it from stdin
   --certificates DIR    what `fedattn certs init` made for this node: ca.crt, tls.crt, tls.key
   --context FILE|DIR    private text to start from; it is copied to /var/lib/fedattn/context
-  --listen HOST:PORT    for this node's own gateway, if it publishes
+  --publish             let gateways ask through this node; answers may quote its text
   --profile NAME        pi4-2g, pi5-8g, jetson-orin; default pi5-8g
   --model MODEL         default, a folder, a .gguf file or a hub id; the same on every node
   --package SPEC        what pip installs: a wheel, a folder, a requirement; default: the clone this script is in,
@@ -35,7 +35,7 @@ TEXT
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_tree=$(cd "$here/../.." && pwd)
 prefix=/opt/fedattn config=/etc/fedattn state=/var/lib/fedattn own_certificates=/var/lib/fedattn/node/certificates unit=/etc/systemd/system/fedattn-participant.service
-action=install node_id='' aggregator='' certificates='' join='' context='' listen='' model='' profile=pi5-8g
+action=install node_id='' aggregator='' certificates='' join='' context='' publish='' model='' profile=pi5-8g
 package=$source_tree python=python3 starts=1 dry=0 purge=0
 
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -46,9 +46,10 @@ while (($#)); do
     --uninstall) action=uninstall ;;
     --purge) purge=1 ;;
     --no-start) starts=0 ;;
+    --publish) publish=true ;;
     --dry-run) dry=1 ;;
     -h | --help) usage; exit 0 ;;
-    --node-id | --aggregator | --certificates | --join | --context | --listen | --profile | --model | --package | --python)
+    --node-id | --aggregator | --certificates | --join | --context | --profile | --model | --package | --python)
       (($# > 1)) || fail "$1 needs a value; see --help"
       name=${1#--}
       printf -v "${name//-/_}" '%s' "$2"
@@ -91,7 +92,6 @@ check_options() {
   local address='^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$' # the service looks closer
   [[ $node_id =~ ^[A-Za-z0-9._-]{1,64}$ ]] || fail "--node-id: expected 1 to 64 of A-Z a-z 0-9 . _ -, got '$node_id'"
   [[ $aggregator =~ $address ]] || fail "--aggregator: expected HOST:PORT, got '$aggregator'"
-  [[ -z $listen || $listen =~ $address ]] || fail "--listen: expected HOST:PORT, got '$listen'"
   if [[ -n $join ]]; then
     [[ -z $certificates ]] || fail "--join and --certificates exclude each other; leave one out"
     [[ $join != - ]] || read -r join || fail "--join -: no token on stdin"
@@ -167,7 +167,7 @@ install_node() {
     printf 'FEDATTN_PARTICIPANT_CERTIFICATES=%s\n' "$own_certificates"
     printf 'FEDATTN_PARTICIPANT_CONTEXT=%s\n' "$state/context"
     printf 'FEDATTN_PARTICIPANT_STATE=%s\n' "$state/node"
-    [[ -z $listen ]] || printf 'FEDATTN_PARTICIPANT_LISTEN=%s\n' "$listen"
+    [[ -z $publish ]] || printf 'FEDATTN_PARTICIPANT_PUBLISH=%s\n' "$publish"
     printf 'FEDATTN_CACHE=%s\n' "$state/cache"
     grep '^FEDATTN_' "$here/profiles/$profile.env" | sed "s|^\(FEDATTN_PARTICIPANT_MODEL\)=.*|\1=${model:-default}|"
   } | write "$config/node.env" 640 root:fedattn

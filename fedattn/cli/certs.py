@@ -12,8 +12,8 @@ import typer
 from fedattn.cli.options import AsJson
 from fedattn.cli.terminal import output, plain_table, progress, write_json
 from fedattn.core.address import HostPort
+from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.runtime.extras import require_extras
-from fedattn.wire.security import AGGREGATOR, GATEWAY
 
 _GRACE_S = 5
 _STDIN = ("-",)

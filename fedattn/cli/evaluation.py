@@ -134,6 +134,6 @@ class Evaluation:
             network.start_participant(plan, *flags)
         exact = (*flags, "--decode-weights=float32")  # equal to an evaluation in one process
         network.start_participant(NodePlan(node_id=PUBLISHER, model=self.model), *exact)
-        network.start_gateway([PUBLISHER])
+        network.start_gateway(PUBLISHER)
         for _ in network.wait_ready([*files, PUBLISHER]):
             pass

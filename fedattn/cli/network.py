@@ -33,7 +33,6 @@ class NodePlan:
         node_id: its id.
         context: its private text; None for none.
         model: as for `fedattn model prepare`.
-        host: its own address.
         aggregator: host:port where it finds the aggregator; None for the network's own.
         wrapper: words before its command, such as those that enter a network namespace.
     """
@@ -41,7 +40,6 @@ class NodePlan:
     node_id: str
     context: Path | None = None
     model: str = "default"
-    host: str = "127.0.0.1"
     aggregator: str | None = None
     wrapper: tuple[str, ...] = ()
 
@@ -85,7 +83,7 @@ class Part:
 class LocalNetwork:
     """Aggregator, participants and gateway, each a process of its own.
 
-    All nodes listen, so any can publish. They speak mutual TLS, and seal their rows, with
+    Any node can publish. They speak mutual TLS, and seal their rows, with
     certificates that are made in the folder `certificates`; plaintext if it is None. What outlives
     a part lies in a folder of its name in `state_dir`.
     """
@@ -96,7 +94,6 @@ class LocalNetwork:
     certificates: Path | None = None
     state_dir: Path
     parts: dict[str, Part] = field(default_factory=dict)
-    listeners: dict[str, str] = field(default_factory=dict)
 
     @property
     def gateway_url(self) -> str:
@@ -116,13 +113,11 @@ class LocalNetwork:
 
     def start_participant(self, node: NodePlan, *flags: str) -> Part:
         """Start one node; flags go to its command line."""
-        address = f"{node.host}:{free_port()}"
-        self.listeners[node.node_id] = address
         arguments = [
             "services.participant",
             f"--node-id={node.node_id}",
             f"--aggregator={node.aggregator or self.aggregator_address}",
-            f"--listen={address}",
+            "--publish",
             f"--model={node.model}",
             f"--state={self.state_dir / node.node_id}",
             "--threads=1",  # the nodes share this machine's cores
@@ -132,12 +127,17 @@ class LocalNetwork:
             arguments.append(f"--context={node.context}")
         return self._start(node.node_id, arguments, node.wrapper)
 
-    def start_gateway(self, publishers: list[str], *flags: str) -> Part:
-        """Start the gateway in front of some nodes, the first being the default publisher."""
-        addresses = ",".join(f"{node_id}={self.listeners[node_id]}" for node_id in publishers)
+    def start_gateway(self, publisher: str, *flags: str) -> Part:
+        """Start the gateway, whose default publisher is a node."""
         return self._start(
             "gateway",
-            ["gateway", f"--listen={self.gateway_address}", f"--participants={addresses}", *flags],
+            [
+                "gateway",
+                f"--listen={self.gateway_address}",
+                f"--aggregator={self.aggregator_address}",
+                f"--publisher={publisher}",
+                *flags,
+            ],
         )
 
     def wait_ready(self, node_ids: list[str], timeout_s: float = 120.0) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from typing import Self
 
 from fedattn.core.errors import ConfigurationError
@@ -24,6 +25,16 @@ _PRIVATE_DOMAINS = (
     ".lan",
 )
 """Ends of names that are never public (RFC 6761, RFC 6762 appendix G, RFC 8375)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketPath:
+    """A socket in the file system (AF_UNIX); its text is as gRPC names it."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
-from fedattn.core.address import HostPort
+from fedattn.core.address import HostPort, SocketPath
 from fedattn.core.errors import ConfigurationError
 
 AUTO, DIRECT = "auto", "none"
@@ -25,7 +25,7 @@ class Endpoint:
         proxy: URL of the HTTP proxy on the way there; None for a direct connection.
     """
 
-    address: HostPort
+    address: HostPort | SocketPath
     proxy: str | None = None
 
     def __str__(self) -> str:

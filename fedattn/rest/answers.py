@@ -303,7 +303,8 @@ class ParticipantInfo(ContextCounts):
     active_sessions: int = Field(description="Sessions it takes part in.", examples=[0])
     joined_for_s: float = Field(description="Time since it joined, seconds.", examples=[314.2])
     can_publish: bool = Field(
-        description="Whether this gateway can publish through it.", examples=[True]
+        description="Whether gateways may publish through it, which its owner decides.",
+        examples=[True],
     )
     health: NodeHealth | None = Field(description="By its last heartbeat; null before the first.")
     warnings: list[str] = Field(

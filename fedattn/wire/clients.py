@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, Generic, Self, TypeVar
 
 import grpc
@@ -62,7 +63,7 @@ class Responses(Generic[M]):
 
 
 class AggregatorClient:
-    """One aggregator, as its nodes call it.
+    """One aggregator, as its nodes and gateways call it.
 
     Args:
         channel: gives the one to the aggregator for each call; the caller closes it.
@@ -81,9 +82,19 @@ class AggregatorClient:
     def _unreachable(self) -> FedAttnError:
         """A new one for each call: a raised error keeps its traceback, and so the call, alive."""
         return AggregatorUnavailableError(
-            f"the aggregator at {self.address} cannot be reached; check the node's setting "
+            f"the aggregator at {self.address} cannot be reached; check the setting "
             f"`aggregator` and that the aggregator runs"
         )
+
+    async def await_channel(self, within_s: float) -> None:
+        """Wait for the connection: one that failed may rest before the next attempt.
+
+        Args:
+            within_s: then the next call says what is wrong.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._channel().channel_ready()
 
     def control(self, requests: AsyncIterator[pb.ControlRequest]) -> Responses[pb.ControlResponse]:
         """Commands for a node, for as long as its membership lives."""
@@ -98,6 +109,10 @@ class AggregatorClient:
         )
         call = self._stub.Exchange(requests, timeout=timeout_s, metadata=trace_metadata())
         return Responses(call, lost)
+
+    def tunnel(self, requests: AsyncIterator[pb.TunnelRequest]) -> Responses[pb.TunnelResponse]:
+        """Bytes of the other end of a gateway's connection to a node."""
+        return Responses(self._stub.Tunnel(requests), self._unreachable)
 
     async def open_session(self, opening: Opening, timeout_s: float) -> pb.OpenSessionResponse:
         """Open a session.
@@ -114,10 +129,10 @@ class AggregatorClient:
             raise error_from_rpc(error, self._unreachable) from None
 
     async def list_nodes(self, request: pb.ListNodesRequest) -> pb.ListNodesResponse:
-        """Nodes that are joined right now, for one of them.
+        """Nodes that are joined right now, for one of them or for a gateway.
 
         Raises:
-            FedAttnError: the caller is not joined, or the aggregator cannot be reached.
+            FedAttnError: the caller is neither, or the aggregator cannot be reached.
         """
         try:
             return clean_texts(

@@ -20,5 +20,9 @@ MAX_SEALED_HINT_SIZE = 4 << 10
 """Bytes of what one contributor is told of a question."""
 MAX_SEALED_KEY_SIZE, MAX_SIGNATURE_SIZE = 2 << 10, 1 << 10
 """Bytes of a key sealed for a member, and of a signature."""
+MAX_TUNNEL_DATA = 64 << 10
+"""Bytes of one message of a tunnel."""
+MAX_TUNNELS_OF_NODE = 8
+"""Connections of gateways that one node holds at once; each carries any number of queries."""
 
 assert MAX_CHUNK_SIZE < MAX_MESSAGE_SIZE

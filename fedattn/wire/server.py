@@ -9,7 +9,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from fedattn.core.address import HostPort
+from fedattn.core.address import HostPort, SocketPath
 from fedattn.core.errors import ConfigurationError, FedAttnError, InternalError
 from fedattn.runtime.listening import find_free
 from fedattn.runtime.tracing import TRACEPARENT, Kind, Span, span
@@ -60,7 +60,9 @@ class WireServer:
         self._health = health.aio.HealthServicer()
         self.port = 0
 
-    async def start(self, address: HostPort, add: AddServicers, *, with_reflection: bool) -> None:
+    async def start(
+        self, address: HostPort | SocketPath, add: AddServicers, *, with_reflection: bool
+    ) -> None:
         """Bind all addresses of the host, and serve.
 
         Args:
@@ -76,12 +78,15 @@ class WireServer:
         if with_reflection:
             names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
-        for one in find_free(address):  # gRPC would be content with one of them
-            self.port = self._bind(one)
+        if isinstance(address, SocketPath):
+            self._bind(address)
+        else:
+            for one in find_free(address):  # gRPC would be content with one of them
+                self.port = self._bind(one)
         await self._server.start()
         await self.set_serving(serving=True)
 
-    def _bind(self, address: HostPort) -> int:
+    def _bind(self, address: HostPort | SocketPath) -> int:
         target = str(address)
         try:
             if self._certificates is None:

@@ -33,6 +33,7 @@ def _describe(registry: NodeRegistry, node: Node, *, with_key: bool) -> pb.NodeI
         context=None if node.context is None else context_to_wire(node.context),
         warnings=_warnings(node),
         key=node.join.key if with_key else None,
+        publishes=node.join.publishes,
     )
 
 

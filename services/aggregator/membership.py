@@ -12,6 +12,7 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.invitations import Invitations
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.sessions import Sessions
+from services.aggregator.tunnels import Tunnels
 
 log = structlog.get_logger(__name__)
 
@@ -31,11 +32,13 @@ class Memberships:
         nodes: NodeRegistry,
         invitations: Invitations,
         sessions: Sessions,
+        tunnels: Tunnels,
         heartbeat_interval_s: float,
     ) -> None:
         self._nodes = nodes
         self._invitations = invitations
         self._sessions = sessions
+        self._tunnels = tunnels
         self._heartbeat_interval_s = heartbeat_interval_s
         self.lease_s = _MISSED_HEARTBEATS * heartbeat_interval_s
 
@@ -63,6 +66,7 @@ class Memberships:
             log.info("node_left", node=node.node_id)
             self._invitations.leave(node.node_id)
             self._sessions.note_left(node)
+            self._tunnels.leave(node)
 
     async def _read(self, node: Node, requests: AsyncIterator[pb.ControlRequest]) -> None:
         """Take heartbeats and replies until the stream ends or falls silent."""

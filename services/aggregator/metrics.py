@@ -19,6 +19,9 @@ class AggregatorMetrics:
         self.sessions_open = Gauge(
             "fedattn_aggregator_sessions_open", "Sessions that run now.", registry=registry
         )
+        self.tunnels_open = Gauge(
+            "fedattn_tunnels_open", "Connections of gateways to nodes now.", registry=registry
+        )
         self._sessions = Counter(
             "fedattn_aggregator_sessions",
             "Sessions that ended, by whether the publisher got its rows.",

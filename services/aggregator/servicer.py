@@ -7,6 +7,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import InvalidRequestError
+from fedattn.core.node_id import GATEWAY
 from fedattn.runtime.audit import AuditLog
 from fedattn.wire.security import CheckCaller, check_caller
 from fedattn.wire.streams import next_within
@@ -23,10 +24,11 @@ from services.aggregator.registry import NodeRegistry
 from services.aggregator.sessions import Sessions
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.standing import Standing
+from services.aggregator.tunnels import Tunnels
 
 
 class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
-    """The aggregator's four calls."""
+    """The aggregator's five calls."""
 
     def __init__(
         self,
@@ -43,8 +45,10 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         opener = SessionOpener(self._nodes, invitations, standing, settings)
         metrics, record = AggregatorMetrics(numbers), SessionRecord(audit)
         self.sessions = Sessions(self._nodes, opener, metrics, record, settings)
+        self.tunnels = Tunnels(self._nodes, settings.max_tunnels, settings.invite_timeout_s)
+        metrics.tunnels_open.set_function(lambda: len(self.tunnels))
         self._memberships = Memberships(
-            self._nodes, invitations, self.sessions, settings.heartbeat_interval_s
+            self._nodes, invitations, self.sessions, self.tunnels, settings.heartbeat_interval_s
         )
 
     async def Control(
@@ -61,9 +65,10 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
                 yield command
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
-        """Nodes that are joined right now, for one of them."""
-        self._nodes.authenticate(request.node_id, request.node_token)
-        check_caller(context, frozenset({request.node_id}))
+        """Nodes that are joined right now, for one of them or for a gateway."""
+        if request.node_id:
+            self._nodes.authenticate(request.node_id, request.node_token)
+        check_caller(context, frozenset({request.node_id or GATEWAY}))
         return list_nodes(self._nodes, request)
 
     async def OpenSession(
@@ -85,6 +90,26 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
             async for response in responses:
                 yield response
 
+    async def Tunnel(
+        self, request_iterator: AsyncIterator[pb.TunnelRequest], context: Any
+    ) -> AsyncIterator[pb.TunnelResponse]:
+        """One end of a gateway's connection to a node that publishes."""
+        requests = cleaned(request_iterator)
+        first = await next_within(requests, self._settings.invite_timeout_s)
+        if first is None:
+            raise InvalidRequestError("a tunnel must begin with open or answer, not with silence")
+        match first.WhichOneof("body"):
+            case "open":
+                check_caller(context, frozenset({GATEWAY}))
+                end = self.tunnels.serve_gateway(first.open.node_id, requests)
+            case "answer":
+                end = self.tunnels.serve_node(first.answer.token, requests, _check_of(context))
+            case _:
+                raise InvalidRequestError("the first message on a tunnel must be open or answer")
+        async with aclosing(end) as responses:
+            async for response in responses:
+                yield response
+
     async def drain(self) -> None:
         """Open no more sessions, and wait for those that run."""
         await self.sessions.drain()
@@ -92,6 +117,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
     def close(self) -> None:
         """End what still runs, and every membership."""
         self.sessions.close()
+        self.tunnels.close()
         for node in self._nodes.all():
             node.outbox.close()
 

@@ -33,6 +33,11 @@ class AggregatorSettings(ServiceSettings):
     max_sessions_per_node_per_hour: int = Field(
         3600, ge=1, description="Sessions one node may open within an hour."
     )
+    max_tunnels: int = Field(
+        256,
+        ge=1,
+        description="Connections of gateways to nodes at once; each has up to 256 KiB here.",
+    )
     heartbeat_interval_s: float = Field(
         5.0, gt=0, description="Time between a node's heartbeats; three missed ones end it."
     )

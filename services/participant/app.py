@@ -8,7 +8,7 @@ import structlog
 import torch
 
 from fedattn import __version__
-from fedattn.core.node_id import AGGREGATOR, GATEWAY
+from fedattn.core.node_id import AGGREGATOR
 from fedattn.core.profile import Profile
 from fedattn.model.engine import open_engine
 from fedattn.model.placement import choose_decoder, choose_device, choose_dtype
@@ -25,14 +25,14 @@ from fedattn.wire.channel import PeerChannel
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Identity
 from fedattn.wire.security import OwnCertificates
-from fedattn.wire.server import WireServer
-from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
+from fedattn.wire.v1 import participant_pb2_grpc
 from services.participant.approvals import ApprovalGate
 from services.participant.background import look_after
 from services.participant.context import PrivateContext
 from services.participant.context_log import ContextLog
 from services.participant.contribution import Contributor
 from services.participant.control import ControlLoop
+from services.participant.door import Door
 from services.participant.kv_cache import KvCache
 from services.participant.machine import usable_cpus
 from services.participant.node import ParticipantNode
@@ -43,8 +43,6 @@ from services.participant.settings import ParticipantSettings
 from services.participant.warming import keep_warm
 
 log = structlog.get_logger(__name__)
-
-SERVICE_NAME = participant_pb2.DESCRIPTOR.services_by_name["ParticipantService"].full_name
 
 
 def build_node(
@@ -71,7 +69,7 @@ def build_node(
     )
     engine.prefiller.warm_prefix(engine.tokenizer.prefix())
     log.info("reading_context", is_given=settings.context is not None)
-    rows_bytes = settings.rows_bytes if settings.listen else 0
+    rows_bytes = settings.rows_bytes if settings.publish else 0
     store = PassageStore(
         settings.context, state / PASSAGES_FILE, encoding=settings.context_encoding
     )
@@ -102,6 +100,7 @@ def build_node(
         rows_lifetime_s=settings.rows_lifetime_s,
         policy=PolicyFile(settings.policy, ApprovalGate(ApprovalStore(state))),
         audit=AuditLog(state / AUDIT_FILE),
+        publishes=settings.publish,
         profile=profile,
         make_decoder=choose_decoder(settings.decode_weights, engine.model),
     )
@@ -146,23 +145,24 @@ class Participant:
         self._channel = PeerChannel(settings.endpoint, certificates, AGGREGATOR)
         self._aggregator = AggregatorClient(self._channel.current, str(settings.endpoint))
         self._contributor = Contributor(node, self._aggregator)
+        self._door = self._make_door() if node.publishes else None
         self.control = ControlLoop(
-            node, self._contributor, self._aggregator, settings.reconnect_max_s
+            node, self._contributor, self._aggregator, settings.reconnect_max_s, self._door
         )
-        self._servicer = ParticipantServicer(node, self._aggregator)
-        self.server: WireServer | None = None
+        node.metrics.joined.set_function(self.control.joined.is_set)
 
     async def serve(self, stopping: asyncio.Event) -> None:
-        """Listen if asked to, stay joined, and end gracefully.
+        """Take queries if asked to, stay joined, and end gracefully.
 
         Raises:
-            FedAttnError: the port is taken, or the aggregator refuses this node for good.
+            FedAttnError: the aggregator refuses this node for good.
         """
+        if self._door is not None:
+            await self._door.open()
         membership = asyncio.create_task(self.control.run())
         stop = asyncio.create_task(stopping.wait())
         background: list[asyncio.Task[None]] = []
         try:
-            await self._listen()
             notify_ready()
             background.extend(asyncio.create_task(keep_running(w)) for w in self._besides())
             await asyncio.wait({membership, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -178,8 +178,8 @@ class Participant:
                 task.cancel()
             await asyncio.gather(membership, *background, return_exceptions=True)
             await self._contributor.close()
-            if self.server is not None:
-                await self.server.stop()
+            if self._door is not None:
+                await self._door.close()
             await self._channel.close()
             self._node.close()
 
@@ -188,31 +188,18 @@ class Participant:
         yield lambda: look_after(self._node)
         yield lambda: keep_fresh(self._node.context)
         yield self._keep_certificates
-        if self.server is not None:
-            yield self._follow_health
-            if self._settings.keep_warm_s > 0:
-                yield self._keep_warm
+        if self._settings.keep_warm_s > 0:
+            yield self._keep_warm
 
-    async def _listen(self) -> None:
-        if self._settings.listen is None:
-            return
-        server = WireServer([SERVICE_NAME], self._certificates, callers=frozenset({GATEWAY}))
-        await server.start(
-            self._settings.listen,
-            lambda grpc_server: participant_pb2_grpc.add_ParticipantServiceServicer_to_server(
-                self._servicer, grpc_server
+    def _make_door(self) -> Door:
+        servicer = ParticipantServicer(self._node, self._aggregator)
+        return Door(
+            lambda server: participant_pb2_grpc.add_ParticipantServiceServicer_to_server(
+                servicer, server
             ),
-            with_reflection=self._settings.reflection,
+            self._aggregator,
+            self._certificates,
         )
-        self.server = server
-        log.info("serving", port=server.port)
-
-    async def _follow_health(self) -> None:
-        """Serving while joined, not serving while the aggregator is out of reach."""
-        assert self.server is not None
-        while True:
-            await self.server.set_serving(serving=self.control.joined.is_set())
-            await self.control.joined.changed()
 
     async def _keep_warm(self) -> None:
         await keep_warm(
@@ -226,8 +213,6 @@ class Participant:
         await keep_certificates(self._certificates, self._settings.certificates_interval_s)
 
     async def _drain(self) -> None:
-        if self.server is not None:
-            await self.server.set_serving(serving=False)
         try:
             async with asyncio.timeout(self._settings.grace_s):
                 await self._node.admission.drain()

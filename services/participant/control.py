@@ -23,6 +23,7 @@ from fedattn.wire.security import Certificates
 from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.contribution import Contributor, decline
+from services.participant.door import Door
 from services.participant.introduction import heartbeat, join_message
 from services.participant.node import ParticipantNode
 
@@ -80,11 +81,13 @@ class ControlLoop:
         contributor: Contributor,
         aggregator: AggregatorClient,
         reconnect_max_s: float,
+        door: Door | None = None,
     ) -> None:
         self._node = node
         self._contributor = contributor
         self._aggregator = aggregator
         self._reconnect_max_s = reconnect_max_s
+        self._door = door
         self.joined = Membership()
         self._joined_with: Certificates | None = None
 
@@ -146,6 +149,8 @@ class ControlLoop:
         finally:
             self.joined.turn(joined=False)
             self._contributor.forget_invitations()
+            if self._door is not None:
+                self._door.hang_up()
             outgoing.put_nowait(None)  # ends _requests, which the ended call no longer does
             for task in tasks:
                 task.cancel()
@@ -179,6 +184,8 @@ class ControlLoop:
                 )
             case "cancel":
                 self._contributor.cancel(response.cancel)
+            case "tunnel" if self._door is not None:
+                self._door.take(response.tunnel)
 
     def _check_first_welcome(self) -> None:
         """A stream has one membership, with one token and one heartbeat."""

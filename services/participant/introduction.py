@@ -29,6 +29,7 @@ def join_message(node: ParticipantNode) -> pb.Join:
         ),
         context=context_to_wire(node.context.summary),
         key=sign_node_key(node.node_id, node.hint_keys, node.identity),
+        publishes=node.publishes,
     )
 
 

@@ -14,6 +14,9 @@ class ParticipantMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry = registry or new_registry("participant")
+        self.joined = Gauge(
+            "fedattn_participant_joined", "1 while it is joined, else 0.", registry=registry
+        )
         self._running = Gauge(
             "fedattn_participant_sessions_running",
             "Sessions it takes part in now.",

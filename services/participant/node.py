@@ -46,6 +46,7 @@ class ParticipantNode:
     make_decoder: MakeDecoder  # for the first query
     policy: PolicyFile  # of its owner
     audit: AuditLog | None = None  # of what it gave
+    publishes: bool = False  # whether gateways may ask through it
     profile: Profile | None = None  # what `auto` plans mean
     metrics: ParticipantMetrics = field(default_factory=ParticipantMetrics)
     prefix: tuple[int, ...] = field(init=False)

@@ -1,4 +1,4 @@
-"""gRPC transport of a participant that publishes: its own gateway calls it."""
+"""gRPC transport of a participant that publishes: gateways call it."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -14,7 +14,7 @@ from services.participant.warming import warm
 
 
 class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
-    """The three calls of a participant."""
+    """The two calls of a participant."""
 
     def __init__(self, node: ParticipantNode, aggregator: AggregatorClient) -> None:
         self._node = node
@@ -31,14 +31,6 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
         """Fetch the contributors' rows ahead of any question."""
         report = await warm(self._node, self._aggregator, self._read(request, asks=False))
         return pb.WarmResponse(report=report)
-
-    async def ListParticipants(
-        self, request: pb.ListParticipantsRequest, context: Any
-    ) -> pb.ListParticipantsResponse:
-        """This node, and all nodes joined at its aggregator; a gateway that looks will ask."""
-        self._node.prepare_decoder()
-        answer = await self._aggregator.list_nodes(self._node.listing())
-        return pb.ListParticipantsResponse(node_id=self._node.node_id, nodes=answer.nodes)
 
     def _read(self, request: pb.QueryRequest, *, asks: bool) -> queries.Query:
         num_layers = self._node.prefiller.shape.num_layers

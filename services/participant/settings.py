@@ -12,7 +12,6 @@ from fedattn.core.node_id import check_node_id
 from fedattn.core.proxies import AUTO, Endpoint, find_endpoint
 from fedattn.runtime.settings import (
     PROXY_MEANING,
-    ListenAddress,
     PeerAddress,
     ProxyChoice,
     ServiceSettings,
@@ -50,10 +49,11 @@ class ParticipantSettings(ServiceSettings):
         description="Folder of the approvals and the audit log; default: one with the node's id "
         "in ~/.local/state/fedattn.",
     )
-    listen: ListenAddress | None = Field(
-        None, description="HOST:PORT for this node's own gateway; only a publisher needs it."
+    publish: bool = Field(
+        False,
+        description="Let gateways ask through this node. It then computes answers, which may quote "
+        "its own text and go by no policy (docs/privacy.md).",
     )
-    reflection: bool = Field(False, description="Let clients ask for the gRPC schema.")
     model: str = Field("default", description="Model: default, folder, .gguf file or hub id.")
     device: str = Field("auto", description="Where the model computes: auto, cpu, cuda or cuda:N.")
     weights: str = Field(
@@ -164,8 +164,8 @@ class ParticipantSettings(ServiceSettings):
         assert self.endpoint
         if 0 < self.critical_temperature_c < self.high_temperature_c:
             raise ValueError("critical_temperature_c must not be below high_temperature_c")
-        if self.keep_warm_s and self.listen is None:
-            raise ValueError("keep_warm_s is for a publisher; give --listen too, or leave it out")
+        if self.keep_warm_s and not self.publish:
+            raise ValueError("keep_warm_s is for a publisher; give --publish too, or leave it out")
         if self.critical_memory_free > self.high_memory_free:
             raise ValueError("critical_memory_free must not be above high_memory_free")
         return self

@@ -38,6 +38,6 @@ def network(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         running.start_aggregator()
         for node in nodes:
             running.start_participant(node, "--log-format=json")
-        running.start_gateway([PUBLISHER, *CONTEXTS])
+        running.start_gateway(PUBLISHER)
         list(running.wait_ready([node.node_id for node in nodes]))
         yield running

@@ -71,7 +71,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             path.write_text(SENTENCES[name].format(word))
             network.start_participant(NodePlan(node_id=name, context=path), *flags(name))
         network.start_participant(NodePlan(node_id=PUBLISHER), *flags(PUBLISHER))
-        network.start_gateway([PUBLISHER], *flags("gateway"))
+        network.start_gateway(PUBLISHER, *flags("gateway"))
         list(network.wait_ready([*CONTRIBUTORS, PUBLISHER]))
         body = QueryBody(
             question=f"I am {question}. What is the pass code of the customs?",
@@ -106,6 +106,21 @@ def memory_of(pid: int) -> Iterator[bytes]:
         pytest.skip("this user may not read the memory of its own processes (ptrace_scope)")
 
 
+def listening_ports(pid: int) -> set[int]:
+    """TCP ports that a process listens on."""
+    sockets = {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    lines = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
+    ]
+    return {
+        int(line[1].rpartition(":")[2], 16)
+        for line in lines
+        if line[3] == "0A" and f"socket:[{line[9]}]" in sockets
+    }
+
+
 def words_in_memory(watched: Watched, name: str) -> set[str]:
     pid = watched.network.parts[name].process.pid
     return {word for part in memory_of(pid) for word in found(part, watched.words)}
@@ -138,7 +153,15 @@ def test_metrics_hold_no_text(watched: Watched) -> None:
 
 
 def test_aggregator_has_never_had_a_text_in_its_memory(watched: Watched) -> None:
+    """Though question and answer went through it, from gateway to publisher and back."""
     assert words_in_memory(watched, "aggregator") == set()
+    assert watched.question in words_in_memory(watched, "gateway")
+
+
+def test_publisher_listens_on_no_port(watched: Watched) -> None:
+    """But for its numbers: gateways reach it over connections that it opened, as behind NAT."""
+    pid = watched.network.parts[PUBLISHER].process.pid
+    assert listening_ports(pid) == {watched.metrics[PUBLISHER]}
 
 
 def test_nodes_have_what_is_theirs_in_memory(watched: Watched) -> None:

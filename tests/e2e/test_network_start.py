@@ -22,7 +22,7 @@ def test_part_that_ends_is_named_with_the_end_of_its_log(tiny_folder: Path) -> N
         network.start_aggregator()
         network.start_participant(NodePlan(node_id="good", model=str(tiny_folder)))
         network.start_participant(NodePlan(node_id="bad", model="/nowhere"))
-        network.start_gateway(["good"])
+        network.start_gateway("good")
         with pytest.raises(ConfigurationError) as caught:
             list(network.wait_ready(["good", "bad"]))
         processes = [part.process for part in network.parts.values()]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fedattn.cli.network import LocalNetwork, Part, free_port, local_network
+from fedattn.cli.network import LocalNetwork, Part, local_network
 from tests.harness.codebase import ROOT
 
 
@@ -21,8 +21,10 @@ def steps() -> list[str]:
 
 def on_free_ports(commands: list[str], network: LocalNetwork) -> list[str]:
     """The same commands, where nothing else on this machine listens."""
-    ports = {"50051": str(network.aggregator_address.port), "50061": str(free_port())}
-    ports["8000"] = str(network.gateway_address.port)
+    ports = {
+        "50051": str(network.aggregator_address.port),
+        "8000": str(network.gateway_address.port),
+    }
     pattern = re.compile("|".join(ports))
     return [pattern.sub(lambda found: ports[found.group()], command) for command in commands]
 
@@ -33,7 +35,10 @@ def start(network: LocalNetwork, command: str, folder: Path, model: Path) -> Non
     extra = {
         "services.aggregator": [f"--listen={network.aggregator_address}"],
         "services.participant": [f"--aggregator={network.aggregator_address}", f"--model={model}"],
-        "gateway": [f"--listen={network.gateway_address}"],
+        "gateway": [
+            f"--listen={network.gateway_address}",
+            f"--aggregator={network.aggregator_address}",
+        ],
     }[module]
     found = re.search(r"--node-id (\S+)", command)
     name = found.group(1) if found else module

@@ -61,9 +61,7 @@ def make_variables() -> frozenset[str]:
 @cache
 def openapi() -> dict[str, Any]:
     """The gateway's own description."""
-    return create_app(
-        GatewaySettings(participants="publisher=127.0.0.1:50061", plaintext=True)
-    ).openapi()
+    return create_app(GatewaySettings(plaintext=True)).openapi()
 
 
 def command_line() -> Any:

@@ -1,4 +1,4 @@
-"""A gateway before a real gRPC server whose participant follows a script."""
+"""A gateway before real gRPC servers: an aggregator of fixed nodes, and a scripted participant."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,14 +12,19 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fedattn.core.address import HostPort
-from fedattn.core.errors import FedAttnError
+from fedattn.core.address import HostPort, SocketPath
+from fedattn.core.errors import FedAttnError, PublisherUnavailableError
 from fedattn.runtime.doors import Doors
 from fedattn.runtime.listening import open_listeners
 from fedattn.runtime.serving import serve_app
 from fedattn.wire.server import WireServer
 from fedattn.wire.status import abort_with
+from fedattn.wire.tunnel import SocketFolder
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
+from fedattn.wire.v1.aggregator_pb2_grpc import (
+    AggregatorServiceServicer,
+    add_AggregatorServiceServicer_to_server,
+)
 from fedattn.wire.v1.participant_pb2_grpc import (
     ParticipantServiceServicer,
     add_ParticipantServiceServicer_to_server,
@@ -41,7 +46,6 @@ class FakeParticipant(ParticipantServiceServicer):
 
     def __init__(self, script: Script) -> None:
         self.script = script
-        self.list_error: FedAttnError | None = None
         self.requests: list[participant_pb2.QueryRequest] = []
         self.timeouts_s: list[float] = []
         self.started = asyncio.Event()
@@ -70,12 +74,52 @@ class FakeParticipant(ParticipantServiceServicer):
                 return participant_pb2.WarmResponse(report=event.result.report)
         raise AssertionError("the script has no result")
 
-    async def ListParticipants(self, request: Any, context: Any) -> Any:  # noqa: N802
+
+class FakeAggregator(AggregatorServiceServicer):
+    """Lists fixed nodes, and carries connections to the participant whichever is asked for.
+
+    Args:
+        path: of the participant's socket.
+        publishers: listed as taking queries; besides them there is `node-a`, which takes none.
+    """
+
+    def __init__(self, path: SocketPath, publishers: Sequence[str]) -> None:
+        self._path = path
+        self.publishers = list(publishers)
+        self.gone: set[str] = set()
+        self.list_error: FedAttnError | None = None
+
+    async def ListNodes(self, request: Any, context: Any) -> Any:  # noqa: N802
         if self.list_error is not None:
             await abort_with(context, self.list_error)
-        return participant_pb2.ListParticipantsResponse(
-            node_id="publisher", nodes=[node_info("node-a"), node_info("publisher")]
-        )
+        nodes = [
+            node_info("node-a"),
+            *(node_info(name, publishes=True) for name in self.publishers),
+        ]
+        return aggregator_pb2.ListNodesResponse(nodes=nodes)
+
+    async def Tunnel(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
+        node_id = (await anext(request_iterator)).open.node_id
+        if node_id in self.gone:
+            await abort_with(context, PublisherUnavailableError(f"node {node_id} has left"))
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._path.path)
+        except OSError:  # the participant has stopped
+            return
+
+        async def send() -> None:
+            async for request in request_iterator:
+                writer.write(request.data)
+                await writer.drain()
+            writer.close()
+
+        sending = asyncio.create_task(send())
+        try:
+            while data := await reader.read(1 << 16):
+                yield aggregator_pb2.TunnelResponse(data=data)
+        finally:
+            sending.cancel()
+            writer.close()
 
 
 @dataclass
@@ -83,7 +127,9 @@ class Harness:
     """The parts of a running test network."""
 
     participant: FakeParticipant
-    grpc_server: WireServer
+    aggregator: FakeAggregator
+    address: HostPort  # of the aggregator
+    grpc_server: WireServer  # of the participant
     app: FastAPI
     client: httpx.AsyncClient
 
@@ -96,7 +142,7 @@ async def running(
     script: Script | None = None,
     *,
     max_concurrent_queries: int = 32,
-    participants: str = "publisher={live}",
+    publishers: Sequence[str] = ("publisher",),
     registry: CollectorRegistry | None = None,
     flags: Sequence[str] = (),
 ) -> AsyncIterator[Harness]:
@@ -105,19 +151,27 @@ async def running(
     Args:
         script: of the participant; None for a query that goes well.
         max_concurrent_queries: as in the settings.
-        participants: as in the settings; {live} is the address of the participant.
+        publishers: nodes that take queries, all the same participant.
         registry: takes the gateway's numbers.
         flags: further settings.
     """
     participant = FakeParticipant(script or good_script)
-    grpc_server = WireServer([SERVICE])
+    sockets = SocketFolder()
+    path = sockets.new()
+    grpc_server, relay = WireServer([SERVICE]), WireServer([])
     await grpc_server.start(
-        HostPort("127.0.0.1", 0),
+        path,
         lambda server: add_ParticipantServiceServicer_to_server(participant, server),
         with_reflection=False,
     )
-    addresses = participants.format(live=f"127.0.0.1:{grpc_server.port}")
-    settings = make_settings(addresses, max_concurrent_queries, flags)
+    aggregator = FakeAggregator(path, publishers)  # type: ignore[abstract]
+    await relay.start(
+        HostPort("127.0.0.1", 0),
+        lambda server: add_AggregatorServiceServicer_to_server(aggregator, server),
+        with_reflection=False,
+    )
+    address = HostPort("127.0.0.1", relay.port)
+    settings = make_settings(str(address), max_concurrent_queries, flags)
     app = create_app(settings, registry=registry)
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
@@ -126,9 +180,11 @@ async def running(
     )
     try:
         async with app.router.lifespan_context(app), client:
-            yield Harness(participant, grpc_server, app, client)
+            yield Harness(participant, aggregator, address, grpc_server, app, client)
     finally:
+        await relay.stop(grace_s=0)
         await grpc_server.stop(grace_s=0)
+        sockets.close()
 
 
 @asynccontextmanager
@@ -160,10 +216,10 @@ def _started(app: ASGIApp) -> ASGIApp:
 
 
 def make_settings(
-    participants: str, max_concurrent_queries: int = 32, flags: Sequence[str] = ()
+    aggregator: str = "127.0.0.1:50051", max_concurrent_queries: int = 32, flags: Sequence[str] = ()
 ) -> GatewaySettings:
     places = f"--max-concurrent-queries={max_concurrent_queries}"
-    return GatewaySettings.load([f"--participants={participants}", places, *flags])
+    return GatewaySettings.load([f"--aggregator={aggregator}", places, *flags])
 
 
 @cache
@@ -270,7 +326,7 @@ def result(num_tokens: int = 5, decode_s: float = 2.0) -> participant_pb2.QueryR
     )
 
 
-def node_info(node_id: str) -> aggregator_pb2.NodeInfo:
+def node_info(node_id: str, *, publishes: bool = False) -> aggregator_pb2.NodeInfo:
     shape = session_pb2.KvShape(num_layers=30, num_kv_heads=3, head_dim=64)
     return aggregator_pb2.NodeInfo(
         node_id=node_id,
@@ -280,6 +336,7 @@ def node_info(node_id: str) -> aggregator_pb2.NodeInfo:
         ),
         active_sessions=1,
         joined_for_s=12.5,
+        publishes=publishes,
     )
 
 

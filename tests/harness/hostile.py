@@ -49,6 +49,10 @@ class Tricks:
         """A member's key, chunk or last word."""
         return (request,)
 
+    def carries(self, request: pb.TunnelRequest) -> Iterable[pb.TunnelRequest]:
+        """Bytes of one end of a gateway's connection to a node, or who it is."""
+        return (request,)
+
     def gets(self, response: pb.ExchangeResponse) -> Iterable[pb.ExchangeResponse]:
         """What a member gets."""
         return (response,)
@@ -103,6 +107,19 @@ class HostileAggregator(aggregator_pb2_grpc.AggregatorServiceServicer):
             async for response in call:
                 for changed in self.tricks.gets(response):
                     yield changed
+        except grpc.aio.AioRpcError as error:
+            trailing = tuple(error.trailing_metadata() or ())
+            await context.abort(error.code(), error.details() or "", trailing)
+        finally:
+            call.cancel()
+
+    async def Tunnel(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.TunnelRequest], context: Any
+    ) -> AsyncIterator[pb.TunnelResponse]:
+        call = self._back.Tunnel(_through(request_iterator, self.tricks.carries))
+        try:
+            async for response in call:
+                yield response
         except grpc.aio.AioRpcError as error:
             trailing = tuple(error.trailing_metadata() or ())
             await context.abort(error.code(), error.details() or "", trailing)

@@ -24,7 +24,7 @@ from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.settings import AggregatorSettings
 from services.participant.node import ParticipantNode
-from tests.harness.channels import direct_channel
+from tests.harness.channels import way_to
 from tests.harness.identities import certificates_of
 from tests.harness.runners import make_node, running_aggregator, running_participant
 from tests.harness.scenarios import LOSSLESS
@@ -36,10 +36,9 @@ OPTION_NAMES = set(session_pb2.SessionOptions.DESCRIPTOR.fields_by_name)
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Two contributors and a publisher that listens."""
+    """Two contributors and a publisher, as a gateway reaches it."""
 
     aggregator: str
-    listener: str
     publisher: ParticipantStub
     nodes: dict[str, ParticipantNode]
     contexts: dict[str, Path]
@@ -70,15 +69,10 @@ async def running_network(
             nodes[node_id] = make_node(node_id, model, contexts[node_id], certificates=own(node_id))
             await stack.enter_async_context(running_participant(nodes[node_id], address))
         nodes["publisher"] = make_node("publisher", model, None, certificates=own("publisher"))
-        participant = await stack.enter_async_context(
-            running_participant(nodes["publisher"], address, listen="127.0.0.1:0")
-        )
-        assert participant.server is not None
-        listener = f"127.0.0.1:{participant.server.port}"
-        channel = await stack.enter_async_context(
-            direct_channel(listener, own(GATEWAY), peer="publisher")
-        )
-        yield Network(address, listener, ParticipantStub(channel), nodes, contexts)
+        nodes["publisher"].publishes = True
+        await stack.enter_async_context(running_participant(nodes["publisher"], address))
+        way = await stack.enter_async_context(way_to("publisher", address, own(GATEWAY)))
+        yield Network(address, way.stub, nodes, contexts)
 
 
 def query(**changes: object) -> pb.QueryRequest:

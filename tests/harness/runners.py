@@ -212,16 +212,9 @@ async def running_aggregator(
 
 
 @asynccontextmanager
-async def running_participant(
-    node: ParticipantNode,
-    aggregator: str,
-    *,
-    listen: str | None = None,
-) -> AsyncIterator[Participant]:
-    """A joined participant."""
-    settings = ParticipantSettings(
-        node_id=node.node_id, aggregator=aggregator, listen=listen, grace_s=0
-    )
+async def running_participant(node: ParticipantNode, aggregator: str) -> AsyncIterator[Participant]:
+    """A joined participant, which publishes if its node does."""
+    settings = ParticipantSettings(node_id=node.node_id, aggregator=aggregator, grace_s=0)
     participant = Participant(settings, node)
     stopping = asyncio.Event()
     serving = asyncio.create_task(participant.serve(stopping))

@@ -16,7 +16,7 @@ from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from services.aggregator.settings import AggregatorSettings
 from services.participant.node import ParticipantNode
-from tests.harness.channels import direct_channel
+from tests.harness.channels import way_to
 from tests.harness.hostile import HostileAggregator, Tricks, hostile_aggregator
 from tests.harness.identities import certificates_of
 from tests.harness.networks import query
@@ -79,11 +79,11 @@ async def running_victims(model: LoadedModel, folder: Path) -> AsyncIterator[Vic
             await enter(running_participant(node, address))
             nodes.append(node)
         node = make_node(PUBLISHER, model, None, certificates=certificates_of(PUBLISHER))
-        running = await enter(running_participant(node, address, listen="127.0.0.1:0"))
-        assert running.server is not None
-        listener, own = f"127.0.0.1:{running.server.port}", certificates_of(GATEWAY)
-        channel = await enter(direct_channel(listener, own, peer=PUBLISHER))
-        yield Victims(hostile, ParticipantStub(channel), nodes)
+        node.publishes = True
+        await enter(running_participant(node, address))
+        way = await enter(way_to(PUBLISHER, address, certificates_of(GATEWAY)))
+        await way.connect()  # what aggregators then see is of queries
+        yield Victims(hostile, way.stub, nodes)
 
 
 def outcomes(report: Report) -> dict[str, str]:

@@ -89,7 +89,8 @@ async def test_joined_nodes_are_listed_for_one_of_them_until_they_leave(address:
 
 async def test_nodes_are_not_listed_for_others(address: str, stub: AggregatorStub) -> None:
     async with raw_node(address, "a"):
-        for request in (pb.ListNodesRequest(), pb.ListNodesRequest(node_id="a", node_token="0")):
+        for token in ("", "0"):
+            request = pb.ListNodesRequest(node_id="a", node_token=token)
             error = await failure_of(stub.ListNodes(request))
             assert isinstance(error, UnknownParticipantError)
 

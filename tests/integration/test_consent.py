@@ -31,7 +31,7 @@ from services.participant.consent import Consent
 from services.participant.contribution import Contributor
 from services.participant.node import ParticipantNode
 from services.participant.policy import PolicyFile
-from tests.harness.channels import direct_channel
+from tests.harness.channels import way_to
 from tests.harness.hostile import Tricks, hostile_aggregator
 from tests.harness.identities import certificates_of
 from tests.harness.networks import query
@@ -98,11 +98,10 @@ async def owned(
         owner.consent.audit = AuditLog(folder / "audit.jsonl")
         await enter(running_participant(owner, address))
         node = make_node(PUBLISHER, model, None, certificates=certificates_of(PUBLISHER))
-        running = await enter(running_participant(node, address, listen="127.0.0.1:0"))
-        assert running.server is not None
-        listener = f"127.0.0.1:{running.server.port}"
-        channel = await enter(direct_channel(listener, certificates_of(GATEWAY), peer=PUBLISHER))
-        yield Owned(address, owner, ParticipantStub(channel), path, store, folder / "audit.jsonl")
+        node.publishes = True
+        await enter(running_participant(node, address))
+        way = await enter(way_to(PUBLISHER, address, certificates_of(GATEWAY)))
+        yield Owned(address, owner, way.stub, path, store, folder / "audit.jsonl")
 
 
 async def test_default_policy_gives_every_block_but_the_first(

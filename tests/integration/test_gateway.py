@@ -9,7 +9,6 @@ from fedattn.rest.answers import ParticipantInfo, QueryAnswer, WarmAnswer
 from fedattn.wire.session_options import options_from_wire
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from gateway.report import answer_from_wire
-from gateway.settings import PublisherAddress
 from tests.harness.channels import endpoint
 from tests.harness.gateway import (
     ANSWER,
@@ -20,9 +19,6 @@ from tests.harness.gateway import (
     result,
     running,
 )
-
-NOBODY = "127.0.0.1:1"
-"""Port 1 is not served."""
 
 
 async def test_answer_holds_text_participants_and_totals() -> None:
@@ -140,12 +136,49 @@ async def test_an_answered_query_is_complete_at_the_publisher_too(stream: bool) 
 
 
 async def test_query_goes_to_the_named_publisher() -> None:
-    async with running(participants=f"publisher={{live}},node-b={NOBODY}") as gateway:
+    async with running(publishers=["publisher", "node-b"]) as gateway:
+        gateway.aggregator.gone.add("node-b")
         named = await gateway.ask(publisher="publisher")
-        other = await gateway.ask(publisher="node-b")
+        lost = await gateway.ask(publisher="node-b")
+        unknown = await gateway.ask(publisher="node-z")
+        unwilling = await gateway.ask(publisher="node-a")
     assert named.status_code == 200
-    problem = check_problem(other, 503, "publisher_unavailable")
-    assert f"node-b at {NOBODY}" in problem["detail"]
+    problem = check_problem(lost, 503, "publisher_unavailable")
+    assert problem["detail"] == "node node-b has left"  # as the aggregator says
+    problem = check_problem(unknown, 404, "unknown_participant")
+    assert (
+        "'node-z' is not joined; nodes that take queries are node-b, publisher"
+        in (problem["detail"])
+    )
+    problem = check_problem(unwilling, 403, "policy_refused")
+    assert "node node-a takes no queries" in problem["detail"]
+
+
+@pytest.mark.parametrize(("flags", "asked"), [([], "b"), (["--publisher=c"], "c")])
+async def test_query_that_names_nobody_goes_to_the_default_or_the_first_by_id(
+    flags: list[str], asked: str
+) -> None:
+    async with running(publishers=["d", "c", "b"], flags=flags) as gateway:
+        gateway.aggregator.gone |= {"b", "c", "d"}
+        response = await gateway.ask()
+    assert (
+        check_problem(response, 503, "publisher_unavailable")["detail"] == f"node {asked} has left"
+    )
+
+
+async def test_default_publisher_that_is_not_joined_is_named() -> None:
+    async with running(flags=["--publisher=desk"]) as gateway:
+        response = await gateway.ask()
+        assert (await gateway.ask(publisher="publisher")).status_code == 200
+    problem = check_problem(response, 503, "publisher_unavailable")
+    assert "publisher desk of FEDATTN_GATEWAY_PUBLISHER is not joined" in problem["detail"]
+
+
+async def test_node_that_has_just_joined_can_be_asked() -> None:
+    async with running() as gateway:
+        assert (await gateway.ask()).status_code == 200
+        gateway.aggregator.publishers.append("late")
+        assert (await gateway.ask(publisher="late")).status_code == 200
 
 
 async def test_participants_says_who_is_joined_and_who_can_publish() -> None:
@@ -157,58 +190,34 @@ async def test_participants_says_who_is_joined_and_who_can_publish() -> None:
     assert (node_a.num_layers, node_a.max_positions, node_a.joined_for_s) == (30, 8192, 12.5)
 
 
-async def test_participants_asks_the_next_publisher_if_one_is_gone() -> None:
-    async with running(participants=f"gone={NOBODY},publisher={{live}}") as gateway:
-        response = await gateway.client.get("/v1/participants")
-    assert [node["node_id"] for node in response.json()] == ["node-a", "publisher"]
+async def test_who_is_joined_cannot_be_told_without_the_aggregator() -> None:
+    async with running() as gateway:
+        gateway.aggregator.list_error = AggregatorUnavailableError("no aggregator at agg:1")
+        for path in ("/v1/participants", "/readyz"):
+            problem = check_problem(await gateway.client.get(path), 503, "aggregator_unavailable")
+            assert problem["detail"] == "no aggregator at agg:1"
 
 
-async def test_participants_names_each_publisher_that_cannot_tell() -> None:
-    async with running(participants=f"publisher={{live}},gone={NOBODY}") as gateway:
-        gateway.participant.list_error = AggregatorUnavailableError("no aggregator at agg:1")
-        response = await gateway.client.get("/v1/participants")
-    problem = check_problem(response, 503, "publisher_unavailable")
-    assert "publisher: no aggregator at agg:1" in problem["detail"]
-    assert f"gone at {NOBODY}" in problem["detail"]
-
-
-async def test_ready_only_while_a_publisher_is_serving() -> None:
-    async with running(participants=f"gone={NOBODY},publisher={{live}}") as gateway:
+async def test_ready_only_while_a_node_takes_queries() -> None:
+    async with running() as gateway:
         assert (await gateway.client.get("/healthz")).json() == {"status": "ok"}
         assert (await gateway.client.get("/readyz")).json() == {"status": "ok"}
-        await gateway.grpc_server.set_serving(serving=False)
+        gateway.aggregator.publishers.clear()
+        await gateway.client.get("/v1/participants")  # looks anew
         response = await gateway.client.get("/readyz")
+        asked = await gateway.ask()
         assert (await gateway.client.get("/healthz")).status_code == 200
-    problem = check_problem(response, 503, "publisher_unavailable")
-    assert f"gone at {NOBODY}" in problem["detail"]
+    for refused in (response, asked):
+        problem = check_problem(refused, 503, "publisher_unavailable")
+        assert "no joined node takes queries" in problem["detail"]
 
 
-def test_settings_read_names_and_addresses() -> None:
-    settings = make_settings("publisher=127.0.0.1:50061, node-b=[::1]:7")
-    assert settings.publishers == (
-        PublisherAddress("publisher", endpoint("127.0.0.1:50061")),
-        PublisherAddress("node-b", endpoint("[::1]:7")),
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "entry '' is not name=HOST:PORT"),
-        ("publisher", "entry 'publisher' is not name=HOST:PORT"),
-        ("publisher=127.0.0.1", "'publisher=127.0.0.1': expected HOST:PORT, got '127.0.0.1'"),
-        ("publisher=:7", "name the host too"),
-        ("publisher=http://host:7", "leave http:// out: host:7"),
-        ("publisher=host:70000", "a port is 1 to 65535"),
-        ("publisher=host:x", "a port is 1 to 65535"),
-        ("a b=host:7", "expected 1 to 64 characters"),
-        ("a=host:7,a=host:8", "'a' is named twice"),
-    ],
-)
-def test_malformed_participants_are_named(text: str, reason: str) -> None:
-    with pytest.raises(ConfigurationError, match="FEDATTN_GATEWAY_PARTICIPANTS") as caught:
-        make_settings(text)
-    assert reason in str(caught.value)
+def test_settings_name_the_aggregator_and_a_node() -> None:
+    settings = make_settings("[::1]:7", flags=["--publisher=desk"])
+    assert (settings.endpoint, settings.publisher) == (endpoint("[::1]:7"), "desk")
+    assert make_settings().publisher is None
+    with pytest.raises(ConfigurationError, match="FEDATTN_GATEWAY_PUBLISHER"):
+        make_settings(flags=["--publisher=a b"])
 
 
 async def test_warm_says_whose_rows_are_held_and_passes_no_question() -> None:

@@ -47,7 +47,12 @@ async def test_error_of_the_publisher_keeps_its_code(
         ({"publisher_plan": "uniform:0"}, 422, "invalid_plan", "uniform"),
         ({"sampling": {"top_p": 0}}, 422, "invalid_sampling", "top_p"),
         ({"sampling": {"seed": -1}}, 422, "invalid_sampling", "seed"),
-        ({"publisher": "node-z"}, 404, "unknown_participant", "known are publisher"),
+        (
+            {"publisher": "node-z"},
+            404,
+            "unknown_participant",
+            "nodes that take queries are publisher",
+        ),
         ({"publisher": "a b"}, 422, "invalid_request", "'a b'"),
         ({"contributors": ["x/y"]}, 422, "invalid_request", "'x/y'"),
         ({"contributors": ["a", "a"]}, 422, "invalid_request", "named twice"),
@@ -167,7 +172,10 @@ async def test_publisher_that_stops_is_named() -> None:
         await gateway.grpc_server.stop(grace_s=0)
         response = await gateway.ask()
     problem = check_problem(response, 503, "publisher_unavailable")
-    assert f"publisher at 127.0.0.1:{gateway.grpc_server.port}" in problem["detail"]
+    assert (
+        f"publisher cannot be reached through the aggregator at {gateway.address}"
+        in (problem["detail"])
+    )
 
 
 async def test_query_beyond_the_limit_is_refused_until_one_ends() -> None:

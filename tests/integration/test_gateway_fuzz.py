@@ -35,7 +35,7 @@ settings.register_profile(
 few = settings(max_examples=25, deadline=None, derandomize=True, database=None,
                suppress_health_check=list(HealthCheck))  # fmt: skip
 bounded = settings.get_profile("fuzz") if settings.get_current_profile_name() == "fuzz" else few
-document = create_app(make_settings("publisher=127.0.0.1:50061")).openapi()
+document = create_app(make_settings()).openapi()
 schema = schemathesis.openapi.from_dict(document)
 MODES = list(schemathesis.GenerationMode)
 OPERATIONS = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]

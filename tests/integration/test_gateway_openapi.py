@@ -37,7 +37,7 @@ MODELS = [
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    return create_app(make_settings("publisher=127.0.0.1:50061")).openapi()
+    return create_app(make_settings()).openapi()
 
 
 def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -143,7 +143,7 @@ def test_how_to_sign_in_is_told_where_it_is_needed(
 ) -> None:
     keys = tmp_path / "keys.json"
     keys.write_text("[]")
-    guarded = create_app(make_settings("publisher=127.0.0.1:1", flags=[f"--keys={keys}"])).openapi()
+    guarded = create_app(make_settings(flags=[f"--keys={keys}"])).openapi()
     OpenAPI.model_validate(guarded)
     assert set(guarded["components"]["securitySchemes"]) == {"bearer", "key"}
     needed = {path: operation["security"] for path, operation in operations(guarded)}

@@ -38,7 +38,7 @@ async def test_serves_then_stops_with_0_on_sigterm_and_logs_nothing_private() ->
             "--plaintext",
             "--log-format=json",
             "--log-level=debug",
-            FEDATTN_GATEWAY_PARTICIPANTS=f"publisher=127.0.0.1:{gateway.grpc_server.port}",
+            FEDATTN_GATEWAY_AGGREGATOR=str(gateway.address),
         )
         port = (await read_entry(process, "serving"))["port"]
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
@@ -58,9 +58,7 @@ async def test_serves_then_stops_with_0_on_sigterm_and_logs_nothing_private() ->
 async def test_taken_port_is_an_error_of_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        process = await start(
-            "--participants=publisher=127.0.0.1:7", f"--listen=127.0.0.1:{port}", "--plaintext"
-        )
+        process = await start(f"--listen=127.0.0.1:{port}", "--plaintext")
         _, log = await process.communicate()
     assert process.returncode == 1
     prefix = f"error [configuration]: cannot listen on 127.0.0.1:{port}: Address already in use"
@@ -69,20 +67,20 @@ async def test_taken_port_is_an_error_of_one_line() -> None:
 
 
 async def test_plaintext_must_be_asked_for() -> None:
-    process = await start("--participants=publisher=127.0.0.1:7", "--listen=127.0.0.1:0")
+    process = await start("--listen=127.0.0.1:0")
     _, log = await process.communicate()
     assert process.returncode == 1
     assert b"no certificates: give --certificates DIR" in log
 
 
 async def test_malformed_setting_refuses_to_start() -> None:
-    process = await start("--participants=publisher")
+    process = await start("--aggregator=nowhere")
     _, log = await process.communicate()
     assert process.returncode == 2
-    assert b"FEDATTN_GATEWAY_PARTICIPANTS (--participants)" in log
+    assert b"FEDATTN_GATEWAY_AGGREGATOR (--aggregator)" in log
 
 
-EVERYWHERE = ["--participants=publisher=127.0.0.1:7", "--listen=0.0.0.0:0", "--plaintext"]
+EVERYWHERE = ["--listen=0.0.0.0:0", "--plaintext"]
 
 
 async def test_beyond_the_loopback_it_asks_for_sign_in() -> None:

@@ -41,9 +41,9 @@ def short(problem: Problem, headers: Mapping[str, str]) -> Response:
 async def test_events_and_errors_are_written_as_the_api_wants() -> None:
     async with running() as gateway:
         router = APIRouter(prefix="/other")
-        settings = make_settings(f"publisher=127.0.0.1:{gateway.grpc_server.port}")
+        settings = make_settings(str(gateway.address))
 
-        async with Publishers(settings.publishers, 1) as publishers:
+        async with Publishers(settings.endpoint, 1) as publishers:
 
             @router.post("/ask")
             async def ask(body: Annotated[QueryBody, Body()]) -> EventSourceResponse:

@@ -5,22 +5,22 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
-from fedattn.core.errors import ConfigurationError
+from fedattn.core.errors import AggregatorUnavailableError
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.terms import SessionTerms
 from fedattn.model.loading import LoadedModel
 from fedattn.research.oracle import oracle_greedy
-from fedattn.wire.convert import (
-    sampling_to_wire,
-)
-from fedattn.wire.stubs import ParticipantStub
+from fedattn.wire.convert import sampling_to_wire
+from fedattn.wire.status import error_from_rpc
 from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
+from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.settings import AggregatorSettings
 from services.participant.report import local_report
-from tests.harness.channels import direct_channel
+from tests.harness.channels import way_to
 from tests.harness.networks import (
     NUM_NEW_TOKENS,
     Network,
@@ -275,26 +275,26 @@ async def test_participant_joins_again_when_the_aggregator_comes_back(
         await running.__aexit__(None, None, None)
 
 
-async def test_answer_survives_an_aggregator_that_is_lost_while_decoding(
+async def test_answer_survives_a_session_that_is_lost_while_decoding(
     model: LoadedModel,
 ) -> None:
-    """Decoding needs no network."""
+    """Decoding needs no session."""
     settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0, report_timeout_s=3600)
-    aggregator = running_aggregator(settings)
-    address = await aggregator.__aenter__()
+    server, servicer = await start_aggregator(settings)
+    address = f"127.0.0.1:{server.port}"
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(silent_contributor(address, model))
-        publisher = await stack.enter_async_context(
-            running_participant(make_node("publisher", model, None), address, listen="127.0.0.1:0")
-        )
-        assert publisher.server is not None
-        channel = direct_channel(f"127.0.0.1:{publisher.server.port}")
-        stub = ParticipantStub(await stack.enter_async_context(channel))
+        enter = stack.enter_async_context
+        stack.push_async_callback(stop_aggregator, server, servicer, 0)
+        await enter(silent_contributor(address, model))
+        node = make_node("publisher", model, None)
+        node.publishes = True
+        await enter(running_participant(node, address))
+        way = await enter(way_to("publisher", address))
         events = []
-        async for event in stub.Query(query(contributors=["silent"], plan="none")):
+        async for event in way.stub.Query(query(contributors=["silent"], plan="none")):
             events.append(event)
             if sum(event.HasField("token") for event in events) == 1:
-                await aggregator.__aexit__(None, None, None)
+                servicer.sessions.close()
     result = events[-1].result
     assert result.num_tokens == NUM_NEW_TOKENS
     assert {member.node_id for member in result.report.members} == {"silent", "publisher"}
@@ -334,9 +334,33 @@ async def test_report_without_the_aggregator_names_everyone_and_what_is_missing(
     assert (other.node_id, other.detail) == ("other", "of another model")
 
 
-async def test_taken_port_is_a_clear_error(model: LoadedModel, network: Network) -> None:
-    node = make_node("second", model, None)
-    taken = network.aggregator
-    with pytest.raises(ConfigurationError, match=r"cannot listen on .*: Address already in use"):
-        async with running_participant(node, network.aggregator, listen=taken):
-            pass
+async def test_gateway_reaches_a_publisher_again_after_the_aggregator_was_gone(
+    model: LoadedModel,
+) -> None:
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        first = running_aggregator()
+        address = await first.__aenter__()
+        node = make_node("publisher", model, None)
+        node.publishes = True
+        publisher = await enter(running_participant(node, address))
+        way = await enter(way_to("publisher", address))
+        await way.connect()
+        lost = aiter(way.stub.Query(query(min_participants=1)))
+        await anext(lost)
+        await first.__aexit__(None, None, None)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in lost:
+                pass
+        error = error_from_rpc(caught.value, way.unreachable())
+        assert "publisher cannot be reached through the aggregator" in str(error)
+        while publisher.control.joined.is_set():
+            await publisher.control.joined.changed()
+        with pytest.raises(AggregatorUnavailableError):
+            await way.connect()
+        await enter(running_aggregator(AggregatorSettings(listen=address, grace_s=0)))
+        await publisher.control.joined.wait_joined()
+        await way.aggregator.await_channel(10)
+        await way.connect()
+        events = [event async for event in way.stub.Query(query(min_participants=1))]
+        assert events[-1].HasField("result")

@@ -1,13 +1,16 @@
 """Nodes under pressure, in sessions over real sockets."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from fedattn.wire.convert import compression_to_wire
-from fedattn.wire.v1 import aggregator_pb2, session_pb2
-from fedattn.wire.v1 import participant_pb2 as pb
+from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from fedattn.wire.v1 import session_pb2
 from services.participant.admission import Admission
 from services.participant.machine import Readings
 from services.participant.pressure import PressureGauge, PressureLimits
+from tests.harness.channels import direct_channel
 from tests.harness.networks import Network, ask, failure
 from tests.harness.scenarios import LOSSLESS
 
@@ -57,11 +60,15 @@ async def test_publisher_under_critical_pressure_refuses(network: Network) -> No
     assert "temperature 90 C" in str(error)
 
 
+async def listed(network: Network) -> Sequence[pb.NodeInfo]:
+    async with direct_channel(network.aggregator) as channel:
+        return (await AggregatorStub(channel).ListNodes(pb.ListNodesRequest())).nodes
+
+
 async def test_list_of_participants_tells_pressure(network: Network) -> None:
     heat(network, "node-1", 78)
     while True:  # until its next heartbeat
-        answer = await network.publisher.ListParticipants(pb.ListParticipantsRequest())
-        health = {node.node_id: node.health for node in answer.nodes}["node-1"]
-        if health.pressure == aggregator_pb2.PRESSURE_HIGH:
+        health = {node.node_id: node.health for node in await listed(network)}["node-1"]
+        if health.pressure == pb.PRESSURE_HIGH:
             break
     assert (health.memory_free, health.temperature_c) == (0.5, 78)

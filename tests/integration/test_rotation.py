@@ -9,18 +9,23 @@ import pytest
 
 from fedattn.authority.office import Office
 from fedattn.cli.certificates import init_certificates
-from fedattn.core.errors import AggregatorUnavailableError, CertificateRevokedError, FedAttnError
+from fedattn.core.errors import (
+    AggregatorUnavailableError,
+    CertificateRevokedError,
+    FedAttnError,
+    PublisherUnavailableError,
+)
 from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.model.loading import LoadedModel
 from fedattn.wire.certificate_folder import CertificateFolder
 from fedattn.wire.status import error_from_rpc
-from fedattn.wire.stubs import AggregatorStub, ParticipantStub
+from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import participant_pb2
 from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.settings import AggregatorSettings
 from services.participant.app import Participant
-from tests.harness.channels import direct_channel
+from tests.harness.channels import direct_channel, way_to
 from tests.harness.networks import query
 from tests.harness.runners import make_node, running_participant
 from tests.harness.tiny import words
@@ -53,11 +58,9 @@ class Network:
 
     @asynccontextmanager
     async def ask(self) -> AsyncIterator[AsyncIterator[participant_pb2.QueryEvent]]:
-        server = self.publisher.server
-        assert server is not None
-        own = self.folders[GATEWAY].current
-        async with direct_channel(f"127.0.0.1:{server.port}", own, peer="desk") as channel:
-            yield aiter(ParticipantStub(channel).Query(query()))
+        async with way_to("desk", self.aggregator, self.folders[GATEWAY]) as way:
+            await way.connect()
+            yield aiter(way.stub.Query(query()))
 
     async def answer(self) -> str:
         async with self.ask() as events:
@@ -79,8 +82,9 @@ async def running_network(model: LoadedModel, folder: Path) -> AsyncIterator[Net
                 running_participant(node, network.aggregator)
             )
             node = make_node("desk", model, None, certificates=network.folders["desk"])
+            node.publishes = True
             network.publisher = await stack.enter_async_context(
-                running_participant(node, network.aggregator, listen="127.0.0.1:0")
+                running_participant(node, network.aggregator)
             )
             yield network
     finally:
@@ -149,11 +153,22 @@ async def test_revoked_gateway_gets_no_answer_and_loses_the_one_that_runs(
         async with network.ask() as events:
             await anext(events)
             network.revoke(GATEWAY)
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
+            with pytest.raises(grpc.aio.AioRpcError):  # by the node, or with the connection
                 async for _ in events:
                     pass
-        assert isinstance(
-            error_from_rpc(caught.value, AggregatorUnavailableError("")), CertificateRevokedError
-        )
-        with pytest.raises(grpc.aio.AioRpcError, match="revoked"):
+        with pytest.raises(CertificateRevokedError, match="CN=gateway bears a certificate"):
             await network.answer()
+
+
+async def test_revoked_publisher_loses_the_query_that_runs(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    with pytest.raises(CertificateRevokedError):  # its process ends with the reason  # noqa: PT012
+        async with running_network(model, tmp_path) as network, network.ask() as events:
+            await anext(events)
+            network.revoke("desk")
+            with pytest.raises(grpc.aio.AioRpcError):
+                async for _ in events:
+                    pass
+            with pytest.raises(PublisherUnavailableError, match="node 'desk' is not joined"):
+                await network.answer()

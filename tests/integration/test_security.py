@@ -1,8 +1,11 @@
 """Mutual TLS: who may talk to whom, and what the others are told."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -15,6 +18,8 @@ from fedattn.core.errors import (
     FedAttnError,
     IdentityMismatchError,
     InvalidRequestError,
+    PolicyRefusedError,
+    PublisherUnavailableError,
 )
 from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.model.loading import LoadedModel
@@ -23,12 +28,17 @@ from fedattn.wire.probe import is_serving
 from fedattn.wire.security import Certificates, read_certificates
 from fedattn.wire.server import WireServer
 from fedattn.wire.status import error_from_rpc
-from fedattn.wire.stubs import AggregatorStub, ParticipantStub
+from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import participant_pb2, participant_pb2_grpc
-from tests.harness.channels import direct_channel, endpoint
+from gateway.way import Way
+from gateway.ways import Ways
+from services.aggregator.__main__ import start_aggregator, stop_aggregator
+from services.aggregator.settings import AggregatorSettings
+from services.aggregator.tunnels import Tunnels
+from tests.harness.channels import direct_channel, endpoint, way_to
 from tests.harness.networks import query
-from tests.harness.runners import make_node, running_aggregator, running_participant
+from tests.harness.runners import make_node, running_participant
 from tests.harness.tiny import words
 
 PUBLISHER = "Desk_1.north"
@@ -50,33 +60,40 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return read_certificates(made / "a")
 
 
+@dataclass(frozen=True, slots=True)
+class Secure:
+    """A contributor and a publisher with certificates.
+
+    Attributes:
+        address: of the aggregator.
+        tunnels: of the aggregator, which needs nobody's leave to connect to a node.
+    """
+
+    address: str
+    tunnels: Tunnels
+
+
 @asynccontextmanager
-async def secure_network(model: LoadedModel, folder: Path, texts: Path) -> AsyncIterator[list[str]]:
-    """A contributor and a publisher; yields the addresses of aggregator and publisher."""
+async def secure_network(model: LoadedModel, folder: Path, texts: Path) -> AsyncIterator[Secure]:
+    own = {name: read_certificates(folder / name) for name in (AGGREGATOR, "a", PUBLISHER)}
+    settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0)
+    server, servicer = await start_aggregator(settings, own[AGGREGATOR])
+    address = f"127.0.0.1:{server.port}"
+    context = texts / "a.txt"
+    context.write_text(words(5, 6))
     async with AsyncExitStack() as stack:
-        enter = stack.enter_async_context
-        own = {name: read_certificates(folder / name) for name in (AGGREGATOR, "a", PUBLISHER)}
-        address = await enter(running_aggregator(certificates=own[AGGREGATOR]))
-        context = texts / "a.txt"
-        context.write_text(words(5, 6))
-        await enter(
-            running_participant(make_node("a", model, context, certificates=own["a"]), address)
-        )
-        publisher = await enter(
-            running_participant(
-                make_node(PUBLISHER, model, None, certificates=own[PUBLISHER]),
-                address,
-                listen="127.0.0.1:0",
-            )
-        )
-        assert publisher.server is not None
-        yield [address, f"127.0.0.1:{publisher.server.port}"]
+        stack.push_async_callback(stop_aggregator, server, servicer, 0)
+        node = make_node("a", model, context, certificates=own["a"])
+        await stack.enter_async_context(running_participant(node, address))
+        node = make_node(PUBLISHER, model, None, certificates=own[PUBLISHER])
+        node.publishes = True
+        await stack.enter_async_context(running_participant(node, address))
+        yield Secure(address, servicer.tunnels)
 
 
-async def ask(address: str, certificates: Certificates | None, peer: str) -> list[str]:
-    async with direct_channel(address, certificates, peer=peer) as channel:
-        call = ParticipantStub(channel).Query(query())
-        return [str(event.WhichOneof("body")) async for event in call]
+async def ask(way: Way) -> list[str]:
+    await way.connect()
+    return [str(event.WhichOneof("body")) async for event in way.stub.Query(query())]
 
 
 async def refusal_of_join(
@@ -96,16 +113,23 @@ async def test_query_runs_over_mutual_tls_and_only_as_who_one_is(
     model: LoadedModel, folder: Path, stranger: Certificates, tmp_path: Path
 ) -> None:
     gateway, own = read_certificates(folder / GATEWAY), read_certificates(folder / "a")
-    async with secure_network(model, folder, tmp_path) as (aggregator, publisher):
-        assert (await ask(publisher, gateway, PUBLISHER))[-1] == "result"
-        assert await is_serving(endpoint(publisher), own, PUBLISHER)
-        assert not await is_serving(endpoint(publisher), own, "another")
+    async with secure_network(model, folder, tmp_path) as network:
+        aggregator = network.address
+        async with way_to(PUBLISHER, aggregator, gateway) as way:
+            assert (await ask(way))[-1] == "result"
+        assert await is_serving(endpoint(aggregator), own, AGGREGATOR)
+        assert not await is_serving(endpoint(aggregator), own, "another")
 
-        with pytest.raises(grpc.aio.AioRpcError):
-            await ask(publisher, None, "")
-        with pytest.raises(grpc.aio.AioRpcError) as caught:  # not who was called
-            await ask(publisher, gateway, "another")
-        assert "TLS says" in str(error_from_rpc(caught.value, UNREACHABLE))
+        async with way_to(PUBLISHER, aggregator, own) as way:
+            with pytest.raises(IdentityMismatchError, match="certificate of gateway, got the one"):
+                await way.connect()
+        async with way_to("a", aggregator, gateway) as way:
+            with pytest.raises(PolicyRefusedError, match="node a takes no queries"):
+                await way.connect()
+        for unknown in (None, stranger):
+            async with way_to(PUBLISHER, aggregator, unknown) as way:
+                with pytest.raises(AggregatorUnavailableError):
+                    await way.connect()
 
         impostor = await refusal_of_join(aggregator, own, node_id="b")
         assert isinstance(impostor, IdentityMismatchError)
@@ -128,48 +152,109 @@ class Listener(participant_pb2_grpc.ParticipantServiceServicer):
         yield participant_pb2.QueryEvent()
 
 
+class Between:
+    """Carries connections as an aggregator does, but where it wants to.
+
+    Args:
+        ends: makes the bytes that come back.
+    """
+
+    address = "between"
+
+    def __init__(self, ends: Callable[[AsyncIterator[Any]], AsyncIterator[Any]]) -> None:
+        self._ends = ends
+
+    @contextmanager
+    def tunnel(self, requests: AsyncIterator[Any]) -> Iterator[AsyncIterator[Any]]:
+        yield self._ends(requests)
+
+
+def to_port(port: int) -> Between:
+    """To a server of its own."""
+
+    async def ends(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await anext(requests)
+
+        async def send() -> None:
+            async for request in requests:
+                writer.write(request.data)
+
+        sending = asyncio.create_task(send())
+        try:
+            while data := await reader.read(1 << 16):
+                yield pb.TunnelResponse(data=data)
+        finally:
+            sending.cancel()
+            writer.close()
+
+    return Between(ends)
+
+
+def to_node(tunnels: Tunnels) -> Between:
+    """To a node, from within an aggregator that asks by itself."""
+
+    async def ends(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        first = await anext(requests)
+        async for response in tunnels.serve_gateway(first.open.node_id, requests):
+            yield response
+
+    return Between(ends)
+
+
+@asynccontextmanager
+async def way_through(between: Any, node_id: str, own: Certificates) -> AsyncIterator[Way]:
+    ways = Ways(between, own)
+    try:
+        yield await ways.take(node_id, [node_id])
+    finally:
+        await ways.close()
+
+
 @pytest.mark.parametrize("holder", [AGGREGATOR, "a"])
 async def test_nobody_can_end_tls_between_gateway_and_publisher(
     holder: str, model: LoadedModel, folder: Path, tmp_path: Path
 ) -> None:
     own, gateway = read_certificates(folder / holder), read_certificates(folder / GATEWAY)
-    between = WireServer([], own)
+    server = WireServer([], own)
     listener = Listener()  # type: ignore[abstract]
-    await between.start(
+    await server.start(
         HostPort("127.0.0.1", 0),
-        lambda server: participant_pb2_grpc.add_ParticipantServiceServicer_to_server(
-            listener, server
+        lambda grpc_server: participant_pb2_grpc.add_ParticipantServiceServicer_to_server(
+            listener, grpc_server
         ),
         with_reflection=False,
     )
     try:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:  # the gateway's end
-            await ask(f"127.0.0.1:{between.port}", gateway, PUBLISHER)
-        assert "TLS says" in str(error_from_rpc(caught.value, UNREACHABLE))
+        async with way_through(to_port(server.port), PUBLISHER, gateway) as way:
+            with pytest.raises(PublisherUnavailableError, match="and under that name"):
+                await ask(way)  # the gateway's end
         assert not listener.heard
-        await ask(f"127.0.0.1:{between.port}", gateway, holder)  # it does listen
+        async with way_through(to_port(server.port), holder, gateway) as way:
+            await ask(way)  # it does listen
         assert listener.heard
     finally:
-        await between.stop(grace_s=0)
-    async with secure_network(model, folder, tmp_path) as (_, publisher):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:  # the publisher's end
-            await ask(publisher, own, PUBLISHER)
+        await server.stop(grace_s=0)
+    async with secure_network(model, folder, tmp_path) as network:
+        async with way_through(to_node(network.tunnels), PUBLISHER, own) as way:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:  # the publisher's end
+                await ask(way)
     error = error_from_rpc(caught.value, UNREACHABLE)
     assert isinstance(error, IdentityMismatchError)
     assert f"expected the certificate of gateway, got the one of {holder}" in str(error)
 
 
-async def test_listing_of_nodes_needs_the_gateways_certificate_too(
+async def test_listing_of_nodes_is_for_members_and_gateways(
     model: LoadedModel, folder: Path, tmp_path: Path
 ) -> None:
-    request = participant_pb2.ListParticipantsRequest()
-    async with secure_network(model, folder, tmp_path) as (_, publisher):
-        for name, is_allowed in ((GATEWAY, True), ("a", False)):
+    async with secure_network(model, folder, tmp_path) as network:
+        for name, is_allowed in ((GATEWAY, True), ("a", False)):  # the latter without its token
             own = read_certificates(folder / name)
-            async with direct_channel(publisher, own, peer=PUBLISHER) as channel:
-                call = ParticipantStub(channel).ListParticipants(request)
+            async with direct_channel(network.address, own, peer=AGGREGATOR) as channel:
+                call = AggregatorStub(channel).ListNodes(pb.ListNodesRequest())
                 if is_allowed:
-                    assert len((await call).nodes) == 2
+                    listed = {node.node_id: node.publishes for node in (await call).nodes}
+                    assert listed == {"a": False, PUBLISHER: True}
                 else:
                     with pytest.raises(grpc.aio.AioRpcError, match="certificate of gateway"):
                         await call

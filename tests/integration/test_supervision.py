@@ -15,7 +15,7 @@ import pytest
     "flags",
     [
         ["services.aggregator", "--listen=127.0.0.1:0"],
-        ["gateway", "--listen=127.0.0.1:0", "--participants=publisher=127.0.0.1:7"],
+        ["gateway", "--listen=127.0.0.1:0"],
     ],
     ids=["aggregator", "gateway"],
 )

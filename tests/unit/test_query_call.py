@@ -2,21 +2,21 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from fedattn.core.address import HostPort
-from fedattn.core.proxies import Endpoint
+from fedattn.core.address import SocketPath
+from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.v1 import participant_pb2
 from gateway import query_call
 from gateway.metrics import GatewayMetrics
 from gateway.query_call import QueryCall, planned_bytes_of
-from gateway.settings import PublisherAddress
+from gateway.way import Way
 from tests.harness.gateway import opened, result
 
-ADDRESS = PublisherAddress("publisher", Endpoint(HostPort("127.0.0.1", 7)))
 END = object()
 
 
@@ -37,7 +37,8 @@ class FakeRpc:
 
 def call_of(rpc: FakeRpc, on_close: Callable[[QueryCall], None] = lambda _: None) -> QueryCall:
     fake: Any = rpc
-    return QueryCall(fake, ADDRESS, on_close, GatewayMetrics())
+    way = Way("publisher", SocketPath(Path("nowhere")), AggregatorClient(fake, "agg:1"), None)
+    return QueryCall(fake, way, on_close, GatewayMetrics())
 
 
 def last() -> participant_pb2.QueryEvent:

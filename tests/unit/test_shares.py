@@ -17,42 +17,44 @@ def caller(name: str, **limits: int) -> Caller:
 
 
 def test_one_subject_has_half_of_the_places_rounded_up() -> None:
-    places = Places(5, 1)
+    places = Places(5)
     for _ in range(3):
-        places.take(caller("anna"), "p")
+        places.take(caller("anna"), "p", 1)
     with pytest.raises(RateLimitedError, match="subject anna has 3 queries running, its share"):
-        places.take(caller("anna"), "p")
-    places.take(caller("bert"), "p")
+        places.take(caller("anna"), "p", 1)
+    places.take(caller("bert"), "p", 1)
     assert places.num_taken == 4
 
 
-def test_one_of_several_publishers_has_half_too() -> None:
-    places = Places(4, 2)
+def test_one_of_several_publishers_has_half_too_as_long_as_there_are_several() -> None:
+    places = Places(4)
     for _ in range(2):
-        places.take(ANYONE, "p")
+        places.take(ANYONE, "p", 1)
     with pytest.raises(RateLimitedError, match="publisher p has 2"):
-        places.take(ANYONE, "p")
-    places.take(ANYONE, "q")
+        places.take(ANYONE, "p", 2)
+    places.take(ANYONE, "q", 2)
+    places.take(ANYONE, "p", 1)
+    assert places.num_taken == 4
 
 
 def test_an_account_has_no_more_than_its_own_limit() -> None:
-    places = Places(10, 1)
-    give_free = places.take(caller("anna", max_concurrent=1), "p")
+    places = Places(10)
+    give_free = places.take(caller("anna", max_concurrent=1), "p", 1)
     with pytest.raises(RateLimitedError, match="account key anna has 1"):
-        places.take(caller("anna", max_concurrent=1), "p")
+        places.take(caller("anna", max_concurrent=1), "p", 1)
     give_free()
-    places.take(caller("anna", max_concurrent=1), "p")
+    places.take(caller("anna", max_concurrent=1), "p", 1)
 
 
 def test_nobody_gets_a_place_when_all_are_taken() -> None:
-    places = Places(2, 1)
-    give_free = places.take(ANYONE, "p")
-    places.take(ANYONE, "p")
+    places = Places(2)
+    give_free = places.take(ANYONE, "p", 1)
+    places.take(ANYONE, "p", 1)
     with pytest.raises(NodeBusyError):
-        places.take(caller("anna"), "p")
+        places.take(caller("anna"), "p", 1)
     give_free()
     assert places.num_taken == 1
-    places.take(caller("anna"), "p")
+    places.take(caller("anna"), "p", 1)
 
 
 class Clock:

@@ -17,10 +17,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from fedattn.cli.doctor.finding import Found, ok, problem, skipped, warning
 from fedattn.cli.doctor.subject import Subject
 from fedattn.core.errors import ConfigurationError
+from fedattn.core.node_id import AGGREGATOR
 from fedattn.core.proxies import Endpoint
 from fedattn.wire.certificate_folder import CertificateFolder
 from fedattn.wire.channel import open_channel
-from fedattn.wire.security import AGGREGATOR, Certificates
+from fedattn.wire.security import Certificates
 from fedattn.wire.status import raise_if_cancelled
 
 _TIMEOUT_S = 5.0

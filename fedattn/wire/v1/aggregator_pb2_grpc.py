@@ -54,6 +54,11 @@ class AggregatorServiceStub:
                 request_serializer=fedattn_dot_wire_dot_v1_dot_aggregator__pb2.ListNodesRequest.SerializeToString,
                 response_deserializer=fedattn_dot_wire_dot_v1_dot_aggregator__pb2.ListNodesResponse.FromString,
                 _registered_method=True)
+        self.Tunnel = channel.stream_stream(
+                '/fedattn.wire.v1.AggregatorService/Tunnel',
+                request_serializer=fedattn_dot_wire_dot_v1_dot_aggregator__pb2.TunnelRequest.SerializeToString,
+                response_deserializer=fedattn_dot_wire_dot_v1_dot_aggregator__pb2.TunnelResponse.FromString,
+                _registered_method=True)
 
 
 class AggregatorServiceServicer:
@@ -81,7 +86,15 @@ class AggregatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListNodes(self, request, context):
-        """Nodes that are joined right now, for one of them.
+        """Nodes that are joined right now, for one of them or for a gateway.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Tunnel(self, request_iterator, context):
+        """One end of a gateway's connection to a node that publishes: the first message is TunnelOpen from the gateway,
+        TunnelAnswer from the node; the connection's bytes follow. With certificates they are TLS between the two.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +122,11 @@ def add_AggregatorServiceServicer_to_server(servicer, server):
                     servicer.ListNodes,
                     request_deserializer=fedattn_dot_wire_dot_v1_dot_aggregator__pb2.ListNodesRequest.FromString,
                     response_serializer=fedattn_dot_wire_dot_v1_dot_aggregator__pb2.ListNodesResponse.SerializeToString,
+            ),
+            'Tunnel': grpc.stream_stream_rpc_method_handler(
+                    servicer.Tunnel,
+                    request_deserializer=fedattn_dot_wire_dot_v1_dot_aggregator__pb2.TunnelRequest.FromString,
+                    response_serializer=fedattn_dot_wire_dot_v1_dot_aggregator__pb2.TunnelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -219,6 +237,33 @@ class AggregatorService:
             '/fedattn.wire.v1.AggregatorService/ListNodes',
             fedattn_dot_wire_dot_v1_dot_aggregator__pb2.ListNodesRequest.SerializeToString,
             fedattn_dot_wire_dot_v1_dot_aggregator__pb2.ListNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tunnel(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/fedattn.wire.v1.AggregatorService/Tunnel',
+            fedattn_dot_wire_dot_v1_dot_aggregator__pb2.TunnelRequest.SerializeToString,
+            fedattn_dot_wire_dot_v1_dot_aggregator__pb2.TunnelResponse.FromString,
             options,
             channel_credentials,
             insecure,

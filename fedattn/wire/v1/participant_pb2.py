@@ -22,47 +22,42 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from fedattn.wire.v1 import aggregator_pb2 as fedattn_dot_wire_dot_v1_dot_aggregator__pb2
 from fedattn.wire.v1 import session_pb2 as fedattn_dot_wire_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!fedattn/wire/v1/participant.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\x1a fedattn/wire/v1/aggregator.proto\x1a\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\"\xef\x01\n\x0cQueryRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x16\n\x0epublisher_plan\x18\x03 \x01(\t\x12+\n\x08sampling\x18\x04 \x01(\x0b\x32\x19.fedattn.wire.v1.Sampling\x12\x30\n\x07options\x18\x05 \x01(\x0b\x32\x1f.fedattn.wire.v1.SessionOptions\x12\r\n\x05topic\x18\x06 \x01(\t\x12\x13\n\x0bmin_support\x18\x07 \x01(\x01\x12$\n\x05turns\x18\x08 \x03(\x0b\x32\x15.fedattn.wire.v1.Turn\"?\n\x04Turn\x12)\n\x07speaker\x18\x01 \x01(\x0e\x32\x18.fedattn.wire.v1.Speaker\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xab\x01\n\x08Sampling\x12\x16\n\x0emax_new_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x1a\n\x12repetition_penalty\x18\x07 \x01(\x01\x12\x1c\n\x14no_repeat_ngram_size\x18\x08 \x01(\r\"\xd4\x01\n\nQueryEvent\x12\x30\n\x06opened\x18\x01 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionOpenedH\x00\x12/\n\x05layer\x18\x02 \x01(\x0b\x32\x1e.fedattn.wire.v1.LayerProgressH\x00\x12+\n\x05token\x18\x03 \x01(\x0b\x32\x1a.fedattn.wire.v1.TokenTextH\x00\x12.\n\x06result\x18\x04 \x01(\x0b\x32\x1c.fedattn.wire.v1.QueryResultH\x00\x42\x06\n\x04\x62ody\"n\n\rSessionOpened\x12,\n\x05terms\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionTerms\x12/\n\x08\x65xcluded\x18\x02 \x03(\x0b\x32\x1d.fedattn.wire.v1.MemberReport\"l\n\rLayerProgress\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x10\n\x08num_rows\x18\x02 \x01(\r\x12\x0e\n\x06wait_s\x18\x03 \x01(\x01\x12*\n\x08\x61rrivals\x18\x04 \x03(\x0b\x32\x18.fedattn.wire.v1.Arrival\"O\n\x07\x41rrival\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08num_rows\x18\x02 \x01(\r\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06wait_s\x18\x04 \x01(\x01\"\x19\n\tTokenText\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xc5\x02\n\x0bQueryResult\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x34\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1d.fedattn.wire.v1.FinishReason\x12\x12\n\nnum_tokens\x18\x03 \x01(\r\x12\x1d\n\x15time_to_first_token_s\x18\x04 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x05 \x01(\x01\x12\x15\n\rprompt_tokens\x18\x06 \x01(\r\x12.\n\x06report\x18\x07 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionReport\x12.\n\x07sources\x18\x08 \x03(\x0b\x32\x1d.fedattn.wire.v1.AnswerSource\x12\x14\n\x07support\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0cis_supported\x18\n \x01(\x08\x42\n\n\x08_support\">\n\x0c\x41nswerSource\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05share\x18\x03 \x01(\x01\">\n\x0cWarmResponse\x12.\n\x06report\x18\x01 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionReport\"\x19\n\x17ListParticipantsRequest\"U\n\x18ListParticipantsResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12(\n\x05nodes\x18\x02 \x03(\x0b\x32\x19.fedattn.wire.v1.NodeInfo*_\n\x07Speaker\x12\x17\n\x13SPEAKER_UNSPECIFIED\x10\x00\x12\x12\n\x0eSPEAKER_SYSTEM\x10\x01\x12\x10\n\x0cSPEAKER_USER\x10\x02\x12\x15\n\x11SPEAKER_ASSISTANT\x10\x03*v\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_END\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x03\x32\x8a\x02\n\x12ParticipantService\x12\x45\n\x05Query\x12\x1d.fedattn.wire.v1.QueryRequest\x1a\x1b.fedattn.wire.v1.QueryEvent0\x01\x12\x44\n\x04Warm\x12\x1d.fedattn.wire.v1.QueryRequest\x1a\x1d.fedattn.wire.v1.WarmResponse\x12g\n\x10ListParticipants\x12(.fedattn.wire.v1.ListParticipantsRequest\x1a).fedattn.wire.v1.ListParticipantsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!fedattn/wire/v1/participant.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\x1a\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\"\xef\x01\n\x0cQueryRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x16\n\x0epublisher_plan\x18\x03 \x01(\t\x12+\n\x08sampling\x18\x04 \x01(\x0b\x32\x19.fedattn.wire.v1.Sampling\x12\x30\n\x07options\x18\x05 \x01(\x0b\x32\x1f.fedattn.wire.v1.SessionOptions\x12\r\n\x05topic\x18\x06 \x01(\t\x12\x13\n\x0bmin_support\x18\x07 \x01(\x01\x12$\n\x05turns\x18\x08 \x03(\x0b\x32\x15.fedattn.wire.v1.Turn\"?\n\x04Turn\x12)\n\x07speaker\x18\x01 \x01(\x0e\x32\x18.fedattn.wire.v1.Speaker\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xab\x01\n\x08Sampling\x12\x16\n\x0emax_new_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x1a\n\x12repetition_penalty\x18\x07 \x01(\x01\x12\x1c\n\x14no_repeat_ngram_size\x18\x08 \x01(\r\"\xd4\x01\n\nQueryEvent\x12\x30\n\x06opened\x18\x01 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionOpenedH\x00\x12/\n\x05layer\x18\x02 \x01(\x0b\x32\x1e.fedattn.wire.v1.LayerProgressH\x00\x12+\n\x05token\x18\x03 \x01(\x0b\x32\x1a.fedattn.wire.v1.TokenTextH\x00\x12.\n\x06result\x18\x04 \x01(\x0b\x32\x1c.fedattn.wire.v1.QueryResultH\x00\x42\x06\n\x04\x62ody\"n\n\rSessionOpened\x12,\n\x05terms\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionTerms\x12/\n\x08\x65xcluded\x18\x02 \x03(\x0b\x32\x1d.fedattn.wire.v1.MemberReport\"l\n\rLayerProgress\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x10\n\x08num_rows\x18\x02 \x01(\r\x12\x0e\n\x06wait_s\x18\x03 \x01(\x01\x12*\n\x08\x61rrivals\x18\x04 \x03(\x0b\x32\x18.fedattn.wire.v1.Arrival\"O\n\x07\x41rrival\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08num_rows\x18\x02 \x01(\r\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06wait_s\x18\x04 \x01(\x01\"\x19\n\tTokenText\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xc5\x02\n\x0bQueryResult\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x34\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1d.fedattn.wire.v1.FinishReason\x12\x12\n\nnum_tokens\x18\x03 \x01(\r\x12\x1d\n\x15time_to_first_token_s\x18\x04 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x05 \x01(\x01\x12\x15\n\rprompt_tokens\x18\x06 \x01(\r\x12.\n\x06report\x18\x07 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionReport\x12.\n\x07sources\x18\x08 \x03(\x0b\x32\x1d.fedattn.wire.v1.AnswerSource\x12\x14\n\x07support\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0cis_supported\x18\n \x01(\x08\x42\n\n\x08_support\">\n\x0c\x41nswerSource\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05share\x18\x03 \x01(\x01\">\n\x0cWarmResponse\x12.\n\x06report\x18\x01 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionReport*_\n\x07Speaker\x12\x17\n\x13SPEAKER_UNSPECIFIED\x10\x00\x12\x12\n\x0eSPEAKER_SYSTEM\x10\x01\x12\x10\n\x0cSPEAKER_USER\x10\x02\x12\x15\n\x11SPEAKER_ASSISTANT\x10\x03*v\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_END\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x03\x32\xa1\x01\n\x12ParticipantService\x12\x45\n\x05Query\x12\x1d.fedattn.wire.v1.QueryRequest\x1a\x1b.fedattn.wire.v1.QueryEvent0\x01\x12\x44\n\x04Warm\x12\x1d.fedattn.wire.v1.QueryRequest\x1a\x1d.fedattn.wire.v1.WarmResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedattn.wire.v1.participant_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SPEAKER']._serialized_start=1715
-  _globals['_SPEAKER']._serialized_end=1810
-  _globals['_FINISHREASON']._serialized_start=1812
-  _globals['_FINISHREASON']._serialized_end=1930
-  _globals['_QUERYREQUEST']._serialized_start=120
-  _globals['_QUERYREQUEST']._serialized_end=359
-  _globals['_TURN']._serialized_start=361
-  _globals['_TURN']._serialized_end=424
-  _globals['_SAMPLING']._serialized_start=427
-  _globals['_SAMPLING']._serialized_end=598
-  _globals['_QUERYEVENT']._serialized_start=601
-  _globals['_QUERYEVENT']._serialized_end=813
-  _globals['_SESSIONOPENED']._serialized_start=815
-  _globals['_SESSIONOPENED']._serialized_end=925
-  _globals['_LAYERPROGRESS']._serialized_start=927
-  _globals['_LAYERPROGRESS']._serialized_end=1035
-  _globals['_ARRIVAL']._serialized_start=1037
-  _globals['_ARRIVAL']._serialized_end=1116
-  _globals['_TOKENTEXT']._serialized_start=1118
-  _globals['_TOKENTEXT']._serialized_end=1143
-  _globals['_QUERYRESULT']._serialized_start=1146
-  _globals['_QUERYRESULT']._serialized_end=1471
-  _globals['_ANSWERSOURCE']._serialized_start=1473
-  _globals['_ANSWERSOURCE']._serialized_end=1535
-  _globals['_WARMRESPONSE']._serialized_start=1537
-  _globals['_WARMRESPONSE']._serialized_end=1599
-  _globals['_LISTPARTICIPANTSREQUEST']._serialized_start=1601
-  _globals['_LISTPARTICIPANTSREQUEST']._serialized_end=1626
-  _globals['_LISTPARTICIPANTSRESPONSE']._serialized_start=1628
-  _globals['_LISTPARTICIPANTSRESPONSE']._serialized_end=1713
-  _globals['_PARTICIPANTSERVICE']._serialized_start=1933
-  _globals['_PARTICIPANTSERVICE']._serialized_end=2199
+  _globals['_SPEAKER']._serialized_start=1567
+  _globals['_SPEAKER']._serialized_end=1662
+  _globals['_FINISHREASON']._serialized_start=1664
+  _globals['_FINISHREASON']._serialized_end=1782
+  _globals['_QUERYREQUEST']._serialized_start=86
+  _globals['_QUERYREQUEST']._serialized_end=325
+  _globals['_TURN']._serialized_start=327
+  _globals['_TURN']._serialized_end=390
+  _globals['_SAMPLING']._serialized_start=393
+  _globals['_SAMPLING']._serialized_end=564
+  _globals['_QUERYEVENT']._serialized_start=567
+  _globals['_QUERYEVENT']._serialized_end=779
+  _globals['_SESSIONOPENED']._serialized_start=781
+  _globals['_SESSIONOPENED']._serialized_end=891
+  _globals['_LAYERPROGRESS']._serialized_start=893
+  _globals['_LAYERPROGRESS']._serialized_end=1001
+  _globals['_ARRIVAL']._serialized_start=1003
+  _globals['_ARRIVAL']._serialized_end=1082
+  _globals['_TOKENTEXT']._serialized_start=1084
+  _globals['_TOKENTEXT']._serialized_end=1109
+  _globals['_QUERYRESULT']._serialized_start=1112
+  _globals['_QUERYRESULT']._serialized_end=1437
+  _globals['_ANSWERSOURCE']._serialized_start=1439
+  _globals['_ANSWERSOURCE']._serialized_end=1501
+  _globals['_WARMRESPONSE']._serialized_start=1503
+  _globals['_WARMRESPONSE']._serialized_end=1565
+  _globals['_PARTICIPANTSERVICE']._serialized_start=1785
+  _globals['_PARTICIPANTSERVICE']._serialized_end=1946
 # @@protoc_insertion_point(module_scope)

@@ -4,7 +4,6 @@ isort:skip_file
 What a gateway says to the participant it publishes through. The only place a question travels."""
 
 from collections import abc as _abc
-from fedattn.wire.v1 import aggregator_pb2 as _aggregator_pb2
 from fedattn.wire.v1 import session_pb2 as _session_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -486,44 +485,3 @@ class WarmResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WarmResponse: _TypeAlias = WarmResponse  # noqa: Y015
-
-@_typing.final
-class ListParticipantsRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListParticipantsRequest: _TypeAlias = ListParticipantsRequest  # noqa: Y015
-
-@_typing.final
-class ListParticipantsResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NODE_ID_FIELD_NUMBER: _builtins.int
-    NODES_FIELD_NUMBER: _builtins.int
-    node_id: _builtins.str
-    """Id of the answering node."""
-    @_builtins.property
-    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_aggregator_pb2.NodeInfo]:
-        """All joined nodes, by id."""
-
-    def __init__(
-        self,
-        *,
-        node_id: _builtins.str = ...,
-        nodes: _abc.Iterable[_aggregator_pb2.NodeInfo] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "nodes", b"nodes"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListParticipantsResponse: _TypeAlias = ListParticipantsResponse  # noqa: Y015

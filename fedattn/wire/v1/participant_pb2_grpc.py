@@ -44,11 +44,6 @@ class ParticipantServiceStub:
                 request_serializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.QueryRequest.SerializeToString,
                 response_deserializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.WarmResponse.FromString,
                 _registered_method=True)
-        self.ListParticipants = channel.unary_unary(
-                '/fedattn.wire.v1.ParticipantService/ListParticipants',
-                request_serializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.ListParticipantsRequest.SerializeToString,
-                response_deserializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.ListParticipantsResponse.FromString,
-                _registered_method=True)
 
 
 class ParticipantServiceServicer:
@@ -68,13 +63,6 @@ class ParticipantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListParticipants(self, request, context):
-        """This node, and all nodes joined at its aggregator.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_ParticipantServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -87,11 +75,6 @@ def add_ParticipantServiceServicer_to_server(servicer, server):
                     servicer.Warm,
                     request_deserializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.QueryRequest.FromString,
                     response_serializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.WarmResponse.SerializeToString,
-            ),
-            'ListParticipants': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListParticipants,
-                    request_deserializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.ListParticipantsRequest.FromString,
-                    response_serializer=fedattn_dot_wire_dot_v1_dot_participant__pb2.ListParticipantsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -148,33 +131,6 @@ class ParticipantService:
             '/fedattn.wire.v1.ParticipantService/Warm',
             fedattn_dot_wire_dot_v1_dot_participant__pb2.QueryRequest.SerializeToString,
             fedattn_dot_wire_dot_v1_dot_participant__pb2.WarmResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListParticipants(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/fedattn.wire.v1.ParticipantService/ListParticipants',
-            fedattn_dot_wire_dot_v1_dot_participant__pb2.ListParticipantsRequest.SerializeToString,
-            fedattn_dot_wire_dot_v1_dot_participant__pb2.ListParticipantsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,8 +35,6 @@ class ParticipantServiceStub:
     """Publish a query and stream what happens."""
     Warm: _grpc.UnaryUnaryMultiCallable[_participant_pb2.QueryRequest, _participant_pb2.WarmResponse]
     """Fetch the contributors' rows ahead of any question, and hold them."""
-    ListParticipants: _grpc.UnaryUnaryMultiCallable[_participant_pb2.ListParticipantsRequest, _participant_pb2.ListParticipantsResponse]
-    """This node, and all nodes joined at its aggregator."""
 
 @_typing.type_check_only
 class ParticipantServiceAsyncStub(ParticipantServiceStub):
@@ -45,8 +43,6 @@ class ParticipantServiceAsyncStub(ParticipantServiceStub):
     """Publish a query and stream what happens."""
     Warm: _aio.UnaryUnaryMultiCallable[_participant_pb2.QueryRequest, _participant_pb2.WarmResponse]  # type: ignore[assignment]
     """Fetch the contributors' rows ahead of any question, and hold them."""
-    ListParticipants: _aio.UnaryUnaryMultiCallable[_participant_pb2.ListParticipantsRequest, _participant_pb2.ListParticipantsResponse]  # type: ignore[assignment]
-    """This node, and all nodes joined at its aggregator."""
 
 class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -64,13 +60,5 @@ class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_participant_pb2.WarmResponse, _abc.Awaitable[_participant_pb2.WarmResponse]]:
         """Fetch the contributors' rows ahead of any question, and hold them."""
-
-    @_abc_1.abstractmethod
-    def ListParticipants(
-        self,
-        request: _participant_pb2.ListParticipantsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_participant_pb2.ListParticipantsResponse, _abc.Awaitable[_participant_pb2.ListParticipantsResponse]]:
-        """This node, and all nodes joined at its aggregator."""
 
 def add_ParticipantServiceServicer_to_server(servicer: ParticipantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

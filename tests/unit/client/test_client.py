@@ -38,14 +38,14 @@ NOBODY = Said(content="[]", media_type=JSON)
 
 def test_events_come_typed_and_unknown_ones_are_passed_over(client: Blocking) -> None:
     stream = events(
-        ("layer", '{"layer": 7, "num_rows": 3, "wait_s": 0.5, "new": 1}'),
+        ("layer", '{"layer": 7, "num_rows": 3, "wait_s": 0.5, "arrivals": [], "new": 1}'),
         ("weather", '{"sky": "blue"}'),
         ("token", '{"text": "Pier"}'),
         REPORT,
     )
     with answering(Said(content=stream)) as gateway:
         layer, token, answer = client.call(gateway.url, "stream", BODY)
-    assert layer == LayerEvent(layer=7, num_rows=3, wait_s=0.5)
+    assert layer == LayerEvent(layer=7, num_rows=3, wait_s=0.5, arrivals=[])
     assert token == TokenEvent(text="Pier")
     assert answer == sample_answer()
     (sent,) = gateway.bodies

@@ -38,8 +38,8 @@ SESSION = SessionEvent(
 )
 STREAM = events(
     ("session", SESSION.model_dump_json()),
-    ("layer", '{"layer": 7, "num_rows": 3, "wait_s": 0.5}'),
-    ("layer", '{"layer": 9, "num_rows": 3, "wait_s": 0.5}'),
+    ("layer", '{"layer": 7, "num_rows": 3, "wait_s": 0.5, "arrivals": []}'),
+    ("layer", '{"layer": 9, "num_rows": 3, "wait_s": 0.5, "arrivals": []}'),
     ("token", '{"text": "Pier"}'),
     ("report", sample_answer().model_dump_json()),
 )

@@ -1,0 +1,138 @@
+"""Which nodes are joined, and through which of them a caller may ask."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+
+from fedattn.core.errors import (
+    NotAllowedError,
+    PolicyRefusedError,
+    PublisherUnavailableError,
+    UnknownParticipantError,
+)
+from fedattn.core.node_id import check_node_id
+from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from gateway.callers import Caller
+
+_CONNECT_TIMEOUT_S = 2.0
+_FRESH_S = 1.0
+"""How long a listing serves further queries."""
+
+
+class Directory:
+    """The aggregator's listing of nodes.
+
+    Args:
+        aggregator: who is asked.
+        default: the publisher of queries that name none; None for the first by id.
+        clock: seconds since some moment.
+    """
+
+    def __init__(
+        self,
+        aggregator: AggregatorClient,
+        default: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._aggregator, self._default, self._clock = aggregator, default, clock
+        self._asking = asyncio.Lock()
+        self._asked_at = -math.inf
+        self._listing = pb.ListNodesResponse()
+
+    @property
+    def publishers(self) -> tuple[str, ...]:
+        """Nodes that took queries when last looked: the default first, the others by id."""
+        found = [node.node_id for node in self._listing.nodes if node.publishes]
+        return tuple(sorted(found, key=lambda node_id: (node_id != self._default, node_id)))
+
+    async def look(self, *, max_age_s: float = 0.0) -> pb.ListNodesResponse:
+        """All nodes that are joined.
+
+        Args:
+            max_age_s: of a listing that will do, seconds.
+
+        Raises:
+            FedAttnError: the aggregator cannot say.
+        """
+        begun = self._clock()
+        async with self._asking:  # those who wait take what the first one gets
+            if self._asked_at < begun - max_age_s:
+                await self._aggregator.await_channel(_CONNECT_TIMEOUT_S)
+                now = self._clock()
+                self._listing = await self._aggregator.list_nodes(pb.ListNodesRequest())
+                self._asked_at = now
+        return self._listing
+
+    async def choose(self, caller: Caller, publisher: str | None) -> str:
+        """The node to publish through.
+
+        Args:
+            caller: who asks.
+            publisher: named by the query; None for the default, or the first that the caller may
+                ask.
+
+        Raises:
+            NotAllowedError: the caller may not ask there.
+            UnknownParticipantError: it is not joined.
+            PolicyRefusedError: its owner lets no gateway ask through it.
+            PublisherUnavailableError: no node takes queries.
+            FedAttnError: the aggregator cannot say.
+        """
+        if publisher is not None and not caller.may_publish(check_node_id(publisher)):
+            raise _not_allowed(caller, publisher)
+        await self.look(max_age_s=_FRESH_S)
+        wanted = publisher or self._default
+        if not self.publishers or (wanted or self.publishers[0]) not in self.publishers:
+            await self.look()  # it may have joined since
+        return self._default_for(caller) if publisher is None else self._named(publisher)
+
+    def _named(self, publisher: str) -> str:
+        if publisher in self.publishers:
+            return publisher
+        if any(node.node_id == publisher for node in self._listing.nodes):
+            raise PolicyRefusedError(
+                f"node {publisher} takes no queries; its owner lets it with the setting `publish`"
+            )
+        raise UnknownParticipantError(
+            f"publisher {publisher!r} is not joined; nodes that take queries are "
+            f"{', '.join(self.publishers) or 'none'}"
+        )
+
+    def _default_for(self, caller: Caller) -> str:
+        default = self._default
+        if default is not None and caller.may_publish(default) and default not in self.publishers:
+            raise PublisherUnavailableError(
+                f"publisher {default} of FEDATTN_GATEWAY_PUBLISHER is not joined, or takes no "
+                f"queries; start its participant with --publish, or name another publisher"
+            )
+        if not self.publishers:
+            raise _nobody()
+        allowed = next(filter(caller.may_publish, self.publishers), None)
+        if allowed is None:
+            raise _not_allowed(caller, "any node that takes queries now")
+        return allowed
+
+    async def check_ready(self) -> None:
+        """Return if there is a node to publish through.
+
+        Raises:
+            PublisherUnavailableError: no node takes queries.
+            FedAttnError: the aggregator cannot say.
+        """
+        await self.look(max_age_s=_FRESH_S)
+        if not self.publishers:
+            raise _nobody()
+
+
+def _nobody() -> PublisherUnavailableError:
+    return PublisherUnavailableError(
+        "no joined node takes queries; start a participant with --publish"
+    )
+
+
+def _not_allowed(caller: Caller, where: str) -> NotAllowedError:
+    return NotAllowedError(
+        f"{caller.subject!r} may not ask through {where}; ask whoever runs the gateway to allow it"
+    )

@@ -1,0 +1,120 @@
+"""The way to one node that publishes, behind the aggregator."""
+
+import asyncio
+from contextlib import suppress
+
+import grpc
+import structlog
+
+from fedattn.core.address import SocketPath
+from fedattn.core.errors import FedAttnError, PublisherUnavailableError
+from fedattn.core.proxies import Endpoint
+from fedattn.wire.channel import PeerChannel
+from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.security import OwnCertificates
+from fedattn.wire.stubs import ParticipantStub
+from fedattn.wire.tunnel import carry
+from fedattn.wire.v1 import aggregator_pb2
+
+CONNECT_TIMEOUT_S = 5.0
+
+_State = grpc.ChannelConnectivity
+
+log = structlog.get_logger(__name__)
+
+
+class Way:
+    """A gRPC channel to a node, whose connections the aggregator carries.
+
+    Args:
+        node_id: the name that the other end's certificate must bear.
+        path: of the socket of this process that gRPC connects to.
+        aggregator: carries the connections.
+        certificates: what the gateway proves itself with; None for plaintext.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        path: SocketPath,
+        aggregator: AggregatorClient,
+        certificates: OwnCertificates | None,
+    ) -> None:
+        self.node_id = node_id
+        self.num_uses = 0
+        self.aggregator = aggregator
+        self._path, self._certificates = path, certificates
+        self._carried: set[asyncio.Task[None]] = set()
+        self._refused: asyncio.Future[FedAttnError] = asyncio.get_running_loop().create_future()
+
+    async def open(self) -> None:
+        """Make the channel; it connects when first used."""
+        self._server = await asyncio.start_unix_server(self._accept, self._path.path)
+        self._channel = PeerChannel(Endpoint(self._path), self._certificates, self.node_id)
+
+    async def connect(self) -> None:
+        """Connect, unless that has been done.
+
+        Raises:
+            FedAttnError: why the aggregator carries nothing there, or it takes too long.
+        """
+        refused = self._refused
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                if await _becomes_ready(self._channel.current()):
+                    return
+        raise refused.result() if refused.done() else self.unreachable()
+
+    def give_back(self) -> None:
+        """Whoever took it needs it no more."""
+        self.num_uses -= 1
+
+    @property
+    def stub(self) -> ParticipantStub:
+        """For one call."""
+        return ParticipantStub(self._channel.current())
+
+    def unreachable(self) -> PublisherUnavailableError:
+        """What to raise if the node is lost."""
+        return PublisherUnavailableError(
+            f"publisher {self.node_id} cannot be reached through the aggregator at "
+            f"{self.aggregator.address}; look whether its participant runs, and under that name"
+        )
+
+    async def close(self) -> None:
+        """End every call."""
+        await self._channel.close()
+        self._server.close()
+        for task in self._carried:
+            task.cancel()
+        await asyncio.gather(*self._carried, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._carry(reader, writer))
+        self._carried.add(task)
+        task.add_done_callback(self._carried.discard)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opening = aggregator_pb2.TunnelOpen(node_id=self.node_id)
+        try:
+            first = aggregator_pb2.TunnelRequest(open=opening)
+            await carry(reader, writer, first, self.aggregator)
+        except FedAttnError as error:
+            log.info("connection_ended", node=self.node_id, code=error.code)
+            self._refuse(error)
+
+    def _refuse(self, error: FedAttnError) -> None:
+        """Tell those who wait for the channel now."""
+        refused, self._refused = self._refused, asyncio.get_running_loop().create_future()
+        refused.set_result(error)
+
+
+async def _becomes_ready(channel: grpc.aio.Channel) -> bool:
+    """Whether the next attempt to connect succeeds; the last one may have failed long ago."""
+    has_tried = False
+    while (state := channel.get_state(try_to_connect=True)) is not _State.READY:
+        if has_tried and state is _State.TRANSIENT_FAILURE:
+            return False
+        has_tried = has_tried or state is _State.CONNECTING
+        await channel.wait_for_state_change(state)
+    return True

@@ -149,9 +149,7 @@ def started(federation: Federation, console: PlainConsole) -> Iterator[LocalFede
         for node in nodes:
             running.watches[node.name] = _start(network, federation, node, found[node.name])
             _say_found(running, node, found[node.name])
-        network.start_gateway(
-            [node.name for node in nodes], *federation.gateway.flags("port"), JSON_LOG
-        )
+        network.start_gateway(nodes[0].name, *federation.gateway.flags("port"), JSON_LOG)
         yield running
 
 

@@ -29,7 +29,7 @@ _OPTIONS: Options = [
 ]
 
 _LAST_WORDS_S = 0.5
-_NO_TRACE_OF_ITS_OWN = ("/Control", "/ListNodes", "/ListParticipants")
+_NO_TRACE_OF_ITS_OWN = ("/Control", "/ListNodes", "/Tunnel")
 """What lasts as long as a membership, and what is asked again and again."""
 
 log = structlog.get_logger(__name__)

@@ -26,7 +26,7 @@ HOW = {"plan": "all", "compression": {"codec": "fp32"}, "share": "question"}
 
 @asynccontextmanager
 async def openai_of(network: Network) -> AsyncIterator[AsyncOpenAI]:
-    app = create_app(make_settings(f"publisher={network.listener}"))
+    app = create_app(make_settings(network.aggregator))
     transport = httpx2.ASGITransport(app)
     async with app.router.lifespan_context(app):
         inner = httpx2.AsyncClient(transport=transport, base_url="http://localhost/v1")

@@ -49,7 +49,7 @@ async def network_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
     """A gateway before a tiny network."""
     folder = tmp_path_factory.mktemp("page")
     async with running_network(tiny_model("llama"), folder) as network:
-        async with serving(create_app(make_settings(f"publisher={network.listener}"))) as url:
+        async with serving(create_app(make_settings(network.aggregator))) as url:
             yield url
 
 

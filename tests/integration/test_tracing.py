@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from opentelemetry.semconv._incubating.attributes import (
     error_attributes,
     gen_ai_attributes,
@@ -15,7 +16,8 @@ from opentelemetry.semconv._incubating.attributes import (
 )
 
 from fedattn.model.loading import LoadedModel
-from tests.harness.gateway import Harness, running
+from gateway.app import create_app
+from tests.harness.gateway import make_settings, running
 from tests.harness.networks import Network, running_network
 from tests.harness.tiny import words
 from tests.harness.traces import Trace, attributes_of, traced
@@ -39,18 +41,30 @@ OPENED = f"{PUBLISHED} > open session > fedattn.wire.v1.AggregatorService/OpenSe
 
 
 @asynccontextmanager
-async def served(model: LoadedModel, folder: Path) -> AsyncIterator[tuple[Network, Harness]]:
+async def served(
+    model: LoadedModel, folder: Path
+) -> AsyncIterator[tuple[Network, httpx.AsyncClient]]:
     async with (
         running_network(model, folder) as network,
-        running(participants=f"publisher={network.listener}") as gateway,
+        calling(create_app(make_settings(network.aggregator))) as client,
     ):
-        yield network, gateway
+        yield network, client
 
 
-async def ask(gateway: Harness, traceparent: str = CALLER, **fields: object) -> httpx.Response:
+@asynccontextmanager
+async def calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app):
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            yield client
+
+
+async def ask(
+    client: httpx.AsyncClient, traceparent: str = CALLER, **fields: object
+) -> httpx.Response:
     body = {"question": QUESTION, "plan": "all", "sampling": {"max_new_tokens": 5}, **fields}
     headers = {"traceparent": traceparent}
-    return await gateway.client.post("/v1/queries", json=body, headers=headers)
+    return await client.post("/v1/queries", json=body, headers=headers)
 
 
 async def settle(network: Network) -> None:
@@ -64,8 +78,8 @@ async def answered(
     model: LoadedModel, tmp_path: Path
 ) -> AsyncIterator[tuple[Trace, httpx.Response]]:
     with traced() as trace:
-        async with served(model, tmp_path) as (network, gateway):
-            response = await ask(gateway)
+        async with served(model, tmp_path) as (network, client):
+            response = await ask(client)
             await settle(network)
         yield trace, response
 
@@ -122,8 +136,8 @@ async def test_names_are_those_of_the_conventions(answered: tuple[Trace, httpx.R
 
 async def test_a_failure_is_told_by_its_code_alone(model: LoadedModel, tmp_path: Path) -> None:
     with traced() as trace:
-        async with served(model, tmp_path) as (_, gateway):
-            await ask(gateway, contributors=["canary"])
+        async with served(model, tmp_path) as (_, client):
+            await ask(client, contributors=["canary"])
     chat = trace.only("chat tiny")
     assert not chat.status.is_ok
     assert chat.status.description is None
@@ -146,7 +160,7 @@ async def test_a_failure_is_told_by_its_code_alone(model: LoadedModel, tmp_path:
 async def test_a_malformed_traceparent_begins_a_trace_of_its_own(traceparent: str) -> None:
     with traced() as trace:
         async with running() as gateway:
-            response = await ask(gateway, traceparent)
+            response = await ask(gateway.client, traceparent)
     assert response.status_code == 200
     assert trace.only("POST /v1/queries").parent is None
 
@@ -154,7 +168,7 @@ async def test_a_malformed_traceparent_begins_a_trace_of_its_own(traceparent: st
 async def test_a_caller_may_ask_not_to_be_traced() -> None:
     with traced() as trace:
         async with running() as gateway:
-            await ask(gateway, CALLER[:-1] + "0")
+            await ask(gateway.client, CALLER[:-1] + "0")
     assert trace.spans() == ()
 
 
@@ -165,6 +179,6 @@ async def test_who_looks_again_and_again_is_traced_only_below_a_span_of_its_own(
             await gateway.client.get("/v1/participants")
             assert trace.spans() == ()
             await gateway.client.get("/v1/participants", headers={"traceparent": CALLER})
-    assert trace.path(trace.only("fedattn.wire.v1.ParticipantService/ListParticipants")) == (
-        "GET /v1/participants > fedattn.wire.v1.ParticipantService/ListParticipants"
+    assert trace.path(trace.only("fedattn.wire.v1.AggregatorService/ListNodes")) == (
+        "GET /v1/participants > fedattn.wire.v1.AggregatorService/ListNodes"
     )

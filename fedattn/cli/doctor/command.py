@@ -45,9 +45,9 @@ def doctor(
         Path | None, typer.Option(help="State folder of the node.", metavar="DIR")
     ] = None,
     model: Annotated[str | None, typer.Option(help="As for `model prepare`.")] = None,
-    listen: Annotated[
-        str | None, typer.Option(help="HOST:PORT for the node's own gateway.")
-    ] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Gateways may ask through the node.")
+    ] = False,
     proxy: Annotated[str | None, typer.Option(help="http://HOST:PORT, none, or auto.")] = None,
     gateway: Annotated[
         str | None,
@@ -76,7 +76,7 @@ def doctor(
         "policy": policy,
         "state": state,
         "model": model,
-        "listen": listen,
+        "publish": "" if publish else None,
         "proxy": proxy,
     }
     given = {name: str(value) for name, value in flags.items() if value is not None}

@@ -27,7 +27,7 @@ def check_context(subject: Subject) -> Iterator[Found]:
     if path is None:
         yield skipped("no text is set: the node can ask, and has nothing to give")
         return
-    from services.participant.context import check_context as check_readable
+    from fedattn.texts.checking import check_context as check_readable
 
     check_readable(path, subject.settings.context_encoding)  # raises what the service ends with
     yield from describe(path, _count(path, subject))

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fedattn.cli.doctor.finding import Found, ok, problem, skipped, warning
 from fedattn.cli.doctor.subject import Subject
+from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError
 from fedattn.core.node_id import AGGREGATOR
 from fedattn.core.proxies import Endpoint
@@ -118,6 +119,7 @@ async def _ask(stub: health_pb2_grpc.HealthStub, num_bytes: int) -> float:
 def _connect(endpoint: Endpoint) -> Found:
     """Name and TCP alone: what fails here is no matter of certificates."""
     address = endpoint.address
+    assert isinstance(address, HostPort)  # the aggregator is reached by TCP
     began = time.monotonic()
     try:
         with socket.create_connection((address.host, address.port), timeout=_TIMEOUT_S):

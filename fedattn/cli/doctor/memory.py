@@ -63,7 +63,7 @@ def needed_bytes(sizes: "ModelSizes", settings: "ParticipantSettings") -> int:
         plans=shared_plan(range(num_layers)),
     )
     *contributors, publisher = session_costs(layout, sizes, num_new_tokens=_NEW_TOKENS)
-    if settings.listen is None:
+    if not settings.publish:
         largest = max(cost.peak_memory_bytes for cost in contributors)
         return _LIBRARIES_BYTES + largest + settings.frames_bytes
     int8_bytes = sizes.weight_bytes // sizes.bytes_per_scalar

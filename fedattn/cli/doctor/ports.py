@@ -12,13 +12,12 @@ _SERVICE = "services.participant"
 
 
 def check_ports(subject: Subject) -> Iterator[Found]:
-    """Every address that the settings let the node listen on."""
-    wanted = {"--listen": subject.settings.listen, "--metrics": subject.settings.metrics}
-    given = {flag: address for flag, address in wanted.items() if address is not None}
-    if not given:
-        yield skipped("the node listens nowhere: neither --listen nor --metrics is set")
-    for flag, address in given.items():
-        yield _look(flag, address)
+    """The one address that the settings let the node listen on."""
+    address = subject.settings.metrics
+    if address is None:
+        yield skipped("the node listens nowhere: --metrics is not set")
+    else:
+        yield _look("--metrics", address)
 
 
 def _look(flag: str, address: HostPort) -> Found:

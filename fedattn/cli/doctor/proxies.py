@@ -26,6 +26,7 @@ def check_proxy(subject: Subject) -> Iterator[Found]:
 
 
 def _look(who: str, endpoint: Endpoint, named: str) -> Found:
+    assert isinstance(endpoint.address, HostPort)  # both are reached by TCP
     if endpoint.proxy is None:
         return ok(f"{named}: not taken to the {who} at {endpoint}")
     if inner := _private_address(endpoint.address):

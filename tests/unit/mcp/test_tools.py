@@ -24,6 +24,8 @@ from tests.unit.client.gateways import EVENTS, JSON, Said, answering, events, pr
 SESSION = SessionEvent(
     session_id="5f2b7c1e9a",
     prefix_len=24,
+    num_layers=30,
+    row_bytes=768,
     members=[
         SessionMember(
             node_id=name,

@@ -5,7 +5,7 @@ from typing import TypedDict
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
 from fedattn.rest.faults import checked
-from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody, SessionBody
+from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody, SessionBody, TurnBody
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -30,6 +30,13 @@ class CompressionOptions(TypedDict, total=False):
     keep_ends: int
     input_keep_ratio: float
     seed: int
+
+
+class TurnOptions(TypedDict):
+    """Fields of `TurnBody`; speakers are system, user and assistant."""
+
+    speaker: str
+    text: str
 
 
 class SessionOptions(TypedDict, total=False):
@@ -59,6 +66,7 @@ class QueryOptions(SessionOptions, total=False):
     share: Share | str | None
     topic: str
     min_support: float
+    turns: list[TurnOptions | TurnBody]
     sampling: SamplingOptions | SamplingBody
     reuse: bool
     timeline: bool

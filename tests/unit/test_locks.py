@@ -63,7 +63,8 @@ def test_every_pin_has_the_hashes_of_its_files(name: str) -> None:
 @pytest.mark.parametrize("name", LOCKS)
 def test_locks_agree_and_name_no_index(name: str) -> None:
     every = read_lock("dev")
-    assert all(every[key] == pin for key, pin in read_lock(name).items())
+    for key, pin in read_lock(name).items():  # who is asked for on some systems only may differ
+        assert every[key].specifier == pin.specifier
     assert "://" not in (ROOT / "locks" / f"{name}.txt").read_text()
 
 

@@ -42,7 +42,7 @@ def test_services_that_do_not_trace_import_no_opentelemetry() -> None:
 
 def test_fastapi_itself_tells_nobody_of_requests() -> None:
     """It would tell addresses with their queries, and messages of errors."""
-    app = create_app(make_settings("publisher=127.0.0.1:1"))
+    app = create_app(make_settings("127.0.0.1:1"))
     telemetry = vars(app).get("_telemetry", {})
     assert not {name for name, value in telemetry.items() if value}
 

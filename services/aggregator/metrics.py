@@ -20,7 +20,9 @@ class AggregatorMetrics:
             "fedattn_aggregator_sessions_open", "Sessions that run now.", registry=registry
         )
         self.tunnels_open = Gauge(
-            "fedattn_aggregator_tunnels_open", "Connections of gateways to nodes now.", registry=registry
+            "fedattn_aggregator_tunnels_open",
+            "Connections of gateways to nodes now.",
+            registry=registry,
         )
         self._sessions = Counter(
             "fedattn_aggregator_sessions",

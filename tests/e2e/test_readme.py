@@ -1,13 +1,17 @@
-"""The README's first own query, command by command, on a tiny model and free ports."""
+"""The README's first own query, command by command, on a tiny model and a free port."""
 
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
-from fedattn.cli.network import LocalNetwork, Part, local_network
+from fedattn.cli.network import free_port
 from tests.harness.codebase import ROOT
 
 
@@ -19,44 +23,33 @@ def steps() -> list[str]:
     return [line for line in lines if line]
 
 
-def on_free_ports(commands: list[str], network: LocalNetwork) -> list[str]:
-    """The same commands, where nothing else on this machine listens."""
-    ports = {
-        "50051": str(network.aggregator_address.port),
-        "8000": str(network.gateway_address.port),
-    }
-    pattern = re.compile("|".join(ports))
-    return [pattern.sub(lambda found: ports[found.group()], command) for command in commands]
+@contextmanager
+def running(command: str, folder: Path, model: Path, port: int) -> Iterator[None]:
+    """`fedattn up` as the README has it, on the tiny model, until the block ends."""
+    words = [*shlex.split(command)[1:], f"--model={model}", f"--port={port}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fedattn.cli.main", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        shown = list(takewhile(lambda line: not line.startswith("ask:"), process.stdout))
+        assert f"http://127.0.0.1:{port}/" in shown[-1], "".join(shown)
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait() == 0, rest
 
 
-def start(network: LocalNetwork, command: str, folder: Path, model: Path) -> None:
-    """Start a service of the README, on the tiny model and the network's ports."""
-    module = shlex.split(command)[2]
-    extra = {
-        "services.aggregator": [f"--listen={network.aggregator_address}"],
-        "services.participant": [f"--aggregator={network.aggregator_address}", f"--model={model}"],
-        "gateway": [
-            f"--listen={network.gateway_address}",
-            f"--aggregator={network.aggregator_address}",
-        ],
-    }[module]
-    found = re.search(r"--node-id (\S+)", command)
-    name = found.group(1) if found else module
-    log_path = network.log_dir / f"{name}.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, *shlex.split(command)[1:], *extra],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=log,
-            stderr=log,
-        )
-    network.parts[name] = Part(name, process, log_path)
-
-
-def run(command: str, folder: Path, gateway: str) -> str:
+def run(command: str, folder: Path, port: int) -> str:
     """Run a command of the README to its end."""
     fedattn = f"{shlex.quote(sys.executable)} -m fedattn.cli.main"
+    gateway = f"http://127.0.0.1:{port}"
     ended = subprocess.run(
         ["bash", "-c", command.replace(".venv/bin/fedattn", fedattn)],
         cwd=folder,
@@ -71,16 +64,12 @@ def run(command: str, folder: Path, gateway: str) -> str:
 
 
 def test_first_own_query_works_as_the_readme_tells(tmp_path: Path, tiny_folder: Path) -> None:
-    with local_network() as network:
-        outputs = []
-        for command in on_free_ports(steps(), network):
-            if " -m " in command:
-                start(network, command, tmp_path, tiny_folder)
-            else:
-                if command.startswith("curl"):
-                    list(network.wait_ready(["workshop", "storeroom", "desk"]))
-                outputs.append(run(command, tmp_path, network.gateway_url))
-        *_, listed, answered = outputs
-    assert '"workshop"' in listed
+    *writing, up, nodes, ask = steps()
+    for command in writing:
+        run(command, tmp_path, 0)
+    port = free_port()
+    with running(up, tmp_path, tiny_folder, port):
+        listed, answered = run(nodes, tmp_path, port), run(ask, tmp_path, port)
+    assert re.search(r"^workshop +", listed, re.MULTILINE), listed
     assert re.search(r"workshop +contributor +complete", answered), answered
     assert re.search(r"storeroom +contributor +complete", answered), answered

@@ -15,6 +15,7 @@ QUESTION = "How many minutes does the detour take, and which lane of Mill Street
 
 
 def main() -> None:
+    """Ask the gateway of the command line, of the environment, or of this machine."""
     gateway = sys.argv[1] if len(sys.argv) > 1 else os.getenv("FEDATTN_GATEWAY", DEFAULT_GATEWAY)
     key = os.getenv("FEDATTN_API_KEY", "none")  # counts where the gateway asks who you are
     with OpenAI(base_url=f"{gateway}/v1", api_key=key) as client:
@@ -22,7 +23,7 @@ def main() -> None:
         chunks = client.chat.completions.create(
             model=model,
             messages=[{"role": "user", "content": QUESTION}],
-            max_completion_tokens=18,  # a small model goes on, and repeats itself
+            max_completion_tokens=19,  # a small model goes on, and repeats itself
             stream=True,
         )
         print(QUESTION)

@@ -18,7 +18,8 @@ FIRST_SENTENCE = {"max_new_tokens": 32, "stop": [". ", "\n"]}  # a small model r
 
 
 def main() -> None:
-    gateway = sys.argv[1] if len(sys.argv) > 1 else None  # else FEDATTN_GATEWAY, or port 8000
+    """Ask the gateway of the command line, of the environment, or of this machine."""
+    gateway = sys.argv[1] if len(sys.argv) > 1 else None
     with Client(gateway) as client:
         for question in QUESTIONS:
             answer = client.ask(question, sampling=FIRST_SENTENCE)

@@ -1,7 +1,7 @@
 """Ask any of these networks through LangChain.
 
-    pip install langchain-openai
-    python examples/langchain_chat.py http://127.0.0.1:8000 desk "Why is the air pressure low?"
+pip install langchain-openai
+python examples/langchain_chat.py http://127.0.0.1:8000 desk "Why is the air pressure low?"
 """
 
 import os

@@ -1,8 +1,8 @@
 """Ask a road junction's systems with OpenAI's client, and print the answer while it is written.
 
-    pip install openai
-    fedattn up --file examples/junction/federation.toml
-    python examples/junction/stream.py
+pip install openai
+fedattn up --file examples/junction/federation.toml
+python examples/junction/stream.py
 """
 
 import os

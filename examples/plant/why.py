@@ -1,7 +1,7 @@
 """Ask a plant's machines three times why, each time about what the last answer named.
 
-    fedattn up --file examples/plant/federation.toml
-    python examples/plant/why.py
+fedattn up --file examples/plant/federation.toml
+python examples/plant/why.py
 """
 
 import sys

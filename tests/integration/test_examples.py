@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from fedattn.cli.federation_file import read_federation
 from fedattn.rest.query import QueryBody
@@ -26,9 +27,8 @@ async def run(name: str, *args: str, capsys: pytest.CaptureFixture[str]) -> tupl
     """What an example's program prints when it asks a gateway, and that gateway."""
     async with running() as gateway, served(gateway) as (url, _):
         program = EXAMPLES / name
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, capture_logs():  # the gateway's are no output
             patch.setattr(sys, "argv", [str(program), url, *args])
-            capsys.readouterr()  # what the gateway says of itself
             await asyncio.to_thread(runpy.run_path, str(program), run_name="__main__")
         return capsys.readouterr().out, gateway
 
@@ -50,7 +50,7 @@ async def test_the_plant_is_asked_why_three_times(capsys: pytest.CaptureFixture[
     asked = [request.question for request in gateway.participant.requests]
     assert [question.split()[0] for question in asked] == ["Why"] * 3
     assert [line.strip() for line in printed.splitlines()][0:2] == [asked[0], ANSWER]
-    assert "0.1 kB of rows travelled" in printed
+    assert "0 kB of rows travelled" in printed
 
 
 async def test_the_junction_prints_the_answer_of_a_stream(
@@ -84,7 +84,7 @@ async def test_the_household_is_asked_with_curl(question: str) -> None:
 async def test_the_household_is_told_why_there_is_no_answer() -> None:
     printed, errors, code, _ = await ask_household("?" * 40_000)
     assert (printed, code) == ("", 1)
-    assert "expected" in errors
+    assert "at most 32768 characters" in errors
 
 
 async def ask_household(*args: str) -> tuple[str, str, int | None, Harness]:

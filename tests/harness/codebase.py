@@ -24,7 +24,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
     "services.participant": ParticipantSettings,
     "gateway": GatewaySettings,
 }
-_FOLDERS = (*PRODUCT, "tests", "proto", "docs", "docker", "deploy", "locks", ".ci", ".github")
+_FOLDERS = (*PRODUCT, "tests", "proto", "docs", "examples", "docker", "deploy", "locks", ".ci", ".github")
 
 
 @cache

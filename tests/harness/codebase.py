@@ -24,7 +24,8 @@ SERVICES: dict[str, type[ServiceSettings]] = {
     "services.participant": ParticipantSettings,
     "gateway": GatewaySettings,
 }
-_FOLDERS = (*PRODUCT, "tests", "proto", "docs", "examples", "docker", "deploy", "locks", ".ci", ".github")
+_OTHERS = ("tests", "proto", "docs", "examples", "docker", "deploy", "locks", ".ci", ".github")
+_FOLDERS = (*PRODUCT, *_OTHERS)
 
 
 @cache

@@ -5,16 +5,23 @@ import re
 import runpy
 import shutil
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from playwright.async_api import expect
 from structlog.testing import capture_logs
 
 from fedattn.cli.federation_file import read_federation
 from fedattn.rest.query import QueryBody
 from fedattn.texts.listing import list_files
 from fedattn.texts.pieces import cut_file
+from tests.harness.browser import browsing, running_browser
 from tests.harness.codebase import ROOT
 from tests.harness.gateway import ANSWER, QUESTION, Harness, running, served
 
@@ -119,3 +126,33 @@ async def test_the_clinics_gateway_lets_the_page_ask_and_no_other() -> None:
             headers = {"Origin": page or "", **ask}
             answer = await gateway.client.options("/v1/queries", headers=headers)
             assert answer.status_code == status
+
+
+async def test_the_clinics_page_shows_the_answer_and_who_took_part() -> None:
+    with serving_files(PAGE.parent) as origin:
+        async with (
+            running(flags=[f"--cors-origin={origin}"]) as gateway,
+            served(gateway) as (url, _),
+            running_browser() as browser,
+            browsing(browser, origin) as watched,
+        ):
+            await watched.page.get_by_label("Gateway").fill(url)
+            await watched.page.get_by_role("button", name="Ask").click()
+            await expect(watched.page.locator("#who")).to_have_text("took part: nobody")
+            await expect(watched.page.locator("#answer")).to_have_text(ANSWER)
+            await watched.check_accessible()
+    assert watched.console == []
+
+
+@contextmanager
+def serving_files(folder: Path) -> Iterator[str]:
+    """The origin at which a folder's files are."""
+    handler = partial(SimpleHTTPRequestHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -220,19 +220,20 @@ async def test_a_response_that_refers_to_what_nobody_kept_is_refused() -> None:
 
 
 async def test_models_are_the_publishers_the_default_first() -> None:
-    async with client_of(participants="publisher={live},node-a={live},away={live}") as (client, _):
+    how: dict[str, Any] = {"publishers": ["berths", "publisher"], "flags": ["--publisher=publisher"]}
+    async with client_of(**how) as (client, _):
         models = [model async for model in client.models.list()]
-        one = await client.models.retrieve("node-a/SmolLM2-135M-Instruct")
-        bare = await client.models.retrieve("node-a")
+        one = await client.models.retrieve("berths/SmolLM2-135M-Instruct")
+        bare = await client.models.retrieve("berths")
     assert [(model.id, model.owned_by) for model in models] == [
         (MODEL, "publisher"),
-        ("node-a/SmolLM2-135M-Instruct", "node-a"),
+        ("berths/SmolLM2-135M-Instruct", "berths"),
     ]
-    assert one.id == bare.id == "node-a/SmolLM2-135M-Instruct"
+    assert one.id == bare.id == "berths/SmolLM2-135M-Instruct"
     assert one.object == "model"
 
 
-@pytest.mark.parametrize("name", ["gpt-4o", "publisher/other", "away", "SmolLM2-135M-Instruct"])
+@pytest.mark.parametrize("name", ["gpt-4o", "publisher/other", "node-a", "SmolLM2-135M-Instruct"])
 async def test_an_unknown_model_is_not_found(name: str) -> None:
     async with client_of() as (client, _):
         for asking in (

@@ -220,7 +220,10 @@ async def test_a_response_that_refers_to_what_nobody_kept_is_refused() -> None:
 
 
 async def test_models_are_the_publishers_the_default_first() -> None:
-    how: dict[str, Any] = {"publishers": ["berths", "publisher"], "flags": ["--publisher=publisher"]}
+    how: dict[str, Any] = {
+        "publishers": ["berths", "publisher"],
+        "flags": ["--publisher=publisher"],
+    }
     async with client_of(**how) as (client, _):
         models = [model async for model in client.models.list()]
         one = await client.models.retrieve("berths/SmolLM2-135M-Instruct")
@@ -286,7 +289,7 @@ async def test_who_does_not_sign_in_or_may_not_ask_is_told_in_their_words(tmp_pa
             )
         )
 
-    anna, bert = make("anna"), make("bert", publishers=["elsewhere"], queries_per_minute=1)
+    anna, bert = make("anna"), make("bert", publishers=["elsewhere"], queries_per_minute=2)
     flags = [f"--keys={path}"]
     async with client_of(key=anna, flags=flags) as (client, gateway):
         await client.chat.completions.create(model=MODEL, messages=ASKED)
@@ -299,10 +302,15 @@ async def test_who_does_not_sign_in_or_may_not_ask_is_told_in_their_words(tmp_pa
             await client.with_options(api_key="fa_wrong").models.list()
         other = client.with_options(api_key=bert)
         assert (await other.models.list()).data == []
-        with pytest.raises(openai.RateLimitError):
-            await other.models.list()
         with pytest.raises(openai.NotFoundError):
             await other.chat.completions.create(model=MODEL, messages=ASKED)
+        for asking in (
+            other.models.list(),
+            other.models.retrieve(MODEL),
+            other.chat.completions.create(model=MODEL, messages=ASKED),
+        ):
+            with pytest.raises(openai.RateLimitError):
+                await asking
     assert (denied.value.code, denied.value.type) == ("not_allowed", "permission_error")
     assert (unknown.value.code, unknown.value.type) == ("not_signed_in", "authentication_error")
 

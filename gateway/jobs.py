@@ -164,6 +164,12 @@ class Jobs:
                 await self._find(row.account, row.id)
                 is_settled = True
 
+    async def wait_begun(self, row: JobRow) -> JobEvent:
+        """The first that happens, which is a problem if no session opens; raises as `follow`."""
+        async for event in self.follow(row):
+            return event
+        raise AssertionError("there is an event before the end")
+
     async def wait(self, row: JobRow) -> JobEvent:
         """The answer or the problem, once it is there.
 

@@ -338,9 +338,10 @@ async def test_a_background_query_asks_again_while_there_is_no_place(
 
 async def test_who_waits_for_an_answer_is_told_at_once_that_there_is_no_place() -> None:
     async with running(failing(NodeBusyError("all places taken"))) as gateway:
-        refusal = await ask(gateway, KEY)
-        check_problem(refusal, 429, "node_busy")
-        assert "retry-after" in refusal.headers
+        for is_streamed in (False, True):
+            refusal = await ask(gateway, KEY, stream=is_streamed)
+            check_problem(refusal, 429, "node_busy")
+            assert "retry-after" in refusal.headers
 
 
 async def test_the_oldest_ended_job_makes_room() -> None:

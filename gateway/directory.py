@@ -17,7 +17,7 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from gateway.callers import Caller
 
 _CONNECT_TIMEOUT_S = 2.0
-_FRESH_S = 1.0
+FRESH_S = 1.0
 """How long a listing serves further queries."""
 
 
@@ -82,7 +82,7 @@ class Directory:
         """
         if publisher is not None and not caller.may_publish(check_node_id(publisher)):
             raise _not_allowed(caller, publisher)
-        await self.look(max_age_s=_FRESH_S)
+        await self.look(max_age_s=FRESH_S)
         wanted = publisher or self._default
         if not self.publishers or (wanted or self.publishers[0]) not in self.publishers:
             await self.look()  # it may have joined since
@@ -121,7 +121,7 @@ class Directory:
             PublisherUnavailableError: no node takes queries.
             FedAttnError: the aggregator cannot say.
         """
-        await self.look(max_age_s=_FRESH_S)
+        await self.look(max_age_s=FRESH_S)
         if not self.publishers:
             raise _nobody()
 

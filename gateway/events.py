@@ -40,7 +40,7 @@ class QueryEventStream(EventSourceResponse):
         encode: how its events are written.
     """
 
-    def __init__(self, call: QueryCall, encode: Encode = encode_event) -> None:
+    def __init__(self, call: QueryCall, encode: Encode) -> None:
         super().__init__(_encode_all(call, encode))
         self._call = call
 

@@ -72,7 +72,7 @@ class Jobs:
         self._clock = clock
         self._runs: dict[str, JobRun] = {}
         self._turns = JobTurns(limits.at_once)
-        self._adding = asyncio.Lock()
+        self._changing = asyncio.Lock()
         self._resources = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -102,7 +102,7 @@ class Jobs:
             NodeBusyError: so have all callers together.
             JobsUnavailableError: it cannot be kept.
         """
-        async with self._adding:
+        async with self._changing:
             known = await self._find_same(new)
             if known is not None:
                 return known
@@ -164,6 +164,12 @@ class Jobs:
                 await self._find(row.account, row.id)
                 is_settled = True
 
+    async def wait_begun(self, row: JobRow) -> JobEvent:
+        """The first that happens, which is a problem if no session opens; raises as `follow`."""
+        async for event in self.follow(row):
+            return event
+        raise AssertionError("there is an event before the end")
+
     async def wait(self, row: JobRow) -> JobEvent:
         """The answer or the problem, once it is there.
 
@@ -182,22 +188,31 @@ class Jobs:
             UnknownJobError: the caller has none with that id.
             JobsUnavailableError: the jobs are out of reach; its texts may still be there.
         """
-        row = await self.find(caller, job_id)
-        run = self._runs.get(job_id)
-        if run is not None:
-            await run.cancel()
-            row = await self._store.find(caller.account, job_id) or row
-        if row.status.has_ended:
-            await self._store.delete(job_id)
-        else:
-            error = JobCancelledError("the job was cancelled; ask again if you still want to know")
-            await self._store.cancel(job_id, event_of(problem_of(error)), self._clock())
+        async with self._changing:
+            row = await self._find_settled(caller.account, job_id)
+            run = self._runs.get(job_id)
+            if run is not None:
+                await run.cancel()
+                row = await self._store.find(caller.account, job_id) or row
+            if row.status.has_ended:
+                await self._store.delete(job_id)
+            else:
+                error = JobCancelledError("the job was cancelled; ask again if you still want it")
+                await self._store.cancel(job_id, event_of(problem_of(error)), self._clock())
         if run is not None:
             run.note_change()
 
     async def _find(self, account: str, job_id: str) -> JobRow:
         row = await self._store.find(account, job_id)
-        if row is not None and not row.status.has_ended and job_id not in self._runs:
+        if row is not None and not self._is_lost(row):
+            return row
+        async with self._changing:  # it may be begun or cancelled just now
+            return await self._find_settled(account, job_id)
+
+    async def _find_settled(self, account: str, job_id: str) -> JobRow:
+        """As `_find`, while no job is begun or cancelled."""
+        row = await self._store.find(account, job_id)
+        if row is not None and self._is_lost(row):
             await self._give_up(job_id, "what came of it could not be kept; ask again")
             row = await self._store.find(account, job_id)
         if row is None:
@@ -205,6 +220,9 @@ class Jobs:
                 "you have no job with this id: it was removed, or is another's; ask again"
             )
         return row
+
+    def _is_lost(self, row: JobRow) -> bool:
+        return not row.status.has_ended and row.id not in self._runs
 
     async def _find_same(self, new: NewJob) -> JobRow | None:
         known = None

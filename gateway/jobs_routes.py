@@ -62,11 +62,12 @@ async def answer_kept(
         document = _summary(row, jobs).model_dump(mode="json")
         return JSONResponse(document, status_code=202, headers={"Location": address})
     headers = {"Content-Location": address}
-    if is_streamed:
-        return EventSourceResponse(_encode_all(jobs.follow(row)), headers=headers)
-    event = await unless_disconnected(request, jobs.wait(row))
+    waiting = jobs.wait_begun(row) if is_streamed else jobs.wait(row)
+    event = await unless_disconnected(request, waiting)
     if event.name == "error":
         return problem_response(Problem.model_validate_json(event.data), headers)
+    if is_streamed:
+        return EventSourceResponse(_encode_all(jobs.follow(row)), headers=headers)
     return Response(event.data, media_type="application/json", headers=headers)
 
 

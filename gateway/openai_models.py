@@ -1,43 +1,62 @@
 """Publishers as models that clients of OpenAI's API choose from."""
 
 import time
+from collections.abc import Iterable
 
 from fedattn.core.errors import UnknownModelError
 from fedattn.rest.openai_models import ModelEntry
-from gateway.callers import ANYONE, Caller
+from fedattn.wire.v1 import aggregator_pb2
+from gateway.callers import Caller
 from gateway.publishers import Publishers
 
 
 async def list_models(publishers: Publishers, caller: Caller) -> list[ModelEntry]:
-    """What the caller may ask, the default publisher first.
+    """What the caller may ask, the default publisher first; counts as a request.
 
     Raises:
         RateLimitedError: the caller has had its share.
-        PublisherUnavailableError: nobody can say who is joined.
+        AggregatorUnavailableError: nobody can say who is joined.
     """
-    return _allowed(await _entries(publishers, caller), caller)
+    answer = await publishers.list_nodes(caller)
+    return _models_of(answer.nodes, publishers.node_ids, caller)
 
 
 async def find_model(publishers: Publishers, caller: Caller, name: str) -> ModelEntry:
-    """The model that a request names by its id, or by its publisher alone.
+    """The model that a query names by its id, or by its publisher alone.
+
+    Counts as a request only where it is not known yet: the query that follows is counted itself.
 
     Raises:
         UnknownModelError: there is none that the caller may ask.
-        PublisherUnavailableError: nobody can say who is joined.
+        FedAttnError: as `list_models`.
     """
-    known = _allowed(await _entries(publishers, ANYONE), caller)  # the query itself is counted
-    for entry in known:
+    answer = await publishers.recent_nodes()
+    try:
+        return choose_model(_models_of(answer.nodes, publishers.node_ids, caller), name)
+    except UnknownModelError:  # it may have joined since
+        return choose_model(await list_models(publishers, caller), name)
+
+
+def choose_model(models: Iterable[ModelEntry], name: str) -> ModelEntry:
+    """The one with this id, or of this publisher.
+
+    Raises:
+        UnknownModelError: there is none.
+    """
+    known = {entry.id: entry for entry in models}
+    for entry in known.values():
         if name in {entry.id, entry.owned_by}:
             return entry
     raise UnknownModelError(
         f"the model {name!r} does not exist, is not joined now, or is not for you; known are "
-        f"{', '.join(entry.id for entry in known) or 'none'}"
+        f"{', '.join(known) or 'none'}"
     )
 
 
-async def _entries(publishers: Publishers, asking: Caller) -> list[ModelEntry]:
-    answer = await publishers.list_nodes(asking)
-    joined = {node.node_id: node for node in answer.nodes}
+def _models_of(
+    nodes: Iterable[aggregator_pb2.NodeInfo], publishers: Iterable[str], caller: Caller
+) -> list[ModelEntry]:
+    joined = {node.node_id: node for node in nodes}
     now = time.time()
     return [
         ModelEntry(
@@ -46,10 +65,6 @@ async def _entries(publishers: Publishers, asking: Caller) -> list[ModelEntry]:
             created=int(now - joined[node_id].joined_for_s),
             owned_by=node_id,
         )
-        for node_id in publishers.node_ids
-        if node_id in joined
+        for node_id in publishers
+        if node_id in joined and caller.may_publish(node_id)
     ]
-
-
-def _allowed(entries: list[ModelEntry], caller: Caller) -> list[ModelEntry]:
-    return [entry for entry in entries if caller.may_publish(entry.owned_by)]

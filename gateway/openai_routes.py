@@ -14,7 +14,7 @@ from gateway.callers import Caller, caller_of
 from gateway.json_route import JsonRoute
 from gateway.openai_chat import ChatChunks
 from gateway.openai_errors import DOCUMENTED_ERRORS
-from gateway.openai_models import find_model, list_models
+from gateway.openai_models import choose_model, find_model, list_models
 from gateway.openai_responses import ResponseEvents
 
 CallerOf = Annotated[Caller, Depends(caller_of)]
@@ -64,6 +64,6 @@ def openai_router(asking: Asking) -> APIRouter:
     @router.get("/models/{model:path}")
     async def get_model(caller: CallerOf, model: str) -> ModelEntry:
         """A publisher and its model."""
-        return await find_model(asking.publishers, caller, model)
+        return choose_model(await list_models(asking.publishers, caller), model)
 
     return router

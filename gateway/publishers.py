@@ -18,7 +18,7 @@ from fedattn.wire.security import OwnCertificates
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2
 from gateway.callers import Caller
-from gateway.directory import Directory
+from gateway.directory import FRESH_S, Directory
 from gateway.metrics import GatewayMetrics
 from gateway.places import Places
 from gateway.query_call import QueryCall, kv_bytes_of
@@ -152,6 +152,14 @@ class Publishers:
         """
         self._quotas.count_request(caller)
         return await self._directory.look()
+
+    async def recent_nodes(self) -> aggregator_pb2.ListNodesResponse:
+        """Nodes as of a moment ago; counts as no request, for what precedes one.
+
+        Raises:
+            FedAttnError: the aggregator cannot say.
+        """
+        return await self._directory.look(max_age_s=FRESH_S)
 
     async def check_ready(self) -> None:
         """Return if there is a node to publish through.

@@ -25,7 +25,7 @@ class ModelList(BaseModel):
     """Who can be asked; the first is who answers by default elsewhere."""
 
     object: Literal["list"] = Field(description="Kind of the document.", examples=["list"])
-    data: list[ModelEntry] = Field(description="In the order of the gateway's settings.")
+    data: list[ModelEntry] = Field(description="The gateway's default first, then by name.")
 
 
 class OpenAiError(BaseModel):

@@ -99,7 +99,7 @@ class SessionBody(BaseModel):
 
     publisher: NodeId | None = Field(
         None,
-        description="Node that publishes the query; the first configured one if absent.",
+        description="Node that publishes the query; the gateway chooses if absent.",
         examples=["publisher"],
     )
     contributors: list[NodeId] | None = Field(

@@ -13,6 +13,7 @@ from fedattn.core.errors import NoContributorsError, NodeBusyError
 from fedattn.runtime.api_keys import ApiKey, KeyFile
 from fedattn.wire.v1 import participant_pb2
 from gateway import jobs_running
+from gateway.jobs_store import JobStore
 from tests.harness.gateway import (
     ANSWER,
     QUESTION,
@@ -141,6 +142,27 @@ async def test_removing_a_running_job_cancels_it_and_leaves_no_text(
 
 def on_disk(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.iterdir())
+
+
+async def test_who_looks_while_a_job_is_cancelled_is_not_told_that_it_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looking: list[asyncio.Task[httpx.Response]] = []
+    cancel = JobStore.cancel
+
+    async def looked_at_meanwhile(store: JobStore, *args: Any) -> None:
+        looking.append(asyncio.create_task(gateway.client.get(job)))
+        for _ in range(20):  # turns at the file, of which the look takes the next ones
+            await store.count("")
+        await cancel(store, *args)
+
+    monkeypatch.setattr(JobStore, "cancel", looked_at_meanwhile)
+    async with running(Gate(), flags=[NO_GRACE]) as gateway:
+        job = await begin(gateway)
+        await gateway.participant.started.wait()
+        deletes = [gateway.client.delete(job) for _ in range(2)]
+        assert [done.status_code for done in await asyncio.gather(*deletes)] == [204, 204]
+        assert (await looking[0]).json()["status"] in {"cancelled", 404}
 
 
 async def test_removing_a_finished_job_leaves_nothing_on_the_disk(
@@ -316,9 +338,10 @@ async def test_a_background_query_asks_again_while_there_is_no_place(
 
 async def test_who_waits_for_an_answer_is_told_at_once_that_there_is_no_place() -> None:
     async with running(failing(NodeBusyError("all places taken"))) as gateway:
-        refusal = await ask(gateway, KEY)
-        check_problem(refusal, 429, "node_busy")
-        assert "retry-after" in refusal.headers
+        for is_streamed in (False, True):
+            refusal = await ask(gateway, KEY, stream=is_streamed)
+            check_problem(refusal, 429, "node_busy")
+            assert "retry-after" in refusal.headers
 
 
 async def test_the_oldest_ended_job_makes_room() -> None:

@@ -220,19 +220,23 @@ async def test_a_response_that_refers_to_what_nobody_kept_is_refused() -> None:
 
 
 async def test_models_are_the_publishers_the_default_first() -> None:
-    async with client_of(participants="publisher={live},node-a={live},away={live}") as (client, _):
+    how: dict[str, Any] = {
+        "publishers": ["berths", "publisher"],
+        "flags": ["--publisher=publisher"],
+    }
+    async with client_of(**how) as (client, _):
         models = [model async for model in client.models.list()]
-        one = await client.models.retrieve("node-a/SmolLM2-135M-Instruct")
-        bare = await client.models.retrieve("node-a")
+        one = await client.models.retrieve("berths/SmolLM2-135M-Instruct")
+        bare = await client.models.retrieve("berths")
     assert [(model.id, model.owned_by) for model in models] == [
         (MODEL, "publisher"),
-        ("node-a/SmolLM2-135M-Instruct", "node-a"),
+        ("berths/SmolLM2-135M-Instruct", "berths"),
     ]
-    assert one.id == bare.id == "node-a/SmolLM2-135M-Instruct"
+    assert one.id == bare.id == "berths/SmolLM2-135M-Instruct"
     assert one.object == "model"
 
 
-@pytest.mark.parametrize("name", ["gpt-4o", "publisher/other", "away", "SmolLM2-135M-Instruct"])
+@pytest.mark.parametrize("name", ["gpt-4o", "publisher/other", "node-a", "SmolLM2-135M-Instruct"])
 async def test_an_unknown_model_is_not_found(name: str) -> None:
     async with client_of() as (client, _):
         for asking in (
@@ -285,7 +289,7 @@ async def test_who_does_not_sign_in_or_may_not_ask_is_told_in_their_words(tmp_pa
             )
         )
 
-    anna, bert = make("anna"), make("bert", publishers=["elsewhere"], queries_per_minute=1)
+    anna, bert = make("anna"), make("bert", publishers=["elsewhere"], queries_per_minute=2)
     flags = [f"--keys={path}"]
     async with client_of(key=anna, flags=flags) as (client, gateway):
         await client.chat.completions.create(model=MODEL, messages=ASKED)
@@ -298,10 +302,15 @@ async def test_who_does_not_sign_in_or_may_not_ask_is_told_in_their_words(tmp_pa
             await client.with_options(api_key="fa_wrong").models.list()
         other = client.with_options(api_key=bert)
         assert (await other.models.list()).data == []
-        with pytest.raises(openai.RateLimitError):
-            await other.models.list()
         with pytest.raises(openai.NotFoundError):
             await other.chat.completions.create(model=MODEL, messages=ASKED)
+        for asking in (
+            other.models.list(),
+            other.models.retrieve(MODEL),
+            other.chat.completions.create(model=MODEL, messages=ASKED),
+        ):
+            with pytest.raises(openai.RateLimitError):
+                await asking
     assert (denied.value.code, denied.value.type) == ("not_allowed", "permission_error")
     assert (unknown.value.code, unknown.value.type) == ("not_signed_in", "authentication_error")
 

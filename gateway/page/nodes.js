@@ -29,7 +29,7 @@ export function watchNodes(onNodes, onRefused) {
       onNodes(nodes);
     } catch (problem) {
       if (problem.status === 401) onRefused();
-      else sayWhy(problem);
+      else if (problem.status !== 429 || !seen.size) sayWhy(problem); // else what is shown says of when it is
     }
   }
   const lookIfSeen = () => document.hidden || byId("nodes").closest("[hidden]") || look();

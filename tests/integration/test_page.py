@@ -144,7 +144,7 @@ async def test_who_has_to_sign_in_is_asked_for_a_key(browser: Browser, tmp_path:
     key = KeyFile(path).create(
         lambda key_id, sha256: ApiKey.model_validate(
             {"id": key_id, "name": "anna", "sha256": sha256, "created_at": 0.0}
-            | {"queries_per_minute": 2}
+            | {"queries_per_minute": 1}
         )
     )
     async with page_before(browser, flags=(f"--keys={path}",)) as (watched, participant):

@@ -18,7 +18,7 @@ from fedattn.cli.network import free_port
 from tests.harness.browser import DESKTOP, PHONE, browsing, running_browser
 
 FOLDER = ROOT / "docs" / "pictures"
-READY = "gateway on "
+READY = "page: "
 NUM_COLOURS = 128
 """Of a picture: enough for flat areas, at a third of the bytes."""
 

@@ -2,7 +2,9 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from fedattn.core.sampling import MAX_NEW_TOKENS
 from fedattn.runtime.metrics import SECONDS, TOKEN_SECONDS
+from fedattn.wire.timeline import MAX_TIME_S
 from fedattn.wire.v1 import participant_pb2
 
 
@@ -50,7 +52,13 @@ class GatewayMetrics:
         """A query was answered."""
         self._queries.labels("answered").inc()
         self._seconds.observe(seconds)
-        self._first_token.observe(result.time_to_first_token_s)
-        self._tokens.inc(result.num_tokens)
-        if result.num_tokens > 1:
-            self._between_tokens.observe(result.decode_s / (result.num_tokens - 1))
+        self._first_token.observe(_bounded(result.time_to_first_token_s))
+        num_tokens = min(result.num_tokens, MAX_NEW_TOKENS)
+        self._tokens.inc(num_tokens)
+        if num_tokens > 1:
+            self._between_tokens.observe(_bounded(result.decode_s) / (num_tokens - 1))
+
+
+def _bounded(told_s: float) -> float:
+    """A time that a publisher tells: nobody checked it, and one NaN would spoil a sum for ever."""
+    return min(max(0.0, told_s), MAX_TIME_S)  # in this order NaN becomes 0

@@ -11,7 +11,7 @@ from gateway.publishers import Publishers
 
 
 async def list_models(publishers: Publishers, caller: Caller) -> list[ModelEntry]:
-    """What the caller may ask, the default publisher first; counts as a request.
+    """What the caller may ask, the default publisher first; counts as a listing.
 
     Raises:
         RateLimitedError: the caller has had its share.
@@ -24,7 +24,7 @@ async def list_models(publishers: Publishers, caller: Caller) -> list[ModelEntry
 async def find_model(publishers: Publishers, caller: Caller, name: str) -> ModelEntry:
     """The model that a query names by its id, or by its publisher alone.
 
-    Counts as a request only where it is not known yet: the query that follows is counted itself.
+    Counts as a listing only where it is not known yet: the query that follows is counted itself.
 
     Raises:
         UnknownModelError: there is none that the caller may ask.

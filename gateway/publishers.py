@@ -150,7 +150,7 @@ class Publishers:
             RateLimitedError: the caller has had its share.
             FedAttnError: the aggregator cannot say.
         """
-        self._quotas.count_request(caller)
+        self._quotas.count_listing(caller)
         return await self._directory.look()
 
     async def recent_nodes(self) -> aggregator_pb2.ListNodesResponse:

@@ -21,12 +21,14 @@ class _Account:
     """What one account has had.
 
     Attributes:
-        asked_at: times of requests within the last minute.
+        asked_at: times of queries within the last minute.
+        looked_at: the same of listings.
         day: the day of UTC that `kv_bytes` is of, counted from the epoch.
         kv_bytes: moved on that day.
     """
 
     asked_at: deque[float] = field(default_factory=deque)
+    looked_at: deque[float] = field(default_factory=deque)
     day: int = 0
     kv_bytes: int = 0
 
@@ -52,7 +54,18 @@ class Quotas:
             return
         account, now = self._account(caller), self._clock()
         _check_bytes(account, caller.limits, now)
-        _count(account, caller.limits, now)
+        _count(account.asked_at, caller.limits, now)
+
+    def count_listing(self, caller: Caller) -> None:
+        """Count a look at who is joined: as often as queries, and apart from them.
+
+        Whoever watches the network would have no queries left.
+
+        Raises:
+            RateLimitedError: it looked too often.
+        """
+        if caller.limits is not None:
+            _count(self._account(caller).looked_at, caller.limits, self._clock())
 
     def add_bytes(self, caller: Caller, num_bytes: int) -> None:
         """Count what a query moved; it is known at its end, so the last one may go beyond."""
@@ -79,9 +92,9 @@ def _check_bytes(account: _Account, limits: Limits, now: float) -> None:
         )
 
 
-def _count(account: _Account, limits: Limits, now: float) -> None:
+def _count(times: deque[float], limits: Limits, now: float) -> None:
     """A moving window: at most so many requests in any minute."""
-    times, most = account.asked_at, limits.queries_per_minute
+    most = limits.queries_per_minute
     while times and times[0] <= now - _MINUTE_S:
         times.popleft()
     if len(times) >= most:

@@ -7,6 +7,7 @@ import { colour, onTheme } from "./shared/theme.js";
 const TEXT_BYTES_PER_TOKEN = 4;
 const HEIGHT = 210;
 let draw = () => {};
+let drawn = null;
 onTheme(() => draw());
 addEventListener("resize", () => draw());
 
@@ -58,8 +59,8 @@ function plot(box, moved, raw) {
   if (!width) return;
   const axis = { stroke: colour("muted"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
   const bars = uPlot.paths.bars({ size: [0.7, 24] });
-  box.replaceChildren();
-  new uPlot(
+  drawn?.destroy(); // it listens to the window until then
+  drawn = new uPlot(
     {
       width, height: HEIGHT, cursor: { show: false }, legend: { live: false },
       scales: { x: { time: false, range: [-0.7, moved.length - 0.3] }, y: { range: [0, 1.05 * Math.max(raw, ...moved, 1)] } },

@@ -25,9 +25,7 @@ look();
 
 function onNodes(nodes) {
   offerNodes(nodes);
-  if (offered) return;
-  offered = true;
-  offerChoices().catch(tell);
+  if (!offered) offerChoices().then(() => { offered = true; }, tell);
 }
 
 /** Say what went wrong, in words. */
@@ -37,7 +35,7 @@ function tell(problem) {
     return;
   }
   if (!problem.title) throw problem;
-  fill(byId("problem"), el("div.problem", {}, el("strong", {}, problem.title), `: ${problem.detail} `, problem.remedy));
+  fill(byId("problem"), el("div.problem", {}, el("strong", {}, problem.title), `: ${problem.detail}. `, problem.remedy));
 }
 
 async function askTogether(body) {

@@ -5,6 +5,7 @@ import { clock, count, counted, lasting, percent } from "./shared/format.js";
 import { request } from "./shared/client.js";
 
 const REFRESH_MS = 15_000;
+const MAX_GONE = 20;
 const PRESSURES = {
   none: ["good", "well"],
   high: ["warn", "under pressure: sends fewer rows"],
@@ -28,11 +29,12 @@ export function watchNodes(onNodes, onRefused) {
       onNodes(nodes);
     } catch (problem) {
       if (problem.status === 401) onRefused();
-      else sayWhy(problem);
+      else if (problem.status !== 429 || !seen.size) sayWhy(problem); // else what is shown says of when it is
     }
   }
-  setInterval(() => document.hidden || byId("nodes").closest("[hidden]") || look(), REFRESH_MS);
-  document.addEventListener("visibilitychange", () => document.hidden || look());
+  const lookIfSeen = () => document.hidden || byId("nodes").closest("[hidden]") || look();
+  setInterval(lookIfSeen, REFRESH_MS);
+  document.addEventListener("visibilitychange", lookIfSeen);
   return look;
 }
 
@@ -45,8 +47,9 @@ function sayWhy(problem) {
 function show(nodes) {
   const now = new Date();
   const joined = new Set(nodes.map((node) => node.node_id));
-  const gone = [...seen].filter(([id]) => !joined.has(id));
+  const gone = [...seen].filter(([id]) => !joined.has(id)).sort(([, a], [, b]) => b - a);
   for (const id of joined) seen.set(id, now);
+  for (const [id] of gone.splice(MAX_GONE)) seen.delete(id);
   byId("nodes-when").textContent = clock(now);
   fill(byId("nodes"), nodes.length ? nodes.map(card) : el("p.muted", {}, "Nobody is joined."), gone.map(goneCard));
 }

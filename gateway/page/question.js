@@ -81,7 +81,7 @@ export function bindQuestion(onAsk) {
     byId("topic").required = wantsTopic;
   });
   byId("question").addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("ask").requestSubmit();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("send").click(); // not while it is disabled
   });
   byId("ask").addEventListener("submit", (event) => {
     event.preventDefault();

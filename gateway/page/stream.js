@@ -17,13 +17,25 @@ export async function* ask(body, signal) {
     yield [name, value];
     if (name === "report") return;
   }
-  throw new Problem(0, "Cut off", "the answer ended before its report", "Ask again.");
+  throw cutOff();
+}
+
+const cutOff = () => new Problem(0, "Cut off", "the answer ended before its report", "Ask again.");
+
+/** What comes next; a connection that breaks is a problem like any other. */
+async function next(reader) {
+  try {
+    return await reader.read();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw cutOff();
+  }
 }
 
 async function* events(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+  for (let piece = await next(reader); !piece.done; piece = await next(reader)) {
     const blocks = (rest + piece.value).split(/\r\n\r\n|\n\n/);
     rest = blocks.pop();
     for (const block of blocks) {

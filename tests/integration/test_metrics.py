@@ -1,5 +1,6 @@
 """What the services tell Prometheus."""
 
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, NodeBusyError
+from fedattn.core.sampling import MAX_NEW_TOKENS
 from fedattn.model.loading import LoadedModel
 from fedattn.runtime.metrics import new_registry, serve_metrics
+from fedattn.wire.timeline import MAX_TIME_S
 from fedattn.wire.v1 import participant_pb2
+from gateway.metrics import GatewayMetrics
 from services.aggregator.settings import AggregatorSettings
 from tests.harness.gateway import running
 from tests.harness.networks import NUM_NEW_TOKENS, ask, failure, running_network
@@ -46,6 +50,19 @@ async def test_gateway_counts_answers_and_failures_by_code() -> None:
     assert registry.get_sample_value("fedattn_gateway_output_tokens_total") == 5
     assert registry.get_sample_value("fedattn_gateway_time_per_output_token_seconds_sum") == 0.5
     assert registry.get_sample_value("fedattn_gateway_queries_running") == 0
+
+
+def test_no_publisher_can_spoil_the_sums_of_a_gateway() -> None:
+    registry = CollectorRegistry()
+    metrics = GatewayMetrics(registry)
+    for told in (math.nan, -1.0, -math.inf, math.inf):
+        result = participant_pb2.QueryResult(
+            num_tokens=2**32 - 1, time_to_first_token_s=told, decode_s=told
+        )
+        metrics.answer(result, 1.0)
+    name = "fedattn_gateway_time_to_first_token_seconds_sum"
+    assert registry.get_sample_value(name) == MAX_TIME_S
+    assert registry.get_sample_value("fedattn_gateway_output_tokens_total") == 4 * MAX_NEW_TOKENS
 
 
 async def test_a_request_that_does_not_even_parse_counts_as_refused() -> None:

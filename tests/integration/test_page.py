@@ -69,9 +69,7 @@ async def page_before(
 ) -> AsyncIterator[tuple[Watched, FakeParticipant]]:
     """The page of a gateway whose publisher follows a script."""
     async with running(script, flags=flags) as gateway:
-        app = create_app(
-            make_settings(f"publisher=127.0.0.1:{gateway.grpc_server.port}", flags=flags)
-        )
+        app = create_app(make_settings(str(gateway.address), flags=flags))
         async with serving(app) as url, browsing(browser, url) as watched:
             yield watched, gateway.participant
 
@@ -146,7 +144,7 @@ async def test_who_has_to_sign_in_is_asked_for_a_key(browser: Browser, tmp_path:
     key = KeyFile(path).create(
         lambda key_id, sha256: ApiKey.model_validate(
             {"id": key_id, "name": "anna", "sha256": sha256, "created_at": 0.0}
-            | {"queries_per_minute": 2}
+            | {"queries_per_minute": 1}
         )
     )
     async with page_before(browser, flags=(f"--keys={path}",)) as (watched, participant):
@@ -180,6 +178,48 @@ async def test_what_goes_wrong_is_said(browser: Browser) -> None:
         await ask(watched)
         await expect(watched.page.get_by_role("alert").last).to_contain_text("ask by day")
         await expect(watched.page.get_by_role("status")).to_have_text("no answer")
+
+
+async def test_a_stream_that_breaks_off_is_said(browser: Browser) -> None:
+    async with page_before(browser) as (watched, _):
+        await expect(watched.page.locator("#nodes h3")).to_have_count(2)
+        await watched.page.evaluate(
+            """window.fetch = async () => new Response(new ReadableStream({
+                 start(stream) { stream.error(new TypeError("network error")); } }))"""
+        )
+        await ask(watched)
+        await expect(watched.page.get_by_role("alert").last).to_contain_text("Cut off")
+        watched.check_behaviour()
+
+
+async def test_one_question_runs_at_a_time(browser: Browser) -> None:
+    gate = Gate()
+    async with page_before(browser, gate) as (watched, participant):
+        page = watched.page
+        await ask(watched)
+        await expect(page.locator(".lane")).to_have_count(2)
+        await page.get_by_label("Your question").press("Control+Enter")
+        gate.open.set()
+        await expect(page.get_by_role("status")).to_contain_text("done")
+        assert len(participant.requests) == 1
+
+
+async def test_a_key_half_typed_outlives_a_look_elsewhere(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    KeyFile(path).create(
+        lambda key_id, sha256: ApiKey.model_validate(
+            {"id": key_id, "name": "anna", "sha256": sha256, "created_at": 0.0}
+        )
+    )
+    async with page_before(browser, flags=(f"--keys={path}",)) as (watched, _):
+        field = watched.page.get_by_label("API key")
+        await field.fill("fa_half")
+        asked: list[str] = []
+        watched.page.on("request", lambda request: asked.append(request.url))
+        await watched.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await field.press("End")
+        await expect(field).to_have_value("fa_half")
+        assert asked == []
 
 
 async def test_an_owner_decides_and_reads_the_log(browser: Browser, tmp_path: Path) -> None:

@@ -168,6 +168,8 @@ async def test_too_many_requests_are_refused_with_the_time_to_wait(
         assert 1 <= int(response.headers["retry-after"]) <= 60
         # what is not allowed at all is said first
         check_problem(await gateway.ask(subject="bert"), 403, "not_allowed")
+        # looking is counted apart: who watches the network still has its queries
+        assert (await gateway.client.get("/v1/participants")).status_code == 200
         listing = await gateway.client.get("/v1/participants")
         check_problem(listing, 429, "rate_limited")
 

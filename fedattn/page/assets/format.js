@@ -21,8 +21,8 @@ export function seconds(value) {
 /** Such as 5 min: how long something has lasted. */
 export function lasting(value) {
   const steps = [[86400, "d"], [3600, "h"], [60, "min"]];
-  for (const [size, unit] of steps) if (value >= size) return `${Math.floor(value / size)} ${unit}`;
-  return `${Math.floor(value)} s`;
+  for (const [size, unit] of steps) if (value >= size) return `${Math.floor(value / size)}\u00a0${unit}`;
+  return `${Math.floor(value)}\u00a0s`;
 }
 
 /** Such as 1,811. */

@@ -22,6 +22,7 @@ export function bindSigning(onKey) {
     for (const element of document.querySelectorAll("[data-open]")) element.hidden = !isSigned || key() !== null;
   }
   function ask() {
+    if (!panel.hidden) return; // or what is being typed would be lost
     const wasRefused = key() !== null;
     forgetKey();
     show(false);

@@ -1,6 +1,5 @@
 """`fedattn up`: a whole network on this machine over own texts, until Ctrl-C."""
 
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import typer
 from fedattn.cli.demo import demo_federation
 from fedattn.cli.federation import DESK, MAX_NODES, Federation, NodeTable
 from fedattn.cli.federation_file import FILE_NAME, read_federation
+from fedattn.cli.signals import set_on_signals
 from fedattn.cli.terminal import PlainConsole, output
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
@@ -56,8 +56,7 @@ def up(
         federation = _changed(described, port, model)
         _check_start(federation)
         stopping = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stopping.set())
+        set_on_signals(stopping)
         with started(federation, console) as running:
             if running.wait_ready(stopping):
                 show_start(running, federation)

@@ -5,18 +5,21 @@ import socket
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-import structlog
+from fedattn.runtime.extras import ending_without
 
-from fedattn.core.errors import ConfigurationError
-from fedattn.runtime.lifecycle import end_process, run_main
-from fedattn.runtime.listening import open_listeners
-from fedattn.runtime.metrics import new_registry, serve_metrics
-from fedattn.runtime.serving import serve_app
-from fedattn.wire.certificate_folder import choose_security
-from fedattn.wire.certificate_keeper import kept_certificates
-from gateway.app import create_app
-from gateway.jobs_lock import keeping_jobs_alone
-from gateway.settings import GatewaySettings
+with ending_without("gateway"):
+    import structlog
+
+    from fedattn.core.errors import ConfigurationError
+    from fedattn.runtime.lifecycle import end_process, run_main
+    from fedattn.runtime.listening import open_listeners
+    from fedattn.runtime.metrics import new_registry, serve_metrics
+    from fedattn.runtime.serving import serve_app
+    from fedattn.wire.certificate_folder import choose_security
+    from fedattn.wire.certificate_keeper import kept_certificates
+    from gateway.app import create_app
+    from gateway.jobs_lock import keeping_jobs_alone
+    from gateway.settings import GatewaySettings
 
 log = structlog.get_logger(__name__)
 

@@ -1,6 +1,7 @@
 """Answers on a terminal: as they come, and what they took."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 from rich.status import Status
@@ -8,7 +9,7 @@ from rich.table import Table
 
 from fedattn.cli.terminal import PlainConsole, plain, plain_table
 from fedattn.client import Client
-from fedattn.core.errors import SessionAbortedError
+from fedattn.client.reading import no_report
 from fedattn.core.printable import one_line
 from fedattn.core.report import Outcome, RowSource
 from fedattn.core.spans import Role
@@ -40,9 +41,12 @@ def stream_answer(
         FedAttnError: the query failed.
     """
     answer: QueryAnswer | None = None
-    with told.status("waiting for the participants") as status:
+    with (
+        told.status("waiting for the participants") as status,
+        closing(client.stream(body)) as events,
+    ):
         shown = _Progress(told, status)
-        for event in client.stream(body):
+        for event in events:
             match event:
                 case QueryAnswer():
                     answer = event
@@ -52,7 +56,7 @@ def stream_answer(
                 case _:
                     shown.show(event)
     if answer is None:
-        raise SessionAbortedError("the gateway ended the stream without a report; ask again")
+        raise no_report()
     console.print()
     return answer
 

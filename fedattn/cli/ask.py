@@ -9,7 +9,6 @@ import typer
 from fedattn.cli.answers import show_report, stream_answer
 from fedattn.cli.chrome_trace import chrome_trace
 from fedattn.cli.options import (
-    DEFAULT_GATEWAY,
     ApiKey,
     AsJson,
     Authority,
@@ -31,6 +30,7 @@ from fedattn.cli.outfiles import validate_out, write_out
 from fedattn.cli.plans import gateway_plans
 from fedattn.cli.terminal import output, progress, write_json
 from fedattn.client import Client
+from fedattn.client.connection import DEFAULT_GATEWAY
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
 from fedattn.core.report import FinishReason

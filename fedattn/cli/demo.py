@@ -11,7 +11,6 @@ from rich.table import Table
 
 from fedattn.cli.answers import show_report, stream_answer
 from fedattn.cli.federation import Federation, GatewayTable, NodeTable
-from fedattn.cli.local_start import started
 from fedattn.cli.terminal import PlainConsole, output, plain, plain_table
 from fedattn.client import Client
 from fedattn.core.printable import one_line
@@ -29,6 +28,8 @@ MAX_NEW_TOKENS = 32
 def demo() -> None:
     """Start a network here, ask one question, compare with one model, stop."""
     require_extras("gateway", "participant")
+    from fedattn.cli.local_start import started
+
     console = output()
     with demo_federation(PUBLISHER, 0) as federation, started(federation, console) as running:
         folders = {node.id: node.context for node in federation.node if node.context is not None}

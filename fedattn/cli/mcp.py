@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from fedattn.cli.options import DEFAULT_GATEWAY, ApiKey, Authority, Gateway
+from fedattn.cli.options import ApiKey, Authority, Gateway
 from fedattn.client import AsyncClient
+from fedattn.client.connection import DEFAULT_GATEWAY
 from fedattn.core.address import HostPort
 from fedattn.runtime.extras import require_extras
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from fedattn.cli.log_lines import readable
+from fedattn.cli.signals import unwinding_on_signals
 from fedattn.client import Client
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, UnavailableError
@@ -209,7 +210,7 @@ class LocalNetwork:
 def local_network(
     gateway_port: int = 0, *, plaintext: bool = False, state: Path | None = None
 ) -> Iterator[LocalNetwork]:
-    """An empty network that stops whatever was started in it.
+    """An empty network that stops whatever was started in it, also when a signal ends the program.
 
     Args:
         gateway_port: 0 for any.
@@ -222,6 +223,7 @@ def local_network(
     gateway = HostPort.parse_listening(f"127.0.0.1:{gateway_port}")
     find_free(gateway)
     with ExitStack() as stack:
+        stack.enter_context(unwinding_on_signals())
         log_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedattn-")))
         network = LocalNetwork(
             gateway_address=gateway if gateway_port else gateway.with_port(free_port()),

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from itertools import count
 from pathlib import Path
 
-from fedattn.authority.issuing import check_name
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.node_id import AGGREGATOR, GATEWAY
 
@@ -20,6 +19,8 @@ def check_own_name(name: str) -> str:
     Raises:
         InvalidRequestError: it is no id, or that of another part.
     """
+    from fedattn.authority.issuing import check_name  # needs an extra that other commands do not
+
     if name in {AGGREGATOR, GATEWAY}:
         raise InvalidRequestError(f"node id {name!r} is that of another part; choose another")
     return check_name(name)

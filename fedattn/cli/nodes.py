@@ -8,9 +8,10 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from fedattn.cli.options import DEFAULT_GATEWAY, ApiKey, AsJson, Authority, Gateway
+from fedattn.cli.options import ApiKey, AsJson, Authority, Gateway
 from fedattn.cli.terminal import output, plain, plain_table, write_json
 from fedattn.client import Client
+from fedattn.client.connection import DEFAULT_GATEWAY
 from fedattn.core.errors import InvalidRequestError, UnavailableError
 from fedattn.core.printable import one_line
 from fedattn.core.report import Pressure
@@ -35,12 +36,12 @@ def nodes(
     """List the nodes that are joined now: model, texts, sessions, heat, memory."""
     if watch and as_json:
         raise InvalidRequestError("--watch and --json: give one of them, not both")
-    client = Client(gateway, api_key, ca=ca, retries=0)
     console = output()
-    if watch and console.is_terminal:
-        _watch(client, interval_s)
-        return
-    found = client.participants()
+    with Client(gateway, api_key, ca=ca, retries=0) as client:
+        if watch and console.is_terminal:
+            _watch(client, interval_s)
+            return
+        found = client.participants()
     if as_json:
         write_json([node.model_dump(mode="json") for node in found])
         return

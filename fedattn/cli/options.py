@@ -28,7 +28,6 @@ Authority = Annotated[
     Path | None,
     typer.Option("--ca", help="PEM file of the authority of an https gateway.", metavar="FILE"),
 ]
-DEFAULT_GATEWAY = "http://127.0.0.1:8000"
 
 Model = Annotated[str, typer.Option(help="As for `model prepare`.")]
 SystemPrompt = Annotated[str | None, typer.Option(help="Public system prompt.")]

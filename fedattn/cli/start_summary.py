@@ -9,8 +9,7 @@ from fedattn.cli.federation import Federation
 from fedattn.cli.local_start import LocalFederation
 from fedattn.cli.node_watch import NodeWatch, describe_skipped
 from fedattn.cli.terminal import plain, plain_table
-
-_DEFAULT_URL = "http://127.0.0.1:8000"  # where `fedattn ask` looks
+from fedattn.client.connection import DEFAULT_GATEWAY
 
 
 def show_start(running: LocalFederation, federation: Federation) -> None:
@@ -20,7 +19,7 @@ def show_start(running: LocalFederation, federation: Federation) -> None:
     console.print(_nodes(running))
     console.print()
     console.print(f"page: {url}/   REST: {url}/docs", soft_wrap=True)
-    words = ["fedattn", "ask", *([] if url == _DEFAULT_URL else ["--gateway", url])]
+    words = ["fedattn", "ask", *([] if url == DEFAULT_GATEWAY else ["--gateway", url])]
     console.print(f'ask:  {shlex.join(words)} "your question"', soft_wrap=True)
     if federation.gateway.keys is not None:
         console.print(

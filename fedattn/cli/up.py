@@ -1,6 +1,5 @@
 """`fedattn up`: a whole network on this machine over own texts, until Ctrl-C."""
 
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +11,10 @@ import typer
 from fedattn.cli.demo import demo_federation
 from fedattn.cli.federation import DESK, MAX_NODES, Federation, NodeTable
 from fedattn.cli.federation_file import FILE_NAME, read_federation
-from fedattn.cli.local_start import started
-from fedattn.cli.start_summary import show_start
+from fedattn.cli.signals import set_on_signals
 from fedattn.cli.terminal import PlainConsole, output
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
-from fedattn.model.source import resolve_source
 from fedattn.runtime.extras import require_extras
 from fedattn.runtime.listening import find_free
 
@@ -51,13 +48,15 @@ def up(
 ) -> None:
     """Start a network over your own texts on this machine, and keep it until Ctrl-C."""
     require_extras("gateway", "participant")
+    from fedattn.cli.local_start import started
+    from fedattn.cli.start_summary import show_start
+
     console = output()
     with _chosen(context or [], file, console) as described:
         federation = _changed(described, port, model)
         _check_start(federation)
         stopping = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stopping.set())
+        set_on_signals(stopping)
         with started(federation, console) as running:
             if running.wait_ready(stopping):
                 show_start(running, federation)
@@ -125,6 +124,8 @@ def _check_start(federation: Federation) -> None:
         ConfigurationError: the port is taken.
         ModelError: a model is none.
     """
+    from fedattn.model.source import resolve_source
+
     try:
         find_free(HostPort("127.0.0.1", federation.gateway.port))
     except ConfigurationError as error:

@@ -1,6 +1,6 @@
 """Sending a request again where nothing was done for it: the gateway refused it, or is not there.
 
-A request that a gateway may have begun to answer is never sent again.
+A request whose connection broke, or whose answer has begun, is never sent again.
 """
 
 import time

@@ -1,6 +1,8 @@
 """Which extra of this package brings a library that is not installed."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from types import MappingProxyType
 
@@ -73,3 +75,18 @@ def missing_module(name: str) -> ConfigurationError:
         if top in names:
             return ConfigurationError(f"{top}: not installed; {install_hint(extra)}")
     return ConfigurationError(f"{top}: not installed; install the package that brings it")
+
+
+@contextmanager
+def ending_without(extra: str) -> Iterator[None]:
+    """End a program whose imports, which stand in the block, need an extra that is not installed.
+
+    It says so in one line, with the exit code of a bad setting.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or str(error)).partition(".")[0]
+        line = f"error [{ConfigurationError.code}]: {module}: not installed; {install_hint(extra)}"
+        sys.stderr.write(f"{line}\n")
+        raise SystemExit(2) from None

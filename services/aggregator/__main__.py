@@ -2,21 +2,24 @@
 
 import asyncio
 
-import structlog
-from prometheus_client import CollectorRegistry
+from fedattn.runtime.extras import ending_without
 
-from fedattn.runtime.audit import AuditLog
-from fedattn.runtime.lifecycle import end_process, run_main
-from fedattn.runtime.metrics import new_registry, serve_metrics
-from fedattn.runtime.state import AUDIT_FILE, make_state_dir
-from fedattn.runtime.supervision import notify_ready
-from fedattn.wire.certificate_folder import choose_security
-from fedattn.wire.certificate_keeper import kept_certificates
-from fedattn.wire.security import OwnCertificates
-from fedattn.wire.server import WireServer
-from fedattn.wire.v1 import aggregator_pb2, aggregator_pb2_grpc
-from services.aggregator.servicer import AggregatorServicer
-from services.aggregator.settings import AggregatorSettings
+with ending_without("services"):
+    import structlog
+    from prometheus_client import CollectorRegistry
+
+    from fedattn.runtime.audit import AuditLog
+    from fedattn.runtime.lifecycle import end_process, run_main
+    from fedattn.runtime.metrics import new_registry, serve_metrics
+    from fedattn.runtime.state import AUDIT_FILE, make_state_dir
+    from fedattn.runtime.supervision import notify_ready
+    from fedattn.wire.certificate_folder import choose_security
+    from fedattn.wire.certificate_keeper import kept_certificates
+    from fedattn.wire.security import OwnCertificates
+    from fedattn.wire.server import WireServer
+    from fedattn.wire.v1 import aggregator_pb2, aggregator_pb2_grpc
+    from services.aggregator.servicer import AggregatorServicer
+    from services.aggregator.settings import AggregatorSettings
 
 log = structlog.get_logger(__name__)
 

@@ -4,13 +4,15 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-import structlog
+from fedattn.runtime.extras import ending_without, require_extras
 
-from fedattn.runtime.extras import missing_module
-from fedattn.runtime.lifecycle import end_process, run_main, run_unless_stopped
-from fedattn.runtime.metrics import serve_metrics
-from fedattn.wire.certificate_folder import CertificateFolder, choose_security
-from services.participant.settings import ParticipantSettings
+with ending_without("participant"):
+    import structlog
+
+    from fedattn.runtime.lifecycle import end_process, run_main, run_unless_stopped
+    from fedattn.runtime.metrics import serve_metrics
+    from fedattn.wire.certificate_folder import CertificateFolder, choose_security
+    from services.participant.settings import ParticipantSettings
 
 if TYPE_CHECKING:
     from services.participant.node import ParticipantNode
@@ -49,11 +51,10 @@ def check(settings: ParticipantSettings) -> None:
     Raises:
         ConfigurationError: an extra is not installed, or the context cannot be read.
     """
-    try:  # only now: settings are checked, and --help answers, without loading torch
-        from fedattn.texts.checking import check_context  # noqa: PLC0415
-        from services.participant.policy import check_policy  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing_module(error.name or "") from error
+    require_extras("participant")
+    from fedattn.texts.checking import check_context  # noqa: PLC0415 - takes a moment to load
+    from services.participant.policy import check_policy  # noqa: PLC0415
+
     check_context(settings.context, settings.context_encoding)
     check_policy(settings.policy)
 

@@ -39,6 +39,26 @@ def test_participant_says_which_extra_it_needs() -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"),
+    [
+        ("services.aggregator", "services", "services"),
+        ("services.participant", "services", "participant"),
+        ("gateway", "services", "gateway"),
+        ("gateway", "gateway", "gateway"),
+    ],
+)
+def test_service_says_in_one_line_which_extra_it_needs(
+    module: str, missing: str, extra: str
+) -> None:
+    program = f"import runpy; runpy.run_module({module!r}, run_name='__main__')"
+    ended = run_without(EXTRAS[missing], program)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error [configuration]: ")
+    assert line.endswith(f": not installed; install with: pip install 'fedattn[{extra}]'")
+
+
 CLIENT, GATEWAY, PARTICIPANT = EXTRAS["client"], EXTRAS["gateway"], ("torch", "transformers")
 
 

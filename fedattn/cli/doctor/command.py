@@ -1,6 +1,6 @@
 """`fedattn doctor`."""
 
-from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,25 +80,25 @@ def doctor(
         "proxy": proxy,
     }
     given = {name: str(value) for name, value in flags.items() if value is not None}
-    client = None if gateway is None else Client(gateway, api_key, ca=ca, retries=0)
-    findings = examine(given, env_file, client)
-    console = output()
+    with ExitStack() as stack:
+        client = None
+        if gateway is not None:
+            client = stack.enter_context(Client(gateway, api_key, ca=ca, retries=0))
+        with progress().status("examining"):
+            found = list(examine(given, env_file, client))
     if as_json:
-        shown = list(findings)
-        write_json([finding.to_json() for finding in shown])
+        write_json([finding.to_json() for finding in found])
     else:
-        shown = _show(findings, console)
-    if any(finding.state == "problem" for finding in shown):
+        _show(found, output())
+    if any(finding.state == "problem" for finding in found):
         raise typer.Exit(1)
 
 
-def _show(findings: "Iterable[Finding]", console: PlainConsole) -> "list[Finding]":
+def _show(findings: "list[Finding]", console: PlainConsole) -> None:
     """Print a line a finding, its remedy below it, and the sums."""
-    with progress().status("examining"):
-        shown = list(findings)
     table = plain_table("check", "state", "found")
     last = ""
-    for finding in shown:
+    for finding in findings:
         text = Text(finding.found)
         if finding.remedy:
             text.append(f"\n-> {finding.remedy}", style=_STYLES[finding.state])
@@ -106,6 +106,5 @@ def _show(findings: "Iterable[Finding]", console: PlainConsole) -> "list[Finding
         table.add_row(name, plain(finding.state, _STYLES[finding.state]), text)
         last = finding.check
     console.print(table)
-    counts = {state: sum(one.state == state for one in shown) for state in _STYLES}
+    counts = {state: sum(one.state == state for one in findings) for state in _STYLES}
     console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count))
-    return shown

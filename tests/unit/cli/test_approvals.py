@@ -29,12 +29,6 @@ ASK = Ask(
 )
 
 
-@pytest.fixture(autouse=True)
-def _wide_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a program reads it, whatever the terminal of whoever tests."""
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> ApprovalStore:
     return ApprovalStore(tmp_path)

@@ -11,12 +11,6 @@ from fedattn.cli.main import command_line
 from fedattn.runtime.audit import AuditEvent, AuditLog
 
 
-@pytest.fixture(autouse=True)
-def _wide_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a program reads it, whatever the terminal of whoever tests."""
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "audit.jsonl"

@@ -47,7 +47,6 @@ def run(*words: str) -> int:
 
 @pytest.fixture(autouse=True)
 def _gateway(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(Client, "participants", lambda _: NODES)
 
 

@@ -14,12 +14,6 @@ from fedattn.runtime.state import PASSAGES_FILE
 PUMP = "The pump of line 3 needs the seal \x1b[2JX-12.\n\tIt lies on shelf 7."
 
 
-@pytest.fixture(autouse=True)
-def _wide_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a program reads it, whatever the terminal of whoever tests."""
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
     folder = tmp_path / "texts"

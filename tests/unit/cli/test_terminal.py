@@ -26,9 +26,7 @@ def shown_on(console: PlainConsole) -> str:
 
 
 @pytest.fixture
-def console(monkeypatch: pytest.MonkeyPatch) -> PlainConsole:
-    monkeypatch.delenv("COLUMNS", raising=False)  # those of whoever runs the tests
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
+def console() -> PlainConsole:
     console = PlainConsole()
     console.file = io.StringIO()
     return console

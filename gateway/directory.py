@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from fedattn.core.errors import (
+    FedAttnError,
     NotAllowedError,
     PolicyRefusedError,
     PublisherUnavailableError,
@@ -38,7 +39,8 @@ class Directory:
     ) -> None:
         self._aggregator, self._default, self._clock = aggregator, default, clock
         self._asking = asyncio.Lock()
-        self._asked_at = -math.inf
+        self._asked_at = self._failed_at = -math.inf
+        self._failure: FedAttnError | None = None
         self._listing = pb.ListNodesResponse()
 
     @property
@@ -58,12 +60,21 @@ class Directory:
         """
         begun = self._clock()
         async with self._asking:  # those who wait take what the first one gets
+            if self._failure is not None and self._failed_at > begun:
+                raise self._failure.with_traceback(None)
             if self._asked_at < begun - max_age_s:
-                await self._aggregator.await_channel(_CONNECT_TIMEOUT_S)
-                now = self._clock()
-                self._listing = await self._aggregator.list_nodes(pb.ListNodesRequest())
-                self._asked_at = now
+                await self._ask()
         return self._listing
+
+    async def _ask(self) -> None:
+        await self._aggregator.await_channel(_CONNECT_TIMEOUT_S)
+        now = self._clock()
+        try:
+            self._listing = await self._aggregator.list_nodes(pb.ListNodesRequest())
+        except FedAttnError as error:
+            self._failure, self._failed_at = error, self._clock()
+            raise
+        self._asked_at = now
 
     async def choose(self, caller: Caller, publisher: str | None) -> str:
         """The node to publish through.

@@ -225,7 +225,7 @@ def make_settings(
 @cache
 def openapi_document() -> dict[str, Any]:
     """Of any gateway; made once, as it takes a while."""
-    return create_app(make_settings("publisher=127.0.0.1:1")).openapi()
+    return create_app(make_settings()).openapi()
 
 
 async def check_documented(response: httpx.Response) -> None:

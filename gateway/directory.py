@@ -81,8 +81,8 @@ class Directory:
 
         Args:
             caller: who asks.
-            publisher: named by the query; None for the default, or the first that the caller may
-                ask.
+            publisher: named by the query, and checked; None for the default, or the first that the
+                caller may ask.
 
         Raises:
             NotAllowedError: the caller may not ask there.
@@ -91,8 +91,6 @@ class Directory:
             PublisherUnavailableError: no node takes queries.
             FedAttnError: the aggregator cannot say.
         """
-        if publisher is not None and not caller.may_publish(check_node_id(publisher)):
-            raise _not_allowed(caller, publisher)
         await self.look(max_age_s=_FRESH_S)
         wanted = publisher or self._default
         if not self.publishers or (wanted or self.publishers[0]) not in self.publishers:
@@ -135,6 +133,17 @@ class Directory:
         await self.look(max_age_s=_FRESH_S)
         if not self.publishers:
             raise _nobody()
+
+
+def check_allowed(caller: Caller, publisher: str | None) -> None:
+    """Refuse a publisher that the query names and the caller may not ask.
+
+    Raises:
+        NotAllowedError: that is so.
+        InvalidRequestError: it is no node id.
+    """
+    if publisher is not None and not caller.may_publish(check_node_id(publisher)):
+        raise _not_allowed(caller, publisher)
 
 
 def _nobody() -> PublisherUnavailableError:

@@ -81,9 +81,9 @@ for host in ('aggregator', 'gateway'):
     print(*(line for line in text.splitlines() if line.startswith(('fedattn_aggregator_nodes_joined', 'fedattn_gateway_queries_total'))))"
 
 echo "== nodes reach the aggregator only"
-for peer in cranes:50061 gateway:8000 publisher:50061; do
-  "${compose[@]}" exec -T berths python -c "import socket; socket.create_connection('$peer'.split(':'), 3)" \
-    >/dev/null 2>&1 && fail "berths reaches $peer"
+for peer in cranes gateway publisher; do # nodes listen nowhere: that there is no way, only names can tell
+  "${compose[@]}" exec -T berths python -c "import socket; socket.gethostbyname('$peer')" >/dev/null 2>&1 &&
+    fail "berths finds $peer"
 done
 "${compose[@]}" exec -T berths python -c "import socket; socket.create_connection(('aggregator', 50051), 3)" ||
   fail "berths does not reach the aggregator"

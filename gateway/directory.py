@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from fedattn.core.errors import (
+    FedAttnError,
     NotAllowedError,
     PolicyRefusedError,
     PublisherUnavailableError,
@@ -38,7 +39,8 @@ class Directory:
     ) -> None:
         self._aggregator, self._default, self._clock = aggregator, default, clock
         self._asking = asyncio.Lock()
-        self._asked_at = -math.inf
+        self._asked_at = self._failed_at = -math.inf
+        self._failure: FedAttnError | None = None
         self._listing = pb.ListNodesResponse()
 
     @property
@@ -58,20 +60,29 @@ class Directory:
         """
         begun = self._clock()
         async with self._asking:  # those who wait take what the first one gets
+            if self._failure is not None and self._failed_at > begun:
+                raise self._failure.with_traceback(None)
             if self._asked_at < begun - max_age_s:
-                await self._aggregator.await_channel(_CONNECT_TIMEOUT_S)
-                now = self._clock()
-                self._listing = await self._aggregator.list_nodes(pb.ListNodesRequest())
-                self._asked_at = now
+                await self._ask()
         return self._listing
+
+    async def _ask(self) -> None:
+        await self._aggregator.await_channel(_CONNECT_TIMEOUT_S)
+        now = self._clock()
+        try:
+            self._listing = await self._aggregator.list_nodes(pb.ListNodesRequest())
+        except FedAttnError as error:
+            self._failure, self._failed_at = error, self._clock()
+            raise
+        self._asked_at = now
 
     async def choose(self, caller: Caller, publisher: str | None) -> str:
         """The node to publish through.
 
         Args:
             caller: who asks.
-            publisher: named by the query; None for the default, or the first that the caller may
-                ask.
+            publisher: named by the query, and checked; None for the default, or the first that the
+                caller may ask.
 
         Raises:
             NotAllowedError: the caller may not ask there.
@@ -80,8 +91,6 @@ class Directory:
             PublisherUnavailableError: no node takes queries.
             FedAttnError: the aggregator cannot say.
         """
-        if publisher is not None and not caller.may_publish(check_node_id(publisher)):
-            raise _not_allowed(caller, publisher)
         await self.look(max_age_s=FRESH_S)
         wanted = publisher or self._default
         if not self.publishers or (wanted or self.publishers[0]) not in self.publishers:
@@ -124,6 +133,17 @@ class Directory:
         await self.look(max_age_s=FRESH_S)
         if not self.publishers:
             raise _nobody()
+
+
+def check_allowed(caller: Caller, publisher: str | None) -> None:
+    """Refuse a publisher that the query names and the caller may not ask.
+
+    Raises:
+        NotAllowedError: that is so.
+        InvalidRequestError: it is no node id.
+    """
+    if publisher is not None and not caller.may_publish(check_node_id(publisher)):
+        raise _not_allowed(caller, publisher)
 
 
 def _nobody() -> PublisherUnavailableError:

@@ -18,7 +18,7 @@ from fedattn.wire.security import OwnCertificates
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2
 from gateway.callers import Caller
-from gateway.directory import FRESH_S, Directory
+from gateway.directory import FRESH_S, Directory, check_allowed
 from gateway.metrics import GatewayMetrics
 from gateway.places import Places
 from gateway.query_call import QueryCall, kv_bytes_of
@@ -112,6 +112,7 @@ class Publishers:
     async def _admit(self, caller: Caller, publisher: str | None) -> tuple[Way, Callable[[], None]]:
         """The way, and what gives the place free that was taken. Counts refusals."""
         try:
+            check_allowed(caller, publisher)
             self._quotas.count_request(caller)
             node_id = await self._directory.choose(caller, publisher)
             way = await self._ways.take(node_id, self.node_ids)

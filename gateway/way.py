@@ -83,13 +83,18 @@ class Way:
 
     async def close(self) -> None:
         """End every call."""
-        await self._channel.close()
         self._server.close()
+        self._path.path.unlink(missing_ok=True)  # asyncio does that from Python 3.13 on
         for task in self._carried:
             task.cancel()
+        await self._channel.close()
         await asyncio.gather(*self._carried, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry a connection; gRPC goes on to try after a failure, though nobody asks any more."""
+        if self.num_uses == 0:
+            writer.close()
+            return
         task = asyncio.create_task(self._carry(reader, writer))
         self._carried.add(task)
         task.add_done_callback(self._carried.discard)

@@ -31,16 +31,16 @@ class Ways:
             known: all that do; unused ways to others are closed.
         """
         async with self._changing:
+            for other in [one for name, one in self._ways.items() if name not in known]:
+                if other.num_uses == 0:
+                    del self._ways[other.node_id]
+                    await other.close()
             way = self._ways.get(node_id)
             if way is None:
                 way = Way(node_id, self._sockets.new(), self._aggregator, self._certificates)
                 await way.open()
                 self._ways[node_id] = way
-            way.num_uses += 1
-            for other in [one for name, one in self._ways.items() if name not in known]:
-                if other.num_uses == 0:
-                    del self._ways[other.node_id]
-                    await other.close()
+            way.num_uses += 1  # last: one that is cancelled before counts for nothing
         return way
 
     async def close(self) -> None:

@@ -2,21 +2,12 @@
 
 import asyncio
 import secrets
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import compress
 
 from cachetools import LRUCache
 
-from fedattn.core.contexts import ContextSummary
-from fedattn.core.costs import MemberCost
-from fedattn.core.errors import (
-    ContextTooLongError,
-    FedAttnError,
-    InvalidRequestError,
-    NoContributorsError,
-    NotEnoughParticipantsError,
-    NothingToGiveError,
-)
+from fedattn.core.errors import ContextTooLongError, FedAttnError
 from fedattn.core.request import SessionRequest
 from fedattn.core.reuse import rows_identity, with_cache_keys
 from fedattn.core.share import Share
@@ -25,63 +16,17 @@ from fedattn.core.terms import SessionTerms
 from fedattn.core.token_budget import take_best
 from fedattn.wire.requests import Opening
 from fedattn.wire.v1 import aggregator_pb2 as pb
-from fedattn.wire.v1 import session_pb2
-from services.aggregator.choosing import ExcludedNode, choose_contributors, least_participants
+from services.aggregator.attendance import must_take_part, owns_prefix, require_enough
+from services.aggregator.choosing import ExcludedNode, choose_contributors
+from services.aggregator.claims import claims_too_much, hold_to_budget, longest_claim
 from services.aggregator.invitations import Acceptance, Invitations
-from services.aggregator.planning import (
-    check_bytes,
-    check_window,
-    fit_layout,
-    lay_out,
-    plan_costs,
-)
+from services.aggregator.opened import OpenedSession, open_members
+from services.aggregator.planning import check_bytes, check_window, fit_layout, lay_out
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.standing import Standing
 
 _MAX_CLEAN_KEYS = 1 << 14
-_MAX_NAMED = 5
-"""Nodes whose reasons an error tells."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedMember:
-    """One member of an open session.
-
-    Attributes:
-        node: who it is.
-        planned: what its part is foretold to take.
-        context: counts of its private context when it was asked; None if it did not say.
-        num_passages: passages of it that take part, as far as it says.
-        text_len: tokens of them.
-        token: lets this node, and no other, attach as that member.
-    """
-
-    node: Node
-    planned: MemberCost
-    context: ContextSummary | None = None
-    num_passages: int = 0
-    text_len: int = 0
-    token: str = field(default_factory=lambda: secrets.token_hex(16))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedSession:
-    """A session all of whose lengths are known.
-
-    Attributes:
-        request: what the publisher asked for.
-        terms: what all members agree on.
-        members: in token order, the publisher last.
-        statements: what contributors agreed to, signed, in token order.
-        excluded: nodes that take no part.
-    """
-
-    request: SessionRequest
-    terms: SessionTerms
-    members: tuple[OpenedMember, ...]
-    statements: tuple[session_pb2.Signed, ...] = ()
-    excluded: tuple[ExcludedNode, ...] = ()
 
 
 class SessionOpener:
@@ -119,12 +64,12 @@ class SessionOpener:
         for plan in (request.plans.contributors, request.plans.publisher):
             plan.check(publisher.shape.num_layers)
         choice = choose_contributors(request, publisher, self._registry, self.standing)
-        _require_enough(request, len(choice.chosen), [])
+        require_enough(request, len(choice.chosen), [])
         session_id = secrets.token_hex(16)
         try:
             accepted, excluded = await self._ask_all(session_id, opening, choice.chosen)
             accepted, layout, too_long = self._lay_out(session_id, opening, publisher, accepted)
-            members = _open_members(request, publisher, accepted, layout)
+            members = open_members(request, publisher, accepted, layout)
             return OpenedSession(
                 request=request,
                 terms=self._terms(session_id, request, publisher, layout),
@@ -163,14 +108,14 @@ class SessionOpener:
             pb.Invite(
                 session_id=session_id,
                 request=opening.signed,
-                owns_prefix=_owns_prefix(request, node, nodes),
+                owns_prefix=owns_prefix(request, node, nodes),
                 reply_within_s=within_s,
                 hint=opening.hints.get(node.node_id, b""),
             )
             for node in nodes
         ]
         replies = await asyncio.gather(*map(self._invitations.ask, nodes, invites))
-        answers = [_hold_to_budget(request, reply) for reply in replies]
+        answers = [hold_to_budget(request, reply) for reply in replies]
         held_back = [one is not other for one, other in zip(replies, answers, strict=True)]
         self._cancel(session_id, tuple(compress(nodes, held_back)), "its answer cannot be used")
         accepted: list[Acceptance] = []
@@ -179,14 +124,14 @@ class SessionOpener:
         for node, answer in zip(nodes, answers, strict=True):
             if isinstance(answer, Acceptance):
                 accepted.append(answer)
-            elif _must_take_part(request, node, nodes, answer):
+            elif must_take_part(request, node, nodes, answer):
                 raise answer
             else:
                 failures.append(answer)
                 excluded.append(ExcludedNode(node.node_id, answer, node.context))
-        _require_enough(request, len(accepted), failures)
+        require_enough(request, len(accepted), failures)
         accepted, left_out = self._take_best(session_id, request, accepted)
-        _require_enough(request, len(accepted), [one.reason for one in left_out])
+        require_enough(request, len(accepted), [one.reason for one in left_out])
         return self._put_in_order(request, accepted), [*excluded, *left_out]
 
     def _take_best(
@@ -239,14 +184,14 @@ class SessionOpener:
             try:
                 return accepted, self._lay_out_all(opening, publisher, accepted), left_out
             except ContextTooLongError as error:
-                longest = _longest_claim(opening.request, accepted)
+                longest = longest_claim(opening.request, accepted)
                 if longest is None:
                     raise
-                why = _claims_too_much(longest, accepted, error)
+                why = claims_too_much(longest, accepted, error)
             accepted = [one for one in accepted if one is not longest]
             left_out.append(ExcludedNode(longest.node.node_id, why, longest.node.context))
             self._cancel(session_id, (longest.node,), str(why))
-            _require_enough(opening.request, len(accepted), [one.reason for one in left_out])
+            require_enough(opening.request, len(accepted), [one.reason for one in left_out])
 
     def _lay_out_all(
         self, opening: Opening, publisher: Node, accepted: list[Acceptance]
@@ -296,98 +241,3 @@ class SessionOpener:
         message = pb.SessionCancel(session_id=session_id, reason=reason)
         for node in nodes:
             node.send(pb.ControlResponse(cancel=message))
-
-
-def _open_members(
-    request: SessionRequest, publisher: Node, accepted: list[Acceptance], layout: SessionLayout
-) -> tuple[OpenedMember, ...]:
-    """The members in token order, the publisher last."""
-    nodes = [*(acceptance.node for acceptance in accepted), publisher]
-    counts = [*((one.num_passages, one.text_len) for one in accepted), (0, 0)]
-    costs = plan_costs(layout, publisher, request.max_new_tokens)
-    return tuple(
-        OpenedMember(
-            node=node, planned=cost, context=node.context, num_passages=passages, text_len=tokens
-        )
-        for node, cost, (passages, tokens) in zip(nodes, costs, counts, strict=True)
-    )
-
-
-def _require_enough(
-    request: SessionRequest, num_contributors: int, failures: list[FedAttnError]
-) -> None:
-    """Raise unless as many participants are left as the publisher asks for."""
-    needed = least_participants(request)
-    if num_contributors + 1 >= needed:
-        return
-    if failures and all(isinstance(failure, NothingToGiveError) for failure in failures):
-        raise NothingToGiveError(
-            f"{num_contributors + 1} of {needed} required participants have something to give; "
-            + "; ".join(str(failure) for failure in failures[:_MAX_NAMED])
-        )
-    if failures:
-        raise failures[0]
-    if num_contributors == 0:
-        raise NoContributorsError(
-            "no contributor with the publisher's model is joined; start one, or check the "
-            "participants list and the logs of the nodes"
-        )
-    raise NotEnoughParticipantsError(
-        f"{num_contributors + 1} participants are there, {needed} are required; "
-        f"start more or lower min_participants"
-    )
-
-
-def _hold_to_budget(
-    request: SessionRequest, answer: Acceptance | FedAttnError
-) -> Acceptance | FedAttnError:
-    """The answer of a contributor, unless it wants to give more tokens than were asked for."""
-    if isinstance(answer, FedAttnError):
-        return answer
-    most, name = request.options.node_tokens, answer.node.node_id
-    if most is not None and answer.text_len > most:
-        return InvalidRequestError(
-            f"{name} wants to give {answer.text_len} tokens, at most {most} were asked for; "
-            f"upgrade it"
-        )
-    prefix_len = request.prefix.num_tokens if request.prefix.mode is PrefixMode.FIRST else 0
-    if answer.span_len - answer.text_len not in {0, prefix_len}:
-        return InvalidRequestError(
-            f"{name} has a span of {answer.span_len} tokens and passages of {answer.text_len}; "
-            f"upgrade it"
-        )
-    return answer
-
-
-def _longest_claim(request: SessionRequest, accepted: list[Acceptance]) -> Acceptance | None:
-    """Who claims the most tokens of those that a session can go on without."""
-    if request.options.contributors:
-        return None
-    is_first = request.prefix.mode is PrefixMode.FIRST
-    return max(accepted[is_first:], key=lambda one: one.span_len, default=None)
-
-
-def _claims_too_much(
-    one: Acceptance, accepted: list[Acceptance], error: ContextTooLongError
-) -> ContextTooLongError:
-    """Why the session goes on without a claim, the longest of all: at least a fair share."""
-    others = sum(other.span_len for other in accepted) - one.span_len
-    return ContextTooLongError(
-        f"{one.node.node_id} claims {one.span_len} tokens, the most of {len(accepted)} "
-        f"contributors, whose others claim {others} together, and all of it does not fit: {error}"
-    )
-
-
-def _must_take_part(
-    request: SessionRequest, node: Node, nodes: tuple[Node, ...], failure: FedAttnError
-) -> bool:
-    """Whether a session cannot go on without a node that does not take part.
-
-    A named one that has nothing to give is left out and reported so: nothing of it is missing.
-    """
-    is_named = bool(request.options.contributors) and not isinstance(failure, NothingToGiveError)
-    return is_named or _owns_prefix(request, node, nodes)
-
-
-def _owns_prefix(request: SessionRequest, node: Node, nodes: tuple[Node, ...]) -> bool:
-    return request.prefix.mode is PrefixMode.FIRST and node is nodes[0]

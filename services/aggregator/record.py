@@ -8,7 +8,7 @@ from fedattn.core.errors import FedAttnError
 from fedattn.core.request import SessionRequest
 from fedattn.core.session import SessionState
 from fedattn.runtime.audit import AuditEvent, AuditLog
-from services.aggregator.opening import OpenedSession
+from services.aggregator.opened import OpenedSession
 
 log = structlog.get_logger(__name__)
 

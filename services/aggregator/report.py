@@ -12,7 +12,7 @@ from fedattn.wire.protocol import MAX_TEXT_LENGTH
 from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import session_pb2 as pb
 from services.aggregator.choosing import ExcludedNode
-from services.aggregator.opening import OpenedMember, OpenedSession
+from services.aggregator.opened import OpenedMember, OpenedSession
 
 
 def build_report(opened: OpenedSession, state: SessionState) -> pb.SessionReport:

@@ -20,7 +20,7 @@ from fedattn.wire.protocol import MAX_REASON_LENGTH, MAX_SEALED_KEY_SIZE, MAX_SI
 from fedattn.wire.security import CheckCaller
 from fedattn.wire.timeline import MAX_TIME_S, timeline_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
-from services.aggregator.opening import OpenedSession
+from services.aggregator.opened import OpenedSession
 from services.aggregator.outbox import Outbox
 from services.aggregator.pace import Pace, PaceLimits
 from services.aggregator.report import build_report

@@ -21,7 +21,8 @@ from fedattn.wire.security import CheckCaller
 from fedattn.wire.terms import terms_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.metrics import AggregatorMetrics
-from services.aggregator.opening import OpenedSession, SessionOpener
+from services.aggregator.opened import OpenedSession
+from services.aggregator.opening import SessionOpener
 from services.aggregator.quotas import Quotas
 from services.aggregator.record import SessionRecord
 from services.aggregator.registry import Node, NodeRegistry

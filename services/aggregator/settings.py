@@ -34,9 +34,10 @@ class AggregatorSettings(ServiceSettings):
         3600, ge=1, description="Sessions one node may open within an hour."
     )
     max_tunnels: int = Field(
-        256,
+        192,
         ge=1,
-        description="Connections of gateways to nodes at once; each has up to 256 KiB here.",
+        description="Connections of gateways to nodes at once; each has up to 256 KiB here, and is "
+        "one of the 256 calls that all gateways share.",
     )
     heartbeat_interval_s: float = Field(
         5.0, gt=0, description="Time between a node's heartbeats; three missed ones end it."

@@ -174,12 +174,12 @@ class Participant:
             await self._drain()
         finally:
             stop.cancel()
+            if self._door is not None:
+                await self._door.close()  # while joined: last words travel through the aggregator
             for task in (membership, *background):
                 task.cancel()
             await asyncio.gather(membership, *background, return_exceptions=True)
             await self._contributor.close()
-            if self._door is not None:
-                await self._door.close()
             await self._channel.close()
             self._node.close()
 

@@ -19,6 +19,7 @@ from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.settings import AggregatorSettings
+from services.participant.door import Door
 from services.participant.report import local_report
 from tests.harness.channels import way_to
 from tests.harness.networks import (
@@ -364,3 +365,20 @@ async def test_gateway_reaches_a_publisher_again_after_the_aggregator_was_gone(
         await way.connect()
         events = [event async for event in way.stub.Query(query(min_participants=1))]
         assert events[-1].HasField("result")
+
+
+async def test_publisher_stays_joined_until_its_last_words_are_through(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[bool] = []
+    node = make_node("publisher", model, None)
+    node.publishes = True
+    async with running_aggregator() as address, running_participant(node, address) as publisher:
+        close = Door.close
+
+        async def closing(door: Door) -> None:
+            await close(door)
+            joined.append(publisher.control.joined.is_set())
+
+        monkeypatch.setattr(Door, "close", closing)
+    assert joined == [True]

@@ -159,8 +159,8 @@ async def test_a_key_asks_through_its_publishers_only(path: Path, make_key: Make
 async def test_too_many_requests_are_refused_with_the_time_to_wait(
     path: Path, make_key: MakeKey
 ) -> None:
-    key = make_key(queries_per_minute=1)
-    async with running(flags=[f"--keys={path}"]) as gateway:
+    key = make_key(queries_per_minute=1, publishers=["a"])
+    async with running(publishers=["a"], flags=[f"--keys={path}"]) as gateway:
         gateway.client.headers.update(key)
         assert (await gateway.ask()).status_code == 200
         response = await gateway.ask()
@@ -168,6 +168,7 @@ async def test_too_many_requests_are_refused_with_the_time_to_wait(
         assert 1 <= int(response.headers["retry-after"]) <= 60
         # what is not allowed at all is said first
         check_problem(await gateway.ask(subject="bert"), 403, "not_allowed")
+        check_problem(await gateway.ask(publisher="b"), 403, "not_allowed")
         # looking is counted apart: who watches the network still has its queries
         assert (await gateway.client.get("/v1/participants")).status_code == 200
         listing = await gateway.client.get("/v1/participants")

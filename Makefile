@@ -90,7 +90,7 @@ docs: $(STAMP) ## rewrite the tables that documents take from code and results
 	$(BIN)/python -m benchmarks.command_table
 
 site: $(STAMP) ## the documents as a site, in site/
-	$(BIN)/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 screenshots: setup browser ## take the pictures of docs/page.md
 	$(BIN)/python -m benchmarks.screenshots

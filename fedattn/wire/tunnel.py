@@ -71,8 +71,11 @@ async def carry(
         FedAttnError: as sent by the aggregator, or it cannot be reached.
     """
 
+    is_through = asyncio.Event()
+
     async def sent() -> AsyncIterator[pb.TunnelRequest]:
         yield first
+        await is_through.wait()  # who writes while the call is refused never learns why (grpc.aio)
         with suppress(ConnectionError):
             while data := await reader.read(MAX_TUNNEL_DATA):
                 yield pb.TunnelRequest(data=data)
@@ -80,7 +83,9 @@ async def carry(
     try:
         with suppress(ConnectionError), aggregator.tunnel(sent()) as received:
             async for message in received:
+                is_through.set()
                 writer.write(message.data)
                 await writer.drain()
     finally:
         writer.close()
+        is_through.set()  # for `sent` to end

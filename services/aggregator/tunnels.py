@@ -54,6 +54,12 @@ class Tunnel:
         self.for_gateway.close()
         self.for_node.close()
 
+    def answer(self) -> None:
+        """The node has come: tell both ends that they may send."""
+        self.is_answered = True
+        self.for_gateway.push(b"")
+        self.for_node.push(b"")
+
     def end_unanswered(self, within_s: float) -> None:
         """End it, if the node has not come."""
         if not self.is_answered:
@@ -112,7 +118,7 @@ class Tunnels:
         if tunnel is None or tunnel.is_answered:
             raise InvalidRequestError("no gateway waits for that; it has given up")
         check_caller(tunnel.node.node_id)
-        tunnel.is_answered = True
+        tunnel.answer()
         async for response in _serve(tunnel, requests, tunnel.for_node, tunnel.for_gateway):
             yield response
 

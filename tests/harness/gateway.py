@@ -115,6 +115,7 @@ class FakeAggregator(AggregatorServiceServicer):
 
         sending = asyncio.create_task(send())
         try:
+            yield aggregator_pb2.TunnelResponse()  # both ends are there
             while data := await reader.read(1 << 16):
                 yield aggregator_pb2.TunnelResponse(data=data)
         finally:

@@ -182,6 +182,7 @@ def to_port(port: int) -> Between:
 
         sending = asyncio.create_task(send())
         try:
+            yield pb.TunnelResponse()
             while data := await reader.read(1 << 16):
                 yield pb.TunnelResponse(data=data)
         finally:

@@ -1116,7 +1116,7 @@ class TunnelResponse(_message.Message):
 
     DATA_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """Bytes of the other end, in order; 1 byte to 64 KiB."""
+    """Bytes of the other end, in order; up to 64 KiB. The first message has none: it says that both ends are there, and before it an end sends nothing."""
     def __init__(
         self,
         *,

@@ -59,8 +59,10 @@ echo "== four participants"
 answer=$(ask)
 echo "$answer"
 grep -q '300 boxes of tea' <<<"$answer" || fail "expected the cargo in the answer"
-grep -q 'pier 4' <<<"$answer" || fail "expected the pier in the answer"
-grep -q 'berths:complete cranes:complete customs:complete publisher:complete' <<<"$answer" || fail "expected all four"
+grep -Eq 'pier (of )?4' <<<"$answer" || fail "expected the pier in the answer"
+for member in berths:complete customs:complete publisher:complete cranes:empty; do # cranes know nothing of the ship
+  grep -q "$member" <<<"$answer" || fail "expected $member"
+done
 
 echo "== memory"
 docker stats --no-stream --format 'table {{.Name}}\t{{.MemUsage}}' | grep -E 'NAME|fedattn'
@@ -70,7 +72,10 @@ echo "== without customs"
 until [[ $(curl -sf "$url/v1/participants") != *'"customs"'* ]]; do sleep 1; done
 answer=$(ask)
 echo "$answer"
-grep -q 'berths:complete cranes:complete publisher:complete' <<<"$answer" || fail "expected the other three"
+for member in berths:complete publisher:complete cranes:empty; do
+  grep -q "$member" <<<"$answer" || fail "expected $member"
+done
+grep -q 'customs' <<<"$answer" && fail "expected an answer without customs"
 grep -q '300 boxes' <<<"$answer" && fail "the cargo is known to customs alone"
 
 echo "== numbers for Prometheus"

@@ -64,7 +64,7 @@ export function showRevealed(report, body, live) {
     )),
     publisher && el("div.revealed.stack", {}, el("h3", {}, publisher.node_id),
       el("p", {}, "It published: it knows the question and the answer, and sent no rows.")),
-    el("p.note", {}, "Rows are not text, but who reads them can guess much of the text that they were computed from. ",
+    el("p.note", {}, "Rows are not text, but whoever may read them can recover the text that they were computed from. ",
       "No names of files and no text travelled; the aggregator carried the rows and learned sizes."),
   );
 }

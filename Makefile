@@ -45,7 +45,7 @@ up: setup ## the demo's network, kept running until Ctrl-C
 	@$(BIN)/fedattn up
 
 test: setup browser check ## lint, types, import rules, proto drift, all tests
-	$(BIN)/pytest --numprocesses $$($(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))') --dist loadfile
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 check: $(STAMP) lint proto-check ## what CI checks besides the tests
 

@@ -8,7 +8,7 @@ UPGRADE ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-INSTALL := $(BIN)/pip install --disable-pip-version-check --no-deps --no-build-isolation
+INSTALL := $(BIN)/pip install --disable-pip-version-check --no-compile --no-deps --no-build-isolation
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
   --custom-compile-command 'make lock' --no-emit-package torch -c locks/torch.txt
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml locks/build.txt locks/dev.txt locks/torch.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL) --require-hashes -r locks/build.txt $(SHOW_PACKAGES)
 	@$(INSTALL) --require-hashes -r locks/dev.txt $(SHOW_PACKAGES)
-	@$(BIN)/pip install --disable-pip-version-check -r locks/torch.txt $(SHOW_PACKAGES)
+	@$(BIN)/pip install --disable-pip-version-check --no-compile -r locks/torch.txt $(SHOW_PACKAGES)
 	@$(INSTALL) -e . $(SHOW_PACKAGES)
 	@touch $@
 

@@ -4,7 +4,6 @@ import secrets
 import uuid
 from collections.abc import Callable
 from http import HTTPStatus
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -16,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from fedattn import __version__
 from fedattn.cli.audit_api import audit_router
-from fedattn.core.address import HostPort
+from fedattn.core.address import HostPort, is_loopback
 from fedattn.core.errors import ConfigurationError, FedAttnError, InvalidRequestError
 from fedattn.page import add_page
 from fedattn.rest.faults import describe_faults, summarize
@@ -66,7 +65,7 @@ def create_app(store: ApprovalStore, address: HostPort, token: str | None) -> Fa
     Raises:
         ConfigurationError: others could reach it, and there is no token.
     """
-    if token is None and not _is_loopback(address.host):
+    if token is None and not address.is_loopback:
         raise ConfigurationError(
             f"--listen {address}: others could decide there; listen on 127.0.0.1, or give "
             f"--token-file"
@@ -130,7 +129,7 @@ def _guard(token: str | None) -> Callable[[Request], None]:
         # a page from elsewhere could send requests here, or give this machine a name of its own
         host = _host_of(f"//{request.headers.get('host', '')}")
         origin = request.headers.get("origin")
-        if not _is_loopback(host) or (origin is not None and not _is_loopback(_host_of(origin))):
+        if not is_loopback(host) or (origin is not None and not is_loopback(_host_of(origin))):
             raise HTTPException(
                 403, "without a token only pages and programs of this machine may ask"
             )
@@ -144,15 +143,6 @@ def _host_of(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def _on_known(_request: Request, error: Exception) -> JSONResponse:

@@ -78,9 +78,8 @@ class HostPort:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether nobody but this machine is there, as far as its text says."""
-        ip = _as_ip(self.host)
-        return self.host.lower() == "localhost" if ip is None else ip.is_loopback
+        """As the function of this module."""
+        return is_loopback(self.host)
 
     @property
     def is_near(self) -> bool:
@@ -94,6 +93,12 @@ class HostPort:
             return not (getattr(ip, "ipv4_mapped", None) or ip).is_global
         name = self.host.rstrip(".").lower()
         return "." not in name or name.endswith(_PRIVATE_DOMAINS)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine: its name for itself, or an address of its loopback."""
+    ip = _as_ip(host)
+    return host.lower() == "localhost" if ip is None else ip.is_loopback
 
 
 def _refuse(text: str, remedy: str) -> ConfigurationError:

@@ -2,7 +2,6 @@
 
 import socket
 import sys
-from ipaddress import ip_address
 
 import uvicorn
 from mcp.server.mcpserver import MCPServer
@@ -26,7 +25,7 @@ def check_near(address: HostPort) -> HostPort:
     Raises:
         ConfigurationError: others could.
     """
-    if _is_loopback(address.host):
+    if address.is_loopback:
         return address
     raise ConfigurationError(
         f"--http {address}: others could ask there in your name; listen on 127.0.0.1, and let each "
@@ -69,10 +68,3 @@ async def serve_http(server: MCPServer, address: HostPort) -> None:
 
 def _port_of(listener: socket.socket) -> int:
     return int(listener.getsockname()[1])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

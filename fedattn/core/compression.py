@@ -1,12 +1,22 @@
 """What one participant leaves out of its rows, and how it writes the rest."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from fedattn.core.codecs import DEFAULT_CODEC, Codec, codec_by_name
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import MAX_SEED, check_limits, described, limited
-from fedattn.core.selection import DEFAULT_SELECTOR, MAX_KEEP_ENDS, SELECTOR_NAMES, check_selector
+from fedattn.core.selection import (
+    DEFAULT_SELECTOR,
+    LEARNED,
+    MAX_KEEP_ENDS,
+    SELECTOR_NAMES,
+    check_selector,
+)
+from fedattn.core.types import HeadCounts, KvShape
+
+FULL_SHARE = 255
+"""The byte of a head that keeps all its rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,19 +54,70 @@ SELECTION_FIELDS = tuple(entry.name for entry in fields(RowSelection))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compression(RowSelection):
-    """Settings of one participant in one session: its row selection, and a codec for the rest."""
+    """Settings of one participant in one session: its row selection, and a codec for the rest.
+
+    Attributes:
+        codec: how rows are written.
+        head_shares: for the selector `learned`: share of its rows that each head keeps, a byte each
+            (255 for all), heads of block 0 first, L Hkv of them. Else empty: every head keeps
+            `keep_ratio` of them.
+    """
 
     codec: Codec = field(default_factory=lambda: codec_by_name(DEFAULT_CODEC))
+    head_shares: bytes = b""
+
+    def __post_init__(self) -> None:
+        RowSelection.__post_init__(self)
+        if bool(self.head_shares) != (self.selector == LEARNED):
+            raise InvalidRequestError(
+                f"the selector {LEARNED} goes with the shares of heads that a profile of the model "
+                f"has, got the selector {self.selector} and {len(self.head_shares)} shares; make a "
+                f"profile with fedattn calibrate, or choose another selector"
+            )
+
+    def check_shape(self, shape: KvShape) -> None:
+        """Refuse shares of another model.
+
+        Raises:
+            InvalidRequestError: their number is not that of its heads.
+        """
+        expected = shape.num_layers * shape.num_kv_heads
+        if self.head_shares and len(self.head_shares) != expected:
+            raise InvalidRequestError(
+                f"head_shares: expected one of each of {expected} heads, got "
+                f"{len(self.head_shares)}; use a profile of this model"
+            )
+
+    def at_most(self, keep_ratio: float) -> "Compression":
+        """The same with at most so many rows, every head keeping its part of them.
+
+        Example: shares 200 100 at keep ratio 0.6, at most 0.3: 100 50.
+        """
+        if keep_ratio >= self.keep_ratio:
+            return self
+        factor = keep_ratio / self.keep_ratio
+        shares = bytes(int(share * factor) for share in self.head_shares)
+        return replace(self, keep_ratio=keep_ratio, head_shares=shares)
+
+    def head_counts(self, num_rows: int, layer: int, num_heads: int) -> HeadCounts:
+        """Rows of so many computed ones that each head keeps at a layer; one head at least one."""
+        if not self.head_shares:
+            return (num_kept(num_rows, self.keep_ratio),) * num_heads
+        shares = self.head_shares[layer * num_heads : (layer + 1) * num_heads]
+        counts = [-(-num_rows * share // FULL_SHARE) for share in shares]
+        if not any(counts):
+            counts[0] = min(1, num_rows)
+        return tuple(counts)
 
     @property
     def selection(self) -> dict[str, Any]:
-        """All settings but the codec, by name."""
+        """All settings but the codec and the shares, by name."""
         return {name: getattr(self, name) for name in SELECTION_FIELDS}
 
     @property
     def plain(self) -> tuple[str | float, ...]:
         """All settings as plain values; equal ones write equal frames of equal rows."""
-        return (self.codec.name, *self.selection.values())
+        return (self.codec.name, self.head_shares.hex(), *self.selection.values())
 
 
 def num_kept(num_rows: int, keep_ratio: float) -> int:

@@ -4,8 +4,8 @@ A plan is written as text (`PlanSpec`) by users and resolved once against a mode
 
     all            every block
     none           no block: the participant stays alone
-    auto, auto@8   as a profile of the model says, with at most 8 blocks; without a profile every
-                   block but 0, or the 8 in the `middle`
+    auto           as a profile of the model says; without a profile every block but 0
+    auto@1/20      as a profile says, sending at most a twentieth of bf16 at every block
     uniform:4      schedule with sync interval 4 (paper: H), which is ceil(blocks / 4) blocks
     uniform@8      schedule with 8 blocks; see `core.schedules` for all names
     7,9,10-12      blocks 7, 9, 10, 11 and 12
@@ -21,7 +21,7 @@ MAX_LAYERS = 1024
 MAX_PLAN_LENGTH = 8192
 """Characters of a plan; the longest one `format_layers` writes has less than 2500."""
 PLAN_TEXT = (
-    "all, none, auto or auto@BLOCKS (what was found best for the model), a schedule with :INTERVAL "
+    "all, none, auto or auto@1/RATIO (what was found best for the model), a schedule with :INTERVAL "
     f"or @BLOCKS ({', '.join(SCHEDULES)}), or zero-based blocks such as 7,9,10-12"
 )
 _GRAMMAR = (
@@ -103,9 +103,9 @@ class PlanSpec:
         return _parse(self.text).name in {"layers", "none"}
 
     @property
-    def num_layers(self) -> int | None:
-        """Blocks asked for with `@`, if so."""
-        return _parse(self.text).count
+    def fewer_bytes(self) -> float | None:
+        """The 20 of `auto@1/20`, if so."""
+        return _parse(self.text).fewer_bytes
 
     def resolve(self, num_layers: int) -> SyncPlan:
         """The sync layers for a model of `num_layers` blocks, of which no profile is at hand.
@@ -123,11 +123,8 @@ class PlanSpec:
                 layers = parsed.layers
             case "uniform" if parsed.interval is not None:
                 layers = tuple(range(0, num_layers, parsed.interval))
-            case "auto" if parsed.count is None:  # what answers best, but for block 0
+            case "auto":  # what answers best, but for block 0
                 layers = tuple(range(min(1, num_layers - 1), num_layers))
-            case "auto":
-                count = min(parsed.num_blocks(num_layers), max(1, num_layers - 1))  # without 0
-                layers = SCHEDULES["middle"](num_layers, count)
             case name:
                 layers = SCHEDULES[name](num_layers, parsed.num_blocks(num_layers))
         plan = SyncPlan(layers)
@@ -141,6 +138,7 @@ class _Parsed:
     layers: tuple[int, ...] = ()
     interval: int | None = None
     count: int | None = None
+    fewer_bytes: float | None = None
 
     def num_blocks(self, num_layers: int) -> int:
         """How many blocks a schedule takes."""
@@ -158,7 +156,9 @@ def _parse(text: str) -> _Parsed:
     if stripped in {"all", "none"}:
         return _Parsed(name=stripped)
     name, at, count = stripped.partition("@")
-    if name == "auto" or (at and name in SCHEDULES):
+    if name == "auto":
+        return _Parsed(name=name, fewer_bytes=_parse_ratio(count, text) if at else None)
+    if at and name in SCHEDULES:
         return _Parsed(name=name, count=_parse_number(count, text, minimum=1) if at else None)
     name, colon, interval = stripped.partition(":")
     if colon and name in SCHEDULES:
@@ -189,6 +189,15 @@ def _parse_number(digits: str, text: str, minimum: int = 0) -> int:
             f"{_GRAMMAR}"
         )
     return number
+
+
+def _parse_ratio(written: str, text: str) -> float:
+    one, slash, ratio = written.partition("/")
+    if one.strip() != "1" or not slash:
+        raise InvalidPlanError(
+            f"sync plan {text[:80]!r}: expected auto@1/RATIO, such as auto@1/20, got {text[:80]!r}"
+        )
+    return float(_parse_number(ratio, text, minimum=1))
 
 
 def format_layers(layers: tuple[int, ...]) -> str:

@@ -1,43 +1,70 @@
-"""Profiles: the sync plans found for one model, from few blocks to many.
+"""Profiles: what was found for one model, so that few bytes keep the answers.
 
-A profile is a JSON file that `fedattn calibrate` writes and that is read wherever a plan is.
+A profile is a JSON file that `fedattn calibrate` writes and that is read wherever a plan is. It
+names points from the best quality to the fewest bytes: which share of its rows each head keeps, and
+how they are written. It also holds the scores by which a node chooses those rows.
 """
 
+import base64
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedattn.core.errors import InvalidPlanError
-from fedattn.core.plans import MAX_LAYERS, PlanSpec, RolePlans, SyncPlan
+import numpy as np
 
-PROFILE_VERSION = 1
-MAX_PROFILE_BYTES = 1 << 20
+from fedattn.core.codecs import AUTO_CODEC, CODEC_LADDER, Codec, codec_by_name
+from fedattn.core.compression import Compression
+from fedattn.core.errors import InvalidPlanError, InvalidRequestError
+from fedattn.core.plans import MAX_LAYERS, PlanSpec, RolePlans, SyncPlan
+from fedattn.core.row_scores import RowScorer
+from fedattn.core.selection import DEFAULT_SELECTOR, LEARNED
+
+PROFILE_VERSION = 2
+MAX_PROFILE_BYTES = 16 << 20
 DEFAULT_CONTEXT_TOKENS = 1200
 """Of all texts together, for a model that nobody has measured."""
 _FORMAT = "fedattn-profile"
 _UNREADABLE = (
-    *(ValueError, TypeError, KeyError, AttributeError, InvalidPlanError),
+    *(ValueError, TypeError, KeyError, AttributeError, InvalidPlanError, InvalidRequestError),
     *(OverflowError, RecursionError),  # a number beyond all floats; lists within lists
 )
 """What reading JSON of another shape than a profile ends in."""
+_UNCALIBRATED_KEEP_RATIOS = (0.7, 0.5, 0.3, 0.1, 0.03, 0.01)
+"""What a byte budget goes down to where nobody knows which rows matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfilePoint:
-    """One pair of plans, and how it did on cases kept apart from the search.
+    """One point between quality and bytes, as measured on texts that no search has seen.
 
     Attributes:
-        plans: of contributors and publisher.
-        divergence: KL from centralised along its own greedy answer, nats a token, mean over cases.
-        exact_match: share of right answers; None if not measured.
-        nll: mean negative log-likelihood of the given answers, nats a token; None likewise.
+        keep_ratio: share of the rows of all synced heads that travel.
+        codec: name of the codec.
+        head_shares: share of its rows that each head keeps, a byte each, as in `Compression`;
+            empty if all travel.
+        fewer_bytes: bytes of bf16 at every block, divided by those that travel.
+        divergence: KL from every row and block uncompressed, along the answer that those give;
+            nats a token, mean.
+        nll_change: of the given answers against the same, nats a token, mean.
+        kept_answers: right answers divided by those of the same; None if there were too few.
     """
 
-    plans: RolePlans
+    keep_ratio: float
+    codec: str
+    head_shares: bytes
+    fewer_bytes: float
     divergence: float
-    exact_match: float | None = None
-    nll: float | None = None
+    nll_change: float = 0.0
+    kept_answers: float | None = None
+
+    def __post_init__(self) -> None:
+        codec_by_name(self.codec)
+        if not 0 < self.keep_ratio <= 1 or bool(self.head_shares) != (self.keep_ratio < 1):
+            raise InvalidPlanError(
+                f"a point keeps above 0 to 1 of the rows, and says of which heads if not all; got "
+                f"{self.keep_ratio} and {len(self.head_shares)} shares"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,51 +74,74 @@ class Profile:
     Attributes:
         fingerprint: of the model, hex SHA-256.
         num_layers: its blocks.
-        points: by number of blocks that travel, strictly growing; at least one.
+        num_kv_heads: its key/value heads.
+        plans: sync layers of both roles at every point.
+        points: from the best quality to the fewest bytes; `fewer_bytes` grows strictly.
         default: index of the point that `auto` takes.
-        origin: how it was found, for people: cases, seed, objective, search, times.
-        context_tokens: most tokens of all contexts together at which it still answers well; None
-            if not measured.
+        scorer: says which rows to keep; None if every point keeps all.
+        origin: how it was found, for people: cases, seed, lengths, times.
+        context_tokens: most tokens of all contexts together at which the model still answers well;
+            None if not measured.
     """
 
     fingerprint: str
     num_layers: int
+    num_kv_heads: int
+    plans: RolePlans
     points: tuple[ProfilePoint, ...]
     default: int
-    origin: dict[str, Any]
+    scorer: RowScorer | None = None
+    origin: dict[str, Any] = field(default_factory=dict)
     context_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        sizes = [point.plans.num_travelling for point in self.points]
-        if not sizes or sizes != sorted(set(sizes)):
-            raise InvalidPlanError(
-                f"a profile's points must grow in blocks that travel, got {sizes}"
-            )
-        for point in self.points:
-            point.plans.contributors.check(self.num_layers)
-            point.plans.publisher.check(self.num_layers)
+        self.plans.contributors.check(self.num_layers)
+        self.plans.publisher.check(self.num_layers)
+        ratios = [point.fewer_bytes for point in self.points]
+        if not ratios or any(b <= a for a, b in zip(ratios, ratios[1:], strict=False)):
+            raise InvalidPlanError(f"a profile's points must save more and more, got {ratios}")
         if not 0 <= self.default < len(self.points):
             raise InvalidPlanError(
                 f"a profile's default must name one of its {len(self.points)} points, "
                 f"got {self.default}"
             )
+        num_heads = self.num_layers * self.num_kv_heads
+        sizes = {len(point.head_shares) for point in self.points} - {0, num_heads}
+        if sizes or (self.scorer is None) != all(not one.head_shares for one in self.points):
+            raise InvalidPlanError(
+                f"a profile of {num_heads} heads has a share of each and scores to choose rows by, "
+                f"got {sorted(sizes) or 'none'}"
+            )
 
-    def choose(self, most_layers: int | None = None) -> ProfilePoint:
-        """The default point, or the largest one within a number of blocks.
+    def choose(self, fewer_bytes: float | None = None) -> int:
+        """Index of the default point, or of the best one that saves so much.
 
         Raises:
-            InvalidPlanError: even the smallest point has more.
+            InvalidPlanError: no point does.
         """
-        if most_layers is None:
-            return self.points[self.default]
-        fitting = [point for point in self.points if point.plans.num_travelling <= most_layers]
-        if not fitting:
-            least = self.points[0].plans.num_travelling
-            raise InvalidPlanError(
-                f"the profile's smallest plan has {least} sync layers, got auto@{most_layers}; "
-                f"ask for {least} or more"
-            )
-        return fitting[-1]
+        if fewer_bytes is None:
+            return self.default
+        for index, point in enumerate(self.points):
+            if point.fewer_bytes >= fewer_bytes:
+                return index
+        raise InvalidPlanError(
+            f"the profile's smallest point sends 1/{self.points[-1].fewer_bytes:.0f} of bf16 at "
+            f"every block, got auto@1/{fewer_bytes:g}; ask for that, or give a byte budget"
+        )
+
+    def head_shares(self, keep_ratio: float) -> bytes:
+        """Shares of the heads at any keep ratio, between those of the points next to it."""
+        known = {one.keep_ratio: one.head_shares for one in self.points if one.head_shares}
+        ratios = sorted(known)
+        shares = [np.frombuffer(known[ratio], dtype=np.uint8) for ratio in ratios]
+        synced = np.array([layer in self.plans.publisher for layer in range(self.num_layers)])
+        everything = np.repeat(synced, self.num_kv_heads) * 255.0
+        table = np.stack([0 * everything, *shares, everything])
+        columns = [
+            np.interp(keep_ratio, [0.0, *ratios, 1.0], table[:, head])
+            for head in range(table.shape[1])
+        ]
+        return bytes(math.ceil(share) for share in columns)
 
     def check_model(self, fingerprint: str) -> None:
         """Refuse to be used with another model.
@@ -106,49 +156,151 @@ class Profile:
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressionWish:
+    """What somebody wants of the rows; None leaves it to the profile of the model.
+
+    Attributes:
+        codec: how rows are written.
+        keep_ratio: share of the rows that travel.
+        selector: which rows do.
+        settings: all else.
+    """
+
+    codec: Codec | None = None
+    keep_ratio: float | None = None
+    selector: str | None = None
+    settings: Compression = field(default_factory=Compression)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """Plans and compression that a query came to.
+
+    Attributes:
+        plans: of both roles.
+        compression: of the rows.
+        coarser: what a byte budget may go down to instead, in this order.
+    """
+
+    plans: RolePlans
+    compression: Compression
+    coarser: tuple[Compression, ...] = ()
+
+
 def context_tokens_of(profile: Profile | None) -> int:
     """Most tokens of all texts together that suit a model, measured or assumed."""
     measured = None if profile is None else profile.context_tokens
     return measured or DEFAULT_CONTEXT_TOKENS
 
 
-def resolve_plans(
-    contributors: PlanSpec, publisher: PlanSpec, num_layers: int, profile: Profile | None
-) -> RolePlans:
-    """The sync layers of both roles; `auto` is what the profile says of that role.
+def resolve(
+    contributors: PlanSpec,
+    publisher: PlanSpec,
+    num_layers: int,
+    profile: Profile | None,
+    wish: CompressionWish | None = None,
+) -> Resolved:
+    """What plans and compression come to; `auto` is what the profile says.
+
+    Without a profile nothing is left out but block 0, and codes are fine: careful until the model
+    is calibrated.
 
     Args:
         contributors: plan of the contributors.
         publisher: plan of the publisher.
         num_layers: blocks of the model.
         profile: of that model; None if there is none.
+        wish: what is wanted of the rows.
 
     Raises:
         InvalidPlanError: a plan does not fit the model or the profile.
+        InvalidRequestError: the selector needs a profile.
     """
+    wish = wish or CompressionWish()
+    plans = resolve_plans(contributors, publisher, num_layers, profile)
+    compression, coarser = _resolve_rows(publisher, profile, wish)
+    return Resolved(plans=plans, compression=compression, coarser=coarser)
 
-    def resolve(spec: PlanSpec, role: str) -> SyncPlan:
+
+def resolve_plans(
+    contributors: PlanSpec, publisher: PlanSpec, num_layers: int, profile: Profile | None
+) -> RolePlans:
+    """The sync layers of both roles; as `resolve`."""
+    for spec in (contributors, publisher):
+        if profile is None and spec.fewer_bytes is not None:
+            raise InvalidPlanError(
+                f"{spec.text}: nobody has measured what this model bears; make a profile with "
+                f"fedattn calibrate, or give a keep ratio and a codec"
+            )
+
+    def resolve_one(spec: PlanSpec, role: str) -> SyncPlan:
         if profile is None or not spec.is_auto:
             return spec.resolve(num_layers)
-        plan: SyncPlan = getattr(profile.choose(spec.num_layers).plans, role)
+        plan: SyncPlan = getattr(profile.plans, role)
         return plan
 
     return RolePlans(
-        contributors=resolve(contributors, "contributors"),
-        publisher=resolve(publisher, "publisher"),
+        contributors=resolve_one(contributors, "contributors"),
+        publisher=resolve_one(publisher, "publisher"),
     )
+
+
+def _resolve_rows(
+    plan: PlanSpec, profile: Profile | None, wish: CompressionWish
+) -> tuple[Compression, tuple[Compression, ...]]:
+    """Rows that travel, and what a budget goes down to."""
+    is_free = wish.keep_ratio is None and wish.selector in {None, LEARNED}
+    if profile is not None and is_free and plan.is_auto:
+        chosen = profile.choose(plan.fewer_bytes)
+        at_points = [_at_point(point, wish) for point in profile.points[chosen:]]
+        return at_points[0], tuple(at_points[1:])
+    codec = wish.codec or codec_by_name(AUTO_CODEC)
+    kept = replace(wish.settings, codec=codec, keep_ratio=wish.keep_ratio or 1.0)
+    if wish.selector in {None, LEARNED} and profile is not None and profile.scorer is not None:
+        shares = profile.head_shares(kept.keep_ratio) if kept.keep_ratio < 1 else b""
+        kept = replace(kept, selector=LEARNED if shares else DEFAULT_SELECTOR, head_shares=shares)
+    else:
+        kept = replace(kept, selector=wish.selector or DEFAULT_SELECTOR)
+    return kept, tuple(_coarser(kept, may_choose_codec=wish.codec is None))
+
+
+def _at_point(point: ProfilePoint, wish: CompressionWish) -> Compression:
+    return replace(
+        wish.settings,
+        codec=wish.codec or codec_by_name(point.codec),
+        keep_ratio=point.keep_ratio,
+        selector=LEARNED if point.head_shares else DEFAULT_SELECTOR,
+        head_shares=point.head_shares,
+    )
+
+
+def _coarser(kept: Compression, *, may_choose_codec: bool) -> list[Compression]:
+    """Coarser codes first, then fewer rows."""
+    names = CODEC_LADDER
+    start = names.index(kept.codec.name) + 1 if kept.codec.name in names else len(names)
+    coarser = [replace(kept, codec=codec_by_name(name)) for name in names[start:]]
+    coarser = coarser if may_choose_codec else []
+    last = coarser[-1] if coarser else kept
+    fewer = [ratio for ratio in _UNCALIBRATED_KEEP_RATIOS if ratio < last.keep_ratio]
+    return [*coarser, *(last.at_most(ratio) for ratio in fewer)]
 
 
 def write_profile(profile: Profile) -> str:
     """The JSON text of a profile."""
+    scorer = profile.scorer
     document = {
         "format": _FORMAT,
         "version": PROFILE_VERSION,
         "model": profile.fingerprint,
         "num_layers": profile.num_layers,
+        "num_kv_heads": profile.num_kv_heads,
+        "contributors": str(profile.plans.contributors) or "none",
+        "publisher": str(profile.plans.publisher) or "none",
         "default": profile.default,
         **({} if profile.context_tokens is None else {"context_tokens": profile.context_tokens}),
         "points": [_write_point(point) for point in profile.points],
+        **({} if scorer is None else {"row_scores": _write_scorer(scorer)}),
         "origin": profile.origin,
     }
     return json.dumps(document, indent=1) + "\n"
@@ -170,8 +322,14 @@ def read_profile(text: str, name: str) -> Profile:
         return Profile(
             fingerprint=str(document["model"]),
             num_layers=int(document["num_layers"]),
+            num_kv_heads=int(document["num_kv_heads"]),
+            plans=RolePlans(
+                contributors=_read_layers(document["contributors"]),
+                publisher=_read_layers(document["publisher"]),
+            ),
             points=tuple(_read_point(point) for point in document["points"]),
             default=int(document["default"]),
+            scorer=_read_scorer(document["row_scores"]) if "row_scores" in document else None,
             origin=dict(document.get("origin", {})),
             context_tokens=_read_tokens(document),
         )
@@ -196,33 +354,55 @@ def _check_format(document: dict[str, Any]) -> None:
 
 
 def _write_point(point: ProfilePoint) -> dict[str, Any]:
-    numbers = {
-        "divergence": point.divergence,
-        "exact_match": point.exact_match,
-        "nll": point.nll,
-    }
     return {
-        "contributors": str(point.plans.contributors),
-        "publisher": str(point.plans.publisher),
-        **{key: round(number, 5) for key, number in numbers.items() if number is not None},
+        "keep_ratio": point.keep_ratio,
+        "codec": point.codec,
+        "head_shares": base64.b64encode(point.head_shares).decode(),
+        "fewer_bytes": round(point.fewer_bytes, 2),
+        "divergence": round(point.divergence, 5),
+        "nll_change": round(point.nll_change, 5),
+        **({} if point.kept_answers is None else {"kept_answers": round(point.kept_answers, 4)}),
     }
 
 
 def _read_point(record: dict[str, Any]) -> ProfilePoint:
-    def number(key: str) -> float | None:
-        value = record.get(key)
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+    def number(key: str) -> float:
+        value = record[key]
+        if not (isinstance(value, int | float) and math.isfinite(value)):
             raise ValueError(f"{key}: expected a number, got {value!r}")
-        return value
+        return float(value)
 
     return ProfilePoint(
-        plans=RolePlans(
-            contributors=_read_layers(record["contributors"]),
-            publisher=_read_layers(record["publisher"]),
-        ),
-        divergence=float(record["divergence"]),
-        exact_match=number("exact_match"),
-        nll=number("nll"),
+        keep_ratio=number("keep_ratio"),
+        codec=str(record["codec"]),
+        head_shares=base64.b64decode(record["head_shares"], validate=True),
+        fewer_bytes=number("fewer_bytes"),
+        divergence=number("divergence"),
+        nll_change=number("nll_change"),
+        kept_answers=number("kept_answers") if "kept_answers" in record else None,
+    )
+
+
+def _write_scorer(scorer: RowScorer) -> dict[str, Any]:
+    """Half precision is plenty: scores are compared, not counted."""
+    return {
+        "shape": list(scorer.weights.shape),
+        "weights": base64.b64encode(scorer.weights.astype("<f2").tobytes()).decode(),
+        "bias": base64.b64encode(scorer.bias.astype("<f2").tobytes()).decode(),
+    }
+
+
+def _read_scorer(record: dict[str, Any]) -> RowScorer:
+    layers, heads, width = (int(size) for size in record["shape"])
+    if not (0 < layers <= MAX_LAYERS and heads > 0 and width > 0):
+        raise ValueError(f"row_scores: expected positive sizes, got {record['shape']}")
+
+    def array(key: str, *shape: int) -> Any:
+        data = np.frombuffer(base64.b64decode(record[key], validate=True), dtype="<f2")
+        return data.reshape(shape).astype(np.float32)
+
+    return RowScorer(
+        weights=array("weights", layers, heads, width), bias=array("bias", layers, heads)
     )
 
 

@@ -1,7 +1,8 @@
 """Row selection (paper: sparse KV exchange): which rows of a span travel at a sync layer.
 
-A selector is one pure function that scores rows; the best ones travel. To add one: write it here
-and list it in `SELECTORS` under its name.
+`learned` scores rows of every head apart (`fedattn.core.row_scores`), and each head keeps a set of
+its own, as large as its share in the profile. Every other selector is one pure function that scores
+tokens, for all heads the same. To add one: write it here and list it in `SELECTORS`.
 """
 
 from collections.abc import Callable
@@ -11,9 +12,11 @@ from typing import TypeAlias
 import numpy as np
 
 from fedattn.core.errors import InvalidRequestError, PolicyRefusedError
-from fedattn.core.types import FloatArray, IntArray, Queries
+from fedattn.core.types import FloatArray, HeadCounts, HeadRows, IntArray, KvRows
 
 MAX_KEEP_ENDS = 1024
+LEARNED = "learned"
+DEFAULT_SELECTOR = "value-weighted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -21,17 +24,11 @@ class SpanRows:
     """One layer of one participant's own span, as selectors see it.
 
     Attributes:
-        queries: fetches [Hq, T, D] float32, after RoPE; Hq is a multiple of Hkv.
-        keys: [Hkv, T, D] float32, after RoPE.
-        values: [Hkv, T, D] float32.
-        positions: [T] int64, global.
+        rows: all T of them, keys after RoPE.
         random: generator seeded for this query, span and layer.
     """
 
-    queries: Queries
-    keys: FloatArray
-    values: FloatArray
-    positions: IntArray
+    rows: KvRows
     random: np.random.Generator
 
 
@@ -39,64 +36,30 @@ Selector: TypeAlias = Callable[[SpanRows], FloatArray]
 """Scores [T]; larger is kept first."""
 
 
-def random_rows(rows: SpanRows) -> FloatArray:
+def random_rows(span: SpanRows) -> FloatArray:
     """Uniformly at random, afresh at each layer (the paper's)."""
-    return rows.random.random(len(rows.positions), dtype=np.float32)
+    return span.random.random(span.rows.num_rows, dtype=np.float32)
 
 
-def recency(rows: SpanRows) -> FloatArray:
+def recency(span: SpanRows) -> FloatArray:
     """The last rows of the span."""
-    return rows.positions.astype(np.float32)
+    return span.rows.positions.astype(np.float32)
 
 
-def key_norm(rows: SpanRows) -> FloatArray:
-    """Small keys first: they draw the most attention (Devoto et al., arXiv 2406.11430)."""
-    norms: FloatArray = np.linalg.norm(rows.keys, axis=-1).mean(axis=0)
-    return -norms
-
-
-def key_difference(rows: SpanRows) -> FloatArray:
-    """Keys unlike the mean direction of their span (KeyDiff, arXiv 2504.15364)."""
-    return -_likeness_to_mean(rows.keys)
-
-
-def value_weighted(rows: SpanRows) -> FloatArray:
-    """Key difference, weighted by how much the value can add to an output."""
-    size: FloatArray = np.linalg.norm(rows.values, axis=-1).mean(axis=0)
-    return (1 - _likeness_to_mean(rows.keys)) * size
-
-
-def own_attention(rows: SpanRows) -> FloatArray:
-    """Mean attention a row gets from later rows of its own span (H2O, arXiv 2306.14048).
-
-    Computed over at most 64 queries, evenly spaced, so that long spans stay cheap.
+def value_weighted(span: SpanRows) -> FloatArray:
+    """Keys unlike the mean direction of their span (KeyDiff, arXiv 2504.15364), weighted by how
+    much the value can add to an output.
     """
-    num_rows = len(rows.positions)
-    picked = np.unique(np.linspace(0, num_rows - 1, num=min(num_rows, _MAX_QUERIES)).astype(int))
-    heads = rows.keys.shape[0]
-    queries = rows.queries()[:, picked].reshape(heads, -1, len(picked), rows.keys.shape[2])
-    scores = queries @ rows.keys[:, None].swapaxes(-1, -2)  # [Hkv, Hq / Hkv, Q, T]
-    scores *= np.float32(rows.keys.shape[2] ** -0.5)
-    later = picked[:, None] >= np.arange(num_rows)[None, :]
-    scores = np.where(later, scores, -np.inf)
-    scores -= scores.max(axis=-1, keepdims=True)
-    weights = np.exp(scores)
-    weights /= weights.sum(axis=-1, keepdims=True)
-    received: FloatArray = weights.sum(axis=(0, 1, 2)) / later.sum(axis=0)
-    return received
+    size: FloatArray = np.linalg.norm(span.rows.values, axis=-1).mean(axis=0)
+    return (1 - _likeness_to_mean(span.rows.keys)) * size
 
 
-_MAX_QUERIES = 64
-DEFAULT_SELECTOR = "value-weighted"
 SELECTORS: dict[str, Selector] = {
     "random": random_rows,
     "recency": recency,
-    "key-norm": key_norm,
-    "key-difference": key_difference,
     "value-weighted": value_weighted,
-    "own-attention": own_attention,
 }
-SELECTOR_NAMES: tuple[str, ...] = tuple(SELECTORS)
+SELECTOR_NAMES: tuple[str, ...] = (LEARNED, *SELECTORS)
 
 
 def check_selector(name: str) -> str:
@@ -105,49 +68,56 @@ def check_selector(name: str) -> str:
     Raises:
         InvalidRequestError: there is none.
     """
-    if name not in SELECTORS:
+    if name not in SELECTOR_NAMES:
         raise InvalidRequestError(
             f"unknown selector {name[:40]!r}; choose one of {', '.join(SELECTOR_NAMES)}"
         )
     return name
 
 
+def token_scores(rows: KvRows, selector: str, random: np.random.Generator) -> FloatArray:
+    """Scores of each token, the same for every head: [Hkv, T]."""
+    scores = SELECTORS[selector](SpanRows(rows=rows, random=random))
+    return np.broadcast_to(scores, (rows.keys.shape[0], rows.num_rows))
+
+
 def select_rows(
-    rows: SpanRows,
-    selector: str,
-    count: int,
+    rows: KvRows,
+    scores: FloatArray,
+    counts: HeadCounts,
     *,
     keep_ends: int = 0,
     withheld: IntArray | None = None,
-) -> IntArray:
-    """Indices of the rows to send, sorted.
+) -> HeadRows:
+    """The rows to send: of each head those with the best scores.
 
     Args:
         rows: T of them.
-        selector: name of the scores.
-        count: how many to keep, at most T less those withheld.
+        scores: [Hkv, T]; larger is kept first. Of equal ones the earlier row is.
+        counts: how many each head keeps, at most T less those withheld.
         keep_ends: rows at each end of the span that go before any other.
         withheld: indices of rows that never go; None for none.
-
-    Returns:
-        [count] int64, strictly increasing.
 
     Raises:
         PolicyRefusedError: so many do not remain.
     """
-    num_rows = len(rows.positions)
+    num_rows = rows.num_rows
     num_free = num_rows - (0 if withheld is None else len(withheld))
-    if count > num_free:
-        raise PolicyRefusedError(f"{count} rows are to travel, its owner lets {num_free}")
-    if count >= num_rows:
-        return np.arange(num_rows, dtype=np.int64)
-    scores = SELECTORS[selector](rows).astype(np.float64)
-    scores[:keep_ends] = np.inf
-    scores[max(0, num_rows - keep_ends) :] = np.inf
+    if max(counts) > num_free:
+        raise PolicyRefusedError(f"{max(counts)} rows are to travel, its owner lets {num_free}")
+    ranked = scores.astype(np.float64)
+    ranked[:, :keep_ends] = np.inf
+    ranked[:, max(0, num_rows - keep_ends) :] = np.inf
     if withheld is not None:
-        scores[withheld] = -np.inf
-    best = np.argsort(-scores, kind="stable")[:count]  # ties: the earlier row
-    return np.sort(best).astype(np.int64)
+        ranked[:, withheld] = -np.inf
+    order = np.argsort(-ranked, axis=1, kind="stable")
+    chosen = [np.sort(order[head, :count]) for head, count in enumerate(counts)]
+    return HeadRows(
+        keys=np.concatenate([rows.keys[head, kept] for head, kept in enumerate(chosen)]),
+        values=np.concatenate([rows.values[head, kept] for head, kept in enumerate(chosen)]),
+        positions=rows.positions[np.concatenate(chosen)],
+        counts=counts,
+    )
 
 
 def _likeness_to_mean(keys: FloatArray) -> FloatArray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedattn.core.compression import Compression, num_kept
 from fedattn.core.plans import RolePlans, SyncPlan
-from fedattn.core.types import IntArray
+from fedattn.core.types import HeadCounts, IntArray
 
 
 class Role(StrEnum):
@@ -92,11 +92,11 @@ class Member:
             return len(self.span)
         return num_kept(len(self.span), self.compression.input_keep_ratio)
 
-    @property
-    def num_sent(self) -> int:
-        """Rows that travel at each layer it uploads."""
-        kept = num_kept(self.num_inputs, self.compression.keep_ratio)
-        return min(kept, max(1, self.num_inputs - self.num_withheld))
+    def head_counts(self, layer: int, num_heads: int) -> HeadCounts:
+        """Rows of each head that travel at a layer it uploads."""
+        most = max(1, self.num_inputs - self.num_withheld)
+        counts = self.compression.head_counts(self.num_inputs, layer, num_heads)
+        return tuple(min(count, most) for count in counts)
 
     def input_positions(self) -> IntArray:
         """Global positions of the tokens that are computed, [num_inputs] int64, sorted."""

@@ -6,10 +6,11 @@ Shape letters used in every docstring of the project:
     Hq   query heads                   S   visible tokens (keys) at a layer
     Hkv  key/value heads               D   head size
     L    Transformer blocks            P   tokens of the public prefix
+    N    rows of all heads together, where each head has a set of its own
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -17,8 +18,8 @@ import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
-Queries: TypeAlias = Callable[[], FloatArray]
-"""Fetches [Hq, T, D] float32 after RoPE from where the model computes; few ever ask for them."""
+HeadCounts: TypeAlias = tuple[int, ...]
+"""Rows of each key/value head at one layer, Hkv numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ class KvShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class KvRows:
-    """KV rows of one layer, in token order.
+    """KV rows of one layer as a model computes them, in token order: every head has every token.
 
     Attributes:
         keys: [Hkv, T, D] float32, after RoPE at the global positions.
@@ -71,3 +72,65 @@ class KvRows:
     @property
     def num_rows(self) -> int:
         return int(self.keys.shape[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HeadRows:
+    """KV rows of one layer as they travel: each head has its own set of rows, head after head.
+
+    Example, 2 heads that keep the tokens 4 6 and 5:
+
+        positions 4 6 | 5        counts (2, 1)        keys of head 0, head 0, head 1
+
+    Attributes:
+        keys: [N, D] float32, after RoPE at the global positions.
+        values: [N, D] float32.
+        positions: [N] int64 global token positions, strictly increasing within a head.
+        counts: rows of each head; their sum is N.
+    """
+
+    keys: FloatArray
+    values: FloatArray
+    positions: IntArray
+    counts: HeadCounts
+
+    def __post_init__(self) -> None:
+        num_rows = sum(self.counts)
+        if self.keys.ndim != 2 or self.keys.shape != self.values.shape:
+            raise ValueError(
+                f"HeadRows needs keys and values of one shape [N, D], "
+                f"got {self.keys.shape} and {self.values.shape}"
+            )
+        if len(self.keys) != num_rows or self.positions.shape != (num_rows,):
+            raise ValueError(
+                f"HeadRows of {self.counts} rows needs {num_rows} keys and positions, "
+                f"got {len(self.keys)} and {self.positions.shape}"
+            )
+        if any((np.diff(self.positions[head]) <= 0).any() for head in self.heads):
+            raise ValueError("HeadRows needs strictly increasing positions within each head")
+
+    @classmethod
+    def of(cls, rows: KvRows) -> "HeadRows":
+        """All rows, for every head the same tokens."""
+        heads, num_rows, size = rows.keys.shape
+        return cls(
+            keys=rows.keys.reshape(-1, size),
+            values=rows.values.reshape(-1, size),
+            positions=np.tile(rows.positions, heads),
+            counts=(num_rows,) * heads,
+        )
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return len(self.keys)
+
+    @property
+    def heads(self) -> tuple[slice, ...]:
+        """Where the rows of each head are."""
+        return head_slices(self.counts)
+
+
+def head_slices(counts: HeadCounts) -> tuple[slice, ...]:
+    """Where the rows of each head are among all N."""
+    return tuple(slice(*ends) for ends in pairwise(accumulate(counts, initial=0)))

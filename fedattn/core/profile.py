@@ -9,10 +9,12 @@ import base64
 import json
 import math
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from fedattn.core.budget import FEWER_ROWS
 from fedattn.core.codecs import AUTO_CODEC, CODEC_LADDER, Codec, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidPlanError, InvalidRequestError
@@ -30,8 +32,6 @@ _UNREADABLE = (
     *(OverflowError, RecursionError),  # a number beyond all floats; lists within lists
 )
 """What reading JSON of another shape than a profile ends in."""
-_UNCALIBRATED_KEEP_RATIOS = (0.7, 0.5, 0.3, 0.1, 0.03, 0.01)
-"""What a byte budget goes down to where nobody knows which rows matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ class Profile:
         self.plans.contributors.check(self.num_layers)
         self.plans.publisher.check(self.num_layers)
         ratios = [point.fewer_bytes for point in self.points]
-        if not ratios or any(b <= a for a, b in zip(ratios, ratios[1:], strict=False)):
+        if not ratios or any(b <= a for a, b in pairwise(ratios)):
             raise InvalidPlanError(f"a profile's points must save more and more, got {ratios}")
         if not 0 <= self.default < len(self.points):
             raise InvalidPlanError(
@@ -181,11 +181,13 @@ class Resolved:
         plans: of both roles.
         compression: of the rows.
         coarser: what a byte budget may go down to instead, in this order.
+        scorer: says which rows matter; None if nobody knows.
     """
 
     plans: RolePlans
     compression: Compression
     coarser: tuple[Compression, ...] = ()
+    scorer: RowScorer | None = None
 
 
 def context_tokens_of(profile: Profile | None) -> int:
@@ -220,7 +222,8 @@ def resolve(
     wish = wish or CompressionWish()
     plans = resolve_plans(contributors, publisher, num_layers, profile)
     compression, coarser = _resolve_rows(publisher, profile, wish)
-    return Resolved(plans=plans, compression=compression, coarser=coarser)
+    scorer = None if profile is None else profile.scorer
+    return Resolved(plans=plans, compression=compression, coarser=coarser, scorer=scorer)
 
 
 def resolve_plans(
@@ -256,7 +259,8 @@ def _resolve_rows(
         at_points = [_at_point(point, wish) for point in profile.points[chosen:]]
         return at_points[0], tuple(at_points[1:])
     codec = wish.codec or codec_by_name(AUTO_CODEC)
-    kept = replace(wish.settings, codec=codec, keep_ratio=wish.keep_ratio or 1.0)
+    keep_ratio = 1.0 if wish.keep_ratio is None else wish.keep_ratio
+    kept = replace(wish.settings, codec=codec, keep_ratio=keep_ratio)
     if wish.selector in {None, LEARNED} and profile is not None and profile.scorer is not None:
         shares = profile.head_shares(kept.keep_ratio) if kept.keep_ratio < 1 else b""
         kept = replace(kept, selector=LEARNED if shares else DEFAULT_SELECTOR, head_shares=shares)
@@ -282,7 +286,7 @@ def _coarser(kept: Compression, *, may_choose_codec: bool) -> list[Compression]:
     coarser = [replace(kept, codec=codec_by_name(name)) for name in names[start:]]
     coarser = coarser if may_choose_codec else []
     last = coarser[-1] if coarser else kept
-    fewer = [ratio for ratio in _UNCALIBRATED_KEEP_RATIOS if ratio < last.keep_ratio]
+    fewer = [ratio for ratio in FEWER_ROWS if ratio < last.keep_ratio]
     return [*coarser, *(last.at_most(ratio) for ratio in fewer)]
 
 

@@ -10,6 +10,7 @@ import torch
 from fedattn.core.compression import Compression
 from fedattn.core.errors import ContextTooLongError, InvalidRequestError
 from fedattn.core.plans import RolePlans
+from fedattn.core.row_scores import RowScorer
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode, SessionLayout, build_layout
 from fedattn.core.types import IntArray
@@ -31,6 +32,7 @@ class SimulationSettings:
     Attributes:
         plans: sync plan of each role.
         compression: what is left out, and the codec.
+        scorer: says which rows matter; None if nothing of `compression` asks for it.
         prefix: public, or owned by the first contributor.
         max_new_tokens: most tokens to decode.
         responder: who answers, from 1 in token order; None for the publisher, who is last.
@@ -39,6 +41,7 @@ class SimulationSettings:
 
     plans: RolePlans
     compression: Compression
+    scorer: RowScorer | None = None
     prefix: PrefixMode = PrefixMode.PUBLIC
     max_new_tokens: int = 32
     responder: int | None = None
@@ -264,7 +267,7 @@ class Simulator:
         self._check_window(layout, max(settings.max_new_tokens, len(tokens.answer)))
         responder = _place(settings.responder, layout)
         model = self._prefiller.model
-        store = KvStore(layout, model.shape, model.rotary, responder)
+        store = KvStore(layout, model.shape, model.rotary, responder, scorer=settings.scorer)
         what = (tokens.prefix, tokens.contexts, settings)
         is_reused = settings.responder is None and self._last is not None and self._last[0] == what
         if is_reused and self._last is not None:

@@ -179,6 +179,7 @@ class Contributor:
             bounds=self._node.prefiller.model.row_bounds,
             sealing=agreement.sealing(accepted.identity, accepted.keys, content_key),
             keeps=self._node.frames.max_bytes > 0,
+            scorer=self._node.scorer,
             withheld=accepted.span.withheld,
         )
         others = set(exchange.receivers()) - {request.node_id}
@@ -271,13 +272,15 @@ class Contributor:
                 transfer.cancel()
                 await asyncio.gather(transfer, return_exceptions=True)
             finally:
-                frames, num_rows = exchange.bytes_sent, exchange.member.num_sent
+                frames, member = exchange.bytes_sent, exchange.member
+                num_heads = exchange.terms.shape.num_kv_heads
                 await self._node.consent.note_sent(
                     session_id,
                     frames,
                     exchange.receivers(),
                     outcome,
-                    num_rows=num_rows,
+                    num_rows=member.mean_rows(frames, num_heads),
+                    span_len=len(member.span),
                     passages=tuple(one.number for one in part.accepted.span.spans),
                 )
         finally:

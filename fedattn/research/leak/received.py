@@ -10,6 +10,7 @@ from fedattn.core.codecs import Codec
 from fedattn.core.compression import Compression
 from fedattn.core.errors import ContextTooLongError, InvalidRequestError
 from fedattn.core.plans import RolePlans, SyncPlan
+from fedattn.core.row_scores import RowScorer
 from fedattn.core.spans import SessionLayout, Span, build_layout
 from fedattn.core.types import FloatArray, KvRows, Queries
 from fedattn.model.exchange import InProcessExchange, KvStore
@@ -49,11 +50,13 @@ class Sending:
     Attributes:
         plan: blocks at which the publisher receives.
         compression: of the contributor.
+        scorer: by which it chooses rows; None if `compression` asks for none.
         make_exchange: what the rows go through.
     """
 
     plan: SyncPlan
     compression: Compression
+    scorer: RowScorer | None = None
     make_exchange: MakeExchange = InProcessExchange
 
     @property
@@ -135,7 +138,9 @@ def receive_rows(
         raise InvalidRequestError("every token of the text is withheld, so no row travels")
     lengths = (len(prefix), len(token_ids), len(withheld))
     layout = _layout(lengths, sending, model.shape.num_layers)
-    store = KvStore(layout, model.shape, model.rotary, withheld={0: withheld})
+    store = KvStore(
+        layout, model.shape, model.rotary, scorer=sending.scorer, withheld={0: withheld}
+    )
     uploads = sorted(store.routes[0].uploads)
     if not uploads:
         raise InvalidRequestError("no rows travel with this plan; name at least one block")

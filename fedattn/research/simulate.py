@@ -13,7 +13,7 @@ from fedattn.core.plans import RolePlans
 from fedattn.core.row_scores import RowScorer
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode, SessionLayout, build_layout
-from fedattn.core.types import IntArray
+from fedattn.core.visibility import KeptPositions
 from fedattn.model.decode import answer_log_probs, answer_nll, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvExchange, KvStore
 from fedattn.model.prefill import Prefiller, PrefillResult
@@ -55,14 +55,14 @@ class TokenTrace:
     Attributes:
         token_ids: the joined prompt, public prefix first.
         layout: spans and plans over it.
-        kept: global positions whose rows travelled, by (participant, layer).
+        kept: global positions whose rows travelled, by (participant, layer), for each head.
         generated: greedy answer tokens.
         answer: tokens of the given answer, which follow the prompt for its likelihood.
     """
 
     token_ids: list[int]
     layout: SessionLayout
-    kept: dict[tuple[int, int], IntArray]
+    kept: KeptPositions
     generated: list[int]
     answer: list[int]
 
@@ -79,8 +79,8 @@ class TokenTrace:
                     "sync_layers": list(member.plan.layers),
                     "input_positions": member.input_positions().tolist(),
                     "kept_positions": {
-                        str(layer): positions.tolist()
-                        for (owner, layer), positions in sorted(self.kept.items())
+                        str(layer): [positions.tolist() for positions in of_heads]
+                        for (owner, layer), of_heads in sorted(self.kept.items())
                         if owner == index
                     },
                 }

@@ -6,7 +6,6 @@ from functools import cache
 
 from fedattn.core.agreement import MemberStatement, PassageSpan
 from fedattn.core.budget import ByteBudget
-from fedattn.core.compression import Compression
 from fedattn.core.contexts import ContextSummary, SkipReason
 from fedattn.core.errors import FedAttnError
 from fedattn.core.plans import RolePlans, SyncPlan
@@ -72,7 +71,6 @@ def _request() -> SessionRequest:
         max_new_tokens=4,
         options=SessionOptions(
             contributors=("b",),
-            compression=Compression(),
             budget=ByteBudget(kv_bytes=10_000, may_choose_codec=True),
             share=Share.QUESTION,
         ),

@@ -7,7 +7,7 @@ from fedattn.core.codecs import CODECS
 from fedattn.core.compression import Compression
 from fedattn.core.limits import MAX_SEED
 from fedattn.core.plans import SyncPlan
-from fedattn.core.selection import MAX_KEEP_ENDS, SELECTOR_NAMES
+from fedattn.core.selection import LEARNED, MAX_KEEP_ENDS, SELECTORS
 from fedattn.core.spans import Member, Role, SessionLayout, Span
 from fedattn.core.types import FloatArray
 
@@ -23,15 +23,26 @@ def layer_tuples(num_layers: int) -> st.SearchStrategy[tuple[int, ...]]:
 
 
 def compressions() -> st.SearchStrategy[Compression]:
-    """Any settings of a participant."""
+    """Any settings of a participant that chooses rows for all heads alike."""
     return st.builds(
         Compression,
         codec=st.sampled_from(CODECS),
         keep_ratio=RATIOS,
-        selector=st.sampled_from(SELECTOR_NAMES),
+        selector=st.sampled_from(list(SELECTORS)),
         keep_ends=st.integers(0, MAX_KEEP_ENDS),
         input_keep_ratio=RATIOS,
         seed=st.integers(0, MAX_SEED),
+    )
+
+
+def learned_compressions() -> st.SearchStrategy[Compression]:
+    """Any settings of one whose heads choose rows of their own."""
+    return st.builds(
+        Compression,
+        codec=st.sampled_from(CODECS),
+        keep_ratio=RATIOS,
+        selector=st.just(LEARNED),
+        head_shares=st.binary(min_size=1, max_size=40),
     )
 
 

@@ -63,6 +63,7 @@ class Owner:
             num_withheld=0,
             shape=SHAPE,
             pressure_keep_ratio=1.0,
+            can_score=True,
             lifetime_s=60.0,
         )
 
@@ -176,7 +177,7 @@ async def test_session_has_leave_once(owner: Owner) -> None:
     await owner.give()
     with pytest.raises(SessionStateError, match="leave already"):
         await owner.give()
-    await owner.consent.note_sent("s1", {1: 100}, ["desk"], "complete", num_rows=7)
+    await owner.consent.note_sent("s1", {1: 100}, ["desk"], "complete", num_rows=7, span_len=10)
     assert owner.events() == ["allowed", "sent"]
 
 
@@ -199,14 +200,35 @@ async def test_session_is_judged_by_the_policy_its_text_was_read_with(owner: Own
         num_withheld=0,
         shape=SHAPE,
         pressure_keep_ratio=1.0,
+        can_score=True,
         lifetime_s=60.0,
     )
     assert (leave.max_keep_ratio, leave.ask.num_rows) == (1.0, 10)
 
 
-async def test_entry_has_the_rows_that_travelled(owner: Owner) -> None:
+async def test_entry_has_the_rows_that_travelled_and_their_share(owner: Owner) -> None:
     leave = await owner.give()
-    assert leave.ask.num_rows == 10
-    await owner.consent.note_sent("s1", {1: 60, 2: 40}, ["desk"], "complete", num_rows=3)
+    assert (leave.ask.num_rows, leave.ask.keep_ratio) == (10, 1.0)
+    await owner.consent.note_sent(
+        "s1", {1: 60, 2: 40}, ["desk"], "complete", num_rows=2.5, span_len=10
+    )
     sent = owner.entries()[-1]
     assert (sent["event"], sent["rows"], sent["bytes"]) == ("sent", 3, 100)
+    assert sent["keep_ratio"] == 0.25
+
+
+@pytest.mark.parametrize(("can_score", "share"), [(True, 0.55), (False, 1.0)])
+async def test_owner_is_asked_for_the_most_that_any_rung_takes(
+    owner: Owner, *, can_score: bool, share: float
+) -> None:
+    """Heads keep half, and half of the first only; a rung below asks for all but little more."""
+    learned = Compression(selector=LEARNED, keep_ratio=0.5, head_shares=bytes([127, 127, 127, 0]))
+    more = replace(learned, head_shares=bytes([255, 25, 25, 255]))
+    request = replace(
+        REQUEST,
+        compression=learned,
+        coarser=(more,),
+        options=SessionOptions(budget=ByteBudget(kv_bytes=1)),
+    )
+    leave = await owner.give(request=request, can_score=can_score)
+    assert (leave.ask.keep_ratio, leave.ask.num_rows) == (share, round(10 * share + 0.2))

@@ -3,10 +3,13 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fedattn.core.budget import ByteBudget
+from fedattn.core.compression import Compression
 from fedattn.core.consent import Ask
 from fedattn.core.errors import (
     ApprovalNeededError,
@@ -18,6 +21,7 @@ from fedattn.core.errors import (
 )
 from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
+from fedattn.core.selection import LEARNED
 from fedattn.core.spans import PrefixMode
 from fedattn.runtime.approvals import Approval, ApprovalStore
 from fedattn.runtime.audit import AuditEvent, AuditLog
@@ -54,16 +58,23 @@ class Owner:
         policy = PolicyFile(self.path, ApprovalGate(self.store))
         self.consent = Consent(policy, AuditLog(self.audit), NodeThreads(1), self.clock)
 
-    async def give(self, session_id: str = "s1", policy: Policy | None = None) -> Leave:
+    async def give(
+        self,
+        session_id: str = "s1",
+        policy: Policy | None = None,
+        request: SessionRequest = REQUEST,
+        *,
+        can_score: bool = True,
+    ) -> Leave:
         return await self.consent.give_leave(
             session_id,
-            REQUEST,
+            request,
             10,
             policy=policy or await self.consent.current_policy(),
             num_withheld=0,
             shape=SHAPE,
             pressure_keep_ratio=1.0,
-            can_score=True,
+            can_score=can_score,
             lifetime_s=60.0,
         )
 
@@ -217,18 +228,18 @@ async def test_entry_has_the_rows_that_travelled_and_their_share(owner: Owner) -
     assert sent["keep_ratio"] == 0.25
 
 
-@pytest.mark.parametrize(("can_score", "share"), [(True, 0.55), (False, 1.0)])
+@pytest.mark.parametrize(("can_score", "share", "rows"), [(True, 0.6, 6), (False, 1.0, 10)])
 async def test_owner_is_asked_for_the_most_that_any_rung_takes(
-    owner: Owner, *, can_score: bool, share: float
+    owner: Owner, can_score: bool, share: float, rows: int
 ) -> None:
-    """Heads keep half, and half of the first only; a rung below asks for all but little more."""
-    learned = Compression(selector=LEARNED, keep_ratio=0.5, head_shares=bytes([127, 127, 127, 0]))
-    more = replace(learned, head_shares=bytes([255, 25, 25, 255]))
+    """At blocks 1 and 2: half and half of the rows, then all and two of ten."""
+    half = Compression(selector=LEARNED, keep_ratio=0.5, head_shares=bytes([0, 127, 127, 0]))
+    more = replace(half, head_shares=bytes([0, 255, 51, 0]))
     request = replace(
         REQUEST,
-        compression=learned,
+        compression=half,
         coarser=(more,),
         options=SessionOptions(budget=ByteBudget(kv_bytes=1)),
     )
     leave = await owner.give(request=request, can_score=can_score)
-    assert (leave.ask.keep_ratio, leave.ask.num_rows) == (share, round(10 * share + 0.2))
+    assert (leave.ask.keep_ratio, leave.ask.num_rows) == (share, rows)

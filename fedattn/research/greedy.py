@@ -1,6 +1,7 @@
 """Greedy answers, decoded no further than they are not known yet."""
 
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -63,7 +64,7 @@ class GreedyAnswers:
         prefill.cache.drop_last(same)
         return answer, torch.log_softmax(logits[:-1], dim=-1)
 
-    def _choose_decoder(self) -> Decoder[object]:
+    def _choose_decoder(self) -> Decoder[Any]:
         model = self._model
         weights = next(model.backbone.parameters())
         is_lean = model.read_block is not None and model.device.type == "cpu"

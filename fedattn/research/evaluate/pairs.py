@@ -10,7 +10,6 @@ from math import comb
 
 import numpy as np
 
-from fedattn.core.types import FloatArray
 from fedattn.research.evaluate.scores import CaseScore
 
 DRAWS = 2000
@@ -84,7 +83,7 @@ def mcnemar(gained: int, lost: int) -> float:
     """Exact two-sided p: a fair coin falls as unevenly as `gained` to `lost`, or more so."""
     total = gained + lost
     tail = sum(comb(total, few) for few in range(min(gained, lost) + 1))
-    return min(1.0, 2 * tail / 2**total)
+    return float(min(1.0, 2 * tail / 2**total))
 
 
 def bootstrap_mean(values: Sequence[float], worlds: Sequence[int]) -> Interval:
@@ -95,7 +94,7 @@ def bootstrap_mean(values: Sequence[float], worlds: Sequence[int]) -> Interval:
     """
     mean = float(np.mean(values))
     _, index = np.unique(np.asarray(worlds), return_inverse=True)
-    counts: FloatArray = np.bincount(index)
+    counts = np.bincount(index)
     if len(counts) < 2:
         return Interval(mean=mean, low=None, high=None)
     sums = np.bincount(index, weights=np.asarray(values, dtype=np.float64))

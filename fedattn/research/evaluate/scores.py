@@ -29,6 +29,10 @@ class CaseScore:
     memory_mib: float | None = None
 
 
+ScoresByName = dict[str, CaseScore]
+"""One case under every variant."""
+
+
 def summarize_scores(scores: list[CaseScore]) -> dict[str, float | int | None]:
     """Means over the cases in which a value is known; KV bytes are a mean too."""
 

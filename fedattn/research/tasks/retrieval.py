@@ -96,6 +96,11 @@ def _draw_sizes(num_contexts: int, rng: Random) -> list[int]:
 
 
 def check_range(name: str, value: int, low: int, high: int | None) -> None:
+    """Refuse a number outside of [low, high]; no `high` for none.
+
+    Raises:
+        InvalidRequestError: names the argument, the range and the number.
+    """
     if value >= low and (high is None or value <= high):
         return
     expected = f"at least {low}" if high is None else f"{low} to {high}"

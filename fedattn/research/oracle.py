@@ -4,24 +4,21 @@ It shares no line with the fast path but the mask definition in `fedattn.core.vi
 kept for ever: every faster path must give its logits and its greedy tokens.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from fedattn.core.spans import Member, SessionLayout
 from fedattn.core.types import IntArray
-from fedattn.core.visibility import computed_positions, visibility_mask
+from fedattn.core.visibility import KeptPositions, computed_positions, visibility_mask
 from fedattn.model.attention import run_model, sdpa
 from fedattn.model.loading import LoadedModel
 
-KeptPositions = Mapping[tuple[int, int], IntArray]
-"""Global positions that travelled, by (participant, layer); where nothing is said, all."""
-
 
 class DenseMasks:
-    """A `KvView` of one sequence that holds every token: a full mask for every block.
+    """A `KvView` of one sequence that holds every token: full masks for every block.
+
+    One for all heads, or one for each key/value head where `kept` says what travelled.
 
     A shifted contributor sees the public prefix right before its span. Only distances matter to
     RoPE, so the sequence begins with copies of the prefix, one for each shifted contributor and
@@ -36,13 +33,12 @@ class DenseMasks:
         device: torch.device,
         responder: int | None = None,
     ) -> None:
-        chosen = computed_positions(layout, num_generated)
-        masks = [
-            visibility_mask(layout, layer, num_generated, kept, responder)[np.ix_(chosen, chosen)]
+        self._layout, self._responder = layout, responder
+        self._num_generated, self._kept = num_generated, kept
+        self._masks = [
+            torch.from_numpy(self._layer_masks(layer)).to(device)[None]
             for layer in range(layout.num_layers)
         ]
-        masks = [_with_copies(layout, mask, chosen) for mask in masks]
-        self._masks = [torch.from_numpy(mask).to(device)[None, None] for mask in masks]
 
     def attend(
         self,
@@ -52,7 +48,26 @@ class DenseMasks:
         value: torch.Tensor,
         scaling: float | None,
     ) -> torch.Tensor:
-        return sdpa(query, key, value, self._masks[layer], scaling)
+        return sdpa(query, key, value, self.mask(layer, query.shape[1]), scaling)
+
+    def mask(self, layer: int, num_heads: int) -> torch.Tensor:
+        """[1, 1, S, S] bool, or [1, Hq, S, S] with so many query heads."""
+        masks = self._masks[layer]
+        num_masks = masks.shape[1]
+        return masks if num_masks == 1 else masks.repeat_interleave(num_heads // num_masks, dim=1)
+
+    def _layer_masks(self, layer: int) -> npt.NDArray[np.bool_]:
+        """[1, S, S] or [Hkv, S, S]."""
+        layout, num_generated, kept = self._layout, self._num_generated, self._kept or {}
+        said = [positions for (_, at_layer), positions in kept.items() if at_layer == layer]
+        chosen = computed_positions(layout, num_generated)
+        masks = [
+            visibility_mask(layout, layer, num_generated, kept, self._responder, head=head)
+            for head in range(len(said[0]) if said else 1)
+        ]
+        return np.stack(
+            [_with_copies(layout, mask[np.ix_(chosen, chosen)], chosen) for mask in masks]
+        )
 
 
 def _shifted(layout: SessionLayout) -> list[Member]:

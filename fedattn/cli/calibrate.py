@@ -13,7 +13,8 @@ from fedattn.cli.indexing import read_texts
 from fedattn.cli.options import AsJson, Model, Seed, SystemPrompt
 from fedattn.cli.outfiles import validate_out
 from fedattn.cli.terminal import bars, output, plain_table, progress
-from fedattn.core.profile import Profile, write_profile
+from fedattn.core.profile import Profile
+from fedattn.core.profile_file import write_profile
 from fedattn.runtime.extras import require_extras
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ MAX_LAYERS = 1024
 MAX_PLAN_LENGTH = 8192
 """Characters of a plan; the longest one `format_layers` writes has less than 2500."""
 PLAN_TEXT = (
-    "all, none, auto or auto@1/RATIO (what was found best for the model), a schedule with :INTERVAL "
-    f"or @BLOCKS ({', '.join(SCHEDULES)}), or zero-based blocks such as 7,9,10-12"
+    "all, none, auto or auto@1/RATIO (what was found best for the model), a schedule with "
+    f":INTERVAL or @BLOCKS ({', '.join(SCHEDULES)}), or zero-based blocks such as 7,9,10-12"
 )
 _GRAMMAR = (
     f"use all, none, auto, one of {', '.join(SCHEDULES)} with :INTERVAL or @BLOCKS, "
@@ -195,7 +195,7 @@ def _parse_ratio(written: str, text: str) -> float:
     one, slash, ratio = written.partition("/")
     if one.strip() != "1" or not slash:
         raise InvalidPlanError(
-            f"sync plan {text[:80]!r}: expected auto@1/RATIO, such as auto@1/20, got {text[:80]!r}"
+            f"sync plan {text[:80]!r}: expected auto@1/RATIO, such as auto@1/20"
         )
     return float(_parse_number(ratio, text, minimum=1))
 

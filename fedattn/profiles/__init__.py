@@ -5,7 +5,8 @@ from importlib import resources
 from pathlib import Path
 
 from fedattn.core.errors import InvalidPlanError
-from fedattn.core.profile import MAX_PROFILE_BYTES, Profile, read_profile
+from fedattn.core.profile import Profile
+from fedattn.core.profile_file import MAX_PROFILE_BYTES, read_profile
 
 
 def shipped_profile(fingerprint: str) -> Profile | None:

@@ -76,9 +76,7 @@ class WorldMeter:
         self._questions = [self._ask(case, plan, whole) for case in cases]
 
     @torch.inference_mode()
-    def measure(
-        self, plan: SyncPlan, compression: Compression, scorer: RowScorer | None
-    ) -> Effect:
+    def measure(self, plan: SyncPlan, compression: Compression, scorer: RowScorer | None) -> Effect:
         """The effect of a compression, every row through its frame.
 
         Args:

@@ -15,6 +15,7 @@ from fedattn.cli.outfiles import validate_out
 from fedattn.cli.terminal import bars, output, plain_table, progress
 from fedattn.core.profile import Profile
 from fedattn.core.profile_file import write_profile
+from fedattn.profiles import save_profile
 from fedattn.runtime.extras import require_extras
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def calibrate(
     )
     with ProgressReport(console) as report:
         profile = calibration.run(report.tell)
-    _write(out, write_profile(profile))
+    save_profile(profile, out)
     terminal = output()
     if as_json:
         terminal.write(write_profile(profile))
@@ -99,13 +100,6 @@ class ProgressReport:
         self._bars.update(self._tasks[stage], completed=done, total=total)
         if news:
             self._bars.console.print(news, soft_wrap=True)
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one step."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _table(profile: Profile) -> Table:

@@ -195,7 +195,7 @@ class _Received:
         self._parts = parts
 
     def send(self, layer: int, rows: KvRows) -> None:
-        raise AssertionError(f"a publisher sends nothing, got rows of block {layer}")
+        raise AssertionError(f"a publisher sends nothing, got {rows.num_rows} rows of block {layer}")
 
     def receive(self, layer: int) -> list[HeadRows]:
         return self._parts[layer]

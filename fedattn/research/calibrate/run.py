@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, count
 from typing import Any, Protocol
 
 from fedattn.core.codecs import codec_by_name
@@ -67,12 +67,12 @@ QUICK = (
 
 
 class Report(Protocol):
-    """Is told how far a calibration is, step by step: stage, units of its work, news.
+    """Is told how far a calibration is, step by step: stage, units of its work.
 
     It may wait, to let others go first, or raise, to end it.
     """
 
-    def __call__(self, stage: str, done: int, total: int, news: str = "") -> None: ...
+    def __call__(self, stage: str, done: int, total: int) -> None: ...
 
 
 class Calibration:
@@ -169,15 +169,15 @@ class Calibration:
         """The whole ladder on the held-out worlds."""
         compressions = [_compression(ratio, codec, shares) for ratio, codec in LADDER]
         found: list[dict[int, Effect]] = [{} for _ in LADDER]
-        total = len(LADDER) * sum(plan.worlds for plan in self._plans)
-        done = 0
+        total = len(LADDER) * sum(plan.worlds * plan.questions for plan in self._plans)
+        steps = count(1)
         for plan in self._plans:
             effects: list[list[Effect]] = [[] for _ in LADDER]
             for meter in self._worlds(plan):
                 for step, compression in enumerate(compressions):
-                    effects[step].append(meter.measure(self._sync_plan, compression, scorer))
-                    done += 1
-                    report("held-out texts", done, total)
+                    for effect in meter.measure(self._sync_plan, compression, scorer):
+                        effects[step].append(effect)
+                        report("held-out questions", min(next(steps), total), total)
             for step, same in enumerate(effects):
                 found[step][plan.length] = Effect.mean(same)
         return [

@@ -28,7 +28,8 @@ _SERVICES = ("auth", "billing", "gateway", "scheduler", "storage", "mailer", "se
 _EVENTS = (
     "request {n} served in {m} ms", "retrying connection to 10.0.{k}.{m}, attempt {k}",
     "disk /dev/sd{c} is {k}% full", "session {n} closed by peer", "queue holds {m} messages",
-    "user {name} signed in from {city}", "temperature {k}.{m} C above limit", "job {n} failed: {why}",
+    "user {name} signed in from {city}", "temperature {k}.{m} C above limit",
+    "job {n} failed: {why}",
 )  # fmt: skip
 _REASONS = ("timeout", "permission denied", "out of memory", "no such file", "checksum mismatch")
 _VERBS = (
@@ -51,7 +52,7 @@ _MONATE = (
     "November", "Dezember",
 )  # fmt: skip
 _GERMAN = (
-    "Am {d}. {monat} hat {name} in {city} {m} Kisten abgeholt, obwohl der Vertrag erst später galt.",
+    "Am {d}. {monat} hat {name} in {city} {m} Kisten abgeholt, obwohl nichts vereinbart war.",
     "Frau {surname} ist unter der Durchwahl {n} zu erreichen, außer am Freitagnachmittag.",
     "Die Heizung im Gebäude {k} wurde auf {d} Grad eingestellt und danach nicht mehr geprüft.",
     "Nächste Besprechung: {d}. {monat}, {k} Uhr, Raum {m}; {name} bringt die Unterlagen mit.",

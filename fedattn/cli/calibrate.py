@@ -80,7 +80,7 @@ def _own_contexts(texts: Path | None, engine: "Engine", console: Console) -> Own
 
 
 class ProgressReport:
-    """Shows stages as bars with an estimate of the time left, and news above them."""
+    """Shows stages as bars with an estimate of the time left."""
 
     def __init__(self, console: Console) -> None:
         self._bars = bars(console)
@@ -93,13 +93,11 @@ class ProgressReport:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def tell(self, stage: str, done: int, total: int, news: str = "") -> None:
+    def tell(self, stage: str, done: int, total: int) -> None:
         """Show how far a stage is."""
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, total=total)
         self._bars.update(self._tasks[stage], completed=done, total=total)
-        if news:
-            self._bars.console.print(news, soft_wrap=True)
 
 
 def _table(profile: Profile) -> Table:

@@ -126,6 +126,11 @@ class HeadRows:
         return len(self.keys)
 
     @property
+    def rows_a_head(self) -> int:
+        """Rows of one head, in the mean, rounded up."""
+        return -(-self.num_rows // len(self.counts))
+
+    @property
     def heads(self) -> tuple[slice, ...]:
         """Where the rows of each head are."""
         return head_slices(self.counts)

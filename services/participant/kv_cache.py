@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from cachetools import Cache, TLRUCache
 
-from fedattn.core.types import KvRows
+from fedattn.core.types import HeadRows
 from fedattn.model.layer_cache import LayerCache
 from fedattn.wire.sealing import ContentKey
 
@@ -42,7 +42,7 @@ class CachedFrames:
 class CachedRows:
     """Decoded rows of one cache key, by layer."""
 
-    rows: Mapping[int, KvRows]
+    rows: Mapping[int, HeadRows]
     lifetime_s: float
 
     @property

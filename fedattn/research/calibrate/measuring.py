@@ -75,9 +75,10 @@ class WorldMeter:
         whole = self._received_whole(plan)
         self._questions = [self._ask(case, plan, whole) for case in cases]
 
-    @torch.inference_mode()
-    def measure(self, plan: SyncPlan, compression: Compression, scorer: RowScorer | None) -> Effect:
-        """The effect of a compression, every row through its frame.
+    def measure(
+        self, plan: SyncPlan, compression: Compression, scorer: RowScorer | None
+    ) -> Iterator[Effect]:
+        """The effect of a compression on each question, every row through its frame.
 
         Args:
             plan: sync layers of the publisher; contributors attend to nobody.
@@ -88,7 +89,8 @@ class WorldMeter:
         num_values = sum(self._sizes) * self._engine.model.shape.values_per_row
         all_bytes = num_values * self._engine.model.shape.num_layers * _BYTES_A_VALUE
         share = num_bytes / all_bytes
-        return Effect.mean([self._compare(one, plan, parts, share) for one in self._questions])
+        for asked in self._questions:
+            yield self._compare(asked, plan, parts, share)
 
     def _received(
         self, plan: SyncPlan, compression: Compression, scorer: RowScorer | None
@@ -138,6 +140,7 @@ class WorldMeter:
             answer.append(int(logits[-1].argmax()))
         return answer, torch.log_softmax(torch.stack(logits), dim=-1)
 
+    @torch.inference_mode()
     def _compare(self, asked: "_Question", plan: SyncPlan, parts: Parts, share: float) -> Effect:
         prefill = self._prefill(asked.tokens, plan, parts)
         model, expected = self._engine.model, asked.log_probs
@@ -195,7 +198,7 @@ class _Received:
         self._parts = parts
 
     def send(self, layer: int, rows: KvRows) -> None:
-        raise AssertionError(f"a publisher sends nothing, got {rows.num_rows} rows of block {layer}")
+        raise AssertionError(f"a publisher sends nothing, got {rows.num_rows} rows at {layer}")
 
     def receive(self, layer: int) -> list[HeadRows]:
         return self._parts[layer]

@@ -10,28 +10,25 @@ import torch
 from fedattn.core.compression import Compression
 from fedattn.core.frames import check_frame
 from fedattn.core.plans import RolePlans, SyncPlan
-from fedattn.core.routing import Route, route_session
 from fedattn.core.row_scores import RowScorer
-from fedattn.core.spans import SessionLayout, build_layout
+from fedattn.core.spans import Member, build_layout
 from fedattn.core.transfer import frame_spec, place_rows, read_frame, write_frame
-from fedattn.core.types import HeadRows, KvRows
-from fedattn.model.decode import answer_log_probs, answer_nll
+from fedattn.core.types import HeadRows
 from fedattn.model.engine import Engine
-from fedattn.model.prefill import PrefillResult, forward_tokens
 from fedattn.model.replay import ContextRows
+from fedattn.research.calibrate.forest import HeadPast, Past
+from fedattn.research.calibrate.questions import Questions
 from fedattn.research.tasks.cases import Case
 
-_ANSWER_TOKENS = 12
-"""Of the reference answer; the given ones are short."""
 _BYTES_A_VALUE = 2  # of bf16
 
 Parts = dict[int, list[HeadRows]]
-"""What a publisher receives, by layer."""
+"""What a publisher receives, by layer: a part of each contributor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """Means over the questions of some worlds.
+    """What a compression does, mean over some questions.
 
     Attributes:
         bytes_share: bytes that travelled, divided by those of bf16 at every block.
@@ -45,6 +42,7 @@ class Effect:
 
     @classmethod
     def mean(cls, effects: Sequence["Effect"]) -> "Effect":
+        """Of several worlds."""
         return cls(
             bytes_share=float(np.mean([one.bytes_share for one in effects])),
             divergence=float(np.mean([one.divergence for one in effects])),
@@ -60,148 +58,101 @@ class WorldMeter:
         cases: questions about the same contexts.
     """
 
-    @torch.inference_mode()
     def __init__(self, engine: Engine, cases: Sequence[Case]) -> None:
-        self._engine = engine
-        self._prefix = tokenizer_prefix = engine.tokenizer.prefix()
-        num_layers = engine.model.shape.num_layers
-        contexts = [
-            ContextRows(engine.model, tokenizer_prefix, engine.tokenizer.context(text))
+        self._model = engine.model
+        prefix = engine.tokenizer.prefix()
+        self._prefix_len = len(prefix)
+        self._contexts = [
+            ContextRows(self._model, prefix, engine.tokenizer.context(text))
             for text in cases[0].contexts
         ]
-        self._sizes = [len(context.token_ids) for context in contexts]
-        self._rows = [[one.rows(layer) for layer in range(num_layers)] for one in contexts]
-        plan = SyncPlan(tuple(range(num_layers)))
-        whole = self._received_whole(plan)
-        self._questions = [self._ask(case, plan, whole) for case in cases]
+        self._num_tokens = sum(len(context.token_ids) for context in self._contexts)
+        start = self._prefix_len + self._num_tokens
+        self._questions = Questions(engine, cases, start, self._past(self._whole()))
 
-    def measure(
-        self, plan: SyncPlan, compression: Compression, scorer: RowScorer | None
-    ) -> Iterator[Effect]:
-        """The effect of a compression on each question, every row through its frame.
+    def measure(self, plan: SyncPlan, compression: Compression, scorer: RowScorer | None) -> Effect:
+        """The effect of a compression, every row through its frame.
 
         Args:
             plan: sync layers of the publisher; contributors attend to nobody.
             compression: of every contributor.
             scorer: says which rows to keep.
         """
-        num_bytes, parts = self._received(plan, compression, scorer)
-        num_values = sum(self._sizes) * self._engine.model.shape.values_per_row
-        all_bytes = num_values * self._engine.model.shape.num_layers * _BYTES_A_VALUE
-        share = num_bytes / all_bytes
-        for asked in self._questions:
-            yield self._compare(asked, plan, parts, share)
+        num_bytes, parts = self._send(plan, compression, scorer)
+        shape = self._model.shape
+        all_bytes = self._num_tokens * shape.values_per_row * shape.num_layers * _BYTES_A_VALUE
+        divergence, nll_change = self._questions.compare(self._past(parts))
+        return Effect(
+            bytes_share=num_bytes / all_bytes, divergence=divergence, nll_change=nll_change
+        )
 
-    def _received(
+    def _send(
         self, plan: SyncPlan, compression: Compression, scorer: RowScorer | None
     ) -> tuple[int, Parts]:
         """Bytes of all frames, and what comes out of them."""
-        shape, rotary = self._engine.model.shape, self._engine.model.rotary
-        members = self._lay_out(plan, 1, compression).contributors
+        shape, rotary = self._model.shape, self._model.rotary
+        members = self._members(plan, compression)
         num_bytes = 0
         parts: Parts = {layer: [] for layer in plan.layers}
         for layer in plan.layers:
-            for member, rows in zip(members, self._rows, strict=True):
-                frame = write_frame(member, layer, rows[layer], rotary, scorer)
+            for member, context in zip(members, self._contexts, strict=True):
+                frame = write_frame(member, layer, context.rows(layer), rotary, scorer)
                 num_bytes += len(frame)
                 checked = check_frame(frame, frame_spec(member, shape, layer))
                 received = read_frame(checked, member, shape, rotary)
                 parts[layer].append(place_rows(received, member, rotary))
         return num_bytes, parts
 
-    def _received_whole(self, plan: SyncPlan) -> Parts:
-        members = self._lay_out(plan, 1).contributors
-        rotary = self._engine.model.rotary
-
-        def whole(rows: KvRows, index: int) -> HeadRows:
-            return place_rows(HeadRows.of(rows), members[index], rotary)
-
+    def _whole(self) -> Parts:
+        """All rows of all blocks, as computed."""
+        layers = range(self._model.shape.num_layers)
+        members = self._members(SyncPlan(tuple(layers)))
         return {
-            layer: [whole(rows[layer], index) for index, rows in enumerate(self._rows)]
-            for layer in plan.layers
+            layer: [
+                place_rows(HeadRows.of(context.rows(layer)), member, self._model.rotary)
+                for member, context in zip(members, self._contexts, strict=True)
+            ]
+            for layer in layers
         }
 
-    def _ask(self, case: Case, plan: SyncPlan, whole: Parts) -> "_Question":
-        tokenizer = self._engine.tokenizer
-        question, given = tokenizer.question(case.question), tokenizer.plain(case.answer)
-        prefill = self._prefill(question, plan, whole)
-        nll = answer_nll(self._engine.model, prefill, given)
-        answer, log_probs = self._greedy(prefill)
-        return _Question(question, given, nll, answer, log_probs)
-
-    def _greedy(self, prefill: PrefillResult) -> tuple[list[int], torch.Tensor]:
-        """The most likely answer, an end token included, and [A, V] log-probabilities."""
-        model, logits = self._engine.model, [prefill.logits]
-        answer = [int(prefill.logits.argmax())]
-        while len(answer) < _ANSWER_TOKENS and answer[-1] not in model.end_token_ids:
-            at = prefill.next_position + len(answer) - 1
-            hidden = forward_tokens(model, prefill.cache, answer[-1:], [at])
-            logits.append(model.head(hidden)[0].float())
-            answer.append(int(logits[-1].argmax()))
-        return answer, torch.log_softmax(torch.stack(logits), dim=-1)
-
-    @torch.inference_mode()
-    def _compare(self, asked: "_Question", plan: SyncPlan, parts: Parts, share: float) -> Effect:
-        prefill = self._prefill(asked.tokens, plan, parts)
-        model, expected = self._engine.model, asked.log_probs
-        log_probs = answer_log_probs(model, prefill, asked.answer)
-        divergence = (expected.exp() * (expected - log_probs)).sum(dim=-1).mean()
-        return Effect(
-            bytes_share=share,
-            divergence=float(divergence),
-            nll_change=answer_nll(model, prefill, asked.given) - asked.nll,
-        )
-
-    def _prefill(self, question: list[int], plan: SyncPlan, parts: Parts) -> PrefillResult:
-        layout = self._lay_out(plan, len(question))
-        exchange = _Received(route_session(layout)[-1], parts)
-        return self._engine.prefiller.publish(layout.publisher, self._prefix, question, exchange)
-
-    def _lay_out(
-        self, plan: SyncPlan, question_len: int, compression: Compression | None = None
-    ) -> SessionLayout:
-        return build_layout(
-            num_layers=self._engine.model.shape.num_layers,
-            prefix_len=len(self._prefix),
-            contributors=[(f"contributor-{i + 1}", size) for i, size in enumerate(self._sizes)],
-            publisher=("publisher", question_len),
+    def _members(
+        self, plan: SyncPlan, compression: Compression | None = None
+    ) -> tuple[Member, ...]:
+        """The contributors, each as if it stood alone behind the prefix."""
+        sizes = [len(context.token_ids) for context in self._contexts]
+        layout = build_layout(
+            num_layers=self._model.shape.num_layers,
+            prefix_len=self._prefix_len,
+            contributors=[(f"contributor-{at + 1}", size) for at, size in enumerate(sizes)],
+            publisher=("publisher", 1),
             plans=RolePlans(contributors=SyncPlan(()), publisher=plan),
             compression=compression,
             independent=True,
         )
+        return layout.contributors
 
+    @torch.inference_mode()
+    def _past(self, parts: Parts) -> Past:
+        """What every question sees."""
+        shape = self._model.shape
+        return [
+            [
+                self._head_past(layer, head, parts.get(layer, []))
+                for head in range(shape.num_kv_heads)
+            ]
+            for layer in range(shape.num_layers)
+        ]
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Question:
-    """A question and what all rows uncompressed make of it.
-
-    Attributes:
-        tokens: of the question.
-        given: of the given answer.
-        nll: of the given answer.
-        answer: the most likely one, A tokens.
-        log_probs: [A, V] before each of them.
-    """
-
-    tokens: list[int]
-    given: list[int]
-    nll: float
-    answer: list[int]
-    log_probs: torch.Tensor
-
-
-class _Received:
-    """`KvExchange` of a publisher who has everything already."""
-
-    def __init__(self, route: Route, parts: Parts) -> None:
-        self.route = route
-        self._parts = parts
-
-    def send(self, layer: int, rows: KvRows) -> None:
-        raise AssertionError(f"a publisher sends nothing, got {rows.num_rows} rows at {layer}")
-
-    def receive(self, layer: int) -> list[HeadRows]:
-        return self._parts[layer]
+    def _head_past(self, layer: int, head: int, parts: list[HeadRows]) -> HeadPast:
+        """The public prefix, then what was received."""
+        keys, values = (
+            rows[0, head, : self._prefix_len] for rows in self._contexts[0].keys_and_values(layer)
+        )
+        received = [(part.keys[part.heads[head]], part.values[part.heads[head]]) for part in parts]
+        return (
+            torch.cat([keys, *(torch.tensor(one).to(keys) for one, _ in received)]),
+            torch.cat([values, *(torch.tensor(one).to(values) for _, one in received)]),
+        )
 
 
 def worlds_of(cases: Sequence[Case]) -> Iterator[list[Case]]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, count
+from itertools import chain
 from typing import Any, Protocol
 
 from fedattn.core.codecs import codec_by_name
@@ -54,15 +54,15 @@ class LengthPlan:
 
 
 THOROUGH = (
-    LengthPlan(length=50, facts=12, others=5, worlds=6, questions=6),
-    LengthPlan(length=200, facts=9, others=5, worlds=5, questions=8),
-    LengthPlan(length=600, facts=6, others=5, worlds=3, questions=10),
-    LengthPlan(length=1500, facts=2, others=2, worlds=1, questions=16),
+    LengthPlan(length=50, facts=12, others=5, worlds=5, questions=6),
+    LengthPlan(length=200, facts=9, others=5, worlds=3, questions=12),
+    LengthPlan(length=600, facts=5, others=5, worlds=2, questions=16),
+    LengthPlan(length=1500, facts=2, others=2, worlds=1, questions=20),
 )
 QUICK = (
-    LengthPlan(length=50, facts=6, others=5, worlds=3, questions=4),
-    LengthPlan(length=200, facts=6, others=5, worlds=2, questions=6),
-    LengthPlan(length=600, facts=2, others=0, worlds=1, questions=8),
+    LengthPlan(length=50, facts=6, others=5, worlds=2, questions=6),
+    LengthPlan(length=200, facts=6, others=5, worlds=1, questions=12),
+    LengthPlan(length=600, facts=2, others=0, worlds=1, questions=12),
 )
 
 
@@ -169,15 +169,15 @@ class Calibration:
         """The whole ladder on the held-out worlds."""
         compressions = [_compression(ratio, codec, shares) for ratio, codec in LADDER]
         found: list[dict[int, Effect]] = [{} for _ in LADDER]
-        total = len(LADDER) * sum(plan.worlds * plan.questions for plan in self._plans)
-        steps = count(1)
+        total = len(LADDER) * sum(plan.worlds for plan in self._plans)
+        done = 0
         for plan in self._plans:
             effects: list[list[Effect]] = [[] for _ in LADDER]
             for meter in self._worlds(plan):
                 for step, compression in enumerate(compressions):
-                    for effect in meter.measure(self._sync_plan, compression, scorer):
-                        effects[step].append(effect)
-                        report("held-out questions", min(next(steps), total), total)
+                    effects[step].append(meter.measure(self._sync_plan, compression, scorer))
+                    done += 1
+                    report("held-out texts", done, total)
             for step, same in enumerate(effects):
                 found[step][plan.length] = Effect.mean(same)
         return [

@@ -54,15 +54,15 @@ class LengthPlan:
 
 
 THOROUGH = (
-    LengthPlan(length=50, facts=12, others=5, worlds=5, questions=6),
-    LengthPlan(length=200, facts=9, others=5, worlds=3, questions=12),
-    LengthPlan(length=600, facts=5, others=5, worlds=2, questions=16),
-    LengthPlan(length=1500, facts=2, others=2, worlds=1, questions=20),
+    LengthPlan(length=50, facts=12, others=5, worlds=4, questions=6),
+    LengthPlan(length=200, facts=9, others=5, worlds=3, questions=8),
+    LengthPlan(length=600, facts=4, others=5, worlds=2, questions=10),
+    LengthPlan(length=1500, facts=2, others=1, worlds=1, questions=12),
 )
 QUICK = (
     LengthPlan(length=50, facts=6, others=5, worlds=2, questions=6),
-    LengthPlan(length=200, facts=6, others=5, worlds=1, questions=12),
-    LengthPlan(length=600, facts=2, others=0, worlds=1, questions=12),
+    LengthPlan(length=200, facts=6, others=5, worlds=1, questions=8),
+    LengthPlan(length=600, facts=2, others=0, worlds=1, questions=8),
 )
 
 

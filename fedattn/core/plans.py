@@ -194,9 +194,7 @@ def _parse_number(digits: str, text: str, minimum: int = 0) -> int:
 def _parse_ratio(written: str, text: str) -> float:
     one, slash, ratio = written.partition("/")
     if one.strip() != "1" or not slash:
-        raise InvalidPlanError(
-            f"sync plan {text[:80]!r}: expected auto@1/RATIO, such as auto@1/20, got {text[:80]!r}"
-        )
+        raise InvalidPlanError(f"sync plan {text[:80]!r}: expected auto@1/RATIO, such as auto@1/20")
     return float(_parse_number(ratio, text, minimum=1))
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fedattn.core.profile import Profile
@@ -48,7 +49,8 @@ class ParticipantNode:
     policy: PolicyFile  # of its owner
     audit: AuditLog | None = None  # of what it gave
     publishes: bool = False  # whether gateways may ask through it
-    profile: Profile | None = None  # what `auto` means, and which rows matter
+    profile: Profile | None = None  # what `auto` means, and how it scores its rows
+    profile_path: Path | None = None  # where it keeps one that it makes; None: it makes none
     metrics: ParticipantMetrics = field(default_factory=ParticipantMetrics)
     prefix: tuple[int, ...] = field(init=False)
     admission: Admission = field(init=False)

@@ -45,6 +45,7 @@ async def test_answer_holds_text_participants_and_totals() -> None:
         "kv_bytes": 120,
         "planned_kv_bytes": 0,
         "kv_bytes_down": 100,
+        "budget_steps": 0,
     }
 
 

@@ -39,7 +39,7 @@ def install(folder: Path, wheel: Path, *locks: str) -> Path:
     """A new environment that holds the wheel and what these locks name; its Python."""
     assert run(sys.executable, "-m", "venv", "--without-pip", folder).returncode == 0
     python = folder / "bin" / "python"
-    options = ("--python", python, "install", "--no-deps", "--no-build-isolation")
+    options = ("--python", python, "install", "--no-compile", "--no-deps", "--no-build-isolation")
     locked = [("--require-hashes", "-r", ROOT / "locks" / f"{lock}.txt") for lock in locks]
     for wanted in (*locked, (wheel,)):
         installed = run(*PIP, *options, *wanted)

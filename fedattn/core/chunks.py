@@ -1,6 +1,6 @@
 """Cutting frames into chunks for the stream, and putting them together again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fedattn.core.errors import MalformedFrameError
@@ -46,11 +46,14 @@ class FrameValidator:
     """Checks the chunks of one sender as they pass, holding no more than a header.
 
     Frames of one sender come one after the other, each layer at most once.
+
+    Args:
+        specs: what the frame of each awaited layer must look like.
     """
 
-    def __init__(self, spec: FrameSpec, layers: frozenset[int]) -> None:
-        self._spec = spec
-        self._awaited = layers
+    def __init__(self, specs: Mapping[int, FrameSpec]) -> None:
+        self._awaited = dict(specs)
+        self._sender = next((spec.sender for spec in specs.values()), "a node that sends no rows")
         self._header: FrameHeader | None = None
         self._checksum: FrameChecksum | None = None
         self._offset = 0
@@ -58,7 +61,7 @@ class FrameValidator:
     @property
     def awaited_layers(self) -> frozenset[int]:
         """Layers whose frame has not yet come completely."""
-        return self._awaited
+        return frozenset(self._awaited)
 
     def accept(self, chunk: Chunk) -> FrameHeader | None:
         """Check the next chunk.
@@ -70,7 +73,7 @@ class FrameValidator:
             MalformedFrameError: out of order, too large, of a layer not awaited, or not fitting.
             CorruptFrameError: it completes a frame whose checksum is wrong.
         """
-        sender = self._spec.sender
+        sender = self._sender
         if not 0 < len(chunk.data) <= MAX_CHUNK_SIZE:
             raise MalformedFrameError(
                 f"chunk from {sender}: expected 1 to {MAX_CHUNK_SIZE} bytes, got {len(chunk.data)}"
@@ -85,18 +88,18 @@ class FrameValidator:
         return self._continue(chunk)
 
     def _begin(self, chunk: Chunk) -> None:
-        sender = self._spec.sender
+        sender = self._sender
         header = parse_header(chunk.data, sender)
-        check_header(header, self._spec)
-        if header.layer != chunk.layer or header.frame_size != chunk.frame_size:
-            raise MalformedFrameError(
-                f"chunk from {sender}: says layer {chunk.layer} and {chunk.frame_size} bytes, "
-                f"its frame says layer {header.layer} and {header.frame_size} bytes"
-            )
         if header.layer not in self._awaited:
             raise MalformedFrameError(
                 f"frame from {sender}: layer {header.layer} is not awaited "
                 f"(sent twice, or nobody synchronises there)"
+            )
+        check_header(header, self._awaited[header.layer])
+        if header.layer != chunk.layer or header.frame_size != chunk.frame_size:
+            raise MalformedFrameError(
+                f"chunk from {sender}: says layer {chunk.layer} and {chunk.frame_size} bytes, "
+                f"its frame says layer {header.layer} and {header.frame_size} bytes"
             )
         self._header = header
         self._checksum = FrameChecksum(chunk.data[:HEADER_SIZE])
@@ -109,23 +112,23 @@ class FrameValidator:
         self._offset += len(chunk.data)
         if self._offset > self._header.frame_size or chunk.frame_size != self._header.frame_size:
             raise MalformedFrameError(
-                f"frame from {self._spec.sender} at layer {chunk.layer}: expected "
+                f"frame from {self._sender} at layer {chunk.layer}: expected "
                 f"{self._header.frame_size} bytes, got more"
             )
         if self._offset < self._header.frame_size:
             return None
         header = self._header
-        self._checksum.verify(header, self._spec.sender)
-        self._awaited -= {chunk.layer}
+        self._checksum.verify(header, self._sender)
+        del self._awaited[chunk.layer]
         self._header, self._checksum, self._offset = None, None, 0
         return header
 
 
 class FrameAssembler:
-    """Collects the checked chunks of one sender into whole frames."""
+    """Collects the checked chunks of one sender into whole frames; made as `FrameValidator`."""
 
-    def __init__(self, spec: FrameSpec, layers: frozenset[int]) -> None:
-        self._validator = FrameValidator(spec, layers)
+    def __init__(self, specs: Mapping[int, FrameSpec]) -> None:
+        self._validator = FrameValidator(specs)
         self._body = bytearray()
 
     @property

@@ -5,7 +5,8 @@ the stop of a contributor after its last upload, and the memory of attention wit
 scores are ours. Sizes in bytes; a multiply-add counts 2 operations.
 
 Letters: d hidden size, Hq and Hkv heads, D head size, F feed-forward size, V vocabulary, T computed
-own tokens, S keys visible at a layer, P tokens of the public prefix.
+own tokens, S keys visible at a layer, P tokens of the public prefix. Where heads receive different
+numbers of rows, S is their mean.
 """
 
 from dataclasses import dataclass
@@ -99,18 +100,22 @@ def session_bytes(layout: SessionLayout, shape: KvShape) -> tuple[MemberBytes, .
     A participant sends one frame at each layer of its route, and is sent those of earlier spans at
     each layer at which it receives.
     """
-    sizes = [max_upload_size(member, shape) if member.num_sent else 0 for member in layout.members]
-    traffic = []
-    for index, route in enumerate(route_session(layout)):
-        received = sum(sizes[sender] for sender in route.senders)
-        traffic.append(
-            MemberBytes(
-                node_id=layout.members[index].node_id,
-                up=dict.fromkeys(sorted(route.uploads), sizes[index]),
-                down=dict.fromkeys(sorted(route.receives), received),
-            )
+    routes = route_session(layout)
+    uploads = [
+        {layer: max_upload_size(member, shape, layer) for layer in sorted(route.uploads)}
+        for member, route in zip(layout.members, routes, strict=True)
+    ]
+    return tuple(
+        MemberBytes(
+            node_id=member.node_id,
+            up=up,
+            down={
+                layer: sum(uploads[sender][layer] for sender in route.senders)
+                for layer in sorted(route.receives)
+            },
         )
-    return tuple(traffic)
+        for member, route, up in zip(layout.members, routes, uploads, strict=True)
+    )
 
 
 def session_costs(
@@ -157,8 +162,7 @@ class _Part:
         self._is_publisher = member.role is Role.PUBLISHER
         self._prefix_len = layout.prefix_len
         self._is_kept = member.is_cached_by_owner
-        others = (*route.senders, *route.cached)
-        self._received = sum(layout.members[other].num_sent for other in others)
+        self._others = [layout.members[other] for other in (*route.senders, *route.cached)]
         self._num_new_tokens = num_new_tokens if self._is_publisher else 0
 
     @property
@@ -201,20 +205,26 @@ class _Part:
         sizes, tokens = self._sizes, self._tokens
         seen = [self._visible(layer) for layer in range(self._num_blocks)]
         most = max(seen, default=0)
-        rows = self._prefix_len * sizes.kv.num_layers
+        rows: float = self._prefix_len * sizes.kv.num_layers
         if self._is_publisher:
             rows = sum(seen) + self._num_new_tokens * sizes.kv.num_layers
         scalar = sizes.bytes_per_scalar
-        attention = 2 * tokens * sizes.hidden_size + 2 * tokens * sizes.query_width
-        attention += 2 * most * sizes.kv_width + (tokens * most + 3) // 4  # and a mask of bytes
+        attention: float = 2 * tokens * sizes.hidden_size + 2 * tokens * sizes.query_width
+        attention += 2 * most * sizes.kv_width + tokens * most / 4  # and a mask of bytes
         feed_forward = 2 * tokens * sizes.hidden_size + 3 * tokens * sizes.intermediate_size
         kept = rows * sizes.kv.values_per_row
-        return sizes.weight_bytes + scalar * (kept + max(attention, feed_forward))
+        return sizes.weight_bytes + round(scalar * (kept + max(attention, feed_forward)))
 
-    def _visible(self, layer: int) -> int:
+    def _visible(self, layer: int) -> float:
         """S: keys that the own tokens' queries are multiplied with at a layer."""
-        received = self._received if layer in self._route.receives else 0
-        return self._prefix_len + received + self._tokens
+        return self._prefix_len + self._received(layer) + self._tokens
+
+    def _received(self, layer: int) -> float:
+        """Rows of others at a layer, mean over heads."""
+        if layer not in self._route.receives:
+            return 0
+        num_heads = self._sizes.kv.num_kv_heads
+        return sum(sum(other.head_counts(layer, num_heads)) for other in self._others) / num_heads
 
 
 def _projection_flops(sizes: ModelSizes, num_tokens: int) -> int:
@@ -222,12 +232,12 @@ def _projection_flops(sizes: ModelSizes, num_tokens: int) -> int:
     return 2 * num_tokens * sizes.hidden_size * (sizes.query_width + 2 * sizes.kv_width)
 
 
-def _block_flops(sizes: ModelSizes, num_tokens: int, num_visible: int) -> int:
+def _block_flops(sizes: ModelSizes, num_tokens: int, num_visible: float) -> int:
     """One block: projections, 4 T S Hq D of attention, output 2 T d Hq D, feed-forward 6 T d F.
 
     With d = Hq D and r = Hkv / Hq this is the paper's 2 T d^2 (2 + 2r) + 4 T S d + 6 T d F.
     """
-    attention = 4 * num_tokens * num_visible * sizes.query_width
+    attention = round(4 * num_tokens * num_visible * sizes.query_width)
     output = 2 * num_tokens * sizes.hidden_size * sizes.query_width
     feed_forward = 6 * num_tokens * sizes.hidden_size * sizes.intermediate_size
     return _projection_flops(sizes, num_tokens) + attention + output + feed_forward

@@ -4,23 +4,25 @@ Little-endian, 36 bytes of header, then the body:
 
     offset  size  field
     0       4     magic "FKV1"
-    4       1     frame version, 3
+    4       1     frame version, 4
     5       1     codec number
-    6       1     position encoding, 0 = all rows of the span, 1 = bitmap
+    6       1     position encoding, 0 = all rows of the span, 1 = bitmaps
     7       1     sealing of the body, 0 = none, 1 = AES-256-GCM
     8       2     layer, zero-based
     10      2     key/value heads
     12      2     head size
     14      2     reserved, 0
-    16      4     rows
+    16      4     rows of all heads
     20      4     first position of the span, global
     24      4     positions in the span
     28      4     body size in bytes
     32      4     CRC-32 of bytes 0..31 and the body
 
-    body = the bitmap, if there is one, then the payload of the codec
+    body = the bitmaps and the biases, if there are any, then the payload of the codec
 
-The bitmap has one bit for each position of the span, lowest bit first, set where a row travels.
+There is a bitmap for each head, head after head. It has one bit for each position of the span,
+lowest bit first, set where a row of that head travels; it fills whole bytes. There is a bias for
+each row, a signed byte in sixteenths, from -127 to 127.
 A sealed body is encrypted, SEAL_SIZE bytes longer, and bound to bytes 0..31 of its header, which
 stay readable for whoever passes the frame on. The checksum covers the bytes as they travel.
 """
@@ -36,10 +38,17 @@ from fedattn.core.codecs import Codec, find_codec
 from fedattn.core.errors import CorruptFrameError, InvalidRequestError, MalformedFrameError
 from fedattn.core.rotary import Rotary
 from fedattn.core.spans import Span
-from fedattn.core.types import IntArray, KvRows, KvShape
+from fedattn.core.types import (
+    FloatArray,
+    HeadCounts,
+    HeadRows,
+    IntArray,
+    KvShape,
+    head_slices,
+)
 
 MAGIC = b"FKV1"
-FRAME_VERSION = 3
+FRAME_VERSION = 4
 HEADER_SIZE = 36
 SEAL_SIZE = 16
 """Bytes that sealing adds to a body: the tag that shows any change."""
@@ -47,7 +56,9 @@ MAX_FRAME_SIZE = 1 << 30
 _FIELDS = struct.Struct("<4sBBBBHHHHIIII")
 _SEALING_PLACE, _LAYER_PLACE, _BODY_SIZE_PLACE = 4, 5, 12
 _CHECKSUM = struct.Struct("<I")
-_ALL_ROWS, _BITMAP = 0, 1
+_ALL_ROWS, _BITMAPS, _BITMAPS_AND_BIASES = 0, 1, 2
+_BIAS_STEP = np.float32(1 / 16)
+_TOP_BIAS = 127
 _CLEAR, _SEALED = 0, 1
 
 Seal = Callable[[int, bytes, bytes | bytearray | memoryview], bytes]
@@ -63,7 +74,8 @@ class FrameHeader:
     num_kv_heads: int
     head_dim: int
     num_rows: int
-    has_bitmap: bool
+    has_bitmaps: bool
+    has_biases: bool = False
     is_sealed: bool = False
     first_position: int
     span_len: int
@@ -76,8 +88,9 @@ class FrameHeader:
 
     def fields(self) -> bytes:
         """The bytes of the header before its checksum."""
+        encoding = _BITMAPS_AND_BIASES if self.has_biases else _BITMAPS
         return _FIELDS.pack(
-            MAGIC, FRAME_VERSION, self.codec.codec_id, _BITMAP if self.has_bitmap else _ALL_ROWS,
+            MAGIC, FRAME_VERSION, self.codec.codec_id, encoding if self.has_bitmaps else _ALL_ROWS,
             _SEALED if self.is_sealed else _CLEAR, self.layer, self.num_kv_heads, self.head_dim, 0,
             self.num_rows, self.first_position, self.span_len, self.body_size,
         )  # fmt: skip
@@ -85,37 +98,68 @@ class FrameHeader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameSpec:
-    """What a receiver accepts from one sender; everything else is refused before allocation."""
+    """What a receiver accepts from one sender at one layer; all else is refused before allocation.
+
+    Attributes:
+        sender: id of the node.
+        shape: of the model.
+        codec: how rows are written.
+        span: whose rows these are, where they are computed.
+        counts: rows of each head.
+        is_refitted: whether rows have biases, if not all of them travel.
+        is_sealed: whether the body is encrypted.
+    """
 
     sender: str
     shape: KvShape
     codec: Codec
     span: Span
-    num_rows: int
+    counts: HeadCounts
+    is_refitted: bool = False
     is_sealed: bool = False
 
+    def __post_init__(self) -> None:
+        if len(self.counts) != self.shape.num_kv_heads:
+            raise ValueError(
+                f"FrameSpec needs the rows of each of {self.shape.num_kv_heads} heads, got those "
+                f"of {len(self.counts)}"
+            )
+
     @property
-    def bitmap_size(self) -> int:
-        return bitmap_size(len(self.span), self.num_rows)
+    def num_rows(self) -> int:
+        """Of all heads."""
+        return sum(self.counts)
+
+    @property
+    def bitmaps_size(self) -> int:
+        return bitmaps_size(len(self.span), self.counts)
+
+    @property
+    def biases_size(self) -> int:
+        return self.num_rows if self.is_refitted and self.bitmaps_size else 0
 
     @property
     def seal_size(self) -> int:
         return SEAL_SIZE if self.is_sealed else 0
 
 
-def bitmap_size(span_len: int, num_rows: int) -> int:
+def bitmaps_size(span_len: int, counts: HeadCounts) -> int:
     """Bytes that tell which rows travel; none if all do."""
-    return 0 if num_rows == span_len else (span_len + 7) // 8
+    return 0 if _are_all(counts, span_len) else len(counts) * ((span_len + 7) // 8)
+
+
+def _are_all(counts: HeadCounts, span_len: int) -> bool:
+    return all(count == span_len for count in counts)
 
 
 def max_frame_size(spec: FrameSpec) -> int:
     """Bytes a frame never exceeds, header included; exact for a codec of fixed size."""
-    payload_size = spec.codec.max_payload_size(spec.shape, spec.num_rows)
-    return HEADER_SIZE + spec.bitmap_size + payload_size + spec.seal_size
+    payload_size = spec.codec.max_payload_size(spec.shape.head_dim, spec.counts)
+    return HEADER_SIZE + spec.bitmaps_size + spec.biases_size + payload_size + spec.seal_size
 
 
 def encode_frame(
-    rows: KvRows, layer: int, codec: Codec, span: Span, rotary: Rotary | None = None
+    rows: HeadRows, layer: int, codec: Codec, span: Span, rotary: Rotary | None = None
 ) -> bytes:
     """Encode rows of one layer.
 
@@ -129,21 +173,22 @@ def encode_frame(
     Raises:
         InvalidRequestError: a value does not fit the codec.
     """
-    num_heads, num_rows, head_dim = rows.keys.shape
     keys = rows.keys
     if codec.keys_before_rope:
         keys = _require_rotary(codec, rotary).undo(keys, rows.positions)
     try:
-        payload = codec.encode(keys, rows.values)
+        payload = codec.encode(keys, rows.values, rows.counts)
     except OverflowError as error:
         raise InvalidRequestError(f"layer {layer}: {error}") from error
-    bitmap = _write_bitmap(rows.positions, span)
+    bitmaps = _write_bitmaps(rows, span)
+    biases = b"" if rows.biases is None else _write_biases(rows.biases)
     header = FrameHeader(
-        codec=codec, layer=layer, num_kv_heads=num_heads, head_dim=head_dim, num_rows=num_rows,
-        has_bitmap=bool(bitmap), first_position=span.start, span_len=len(span),
-        body_size=len(bitmap) + len(payload),
+        codec=codec, layer=layer, num_kv_heads=len(rows.counts), head_dim=keys.shape[1],
+        num_rows=rows.num_rows, has_bitmaps=bool(bitmaps), has_biases=bool(biases),
+        first_position=span.start, span_len=len(span),
+        body_size=len(bitmaps) + len(biases) + len(payload),
     )  # fmt: skip
-    return _join(header.fields(), bitmap, payload)
+    return _join(header.fields(), bitmaps, biases, payload)
 
 
 def _join(fields: bytes, *body: bytes) -> bytes:
@@ -193,7 +238,7 @@ def parse_header(data: bytes | memoryview, sender: str) -> FrameHeader:
         rows, first, span_len, size,
     ) = _FIELDS.unpack_from(data)  # fmt: skip
     codec = find_codec(codec_id)
-    known = encoding in {_ALL_ROWS, _BITMAP} and sealing in {_CLEAR, _SEALED}
+    known = encoding in {_ALL_ROWS, _BITMAPS, _BITMAPS_AND_BIASES} and sealing in {_CLEAR, _SEALED}
     if magic != MAGIC or version != FRAME_VERSION or not known or zero:
         raise MalformedFrameError(
             f"frame from {sender}: expected magic {MAGIC!r}, version {FRAME_VERSION}, a known "
@@ -204,7 +249,8 @@ def parse_header(data: bytes | memoryview, sender: str) -> FrameHeader:
         raise MalformedFrameError(f"frame from {sender}: codec {codec_id} is not known here")
     return FrameHeader(
         codec=codec, layer=layer, num_kv_heads=heads, head_dim=head_dim, num_rows=rows,
-        has_bitmap=encoding == _BITMAP, is_sealed=sealing == _SEALED, first_position=first,
+        has_bitmaps=encoding != _ALL_ROWS, has_biases=encoding == _BITMAPS_AND_BIASES,
+        is_sealed=sealing == _SEALED, first_position=first,
         span_len=span_len, body_size=size, checksum=_CHECKSUM.unpack_from(data, _FIELDS.size)[0],
     )  # fmt: skip
 
@@ -217,14 +263,15 @@ def check_header(header: FrameHeader, spec: FrameSpec) -> None:
     """
     shape, span, codec = spec.shape, spec.span, spec.codec
     largest = max_frame_size(spec) - HEADER_SIZE
-    least = spec.bitmap_size + 1 + spec.seal_size
+    least = spec.bitmaps_size + spec.biases_size + 1 + spec.seal_size
     smallest = largest if codec.is_fixed_size else min(least, largest)
     expected: dict[str, tuple[object, object]] = {
         "codec": (codec.name, header.codec.name),
         "key/value heads": (shape.num_kv_heads, header.num_kv_heads),
         "head size": (shape.head_dim, header.head_dim),
         "rows": (spec.num_rows, header.num_rows),
-        "bitmap": (spec.bitmap_size > 0, header.has_bitmap),
+        "bitmaps": (spec.bitmaps_size > 0, header.has_bitmaps),
+        "biases": (spec.biases_size > 0, header.has_biases),
         "sealed": (spec.is_sealed, header.is_sealed),
         "first position": (span.start, header.first_position),
         "span length": (len(span), header.span_len),
@@ -250,7 +297,7 @@ class ReceivedFrame:
 
     Attributes:
         header: what it says about itself, as it travelled.
-        body: bitmap and payload.
+        body: bitmaps, biases and payload.
     """
 
     header: FrameHeader
@@ -297,7 +344,7 @@ def check_frame(data: bytes | bytearray | memoryview, spec: FrameSpec) -> Receiv
     return ReceivedFrame(header, body)
 
 
-def decode_body(frame: ReceivedFrame, spec: FrameSpec, rotary: Rotary | None = None) -> KvRows:
+def decode_body(frame: ReceivedFrame, spec: FrameSpec, rotary: Rotary | None = None) -> HeadRows:
     """Rows of a checked frame; keys come after RoPE.
 
     Raises:
@@ -305,19 +352,23 @@ def decode_body(frame: ReceivedFrame, spec: FrameSpec, rotary: Rotary | None = N
     """
     body = memoryview(frame.body)
     try:
-        positions = _read_positions(body[: spec.bitmap_size], spec)
-        keys, values = spec.codec.decode(body[spec.bitmap_size :], spec.shape, spec.num_rows)
+        positions = _read_positions(body[: spec.bitmaps_size], spec)
+        biases = _read_biases(body[spec.bitmaps_size :], spec)
+        payload = body[spec.bitmaps_size + spec.biases_size :]
+        keys, values = spec.codec.decode(payload, spec.shape.head_dim, spec.counts)
     except CorruptFrameError as error:
         where = f"frame from {spec.sender} at layer {frame.header.layer}"
         raise CorruptFrameError(f"{where}: {error}") from None
     if spec.codec.keys_before_rope:
         keys = _require_rotary(spec.codec, rotary).apply(keys, positions)
-    return KvRows(keys=keys, values=values, positions=positions)
+    return HeadRows(
+        keys=keys, values=values, positions=positions, counts=spec.counts, biases=biases
+    )
 
 
 def decode_frame(
     data: bytes | bytearray | memoryview, spec: FrameSpec, rotary: Rotary | None = None
-) -> KvRows:
+) -> HeadRows:
     """Check and decode a whole frame; keys come after RoPE.
 
     Raises:
@@ -327,10 +378,26 @@ def decode_frame(
     return decode_body(check_frame(data, spec), spec, rotary)
 
 
-def read_positions(frame: bytes, spec: FrameSpec) -> IntArray:
-    """Global positions of the rows of a checked frame in the clear, [num_rows] int64."""
-    bitmap = memoryview(frame)[HEADER_SIZE : HEADER_SIZE + spec.bitmap_size]
-    return _read_positions(bitmap, spec)
+def read_positions(frame: bytes, spec: FrameSpec) -> tuple[IntArray, ...]:
+    """Global positions of the rows of a checked frame in the clear, [count] int64 of each head."""
+    bitmaps = memoryview(frame)[HEADER_SIZE : HEADER_SIZE + spec.bitmaps_size]
+    positions = _read_positions(bitmaps, spec)
+    return tuple(positions[head] for head in head_slices(spec.counts))
+
+
+def _write_biases(biases: FloatArray) -> bytes:
+    codes = np.clip(np.rint(biases / _BIAS_STEP), -_TOP_BIAS, _TOP_BIAS)
+    return codes.astype(np.int8).tobytes()
+
+
+def _read_biases(body: memoryview, spec: FrameSpec) -> FloatArray | None:
+    """[N] float32; None if there are none."""
+    if not spec.biases_size:
+        return None
+    codes = np.frombuffer(body, dtype=np.int8, count=spec.num_rows)
+    if codes.min() < -_TOP_BIAS:
+        raise CorruptFrameError(f"a bias is out of range, at least {-_TOP_BIAS} was expected")
+    return codes * _BIAS_STEP
 
 
 def _require_rotary(codec: Codec, rotary: Rotary | None) -> Rotary:
@@ -339,25 +406,31 @@ def _require_rotary(codec: Codec, rotary: Rotary | None) -> Rotary:
     return rotary
 
 
-def _write_bitmap(positions: IntArray, span: Span) -> bytes:
-    if positions[0] < span.start or positions[-1] >= span.stop:
-        raise ValueError(f"rows at {positions[0]} to {positions[-1]} are not all of {span}")
-    if len(positions) == len(span):
+def _write_bitmaps(rows: HeadRows, span: Span) -> bytes:
+    places = rows.positions - span.start
+    if places.min() < 0 or places.max() >= len(span):
+        low, high = rows.positions.min(), rows.positions.max()
+        raise ValueError(f"rows at {low} to {high} are not all of {span}")
+    if _are_all(rows.counts, len(span)):
         return b""
-    kept = np.zeros(len(span), dtype=np.bool_)
-    kept[positions - span.start] = True
-    return np.packbits(kept, bitorder="little").tobytes()
+    kept = np.zeros((len(rows.counts), len(span)), dtype=np.bool_)
+    for bits, head in zip(kept, rows.heads, strict=True):
+        bits[places[head]] = True
+    return np.packbits(kept, axis=1, bitorder="little").tobytes()
 
 
-def _read_positions(bitmap: memoryview, spec: FrameSpec) -> IntArray:
-    """Global positions of the rows, [num_rows] int64."""
-    if not bitmap:
-        return np.arange(spec.span.start, spec.span.stop, dtype=np.int64)
-    bits = np.unpackbits(np.frombuffer(bitmap, dtype=np.uint8), bitorder="little")
-    kept = np.flatnonzero(bits)
-    if len(kept) != spec.num_rows or kept[-1] >= len(spec.span):
-        raise CorruptFrameError(
-            f"bitmap expected {spec.num_rows} rows within {len(spec.span)} positions, got "
-            f"{len(kept)}"
-        )
-    return (kept + spec.span.start).astype(np.int64)
+def _read_positions(bitmaps: memoryview, spec: FrameSpec) -> IntArray:
+    """Global positions of the rows, [N] int64."""
+    if not bitmaps:
+        return np.tile(np.arange(spec.span.start, spec.span.stop), len(spec.counts))
+    packed = np.frombuffer(bitmaps, dtype=np.uint8).reshape(len(spec.counts), -1)
+    bits = np.unpackbits(packed, axis=1, bitorder="little")
+    for head, (expected, got) in enumerate(zip(spec.counts, bits.sum(axis=1), strict=True)):
+        if got != expected:
+            raise CorruptFrameError(
+                f"bitmap of head {head} expected {expected} rows within {len(spec.span)} "
+                f"positions, got {got}"
+            )
+    if bits[:, len(spec.span) :].any():
+        raise CorruptFrameError(f"bitmap has rows behind its {len(spec.span)} positions")
+    return np.nonzero(bits)[1] + spec.span.start

@@ -28,19 +28,20 @@ class Rotary:
         """Keys after RoPE.
 
         Args:
-            keys: [Hkv, T, D] float32 before RoPE.
-            positions: [T] int64 global positions.
+            keys: [Hkv, T, D] float32 before RoPE; or [N, D] of heads with rows of their own.
+            positions: [T] int64 global positions; or [N].
         """
         return self._turn(keys, positions, direction=1)
 
     def undo(self, keys: FloatArray, positions: IntArray) -> FloatArray:
-        """Keys before RoPE, [Hkv, T, D] float32; the inverse of `apply`."""
+        """Keys before RoPE, float32; the inverse of `apply`."""
         return self._turn(keys, positions, direction=-1)
 
     def _turn(self, keys: FloatArray, positions: IntArray, direction: int) -> FloatArray:
-        angles = direction * positions[:, None] * self.inverse_frequencies  # [T, R]
-        cosines = np.cos(angles).astype(np.float32)
-        sines = np.sin(angles).astype(np.float32)
+        distinct, places = np.unique(positions, return_inverse=True)  # heads share positions
+        angles = direction * distinct[:, None] * self.inverse_frequencies
+        cosines = np.cos(angles).astype(np.float32)[places]  # [T, R]
+        sines = np.sin(angles).astype(np.float32)[places]
         half = len(self.inverse_frequencies)
         first, second = keys[..., :half], keys[..., half : 2 * half]
         rotated = np.empty(keys.shape, dtype=np.float32)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedattn.core.errors import CorruptFrameError
-from fedattn.core.types import FloatArray, KvRows, KvShape
+from fedattn.core.types import FloatArray, HeadRows, KvShape
 
 MARGIN = 1.25
 """On top of the bounds, for what codecs and half precision round."""
@@ -33,7 +33,7 @@ class RowBounds:
         endless = np.full((shape.num_layers, shape.num_kv_heads), np.finfo(np.float32).max)
         return cls(keys=endless, values=endless)
 
-    def check(self, rows: KvRows, layer: int, sender: str) -> None:
+    def check(self, rows: HeadRows, layer: int, sender: str) -> None:
         """Refuse rows that the model cannot have made.
 
         Args:
@@ -48,18 +48,18 @@ class RowBounds:
             ("keys", rows.keys, self.keys[layer]),
             ("values", rows.values, self.values[layer]),
         ):
-            limits = bounds.astype(np.float64) * MARGIN
+            limits = np.repeat(bounds.astype(np.float64) * MARGIN, rows.counts)  # [N]
             with np.errstate(over="ignore", invalid="ignore"):
-                squares = np.einsum("htd,htd->ht", one, one).max(axis=1)  # [Hkv]; NaN stays NaN
+                squares = np.einsum("nd,nd->n", one, one)  # NaN stays NaN
             if not (squares <= limits**2).all():
                 raise CorruptFrameError(_complaint(what, one, limits, f"{sender} at block {layer}"))
 
 
 def _complaint(what: str, rows: FloatArray, limits: FloatArray, where: str) -> str:
     """Names the longest row against its bound."""
-    lengths = np.linalg.norm(rows.astype(np.float64), axis=-1).max(axis=1)  # [Hkv]
-    head = int(np.argmax(lengths / limits))  # NaN counts as largest
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=-1)  # [N]
+    longest = int(np.argmax(lengths / limits))  # NaN counts as largest
     return (
-        f"rows of {where}: {what} of norm {lengths[head]:.4g}, at most {limits[head]:.4g} are "
-        f"taken; no text makes such rows of this model"
+        f"rows of {where}: {what} of norm {lengths[longest]:.4g}, at most {limits[longest]:.4g} "
+        f"are taken; no text makes such rows of this model"
     )

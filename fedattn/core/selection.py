@@ -105,7 +105,8 @@ def select_rows(
     num_free = num_rows - (0 if withheld is None else len(withheld))
     if max(counts) > num_free:
         raise PolicyRefusedError(f"{max(counts)} rows are to travel, its owner lets {num_free}")
-    ranked = scores.astype(np.float64)
+    least = -np.finfo(np.float64).max  # no score, whatever it is, comes behind what is withheld
+    ranked = np.nan_to_num(scores.astype(np.float64), nan=least, neginf=least)
     ranked[:, :keep_ends] = np.inf
     ranked[:, max(0, num_rows - keep_ends) :] = np.inf
     if withheld is not None:

@@ -8,6 +8,7 @@ Each member goes its way once, left to right:
 LATE is a remark on a member others went on without; it may still complete for itself.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -107,13 +108,14 @@ class SessionState:
             for index in range(len(self.routes))
         )
         self.ledgers = tuple(
-            MemberLedger(FrameValidator(self.frame_spec(index), route.uploads))
+            MemberLedger(FrameValidator(self.frame_specs(index, route.uploads)))
             for index, route in enumerate(self.routes)
         )
 
-    def frame_spec(self, index: int) -> FrameSpec:
-        """What frames of a member must look like."""
-        return frame_spec(self.layout.members[index], self.shape)
+    def frame_specs(self, index: int, layers: Iterable[int]) -> dict[int, FrameSpec]:
+        """What the frames of a member at some layers must look like."""
+        member = self.layout.members[index]
+        return {layer: frame_spec(member, self.shape, layer) for layer in layers}
 
     def accept(self, sender: int, chunk: Chunk) -> None:
         """Check and count the next chunk of a member.

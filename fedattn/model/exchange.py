@@ -8,9 +8,10 @@ from typing import Protocol
 from fedattn.core.frames import check_frame, read_positions
 from fedattn.core.rotary import Rotary
 from fedattn.core.routing import Route, route_session
+from fedattn.core.row_scores import RowScorer
 from fedattn.core.spans import SessionLayout
 from fedattn.core.transfer import frame_spec, place_rows, read_frame, write_frame
-from fedattn.core.types import IntArray, KvRows, KvShape, Queries
+from fedattn.core.types import HeadRows, IntArray, KvRows, KvShape, Queries
 
 
 class KvExchange(Protocol):
@@ -26,8 +27,8 @@ class KvExchange(Protocol):
     def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
         """Hand over the own rows of a layer; called once for each layer in `route.uploads`.
 
-        What travels of them is up to the session's compression. `queries` do not travel: row
-        selection may fetch them.
+        What travels of them is up to the session's compression. `queries` do not travel: rows are
+        refitted for them.
 
         Returns as soon as the rows are accepted, so computing goes on while they travel.
         May block while earlier rows still wait to leave (back-pressure).
@@ -36,7 +37,7 @@ class KvExchange(Protocol):
             SessionError: the session has ended.
         """
 
-    def receive(self, layer: int) -> list[KvRows]:
+    def receive(self, layer: int) -> list[HeadRows]:
         """Rows of all earlier spans at a layer in `route.receives`: a part each, in token order.
 
         Waits until they have come. A participant that is lost or late is left out.
@@ -55,6 +56,7 @@ class KvStore:
         shape: sizes of KV rows.
         rotary: for codecs that need keys before RoPE.
         responder: place of a contributor that answers too, as for `route_session`.
+        scorer: for the selector `learned`.
         withheld: by participant, tokens of its span whose rows never travel.
     """
 
@@ -65,12 +67,14 @@ class KvStore:
         rotary: Rotary,
         responder: int | None = None,
         *,
+        scorer: RowScorer | None = None,
         withheld: Mapping[int, Collection[int]] = MappingProxyType({}),
     ) -> None:
         self.layout = layout
         self.shape = shape
         self.rotary = rotary
         self.routes = route_session(layout, responder)
+        self.scorer = scorer
         self.withheld = withheld
         self._frames: dict[tuple[int, int], bytes] = {}
         self._changed = threading.Condition()
@@ -98,19 +102,24 @@ class KvStore:
             self._frames.update(other.frames)
             self._changed.notify_all()
 
-    def rows(self, index: int, layer: int) -> KvRows:
+    def rows(self, index: int, layer: int) -> HeadRows:
         """Decoded rows of a participant at a layer; waits as `get`."""
         member = self.layout.members[index]
-        frame = check_frame(self.get(index, layer), frame_spec(member, self.shape))
+        frame = check_frame(self.get(index, layer), frame_spec(member, self.shape, layer))
         return place_rows(read_frame(frame, member, self.shape, self.rotary), member, self.rotary)
 
-    def kept_positions(self) -> dict[tuple[int, int], IntArray]:
-        """Positions that travelled so far, by (participant, layer)."""
-        return {
-            (index, layer): self.layout.members[index].position_offset
-            + read_positions(frame, frame_spec(self.layout.members[index], self.shape))
-            for (index, layer), frame in self.frames.items()
-        }
+    def kept_positions(self) -> dict[tuple[int, int], tuple[IntArray, ...]]:
+        """Positions that travelled so far, of each head, by (participant, layer)."""
+        kept = {}
+        for (index, layer), frame in self.frames.items():
+            member = self.layout.members[index]
+            heads = read_positions(frame, frame_spec(member, self.shape, layer))
+            kept[index, layer] = tuple(head + member.position_offset for head in heads)
+        return kept
+
+    def travelled(self) -> dict[tuple[int, int], HeadRows]:
+        """Rows as they arrived so far, by (participant, layer)."""
+        return {(index, layer): self.rows(index, layer) for index, layer in self.frames}
 
     @property
     def uploaded_bytes(self) -> int:
@@ -131,10 +140,10 @@ class InProcessExchange:
         return self._store.routes[self._index]
 
     def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
-        member = self._store.layout.members[self._index]
-        withheld = self._store.withheld.get(self._index, ())
-        frame = write_frame(member, layer, rows, queries, self._store.rotary, withheld)
-        self._store.put(self._index, layer, frame)
+        store, index = self._store, self._index
+        member, withheld = store.layout.members[index], store.withheld.get(index, ())
+        frame = write_frame(member, layer, rows, queries, store.rotary, store.scorer, withheld)
+        store.put(index, layer, frame)
 
-    def receive(self, layer: int) -> list[KvRows]:
+    def receive(self, layer: int) -> list[HeadRows]:
         return [self._store.rows(sender, layer) for sender in self.route.senders]

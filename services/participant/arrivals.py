@@ -10,7 +10,7 @@ class Arrival:
 
     Attributes:
         node_id: whose rows.
-        num_rows: rows that came.
+        num_rows: rows that came, of one head in the mean.
         num_bytes: of the frame, header included; 0 if the rows were cached here.
         wait_s: from when they were needed until they were there, seconds; 0 if they were before.
     """

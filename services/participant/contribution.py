@@ -179,6 +179,7 @@ class Contributor:
             bounds=self._node.prefiller.model.row_bounds,
             sealing=agreement.sealing(accepted.identity, accepted.keys, content_key),
             keeps=self._node.frames.max_bytes > 0,
+            scorer=self._node.scorer,
             withheld=accepted.span.withheld,
         )
         others = set(exchange.receivers()) - {request.node_id}

@@ -18,12 +18,13 @@ from fedattn.core.errors import (
 from fedattn.core.rotary import Rotary
 from fedattn.core.routing import Route
 from fedattn.core.row_bounds import RowBounds
+from fedattn.core.row_scores import RowScorer
 from fedattn.core.session import SessionState
 from fedattn.core.spans import Member
 from fedattn.core.terms import SessionTerms
 from fedattn.core.timeline import Activity, Timeline
 from fedattn.core.transfer import write_frame
-from fedattn.core.types import KvRows, Queries
+from fedattn.core.types import HeadRows, KvRows, Queries
 from fedattn.runtime.tracing import NODE, SESSION, current_span, span
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.convert import chunk_from_wire, chunk_to_wire
@@ -60,6 +61,7 @@ class GrpcKvExchange:
         sealing: how frames leave and are read; None for as they are.
         cached: rows a publisher has from earlier sessions, by cache key.
         on_layer: told of every layer received.
+        scorer: chooses rows for the selector `learned`.
         withheld: tokens of its span whose rows never travel.
         keeps: whether frames sent and rows received are kept for later sessions.
 
@@ -79,6 +81,7 @@ class GrpcKvExchange:
         cached: Mapping[bytes, CachedRows] | None = None,
         on_layer: LayerListener = lambda *_: None,
         keeps: bool = False,
+        scorer: RowScorer | None = None,
         withheld: Collection[int] = (),
     ) -> None:
         self.terms = terms
@@ -102,6 +105,7 @@ class GrpcKvExchange:
         )
         self._sent: dict[int, bytes] = {}
         self.bytes_sent: dict[int, int] = {}
+        self._scorer = scorer
         self._withheld = withheld
         self._keeps_frames = keeps and not is_publisher
         self._executor = executor
@@ -135,7 +139,7 @@ class GrpcKvExchange:
             return None
         return corrected_report(self._report, self.terms, self.left_out())
 
-    def received(self) -> dict[int, dict[int, KvRows]]:
+    def received(self) -> dict[int, dict[int, HeadRows]]:
         """Rows by sender and layer of those whose every layer came, if rows are kept at all."""
         return self._inbox.received()
 
@@ -164,7 +168,9 @@ class GrpcKvExchange:
 
         def write() -> bytes:
             begin_s = self._timeline.now()
-            frame = write_frame(self.member, layer, rows, queries, self._rotary, self._withheld)
+            frame = write_frame(
+                self.member, layer, rows, queries, self._rotary, self._scorer, self._withheld
+            )
             frame = self._sealing.seal(frame)
             self._timeline.add(Activity.ENCODE, layer, begin_s)
             return frame
@@ -174,7 +180,7 @@ class GrpcKvExchange:
     def _check_own(self, rows: KvRows, layer: int) -> None:
         """Say oneself what others would refuse."""
         try:
-            self._bounds.check(rows, layer, self.member.node_id)
+            self._bounds.check(HeadRows.of(rows), layer, self.member.node_id)
         except CorruptFrameError as error:
             others = ", ".join(self.state.member(index).node_id for index in self.route.senders)
             read = f"what it read of {others} was within them" if others else "it had read nothing"
@@ -205,15 +211,15 @@ class GrpcKvExchange:
     def _enqueue(self, layer: int, encoding: Future[bytes]) -> None:
         self._loop.call_soon_threadsafe(self._outgoing.put_nowait, (layer, encoding))
 
-    def receive(self, layer: int) -> list[KvRows]:
+    def receive(self, layer: int) -> list[HeadRows]:
         self._timeline.lap(Activity.COMPUTE, layer)
         before_s = self._inbox.wait_s
         parts = self._inbox.take(layer)
-        num_rows, wait_s = sum(rows.num_rows for rows in parts), self._inbox.wait_s - before_s
-        seen = {"fedattn.block": layer, "fedattn.rows": num_rows, "fedattn.wait.duration": wait_s}
-        current_span().event("rows received", seen)
-        arrivals = self._inbox.arrivals
-        self._on_layer(LayerArrivals(layer=layer, wait_s=wait_s, arrivals=arrivals))
+        wait_s = self._inbox.wait_s - before_s
+        came = LayerArrivals(layer=layer, wait_s=wait_s, arrivals=self._inbox.arrivals)
+        seen = {"fedattn.block": layer, "fedattn.rows": came.num_rows}
+        current_span().event("rows received", {**seen, "fedattn.wait.duration": wait_s})
+        self._on_layer(came)
         return parts
 
     # -- event loop ------------------------------------------------------------------------------

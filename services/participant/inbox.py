@@ -17,7 +17,7 @@ from fedattn.core.row_bounds import RowBounds
 from fedattn.core.session import SessionState
 from fedattn.core.timeline import Activity, Timeline
 from fedattn.core.transfer import place_rows, read_frame
-from fedattn.core.types import KvRows
+from fedattn.core.types import HeadRows
 from services.participant.arrivals import Arrival
 from services.participant.kv_cache import CachedRows
 from services.participant.sealing import NoSealing, Sealing
@@ -62,7 +62,7 @@ class RowInbox:
         self._timeline = timeline or Timeline(is_on=False)
         self._route = state.routes[index]
         self._assemblers = {
-            sender: FrameAssembler(state.frame_spec(sender), self._route.receives)
+            sender: FrameAssembler(state.frame_specs(sender, self._route.receives))
             for sender in self._route.senders
         }
         self._frames: dict[tuple[int, int], ReceivedFrame] = {}
@@ -76,7 +76,7 @@ class RowInbox:
         self._changed = threading.Condition()
         self._cached = cached
         self._keeps_rows = keeps_rows
-        self._received: dict[int, dict[int, KvRows]] = {}
+        self._received: dict[int, dict[int, HeadRows]] = {}
         self._progress_timeout_s = progress_timeout_s
         self._min_participants = min_participants
         self.wait_s = 0.0
@@ -121,7 +121,7 @@ class RowInbox:
             if self._error is not None:
                 raise self._error
 
-    def take(self, layer: int) -> list[KvRows]:
+    def take(self, layer: int) -> list[HeadRows]:
         """Rows of all earlier spans at a layer, a part each in token order; waits for them.
 
         A member that is lost is left out, and so is one after `progress_timeout_s` in which
@@ -176,21 +176,21 @@ class RowInbox:
         layer: int,
         begun: float,
         frames: Mapping[int, ReceivedFrame],
-        parts: Mapping[int, KvRows],
+        parts: Mapping[int, HeadRows],
     ) -> tuple[Arrival, ...]:
         return tuple(
             Arrival(
                 node_id=self._state.member(sender).node_id,
-                num_rows=parts[sender].num_rows,
+                num_rows=parts[sender].rows_a_head,
                 num_bytes=frames[sender].header.frame_size if sender in frames else 0,
                 wait_s=max(0.0, self._came_at.pop((sender, layer), begun) - begun),
             )
             for sender in sorted(parts)
         )
 
-    def _decode(self, frames: dict[int, ReceivedFrame], layer: int) -> dict[int, KvRows]:
+    def _decode(self, frames: dict[int, ReceivedFrame], layer: int) -> dict[int, HeadRows]:
         """Rows by sender; one whose rows cannot be read is left out from here on."""
-        parts: dict[int, KvRows] = {}
+        parts: dict[int, HeadRows] = {}
         for sender, frame in frames.items():
             try:
                 parts[sender] = self._read(sender, frame)
@@ -199,7 +199,7 @@ class RowInbox:
                     self._leave_out(sender, layer, str(error))
         return parts
 
-    def _read(self, sender: int, frame: ReceivedFrame) -> KvRows:
+    def _read(self, sender: int, frame: ReceivedFrame) -> HeadRows:
         frame = self._sealing.open(sender, frame)
         member = self._state.member(sender)
         rows = read_frame(frame, member, self._state.shape, self._rotary)
@@ -219,7 +219,7 @@ class RowInbox:
             if not routes[sender].receives or not set(routes[sender].senders) & set(missing)
         ]
 
-    def received(self) -> dict[int, dict[int, KvRows]]:
+    def received(self) -> dict[int, dict[int, HeadRows]]:
         """Rows by sender and layer of those whose every layer came, if rows are kept at all."""
         return {
             sender: rows
@@ -249,7 +249,7 @@ class RowInbox:
             and (sender, layer) not in self._frames
         ]
 
-    def _require_enough(self, layer: int, parts: dict[int, KvRows]) -> None:
+    def _require_enough(self, layer: int, parts: dict[int, HeadRows]) -> None:
         left_out = [sender for sender in self._route.senders if sender not in parts]
         for sender in left_out:
             self._missed.setdefault(sender, layer)

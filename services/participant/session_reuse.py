@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from fedattn.core.errors import SessionStateError
 from fedattn.core.routing import route_session
 from fedattn.core.session import SessionState
-from fedattn.core.types import KvRows
+from fedattn.core.types import HeadRows
 from fedattn.wire.sealing import ContentKey
 from services.participant.kv_cache import CachedFrames, CachedRows
 
@@ -69,7 +69,7 @@ class SessionReuse:
             found[index] = entry
         return found
 
-    def cacheable_rows(self, received: dict[int, dict[int, KvRows]]) -> dict[bytes, CachedRows]:
+    def cacheable_rows(self, received: dict[int, dict[int, HeadRows]]) -> dict[bytes, CachedRows]:
         """Rows that a publisher may cache, by cache key.
 
         Args:

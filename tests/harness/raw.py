@@ -16,7 +16,7 @@ from fedattn.core.frames import encode_frame
 from fedattn.core.node_id import AGGREGATOR
 from fedattn.core.request import SessionOptions, describe_prefix
 from fedattn.core.spans import PrefixMode, Span
-from fedattn.core.types import KvRows, KvShape
+from fedattn.core.types import HeadRows, KvRows, KvShape
 from fedattn.wire.convert import chunk_to_wire, shape_to_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.security import Certificates
@@ -94,8 +94,8 @@ def frame_chunks(start: pb.SessionStart, node_id: str, layer: int) -> list[pb.Ex
     num_rows = member.span_stop - member.span_start
     rows = np.ones((SHAPE.num_kv_heads, num_rows, SHAPE.head_dim), dtype=np.float32)
     span = Span(member.span_start, member.span_stop)
-    positions = np.arange(span.start, span.stop)
-    frame = encode_frame(KvRows(keys=rows, values=rows, positions=positions), layer, CODEC, span)
+    kv = KvRows(keys=rows, values=rows, positions=np.arange(span.start, span.stop))
+    frame = encode_frame(HeadRows.of(kv), layer, CODEC, span)
     return [pb.ExchangeRequest(chunk=chunk_to_wire(chunk)) for chunk in split_frame(frame, layer)]
 
 

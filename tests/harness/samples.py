@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from fedattn.core.frames import HEADER_SIZE, FrameSpec, encode_frame
 from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.rotary import Rotary
 from fedattn.core.spans import SessionLayout, Span, build_layout
-from fedattn.core.types import KvRows, KvShape
+from fedattn.core.types import HeadCounts, HeadRows, KvShape
 
 SENDER = "node-7"
 SHAPE = KvShape(num_layers=4, num_kv_heads=1, head_dim=2)
@@ -27,29 +28,30 @@ def sample_rules(
     *,
     shape: KvShape = SHAPE,
     span: Span = SPAN,
-    num_rows: int | None = None,
+    counts: HeadCounts | None = None,
 ) -> FrameSpec:
-    """What a receiver accepts from SENDER: all rows of the span, or `num_rows` of them."""
+    """What a receiver accepts from SENDER: all rows of the span, or `counts` of them."""
     return FrameSpec(
         sender=SENDER,
         shape=shape,
         codec=codec_by_name(codec),
         span=span,
-        num_rows=len(span) if num_rows is None else num_rows,
+        counts=(len(span),) * shape.num_kv_heads if counts is None else counts,
     )
 
 
 def sample_rows(
-    *, shape: KvShape = SHAPE, span: Span = SPAN, positions: tuple[int, ...] = ()
-) -> KvRows:
+    *, shape: KvShape = SHAPE, span: Span = SPAN, positions: Sequence[Sequence[int]] = ()
+) -> HeadRows:
     """Rows whose scalars have at most 8 significant bits: raw codecs keep them exactly.
 
-    Those of the whole span, or those at `positions`.
+    Those of the whole span, or those at `positions` of each head.
     """
-    at = np.array(positions or range(span.start, span.stop), dtype=np.int64)
-    scalars = (np.arange(shape.values_per_row * len(at)) % 251 - 125).astype(np.float32) / 16
-    both = scalars.reshape(2, shape.num_kv_heads, len(at), shape.head_dim)
-    return KvRows(keys=both[0], values=both[1], positions=at)
+    heads = positions or [range(span.start, span.stop)] * shape.num_kv_heads
+    at = np.concatenate([np.array(head, dtype=np.int64) for head in heads])
+    scalars = (np.arange(2 * len(at) * shape.head_dim) % 251 - 125).astype(np.float32) / 16
+    keys, values = scalars.reshape(2, len(at), shape.head_dim)
+    return HeadRows(keys=keys, values=values, positions=at, counts=tuple(map(len, heads)))
 
 
 def sample_frame(codec: str = "bf16", *, layer: int = LAYER) -> bytes:
@@ -59,12 +61,12 @@ def sample_frame(codec: str = "bf16", *, layer: int = LAYER) -> bytes:
 
 def kept_rules(codec: str = "bf16") -> FrameSpec:
     """What a receiver accepts of SENDER where three rows of ten travel."""
-    return sample_rules(codec, span=WIDE_SPAN, num_rows=len(KEPT))
+    return sample_rules(codec, span=WIDE_SPAN, counts=(len(KEPT),))
 
 
 def kept_frame(codec: str = "bf16") -> bytes:
     """A frame that `kept_rules` accepts, with a bitmap."""
-    rows = sample_rows(positions=KEPT)
+    rows = sample_rows(positions=[KEPT])
     return encode_frame(rows, LAYER, codec_by_name(codec), WIDE_SPAN, ROTARY)
 
 
@@ -76,12 +78,13 @@ def sealed(frame: bytes | bytearray) -> bytes:
     )
 
 
-def same_rows(left: KvRows, right: KvRows) -> bool:
+def same_rows(left: HeadRows, right: HeadRows) -> bool:
     """Whether they are equal, bit by bit."""
     return (
         np.array_equal(left.keys, right.keys)
         and np.array_equal(left.values, right.values)
         and np.array_equal(left.positions, right.positions)
+        and left.counts == right.counts
     )
 
 

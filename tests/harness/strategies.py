@@ -7,9 +7,9 @@ from fedattn.core.codecs import CODECS
 from fedattn.core.compression import Compression
 from fedattn.core.limits import MAX_SEED
 from fedattn.core.plans import SyncPlan
-from fedattn.core.selection import MAX_KEEP_ENDS, SELECTOR_NAMES
+from fedattn.core.selection import LEARNED, MAX_KEEP_ENDS, SELECTORS
 from fedattn.core.spans import Member, Role, SessionLayout, Span
-from fedattn.core.types import FloatArray
+from fedattn.core.types import FloatArray, HeadCounts
 
 RATIOS = st.floats(0, 1, exclude_min=True)
 KINDS = ("normal", "constant rows", "constant head", "zeros", "outlier row", "outlier scalar",
@@ -22,13 +22,17 @@ def layer_tuples(num_layers: int) -> st.SearchStrategy[tuple[int, ...]]:
     return layers.map(lambda chosen: tuple(sorted(chosen)))
 
 
-def compressions() -> st.SearchStrategy[Compression]:
-    """Any settings of a participant."""
+def compressions(num_heads: int = 0) -> st.SearchStrategy[Compression]:
+    """Any settings of a participant; with shares of heads, if it is said how many there are."""
+    shares = st.binary(min_size=num_heads, max_size=num_heads)
     return st.builds(
-        Compression,
+        lambda shares, selector, **settings: Compression(
+            selector=LEARNED if shares else selector, head_shares=shares, **settings
+        ),
+        shares=st.just(b"") | shares,
+        selector=st.sampled_from(tuple(SELECTORS)),
         codec=st.sampled_from(CODECS),
         keep_ratio=RATIOS,
-        selector=st.sampled_from(SELECTOR_NAMES),
         keep_ends=st.integers(0, MAX_KEEP_ENDS),
         input_keep_ratio=RATIOS,
         seed=st.integers(0, MAX_SEED),
@@ -106,3 +110,16 @@ def kv_scalars(draw: st.DrawFn, *, largest: float, smallest: float = 1e-20) -> F
         case "heavy tails":
             both = random.standard_cauchy(size=shape)
     return np.clip(both * 10**exponent, -largest, largest).astype(np.float32)
+
+
+@st.composite
+def head_rows(
+    draw: st.DrawFn, *, largest: float, smallest: float = 1e-20
+) -> tuple[FloatArray, HeadCounts]:
+    """K and V stacked, [2, N, D] float32, as `kv_scalars`; heads have as many rows or fewer."""
+    both = draw(kv_scalars(largest=largest, smallest=smallest))
+    heads, num_rows = both.shape[1:3]
+    fewer = st.lists(st.integers(0, num_rows), min_size=heads, max_size=heads).filter(any)
+    counts = tuple(draw(st.just([num_rows] * heads) | fewer))
+    kept = [both[:, head, :count] for head, count in enumerate(counts)]
+    return np.concatenate(kept, axis=1), counts

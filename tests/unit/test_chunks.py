@@ -15,19 +15,31 @@ from fedattn.core.errors import CorruptFrameError, FrameError, MalformedFrameErr
 from fedattn.core.frames import HEADER_SIZE, FrameSpec, ReceivedFrame, encode_frame
 from fedattn.core.spans import Span
 from fedattn.core.types import KvShape
-from tests.harness.samples import LAYER, SENDER, sample_frame, sample_rows, sample_rules
+from tests.harness.samples import (
+    LAYER,
+    SENDER,
+    WIDE_SPAN,
+    kept_frame,
+    sample_frame,
+    sample_rows,
+    sample_rules,
+)
 
 BIG_SHAPE = KvShape(num_layers=4, num_kv_heads=4, head_dim=64)
 BIG_SPAN = Span(7, 7 + 2100)  # 2.05 MiB of bf16: three chunks
 
 
-def big_rules() -> FrameSpec:
-    return sample_rules(shape=BIG_SHAPE, span=BIG_SPAN)
+def rules_of(*layers: int) -> dict[int, FrameSpec]:
+    return dict.fromkeys(layers, sample_rules())
+
+
+def big_rules(*layers: int) -> dict[int, FrameSpec]:
+    return dict.fromkeys(layers or (LAYER,), sample_rules(shape=BIG_SHAPE, span=BIG_SPAN))
 
 
 def big_frame(layer: int = LAYER) -> bytes:
     rows = sample_rows(shape=BIG_SHAPE, span=BIG_SPAN)
-    return encode_frame(rows, layer, big_rules().codec, BIG_SPAN)
+    return encode_frame(rows, layer, sample_rules().codec, BIG_SPAN)
 
 
 def big_chunks(layer: int = LAYER) -> list[Chunk]:
@@ -35,7 +47,7 @@ def big_chunks(layer: int = LAYER) -> list[Chunk]:
 
 
 def guard_of(*layers: int) -> FrameValidator:
-    return FrameValidator(big_rules(), frozenset(layers or (LAYER,)))
+    return FrameValidator(big_rules(*layers))
 
 
 def small_chunk(*, layer: int = LAYER) -> Chunk:
@@ -72,7 +84,7 @@ def test_large_frame_is_cut_into_chunks_in_order_that_fill_it() -> None:
 
 
 def test_large_frames_of_two_layers_are_put_together_again() -> None:
-    assembler = FrameAssembler(big_rules(), frozenset({1, 3}))
+    assembler = FrameAssembler(big_rules(1, 3))
     for layer, still_awaited in ((3, {1}), (1, set[int]())):
         first, second, third = big_chunks(layer)
         assert assembler.add(first) is None
@@ -84,7 +96,7 @@ def test_large_frames_of_two_layers_are_put_together_again() -> None:
 @given(st.sets(st.integers(HEADER_SIZE, HEADER_SIZE + 15), max_size=8))
 def test_any_cut_behind_the_header_is_put_together_again(cuts: set[int]) -> None:
     frame = sample_frame()
-    assembler = FrameAssembler(sample_rules(), frozenset({LAYER}))
+    assembler = FrameAssembler(rules_of(LAYER))
     edges = [0, *sorted(cuts), len(frame)]
     results = [
         assembler.add(Chunk(layer=LAYER, offset=a, frame_size=len(frame), data=frame[a:b]))
@@ -122,7 +134,7 @@ def test_empty_and_overlong_chunks_are_refused(size: int) -> None:
 
 
 def test_layer_sent_twice_is_refused() -> None:
-    guard = FrameValidator(sample_rules(), frozenset({LAYER}))
+    guard = FrameValidator(rules_of(LAYER))
     guard.accept(small_chunk())
     assert guard.awaited_layers == frozenset()
     with pytest.raises(MalformedFrameError, match=f"{SENDER}: layer {LAYER} is not awaited"):
@@ -130,10 +142,28 @@ def test_layer_sent_twice_is_refused() -> None:
 
 
 def test_layer_nobody_awaits_is_refused() -> None:
-    guard = FrameValidator(sample_rules(), frozenset({LAYER}))
+    guard = FrameValidator(rules_of(LAYER))
     with pytest.raises(MalformedFrameError, match="layer 1 is not awaited"):
         guard.accept(small_chunk(layer=1))
     assert guard.awaited_layers == {LAYER}
+
+
+def test_frames_of_each_layer_keep_to_rules_of_their_own() -> None:
+    """Heads may have other numbers of rows at every layer."""
+    wide = sample_rules(span=WIDE_SPAN, counts=(3,))
+    guard = FrameValidator({1: sample_rules(), LAYER: wide})
+    guard.accept(small_chunk(layer=1))
+    with pytest.raises(MalformedFrameError, match="at layer 2: rows expected 3, got 2"):
+        guard.accept(small_chunk(layer=LAYER))
+    assert guard.awaited_layers == {LAYER}
+    (chunk,) = split_frame(kept_frame(), LAYER)
+    guard.accept(chunk)
+    assert guard.awaited_layers == frozenset()
+
+
+def test_who_sends_no_rows_is_refused_whatever_it_sends() -> None:
+    with pytest.raises(MalformedFrameError, match="that sends no rows: layer 2 is not awaited"):
+        FrameValidator({}).accept(small_chunk())
 
 
 @pytest.mark.parametrize(
@@ -150,7 +180,7 @@ def test_layer_nobody_awaits_is_refused() -> None:
     ],
 )
 def test_chunk_that_contradicts_its_frame_is_refused(lie: dict[str, Any], complaint: str) -> None:
-    assembler = FrameAssembler(sample_rules(), frozenset({1, LAYER}))
+    assembler = FrameAssembler(rules_of(1, LAYER))
     with pytest.raises(MalformedFrameError, match=complaint) as caught:
         assembler.add(replace(small_chunk(), **lie))
     assert SENDER in str(caught.value)
@@ -190,7 +220,7 @@ def test_bit_flipped_in_any_chunk_is_noticed_with_the_last(place: int) -> None:
 
 
 def test_guard_holds_no_payload_and_the_assembler_one_frame() -> None:
-    guard, assembler = guard_of(), FrameAssembler(big_rules(), frozenset({LAYER}))
+    guard, assembler = guard_of(), FrameAssembler(big_rules())
     for chunk in big_chunks()[:2]:
         guard.accept(chunk)
         assembler.add(chunk)
@@ -203,6 +233,6 @@ def test_guard_holds_no_payload_and_the_assembler_one_frame() -> None:
 def test_random_chunks_are_refused_as_frame_errors(
     layer: int, offset: int, size: int, data: bytes
 ) -> None:
-    assembler = FrameAssembler(sample_rules(), frozenset({LAYER}))
+    assembler = FrameAssembler(rules_of(LAYER))
     with pytest.raises(FrameError):
         assembler.add(Chunk(layer=layer, offset=offset, frame_size=size, data=data))

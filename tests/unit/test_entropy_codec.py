@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from fedattn.core.codecs import CODEC_LADDER, codec_by_name
 from fedattn.core.errors import CorruptFrameError
-from fedattn.core.types import FloatArray, KvShape
+from fedattn.core.types import FloatArray, HeadCounts
 from tests.fuzz.memory import peak_bytes
-from tests.harness.strategies import kv_scalars
+from tests.harness.strategies import head_rows
 
-SHAPE = KvShape(num_layers=1, num_kv_heads=1, head_dim=2)
 NUM_ROWS = 3
 NUM_LEVELS = 2 + 2 * 2 * NUM_ROWS
 STEPS = struct.pack("<3f", 0.5, 1.0, 0.25)
@@ -27,7 +26,7 @@ def deflated(codes: bytes) -> bytes:
 
 
 def decode(payload: bytes, num_rows: int = NUM_ROWS) -> tuple[FloatArray, FloatArray]:
-    return codec_by_name("auto").decode(memoryview(payload), SHAPE, num_rows)
+    return codec_by_name("auto").decode(memoryview(payload), 2, (num_rows,))
 
 
 def normal_rows(*shape: int, scale: float = 1.0) -> FloatArray:
@@ -46,9 +45,9 @@ def normal_rows(*shape: int, scale: float = 1.0) -> FloatArray:
 def test_worked_example_is_written_level_by_level(
     name: str, scales: tuple[float, ...], codes: list[int]
 ) -> None:
-    keys = np.array([[[5, -4], [3, -4]]], dtype=np.float32)
-    values = np.array([[[1, -1], [1, 1]]], dtype=np.float32)
-    payload = codec_by_name(name).encode(keys, values)
+    keys = np.array([[5, -4], [3, -4]], dtype=np.float32)
+    values = np.array([[1, -1], [1, 1]], dtype=np.float32)
+    payload = codec_by_name(name).encode(keys, values, (2,))
     assert struct.unpack("<3f", payload[:12]) == pytest.approx(scales, rel=1e-4)
     written = zlib.decompress(payload[12:], wbits=-15)
     assert [byte - 128 for byte in written] == codes
@@ -56,51 +55,68 @@ def test_worked_example_is_written_level_by_level(
 
 @each_name
 def test_offset_of_a_channel_costs_keys_less_precision_than_values(name: str) -> None:
-    rows = normal_rows(1, 64, 8) + 1000 * normal_rows(1, 1, 8)
-    key_bound, value_bound = codec_by_name(name).error_bound(rows, rows)
+    rows = normal_rows(64, 8) + 1000 * normal_rows(1, 8)
+    key_bound, value_bound = codec_by_name(name).error_bound(rows, rows, (64,))
     assert key_bound.max() < value_bound.max() / 4
 
 
 @each_name
 def test_offset_of_every_channel_costs_keys_next_to_nothing(name: str) -> None:
-    rows = normal_rows(1, 64, 8)
-    shape = KvShape(num_layers=1, num_kv_heads=1, head_dim=8)
+    rows = normal_rows(64, 8)
     errors = []
     for offset in (0.0, 30.0):
-        keys = (rows + offset * np.sign(normal_rows(1, 1, 8))).astype(np.float32)
+        keys = (rows + offset * np.sign(normal_rows(1, 8))).astype(np.float32)
         codec = codec_by_name(name)
-        decoded, _ = codec.decode(memoryview(codec.encode(keys, rows)), shape, 64)
+        decoded, _ = codec.decode(memoryview(codec.encode(keys, rows, (64,))), 8, (64,))
         errors.append(float(np.square(decoded - keys).mean()))
     assert errors[1] < 1.2 * errors[0]
 
 
 @each_name
-@given(both=kv_scalars(largest=1e15, smallest=1e-40))
-def test_rows_of_any_scale_keep_to_the_size_limit(name: str, both: FloatArray) -> None:
-    codec = codec_by_name(name)
-    shape = KvShape(num_layers=1, num_kv_heads=both.shape[1], head_dim=both.shape[3])
-    payload = codec.encode(both[0], both[1])
-    assert len(payload) <= codec.max_payload_size(shape, both.shape[2])
+@given(rows=head_rows(largest=1e15, smallest=1e-40))
+def test_rows_of_any_scale_keep_to_the_size_limit(
+    name: str, rows: tuple[FloatArray, HeadCounts]
+) -> None:
+    codec, (both, counts) = codec_by_name(name), rows
+    payload = codec.encode(both[0], both[1], counts)
+    assert len(payload) <= codec.max_payload_size(both.shape[2], counts)
+
+
+@each_name
+def test_head_without_rows_takes_no_byte(name: str) -> None:
+    rows, codec = normal_rows(9, 8), codec_by_name(name)
+    assert codec.encode(rows, rows, (0, 5, 0, 4)) == codec.encode(rows, rows, (5, 4))
+    assert codec.max_payload_size(8, (0, 5, 0, 4)) == codec.max_payload_size(8, (5, 4))
+
+
+@each_name
+def test_heads_of_different_scales_keep_to_the_size_limit_together(name: str) -> None:
+    """Each head's codes are of its own scale, so one table of codes fits them all."""
+    codec, counts = codec_by_name(name), (700, 20, 0, 300)
+    scales = np.repeat([1e6, 1.0, 1.0, 1e-6], counts)[:, None].astype(np.float32)
+    rows = normal_rows(1020, 64) * scales
+    payload = codec.encode(rows, rows, counts)
+    assert len(payload) <= codec.max_payload_size(64, counts)
+    alone = len(codec.encode(rows[:700], rows[:700], (700,)))
+    assert len(payload) < 1.1 * alone * 1020 / 700
 
 
 @each_name
 @pytest.mark.parametrize("scale", [1e-18, 1e-20, 1e-22, 1e-24, 1e-30, 1e-38, 1e-44])
 def test_rows_too_small_to_be_squared_are_sent_all_the_same(name: str, scale: float) -> None:
-    rows = normal_rows(2, 50, 40, scale=scale)
+    rows, counts = normal_rows(100, 40, scale=scale), (60, 40)
     codec = codec_by_name(name)
-    payload = codec.encode(rows, rows)
-    shape = KvShape(num_layers=1, num_kv_heads=2, head_dim=40)
-    decoded, _ = codec.decode(memoryview(payload), shape, 50)
+    payload = codec.encode(rows, rows, counts)
+    decoded, _ = codec.decode(memoryview(payload), 40, counts)
     assert np.abs(decoded - rows).max() <= max(1e-20, 2 * scale)
 
 
 def test_rows_that_come_out_too_large_are_coded_again_with_larger_scales() -> None:
     """Three even codes and the end of the block are a bad fit for whole bits."""
-    codec, shape = codec_by_name("entropy-coarse"), (2, 4, 1500, 42)
-    even = np.random.default_rng(1).uniform(-1, 1, size=shape).astype(np.float32)
-    payload = codec.encode(even[0], even[1])
-    limit = codec.max_payload_size(KvShape(num_layers=1, num_kv_heads=4, head_dim=42), 1500)
-    assert len(payload) <= limit
+    codec, counts = codec_by_name("entropy-coarse"), (1500,) * 4
+    even = np.random.default_rng(1).uniform(-1, 1, size=(2, 4, 1500, 42)).astype(np.float32)
+    payload = codec.encode(even[0].reshape(-1, 42), even[1].reshape(-1, 42), counts)
+    assert len(payload) <= codec.max_payload_size(42, counts)
     value_scales = np.frombuffer(payload, dtype="<f4", count=4, offset=32)
     root_mean_square = np.sqrt((even[1].astype(np.float64) ** 2).mean(axis=(1, 2)))
     assert value_scales == pytest.approx(1.5 * 1.25 * root_mean_square, rel=1e-5)
@@ -151,7 +167,7 @@ def test_bytes_behind_the_stream_are_refused(surplus: bytes) -> None:
 
 
 def test_every_truncation_is_refused() -> None:
-    whole = codec_by_name("auto").encode(normal_rows(1, 3, 2), normal_rows(1, 3, 2))
+    whole = codec_by_name("auto").encode(normal_rows(3, 2), normal_rows(3, 2), (3,))
     decode(whole)
     for size in range(len(whole)):
         with pytest.raises(CorruptFrameError, match=r"ends within its scales|expected|no DEFLATE"):

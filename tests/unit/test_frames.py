@@ -40,10 +40,10 @@ from tests.harness.samples import (
 RAW = ("fp32", "fp16", "bf16")
 GOLDEN = {
     # header fields, checksum, payload
-    "fp32": ("03010000", "20000000", "e648ef8c",
+    "fp32": ("04010000", "20000000", "88eb4695",
              "0000fac0 0000f8c0 0000f6c0 0000f4c0 0000f2c0 0000f0c0 0000eec0 0000ecc0"),
-    "fp16": ("03020000", "10000000", "2f12e70c", "d0c7c0c7 b0c7a0c7 90c780c7 70c760c7"),
-    "bf16": ("03030000", "10000000", "42b0974b", "fac0f8c0 f6c0f4c0 f2c0f0c0 eec0ecc0"),
+    "fp16": ("04020000", "10000000", "01bb3fda", "d0c7c0c7 b0c7a0c7 90c780c7 70c760c7"),
+    "bf16": ("04030000", "10000000", "6c194f9d", "fac0f8c0 f6c0f4c0 f2c0f0c0 eec0ecc0"),
 }  # fmt: skip
 OFFSETS = {"magic": 0, "version": 4, "codec": 5, "encoding": 6, "sealing": 7, "layer": 8,
            "heads": 10, "head size": 12, "reserved": 14, "rows": 16, "first position": 20,
@@ -70,7 +70,7 @@ def test_frame_equals_its_golden_bytes(name: str) -> None:
 
 def test_header_is_laid_out_as_documented() -> None:
     header = struct.unpack_from("<4sBBBBHHHHIIII", sample_frame())
-    assert header == (b"FKV1", 3, 3, 0, 0, LAYER, 1, 2, 0, 2, SPAN.start, len(SPAN), 16)
+    assert header == (b"FKV1", 4, 3, 0, 0, LAYER, 1, 2, 0, 2, SPAN.start, len(SPAN), 16)
 
 
 @each_raw_codec
@@ -121,7 +121,7 @@ def test_changed_payload_is_called_corrupt_with_both_checksums() -> None:
         ("magic", b"FKV2", "expected magic b'FKV1'"),
         ("version", b"\1", "version 1, encoding 0, sealing 0; upgrade the older node"),
         ("encoding", b"\2", "a known position encoding"),
-        ("encoding", b"\1", "at layer 2: bitmap expected False, got True"),
+        ("encoding", b"\1", "at layer 2: bitmaps expected False, got True"),
         ("sealing", b"\2", "encoding 0, sealing 2;"),
         ("sealing", b"\1", "at layer 2: sealed expected False, got True"),
         ("reserved", b"\0\1", "zero reserved bytes"),
@@ -163,8 +163,8 @@ def test_frame_above_the_limit_is_refused_even_if_its_session_is_that_large() ->
     shape = KvShape(num_layers=4, num_kv_heads=1024, head_dim=1024)
     span = Span(0, MAX_FRAME_SIZE // (shape.values_per_row * 4))
     rules = sample_rules("fp32", shape=shape, span=span)
-    fields = struct.pack("<4sBBBBHHHHIIII", b"FKV1", 3, 1, 0, 0, 0, 1024, 1024, 0, len(span), 0,
-                         len(span), MAX_FRAME_SIZE)  # fmt: skip
+    fields = struct.pack("<4sBBBBHHHHIIII", b"FKV1", 4, 1, 0, 0, 0, 1024, 1024, 0, rules.num_rows,
+                         0, len(span), MAX_FRAME_SIZE)  # fmt: skip
     with pytest.raises(MalformedFrameError, match="frame within the size limit"):
         decode_frame(fields + bytes(4), rules)
 
@@ -176,8 +176,10 @@ def test_sealed_frame_with_nan_is_corrupt() -> None:
         decode_frame(sealed(frame), sample_rules())
 
 
-@pytest.mark.parametrize("positions", [(3, 5), (2, 3), (2,), (5,), (3, 4, 5)])
-def test_rows_outside_the_span_cannot_be_encoded(positions: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    "positions", [[(3, 5)], [(2, 3)], [(2,)], [(5,)], [(3, 4, 5)], [(3, 4), (5,)], [(2,), (), (4,)]]
+)
+def test_rows_outside_the_span_cannot_be_encoded(positions: list[tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match="are not all of"):
         encode_frame(sample_rows(positions=positions), LAYER, codec_by_name("bf16"), SPAN)
 
@@ -213,7 +215,7 @@ def test_sealed_noise_is_read_as_finite_rows_or_refused(name: str, data: st.Data
         rows = decode_frame(sealed(frame), rules, ROTARY)
     except FrameError:
         return
-    assert rows.keys.shape == (SHAPE.num_kv_heads, len(SPAN), SHAPE.head_dim)
+    assert rows.keys.shape == (SHAPE.num_kv_heads * len(SPAN), SHAPE.head_dim)
     assert np.isfinite(rows.keys).all()
     assert np.isfinite(rows.values).all()
     assert rows.positions.tolist() == [3, 4]

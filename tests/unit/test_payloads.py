@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from fedattn.core.codecs import CODECS, Codec, codec_by_name
 from fedattn.core.errors import CorruptFrameError
-from fedattn.core.types import KvShape
 
-SHAPE = KvShape(num_layers=1, num_kv_heads=1, head_dim=2)
+HEAD_DIM = 2
 EXACT = tuple(codec for codec in CODECS if codec.is_fixed_size)
 each_codec = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
 
@@ -54,8 +53,8 @@ GOLDEN = {
 def test_golden_payload_is_read_as_the_rows_written_beside_it(codec: Codec) -> None:
     golden = GOLDEN[codec.name]
     payload = bytes.fromhex(golden.payload)
-    assert len(payload) <= codec.max_payload_size(SHAPE, 2)
-    keys, values = codec.decode(memoryview(payload), SHAPE, 2)
+    assert len(payload) <= codec.max_payload_size(HEAD_DIM, (2,))
+    keys, values = codec.decode(memoryview(payload), HEAD_DIM, (2,))
     assert tuple(keys.reshape(-1).tolist()) == golden.keys
     assert tuple(values.reshape(-1).tolist()) == golden.values
 
@@ -63,8 +62,8 @@ def test_golden_payload_is_read_as_the_rows_written_beside_it(codec: Codec) -> N
 @pytest.mark.parametrize("codec", EXACT, ids=lambda codec: codec.name)
 def test_rows_are_written_as_the_golden_payload(codec: Codec) -> None:
     golden = GOLDEN[codec.name]
-    both = np.array([golden.keys, golden.values], dtype=np.float32).reshape(2, 1, 2, 2)
-    assert codec.encode(both[0], both[1]).hex() == bytes.fromhex(golden.payload).hex()
+    both = np.array([golden.keys, golden.values], dtype=np.float32).reshape(2, 2, 2)
+    assert codec.encode(both[0], both[1], (2,)).hex() == bytes.fromhex(golden.payload).hex()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +79,7 @@ def test_scale_floor_or_step_that_is_not_finite_is_refused(
         payload = bytearray.fromhex(GOLDEN[name].payload)
         struct.pack_into(number_format, payload, place * struct.calcsize(number_format), number)
         with pytest.raises(CorruptFrameError, match=f"{name} frame holds NaN or infinity"):
-            codec_by_name(name).decode(memoryview(payload), SHAPE, 2)
+            codec_by_name(name).decode(memoryview(payload), HEAD_DIM, (2,))
 
 
 @pytest.mark.parametrize("name", ["int8", "int4"])
@@ -90,8 +89,8 @@ def test_largest_scales_with_the_largest_levels_stay_finite(name: str, sign: int
     num_halves = {"int8": 4, "int4": 8}[name]
     halves = struct.pack("<e", sign * 65504.0) * num_halves
     for fill in (b"\x00", b"\x7f", b"\x80", b"\xff"):
-        payload = halves.ljust(codec.max_payload_size(SHAPE, 2), fill)
-        assert np.isfinite(codec.decode(memoryview(payload), SHAPE, 2)).all()
+        payload = halves.ljust(codec.max_payload_size(HEAD_DIM, (2,)), fill)
+        assert np.isfinite(codec.decode(memoryview(payload), HEAD_DIM, (2,))).all()
 
 
 @each_codec
@@ -99,14 +98,14 @@ def test_largest_scales_with_the_largest_levels_stay_finite(name: str, sign: int
 def test_noise_of_the_right_size_is_read_as_finite_rows_or_refused(
     codec: Codec, num_rows: int, data: st.DataObject
 ) -> None:
-    size = codec.max_payload_size(SHAPE, num_rows)
+    size = codec.max_payload_size(HEAD_DIM, (num_rows,))
     noise = data.draw(st.binary(min_size=size, max_size=size))
     try:
-        decoded = codec.decode(memoryview(noise), SHAPE, num_rows)
+        decoded = codec.decode(memoryview(noise), HEAD_DIM, (num_rows,))
     except CorruptFrameError:
         return
     assert np.isfinite(decoded).all()
-    assert np.shape(decoded) == (2, 1, num_rows, 2)
+    assert np.shape(decoded) == (2, num_rows, 2)
 
 
 def test_every_codec_has_a_golden_payload() -> None:

@@ -7,7 +7,7 @@ from fedattn.core.codecs import CODECS, Codec
 from fedattn.core.errors import CorruptFrameError
 from fedattn.core.frames import FrameSpec, decode_frame, encode_frame
 from fedattn.core.row_bounds import MARGIN, RowBounds
-from fedattn.core.types import KvRows, KvShape
+from fedattn.core.types import HeadRows, KvRows, KvShape
 from tests.harness.samples import ROTARY, SENDER, WIDE_SPAN
 
 BOUNDS = RowBounds(
@@ -15,11 +15,11 @@ BOUNDS = RowBounds(
 )
 
 
-def rows(key: float = 0.0, value: float = 0.0) -> KvRows:
-    """Three rows of two heads; the scalars of the last row of head 1."""
-    keys, values = np.zeros((2, 2, 3, 4), dtype=np.float32)
-    keys[1, 2], values[1, 2] = key, value
-    return KvRows(keys=keys, values=values, positions=np.arange(3))
+def rows(key: float = 0.0, value: float = 0.0) -> HeadRows:
+    """A row of head 0 and three of head 1; the scalars of the last."""
+    keys, values = np.zeros((2, 4, 4), dtype=np.float32)
+    keys[3], values[3] = key, value
+    return HeadRows(keys=keys, values=values, positions=np.array([5, 1, 2, 3]), counts=(1, 3))
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -51,13 +51,13 @@ def test_largest_steps_of_every_codec_are_refused(codec: Codec) -> None:
     sent = KvRows(
         keys=noise[0], values=noise[1], positions=np.arange(WIDE_SPAN.start, WIDE_SPAN.stop)
     )
-    frame = encode_frame(sent, 0, codec, WIDE_SPAN, ROTARY)
+    frame = encode_frame(HeadRows.of(sent), 0, codec, WIDE_SPAN, ROTARY)
     spec = FrameSpec(
         sender=SENDER,
         shape=KvShape(num_layers=1, num_kv_heads=2, head_dim=2),
         codec=codec,
         span=WIDE_SPAN,
-        num_rows=len(WIDE_SPAN),
+        counts=(len(WIDE_SPAN),) * 2,
     )
     with pytest.raises(CorruptFrameError, match="rows of node-7 at block 0: keys of norm"):
         BOUNDS.check(decode_frame(frame, spec, ROTARY), 0, SENDER)

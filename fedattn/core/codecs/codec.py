@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import Protocol
 
-from fedattn.core.types import FloatArray, KvShape
+from fedattn.core.types import FloatArray, HeadCounts
 
 
 class CodecId(IntEnum):
@@ -22,7 +22,9 @@ class CodecId(IntEnum):
 class Codec(Protocol):
     """Turns the K and V of one layer into bytes and back. Stateless, usable from any thread.
 
-    Keys come and go before or after RoPE as `keys_before_rope` says; the frame sees to that.
+    Rows come head after head, each head as many as `counts` says, some perhaps none; N are those of
+    all heads. Keys come and go before or after RoPE as `keys_before_rope` says; the frame sees to
+    that.
     """
 
     @property
@@ -41,23 +43,25 @@ class Codec(Protocol):
     def is_fixed_size(self) -> bool:
         """Whether every payload has exactly `max_payload_size`."""
 
-    def max_payload_size(self, shape: KvShape, num_rows: int) -> int:
+    def max_payload_size(self, head_dim: int, counts: HeadCounts) -> int:
         """Bytes that `encode`'s result never exceeds; exact if `is_fixed_size`."""
 
-    def error_bound(self, keys: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Largest absolute error of each decoded scalar, broadcastable to [Hkv, T, D]."""
+    def error_bound(
+        self, keys: FloatArray, values: FloatArray, counts: HeadCounts
+    ) -> tuple[FloatArray, FloatArray]:
+        """Largest absolute error of each decoded scalar, broadcastable to [N, D]."""
 
-    def encode(self, keys: FloatArray, values: FloatArray) -> bytes:
-        """Encode K and V, each [Hkv, T, D] float32, T >= 1.
+    def encode(self, keys: FloatArray, values: FloatArray, counts: HeadCounts) -> bytes:
+        """Encode K and V, each [N, D] float32, N >= 1.
 
         Raises:
             OverflowError: a value is NaN or outside the range of the format.
         """
 
     def decode(
-        self, payload: memoryview, shape: KvShape, num_rows: int
+        self, payload: memoryview, head_dim: int, counts: HeadCounts
     ) -> tuple[FloatArray, FloatArray]:
-        """Decode to K and V, each [Hkv, T, D] float32. The caller has checked the size.
+        """Decode to K and V, each [N, D] float32. The caller has checked the size.
 
         Raises:
             CorruptFrameError: the bytes are none of this codec's, or hold a value not finite.

@@ -9,9 +9,11 @@ rows use more bits than small ones. CacheGen (arXiv 2310.07240) codes KV by arit
 
     decoded value = scale * code;  decoded key = scale * code + mean scale * mean code
 
-    payload = scales of K, mean scales of K, scales of V, each [Hkv] float32
-              DEFLATE of (mean codes [Hkv, D], codes of K, codes of V, each [Hkv, T, D]),
+    payload = scales of K, mean scales of K, scales of V, each [H] float32
+              DEFLATE of (mean codes [H, D], codes of K, codes of V, each [N, D]),
               a byte each, code + 128
+
+H counts the heads that have rows; of the others nothing is written.
 
 The size is bounded: of all numbers with a given variance, normally distributed ones have the
 largest entropy. Rows that come out larger all the same are coded again with larger scales.
@@ -26,13 +28,15 @@ import numpy.typing as npt
 from fedattn.core.codecs.checks import check_range, require_finite
 from fedattn.core.codecs.codec import CodecId
 from fedattn.core.errors import CorruptFrameError
-from fedattn.core.types import FloatArray, KvShape
+from fedattn.core.types import FloatArray, HeadCounts, head_slices
 
 _LARGEST = 1e15
 """Largest scalar that can be sent: the sum of a head's squares must fit float32."""
 _LARGEST_SCALE = 1e30
 _SMALLEST_SCALE = 1e-20
 """What is much smaller vanishes when it is squared, so its root mean square would come out as 0."""
+_SCALES_SIZE = 12
+"""Three float32 of each head that has rows."""
 _TOP_CODE = 127
 _ZERO = 128
 _REDUNDANCY = 1.07
@@ -67,51 +71,59 @@ class EntropyCodec:
         self._key_scale = key_scale
         self._value_scale = value_scale
 
-    def max_payload_size(self, shape: KvShape, num_rows: int) -> int:
-        num_scalars = shape.num_kv_heads * shape.head_dim * num_rows
-        num_means = shape.num_kv_heads * shape.head_dim
+    def max_payload_size(self, head_dim: int, counts: HeadCounts) -> int:
+        num_heads, num_scalars = len(_with_rows(counts)), sum(counts) * head_dim
         num_bits = num_scalars * (
             _largest_entropy(self._key_scale) + _largest_entropy(self._value_scale)
         )
         num_blocks = 3 + 2 * num_scalars // _BLOCK_CODES
         return (
-            12 * shape.num_kv_heads
-            + num_means  # at worst a byte each
+            num_heads * (_SCALES_SIZE + head_dim)  # means: at worst a byte each
             + num_blocks * _TABLE_SIZE
             + math.ceil(num_bits * _REDUNDANCY / 8)
         )
 
-    def error_bound(self, keys: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def error_bound(
+        self, keys: FloatArray, values: FloatArray, counts: HeadCounts
+    ) -> tuple[FloatArray, FloatArray]:
         """Half a scale of the head, and the rounding of the sum with the mean."""
-        coded, _ = self._code(keys, values)
+        counts = _with_rows(counts)
+        coded, _ = self._code(keys, values, counts)
+        key_scales, mean_scales, value_scales = coded.scales[..., None]
         half = np.float32(0.501)
-        rounding = np.abs(coded.mean_codes * coded.mean_scales) * np.float32(2.0**-23)
-        return coded.key_scales * half + rounding, coded.value_scales * half
+        rounding = np.abs(coded.mean_codes * mean_scales) * np.float32(2.0**-23)
+        return (
+            np.repeat(key_scales * half + rounding, counts, axis=0),
+            np.repeat(value_scales * half, counts, axis=0),
+        )
 
-    def encode(self, keys: FloatArray, values: FloatArray) -> bytes:
+    def encode(self, keys: FloatArray, values: FloatArray, counts: HeadCounts) -> bytes:
         check_range(keys, _LARGEST, self.name)
         check_range(values, _LARGEST, self.name)
-        coded, stream = self._code(keys, values)
-        scales = (coded.key_scales, coded.mean_scales, coded.value_scales)
-        return b"".join((*(scale.astype("<f4").tobytes() for scale in scales), stream))
+        coded, stream = self._code(keys, values, _with_rows(counts))
+        return coded.scales.astype("<f4").tobytes() + stream
 
     def decode(
-        self, payload: memoryview, shape: KvShape, num_rows: int
+        self, payload: memoryview, head_dim: int, counts: HeadCounts
     ) -> tuple[FloatArray, FloatArray]:
-        heads, head_dim = shape.num_kv_heads, shape.head_dim
-        if len(payload) < 12 * heads:
+        counts = _with_rows(counts)
+        heads, num_rows = len(counts), sum(counts)
+        if len(payload) < _SCALES_SIZE * heads:
             raise CorruptFrameError(f"{self.name} frame ends within its scales")
         scales = np.frombuffer(payload, dtype="<f4", count=3 * heads)
         require_finite(scales, self.name)
         if np.abs(scales).max() > _LARGEST_SCALE:
             raise CorruptFrameError(f"{self.name} frame has a scale above {_LARGEST_SCALE:g}")
-        codes = self._inflate(payload[12 * heads :], heads * head_dim * (1 + 2 * num_rows))
-        key_scales, mean_scales, value_scales = scales.reshape(3, heads, 1, 1)
-        means = codes[: heads * head_dim].reshape(heads, 1, head_dim) * mean_scales
-        both = codes[heads * head_dim :].reshape(2, heads, num_rows, head_dim)
-        keys = both[0] * key_scales
-        keys += means
-        values = both[1] * value_scales
+        codes = self._inflate(payload[scales.nbytes :], (heads + 2 * num_rows) * head_dim)
+        rows = codes.reshape(heads + 2 * num_rows, head_dim)
+        key_scales, mean_scales, value_scales = scales.reshape(3, heads, 1)
+        means = rows[:heads] * mean_scales
+        keys, values = np.empty((2, num_rows, head_dim), dtype=np.float32)
+        key_codes, value_codes = rows[heads : heads + num_rows], rows[heads + num_rows :]
+        for head, own in enumerate(head_slices(counts)):
+            np.multiply(key_codes[own], key_scales[head], out=keys[own])
+            keys[own] += means[head]
+            np.multiply(value_codes[own], value_scales[head], out=values[own])
         return keys, values
 
     def _inflate(self, stream: memoryview, num_codes: int) -> CodeArray:
@@ -128,14 +140,17 @@ class EntropyCodec:
             )
         return (np.frombuffer(plain, dtype=np.uint8) ^ _ZERO).view(np.int8)
 
-    def _code(self, keys: FloatArray, values: FloatArray) -> tuple["_Codes", bytes]:
+    def _code(
+        self, keys: FloatArray, values: FloatArray, counts: HeadCounts
+    ) -> tuple["_Codes", bytes]:
         """Codes and their stream, with scales so large that it fits."""
-        heads, num_rows, head_dim = keys.shape
-        shape = KvShape(num_layers=1, num_kv_heads=heads, head_dim=head_dim)
-        limit = self.max_payload_size(shape, num_rows) - 12 * heads
+        limit = self.max_payload_size(keys.shape[1], counts) - _SCALES_SIZE * len(counts)
         coarser = 1.0
         while True:
-            coded = _Codes(keys, values, self._key_scale * coarser, self._value_scale * coarser)
+            coded = _Codes(len(keys), keys.shape[1], len(counts))
+            for head, own in enumerate(head_slices(counts)):
+                coded.put_keys(head, own, keys[own], self._key_scale * coarser)
+                coded.put_values(head, own, values[own], self._value_scale * coarser)
             stream = _deflate(coded)
             if len(stream) <= limit:
                 return coded, stream
@@ -143,20 +158,37 @@ class EntropyCodec:
 
 
 class _Codes:
-    """Quantised rows: scales [Hkv, 1, 1] float32, codes int8."""
+    """Quantised rows, head after head.
 
-    def __init__(
-        self, keys: FloatArray, values: FloatArray, key_scale: float, value_scale: float
-    ) -> None:
-        means = keys.mean(axis=1, keepdims=True)
+    Attributes:
+        scales: [3, H] float32, of K, of its means and of V.
+        mean_codes, key_codes, value_codes: [H, D], [N, D] and [N, D] int8.
+    """
+
+    def __init__(self, num_rows: int, head_dim: int, num_heads: int) -> None:
+        self.scales = np.empty((3, num_heads), dtype=np.float32)
+        self.mean_codes = np.empty((num_heads, head_dim), dtype=np.int8)
+        self.key_codes, self.value_codes = np.empty((2, num_rows, head_dim), dtype=np.int8)
+
+    def put_keys(self, head: int, own: slice, keys: FloatArray, relative_scale: float) -> None:
+        means = keys.mean(axis=0)
         spread = _root_mean_square(keys - means) * np.float32(_MEAN_SCALE)
-        self.mean_scales = np.maximum(spread, _least_scales(means))
-        self.mean_codes = _round(means, self.mean_scales)
-        rest = keys - self.mean_codes * self.mean_scales
-        self.key_scales = _scales(rest, key_scale)
-        self.key_codes = _round(rest, self.key_scales)
-        self.value_scales = _scales(values, value_scale)
-        self.value_codes = _round(values, self.value_scales)
+        mean_scale = np.maximum(spread, _least_scale(means))
+        self.mean_codes[head] = _round(means, mean_scale)
+        rest = keys - self.mean_codes[head] * mean_scale
+        scale = _scale(rest, relative_scale)
+        self.key_codes[own] = _round(rest, scale)
+        self.scales[:2, head] = scale, mean_scale
+
+    def put_values(self, head: int, own: slice, values: FloatArray, relative_scale: float) -> None:
+        scale = _scale(values, relative_scale)
+        self.value_codes[own] = _round(values, scale)
+        self.scales[2, head] = scale
+
+
+def _with_rows(counts: HeadCounts) -> HeadCounts:
+    """Those of heads that have rows."""
+    return tuple(count for count in counts if count)
 
 
 def _largest_entropy(relative_scale: float) -> float:
@@ -168,32 +200,26 @@ def _largest_entropy(relative_scale: float) -> float:
     return 0.5 * math.log2(2 * math.pi * math.e * variance)
 
 
-def _scales(rows: FloatArray, relative_scale: float) -> FloatArray:
-    """Scale of each head, [Hkv, 1, 1] float32."""
-    scales: FloatArray = np.maximum(
-        _root_mean_square(rows) * np.float32(relative_scale), _least_scales(rows)
-    )
-    return scales
+def _scale(rows: FloatArray, relative_scale: float) -> np.float32:
+    """Scale of the rows of one head."""
+    return max(_root_mean_square(rows) * np.float32(relative_scale), _least_scale(rows))
 
 
-def _root_mean_square(rows: FloatArray) -> FloatArray:
-    """Of each head, [Hkv, 1, 1] float32."""
-    flat = rows.reshape(len(rows), -1)
-    squares: FloatArray = np.einsum("ij,ij->i", flat, flat) / np.float32(flat.shape[1])
-    roots: FloatArray = np.sqrt(squares)
-    return roots[:, None, None]
+def _root_mean_square(rows: FloatArray) -> np.float32:
+    flat = rows.reshape(-1)
+    return np.sqrt(np.einsum("i,i->", flat, flat) / np.float32(flat.size))
 
 
-def _least_scales(rows: FloatArray) -> FloatArray:
-    """The smallest scale of each head at which its largest scalar has a code, [Hkv, 1, 1]."""
-    largest = np.maximum(rows.max(axis=(1, 2)), -rows.min(axis=(1, 2)))
-    scales: FloatArray = np.maximum(largest / np.float32(_TOP_CODE), np.float32(_SMALLEST_SCALE))
-    return scales[:, None, None]
+def _least_scale(rows: FloatArray) -> np.float32:
+    """The smallest scale at which the largest scalar has a code."""
+    largest = max(rows.max(), -rows.min())
+    return max(largest / np.float32(_TOP_CODE), np.float32(_SMALLEST_SCALE))
 
 
-def _round(rows: FloatArray, scales: FloatArray) -> CodeArray:
-    scaled = rows * (np.float32(1) / scales)
-    return np.rint(scaled, out=scaled).astype(np.int8)
+def _round(rows: FloatArray, scale: np.float32) -> FloatArray:
+    """Codes, whole numbers from -127 to 127."""
+    scaled = rows * (np.float32(1) / scale)
+    return np.rint(scaled, out=scaled)
 
 
 def _deflate(coded: _Codes) -> bytes:

@@ -6,10 +6,10 @@ scale:
 
     decoded = zero_point + scale * code, code 0 to 15
 
-    payload = zero points and scales of K, each [Hkv, G, D] float16, G groups of 32 rows, the
-              last shorter
-              zero points and scales of V, each [Hkv, T] float16
-              codes of K, then V, each [Hkv, T, D], two in a byte, low half first
+    payload = zero points and scales of K, each [G, D] float16, G groups of 32 rows of one head,
+              the last of each head shorter
+              zero points and scales of V, each [N] float16
+              codes of K, then V, each [N, D], two in a byte, low half first
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fedattn.core.codecs.checks import check_range, require_finite
 from fedattn.core.codecs.codec import CodecId
 from fedattn.core.codecs.int8 import HalfArray, round_up
-from fedattn.core.types import FloatArray, KvShape
+from fedattn.core.types import FloatArray, HeadCounts, head_slices
 
 GROUP_ROWS = 32
 _TOP_CODE = 15
@@ -34,64 +34,57 @@ class Int4Codec:
     keys_before_rope = True
     is_fixed_size = True
 
-    def max_payload_size(self, shape: KvShape, num_rows: int) -> int:
-        num_codes = shape.num_kv_heads * num_rows * shape.head_dim
-        key_groups = shape.num_kv_heads * num_groups(num_rows) * shape.head_dim
-        value_groups = shape.num_kv_heads * num_rows
-        return 2 * ((num_codes + 1) // 2) + 4 * (key_groups + value_groups)
+    def max_payload_size(self, head_dim: int, counts: HeadCounts) -> int:
+        num_rows = sum(counts)
+        num_groups = sum(-(-count // GROUP_ROWS) for count in counts)
+        return 2 * ((num_rows * head_dim + 1) // 2) + 4 * (num_groups * head_dim + num_rows)
 
-    def error_bound(self, keys: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def error_bound(
+        self, keys: FloatArray, values: FloatArray, counts: HeadCounts
+    ) -> tuple[FloatArray, FloatArray]:
         """Half a scale of the group: its range / 30, and the rounding of zero_point and scale."""
-        key_bounds = _bound(*_key_groups(keys))
-        by_row = np.repeat(key_bounds, GROUP_ROWS, axis=1)[:, : keys.shape[1]]
-        return by_row, _bound(*_group(values, axis=-1))[..., None]
+        groups = _group_slices(counts)
+        key_bounds = _bound(*_key_groups(keys, groups))
+        sizes = [rows.stop - rows.start for rows in groups]
+        return np.repeat(key_bounds, sizes, axis=0), _bound(*_value_groups(values))
 
-    def encode(self, keys: FloatArray, values: FloatArray) -> bytes:
+    def encode(self, keys: FloatArray, values: FloatArray, counts: HeadCounts) -> bytes:
         check_range(keys, _LARGEST, self.name)
         check_range(values, _LARGEST, self.name)
-        key_zero_points, key_scales = _key_groups(keys)
-        value_zero_points, value_scales = _group(values, axis=-1)
+        groups = _group_slices(counts)
+        key_groups, value_groups = _key_groups(keys, groups), _value_groups(values)
         key_codes = np.empty(keys.shape, dtype=np.uint8)
-        for group, rows in enumerate(_row_slices(keys.shape[1])):
-            zero_point, scale = key_zero_points[:, group, None], key_scales[:, group, None]
-            key_codes[:, rows] = _codes(keys[:, rows], zero_point, scale)
-        value_codes = _codes(values, value_zero_points[..., None], value_scales[..., None])
-        numbers = (key_zero_points, key_scales, value_zero_points, value_scales)
+        for rows, zero_point, scale in zip(groups, *key_groups, strict=True):
+            key_codes[rows] = _codes(keys[rows], zero_point, scale)
+        codes = (key_codes, _codes(values, *value_groups))
         return b"".join(
             (
-                *(number.astype("<f2").tobytes() for number in numbers),
-                pack_nibbles(key_codes).tobytes(),
-                pack_nibbles(value_codes).tobytes(),
+                *(numbers.astype("<f2").tobytes() for numbers in (*key_groups, *value_groups)),
+                *(pack_nibbles(one).tobytes() for one in codes),
             )
         )
 
     def decode(
-        self, payload: memoryview, shape: KvShape, num_rows: int
+        self, payload: memoryview, head_dim: int, counts: HeadCounts
     ) -> tuple[FloatArray, FloatArray]:
-        heads, head_dim = shape.num_kv_heads, shape.head_dim
-        groups = (heads, num_groups(num_rows), head_dim)
-        key_count, value_count = int(np.prod(groups)), heads * num_rows
-        halves = np.frombuffer(payload, dtype="<f2", count=2 * (key_count + value_count))
+        num_rows, groups = sum(counts), _group_slices(counts)
+        num_key_halves = 2 * len(groups) * head_dim
+        halves = np.frombuffer(payload, dtype="<f2", count=num_key_halves + 2 * num_rows)
         require_finite(halves, self.name)
         wide = halves.astype(np.float32)
-        key_zero_points, key_scales = wide[: 2 * key_count].reshape(2, *groups)
-        value_zero_points, value_scales = wide[2 * key_count :].reshape(2, heads, num_rows, 1)
-        packed = np.frombuffer(payload, dtype=np.uint8, offset=halves.nbytes)
-        both = packed.reshape(2, -1)
-        full = (heads, num_rows, head_dim)
-        keys = unpack_nibbles(both[0], int(np.prod(full))).reshape(full).astype(np.float32)
-        values = unpack_nibbles(both[1], int(np.prod(full))).reshape(full).astype(np.float32)
-        for group, rows in enumerate(_row_slices(num_rows)):
-            keys[:, rows] *= key_scales[:, group, None]
-            keys[:, rows] += key_zero_points[:, group, None]
+        key_groups = wide[:num_key_halves].reshape(2, len(groups), head_dim)
+        value_zero_points, value_scales = wide[num_key_halves:].reshape(2, num_rows, 1)
+        packed = np.frombuffer(payload, dtype=np.uint8, offset=halves.nbytes).reshape(2, -1)
+        keys, values = (
+            unpack_nibbles(one, num_rows * head_dim).reshape(num_rows, head_dim).astype(np.float32)
+            for one in packed
+        )
+        for rows, zero_point, scale in zip(groups, *key_groups, strict=True):
+            keys[rows] *= scale
+            keys[rows] += zero_point
         values *= value_scales
         values += value_zero_points
         return keys, values
-
-
-def num_groups(num_rows: int) -> int:
-    """Groups of keys for that many rows."""
-    return -(-num_rows // GROUP_ROWS)
 
 
 def pack_nibbles(codes: ByteArray) -> ByteArray:
@@ -112,20 +105,31 @@ def unpack_nibbles(packed: ByteArray, count: int) -> ByteArray:
     return codes
 
 
-def _row_slices(num_rows: int) -> list[slice]:
-    return [slice(start, start + GROUP_ROWS) for start in range(0, num_rows, GROUP_ROWS)]
+def _group_slices(counts: HeadCounts) -> list[slice]:
+    """Where the rows of each group of keys are.
+
+    Example: counts 40 and 4 give 0:32, 32:40 and 40:44.
+    """
+    return [
+        slice(start, min(start + GROUP_ROWS, head.stop))
+        for head in head_slices(counts)
+        for start in range(head.start, head.stop, GROUP_ROWS)
+    ]
 
 
-def _key_groups(keys: FloatArray) -> tuple[HalfArray, HalfArray]:
-    """Zero points and scales, each [Hkv, G, D] float16."""
-    groups = [_group(keys[:, rows], axis=1) for rows in _row_slices(keys.shape[1])]
-    zero_points, scales = zip(*groups, strict=True)
-    return np.stack(zero_points, axis=1), np.stack(scales, axis=1)
+def _key_groups(keys: FloatArray, groups: list[slice]) -> tuple[HalfArray, HalfArray]:
+    """Zero points and scales, each [G, D] float16."""
+    low = np.stack([keys[rows].min(axis=0) for rows in groups])
+    return _group(low, np.stack([keys[rows].max(axis=0) for rows in groups]))
 
 
-def _group(rows: FloatArray, axis: int) -> tuple[HalfArray, HalfArray]:
+def _value_groups(values: FloatArray) -> tuple[HalfArray, HalfArray]:
+    """Zero points and scales, each [N, 1] float16."""
+    return _group(values.min(axis=1, keepdims=True), values.max(axis=1, keepdims=True))
+
+
+def _group(low: FloatArray, high: FloatArray) -> tuple[HalfArray, HalfArray]:
     """Zero point, rounded down, and scale, rounded up: all scalars lie between two codes."""
-    low, high = rows.min(axis=axis), rows.max(axis=axis)
     zero_point = -_not_below(-low)
     return zero_point, round_up((high - zero_point.astype(np.float32)) / np.float32(_TOP_CODE))
 

@@ -1,6 +1,6 @@
 """int8: each row of each head has one scale.
 
-payload = scales of K, scales of V, each [Hkv, T] float16, then K, V, each [Hkv, T, D] int8
+payload = scales of K, scales of V, each [N] float16, then K, V, each [N, D] int8
 """
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from fedattn.core.codecs.checks import check_range, require_finite
 from fedattn.core.codecs.codec import CodecId
-from fedattn.core.types import FloatArray, KvShape
+from fedattn.core.types import FloatArray, HeadCounts
 
 _STEPS = 127
 _LARGEST_FP16 = 65504.0
@@ -24,14 +24,16 @@ class Int8Codec:
     keys_before_rope = False
     is_fixed_size = True
 
-    def max_payload_size(self, shape: KvShape, num_rows: int) -> int:
-        return 2 * shape.num_kv_heads * num_rows * (2 + shape.head_dim)
+    def max_payload_size(self, head_dim: int, counts: HeadCounts) -> int:
+        return 2 * sum(counts) * (2 + head_dim)
 
-    def error_bound(self, keys: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def error_bound(
+        self, keys: FloatArray, values: FloatArray, counts: HeadCounts
+    ) -> tuple[FloatArray, FloatArray]:
         """Half a scale: the row's largest magnitude / 254, and the rounding of its scale."""
         return _half_step(keys), _half_step(values)
 
-    def encode(self, keys: FloatArray, values: FloatArray) -> bytes:
+    def encode(self, keys: FloatArray, values: FloatArray, counts: HeadCounts) -> bytes:
         largest = _LARGEST_FP16 * _STEPS
         check_range(keys, largest, self.name)
         check_range(values, largest, self.name)
@@ -46,20 +48,19 @@ class Int8Codec:
         )
 
     def decode(
-        self, payload: memoryview, shape: KvShape, num_rows: int
+        self, payload: memoryview, head_dim: int, counts: HeadCounts
     ) -> tuple[FloatArray, FloatArray]:
-        num_scales = 2 * shape.num_kv_heads * num_rows
-        scales = np.frombuffer(payload, dtype="<f2", count=num_scales)
+        num_rows = sum(counts)
+        scales = np.frombuffer(payload, dtype="<f2", count=2 * num_rows)
         require_finite(scales, self.name)
-        codes = np.frombuffer(payload, dtype=np.int8, offset=2 * num_scales)
-        both = codes.reshape(2, shape.num_kv_heads, num_rows, shape.head_dim)
-        wide = scales.astype(np.float32).reshape(2, shape.num_kv_heads, num_rows, 1)
-        decoded = both * wide
+        codes = np.frombuffer(payload, dtype=np.int8, offset=scales.nbytes)
+        wide = scales.astype(np.float32).reshape(2, num_rows, 1)
+        decoded = codes.reshape(2, num_rows, head_dim) * wide
         return decoded[0], decoded[1]
 
 
 def row_scales(rows: FloatArray, num_steps: int) -> HalfArray:
-    """Step of each row, [Hkv, T] float16, rounded up so that no scalar is clipped."""
+    """Step of each row, [N] float16, rounded up so that no scalar is clipped."""
     magnitudes = np.maximum(rows.max(axis=-1), -rows.min(axis=-1))
     return round_up(magnitudes / np.float32(num_steps))
 

@@ -1,10 +1,10 @@
-"""Raw codecs: K then V as fixed-width floats, each [Hkv, T, D] row-major, little-endian."""
+"""Raw codecs: K then V as fixed-width floats, each [N, D] row-major, little-endian."""
 
 import numpy as np
 
 from fedattn.core.codecs.checks import check_range, require_finite
 from fedattn.core.codecs.codec import CodecId
-from fedattn.core.types import FloatArray, KvShape
+from fedattn.core.types import FloatArray, HeadCounts
 
 
 class RawCodec:
@@ -37,21 +37,23 @@ class RawCodec:
         self.largest = largest
         self._item_size = 4 if codec_id is CodecId.RAW_FP32 else 2
 
-    def max_payload_size(self, shape: KvShape, num_rows: int) -> int:
-        return shape.values_per_row * num_rows * self._item_size
+    def max_payload_size(self, head_dim: int, counts: HeadCounts) -> int:
+        return 2 * head_dim * sum(counts) * self._item_size
 
-    def error_bound(self, keys: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def error_bound(
+        self, keys: FloatArray, values: FloatArray, counts: HeadCounts
+    ) -> tuple[FloatArray, FloatArray]:
         return self._bound(keys), self._bound(values)
 
-    def encode(self, keys: FloatArray, values: FloatArray) -> bytes:
+    def encode(self, keys: FloatArray, values: FloatArray, counts: HeadCounts) -> bytes:
         return self._pack(keys) + self._pack(values)
 
     def decode(
-        self, payload: memoryview, shape: KvShape, num_rows: int
+        self, payload: memoryview, head_dim: int, counts: HeadCounts
     ) -> tuple[FloatArray, FloatArray]:
         scalars = self._unpack(payload)
         require_finite(scalars, self.name)
-        both = scalars.reshape(2, shape.num_kv_heads, num_rows, shape.head_dim)
+        both = scalars.reshape(2, sum(counts), head_dim)
         return both[0], both[1]
 
     def _bound(self, rows: FloatArray) -> FloatArray:

@@ -1,6 +1,7 @@
 """Which token sees which: the definition every faster path is tested against."""
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,10 @@ from fedattn.core.spans import SessionLayout
 from fedattn.core.types import IntArray
 
 PREFIX_OWNER = -1
+KeptPositions: TypeAlias = Mapping[tuple[int, int], tuple[IntArray, ...]]
+"""Global positions that travelled, by (participant, layer), an array for each key/value head; where
+nothing is said, all.
+"""
 
 
 def token_owners(
@@ -42,14 +47,16 @@ def visibility_mask(
     layout: SessionLayout,
     layer: int,
     num_generated: int = 0,
-    kept: Mapping[tuple[int, int], IntArray] | None = None,
+    kept: KeptPositions | None = None,
     responder: int | None = None,
+    *,
+    head: int = 0,
 ) -> npt.NDArray[np.bool_]:
-    """Mask of one layer for the joined sequence.
+    """Mask of one layer and key/value head for the joined sequence.
 
     Query i of participant p sees key j if and only if j <= i and one of: p owns j; j is in the
-    public prefix; p synchronises at this layer and j was kept by its owner there. Dropped input
-    tokens see nothing and are seen by nobody.
+    public prefix; p synchronises at this layer and j was kept by its owner there, for this head.
+    Dropped input tokens see nothing and are seen by nobody.
 
     Example: prefix 1 token, contributor 2 tokens, publisher 2 tokens, only the publisher syncs:
 
@@ -64,9 +71,10 @@ def visibility_mask(
         layout: the session.
         layer: zero-based.
         num_generated: tokens decoded so far.
-        kept: global positions that travelled, by (participant, layer); where nothing is said, all.
+        kept: which rows travelled.
         responder: who owns the decoded tokens, as in `token_owners`; they synchronise where the
             publisher does, whoever that is.
+        head: key/value head; masks differ only where `kept` says that they do.
 
     Returns:
         [S, S] bool, rows are queries.
@@ -83,7 +91,7 @@ def visibility_mask(
     for (owner, at_layer), sent in (kept or {}).items():
         if at_layer == layer:
             travels[owners == owner] = False
-            travels[sent] = True
+            travels[sent[head]] = True
     takes_part = np.zeros(len(owners), dtype=np.bool_)
     takes_part[computed_positions(layout, num_generated)] = True
     received = owner_syncs[:, None] & travels[None, :]

@@ -18,7 +18,8 @@ import torch
 
 from fedattn.core.spans import Span
 from fedattn.model.attention import run_model
-from fedattn.model.cache import FederatedCache, LayerCache
+from fedattn.model.cache import FederatedCache
+from fedattn.model.layer_cache import LayerCache
 from fedattn.model.likelihood import token_log_probs
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import PrefillResult
@@ -132,7 +133,10 @@ class WatchedCache:
         output = self._cache.attend(layer, query, key, value, scaling)
         if layer in self._layers:
             factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-            self._watch(query[0].float() * factor, self._cache.layers[layer])
+            groups = self._cache.layers[layer].groups()
+            queries = (query[0].float() * factor).chunk(len(groups))
+            for of_group, rows in zip(queries, groups, strict=True):
+                self._watch(of_group, rows)
         return output
 
     def attribution(self, log_probs: tuple[float, ...]) -> Attribution:
@@ -148,7 +152,7 @@ class WatchedCache:
         )
 
     def _watch(self, query: torch.Tensor, rows: LayerCache) -> None:
-        """Note the attention of scaled queries [Hq, T, D] to the rows of their layer."""
+        """Note the attention of scaled queries [Hq, T, D], of all or some heads, to their rows."""
         owners = _owners(rows.positions, self._passages)
         members = _owners(rows.positions, self._members)
         is_inside = owners < len(self._passages)
@@ -157,7 +161,7 @@ class WatchedCache:
         for start in range(0, query.shape[1], _QUERIES_AT_ONCE):
             some = slice(start, start + _QUERIES_AT_ONCE)
             visible = rows.positions[None, :] <= self._cache.query_positions[some, None]
-            weights = _weights(query[:, some], keys, visible)
+            weights = _weights(query[:, some], keys, visible, rows.biases)
             drawn = _by_row(weights)
             self._mass.index_add_(0, owners.cpu(), drawn)
             self._drawn.index_add_(0, members.cpu(), drawn)
@@ -186,9 +190,13 @@ def _owners(positions: torch.Tensor, spans: Sequence[Span]) -> torch.Tensor:
     return owners
 
 
-def _weights(query: torch.Tensor, keys: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Attention of scaled queries [Hq, T, D] to keys [Hkv, S, D], visible [T, S]; [Hq, T, S]."""
+def _weights(
+    query: torch.Tensor, keys: torch.Tensor, visible: torch.Tensor, biases: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention [Hq, T, S] of scaled queries [Hq, T, D] to keys [Hkv, S, D], visible [T, S]."""
     heads, num_queries, size = query.shape
     grouped = query.reshape(keys.shape[0], -1, size)  # heads that share a key/value head
     scores = torch.bmm(grouped, keys.transpose(1, 2)).view(heads, num_queries, -1)
+    if biases is not None:
+        scores += biases.float()
     return torch.softmax(scores.masked_fill(~visible, -torch.inf), dim=-1)

@@ -5,42 +5,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedattn.core.types import FloatArray, IntArray, KvRows
+from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows
 from fedattn.model.attention import sdpa
 from fedattn.model.exchange import KvExchange
+from fedattn.model.head_rows import RaggedRows, as_dense
+from fedattn.model.layer_cache import LayerCache, join_rows
 
 
 class LastUploadDone(Exception):  # noqa: N818 - control flow, not an error
     """Ends a contributor's forward pass once nothing more of it can reach anybody."""
-
-
-class LayerCache:
-    """Rows of one block: keys after RoPE and their global positions, in token order.
-
-    Worked example, prefix of 2 tokens, own span [4, 6):
-
-        seeded                          positions 0 1
-        append, this block receives     positions 0 1 | 2 3 | 4 5     2 and 3 came from others
-        append, this block is local     positions 0 1 | 4 5
-        append, a decoded token         positions ... 6
-    """
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor) -> None:
-        self.keys, self.values, self.positions = keys, values, positions
-
-    def select(self, chosen: torch.Tensor) -> "LayerCache":
-        """The rows at indices, or of a boolean mask."""
-        return LayerCache(
-            self.keys[:, :, chosen], self.values[:, :, chosen], self.positions[chosen]
-        )
-
-    def without_last(self, num_rows: int) -> "LayerCache":
-        stop = self.positions.shape[0] - num_rows
-        return LayerCache(self.keys[:, :, :stop], self.values[:, :, :stop], self.positions[:stop])
-
-    def before(self, position: int) -> "LayerCache":
-        """The rows before a global position; views of the same memory."""
-        return self.without_last(int((self.positions >= position).sum()))
 
 
 class FederatedCache:
@@ -90,12 +63,24 @@ class FederatedCache:
             LastUploadDone: the owner has just sent its last layer, and will not decode.
         """
         own = LayerCache(key, value, self.query_positions)
-        rows = join_rows([*self._kept[layer], *self._trade(layer, query, own), own])
+        rows = join_rows([*self._kept[layer], *self._trade(layer, own, query, scaling), own])
         if self._keeps_rows:
             self._kept[layer] = [rows]
+        groups = rows.groups()
+        outputs = [
+            self._attend(queries, group, scaling)
+            for queries, group in zip(query.chunk(len(groups), dim=1), groups, strict=True)
+        ]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+    def _attend(self, query: torch.Tensor, rows: LayerCache, scaling: float | None) -> torch.Tensor:
+        """Of the query heads that see these rows."""
         mask = None  # a single query sees every key
         if query.shape[2] > 1:
-            mask = (rows.positions[None, :] <= self.query_positions[:, None])[None, None]
+            mask = rows.positions[None, :] <= self.query_positions[:, None]
+            mask = mask[None, None] if rows.biases is None else _with_biases(mask, rows.biases)
+        elif rows.biases is not None:
+            mask = rows.biases[None, None, None]
         return sdpa(query, rows.keys, rows.values, mask, scaling)
 
     def end_exchange(self) -> None:
@@ -110,21 +95,33 @@ class FederatedCache:
         """Forget the newest rows of every block, as if they had never been decoded."""
         self.seed(self.rows_before(num_rows))
 
-    def _trade(self, layer: int, query: torch.Tensor, own: LayerCache) -> list[LayerCache]:
+    def _trade(
+        self, layer: int, own: LayerCache, query: torch.Tensor, scaling: float | None
+    ) -> list[LayerCache]:
         """Send own rows and return those of the others, if any come here."""
         if self._exchange is None:
             return []
         route = self._exchange.route
         if layer in route.uploads:
-            self._exchange.send(layer, self._own_rows(own), lambda: _to_numpy(query))
+            factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+            self._exchange.send(layer, self._own_rows(own), lambda: _to_numpy(query * factor))
         if layer == route.last_upload and not self._keeps_rows:
             raise LastUploadDone
         if layer not in route.receives:
             return []
-        return [self._part(rows, own.keys.dtype) for rows in self._exchange.receive(layer)]
+        return self._received(self._exchange.receive(layer), own)
+
+    def _received(self, parts: list[HeadRows], own: LayerCache) -> list[LayerCache]:
+        """Received rows where the model computes, a part each if all heads have the same ones."""
+        dense = [as_dense(part) for part in parts]
+        same = [part for part in dense if part is not None]
+        if len(same) == len(parts):
+            return [self._part(rows, own.keys.dtype) for rows in same]
+        others = RaggedRows.join(parts, self._device, own.keys.dtype)
+        return [LayerCache(own.keys[:, :, :0], own.values[:, :, :0], own.positions[:0], others)]
 
     def _part(self, rows: KvRows, dtype: torch.dtype) -> LayerCache:
-        """Received rows where the model computes; where that is here, they are not copied."""
+        """Where the model computes here, they are not copied."""
         keys, values, positions = (
             torch.from_numpy(np.require(array, requirements="W"))
             for array in (rows.keys, rows.values, rows.positions)
@@ -143,13 +140,9 @@ class FederatedCache:
         )
 
 
-def join_rows(parts: list[LayerCache]) -> LayerCache:
-    """Rows of all parts, one after the other."""
-    return LayerCache(
-        torch.cat([part.keys for part in parts], dim=2),
-        torch.cat([part.values for part in parts], dim=2),
-        torch.cat([part.positions for part in parts]),
-    )
+def _with_biases(visible: torch.Tensor, biases: torch.Tensor) -> torch.Tensor:
+    """[1, 1, T, S]: what is added to scores, of visible [T, S] and biases [S]."""
+    return torch.where(visible, biases, -torch.inf)[None, None]
 
 
 def _to_numpy(rows: torch.Tensor) -> FloatArray:

@@ -17,6 +17,7 @@ from fedattn.model.families import FusedBlock
 from fedattn.model.loading import LoadedModel
 from fedattn.model.packing import Linear, Pack, pack_float32, pack_int8
 from fedattn.model.prefill import PrefillResult
+from fedattn.model.roomy_rows import RoomyRows, with_room
 
 INT8, FLOAT32 = "int8", "float32"
 _PACKERS = {FLOAT32: pack_float32, INT8: pack_int8}
@@ -25,17 +26,14 @@ DECODE_FORMATS = tuple(_PACKERS)
 
 @dataclass(slots=True)
 class FusedState:
-    """Rows of every block, with room for the answer.
+    """Rows of every block, and where the answer is.
 
     Attributes:
-        keys, values: [Hkv, rows, D] a block; `num_rows` of them are filled.
-        num_rows: filled rows of each block.
+        blocks: rows of each block.
         position: of the next token.
     """
 
-    keys: list[torch.Tensor]
-    values: list[torch.Tensor]
-    num_rows: list[int]
+    blocks: list[RoomyRows]
     position: int
 
 
@@ -78,15 +76,8 @@ class FusedDecoder:
 
     def begin(self, prefill: PrefillResult, room: int) -> FusedState:
         """Copy the rows of a prefill, with room for so many steps."""
-        state = FusedState(keys=[], values=[], num_rows=[], position=prefill.next_position)
-        for layer in prefill.cache.layers:
-            heads, rows, size = layer.keys.shape[1:]
-            for copies, given in ((state.keys, layer.keys), (state.values, layer.values)):
-                grown = torch.empty(heads, rows + room, size)
-                grown[:, :rows] = given[0]
-                copies.append(grown)
-            state.num_rows.append(rows)
-        return state
+        blocks = [with_room(layer, room) for layer in prefill.cache.layers]
+        return FusedState(blocks, prefill.next_position)
 
     @torch.inference_mode()
     def step(self, state: FusedState, token: int) -> torch.Tensor:
@@ -97,7 +88,7 @@ class FusedDecoder:
         sin = (angles.sin() * self._rotary_scale).repeat(2)
         for index, block in enumerate(self._blocks):
             normed = rms_norm(hidden, hidden.shape[-1:], block.norm, self._eps)
-            seen = self._attend(state, index, normed, cos, sin)
+            seen = self._attend(block, state.blocks[index], normed, cos, sin)
             hidden = hidden + block.output(seen)
             normed = rms_norm(hidden, hidden.shape[-1:], block.mlp_norm, self._eps)
             gate, up = block.gate_up(normed).chunk(2, dim=-1)
@@ -107,28 +98,22 @@ class FusedDecoder:
 
     def _attend(
         self,
-        state: FusedState,
-        index: int,
+        block: _Block,
+        rows: RoomyRows,
         normed: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
     ) -> torch.Tensor:
         """[1, d] to [1, Hq D]: project, rotate, append to the cache, attend to all of it."""
-        block = self._blocks[index]
         kv_heads, size = self._shape.num_kv_heads, self._shape.head_dim
         heads = block.qkv(normed).view(-1, size)
         rotated = heads[:-kv_heads]
         half = size // 2
         turned = torch.cat((-rotated[:, half:], rotated[:, :half]), dim=-1)
         rotated = rotated * cos + turned * sin
-        row = state.num_rows[index]
-        state.keys[index][:, row] = rotated[-kv_heads:]
-        state.values[index][:, row] = heads[-kv_heads:]
-        state.num_rows[index] = row + 1
+        rows.append(rotated[-kv_heads:], heads[-kv_heads:])
         queries = rotated[: self._num_heads].view(kv_heads, -1, size)
-        scores = torch.bmm(queries, state.keys[index][:, : row + 1].transpose(1, 2))
-        weights = torch.softmax(scores * block.scaling, dim=-1)
-        return torch.bmm(weights, state.values[index][:, : row + 1]).view(1, -1)
+        return rows.attend(queries, block.scaling).view(1, -1)
 
 
 def _pack_block(block: FusedBlock, pack: Pack) -> _Block:

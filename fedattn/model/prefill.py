@@ -9,8 +9,9 @@ import torch
 from fedattn.core.spans import Member, Role
 from fedattn.core.types import KvShape
 from fedattn.model.attention import run_model
-from fedattn.model.cache import FederatedCache, LastUploadDone, LayerCache
+from fedattn.model.cache import FederatedCache, LastUploadDone
 from fedattn.model.exchange import KvExchange
+from fedattn.model.layer_cache import LayerCache
 from fedattn.model.loading import LoadedModel
 
 

@@ -7,10 +7,9 @@ the publisher's.
 
 from dataclasses import replace
 
-import torch
-
 from fedattn.core.spans import Member, SessionLayout, Span
-from fedattn.model.cache import FederatedCache, LayerCache, join_rows
+from fedattn.model.cache import FederatedCache
+from fedattn.model.layer_cache import PositionTest, join_rows
 from fedattn.model.prefill import PrefillResult
 
 
@@ -27,20 +26,21 @@ def answer_as(
     """
     layers = []
     for layer, (mine, received) in enumerate(zip(own.layers, prefill.cache.layers, strict=True)):
-        is_other = received.positions < layout.prefix_len
-        if layer in layout.publisher.plan:
-            is_other = ~_is_inside(received, responder.span)
-        rows = [mine.select(_is_inside(mine, responder.span)), received.select(is_other)]
-        layers.append(_in_order(join_rows(rows)))
+        is_received = _outside(responder.span)
+        if layer not in layout.publisher.plan:
+            is_received = _outside(Span(layout.prefix_len, layout.num_tokens))
+        rows = join_rows([mine.where(_inside(responder.span)), received.where(is_received)])
+        layers.append(rows.select(rows.positions.argsort()))
     cache = FederatedCache(len(layers), prefill.logits.device)
     cache.seed(layers)
     return replace(prefill, cache=cache)
 
 
-def _is_inside(rows: LayerCache, span: Span) -> torch.Tensor:
-    """[S] bool: which rows are of the span."""
-    return (rows.positions >= span.start) & (rows.positions < span.stop)
+def _inside(span: Span) -> PositionTest:
+    """Says which positions are of the span."""
+    return lambda positions: (positions >= span.start) & (positions < span.stop)
 
 
-def _in_order(rows: LayerCache) -> LayerCache:
-    return rows.select(rows.positions.argsort())
+def _outside(span: Span) -> PositionTest:
+    """Says which positions are not of the span."""
+    return lambda positions: ~_inside(span)(positions)

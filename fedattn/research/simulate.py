@@ -10,9 +10,10 @@ import torch
 from fedattn.core.compression import Compression
 from fedattn.core.errors import ContextTooLongError, InvalidRequestError
 from fedattn.core.plans import RolePlans
+from fedattn.core.row_scores import RowScorer
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode, SessionLayout, build_layout
-from fedattn.core.types import IntArray
+from fedattn.core.visibility import KeptPositions
 from fedattn.model.decode import answer_log_probs, answer_nll, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvExchange, KvStore
 from fedattn.model.prefill import Prefiller, PrefillResult
@@ -52,14 +53,14 @@ class TokenTrace:
     Attributes:
         token_ids: the joined prompt, public prefix first.
         layout: spans and plans over it.
-        kept: global positions whose rows travelled, by (participant, layer).
+        kept: global positions whose rows travelled, by (participant, layer), for each head.
         generated: greedy answer tokens.
         answer: tokens of the given answer, which follow the prompt for its likelihood.
     """
 
     token_ids: list[int]
     layout: SessionLayout
-    kept: dict[tuple[int, int], IntArray]
+    kept: KeptPositions
     generated: list[int]
     answer: list[int]
 
@@ -76,8 +77,8 @@ class TokenTrace:
                     "sync_layers": list(member.plan.layers),
                     "input_positions": member.input_positions().tolist(),
                     "kept_positions": {
-                        str(layer): positions.tolist()
-                        for (owner, layer), positions in sorted(self.kept.items())
+                        str(layer): [positions.tolist() for positions in of_heads]
+                        for (owner, layer), of_heads in sorted(self.kept.items())
                         if owner == index
                     },
                 }
@@ -168,6 +169,7 @@ class Simulator:
         prefiller: of the model.
         tokenizer: of the model.
         make_exchange: the exchange of a participant, from the session's store and its place.
+        scorer: for the selector `learned`.
     """
 
     def __init__(
@@ -175,10 +177,12 @@ class Simulator:
         prefiller: Prefiller,
         tokenizer: PromptTokenizer,
         make_exchange: MakeExchange = InProcessExchange,
+        scorer: RowScorer | None = None,
     ) -> None:
         self._prefiller = prefiller
         self._tokenizer = tokenizer
         self._make_exchange = make_exchange
+        self._scorer = scorer
         self._last: tuple[tuple[object, ...], KvStore] | None = None
 
     def run(self, cases: Iterable[Case], settings: SimulationSettings) -> Iterator[CaseResult]:
@@ -264,7 +268,7 @@ class Simulator:
         self._check_window(layout, max(settings.max_new_tokens, len(tokens.answer)))
         responder = _place(settings.responder, layout)
         model = self._prefiller.model
-        store = KvStore(layout, model.shape, model.rotary, responder)
+        store = KvStore(layout, model.shape, model.rotary, responder, scorer=self._scorer)
         what = (tokens.prefix, tokens.contexts, settings)
         is_reused = settings.responder is None and self._last is not None and self._last[0] == what
         if is_reused and self._last is not None:

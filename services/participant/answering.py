@@ -7,8 +7,8 @@ from dataclasses import asdict
 from fedattn.core.agreement import PassageSpan
 from fedattn.core.errors import FedAttnError
 from fedattn.core.sampling import SamplingParams
-from fedattn.model.cache import LayerCache
 from fedattn.model.decode import generate_tokens
+from fedattn.model.layer_cache import LayerCache
 from fedattn.model.prefill import PrefillResult
 from fedattn.model.text import TextStream
 from fedattn.runtime.tracing import NODE, span

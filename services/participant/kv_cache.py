@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from cachetools import Cache, TLRUCache
 
 from fedattn.core.types import HeadRows
-from fedattn.model.cache import LayerCache
+from fedattn.model.layer_cache import LayerCache
 from fedattn.wire.sealing import ContentKey
 
 FRAMES_LIFETIME_S = 86_400.0
@@ -64,7 +64,7 @@ class CachedState:
 
     @property
     def size(self) -> int:
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)
+        return sum(layer.nbytes for layer in self.layers)
 
 
 T = TypeVar("T", CachedFrames, CachedRows, CachedState)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fedattn.model.attention import ATTENTION_NAME, run_model, sdpa
-from fedattn.model.cache import FederatedCache, LayerCache
+from fedattn.model.cache import FederatedCache
+from fedattn.model.layer_cache import LayerCache
 from tests.harness.tiny import FAMILIES, tiny_model
 
 

@@ -5,17 +5,15 @@ The attacker has the model's weights, the public prefix, and the rows as they ar
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
-from fedattn.core.types import FloatArray
 from fedattn.model.cache import FederatedCache
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import forward_tokens
 from fedattn.research.leak.candidates import candidate_rows, distances, ranked, split_batches
-from fedattn.research.leak.received import Received
+from fedattn.research.leak.received import Received, TokenRows, by_token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +78,8 @@ def look_up(model: LoadedModel, received: Received) -> Recovery | None:
     table = {0: torch.cat(tables, dim=2)}
     keys = model.rotary.undo(rows.keys, rows.positions)
     found, gaps = [0] * len(received.truth), []
-    for index, position in enumerate(rows.positions.tolist()):
-        row = np.stack([keys[:, index], rows.values[:, index]])
-        token, gap = ranked(vocabulary, distances(table, {0: row}))
+    for position, token_rows in by_token(replace(rows, keys=keys)).items():
+        token, gap = ranked(vocabulary, distances(table, {0: token_rows}))
         found[position - received.span.start] = token
         gaps.append(gap)
     return Recovery(
@@ -127,7 +124,8 @@ class _Walk:
     def __init__(self, model: LoadedModel, received: Received, effort: Effort) -> None:
         self._model, self._effort = model, effort
         self._rows = {
-            layer: received.rows[layer] for layer in sorted(received.rows)[: effort.num_blocks]
+            layer: by_token(received.rows[layer])
+            for layer in sorted(received.rows)[: effort.num_blocks]
         }
         self._cache = FederatedCache(model.shape.num_layers, model.device)
         self._logits = self._extend(received.prefix, range(len(received.prefix)))
@@ -141,7 +139,7 @@ class _Walk:
         self._logits = self._extend([token], [position])
         return token, gap
 
-    def _nearest(self, received: dict[int, FloatArray], position: int) -> tuple[int, float]:
+    def _nearest(self, received: dict[int, TokenRows], position: int) -> tuple[int, float]:
         tried = self._logits.argsort(descending=True)[: self._effort.num_candidates]
         known, far = self._cache.layers, torch.empty(0, device=tried.device)
         for batch in split_batches(tried):
@@ -152,14 +150,9 @@ class _Walk:
                 break
         return best
 
-    def _received_at(self, position: int) -> dict[int, FloatArray]:
-        """[2, Hkv, D] of each compared block that has a row there."""
-        found = {}
-        for layer, rows in self._rows.items():
-            (places,) = np.nonzero(rows.positions == position)
-            for place in places:
-                found[layer] = np.stack([rows.keys[:, place], rows.values[:, place]])
-        return found
+    def _received_at(self, position: int) -> dict[int, TokenRows]:
+        """By block, where one that is compared has any row of the token."""
+        return {layer: rows[position] for layer, rows in self._rows.items() if position in rows}
 
     @torch.inference_mode()
     def _extend(self, token_ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:

@@ -4,13 +4,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-import numpy as np
 import torch
 
-from fedattn.core.types import FloatArray
 from fedattn.model.attention import run_model
-from fedattn.model.cache import LayerCache
+from fedattn.model.layer_cache import LayerCache
 from fedattn.model.loading import LoadedModel
+from fedattn.research.leak.received import TokenRows
 
 _BATCH = 512
 """Tokens in one forward pass: large enough for the processor, small enough for memory."""
@@ -126,21 +125,22 @@ def continuation_rows(
 
 
 def distances(
-    computed: Mapping[Place, torch.Tensor], received: Mapping[Place, FloatArray]
+    computed: Mapping[Place, torch.Tensor], received: Mapping[Place, TokenRows]
 ) -> torch.Tensor:
     """How far each candidate is from the received rows, [C] float32.
 
-    The geometric mean, over rows, heads, K and V, of Euclidean distances: the order of the
-    likelihoods if each of these parts had Gaussian errors of a size unknown to the attacker.
+    The geometric mean, over tokens, heads whose row came, K and V, of Euclidean distances: the
+    order of the likelihoods if each of these parts had Gaussian errors of a size unknown to the
+    attacker.
 
     Args:
-        computed: [2, Hkv, C, D] a row.
-        received: [2, Hkv, D] a row, the same ones.
+        computed: [2, Hkv, C, D] of a token.
+        received: of the same tokens.
     """
     logs = []
-    for place, row in received.items():
-        given = torch.from_numpy(np.ascontiguousarray(row)).to(computed[place].device)
-        apart = (computed[place] - given[:, :, None]).norm(dim=-1)  # [2, Hkv, C]
+    for place, token in received.items():
+        given = torch.from_numpy(token.rows).to(computed[place].device)
+        apart = (computed[place][:, token.heads] - given[:, :, None]).norm(dim=-1)  # [2, H, C]
         logs.append((apart + _TINY).log().flatten(0, 1))
     return torch.cat(logs).mean(dim=0).exp()
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from fedattn.core.types import FloatArray, IntArray
-from fedattn.model.cache import FederatedCache, LayerCache
+from fedattn.model.cache import FederatedCache
+from fedattn.model.layer_cache import LayerCache
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import forward_tokens
 from fedattn.research.leak.attacks import Effort
@@ -187,7 +188,7 @@ class _Trial:
             for layer, position in rows
         }
         impossible = [row.share_impossible(computed[place]) for place, row in rows.items()]
-        far = distances(computed, {place: row.row for place, row in rows.items()})
+        far = distances(computed, {place: row.token for place, row in rows.items()})
         return torch.stack(impossible).mean(dim=0), far
 
     @torch.inference_mode()

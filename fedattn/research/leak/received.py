@@ -10,8 +10,9 @@ from fedattn.core.codecs import Codec
 from fedattn.core.compression import Compression
 from fedattn.core.errors import ContextTooLongError, InvalidRequestError
 from fedattn.core.plans import RolePlans, SyncPlan
+from fedattn.core.row_scores import RowScorer
 from fedattn.core.spans import SessionLayout, Span, build_layout
-from fedattn.core.types import FloatArray, KvRows, Queries
+from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows, Queries
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.prefill import Prefiller
 from fedattn.research.simulate import MakeExchange
@@ -26,20 +27,44 @@ class Received:
     Attributes:
         prefix: token ids of the public prefix, P of them; the attacker knows them.
         truth: token ids of the text, T of them; the attacker does not know them.
-        rows: by block; keys after RoPE, [Hkv, at most T, D] float32, at positions from P.
+        rows: by block, of each head those that travelled; keys after RoPE, positions from P.
         codec: that wrote them.
         kv_bytes: of all its frames.
     """
 
     prefix: tuple[int, ...]
     truth: tuple[int, ...]
-    rows: dict[int, KvRows]
+    rows: dict[int, HeadRows]
     codec: Codec
     kv_bytes: int
 
     @property
     def span(self) -> Span:
         return Span(len(self.prefix), len(self.prefix) + len(self.truth))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenRows:
+    """What came of one token at one block.
+
+    Attributes:
+        heads: [H] int64 key/value heads whose row came, in order, at least one.
+        rows: [2, H, D] float32, K and V.
+    """
+
+    heads: IntArray
+    rows: FloatArray
+
+
+def by_token(rows: HeadRows) -> dict[int, TokenRows]:
+    """The rows of every token that has any, by position."""
+    heads = np.repeat(np.arange(len(rows.counts)), rows.counts)
+    both = np.stack([rows.keys, rows.values])
+    of_tokens = {}
+    for position in np.unique(rows.positions).tolist():
+        places = np.flatnonzero(rows.positions == position)
+        of_tokens[position] = TokenRows(heads=heads[places], rows=both[:, places])
+    return of_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +75,13 @@ class Sending:
         plan: blocks at which the publisher receives.
         compression: of the contributor.
         make_exchange: what the rows go through.
+        scorer: for the selector `learned`.
     """
 
     plan: SyncPlan
     compression: Compression
     make_exchange: MakeExchange = InProcessExchange
+    scorer: RowScorer | None = None
 
     @property
     def plans(self) -> RolePlans:
@@ -135,7 +162,8 @@ def receive_rows(
         raise InvalidRequestError("every token of the text is withheld, so no row travels")
     lengths = (len(prefix), len(token_ids), len(withheld))
     layout = _layout(lengths, sending, model.shape.num_layers)
-    store = KvStore(layout, model.shape, model.rotary, withheld={0: withheld})
+    scorer = sending.scorer
+    store = KvStore(layout, model.shape, model.rotary, scorer=scorer, withheld={0: withheld})
     uploads = sorted(store.routes[0].uploads)
     if not uploads:
         raise InvalidRequestError("no rows travel with this plan; name at least one block")

@@ -1,16 +1,16 @@
 """Rows that a codec could have written as they were received, and rows that it could not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from fedattn.core.codecs import Codec
-from fedattn.core.types import FloatArray, IntArray, KvRows
+from fedattn.core.types import FloatArray, HeadRows
 from fedattn.model.cache import FederatedCache
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import forward_tokens
-from fedattn.research.leak.received import Received
+from fedattn.research.leak.received import Received, TokenRows, by_token
 
 _NOISE = 1e-5
 """What arithmetic in another order may change, as a share of a row's root mean square."""
@@ -18,14 +18,14 @@ _NOISE = 1e-5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RoundedRow:
-    """One row as received, where its codec rounds: keys before or after RoPE.
+    """One token's rows as received, where their codec rounds: keys before or after RoPE.
 
     Attributes:
-        row: [2, Hkv, D] float32, K and V.
-        slack: [2, Hkv, D] float32, how far each scalar may be from the one that was encoded.
+        token: K and V of the H heads whose row came.
+        slack: [2, H, D] float32, how far each scalar may be from the one that was encoded.
     """
 
-    row: FloatArray
+    token: TokenRows
     slack: FloatArray
 
     def share_impossible(self, computed: torch.Tensor) -> torch.Tensor:
@@ -35,8 +35,8 @@ class RoundedRow:
             computed: [2, Hkv, C, D] float32, as `to_rounded` gives it.
         """
         device = computed.device
-        row, slack = (torch.from_numpy(array).to(device) for array in (self.row, self.slack))
-        impossible = (computed - row[:, :, None]).abs() > slack[:, :, None]
+        rows, slack = (torch.from_numpy(part).to(device) for part in (self.token.rows, self.slack))
+        impossible = (computed[:, self.token.heads] - rows[:, :, None]).abs() > slack[:, :, None]
         return impossible.float().mean(dim=(0, 1, 3))
 
 
@@ -61,32 +61,41 @@ def rounded_rows(
     """
     rows, codec = received.rows[layer], received.codec
     given = _where_rounded(model, codec, rows)
-    encoded = _where_rounded(model, codec, _true_rows(model, received, layer, rows.positions))
-    bounds = codec.error_bound(encoded[0], encoded[1])
-    slack = np.stack([np.broadcast_to(bound, given[0].shape) for bound in bounds])
-    size = np.sqrt(np.square(given).mean(axis=-1, keepdims=True))
-    slack = (slack + np.float32(_NOISE) * size).astype(np.float32)
+    encoded = _where_rounded(model, codec, _true_rows(model, received, layer))
+    bounds = codec.error_bound(encoded.keys, encoded.values, encoded.counts)
+    keys, values = (
+        (bound + np.float32(_NOISE) * _size(array)).astype(np.float32)
+        for bound, array in zip(bounds, (given.keys, given.values), strict=True)
+    )
+    slack = by_token(replace(given, keys=keys, values=values))
     return {
-        position: RoundedRow(row=given[:, :, place].copy(), slack=slack[:, :, place].copy())
-        for place, position in enumerate(rows.positions.tolist())
+        position: RoundedRow(token=token, slack=slack[position].rows)
+        for position, token in by_token(given).items()
         if position in positions
     }
 
 
-def _where_rounded(model: LoadedModel, codec: Codec, rows: KvRows) -> FloatArray:
-    """[2, Hkv, T, D] of rows after RoPE."""
-    keys = rows.keys
-    if codec.keys_before_rope:
-        keys = model.rotary.undo(keys, rows.positions)
-    return np.stack([keys, rows.values])
+def _size(array: FloatArray) -> FloatArray:
+    """Root mean square of each row, [N, D] of [N, D]."""
+    size = np.sqrt(np.square(array).mean(axis=-1, keepdims=True))
+    return np.broadcast_to(size, array.shape)
+
+
+def _where_rounded(model: LoadedModel, codec: Codec, rows: HeadRows) -> HeadRows:
+    """Rows after RoPE as their codec sees them."""
+    if not codec.keys_before_rope:
+        return rows
+    return replace(rows, keys=model.rotary.undo(rows.keys, rows.positions))
 
 
 @torch.inference_mode()
-def _true_rows(model: LoadedModel, received: Received, layer: int, positions: IntArray) -> KvRows:
-    """Rows of a block before they were encoded."""
+def _true_rows(model: LoadedModel, received: Received, layer: int) -> HeadRows:
+    """The rows that were received of a block, before they were encoded."""
+    rows = received.rows[layer]
     token_ids = [*received.prefix, *received.truth]
     cache = FederatedCache(model.shape.num_layers, model.device)
     forward_tokens(model, cache, token_ids, range(len(token_ids)))
-    rows = cache.layers[layer].select(torch.from_numpy(positions).to(model.device))
-    keys, values = (part[0].float().cpu().numpy() for part in (rows.keys, rows.values))
-    return KvRows(keys=keys, values=values, positions=positions)
+    heads = np.repeat(np.arange(len(rows.counts)), rows.counts)
+    true = cache.layers[layer]
+    keys, values = (part[0].float().cpu().numpy() for part in (true.keys, true.values))
+    return replace(rows, keys=keys[heads, rows.positions], values=values[heads, rows.positions])

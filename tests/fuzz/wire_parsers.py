@@ -6,6 +6,7 @@ from functools import cache
 
 from fedattn.core.agreement import MemberStatement, PassageSpan
 from fedattn.core.budget import ByteBudget
+from fedattn.core.compression import Compression
 from fedattn.core.contexts import ContextSummary, SkipReason
 from fedattn.core.errors import FedAttnError
 from fedattn.core.plans import RolePlans, SyncPlan

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import structlog
 
 from fedattn.core.consent import Ask
-from fedattn.core.errors import FedAttnError, SessionStateError
+from fedattn.core.errors import FedAttnError, InvalidRequestError, SessionStateError
 from fedattn.core.request import SessionRequest
 from fedattn.core.spans import Member, Role, Span
 from fedattn.core.transfer import max_upload_size
@@ -108,12 +108,19 @@ class Consent:
             PolicyRefusedError, ApprovalNeededError: the owner does not want it, or has to decide.
             ConfigurationError: it cannot be written down, so it does not happen.
             SessionStateError: a session of this id has leave already.
+            InvalidRequestError: shares of heads hide how many rows are asked for.
         """
         most = min(pressure_keep_ratio, policy.max_keep_ratio(span_len))
         members = _members(
             request, span_len, num_withheld, can_score=can_score, max_keep_ratio=most
         )
         ask = _describe(session_id, request, members, shape)
+        if ask.keep_ratio * span_len > most * span_len + 1:  # each head rounds up
+            raise InvalidRequestError(
+                f"of the rows of {len(ask.layers)} blocks at most {most:.0%} may be sent, the "
+                f"shares of heads that were asked for send {ask.keep_ratio:.0%}, more than their "
+                f"keep ratio says; ask with a profile of this model"
+            )
         lifetime_s = policy.cap_lifetime(lifetime_s)
         leave = Leave(policy=policy, ask=ask, max_keep_ratio=most, cache_lifetime_s=lifetime_s)
         giving = self._spawn(self._give(leave, policy))

@@ -15,6 +15,7 @@ from fedattn.core.errors import (
     ApprovalNeededError,
     ConfigurationError,
     IdentityMismatchError,
+    InvalidRequestError,
     NodeBusyError,
     PolicyRefusedError,
     SessionStateError,
@@ -243,3 +244,13 @@ async def test_owner_is_asked_for_the_most_that_any_rung_takes(
     )
     leave = await owner.give(request=request, can_score=can_score)
     assert (leave.ask.keep_ratio, leave.ask.num_rows) == (share, rows)
+
+
+async def test_shares_of_heads_that_hide_how_many_rows_they_send_are_refused(owner: Owner) -> None:
+    owner.path.write_text("max_rows = 5")
+    hidden = Compression(selector=LEARNED, keep_ratio=0.1, head_shares=bytes([255] * 4))
+    with pytest.raises(InvalidRequestError, match="at most 50% .* send 100%"):
+        await owner.give(request=replace(REQUEST, compression=hidden))
+    honest = replace(hidden, keep_ratio=1.0)
+    leave = await owner.give(request=replace(REQUEST, compression=honest))
+    assert leave.ask.keep_ratio == 0.5

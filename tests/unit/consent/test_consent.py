@@ -249,7 +249,7 @@ async def test_owner_is_asked_for_the_most_that_any_rung_takes(
 async def test_shares_of_heads_that_hide_how_many_rows_they_send_are_refused(owner: Owner) -> None:
     owner.path.write_text("max_rows = 5")
     hidden = Compression(selector=LEARNED, keep_ratio=0.1, head_shares=bytes([255] * 4))
-    with pytest.raises(InvalidRequestError, match="at most 50% .* send 100%"):
+    with pytest.raises(InvalidRequestError, match=r"at most 50% .* send 100%"):
         await owner.give(request=replace(REQUEST, compression=hidden))
     honest = replace(hidden, keep_ratio=1.0)
     leave = await owner.give(request=replace(REQUEST, compression=honest))

@@ -178,11 +178,13 @@ class Resolved:
         plans: of both roles.
         compression: of the rows.
         coarser: what a byte budget may go down to instead, in this order.
+        scorer: says which rows matter; None if nobody knows.
     """
 
     plans: RolePlans
     compression: Compression
     coarser: tuple[Compression, ...] = ()
+    scorer: RowScorer | None = None
 
 
 def context_tokens_of(profile: Profile | None) -> int:
@@ -217,7 +219,8 @@ def resolve(
     wish = wish or CompressionWish()
     plans = resolve_plans(contributors, publisher, num_layers, profile)
     compression, coarser = _resolve_rows(publisher, profile, wish)
-    return Resolved(plans=plans, compression=compression, coarser=coarser)
+    scorer = None if profile is None else profile.scorer
+    return Resolved(plans=plans, compression=compression, coarser=coarser, scorer=scorer)
 
 
 def resolve_plans(
@@ -253,7 +256,7 @@ def _resolve_rows(
         at_points = [_at_point(point, wish) for point in profile.points[chosen:]]
         return at_points[0], tuple(at_points[1:])
     codecs = _codecs(wish)
-    kept = wish.keep_ratio or 1.0
+    kept = 1.0 if wish.keep_ratio is None else wish.keep_ratio
     fewer = [ratio for ratio in _UNCALIBRATED_KEEP_RATIOS if ratio < kept]
     steps = [*((kept, codec) for codec in codecs), *((ratio, codecs[-1]) for ratio in fewer)]
     compressions = [_at_ratio(ratio, codec, profile, wish) for ratio, codec in steps]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fedattn.core.budget import FEWER_ROWS
 from fedattn.core.codecs import CODEC_LADDER, Codec, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidPlanError
@@ -21,8 +22,6 @@ from fedattn.core.selection import DEFAULT_SELECTOR, LEARNED
 
 DEFAULT_CONTEXT_TOKENS = 1200
 """Of all texts together, for a model that nobody has measured."""
-_UNCALIBRATED_KEEP_RATIOS = (0.7, 0.5, 0.3, 0.1, 0.03, 0.01)
-"""What a byte budget goes down to where nobody knows which rows matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +256,7 @@ def _resolve_rows(
         return at_points[0], tuple(at_points[1:])
     codecs = _codecs(wish)
     kept = 1.0 if wish.keep_ratio is None else wish.keep_ratio
-    fewer = [ratio for ratio in _UNCALIBRATED_KEEP_RATIOS if ratio < kept]
+    fewer = [ratio for ratio in FEWER_ROWS if ratio < kept]
     steps = [*((kept, codec) for codec in codecs), *((ratio, codecs[-1]) for ratio in fewer)]
     compressions = [_at_ratio(ratio, codec, profile, wish) for ratio, codec in steps]
     return compressions[0], tuple(compressions[1:])

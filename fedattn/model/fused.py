@@ -14,10 +14,10 @@ from torch.nn.functional import rms_norm, silu
 
 from fedattn.core.errors import ModelError
 from fedattn.model.families import FusedBlock
-from fedattn.model.layer_cache import LayerCache
 from fedattn.model.loading import LoadedModel
 from fedattn.model.packing import Linear, Pack, pack_float32, pack_int8
 from fedattn.model.prefill import PrefillResult
+from fedattn.model.roomy_rows import RoomyRows, with_room
 
 INT8, FLOAT32 = "int8", "float32"
 _PACKERS = {FLOAT32: pack_float32, INT8: pack_int8}
@@ -25,47 +25,15 @@ DECODE_FORMATS = tuple(_PACKERS)
 
 
 @dataclass(slots=True)
-class RoomyRows:
-    """Rows of heads of one block that see the same ones, with room for the answer.
-
-    Attributes:
-        keys, values: [H, rows, D] float32; `num_rows` of them are filled.
-    """
-
-    keys: torch.Tensor
-    values: torch.Tensor
-    num_rows: int
-
-    @classmethod
-    def of(cls, rows: LayerCache, room: int) -> "RoomyRows":
-        """A copy with room for so many more."""
-        heads, num_rows, size = rows.keys.shape[1:]
-        keys, values = (torch.empty(heads, num_rows + room, size) for _ in range(2))
-        keys[:, :num_rows], values[:, :num_rows] = rows.keys[0], rows.values[0]
-        return cls(keys, values, num_rows)
-
-    def append(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """One more row of each head, [H, D]."""
-        self.keys[:, self.num_rows], self.values[:, self.num_rows] = keys, values
-        self.num_rows += 1
-
-    def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
-        """[H, G, D] of queries [H, G, D]: one token's, by the heads they belong to."""
-        scores = torch.bmm(queries, self.keys[:, : self.num_rows].transpose(1, 2))
-        weights = torch.softmax(scores * scaling, dim=-1)
-        return torch.bmm(weights, self.values[:, : self.num_rows])
-
-
-@dataclass(slots=True)
 class FusedState:
     """Rows of every block, and where the answer is.
 
     Attributes:
-        blocks: rows of each block, in groups as `LayerCache.groups`.
+        blocks: rows of each block.
         position: of the next token.
     """
 
-    blocks: list[list[RoomyRows]]
+    blocks: list[RoomyRows]
     position: int
 
 
@@ -108,9 +76,7 @@ class FusedDecoder:
 
     def begin(self, prefill: PrefillResult, room: int) -> FusedState:
         """Copy the rows of a prefill, with room for so many steps."""
-        blocks = [
-            [RoomyRows.of(rows, room) for rows in layer.groups()] for layer in prefill.cache.layers
-        ]
+        blocks = [with_room(layer, room) for layer in prefill.cache.layers]
         return FusedState(blocks, prefill.next_position)
 
     @torch.inference_mode()
@@ -133,7 +99,7 @@ class FusedDecoder:
     def _attend(
         self,
         block: _Block,
-        groups: list[RoomyRows],
+        rows: RoomyRows,
         normed: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
@@ -145,17 +111,9 @@ class FusedDecoder:
         half = size // 2
         turned = torch.cat((-rotated[:, half:], rotated[:, :half]), dim=-1)
         rotated = rotated * cos + turned * sin
-        keys, values = rotated[-kv_heads:], heads[-kv_heads:]
+        rows.append(rotated[-kv_heads:], heads[-kv_heads:])
         queries = rotated[: self._num_heads].view(kv_heads, -1, size)
-        if len(groups) == 1:
-            groups[0].append(keys, values)
-            return groups[0].attend(queries, block.scaling).view(1, -1)
-        seen = torch.empty_like(queries)
-        for head, rows in enumerate(groups):
-            own = slice(head, head + 1)
-            rows.append(keys[own], values[own])
-            seen[own] = rows.attend(queries[own], block.scaling)
-        return seen.view(1, -1)
+        return rows.attend(queries, block.scaling).view(1, -1)
 
 
 def _pack_block(block: FusedBlock, pack: Pack) -> _Block:

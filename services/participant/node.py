@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedattn.core.profile import Profile
+from fedattn.core.row_scores import RowScorer
 from fedattn.model.decode import Decoder, MakeDecoder
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
@@ -67,6 +68,11 @@ class ParticipantNode:
         self.threads = NodeThreads(self.max_sessions)
         self.hint_keys = KeyPair() if self.identity.is_verifying else None
         self.consent = Consent(self.policy, self.audit, self.threads)
+
+    @property
+    def scorer(self) -> RowScorer | None:
+        """Scores that it chooses rows by; None if its profile has none."""
+        return None if self.profile is None else self.profile.scorer
 
     def decoder(self) -> Decoder[Any]:
         """What a publisher decodes with, made when first asked for: packing takes a second.

@@ -9,12 +9,12 @@ import numpy as np
 
 from fedattn.core.chunks import Chunk, FrameAssembler, FrameValidator
 from fedattn.core.errors import FrameError
-from fedattn.core.frames import HEADER_SIZE, ReceivedFrame, decode_frame
-from fedattn.core.types import KvRows
+from fedattn.core.frames import HEADER_SIZE, ReceivedFrame, decode_frame, max_frame_size
+from fedattn.core.types import HeadRows
 from tests.fuzz.memory import peak_bytes
 from tests.fuzz.targets import SENDER, Target
 
-_AWAITED = frozenset(range(4))
+_AWAITED = range(4)
 _SLACK_BYTES = 96 << 10
 """Python's own objects, messages, and zlib's first buffer."""
 
@@ -60,15 +60,17 @@ def _decode(target: Target, frame: bytes) -> Outcome:
     return Outcome.ROWS
 
 
-def _check_rows(target: Target, rows: KvRows) -> None:
-    shape, span = target.rules.shape, target.rules.span
-    expected = (shape.num_kv_heads, target.rules.num_rows, shape.head_dim)
+def _check_rows(target: Target, rows: HeadRows) -> None:
+    span = target.rules.span
+    expected = (target.rules.num_rows, target.rules.shape.head_dim)
     for scalars in (rows.keys, rows.values):
         _require(scalars.shape == expected, f"shape {scalars.shape}, expected {expected}")
         _require(scalars.dtype == np.float32, f"type {scalars.dtype}")
         _require(bool(np.isfinite(scalars).all()), "NaN or infinity among the rows")
-    _require(bool((np.diff(rows.positions) > 0).all()), "positions do not increase")
-    inside = span.start <= rows.positions[0] and rows.positions[-1] < span.stop
+    _require(rows.counts == target.rules.counts, f"heads have {rows.counts} rows")
+    for head in rows.heads:
+        _require(bool((np.diff(rows.positions[head]) > 0).all()), "positions do not increase")
+    inside = span.start <= rows.positions.min() and rows.positions.max() < span.stop
     _require(bool(inside), f"positions outside {span}: {rows.positions}")
 
 
@@ -93,11 +95,9 @@ def check_chunks(target: Target, frame: bytes, random: Random) -> Outcome:
 
 def _deliver(target: Target, chunks: list[Chunk]) -> bytes | None:
     """The frame, if it came through guard and assembler."""
-    guard = FrameValidator(target.rules, _AWAITED)
-    assembler = FrameAssembler(target.rules, _AWAITED)
-    largest = HEADER_SIZE + target.rules.bitmap_size
-    largest += target.rules.codec.max_payload_size(target.rules.shape, target.rules.num_rows)
-    held = 0
+    specs = dict.fromkeys(_AWAITED, target.rules)
+    guard, assembler = FrameValidator(specs), FrameAssembler(specs)
+    largest, held = max_frame_size(target.rules), 0
     for chunk in chunks:
         assembled, refused = _offer(guard, assembler, chunk)
         if refused:

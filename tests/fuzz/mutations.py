@@ -54,8 +54,8 @@ def random_body(_: Target, frame: bytearray, random: Random) -> None:
 
 
 def random_bitmap(target: Target, frame: bytearray, random: Random) -> None:
-    """As many bits as rows, or one more or less, anywhere in the bytes of the bitmap."""
-    size = target.rules.bitmap_size
+    """As many bits as rows, or one more or less, anywhere in the bytes of the bitmaps."""
+    size = target.rules.bitmaps_size
     count = max(0, target.rules.num_rows + random.choice((0, 0, -1, 1)))
     bits = 0
     for place in random.sample(range(8 * size), min(count, 8 * size)):
@@ -69,12 +69,12 @@ def body_of_another(target: Target, frame: bytearray, random: Random) -> None:
 
 def other_levels(target: Target, frame: bytearray, random: Random) -> None:
     """Steps and a well-formed DEFLATE stream of any number of levels, up to a bomb."""
-    shape, num_rows = target.rules.shape, target.rules.num_rows
-    start = HEADER_SIZE + target.rules.bitmap_size
-    wanted = shape.num_kv_heads * shape.head_dim * (1 + 2 * num_rows)
+    rules, heads = target.rules, sum(count > 0 for count in target.rules.counts)
+    start = HEADER_SIZE + rules.bitmaps_size
+    wanted = rules.shape.head_dim * (heads + 2 * rules.num_rows)
     count = random.choice((wanted, wanted, wanted - 1, wanted + 1, 0, 1 << 16, 1 << 22))
     step = random.choice((0.0, -1.0, 1.0, 1e-45, 9e29, -9e29, 1.1e30, 3.4e38, random.random()))
-    steps = struct.pack("<f", step) * (3 * shape.num_kv_heads)
+    steps = struct.pack("<f", step) * (3 * heads)
     level = random.choice((0, 127, 128, 255))
     deflater = zlib.compressobj(random.choice((0, 9)) if count <= wanted else 9, zlib.DEFLATED, -15)
     stream = deflater.compress(bytes([level]) * count)

@@ -5,11 +5,11 @@ from functools import cache
 
 import numpy as np
 
-from fedattn.core.codecs import CODECS
+from fedattn.core.codecs import CODECS, Codec
 from fedattn.core.frames import FrameSpec, encode_frame
 from fedattn.core.rotary import Rotary
 from fedattn.core.spans import Span
-from fedattn.core.types import KvRows, KvShape
+from fedattn.core.types import HeadRows, KvShape
 
 SENDER = "node-7"
 LAYER = 2
@@ -19,6 +19,9 @@ _SHAPES = (
 )
 _SPAN = Span(1000, 1045)
 _KEPT = (0, 1, 7, 8, 33, 44)
+_ALL = tuple(range(len(_SPAN)))
+_Heads = tuple[tuple[int, ...], ...]
+"""Places in the span of the rows of each head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,29 +36,34 @@ class Target:
     @property
     def decoded_size(self) -> int:
         """Bytes of its rows as float32."""
-        return 4 * self.rules.shape.values_per_row * self.rules.num_rows
+        return 4 * 2 * self.rules.shape.head_dim * self.rules.num_rows
 
 
 @cache
 def all_targets() -> tuple[Target, ...]:
-    """Every codec with every shape, with and without a bitmap."""
+    """Every codec with every shape, with and without bitmaps, and heads with rows of their own."""
     return tuple(
-        _target(codec.name, shape, kept)
+        _target(codec, shape, heads)
         for codec in CODECS
-        for shape in _SHAPES
-        for kept in (_KEPT, tuple(range(len(_SPAN))))
+        for shape, heads in (
+            (_SHAPES[0], (_KEPT,)),
+            (_SHAPES[0], (_ALL,)),
+            (_SHAPES[1], (_KEPT, ())),
+            (_SHAPES[1], (_KEPT, _ALL)),
+        )
     )
 
 
-def _target(codec_name: str, shape: KvShape, kept: tuple[int, ...]) -> Target:
-    codec = next(codec for codec in CODECS if codec.name == codec_name)
-    size = (2, shape.num_kv_heads, len(kept), shape.head_dim)
-    keys, values = np.random.default_rng(len(kept)).normal(size=size).astype(np.float32)
+def _target(codec: Codec, shape: KvShape, heads: _Heads) -> Target:
+    places = np.array([place for head in heads for place in head])
+    size = (2, len(places), shape.head_dim)
+    keys, values = np.random.default_rng(len(places)).normal(size=size).astype(np.float32)
     rotary = Rotary(inverse_frequencies=np.power(0.1, np.arange(shape.head_dim // 2)))
-    rows = KvRows(keys=keys, values=values, positions=np.array(kept) + _SPAN.start)
+    counts = tuple(map(len, heads))
+    rows = HeadRows(keys=keys, values=values, positions=places + _SPAN.start, counts=counts)
     return Target(
-        name=f"{codec_name}/{shape.num_kv_heads}x{shape.head_dim}/{len(kept)} of {len(_SPAN)}",
+        name=f"{codec.name}/{shape.head_dim}/{' '.join(map(str, counts))} of {len(_SPAN)}",
         frame=encode_frame(rows, LAYER, codec, _SPAN, rotary),
-        rules=FrameSpec(sender=SENDER, shape=shape, codec=codec, span=_SPAN, num_rows=len(kept)),
+        rules=FrameSpec(sender=SENDER, shape=shape, codec=codec, span=_SPAN, counts=counts),
         rotary=rotary,
     )

@@ -16,7 +16,7 @@ from fedattn.core.plans import PlanSpec, RolePlans
 from fedattn.core.row_bounds import RowBounds
 from fedattn.core.session import SessionState
 from fedattn.core.spans import build_layout
-from fedattn.core.types import KvRows, KvShape
+from fedattn.core.types import HeadRows, KvRows, KvShape
 from services.participant.arrivals import Arrival
 from services.participant.inbox import RowInbox
 from tests.harness.samples import ROTARY
@@ -63,7 +63,7 @@ def deliver(inbox: RowInbox, sender: int, layer: int, value: float | None = None
     span = make_state().member(sender).span
     value = 10.0 * sender + layer if value is None else value
     rows = np.full(2 * len(span) * 2, value, dtype="<f4").tobytes()
-    frame = bytearray(encode_frame(_zeros(sender), layer, CODEC, span))
+    frame = bytearray(encode_frame(HeadRows.of(_zeros(sender)), layer, CODEC, span))
     frame[HEADER_SIZE:] = rows
     frame[HEADER_SIZE - 4 : HEADER_SIZE] = struct.pack(
         "<I", zlib.crc32(rows, zlib.crc32(frame[: HEADER_SIZE - 4]))
@@ -78,13 +78,14 @@ def _zeros(sender: int) -> KvRows:
     return KvRows(keys=values, values=values, positions=np.arange(span.start, span.stop))
 
 
-def take(inbox: RowInbox, layer: int) -> KvRows:
-    """All parts, one behind the other."""
+def take(inbox: RowInbox, layer: int) -> HeadRows:
+    """All parts of the only head, one behind the other."""
     parts = inbox.take(layer)
-    return KvRows(
-        keys=np.concatenate([part.keys for part in parts], axis=1),
-        values=np.concatenate([part.values for part in parts], axis=1),
+    return HeadRows(
+        keys=np.concatenate([part.keys for part in parts]),
+        values=np.concatenate([part.values for part in parts]),
         positions=np.concatenate([part.positions for part in parts]),
+        counts=(sum(part.num_rows for part in parts),),
     )
 
 
@@ -94,7 +95,7 @@ def test_rows_come_out_in_token_order_whatever_order_they_came_in() -> None:
     deliver(inbox, 0, 0)
     rows = take(inbox, 0)
     assert rows.positions.tolist() == [1, 2, 3]
-    assert rows.keys[0, :, 0].tolist() == [0.0, 0.0, 10.0]
+    assert rows.keys[:, 0].tolist() == [0.0, 0.0, 10.0]
 
 
 def test_later_layer_may_come_first() -> None:
@@ -102,8 +103,8 @@ def test_later_layer_may_come_first() -> None:
     for layer in (2, 0):
         deliver(inbox, 0, layer)
         deliver(inbox, 1, layer)
-    assert take(inbox, 0).keys[0, 0, 0] == 0.0
-    assert take(inbox, 2).keys[0, 0, 0] == 2.0
+    assert take(inbox, 0).keys[0, 0] == 0.0
+    assert take(inbox, 2).keys[0, 0] == 2.0
 
 
 def test_it_tells_what_came_from_whom() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedattn.core.row_bounds import MARGIN, RowBounds
-from fedattn.core.types import KvRows
+from fedattn.core.types import HeadRows, KvRows
 from fedattn.model.cache import FederatedCache
 from fedattn.model.loading import wrap_model
 from fedattn.model.prefill import forward_tokens
@@ -50,7 +50,7 @@ def at_the_bound(bounds: RowBounds, layer: int, head_dim: int) -> KvRows:
         for one in (bounds.keys, bounds.values)
     )
     made = KvRows(keys=keys, values=values, positions=np.arange(4))
-    bounds.check(made, layer, "a")
+    bounds.check(HeadRows.of(made), layer, "a")
     return made
 
 

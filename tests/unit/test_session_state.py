@@ -25,7 +25,7 @@ ALLOWED = {(W, A), (W, L), (A, C), (A, L)}
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(MemberState, MemberState)))
 def test_only_the_drawn_steps_are_possible(before: MemberState, after: MemberState) -> None:
-    ledger = MemberLedger(FrameValidator(make_state().frame_spec(0), frozenset()), state=before)
+    ledger = MemberLedger(FrameValidator(make_state().frame_specs(0, ())), state=before)
     if (before, after) in ALLOWED:
         ledger.move(after)
         assert ledger.state is after

@@ -30,7 +30,7 @@ _LEAST_PRIORITY = 19
 log = structlog.get_logger(__name__)
 
 
-class _StoppedError(Exception):
+class StoppedError(Exception):
     """The node stops, and so does its calibration."""
 
 
@@ -40,7 +40,7 @@ async def calibrate_in_background(node: ParticipantNode, path: Path) -> None:
     One thread computes, at the lowest priority where that can be had, and only while no session
     runs and the machine is not under pressure. Of several nodes of one user one does the work.
     """
-    work = _Work(node, path)
+    work = BackgroundCalibration(node, path)
     pool = ThreadPoolExecutor(1, "calibrate", _stay_behind)
     try:
         profile = await asyncio.get_running_loop().run_in_executor(pool, work.run)
@@ -61,8 +61,16 @@ async def calibrate_in_background(node: ParticipantNode, path: Path) -> None:
     )
 
 
-class _Work:
-    """What runs in the thread."""
+class BackgroundCalibration:
+    """What runs in the thread.
+
+    Args:
+        node: its model is calibrated.
+        path: where the profile is kept.
+
+    Attributes:
+        stopping: ends it at its next step.
+    """
 
     def __init__(self, node: ParticipantNode, path: Path) -> None:
         self._node, self._path = node, path
@@ -74,7 +82,7 @@ class _Work:
 
         Raises:
             InvalidRequestError: the model's window is too small for any text.
-            _StoppedError: the node stops.
+            StoppedError: the node stops.
         """
         fingerprint = self._node.prefiller.model.fingerprint
         with self._claimed() as may_write:
@@ -92,12 +100,14 @@ class _Work:
         if said != self._said:
             self._said = said
             log.info("calibrating", done=said)
-        while self._must_wait() and not self.stopping.wait(_LOOK_S):
+        while self.must_wait and not self.stopping.wait(_LOOK_S):
             pass
         if self.stopping.is_set():
-            raise _StoppedError
+            raise StoppedError
 
-    def _must_wait(self) -> bool:
+    @property
+    def must_wait(self) -> bool:
+        """Whether others need the machine now."""
         is_strained = self._node.pressure.level is not Pressure.NONE
         return is_strained or self._node.admission.active_sessions > 0
 
@@ -125,7 +135,7 @@ class _Work:
                 lock.acquire(timeout=0)
             except Timeout:
                 if self.stopping.wait(_LOOK_S):
-                    raise _StoppedError from None
+                    raise StoppedError from None
         try:
             yield True
         finally:

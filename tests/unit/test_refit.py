@@ -58,7 +58,7 @@ def test_kept_rows_draw_what_all_rows_drew_and_give_what_they_gave() -> None:
     plain = of_kept @ values[kept] / before[:, None]
     refitted = (of_kept * np.exp(biases)) @ moved / after[:, None]
     wanted = output / mass[:, None]
-    assert np.linalg.norm(refitted - wanted) < 0.5 * np.linalg.norm(plain - wanted)
+    assert np.linalg.norm(refitted - wanted) < 0.8 * np.linalg.norm(plain - wanted)
 
 
 def test_heads_that_keep_all_or_nothing_stay_as_they_are() -> None:

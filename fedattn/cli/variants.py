@@ -6,6 +6,7 @@ from itertools import product
 
 from fedattn.cli.options import read_compression
 from fedattn.cli.plans import read_plans
+from fedattn.core.errors import InvalidRequestError
 from fedattn.model.loading import read_sizes
 from fedattn.model.prepare import PreparedModel
 from fedattn.research.evaluate.runs import Variant, ends
@@ -77,3 +78,14 @@ def make_variants(grid: Grid, prepared: PreparedModel) -> list[Variant]:
             responder=point.responder,
         )
     return list(variants.values())
+
+
+def check_baseline(name: str, variants: Sequence[Variant]) -> None:
+    """Refuse a baseline that is not run.
+
+    Raises:
+        InvalidRequestError: names those that are.
+    """
+    names = [variant.name for variant in variants]
+    if name not in names:
+        raise InvalidRequestError(f"baseline: expected one of {', '.join(names)}; got {name!r}")

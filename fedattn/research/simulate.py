@@ -11,13 +11,13 @@ from fedattn.core.compression import Compression
 from fedattn.core.errors import ContextTooLongError, InvalidRequestError
 from fedattn.core.plans import RolePlans
 from fedattn.core.row_scores import RowScorer
-from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode, SessionLayout, build_layout
 from fedattn.core.visibility import KeptPositions
-from fedattn.model.decode import answer_log_probs, answer_nll, generate_tokens
+from fedattn.model.decode import answer_log_probs, answer_nll
 from fedattn.model.exchange import InProcessExchange, KvExchange, KvStore
 from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.model.prompt import PromptTokenizer
+from fedattn.research.greedy import GreedyAnswers
 from fedattn.research.responder import answer_as
 from fedattn.research.tasks.cases import Case, is_right
 
@@ -183,6 +183,7 @@ class Simulator:
         self._tokenizer = tokenizer
         self._make_exchange = make_exchange
         self._scorer = scorer
+        self._answers = GreedyAnswers(prefiller.model)
         self._last: tuple[tuple[object, ...], KvStore] | None = None
 
     def run(self, cases: Iterable[Case], settings: SimulationSettings) -> Iterator[CaseResult]:
@@ -228,15 +229,15 @@ class Simulator:
         tokens, prefill, store = prefilled.tokens, prefilled.prefill, prefilled.store
         model = self._prefiller.model
         nll = answer_nll(model, prefill, tokens.answer)
-        divergence = None
-        if reference is not None:
-            divergence = _divergence(reference, answer_log_probs(model, prefill, reference.tokens))
-        sampling = SamplingParams.most_likely(settings.max_new_tokens)
-        generated = list(generate_tokens(model, prefill, sampling))
-        own = None
+        divergence, own = None, None
+        if reference is None:
+            generated = self._answers.decode(prefill, settings.max_new_tokens)
+        else:
+            generated, log_probs = self._answers.follow(
+                prefill, reference.tokens, settings.max_new_tokens
+            )
+            divergence = _divergence(reference, log_probs)
         if as_reference and generated:
-            decoded = prefill.cache.layers[0].positions >= prefill.next_position
-            prefill.cache.drop_last(int(decoded.sum()))
             own = Reference(generated, answer_log_probs(model, prefill, generated))
         text = self._tokenizer.decode(generated)
         spans = chain(*tokens.contexts)

@@ -14,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup browser screenshots demo up test check lint format proto proto-check lock docs site compose-test bench bench-all bench-links bench-load bench-decoding bench-sealing bench-codecs bench-plans bench-findings fuzz audit clean
+.PHONY: help setup browser screenshots demo up test tests check lint format proto proto-check lock docs site compose-test bench bench-all bench-links bench-load bench-decoding bench-sealing bench-codecs bench-plans bench-findings fuzz audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,8 +44,11 @@ demo: setup ## three contributors and a publisher answer one question together
 up: setup ## the demo's network, kept running until Ctrl-C
 	@$(BIN)/fedattn up
 
-test: setup browser check ## lint, types, import rules, proto drift, all tests
-	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+test: setup browser ## lint, types, import rules, proto drift, all tests
+	@$(MAKE) --no-print-directory --jobs=2 tests check
+
+tests: $(STAMP) # in the order of folders: unit tests, which are short, fill the gaps at the end
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) lint proto-check ## what CI checks besides the tests
 

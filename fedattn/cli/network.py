@@ -180,16 +180,9 @@ class LocalNetwork:
             nodes = [] if name in {AGGREGATOR, GATEWAY} else [name]
             init_certificates(self.certificates, nodes, _CERTIFICATE_DAYS, report=lambda _: None)
             security = f"--certificates={self.certificates / name}"
-        log: IO[bytes]
-        with log_path.open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - our own modules
-                [*wrapper, sys.executable, "-m", *module_and_flags, security],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env=_clean_environment(os.environ),
-                start_new_session=True,  # Ctrl-C reaches us alone; we stop them in order
-            )
+        process = _start_process(
+            [*wrapper, sys.executable, "-m", *module_and_flags, security], log_path
+        )
         part = Part(name, process, log_path)
         self.parts[name] = part
         return part
@@ -241,6 +234,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _start_process(command: list[str], log_path: Path) -> subprocess.Popen[bytes]:
+    log: IO[bytes]
+    with log_path.open("ab") as log:
+        return subprocess.Popen(  # noqa: S603 - our own modules
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=_clean_environment(os.environ),
+            start_new_session=True,  # Ctrl-C reaches us alone; we stop them in order
+        )
 
 
 def _clean_environment(environment: Mapping[str, str]) -> dict[str, str]:

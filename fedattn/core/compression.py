@@ -88,6 +88,11 @@ class Compression(RowSelection):
                 f"{len(self.head_shares)}; use a profile of this model"
             )
 
+    @property
+    def is_refitted(self) -> bool:
+        """Whether rows that travel make up for those that do not (`fedattn.core.refit`)."""
+        return self.selector == LEARNED
+
     def at_most(self, keep_ratio: float) -> "Compression":
         """The same with at most so many rows, every head keeping its part of them.
 

@@ -18,10 +18,11 @@ Little-endian, 36 bytes of header, then the body:
     28      4     body size in bytes
     32      4     CRC-32 of bytes 0..31 and the body
 
-    body = the bitmaps, if there are any, then the payload of the codec
+    body = the bitmaps and the biases, if there are any, then the payload of the codec
 
 There is a bitmap for each head, head after head. It has one bit for each position of the span,
-lowest bit first, set where a row of that head travels; it fills whole bytes.
+lowest bit first, set where a row of that head travels; it fills whole bytes. There is a bias for
+each row, a signed byte in sixteenths, from -127 to 127.
 A sealed body is encrypted, SEAL_SIZE bytes longer, and bound to bytes 0..31 of its header, which
 stay readable for whoever passes the frame on. The checksum covers the bytes as they travel.
 """
@@ -37,7 +38,14 @@ from fedattn.core.codecs import Codec, find_codec
 from fedattn.core.errors import CorruptFrameError, InvalidRequestError, MalformedFrameError
 from fedattn.core.rotary import Rotary
 from fedattn.core.spans import Span
-from fedattn.core.types import HeadCounts, HeadRows, IntArray, KvShape, head_slices
+from fedattn.core.types import (
+    FloatArray,
+    HeadCounts,
+    HeadRows,
+    IntArray,
+    KvShape,
+    head_slices,
+)
 
 MAGIC = b"FKV1"
 FRAME_VERSION = 4
@@ -48,7 +56,9 @@ MAX_FRAME_SIZE = 1 << 30
 _FIELDS = struct.Struct("<4sBBBBHHHHIIII")
 _SEALING_PLACE, _LAYER_PLACE, _BODY_SIZE_PLACE = 4, 5, 12
 _CHECKSUM = struct.Struct("<I")
-_ALL_ROWS, _BITMAPS = 0, 1
+_ALL_ROWS, _BITMAPS, _BITMAPS_AND_BIASES = 0, 1, 2
+_BIAS_STEP = np.float32(1 / 16)
+_TOP_BIAS = 127
 _CLEAR, _SEALED = 0, 1
 
 Seal = Callable[[int, bytes, bytes | bytearray | memoryview], bytes]
@@ -65,6 +75,7 @@ class FrameHeader:
     head_dim: int
     num_rows: int
     has_bitmaps: bool
+    has_biases: bool = False
     is_sealed: bool = False
     first_position: int
     span_len: int
@@ -77,8 +88,9 @@ class FrameHeader:
 
     def fields(self) -> bytes:
         """The bytes of the header before its checksum."""
+        encoding = _BITMAPS_AND_BIASES if self.has_biases else _BITMAPS
         return _FIELDS.pack(
-            MAGIC, FRAME_VERSION, self.codec.codec_id, _BITMAPS if self.has_bitmaps else _ALL_ROWS,
+            MAGIC, FRAME_VERSION, self.codec.codec_id, encoding if self.has_bitmaps else _ALL_ROWS,
             _SEALED if self.is_sealed else _CLEAR, self.layer, self.num_kv_heads, self.head_dim, 0,
             self.num_rows, self.first_position, self.span_len, self.body_size,
         )  # fmt: skip
@@ -94,6 +106,7 @@ class FrameSpec:
         codec: how rows are written.
         span: whose rows these are, where they are computed.
         counts: rows of each head.
+        is_refitted: whether rows have biases, if not all of them travel.
         is_sealed: whether the body is encrypted.
     """
 
@@ -102,6 +115,7 @@ class FrameSpec:
     codec: Codec
     span: Span
     counts: HeadCounts
+    is_refitted: bool = False
     is_sealed: bool = False
 
     def __post_init__(self) -> None:
@@ -121,6 +135,10 @@ class FrameSpec:
         return bitmaps_size(len(self.span), self.counts)
 
     @property
+    def biases_size(self) -> int:
+        return self.num_rows if self.is_refitted and self.bitmaps_size else 0
+
+    @property
     def seal_size(self) -> int:
         return SEAL_SIZE if self.is_sealed else 0
 
@@ -137,7 +155,7 @@ def _are_all(counts: HeadCounts, span_len: int) -> bool:
 def max_frame_size(spec: FrameSpec) -> int:
     """Bytes a frame never exceeds, header included; exact for a codec of fixed size."""
     payload_size = spec.codec.max_payload_size(spec.shape.head_dim, spec.counts)
-    return HEADER_SIZE + spec.bitmaps_size + payload_size + spec.seal_size
+    return HEADER_SIZE + spec.bitmaps_size + spec.biases_size + payload_size + spec.seal_size
 
 
 def encode_frame(
@@ -163,12 +181,14 @@ def encode_frame(
     except OverflowError as error:
         raise InvalidRequestError(f"layer {layer}: {error}") from error
     bitmaps = _write_bitmaps(rows, span)
+    biases = b"" if rows.biases is None else _write_biases(rows.biases)
     header = FrameHeader(
         codec=codec, layer=layer, num_kv_heads=len(rows.counts), head_dim=keys.shape[1],
-        num_rows=rows.num_rows, has_bitmaps=bool(bitmaps), first_position=span.start,
-        span_len=len(span), body_size=len(bitmaps) + len(payload),
+        num_rows=rows.num_rows, has_bitmaps=bool(bitmaps), has_biases=bool(biases),
+        first_position=span.start, span_len=len(span),
+        body_size=len(bitmaps) + len(biases) + len(payload),
     )  # fmt: skip
-    return _join(header.fields(), bitmaps, payload)
+    return _join(header.fields(), bitmaps, biases, payload)
 
 
 def _join(fields: bytes, *body: bytes) -> bytes:
@@ -218,7 +238,7 @@ def parse_header(data: bytes | memoryview, sender: str) -> FrameHeader:
         rows, first, span_len, size,
     ) = _FIELDS.unpack_from(data)  # fmt: skip
     codec = find_codec(codec_id)
-    known = encoding in {_ALL_ROWS, _BITMAPS} and sealing in {_CLEAR, _SEALED}
+    known = encoding in {_ALL_ROWS, _BITMAPS, _BITMAPS_AND_BIASES} and sealing in {_CLEAR, _SEALED}
     if magic != MAGIC or version != FRAME_VERSION or not known or zero:
         raise MalformedFrameError(
             f"frame from {sender}: expected magic {MAGIC!r}, version {FRAME_VERSION}, a known "
@@ -229,7 +249,8 @@ def parse_header(data: bytes | memoryview, sender: str) -> FrameHeader:
         raise MalformedFrameError(f"frame from {sender}: codec {codec_id} is not known here")
     return FrameHeader(
         codec=codec, layer=layer, num_kv_heads=heads, head_dim=head_dim, num_rows=rows,
-        has_bitmaps=encoding == _BITMAPS, is_sealed=sealing == _SEALED, first_position=first,
+        has_bitmaps=encoding != _ALL_ROWS, has_biases=encoding == _BITMAPS_AND_BIASES,
+        is_sealed=sealing == _SEALED, first_position=first,
         span_len=span_len, body_size=size, checksum=_CHECKSUM.unpack_from(data, _FIELDS.size)[0],
     )  # fmt: skip
 
@@ -242,7 +263,7 @@ def check_header(header: FrameHeader, spec: FrameSpec) -> None:
     """
     shape, span, codec = spec.shape, spec.span, spec.codec
     largest = max_frame_size(spec) - HEADER_SIZE
-    least = spec.bitmaps_size + 1 + spec.seal_size
+    least = spec.bitmaps_size + spec.biases_size + 1 + spec.seal_size
     smallest = largest if codec.is_fixed_size else min(least, largest)
     expected: dict[str, tuple[object, object]] = {
         "codec": (codec.name, header.codec.name),
@@ -250,6 +271,7 @@ def check_header(header: FrameHeader, spec: FrameSpec) -> None:
         "head size": (shape.head_dim, header.head_dim),
         "rows": (spec.num_rows, header.num_rows),
         "bitmaps": (spec.bitmaps_size > 0, header.has_bitmaps),
+        "biases": (spec.biases_size > 0, header.has_biases),
         "sealed": (spec.is_sealed, header.is_sealed),
         "first position": (span.start, header.first_position),
         "span length": (len(span), header.span_len),
@@ -275,7 +297,7 @@ class ReceivedFrame:
 
     Attributes:
         header: what it says about itself, as it travelled.
-        body: bitmaps and payload.
+        body: bitmaps, biases and payload.
     """
 
     header: FrameHeader
@@ -331,14 +353,17 @@ def decode_body(frame: ReceivedFrame, spec: FrameSpec, rotary: Rotary | None = N
     body = memoryview(frame.body)
     try:
         positions = _read_positions(body[: spec.bitmaps_size], spec)
-        payload = body[spec.bitmaps_size :]
+        biases = _read_biases(body[spec.bitmaps_size :], spec)
+        payload = body[spec.bitmaps_size + spec.biases_size :]
         keys, values = spec.codec.decode(payload, spec.shape.head_dim, spec.counts)
     except CorruptFrameError as error:
         where = f"frame from {spec.sender} at layer {frame.header.layer}"
         raise CorruptFrameError(f"{where}: {error}") from None
     if spec.codec.keys_before_rope:
         keys = _require_rotary(spec.codec, rotary).apply(keys, positions)
-    return HeadRows(keys=keys, values=values, positions=positions, counts=spec.counts)
+    return HeadRows(
+        keys=keys, values=values, positions=positions, counts=spec.counts, biases=biases
+    )
 
 
 def decode_frame(
@@ -358,6 +383,21 @@ def read_positions(frame: bytes, spec: FrameSpec) -> tuple[IntArray, ...]:
     bitmaps = memoryview(frame)[HEADER_SIZE : HEADER_SIZE + spec.bitmaps_size]
     positions = _read_positions(bitmaps, spec)
     return tuple(positions[head] for head in head_slices(spec.counts))
+
+
+def _write_biases(biases: FloatArray) -> bytes:
+    codes = np.clip(np.rint(biases / _BIAS_STEP), -_TOP_BIAS, _TOP_BIAS)
+    return codes.astype(np.int8).tobytes()
+
+
+def _read_biases(body: memoryview, spec: FrameSpec) -> FloatArray | None:
+    """[N] float32; None if there are none."""
+    if not spec.biases_size:
+        return None
+    codes = np.frombuffer(body, dtype=np.int8, count=spec.num_rows)
+    if codes.min() < -_TOP_BIAS:
+        raise CorruptFrameError(f"a bias is out of range, at least {-_TOP_BIAS} was expected")
+    return codes * _BIAS_STEP
 
 
 def _require_rotary(codec: Codec, rotary: Rotary | None) -> Rotary:

@@ -13,17 +13,19 @@ from fedattn.core.frames import (
     encode_frame,
     max_frame_size,
 )
+from fedattn.core.refit import behind_span, refit_rows
 from fedattn.core.rotary import Rotary
 from fedattn.core.row_scores import RowScorer
 from fedattn.core.selection import LEARNED, select_rows, token_scores
 from fedattn.core.spans import Member
-from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows, KvShape
+from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows, KvShape, Queries
 
 
 def write_frame(  # noqa: PLR0917 - spelt out
     member: Member,
     layer: int,
     rows: KvRows,
+    queries: Queries,
     rotary: Rotary,
     scorer: RowScorer | None = None,
     withheld: Collection[int] = (),
@@ -34,6 +36,7 @@ def write_frame(  # noqa: PLR0917 - spelt out
         member: whose rows these are.
         layer: zero-based.
         rows: all computed rows of its span, keys after RoPE, at its computed positions.
+        queries: fetches those of the same tokens; only rows that are refitted need them.
         rotary: of the model.
         scorer: for the selector `learned`.
         withheld: tokens of the span, counted from its first, whose rows never travel.
@@ -54,6 +57,9 @@ def write_frame(  # noqa: PLR0917 - spelt out
             keep_ends=compression.keep_ends,
             withheld=_places(rows, member, withheld),
         )
+        if compression.is_refitted:
+            free = np.setdiff1d(np.arange(rows.num_rows), _places(rows, member, withheld))
+            kept = refit_rows(kept, rows, free, behind_span(queries(), rotary))
     return encode_frame(kept, layer, compression.codec, member.computed_span, rotary)
 
 
@@ -86,6 +92,7 @@ def frame_spec(member: Member, shape: KvShape, layer: int) -> FrameSpec:
         codec=member.compression.codec,
         span=member.computed_span,
         counts=member.head_counts(layer, shape.num_kv_heads),
+        is_refitted=member.compression.is_refitted,
         is_sealed=member.is_sealed,
     )
 

@@ -9,6 +9,7 @@ Shape letters used in every docstring of the project:
     N    rows of all heads together, where each head has a set of its own
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TypeAlias
@@ -18,6 +19,8 @@ import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
+Queries: TypeAlias = Callable[[], FloatArray]
+"""Fetches [Hq, T, D] float32 from where the model computes, after RoPE and scaled for scores."""
 HeadCounts: TypeAlias = tuple[int, ...]
 """Rows of each key/value head at one layer, Hkv numbers."""
 
@@ -87,12 +90,14 @@ class HeadRows:
         values: [N, D] float32.
         positions: [N] int64 global token positions, strictly increasing within a head.
         counts: rows of each head; their sum is N.
+        biases: [N] float32, added to the scores of a row (`fedattn.core.refit`); None for none.
     """
 
     keys: FloatArray
     values: FloatArray
     positions: IntArray
     counts: HeadCounts
+    biases: FloatArray | None = None
 
     def __post_init__(self) -> None:
         num_rows = sum(self.counts)
@@ -101,6 +106,8 @@ class HeadRows:
                 f"HeadRows needs keys and values of one shape [N, D], "
                 f"got {self.keys.shape} and {self.values.shape}"
             )
+        if self.biases is not None and self.biases.shape != (num_rows,):
+            raise ValueError(f"HeadRows needs a bias for each row, got {self.biases.shape}")
         if len(self.keys) != num_rows or self.positions.shape != (num_rows,):
             raise ValueError(
                 f"HeadRows of {self.counts} rows needs {num_rows} keys and positions, "

@@ -60,7 +60,8 @@ def sdpa(
         query: [B, Hq, T, D] after RoPE.
         keys: [B, Hkv, S, D] after RoPE, in token order.
         values: [B, Hkv, S, D].
-        mask: [B, 1 or Hq, T, S] bool, True where visible; None if every query sees every key.
+        mask: [B, 1 or Hq, T, S] bool, True where visible, or what is added to the scores; None if
+            every query sees every key.
         scaling: factor on the scores, None for 1 / sqrt(D).
 
     Returns:

@@ -161,7 +161,7 @@ class WatchedCache:
         for start in range(0, query.shape[1], _QUERIES_AT_ONCE):
             some = slice(start, start + _QUERIES_AT_ONCE)
             visible = rows.positions[None, :] <= self._cache.query_positions[some, None]
-            weights = _weights(query[:, some], keys, visible)
+            weights = _weights(query[:, some], keys, visible, rows.biases)
             drawn = _by_row(weights)
             self._mass.index_add_(0, owners.cpu(), drawn)
             self._drawn.index_add_(0, members.cpu(), drawn)
@@ -190,9 +190,13 @@ def _owners(positions: torch.Tensor, spans: Sequence[Span]) -> torch.Tensor:
     return owners
 
 
-def _weights(query: torch.Tensor, keys: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Attention of scaled queries [Hq, T, D] to keys [Hkv, S, D], visible [T, S]; [Hq, T, S]."""
+def _weights(
+    query: torch.Tensor, keys: torch.Tensor, visible: torch.Tensor, biases: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention [Hq, T, S] of scaled queries [Hq, T, D] to keys [Hkv, S, D], visible [T, S]."""
     heads, num_queries, size = query.shape
     grouped = query.reshape(keys.shape[0], -1, size)  # heads that share a key/value head
     scores = torch.bmm(grouped, keys.transpose(1, 2)).view(heads, num_queries, -1)
+    if biases is not None:
+        scores += biases.float()
     return torch.softmax(scores.masked_fill(~visible, -torch.inf), dim=-1)

@@ -63,7 +63,7 @@ class FederatedCache:
             LastUploadDone: the owner has just sent its last layer, and will not decode.
         """
         own = LayerCache(key, value, self.query_positions)
-        rows = join_rows([*self._kept[layer], *self._trade(layer, own), own])
+        rows = join_rows([*self._kept[layer], *self._trade(layer, own, query, scaling), own])
         if self._keeps_rows:
             self._kept[layer] = [rows]
         groups = rows.groups()
@@ -77,7 +77,10 @@ class FederatedCache:
         """Of the query heads that see these rows."""
         mask = None  # a single query sees every key
         if query.shape[2] > 1:
-            mask = (rows.positions[None, :] <= self.query_positions[:, None])[None, None]
+            mask = rows.positions[None, :] <= self.query_positions[:, None]
+            mask = mask[None, None] if rows.biases is None else _with_biases(mask, rows.biases)
+        elif rows.biases is not None:
+            mask = rows.biases[None, None, None]
         return sdpa(query, rows.keys, rows.values, mask, scaling)
 
     def end_exchange(self) -> None:
@@ -92,13 +95,16 @@ class FederatedCache:
         """Forget the newest rows of every block, as if they had never been decoded."""
         self.seed(self.rows_before(num_rows))
 
-    def _trade(self, layer: int, own: LayerCache) -> list[LayerCache]:
+    def _trade(
+        self, layer: int, own: LayerCache, query: torch.Tensor, scaling: float | None
+    ) -> list[LayerCache]:
         """Send own rows and return those of the others, if any come here."""
         if self._exchange is None:
             return []
         route = self._exchange.route
         if layer in route.uploads:
-            self._exchange.send(layer, self._own_rows(own))
+            factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+            self._exchange.send(layer, self._own_rows(own), lambda: _to_numpy(query * factor))
         if layer == route.last_upload and not self._keeps_rows:
             raise LastUploadDone
         if layer not in route.receives:
@@ -132,6 +138,11 @@ class FederatedCache:
             values=_to_numpy(own.values),
             positions=_positions_to_numpy(own.positions),
         )
+
+
+def _with_biases(visible: torch.Tensor, biases: torch.Tensor) -> torch.Tensor:
+    """[1, 1, T, S]: what is added to scores, of visible [T, S] and biases [S]."""
+    return torch.where(visible, biases, -torch.inf)[None, None]
 
 
 def _to_numpy(rows: torch.Tensor) -> FloatArray:

@@ -11,7 +11,7 @@ from fedattn.core.routing import Route, route_session
 from fedattn.core.row_scores import RowScorer
 from fedattn.core.spans import SessionLayout
 from fedattn.core.transfer import frame_spec, place_rows, read_frame, write_frame
-from fedattn.core.types import HeadRows, IntArray, KvRows, KvShape
+from fedattn.core.types import HeadRows, IntArray, KvRows, KvShape, Queries
 
 
 class KvExchange(Protocol):
@@ -24,10 +24,11 @@ class KvExchange(Protocol):
     def route(self) -> Route:
         """Layers at which this participant sends and receives."""
 
-    def send(self, layer: int, rows: KvRows) -> None:
+    def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
         """Hand over the own rows of a layer; called once for each layer in `route.uploads`.
 
-        What travels of them is up to the session's compression.
+        What travels of them is up to the session's compression. `queries` do not travel: rows are
+        refitted for them.
 
         Returns as soon as the rows are accepted, so computing goes on while they travel.
         May block while earlier rows still wait to leave (back-pressure).
@@ -116,6 +117,10 @@ class KvStore:
             kept[index, layer] = tuple(head + member.position_offset for head in heads)
         return kept
 
+    def travelled(self) -> dict[tuple[int, int], HeadRows]:
+        """Rows as they arrived so far, by (participant, layer)."""
+        return {(index, layer): self.rows(index, layer) for index, layer in self.frames}
+
     @property
     def uploaded_bytes(self) -> int:
         """Bytes of all frames that left a participant, headers included."""
@@ -134,12 +139,11 @@ class InProcessExchange:
     def route(self) -> Route:
         return self._store.routes[self._index]
 
-    def send(self, layer: int, rows: KvRows) -> None:
+    def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
         store, index = self._store, self._index
         member, withheld = store.layout.members[index], store.withheld.get(index, ())
-        store.put(
-            index, layer, write_frame(member, layer, rows, store.rotary, store.scorer, withheld)
-        )
+        frame = write_frame(member, layer, rows, queries, store.rotary, store.scorer, withheld)
+        store.put(index, layer, frame)
 
     def receive(self, layer: int) -> list[HeadRows]:
         return [self._store.rows(sender, layer) for sender in self.route.senders]

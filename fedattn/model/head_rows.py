@@ -21,12 +21,14 @@ class RaggedRows:
         values: [N, D].
         positions: [N] int64 global positions, in token order within a head.
         counts: rows of each head, Hkv numbers; some may be 0. Their sum is N.
+        biases: [N] added to the scores of a row.
     """
 
     keys: torch.Tensor
     values: torch.Tensor
     positions: torch.Tensor
     counts: HeadCounts
+    biases: torch.Tensor
 
     @classmethod
     def join(
@@ -41,26 +43,28 @@ class RaggedRows:
             device: where the model computes.
             dtype: of keys and values there.
         """
-        keys, values, positions = (
+        keys, values, positions, biases = (
             torch.from_numpy(_by_head(parts, arrays)).to(device)
             for arrays in (
                 [part.keys for part in parts],
                 [part.values for part in parts],
                 [part.positions for part in parts],
+                [_biases(part) for part in parts],
             )
         )
         counts = tuple(map(sum, zip(*(part.counts for part in parts), strict=True)))
-        return cls(keys=keys.to(dtype), values=values.to(dtype), positions=positions, counts=counts)
+        return cls(
+            keys=keys.to(dtype),
+            values=values.to(dtype),
+            positions=positions,
+            counts=counts,
+            biases=biases.to(dtype),
+        )
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys and values."""
-        return self.keys.nbytes + self.values.nbytes
-
-    def of_head(self, head: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Keys [n, D], values [n, D] and positions [n] of one head; views."""
-        here = head_slices(self.counts)[head]
-        return self.keys[here], self.values[here], self.positions[here]
+        """Bytes of keys, values and biases."""
+        return self.keys.nbytes + self.values.nbytes + self.biases.nbytes
 
     def select(self, chosen: torch.Tensor) -> "RaggedRows | None":
         """The rows of a mask [N] bool: the same object if it is all of them, None if none."""
@@ -74,13 +78,18 @@ class RaggedRows:
             values=self.values[chosen],
             positions=self.positions[chosen],
             counts=counts,
+            biases=self.biases[chosen],
         )
 
 
+def _biases(rows: HeadRows) -> FloatArray:
+    return np.zeros(rows.num_rows, np.float32) if rows.biases is None else rows.biases
+
+
 def as_dense(rows: HeadRows) -> KvRows | None:
-    """The inverse of `HeadRows.of`: views of the same memory; None if heads have other tokens."""
+    """The inverse of `HeadRows.of`, as views; None if heads differ, or have biases."""
     heads, num_rows = len(rows.counts), rows.counts[0]
-    if len(set(rows.counts)) > 1:
+    if len(set(rows.counts)) > 1 or rows.biases is not None:
         return None
     positions = rows.positions.reshape(heads, num_rows)
     if (positions != positions[0]).any():

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from fedattn.core.types import head_slices
 from fedattn.model.head_rows import RaggedRows
 
 PositionTest = Callable[[torch.Tensor], torch.Tensor]
@@ -29,6 +30,7 @@ class LayerCache:
         values: [1, Hkv, S, D].
         positions: [S] int64.
         others: received rows of which each head has a set of its own; None if there are none.
+        biases: [S] added to the scores of a row; None for none.
     """
 
     def __init__(
@@ -37,9 +39,10 @@ class LayerCache:
         values: torch.Tensor,
         positions: torch.Tensor,
         others: RaggedRows | None = None,
+        biases: torch.Tensor | None = None,
     ) -> None:
         self.keys, self.values, self.positions = keys, values, positions
-        self.others = others
+        self.others, self.biases = others, biases
 
     @property
     def nbytes(self) -> int:
@@ -56,17 +59,18 @@ class LayerCache:
         """
         if self.others is None:
             return [self]
-        groups = []
-        for head in range(self.keys.shape[1]):
-            keys, values, positions = self.others.of_head(head)
-            groups.append(
-                LayerCache(
-                    torch.cat([self.keys[:, head : head + 1], keys[None, None]], dim=2),
-                    torch.cat([self.values[:, head : head + 1], values[None, None]], dim=2),
-                    torch.cat([self.positions, positions]),
-                )
+        others, none = self.others, self.keys.new_zeros(len(self.positions))
+        return [
+            LayerCache(
+                torch.cat([self.keys[:, head : head + 1], others.keys[None, None, here]], dim=2),
+                torch.cat(
+                    [self.values[:, head : head + 1], others.values[None, None, here]], dim=2
+                ),
+                torch.cat([self.positions, others.positions[here]]),
+                biases=torch.cat([none, others.biases[here]]),
             )
-        return groups
+            for head, here in enumerate(head_slices(others.counts))
+        ]
 
     def select(self, chosen: torch.Tensor) -> "LayerCache":
         """The rows at indices, or of a boolean mask, and all of `others`."""
@@ -103,5 +107,5 @@ def join_rows(parts: list[LayerCache]) -> LayerCache:
         torch.cat([part.keys for part in parts], dim=2),
         torch.cat([part.values for part in parts], dim=2),
         torch.cat([part.positions for part in parts]),
-        *others,
+        others[0] if others else None,
     )

@@ -58,7 +58,7 @@ class _SameRows:
 
 
 class _OwnRows:
-    """Every head sees tokens of its own: keys and values [N + Hkv room, D], head after head.
+    """Every head sees tokens of its own, head after head: keys and values [N + Hkv room, D], biases.
 
     Example, 2 heads of 3 and 1 rows, room for 2:  a a a . . | b . .
     """
@@ -70,9 +70,11 @@ class _OwnRows:
         self._next = torch.tensor(self._stops)
         self._keys = torch.empty(size, heads[0].keys.shape[-1])
         self._values = torch.empty_like(self._keys)
+        self._biases = torch.zeros(size)
         for head, start, stop in zip(heads, self._starts, self._stops, strict=True):
             self._keys[start:stop] = head.keys[0, 0]
             self._values[start:stop] = head.values[0, 0]
+            self._biases[start:stop] = head.biases if head.biases is not None else 0
 
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         self._keys.index_copy_(0, self._next, keys)
@@ -84,6 +86,7 @@ class _OwnRows:
         seen = []
         places = zip((queries * scaling).unbind(), self._starts, self._stops, strict=True)
         for of_head, start, stop in places:
-            weights = torch.softmax(torch.mm(of_head, self._keys[start:stop].t()), dim=-1)
+            keys, biases = self._keys[start:stop], self._biases[start:stop]
+            weights = torch.softmax(torch.addmm(biases, of_head, keys.t()), dim=-1)
             seen.append(torch.mm(weights, self._values[start:stop]))
         return torch.stack(seen)

@@ -1,16 +1,27 @@
 """The slow, obvious version: one model over the joined tokens, dense masks, no cache.
 
+Where rows are refitted on their way, others see them with biases and values that their owner does
+not: these are taken from what travelled.
+
 It shares no line with the fast path but the mask definition in `fedattn.core.visibility`, and is
 kept for ever: every faster path must give its logits and its greedy tokens.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from fedattn.core.spans import Member, SessionLayout
-from fedattn.core.types import IntArray
-from fedattn.core.visibility import KeptPositions, computed_positions, visibility_mask
+from fedattn.core.types import HeadRows, IntArray
+from fedattn.core.visibility import (
+    PREFIX_OWNER,
+    KeptPositions,
+    computed_positions,
+    token_owners,
+    visibility_mask,
+)
 from fedattn.model.attention import run_model, sdpa
 from fedattn.model.loading import LoadedModel
 
@@ -50,6 +61,23 @@ class DenseMasks:
     ) -> torch.Tensor:
         return sdpa(query, key, value, self.mask(layer, query.shape[1]), scaling)
 
+    def remote(self) -> torch.Tensor:
+        """[S, S] bool: whether the key is of another participant than the query."""
+        layout, num_generated = self._layout, self._num_generated
+        owners = token_owners(layout, num_generated, self._responder)
+        owners = owners[computed_positions(layout, num_generated)]
+        others = (owners[None, :] != owners[:, None]) & (owners[None, :] != PREFIX_OWNER)
+        before = layout.prefix_len * len(_shifted(layout))
+        whole = np.zeros((before + len(others), before + len(others)), dtype=np.bool_)
+        whole[before:, before:] = others
+        return torch.from_numpy(whole)
+
+    def place_of(self, positions: IntArray) -> IntArray:
+        """Indices of global positions among the S."""
+        chosen = computed_positions(self._layout, self._num_generated)
+        before = self._layout.prefix_len * len(_shifted(self._layout))
+        return before + np.searchsorted(chosen, positions)
+
     def mask(self, layer: int, num_heads: int) -> torch.Tensor:
         """[1, 1, S, S] bool, or [1, Hq, S, S] with so many query heads."""
         masks = self._masks[layer]
@@ -68,6 +96,47 @@ class DenseMasks:
         return np.stack(
             [_with_copies(layout, mask[np.ix_(chosen, chosen)], chosen) for mask in masks]
         )
+
+
+class RefittedRows:
+    """A `KvView` as `DenseMasks`, where others see biases and values that the owner does not.
+
+    Args:
+        masks: who sees which rows.
+        travelled: rows that did, by (participant, layer).
+    """
+
+    def __init__(self, masks: DenseMasks, travelled: Mapping[tuple[int, int], HeadRows]) -> None:
+        self._masks, self._travelled = masks, travelled
+        self._remote = masks.remote()
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+    ) -> torch.Tensor:
+        biases, moved = torch.zeros(value.shape[1:3]), value[0].clone()
+        for (_, at_layer), rows in self._travelled.items():
+            if at_layer == layer:
+                for head, here in enumerate(rows.heads):
+                    places = self._masks.place_of(rows.positions[here])
+                    moved[head, places] = torch.tensor(rows.values[here])
+                    if rows.biases is not None:
+                        biases[head, places] = torch.tensor(rows.biases[here])
+        group = query.shape[1] // key.shape[1]
+        visible = self._masks.mask(layer, query.shape[1])[0].expand(query.shape[1], -1, -1)
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        outputs = []
+        for number in range(query.shape[1]):
+            head = number // group
+            scores = query[0, number] @ key[0, head].T * scale + self._remote * biases[head]
+            weights = torch.softmax(scores.masked_fill(~visible[number], -torch.inf), dim=-1)
+            own = (weights * ~self._remote) @ value[0, head]
+            outputs.append(own + (weights * self._remote) @ moved[head])
+        return torch.stack(outputs)[None]
 
 
 def _shifted(layout: SessionLayout) -> list[Member]:
@@ -99,6 +168,8 @@ def oracle_logits(  # noqa: PLR0913, PLR0917 - spelt out
     generated: list[int],
     kept: KeptPositions | None = None,
     responder: int | None = None,
+    *,
+    travelled: Mapping[tuple[int, int], HeadRows] | None = None,
 ) -> torch.Tensor:
     """Logits after every token of the joined sequence that takes part.
 
@@ -109,6 +180,7 @@ def oracle_logits(  # noqa: PLR0913, PLR0917 - spelt out
         generated: answer tokens so far.
         kept: which rows travelled.
         responder: place of the participant the answer belongs to; None for the publisher.
+        travelled: rows as they arrived, where they were refitted; else None.
 
     Returns:
         [S, V] float32.
@@ -122,7 +194,8 @@ def oracle_logits(  # noqa: PLR0913, PLR0917 - spelt out
     prefix = torch.arange(layout.prefix_len, device=model.device)
     positions = torch.cat([*(member.position_offset + prefix for member in copies), chosen])
     tokens = torch.cat([*(ids[prefix] for _ in copies), ids[chosen]])
-    hidden = run_model(model.backbone, tokens, positions, masks)
+    view = masks if travelled is None else RefittedRows(masks, travelled)
+    hidden = run_model(model.backbone, tokens, positions, view)
     hidden = hidden[len(copies) * layout.prefix_len :]
     logits: torch.Tensor = model.head(hidden).float()
     return logits
@@ -135,11 +208,15 @@ def oracle_greedy(  # noqa: PLR0913, PLR0917 - spelt out
     max_new_tokens: int,
     kept: KeptPositions | None = None,
     responder: int | None = None,
+    *,
+    travelled: Mapping[tuple[int, int], HeadRows] | None = None,
 ) -> list[int]:
     """Greedy answer tokens, recomputing everything for each one; ends before an end token."""
     generated: list[int] = []
     while len(generated) < max_new_tokens:
-        logits = oracle_logits(model, layout, token_ids, generated, kept, responder)
+        logits = oracle_logits(
+            model, layout, token_ids, generated, kept, responder, travelled=travelled
+        )
         token = int(logits[-1].argmax())
         if token in model.end_token_ids:
             break

@@ -24,7 +24,7 @@ from fedattn.core.spans import Member
 from fedattn.core.terms import SessionTerms
 from fedattn.core.timeline import Activity, Timeline
 from fedattn.core.transfer import write_frame
-from fedattn.core.types import HeadRows, KvRows
+from fedattn.core.types import HeadRows, KvRows, Queries
 from fedattn.runtime.tracing import NODE, SESSION, current_span, span
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.convert import chunk_from_wire, chunk_to_wire
@@ -162,14 +162,14 @@ class GrpcKvExchange:
 
     # -- model thread ----------------------------------------------------------------------------
 
-    def send(self, layer: int, rows: KvRows) -> None:
+    def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
         self._check_own(rows, layer)
         self._make_room(layer)
 
         def write() -> bytes:
             begin_s = self._timeline.now()
             frame = write_frame(
-                self.member, layer, rows, self._rotary, self._scorer, self._withheld
+                self.member, layer, rows, queries, self._rotary, self._scorer, self._withheld
             )
             frame = self._sealing.seal(frame)
             self._timeline.add(Activity.ENCODE, layer, begin_s)

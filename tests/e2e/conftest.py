@@ -1,12 +1,15 @@
 """Real processes on the embedded model; `make setup` has prepared it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fedattn.cli import network as network_of_processes
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.model.prepare import prepare_model
+from tests.harness.forks import Fork
 from tests.harness.tiny import save_tiny_model
 
 CONTEXTS = {
@@ -22,6 +25,18 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-llama")
     save_tiny_model(folder)
     return prepare_model(str(folder), cache_dir=tmp_path_factory.mktemp("cache")).path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _parts_are_forked() -> Iterator[None]:
+    """But those of `fedattn up`, `demo` and `eval --network`, which start as everywhere."""
+
+    def fork(command: list[str], log_path: Path) -> Fork:
+        return Fork(command[2:], os.environ, log_path, log_path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network_of_processes, "_start_process", fork)
+        yield
 
 
 @pytest.fixture(scope="module")

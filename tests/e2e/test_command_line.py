@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import fedattn
-from tests.e2e.test_processes import run_cli
+from tests.harness.forks import run_cli
 
 COMMAND = (sys.executable, "-m", "fedattn.cli.main")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.e2e.test_processes import run_cli
+from tests.harness.forks import run_cli
 
 CASES = [
     {"contexts": ["The code is 17.", "The door is red."], "question": "Code?", "answer": "17"},

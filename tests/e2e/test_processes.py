@@ -15,6 +15,7 @@ from fedattn.core.spans import Role
 from fedattn.rest.answers import LayerEvent, QueryAnswer, SessionEvent, TokenEvent
 from fedattn.rest.query import QueryBody, SamplingBody
 from tests.e2e.conftest import CONTEXTS, PUBLISHER
+from tests.harness.forks import run_cli
 from tests.harness.tiny import save_tiny_model
 
 QUESTION = "What is the passcode?"
@@ -35,15 +36,6 @@ def plan(node_id: str, model: Path, folder: Path) -> NodePlan:
 
 def node_ids(answer: QueryAnswer) -> list[str]:
     return [member.node_id for member in answer.participants]
-
-
-def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fedattn.cli.main", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_query_streams_session_layers_tokens_and_report(network: LocalNetwork) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedattn.model.prepare import prepare_model
-from tests.e2e.test_processes import run_cli
+from tests.harness.forks import run_cli
 from tests.harness.tiny import NUM_LAYERS, save_tiny_model
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from fedattn.core.routing import Route
 from fedattn.core.spans import Member
-from fedattn.core.types import HeadRows, KvRows
+from fedattn.core.types import HeadRows, KvRows, Queries
 from fedattn.model.exchange import KvExchange
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import Prefiller
@@ -46,8 +46,8 @@ class _Changed:
     def route(self) -> Route:
         return self._exchange.route
 
-    def send(self, layer: int, rows: KvRows) -> None:
-        self._exchange.send(layer, self._change(rows))
+    def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
+        self._exchange.send(layer, self._change(rows), queries)
 
     def receive(self, layer: int) -> list[HeadRows]:
         return self._exchange.receive(layer)

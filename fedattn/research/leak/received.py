@@ -12,7 +12,7 @@ from fedattn.core.errors import ContextTooLongError, InvalidRequestError
 from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.row_scores import RowScorer
 from fedattn.core.spans import SessionLayout, Span, build_layout
-from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows
+from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows, Queries
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.prefill import Prefiller
 from fedattn.research.simulate import MakeExchange
@@ -103,9 +103,9 @@ class NoisyExchange(InProcessExchange):
         super().__init__(store, index)
         self._noise, self._seed = noise, [seed, index]
 
-    def send(self, layer: int, rows: KvRows) -> None:
+    def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
         random = np.random.default_rng([*self._seed, layer])
-        super().send(layer, add_noise(rows, self._noise, random))
+        super().send(layer, add_noise(rows, self._noise, random), queries)
 
 
 def noisy_exchange(noise: float, seed: int) -> MakeExchange:

@@ -183,6 +183,7 @@ class Simulator:
         self._tokenizer = tokenizer
         self._make_exchange = make_exchange
         self._answers = GreedyAnswers(prefiller.model)
+        self._answers = GreedyAnswers(prefiller.model)
         self._last: tuple[tuple[object, ...], KvStore] | None = None
 
     def run(self, cases: Iterable[Case], settings: SimulationSettings) -> Iterator[CaseResult]:

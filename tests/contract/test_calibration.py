@@ -43,10 +43,11 @@ def test_all_questions_at_once_are_as_each_in_a_session(family: str, codec: str)
     kept = replace(ragged(Compression(), engine.model.shape), codec=codec_by_name(codec))
     found = WorldMeter(engine, cases).measure(plan, kept, scorer)
 
-    simulator = Simulator(engine.prefiller, engine.tokenizer, scorer=scorer)
+    simulator = Simulator(engine.prefiller, engine.tokenizer)
     whole = SimulationSettings(
         plans=RolePlans(contributors=NOBODY, publisher=ALL),
         compression=Compression(codec=codec_by_name("fp32")),
+        scorer=scorer,
         max_new_tokens=12,
         independent=True,
     )

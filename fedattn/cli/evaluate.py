@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedattn.cli.options import (
+    AUTO,
     JsonOut,
     Model,
     NumCases,
@@ -22,7 +23,6 @@ from fedattn.cli.tasks import TaskOptions, read_task
 from fedattn.cli.terminal import PlainConsole, progress
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.sampling import MAX_NEW_TOKENS
-from fedattn.core.selection import DEFAULT_SELECTOR
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
 from fedattn.research.tasks.segmentation import Segmentation
@@ -60,14 +60,18 @@ def evaluate(
     publisher_plan: Annotated[
         list[str] | None, typer.Option(help="Of the publisher; default: as --plan.")
     ] = None,
-    codec: Annotated[list[str] | None, typer.Option(help="May be repeated; default fp32.")] = None,
-    keep_ratio: Annotated[list[float] | None, typer.Option(help="May be repeated.")] = None,
+    codec: Annotated[
+        list[str] | None, typer.Option(help="May be repeated; default: as the profile says.")
+    ] = None,
+    keep_ratio: Annotated[
+        list[float] | None, typer.Option(help="May be repeated; default: as the profile says.")
+    ] = None,
     input_keep_ratio: Annotated[list[float] | None, typer.Option(help="May be repeated.")] = None,
     responder: Annotated[
         list[int] | None,
         typer.Option(help="Who answers, 1 is first; may be repeated; default: the publisher."),
     ] = None,
-    selector: Selector = DEFAULT_SELECTOR,
+    selector: Selector = AUTO,
     baseline: Annotated[
         str, typer.Option(help="Variant that the others are set beside, as the table names it.")
     ] = "centralised",
@@ -132,8 +136,8 @@ def evaluate(
     grid = Grid(
         plans=plan or ["auto"],
         publisher_plans=publisher_plan or [None],
-        codecs=codec or ["fp32"],
-        keep_ratios=keep_ratio or [1.0],
+        codecs=codec or [DEFAULT_CODEC],
+        keep_ratios=keep_ratio or [None],
         input_keep_ratios=input_keep_ratio or [1.0],
         responders=responder or [None],
         selector=selector,

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.cli.outfiles import STDOUT
+from fedattn.cli.plans import check_gateway_plan
 from fedattn.cli.scores import Scores
 from fedattn.cli.terminal import tracked
 from fedattn.client import Client
@@ -102,7 +103,7 @@ class Evaluation:
             "cases": [asdict(case) for case in self.task.cases],
             "setups": [
                 [variant.name, str(variant.plans.contributors), str(variant.plans.publisher),
-                 variant.compression.codec.name, variant.compression.selector]
+                 *variant.compression.plain]
                 for variant in self.variants
             ],
             "shape": [how.segmentation and how.segmentation.value, how.num_participants,
@@ -122,6 +123,9 @@ class Evaluation:
     @contextmanager
     def _network_runs(self) -> Iterator[NetworkRuns]:
         """A network of as many contributors as the largest case has contexts."""
+        for variant in self.variants:
+            check_gateway_plan(variant.asked.plan)
+            check_gateway_plan(variant.asked.publisher_plan or "")
         self._check_network_can_run_it()
         num_nodes = max(len(case.contexts) for case in self.task.cases)
         nodes = [f"contributor-{i + 1}" for i in range(num_nodes)]

@@ -32,6 +32,7 @@ class SimulationSettings:
     Attributes:
         plans: sync plan of each role.
         compression: what is left out, and the codec.
+        scorer: says which rows matter; None if nothing of `compression` asks for it.
         prefix: public, or owned by the first contributor.
         max_new_tokens: most tokens to decode.
         responder: who answers, from 1 in token order; None for the publisher, who is last.
@@ -40,6 +41,7 @@ class SimulationSettings:
 
     plans: RolePlans
     compression: Compression
+    scorer: RowScorer | None = None
     prefix: PrefixMode = PrefixMode.PUBLIC
     max_new_tokens: int = 32
     responder: int | None = None
@@ -169,7 +171,6 @@ class Simulator:
         prefiller: of the model.
         tokenizer: of the model.
         make_exchange: the exchange of a participant, from the session's store and its place.
-        scorer: for the selector `learned`.
     """
 
     def __init__(
@@ -177,12 +178,11 @@ class Simulator:
         prefiller: Prefiller,
         tokenizer: PromptTokenizer,
         make_exchange: MakeExchange = InProcessExchange,
-        scorer: RowScorer | None = None,
     ) -> None:
         self._prefiller = prefiller
         self._tokenizer = tokenizer
         self._make_exchange = make_exchange
-        self._scorer = scorer
+        self._answers = GreedyAnswers(prefiller.model)
         self._answers = GreedyAnswers(prefiller.model)
         self._last: tuple[tuple[object, ...], KvStore] | None = None
 
@@ -269,7 +269,7 @@ class Simulator:
         self._check_window(layout, max(settings.max_new_tokens, len(tokens.answer)))
         responder = _place(settings.responder, layout)
         model = self._prefiller.model
-        store = KvStore(layout, model.shape, model.rotary, responder, scorer=self._scorer)
+        store = KvStore(layout, model.shape, model.rotary, responder, scorer=settings.scorer)
         what = (tokens.prefix, tokens.contexts, settings)
         is_reused = settings.responder is None and self._last is not None and self._last[0] == what
         if is_reused and self._last is not None:

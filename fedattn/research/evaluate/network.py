@@ -73,8 +73,8 @@ class NetworkRuns:
         return QueryBody(
             question=case.question,
             contributors=nodes,
-            plan=str(variant.plans.contributors),
-            publisher_plan=str(variant.plans.publisher),
-            compression=CompressionBody.of(variant.compression),
+            plan=variant.asked.plan,
+            publisher_plan=variant.asked.publisher_plan,
+            compression=CompressionBody.of(variant.asked.wish),
             sampling=SamplingBody(max_new_tokens=most),
         )

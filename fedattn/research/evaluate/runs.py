@@ -1,12 +1,14 @@
 """Running tasks under many plans and compressions, beside the two ends."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.costs import session_costs
 from fedattn.core.plans import RolePlans, shared_plan
+from fedattn.core.profile import CompressionWish
+from fedattn.core.row_scores import RowScorer
 from fedattn.core.spans import PrefixMode
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
@@ -27,12 +29,32 @@ ALONE = "publisher alone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a query says of plans and rows; a network resolves it by the profile of its nodes."""
+
+    plan: str
+    publisher_plan: str | None = None
+    wish: CompressionWish = field(default_factory=CompressionWish)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One row of the result: plans, compression and who answers, under a name."""
+    """One row of the result, under a name.
+
+    Attributes:
+        name: unique.
+        asked: what it comes from.
+        plans: sync layers of both roles.
+        compression: how rows travel.
+        scorer: says which rows matter; None if nothing of `compression` asks for it.
+        responder: who answers, from 1 in token order; None for the publisher.
+    """
 
     name: str
+    asked: Asked
     plans: RolePlans
     compression: Compression
+    scorer: RowScorer | None = None
     responder: int | None = None
 
 
@@ -48,10 +70,16 @@ class PromptSegmentation:
 
 def ends(num_layers: int) -> list[Variant]:
     """What every evaluation is measured beside."""
-    exact = Compression(codec=codec_by_name("fp32"))
+    exact = codec_by_name("fp32")
+    wish = CompressionWish(codec=exact, keep_ratio=1.0)
     return [
-        Variant(name=CENTRALISED, plans=shared_plan(range(num_layers)), compression=exact),
-        Variant(name=ALONE, plans=shared_plan(()), compression=exact),
+        Variant(
+            name=name,
+            asked=Asked(plan=plan, wish=wish),
+            plans=shared_plan(layers),
+            compression=Compression(codec=exact),
+        )
+        for name, plan, layers in ((CENTRALISED, "all", range(num_layers)), (ALONE, "none", ()))
     ]
 
 
@@ -93,6 +121,7 @@ class InProcessRuns:
         settings = SimulationSettings(
             plans=variant.plans,
             compression=variant.compression,
+            scorer=variant.scorer,
             prefix=self._shape.prefix,
             max_new_tokens=self._shape.max_new_tokens or task.max_new_tokens,
             responder=variant.responder,

@@ -38,6 +38,7 @@ from services.participant.settings import ParticipantSettings
 from services.participant.terms import agree, read_request
 from tests.harness.channels import direct_channel
 from tests.harness.identities import certificates_of
+from tests.harness.learned import random_scorer
 from tests.harness.policies import every_block
 from tests.harness.scenarios import NUM_NEW_TOKENS, PUBLISHER, Scenario
 from tests.harness.tiny import word_tokenizer
@@ -72,7 +73,7 @@ def prefill_in_process(scenario: Scenario, model: LoadedModel) -> tuple[PrefillR
     prefiller = Prefiller(model)
     prefix, spans, question = scenario.tokens()
     layout = scenario.layout()
-    store = KvStore(layout, model.shape, model.rotary)
+    store = KvStore(layout, model.shape, model.rotary, scorer=random_scorer(model.shape))
     for index, token_ids in enumerate(spans):
         exchange = InProcessExchange(store, index)
         prefiller.contribute(layout.members[index], prefix, token_ids, exchange)

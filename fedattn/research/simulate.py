@@ -198,13 +198,16 @@ class Simulator:
 
     def run_case(self, case: Case, settings: SimulationSettings) -> CaseResult:
         """Run one case; raises as `run`."""
-        tokens = CaseTokens(
+        return self.run_tokens(self.cut(case), settings, lambda text: is_right(text, case))
+
+    def cut(self, case: Case) -> CaseTokens:
+        """The spans of a case."""
+        return CaseTokens(
             prefix=self._tokenizer.prefix(),
             contexts=[self._tokenizer.context(text) for text in case.contexts],
             question=self._tokenizer.question(case.question),
             answer=self._tokenizer.plain(case.answer),
         )
-        return self.run_tokens(tokens, settings, lambda text: is_right(text, case))
 
     def run_tokens(
         self,

@@ -68,7 +68,8 @@ def test_profile_survives_its_file(tmp_path: Path) -> None:
         made, scorer=None, points=made.points[:1], default=0
     )
     assert found.points == made.points
-    assert found.scorer is not None and made.scorer is not None
+    assert found.scorer is not None
+    assert made.scorer is not None
     np.testing.assert_allclose(found.scorer.weights, made.scorer.weights, rtol=1e-3, atol=1e-6)
     np.testing.assert_array_equal(found.scorer.bias, made.scorer.bias)
 
@@ -115,7 +116,8 @@ def test_shares_lie_between_those_of_the_points_around() -> None:
     found = resolved("auto", profile(), keep_ratio=0.35).compression
     assert found.head_shares == bytes((0, 0, 70, 145, 100, 42))
     nearly_all = profile().head_shares(0.9)
-    assert nearly_all[:2] == b"\0\0" and min(nearly_all[2:]) > 200
+    assert nearly_all[:2] == b"\0\0"
+    assert min(nearly_all[2:]) > 200
     assert profile().head_shares(0.1) == bytes((0, 0, 20, 45, 30, 7))
 
 

@@ -180,9 +180,7 @@ def _report(
 ) -> None:
     report = report_console(json_path)
     report.print(scores.means())
-    report.print(
-        f"\nMinus {scores.baseline}, case by case; in brackets 95 % of bootstrap means over worlds:"
-    )
+    report.print(f"\n{scores.caption()}:")
     report.print(scores.pairs())
     if json_path is not None:
         write_out("--json", json_path, json.dumps(scores.to_json(), indent=1) + "\n")

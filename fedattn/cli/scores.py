@@ -21,6 +21,8 @@ _MEANS = (
     ("MiB", "memory_mib", ".0f"),
 )
 """Title, key of the summary, format."""
+_ENOUGH_WORLDS = 10
+"""Of fewer, the bootstrap's intervals come out too narrow."""
 _PAIRED = ("gained", "lost", "p", "right", "NLL", "KL", "cases", "worlds")
 
 
@@ -62,6 +64,16 @@ class Scores:
                 if (found := self._compare(name, length)) is not None:
                     table.add_row(*label, name, *_paired_cells(found))
         return table
+
+    def caption(self) -> str:
+        """What `pairs` shows, and how far to trust it."""
+        lengths = [length for _, length in self._lengths()]
+        fewest = min(len({self.task.worlds()[at] for at in self._at(one)}) for one in lengths)
+        caution = f"; {fewest} worlds are few: too narrow" if fewest < _ENOUGH_WORLDS else ""
+        return (
+            f"Minus {self.baseline}, case by case; in brackets 95 % of means over drawn worlds"
+            f"{caution}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Means, comparisons and single results."""
@@ -149,4 +161,4 @@ def _interval(found: Interval | None, how: str) -> str:
     mean = f"{found.mean:+{how}}"
     if found.low is None or found.high is None:
         return mean
-    return f"{mean} ({found.low:+{how}} to {found.high:+{how}})"
+    return f"{mean} [{found.low:{how}}, {found.high:{how}}]"

@@ -75,11 +75,12 @@ def refit_head(
     scores -= scores.max(axis=1, keepdims=True)
     attention = np.exp(scores, out=scores)
     attention /= attention.sum(axis=1, keepdims=True)
-    weights = _weights(attention[:, kept])
-    drawn = attention[:, kept] * weights
-    gram = drawn.T @ drawn
+    of_kept = attention[:, kept]
+    gram = of_kept.T @ of_kept
+    weights = _weights(gram, of_kept)
+    gram *= weights[:, None] * weights
     ridge = np.float32(max(_RIDGE * float(np.trace(gram)) / len(kept), _FLOOR**2))
-    target = drawn.T @ (attention @ values) + ridge * values[kept]
+    target = weights[:, None] * (of_kept.T @ (attention @ values)) + ridge * values[kept]
     gram[np.diag_indices_from(gram)] += ridge
     moved = np.linalg.solve(gram, target)
     longest = np.linalg.norm(values, axis=1).max()
@@ -88,14 +89,18 @@ def refit_head(
     return np.log(weights), moved
 
 
-def _weights(of_kept: FloatArray) -> FloatArray:
+def _weights(gram: FloatArray, of_kept: FloatArray) -> FloatArray:
     """Weights [K] above 0 that make the attention [Q, K] of the kept rows add up to 1 a query.
 
     Least squares by multiplicative updates (Lee and Seung, NIPS 2000), from one common weight.
+
+    Args:
+        gram: [K, K] products of the columns of `of_kept`.
+        of_kept: attention of each query to each kept row.
     """
-    gram, target, sums = of_kept.T @ of_kept, of_kept.sum(axis=0), of_kept.sum(axis=1)
+    target, sums = of_kept.sum(axis=0), of_kept.sum(axis=1)
     common = float(sums.sum()) / max(float(sums @ sums), _FLOOR**2)
-    weights = np.full(of_kept.shape[1], common, np.float32)
+    weights = np.full(len(gram), common, np.float32)
     for _ in range(_STEPS):
         weights *= (target + np.float32(_FLOOR)) / (gram @ weights + np.float32(_FLOOR))
     limit = np.float32(np.exp(MAX_BIAS))

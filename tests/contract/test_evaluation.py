@@ -1,11 +1,14 @@
 """Evaluation on a tiny model: questions of one world share rows and change no score."""
 
+from typing import Any
+
 import pytest
 
 from fedattn.cli.scores import Scores
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.plans import shared_plan
+from fedattn.core.spans import Member
 from fedattn.model.prefill import Prefiller
 from fedattn.research.evaluate.runs import InProcessRuns, PromptSegmentation, Variant, ends
 from fedattn.research.tasks.cases import Case
@@ -59,14 +62,16 @@ def test_a_world_scores_as_its_cases_do_alone(runs: InProcessRuns) -> None:
 def test_rows_of_a_world_are_computed_once_a_variant(
     runs: InProcessRuns, prefiller: Prefiller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contributed = []
-    contribute = prefiller.contribute
-    monkeypatch.setattr(
-        prefiller, "contribute", lambda *args: (contributed.append(1), contribute(*args))[1]
-    )
+    contribute, spans = prefiller.contribute, []
+
+    def counted(member: Member, *rest: Any) -> None:
+        spans.append(member)
+        contribute(member, *rest)
+
+    monkeypatch.setattr(prefiller, "contribute", counted)
     asked = task(case(50), case(61), case(72))
     runs.run_world(asked, asked.cases, VARIANTS)
-    assert len(contributed) == len(CONTEXTS) * len(VARIANTS)
+    assert len(spans) == len(CONTEXTS) * len(VARIANTS)
 
 
 def test_results_are_told_by_length_and_in_pairs(runs: InProcessRuns) -> None:

@@ -13,10 +13,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plans import ANSWER_TOKENS, CASES_SEED
+from benchmarks.plans import ANSWER_TOKENS, mixed_cases
 from fedattn.cli.plans import choose
 from fedattn.model.engine import open_engine
-from fedattn.research.calibrate.run import mixed_cases
 from fedattn.research.simulate import SimulationSettings, Simulator
 
 ROWS = (
@@ -34,7 +33,7 @@ def measure(num_cases: int) -> list[dict[str, Any]]:
     engine = open_engine("default")
     model = engine.model
     simulator = Simulator(engine.prefiller, engine.tokenizer)
-    cases = mixed_cases(num_cases, CASES_SEED)
+    cases = mixed_cases(num_cases)
     rows = []
     for name, plan, publisher_plan, independent in ROWS:
         chosen = choose(plan, publisher_plan, model.shape.num_layers, model.fingerprint)

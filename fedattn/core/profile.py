@@ -5,7 +5,6 @@ best quality to the fewest bytes: which share of its rows each head keeps, and h
 It also holds the scores by which a node chooses those rows.
 """
 
-import math
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -137,7 +136,7 @@ class Profile:
             np.interp(keep_ratio, [0.0, *ratios, 1.0], table[:, head])
             for head in range(table.shape[1])
         ]
-        return bytes(math.ceil(share) for share in columns)
+        return bytes(round(share) for share in columns)
 
     def check_model(self, fingerprint: str) -> None:
         """Refuse to be used with another model.

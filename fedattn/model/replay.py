@@ -7,7 +7,8 @@ word looks at whatever holds its content, and later questions look there too (ar
 import numpy as np
 import torch
 
-from fedattn.core.types import FloatArray, KvRows
+from fedattn.core.routing import Route
+from fedattn.core.types import FloatArray, HeadRows, KvRows, KvShape, Queries
 from fedattn.model.attention import run_model
 from fedattn.model.cache import FederatedCache
 from fedattn.model.loading import LoadedModel
@@ -26,6 +27,10 @@ class ContextRows:
         model: computes them.
         prefix: P tokens of the public prefix.
         token_ids: T tokens of the context.
+
+    Attributes:
+        rows: its own rows, by layer.
+        queries: those of the same tokens, as `KvExchange.send` gets them, by layer.
     """
 
     @torch.inference_mode()
@@ -33,22 +38,23 @@ class ContextRows:
         self._model = model
         self.token_ids = token_ids
         self.start = len(prefix)
-        cache = FederatedCache(model.shape.num_layers, model.device)
-        forward_tokens(model, cache, [*prefix, *token_ids], range(self.stop))
+        self.rows: list[KvRows] = []
+        self.queries: list[Queries] = []
+        before = FederatedCache(model.shape.num_layers, model.device)
+        forward_tokens(model, before, prefix, range(self.start))
+        cache = FederatedCache(model.shape.num_layers, model.device, exchange=_Kept(self))
+        cache.seed(before.layers)
+        forward_tokens(model, cache, token_ids, range(self.start, self.stop))
         self._layers = cache.layers
+
+    @property
+    def shape(self) -> KvShape:
+        return self._model.shape
 
     @property
     def stop(self) -> int:
         """Position after its last token."""
         return self.start + len(self.token_ids)
-
-    def rows(self, layer: int) -> KvRows:
-        """Its own rows at a layer."""
-        keys, values = (
-            rows[0, :, self.start :].to(device="cpu", dtype=torch.float32).numpy()
-            for rows in self.keys_and_values(layer)
-        )
-        return KvRows(keys=keys, values=values, positions=np.arange(self.start, self.stop))
 
     def keys_and_values(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """[1, Hkv, P + T, D] each, keys after RoPE; the prefix comes first."""
@@ -77,15 +83,30 @@ class ContextRows:
         return np.stack([most.cpu().numpy() for most in view.most])
 
 
+class _Kept:
+    """`KvExchange` of a context that sends everything to itself."""
+
+    def __init__(self, context: ContextRows) -> None:
+        self._context = context
+        uploads = frozenset(range(context.shape.num_layers))
+        self.route = Route(uploads=uploads, receives=frozenset(), senders=())
+
+    def send(self, _layer: int, rows: KvRows, queries: Queries) -> None:
+        self._context.rows.append(rows)
+        self._context.queries.append(queries)
+
+    def receive(self, layer: int) -> list[HeadRows]:
+        raise AssertionError(f"nobody sends rows of block {layer} to a context on its own")
+
+
 class _Replay:
     """A `KvView` of queries behind a context, which notes what they look at."""
 
     def __init__(self, context: ContextRows) -> None:
         self._context = context
-        shape = context._model.shape  # noqa: SLF001 - of this file
-        size = (shape.num_kv_heads, len(context.token_ids))
-        device = context._model.device  # noqa: SLF001
-        self.most = [torch.zeros(size, device=device) for _ in range(shape.num_layers)]
+        size = (context.shape.num_kv_heads, len(context.token_ids))
+        device = context.keys_and_values(0)[0].device
+        self.most = [torch.zeros(size, device=device) for _ in context.rows]
 
     def attend(
         self,

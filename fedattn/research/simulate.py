@@ -183,7 +183,6 @@ class Simulator:
         self._tokenizer = tokenizer
         self._make_exchange = make_exchange
         self._answers = GreedyAnswers(prefiller.model)
-        self._answers = GreedyAnswers(prefiller.model)
         self._last: tuple[tuple[object, ...], KvStore] | None = None
 
     def run(self, cases: Iterable[Case], settings: SimulationSettings) -> Iterator[CaseResult]:
@@ -199,13 +198,16 @@ class Simulator:
 
     def run_case(self, case: Case, settings: SimulationSettings) -> CaseResult:
         """Run one case; raises as `run`."""
-        tokens = CaseTokens(
+        return self.run_tokens(self.cut(case), settings, lambda text: is_right(text, case))
+
+    def cut(self, case: Case) -> CaseTokens:
+        """The spans of a case."""
+        return CaseTokens(
             prefix=self._tokenizer.prefix(),
             contexts=[self._tokenizer.context(text) for text in case.contexts],
             question=self._tokenizer.question(case.question),
             answer=self._tokenizer.plain(case.answer),
         )
-        return self.run_tokens(tokens, settings, lambda text: is_right(text, case))
 
     def run_tokens(
         self,

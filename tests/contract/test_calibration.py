@@ -15,7 +15,7 @@ from fedattn.model.prefill import Prefiller
 from fedattn.research.calibrate.measuring import Effect, WorldMeter
 from fedattn.research.calibrate.points import default_index, frontier, summarize
 from fedattn.research.calibrate.run import Calibration, LengthPlan
-from fedattn.research.simulate import CaseTokens, SimulationSettings, Simulator
+from fedattn.research.simulate import SimulationSettings, Simulator
 from fedattn.research.tasks.cases import Case
 from tests.harness.learned import ragged, random_scorer
 from tests.harness.tiny import FAMILIES, NUM_LAYERS, tiny_model, word_tokenizer, words
@@ -51,15 +51,12 @@ def test_all_questions_at_once_are_as_each_in_a_session(family: str, codec: str)
         max_new_tokens=12,
         independent=True,
     )
-    less = replace(whole, compression=kept, plans=RolePlans(contributors=NOBODY, publisher=plan))
+    less = replace(
+        whole, scorer=scorer, compression=kept, plans=RolePlans(contributors=NOBODY, publisher=plan)
+    )
     divergence = nll_change = 0.0
     for case in cases:
-        tokens = CaseTokens(
-            prefix=engine.tokenizer.prefix(),
-            contexts=[engine.tokenizer.context(text) for text in contexts],
-            question=engine.tokenizer.question(case.question),
-            answer=engine.tokenizer.plain(case.answer),
-        )
+        tokens = simulator.cut(case)
         base = simulator.run_tokens(tokens, whole, lambda _: True, as_reference=True)
         result = simulator.run_tokens(tokens, less, lambda _: True, base.reference)
         assert result.divergence is not None

@@ -22,8 +22,8 @@ from fedattn.model.loading import LoadedModel
 QUESTION, GIVEN, LIKELY = range(3)
 _BRANCHES = 3
 
-HeadPast = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values [n, D] that all branches see, of one head at one layer."""
+HeadPast = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Keys and values [n, D] that all branches see, and biases [n], of one head at one layer."""
 Past = list[list[HeadPast]]
 """The same of every layer and head."""
 
@@ -67,7 +67,7 @@ class Forest:
         self._seen = [list(heads) for heads in past]
         none = torch.empty(0, dtype=torch.int64, device=model.device)
         self._branches, self._positions = none, none
-        self._visible = torch.empty(0, 0, dtype=torch.bool)
+        self._hidden = torch.empty(0, 0)
 
     @torch.inference_mode()
     def run(self, leaves: Leaves) -> torch.Tensor:
@@ -82,7 +82,8 @@ class Forest:
         self._positions = torch.cat([self._positions, positions])
         own, known = branches[:, None], self._branches[None]
         is_of_branch = (known == own) | (known == own - own % _BRANCHES)
-        self._visible = is_of_branch & (self._positions[None] <= positions[:, None])
+        is_visible = is_of_branch & (self._positions[None] <= positions[:, None])
+        self._hidden = torch.where(is_visible, 0.0, -torch.inf)  # added to scores
         return run_model(self._model.backbone, leaves.ids.to(device), positions, self)
 
     def attend(
@@ -96,13 +97,11 @@ class Forest:
         """As `KvView.attend`; one key/value head after the other."""
         outputs = []
         for head, queries in enumerate(query.chunk(key.shape[1], dim=1)):
-            keys, values = self._seen[layer][head]
+            keys, values, biases = self._seen[layer][head]
             keys = torch.cat([keys, key[0, head]])
             values = torch.cat([values, value[0, head]])
-            self._seen[layer][head] = keys, values
-            num_past = len(keys) - self._visible.shape[1]
-            mask = torch.nn.functional.pad(self._visible, (num_past, 0), value=True)
-            outputs.append(
-                sdpa(queries, keys[None, None], values[None, None], mask[None, None], scaling)
-            )
+            self._seen[layer][head] = keys, values, biases
+            past = biases.expand(len(self._hidden), -1)
+            mask = torch.cat([past, self._hidden.to(biases)], dim=1)[None, None]
+            outputs.append(sdpa(queries, keys[None, None], values[None, None], mask, scaling))
         return torch.cat(outputs, dim=1)

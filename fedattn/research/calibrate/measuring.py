@@ -96,7 +96,8 @@ class WorldMeter:
         parts: Parts = {layer: [] for layer in plan.layers}
         for layer in plan.layers:
             for member, context in zip(members, self._contexts, strict=True):
-                frame = write_frame(member, layer, context.rows(layer), rotary, scorer)
+                rows, queries = context.rows[layer], context.queries[layer]
+                frame = write_frame(member, layer, rows, queries, rotary, scorer)
                 num_bytes += len(frame)
                 checked = check_frame(frame, frame_spec(member, shape, layer))
                 received = read_frame(checked, member, shape, rotary)
@@ -109,7 +110,7 @@ class WorldMeter:
         members = self._members(SyncPlan(tuple(layers)))
         return {
             layer: [
-                place_rows(HeadRows.of(context.rows(layer)), member, self._model.rotary)
+                place_rows(HeadRows.of(context.rows[layer]), member, self._model.rotary)
                 for member, context in zip(members, self._contexts, strict=True)
             ]
             for layer in layers
@@ -148,11 +149,15 @@ class WorldMeter:
         keys, values = (
             rows[0, head, : self._prefix_len] for rows in self._contexts[0].keys_and_values(layer)
         )
-        received = [(part.keys[part.heads[head]], part.values[part.heads[head]]) for part in parts]
-        return (
-            torch.cat([keys, *(torch.tensor(one).to(keys) for one, _ in received)]),
-            torch.cat([values, *(torch.tensor(one).to(values) for _, one in received)]),
-        )
+        biases = keys.new_zeros(len(keys))
+        for part in parts:
+            here = part.heads[head]
+            own = np.zeros(len(part.keys), np.float32) if part.biases is None else part.biases
+            keys, values, biases = (
+                torch.cat([known, torch.tensor(new[here]).to(known)])
+                for known, new in ((keys, part.keys), (values, part.values), (biases, own))
+            )
+        return keys, values, biases
 
 
 def worlds_of(cases: Sequence[Case]) -> Iterator[list[Case]]:

@@ -145,7 +145,7 @@ class Calibration:
             scores = context.replay_scores(tokenizer)
             shares.add(scores)
             for layer in self._sync_plan.layers:
-                rows = context.rows(layer)
+                rows = context.rows[layer]
                 keys = model.rotary.undo(rows.keys, rows.positions)
                 fit.add(layer, row_features(keys, rows.values), scores[layer])
             report("texts", done, len(contexts))

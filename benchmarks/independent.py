@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plans import ANSWER_TOKENS, CASES_SEED
-from fedattn.cli.plans import read_plans
-from fedattn.core.compression import Compression
+from fedattn.cli.plans import choose
 from fedattn.model.engine import open_engine
 from fedattn.research.calibrate.run import mixed_cases
 from fedattn.research.simulate import SimulationSettings, Simulator
@@ -38,10 +37,11 @@ def measure(num_cases: int) -> list[dict[str, Any]]:
     cases = mixed_cases(num_cases, CASES_SEED)
     rows = []
     for name, plan, publisher_plan, independent in ROWS:
-        plans = read_plans(plan, publisher_plan, model.shape.num_layers, model.fingerprint)
+        chosen = choose(plan, publisher_plan, model.shape.num_layers, model.fingerprint)
         settings = SimulationSettings(
-            plans=plans,
-            compression=Compression(),
+            plans=chosen.plans,
+            compression=chosen.compression,
+            scorer=chosen.scorer,
             max_new_tokens=ANSWER_TOKENS,
             independent=independent,
         )

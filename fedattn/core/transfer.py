@@ -47,19 +47,17 @@ def write_frame(  # noqa: PLR0917 - spelt out
         InternalError: there is no scorer, and rows are to be chosen by it.
     """
     compression, counts = member.compression, member.head_counts(layer, len(rows.keys))
+    held_back = _places(rows, member, withheld)
     if min(counts) == rows.num_rows and not withheld:
         kept = HeadRows.of(rows)
     else:
+        scores = _scores(member, layer, rows, rotary, scorer)
         kept = select_rows(
-            rows,
-            _scores(member, layer, rows, rotary, scorer),
-            counts,
-            keep_ends=compression.keep_ends,
-            withheld=_places(rows, member, withheld),
+            rows, scores, counts, keep_ends=compression.keep_ends, withheld=held_back
         )
-        if compression.is_refitted:
-            free = np.setdiff1d(np.arange(rows.num_rows), _places(rows, member, withheld))
-            kept = refit_rows(kept, rows, free, behind_span(queries(), rotary))
+    if compression.is_refitted and min(counts) < len(member.span):  # as `FrameSpec.biases_size`
+        free = np.setdiff1d(np.arange(rows.num_rows), held_back)
+        kept = refit_rows(kept, rows, free, behind_span(queries(), rotary))
     return encode_frame(kept, layer, compression.codec, member.computed_span, rotary)
 
 

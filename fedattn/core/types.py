@@ -138,6 +138,12 @@ class HeadRows:
         return -(-self.num_rows // len(self.counts))
 
     @property
+    def nbytes(self) -> int:
+        """Bytes that it takes in memory."""
+        biases = 0 if self.biases is None else self.biases.nbytes
+        return self.keys.nbytes + self.values.nbytes + self.positions.nbytes + biases
+
+    @property
     def heads(self) -> tuple[slice, ...]:
         """Where the rows of each head are."""
         return head_slices(self.counts)

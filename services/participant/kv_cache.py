@@ -47,12 +47,7 @@ class CachedRows:
 
     @property
     def size(self) -> int:
-        arrays = (
-            array
-            for rows in self.rows.values()
-            for array in (rows.keys, rows.values, rows.positions)
-        )
-        return sum(array.nbytes for array in arrays)
+        return sum(rows.nbytes for rows in self.rows.values())
 
 
 @dataclass(frozen=True, slots=True)

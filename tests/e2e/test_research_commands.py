@@ -54,9 +54,12 @@ def test_calibrated_profile_is_accepted_where_a_plan_is(
 
 def test_stopped_evaluation_goes_on_where_it_was(qwen_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
-    flags = ("eval", "labels", f"--model={qwen_folder}", "--num-cases=3", "--plan=all",
-             "--segmentation=tok-ag", "-n", "3", f"--json={out}")  # fmt: skip
-    assert run_cli(*flags).returncode == 0
+    flags = ("eval", "retrieval", f"--model={qwen_folder}", "--num-cases=3", "--plan=all",
+             "--length=80", "--length=60", "--questions=2", "--max-new-tokens=4",
+             "--baseline=all", f"--json={out}")  # fmt: skip
+    first = run_cli(*flags)
+    assert first.returncode == 0, first.stderr
+    assert "Minus all, case by case" in first.stdout
     whole = out.read_text()
     log = tmp_path / "results.cases.jsonl"
     lines = log.read_text().splitlines()
@@ -165,6 +168,7 @@ def test_leak_says_that_a_look_up_needs_block_0(qwen_folder: Path, tmp_path: Pat
         (["calibrate", "--out=x.json", "--layers=5"], "expected 1 to 4, got 5"),
         (["calibrate", "--out=x.json", "--budget-bytes=9"], "one sync layer takes"),
         (["eval", "poetry"], "unknown task 'poetry'"),
+        (["eval", "gsm8k", "--length=200"], "--length is of generated retrieval cases"),
         (["eval", "--segmentation=half"], "'half' is not one of 'tok-ag'"),
         (["eval", "labels", "--shots=99"], "shots: expected 1 to 18, got 99"),
         (["eval", "--json=/nowhere/x.json"], "--json /nowhere/x.json: no such folder"),

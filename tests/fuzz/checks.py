@@ -70,6 +70,8 @@ def _check_rows(target: Target, rows: HeadRows) -> None:
     _require(rows.counts == target.rules.counts, f"heads have {rows.counts} rows")
     for head in rows.heads:
         _require(bool((np.diff(rows.positions[head]) > 0).all()), "positions do not increase")
+    if rows.biases is not None:
+        _require(float(np.abs(rows.biases).max()) < 8, f"biases {rows.biases}")
     inside = span.start <= rows.positions.min() and rows.positions.max() < span.stop
     _require(bool(inside), f"positions outside {span}: {rows.positions}")
 

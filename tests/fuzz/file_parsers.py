@@ -13,7 +13,7 @@ from fedattn.core.address import HostPort
 from fedattn.core.consent import Ask
 from fedattn.core.errors import FedAttnError
 from fedattn.core.plans import PlanSpec
-from fedattn.core.profile import read_profile
+from fedattn.core.profile_file import read_profile
 from fedattn.core.proxies import check_proxy_choice, find_endpoint
 from fedattn.runtime.approvals import ApprovalStore
 from fedattn.runtime.audit import AuditEvent, AuditLog

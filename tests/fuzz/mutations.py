@@ -70,7 +70,7 @@ def body_of_another(target: Target, frame: bytearray, random: Random) -> None:
 def other_levels(target: Target, frame: bytearray, random: Random) -> None:
     """Steps and a well-formed DEFLATE stream of any number of levels, up to a bomb."""
     rules, heads = target.rules, sum(count > 0 for count in target.rules.counts)
-    start = HEADER_SIZE + rules.bitmaps_size
+    start = HEADER_SIZE + rules.bitmaps_size + rules.biases_size
     wanted = rules.shape.head_dim * (heads + 2 * rules.num_rows)
     count = random.choice((wanted, wanted, wanted - 1, wanted + 1, 0, 1 << 16, 1 << 22))
     step = random.choice((0.0, -1.0, 1.0, 1e-45, 9e29, -9e29, 1.1e30, 3.4e38, random.random()))

@@ -41,14 +41,14 @@ class Target:
 
 @cache
 def all_targets() -> tuple[Target, ...]:
-    """Every codec with every shape, with and without bitmaps, and heads with rows of their own."""
+    """Every codec with every shape; bitmaps, biases, and heads with rows of their own or not."""
     return tuple(
         _target(codec, shape, heads)
         for codec in CODECS
         for shape, heads in (
             (_SHAPES[0], (_KEPT,)),
             (_SHAPES[0], (_ALL,)),
-            (_SHAPES[1], (_KEPT, ())),
+            (_SHAPES[1], (_KEPT, ())),  # and biases
             (_SHAPES[1], (_KEPT, _ALL)),
         )
     )
@@ -60,10 +60,24 @@ def _target(codec: Codec, shape: KvShape, heads: _Heads) -> Target:
     keys, values = np.random.default_rng(len(places)).normal(size=size).astype(np.float32)
     rotary = Rotary(inverse_frequencies=np.power(0.1, np.arange(shape.head_dim // 2)))
     counts = tuple(map(len, heads))
-    rows = HeadRows(keys=keys, values=values, positions=places + _SPAN.start, counts=counts)
+    is_refitted = not all(counts)
+    rows = HeadRows(
+        keys=keys,
+        values=values,
+        positions=places + _SPAN.start,
+        counts=counts,
+        biases=keys[:, 0] if is_refitted else None,
+    )
     return Target(
         name=f"{codec.name}/{shape.head_dim}/{' '.join(map(str, counts))} of {len(_SPAN)}",
         frame=encode_frame(rows, LAYER, codec, _SPAN, rotary),
-        rules=FrameSpec(sender=SENDER, shape=shape, codec=codec, span=_SPAN, counts=counts),
+        rules=FrameSpec(
+            sender=SENDER,
+            shape=shape,
+            codec=codec,
+            span=_SPAN,
+            counts=counts,
+            is_refitted=is_refitted,
+        ),
         rotary=rotary,
     )

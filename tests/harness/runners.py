@@ -116,9 +116,9 @@ async def _publish(
         prefix=describe_prefix(scenario.prefix_mode, prefix),
         plans=scenario.plans(),
         max_new_tokens=NUM_NEW_TOKENS,
+        compression=scenario.compression,
         options=SessionOptions(
             contributors=tuple(scenario.node_ids()),
-            compression=scenario.compression,
             prefix=scenario.prefix_mode,
             min_participants=sum(map(bool, scenario.contexts)) + 1,
             deadline_s=60,

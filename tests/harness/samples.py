@@ -29,6 +29,7 @@ def sample_rules(
     shape: KvShape = SHAPE,
     span: Span = SPAN,
     counts: HeadCounts | None = None,
+    is_refitted: bool = False,
 ) -> FrameSpec:
     """What a receiver accepts from SENDER: all rows of the span, or `counts` of them."""
     return FrameSpec(
@@ -37,6 +38,7 @@ def sample_rules(
         codec=codec_by_name(codec),
         span=span,
         counts=(len(span),) * shape.num_kv_heads if counts is None else counts,
+        is_refitted=is_refitted,
     )
 
 
@@ -85,6 +87,7 @@ def same_rows(left: HeadRows, right: HeadRows) -> bool:
         and np.array_equal(left.values, right.values)
         and np.array_equal(left.positions, right.positions)
         and left.counts == right.counts
+        and np.array_equal(left.biases, right.biases)  # type: ignore[arg-type] - None too
     )
 
 

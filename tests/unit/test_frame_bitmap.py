@@ -46,6 +46,8 @@ RAGGED_FIELDS = "464b5631 04030100 02000300 02000000 03000000 03000000 0a000000 
 RAGGED_BITMAPS = "0102 0000 0001"  # head 0 at 3 and 12, head 1 nowhere, head 2 at 11
 RAGGED = ((3, 12), (), (11,))
 THREE_HEADS = KvShape(num_layers=4, num_kv_heads=3, head_dim=2)
+BIASED_FIELDS = "464b5631 04030200 02000300 02000000 03000000 03000000 0a000000 21000000"
+BIASES = "10 81 7f"  # 1, -7.9375, 7.9375
 each_codec = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
 
 
@@ -76,6 +78,27 @@ def test_frame_of_heads_with_rows_of_their_own_equals_its_golden_bytes() -> None
     golden = bytes.fromhex(RAGGED_FIELDS + "00000000" + RAGGED_BITMAPS + GOLDEN_PAYLOAD)
     assert ragged_frame().hex() == sealed(golden).hex()
     assert same_rows(decode_frame(sealed(golden), ragged_rules()), sample_rows(positions=RAGGED))
+
+
+def biased_frame(*biases: float) -> bytes:
+    rows = replace(sample_rows(positions=RAGGED), biases=np.array(biases, dtype=np.float32))
+    return encode_frame(rows, LAYER, codec_by_name("bf16"), WIDE_SPAN)
+
+
+def biased_rules() -> FrameSpec:
+    return replace(ragged_rules(), is_refitted=True)
+
+
+def test_frame_with_biases_equals_its_golden_bytes() -> None:
+    """They are clipped, and rounded to sixteenths."""
+    golden = sealed(
+        bytes.fromhex(BIASED_FIELDS + "00000000" + RAGGED_BITMAPS + BIASES + GOLDEN_PAYLOAD)
+    )
+    assert biased_frame(1.01, -99.0, 99.0).hex() == golden.hex()
+    assert len(golden) == max_frame_size(biased_rules())
+    biases = decode_frame(golden, biased_rules()).biases
+    assert biases is not None
+    assert biases.tolist() == [1.0, -7.9375, 7.9375]
 
 
 @given(st.integers(0, 2**31), st.integers(1, 40), st.data())

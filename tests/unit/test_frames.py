@@ -120,8 +120,9 @@ def test_changed_payload_is_called_corrupt_with_both_checksums() -> None:
     [
         ("magic", b"FKV2", "expected magic b'FKV1'"),
         ("version", b"\1", "version 1, encoding 0, sealing 0; upgrade the older node"),
-        ("encoding", b"\2", "a known position encoding"),
+        ("encoding", b"\3", "a known position encoding"),
         ("encoding", b"\1", "at layer 2: bitmaps expected False, got True"),
+        ("encoding", b"\2", "at layer 2: bitmaps expected False, got True"),
         ("sealing", b"\2", "encoding 0, sealing 2;"),
         ("sealing", b"\1", "at layer 2: sealed expected False, got True"),
         ("reserved", b"\0\1", "zero reserved bytes"),

@@ -84,14 +84,13 @@ def _places(rows: KvRows, member: Member, tokens: Collection[int]) -> IntArray:
 
 def frame_spec(member: Member, shape: KvShape, layer: int) -> FrameSpec:
     """What the frame of a member at a layer must look like."""
-    counts = member.head_counts(layer, shape.num_kv_heads)
     return FrameSpec(
         sender=member.node_id,
         shape=shape,
         codec=member.compression.codec,
         span=member.computed_span,
-        counts=counts,
-        is_refitted=member.compression.is_refitted and min(counts) < member.num_inputs,
+        counts=member.head_counts(layer, shape.num_kv_heads),
+        is_refitted=member.compression.is_refitted,
         is_sealed=member.is_sealed,
     )
 

@@ -5,11 +5,12 @@ the oracle is told their biases and values.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from fedattn.core.codecs import CODECS, Codec
+from fedattn.core.codecs import CODECS, Codec, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode import answer_log_probs, generate_tokens
@@ -18,11 +19,16 @@ from fedattn.model.loading import LoadedModel, wrap_model
 from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.research.oracle import oracle_greedy, oracle_logits
 from tests.harness.learned import ragged
-from tests.harness.runners import prefill_in_process
+from tests.harness.runners import prefill_in_process, run_grpc, run_in_process
 from tests.harness.scenarios import LOSSLESS, NUM_NEW_TOKENS, SCENARIOS, Scenario, context_words
 from tests.harness.tiny import FAMILIES, tiny_model, tiny_network
 
 TOLERANCE = 1e-4
+VARIED = [SCENARIOS[index] for index in (1, 3, 6, 8, 10, 12)] + [
+    replace(
+        SCENARIOS[8], name="dropped tokens", compression=replace(LOSSLESS, input_keep_ratio=0.7)
+    )
+]
 GREEDY = SamplingParams.most_likely(NUM_NEW_TOKENS)
 
 
@@ -47,11 +53,9 @@ def is_ragged(prefill: PrefillResult) -> list[bool]:
     return [layer.others is not None for layer in prefill.cache.layers]
 
 
-@pytest.mark.parametrize("inputs", [1.0, 0.7], ids=["every token", "dropped tokens"])
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_prefill_and_both_decoders_equal_the_oracle(
-    scenario: Scenario, inputs: float, model: LoadedModel
-) -> None:
+@pytest.mark.parametrize("scenario", VARIED, ids=lambda scenario: scenario.name)
+def test_prefill_and_both_decoders_equal_the_oracle(scenario: Scenario, model: LoadedModel) -> None:
+    inputs = scenario.compression.input_keep_ratio
     compression = replace(ragged(LOSSLESS, model.shape), input_keep_ratio=inputs)
     scenario = replace(scenario, compression=compression)
     prefill, store = prefill_in_process(scenario, model)
@@ -63,6 +67,16 @@ def test_prefill_and_both_decoders_equal_the_oracle(
     fused = generate_tokens(model, prefill, GREEDY, lambda: FusedDecoder(model, FLOAT32))
     assert list(fused) == greedy
     assert list(generate_tokens(model, prefill, GREEDY)) == greedy
+
+
+@pytest.mark.parametrize("codec", ["fp32", "entropy-medium"])
+async def test_network_equals_in_process(codec: str, model: LoadedModel, tmp_path: Path) -> None:
+    case = between_all(ragged(Compression(codec=codec_by_name(codec)), model.shape))
+    inside = await run_in_process(case, model, tmp_path)
+    outside = await run_grpc(case, model, tmp_path)
+    torch.testing.assert_close(outside.logits, inside.logits, atol=1e-6, rtol=0)
+    assert outside.generated == inside.generated
+    assert outside.uploaded_bytes == inside.uploaded_bytes
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedattn.cli.plans import read_plans
+from fedattn.cli.plans import choose
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import SessionLayout, build_layout
 from fedattn.model.attribution import Attribution, attribute_answer
@@ -89,7 +89,7 @@ class Bench:
             prefix_len=len(prefix),
             contributors=[(f"contributor-{i + 1}", len(span)) for i, span in enumerate(spans)],
             publisher=("publisher", len(question)),
-            plans=read_plans("none", "auto", model.shape.num_layers, model.fingerprint),
+            plans=choose("none", "auto", model.shape.num_layers, model.fingerprint).plans,
             independent=True,
         )
         store = KvStore(layout, model.shape, model.rotary)

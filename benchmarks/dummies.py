@@ -132,9 +132,9 @@ class DummyNode:
             prefix=describe_prefix(PrefixMode.PUBLIC, [1, 2, 3]),
             plans=RolePlans(contributors=SyncPlan(()), publisher=SyncPlan(tuple(layers))),
             max_new_tokens=1,
+            compression=Compression(codec=CODEC),
             options=SessionOptions(
                 contributors=tuple(contributors),
-                compression=Compression(codec=CODEC),
                 min_participants=len(contributors) + 1,
                 deadline_s=300,
             ),

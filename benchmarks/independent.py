@@ -13,11 +13,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plans import ANSWER_TOKENS, CASES_SEED
-from fedattn.cli.plans import read_plans
-from fedattn.core.compression import Compression
+from benchmarks.plans import ANSWER_TOKENS, mixed_cases
+from fedattn.cli.plans import choose
 from fedattn.model.engine import open_engine
-from fedattn.research.calibrate.run import mixed_cases
 from fedattn.research.simulate import SimulationSettings, Simulator
 
 ROWS = (
@@ -35,13 +33,14 @@ def measure(num_cases: int) -> list[dict[str, Any]]:
     engine = open_engine("default")
     model = engine.model
     simulator = Simulator(engine.prefiller, engine.tokenizer)
-    cases = mixed_cases(num_cases, CASES_SEED)
+    cases = mixed_cases(num_cases)
     rows = []
     for name, plan, publisher_plan, independent in ROWS:
-        plans = read_plans(plan, publisher_plan, model.shape.num_layers, model.fingerprint)
+        chosen = choose(plan, publisher_plan, model.shape.num_layers, model.fingerprint)
         settings = SimulationSettings(
-            plans=plans,
-            compression=Compression(),
+            plans=chosen.plans,
+            compression=chosen.compression,
+            scorer=chosen.scorer,
             max_new_tokens=ANSWER_TOKENS,
             independent=independent,
         )

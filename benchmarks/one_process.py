@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fedattn.cli.plans import read_plans
+from fedattn.cli.plans import choose
 from fedattn.core.compression import Compression
 from fedattn.core.spans import SessionLayout, build_layout
 from fedattn.model.engine import Engine
@@ -44,7 +44,7 @@ class OneProcess:
             prefix_len=len(self.engine.tokenizer.prefix()),
             contributors=[(node, len(ids)) for node, ids in self.contributors.items()],
             publisher=(publisher, len(question)),
-            plans=read_plans(plan, None, model.shape.num_layers, model.fingerprint),
+            plans=choose(plan, None, model.shape.num_layers, model.fingerprint).plans,
             compression=compression,
             is_sealed=is_sealed,
         )

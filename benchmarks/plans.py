@@ -1,59 +1,56 @@
-"""Sync plans on the embedded model: exact match, NLL and KL against the number of sync layers.
+"""Sync plans on the embedded model: right answers, NLL and KL against the blocks that synchronise.
 
-    python -m benchmarks.plans [--cases 60] [--profile FILE.json] [--json FILE] [--plot FILE]
-    python -m benchmarks.plans --searches [--layers 10] [--json FILE]
+    python -m benchmarks.plans [--cases 60] [--json FILE] [--plot FILE]
 
-The first measures every schedule and the profile's plans on generated cases that no search has
-seen, float32, without codec. The second runs every search strategy on the same cases, from the same
-start, and says what each found on held-out cases, how long it took, and how many fewer tokens went
-through blocks than in a search that runs every prompt from the start for every plan.
+Measures every schedule of the paper on generated cases, float32, without codec; every row travels
+at the blocks of a plan. What a profile does instead is in its own file.
 """
 
 import argparse
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
+from fedattn.core.codecs import codec_by_name
+from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidPlanError
 from fedattn.core.plans import PlanSpec, RolePlans, shared_plan
-from fedattn.core.profile import Profile
 from fedattn.core.schedules import SCHEDULES
 from fedattn.model.engine import open_engine
-from fedattn.model.loading import fastest_dtype
-from fedattn.profiles import load_profile, shipped_profile
-from fedattn.research.calibrate.evaluator import PlanEvaluator
-from fedattn.research.calibrate.meter import PlanMeter
-from fedattn.research.calibrate.run import centralised_prompts, mixed_cases
-from fedattn.research.calibrate.search import STRATEGIES
-from fedattn.research.prompts import tokenize_case
-from fedattn.research.tasks.cases import is_right
+from fedattn.research.simulate import CaseResult, SimulationSettings, Simulator
+from fedattn.research.tasks.cases import Case, is_right
+from fedattn.research.tasks.retrieval import ALL_KINDS, generate_cases
 
 SIZES = (5, 8, 10, 15, 20)
 CONTRIBUTORS, PUBLISHERS = "uniform:6", ("uniform:3", "uniform:2", "all")
 CASES_SEED = 2_000_003
-SEARCH_SEED = 3_000_009
 ANSWER_TOKENS = 20
+NUM_CONTEXTS = (2, 3, 4)
 
 
-def grid(num_layers: int, profile: Profile | None) -> Iterator[tuple[str, RolePlans]]:
-    """Family and plans of every row."""
+def mixed_cases(count: int, seed: int = CASES_SEED) -> list[Case]:
+    """Generated cases of all kinds over 2, 3 and 4 contexts in turn."""
+    kinds = [
+        generate_cases(-(-count // 3), seed=seed + offset, num_contexts=num, kinds=ALL_KINDS)
+        for offset, num in enumerate(NUM_CONTEXTS)
+    ]
+    return [case for same in zip(*kinds, strict=True) for case in same][:count]
+
+
+def grid(num_layers: int) -> Iterator[tuple[str, RolePlans]]:
+    """Family and plans of every row; the first is what the others are compared with."""
+    nobody, everywhere = shared_plan(()).publisher, shared_plan(range(num_layers)).publisher
     yield "every block", shared_plan(range(num_layers))
     yield "every block but 0", shared_plan(range(1, num_layers))
     yield "none", shared_plan(())
     yield (
         "publisher everywhere, contributors nowhere",
-        RolePlans(
-            contributors=shared_plan(()).publisher,
-            publisher=shared_plan(range(num_layers)).publisher,
-        ),
+        RolePlans(contributors=nobody, publisher=everywhere),
     )
-    for point in profile.points if profile else ():
-        yield "calibrated", point.plans
     for name in SCHEDULES:
         for size in SIZES:
             try:
@@ -70,76 +67,56 @@ def grid(num_layers: int, profile: Profile | None) -> Iterator[tuple[str, RolePl
         )
 
 
-def measure_plans(
-    profile: Profile | None, num_cases: int, console: Console
-) -> list[dict[str, Any]]:
+def measure_plans(num_cases: int, console: Console) -> list[dict[str, Any]]:
+    """One row a plan, printed as it comes."""
     engine = open_engine("default", progress=console.print)
-    model, tokenizer = engine.model, engine.tokenizer
-    num_layers = model.shape.num_layers
-    cases = mixed_cases(num_cases, CASES_SEED)
-    prompts = [tokenize_case(case, tokenizer, num_layers) for case in cases]
-    meter = PlanMeter(model, prompts, ANSWER_TOKENS)
+    simulator = Simulator(engine.prefiller, engine.tokenizer)
+    cases = mixed_cases(num_cases)
+    references: list[CaseResult] = []
     rows = []
-    for family, plans in grid(num_layers, profile or shipped_profile(model.fingerprint)):
-        found = meter.measure(plans)
-        right = [
-            is_right(tokenizer.decode(one.answer), case)
-            for one, case in zip(found, cases, strict=True)
-        ]
-        row = {
-            "family": family,
-            "layers": plans.num_travelling,
-            "contributors": str(plans.contributors),
-            "publisher": str(plans.publisher),
-            "right": int(np.sum(right)),
-            "cases": len(cases),
-            "nll": float(np.mean([one.nll for one in found])),
-            "divergence": float(np.mean([one.divergence for one in found])),
-        }
+    for family, plans in grid(engine.model.shape.num_layers):
+        settings = SimulationSettings(
+            plans=plans,
+            compression=Compression(codec=codec_by_name("fp32")),
+            max_new_tokens=ANSWER_TOKENS,
+        )
+        found = []
+        for at, case in enumerate(cases):
+            reference = references[at].reference if len(references) == len(cases) else None
+            found.append(
+                simulator.run_tokens(
+                    simulator.cut(case),
+                    settings,
+                    lambda text, case=case: is_right(text, case),  # type: ignore[misc]
+                    reference,
+                    as_reference=reference is None,
+                )
+            )
+        references = references or found
+        rows.append(_row(family, plans, found))
         console.print(
-            f"{family:<44}{row['layers']:>3} layers  right {row['right']:>3}/{len(cases)}  "
-            f"NLL {row['nll']:.3f}  KL {row['divergence']:.4f}  {row['publisher']}",
+            "{family:<44}{layers:>3} layers  right {right:>3}/{cases}  NLL {nll:.3f}  "
+            "KL {divergence:.4f}  {publisher}".format(**rows[-1]),
             soft_wrap=True,
         )
-        rows.append(row)
     return rows
 
 
-def compare_searches(layers: int, console: Console) -> list[dict[str, Any]]:
-    engine = open_engine("default", dtype=fastest_dtype(), progress=console.print)
-    model, tokenizer = engine.model, engine.tokenizer
-    candidates = tuple(range(1, model.shape.num_layers))
-    search, held_out = (
-        centralised_prompts(model, tokenizer, mixed_cases(count, SEARCH_SEED + offset))
-        for count, offset in ((30, 0), (60, 30))
-    )
-    judge = PlanEvaluator(model, held_out)
-    rows = []
-    for name, strategy in STRATEGIES.items():
-        evaluator = PlanEvaluator(model, search)
-        begun = time.monotonic()
-        for found in strategy(evaluator, candidates, layers):
-            if found.plans.num_travelling == layers:
-                best = found
-        row = {
-            "search": name,
-            "layers": str(best.plans.publisher),
-            "score": best.score,
-            "held_out": judge.score(best.plans),
-            "seconds": time.monotonic() - begun,
-            "times_fewer_token_blocks": evaluator.speedup,
-        }
-        console.print(
-            f"{name:<12} KL {row['score']:.3f}, held out {row['held_out']:.3f} nats an answer; "
-            f"{row['seconds']:.0f} s, {row['times_fewer_token_blocks']:.1f} times fewer tokens "
-            f"through blocks than naive; {row['layers']}",
-            soft_wrap=True,
-        )
-        rows.append(row)
-    return rows
+def _row(family: str, plans: RolePlans, found: list[CaseResult]) -> dict[str, Any]:
+    return {
+        "family": family,
+        "layers": plans.num_travelling,
+        "contributors": str(plans.contributors),
+        "publisher": str(plans.publisher),
+        "right": sum(one.match for one in found),
+        "cases": len(found),
+        "nll": fmean(one.nll for one in found),
+        "divergence": fmean(one.divergence or 0.0 for one in found),
+    }
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Three panels: right answers, NLL, KL."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - only here
 
     figure = Figure(figsize=(12, 4.5), layout="constrained")
@@ -154,8 +131,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             if len(line) == 1:
                 axes.plot(*line[0], "k^" if "every" in family else "kv", label=family)
             else:
-                style = "o-" if family == "calibrated" else "s--"
-                axes.plot(*zip(*line, strict=True), style, markersize=4, label=family)
+                axes.plot(*zip(*line, strict=True), "s--", markersize=4, label=family)
         axes.set(xlabel="blocks whose rows travel", ylabel=label)
     figure.axes[2].legend(fontsize="x-small")
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
@@ -164,18 +140,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--cases", type=int, default=60)
-    parser.add_argument("--profile", type=Path, help="instead of the shipped one")
-    parser.add_argument("--searches", action="store_true", help="compare search strategies")
-    parser.add_argument("--layers", type=int, default=10, help="size the searches are compared at")
     parser.add_argument("--json", type=Path, help="write results here")
-    parser.add_argument("--plot", type=Path, help="draw the first table")
+    parser.add_argument("--plot", type=Path, help="draw them")
     options = parser.parse_args()
-    console = Console(highlight=False)
-    if options.searches:
-        rows = compare_searches(options.layers, console)
-    else:
-        profile = load_profile(options.profile) if options.profile else None
-        rows = measure_plans(profile, options.cases, console)
+    rows = measure_plans(options.cases, Console(highlight=False))
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     if options.plot is not None:

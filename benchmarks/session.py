@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks.one_process import OneProcess
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
-from fedattn.cli.plans import read_plans
+from fedattn.cli.plans import choose
 from fedattn.client import Client
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
@@ -200,7 +200,7 @@ def measure_parity(texts: list[str]) -> dict[str, float]:
     case = Case(contexts=tuple(texts), question=QUESTION, answer="pump")
     for plan in ("all", "auto", "none", "8-22"):
         settings = SimulationSettings(
-            plans=read_plans(plan, None, model.shape.num_layers, model.fingerprint),
+            plans=choose(plan, None, model.shape.num_layers, model.fingerprint).plans,
             compression=Compression(codec=codec_by_name("fp32")),
             max_new_tokens=1,
         )

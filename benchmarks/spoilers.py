@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedattn.cli.plans import read_plans
+from fedattn.cli.plans import choose
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.errors import CorruptFrameError, InvalidRequestError
@@ -262,7 +262,7 @@ class Bench:
             prefix_len=prefix_len,
             contributors=list(zip(names, span_lens, strict=True)),
             publisher=("publisher", question_len),
-            plans=read_plans("auto", None, num_layers, self._engine.model.fingerprint),
+            plans=choose("auto", None, num_layers, self._engine.model.fingerprint).plans,
             compression=Compression(codec=codec_by_name("fp32")),
         )
 

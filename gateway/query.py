@@ -5,7 +5,7 @@ from dataclasses import replace
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.share import Share
 from fedattn.rest.query import QueryBody, SessionBody
-from fedattn.wire.convert import sampling_to_wire
+from fedattn.wire.convert import sampling_to_wire, wish_to_wire
 from fedattn.wire.enums import SHARES
 from fedattn.wire.session_options import options_to_wire
 from fedattn.wire.turns import turns_to_wire
@@ -44,5 +44,6 @@ def session_to_wire(body: SessionBody, caller: Caller) -> participant_pb2.QueryR
         plan=body.plan,
         publisher_plan=body.publisher_plan or "",
         sampling=sampling_to_wire(SamplingParams()),
+        compression=wish_to_wire(body.compression.value),
         options=options_to_wire(options),
     )

@@ -17,6 +17,7 @@ from fedattn.rest.answers import (
     QueryAnswer,
     QueryEvent,
     RowArrival,
+    RowsReport,
     SessionEvent,
     SessionMember,
     TimelineSlice,
@@ -24,7 +25,6 @@ from fedattn.rest.answers import (
     Totals,
     WarmAnswer,
 )
-from fedattn.rest.query import CompressionBody
 from fedattn.wire.contexts import context_from_wire
 from fedattn.wire.convert import compression_from_wire
 from fedattn.wire.enums import ACTIVITIES, FINISH_REASONS, OUTCOMES, PRESSURES, ROLES, ROW_SOURCES
@@ -94,6 +94,7 @@ def answer_from_wire(result: participant_pb2.QueryResult) -> QueryAnswer:
             kv_bytes=sum(participant.bytes_up for participant in participants),
             planned_kv_bytes=sum(part.planned.bytes_up for part in participants if part.planned),
             kv_bytes_down=sum(participant.bytes_down for participant in participants),
+            budget_steps=result.budget_steps,
         ),
     )
 
@@ -221,8 +222,8 @@ def _context_counts(
     }
 
 
-def _compression(member: session_pb2.MemberReport) -> CompressionBody:
-    return CompressionBody.of(compression_from_wire(member.compression))
+def _compression(member: session_pb2.MemberReport) -> RowsReport:
+    return RowsReport.of(compression_from_wire(member.compression))
 
 
 def _slice(piece: session_pb2.Slice) -> TimelineSlice:

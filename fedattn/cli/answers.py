@@ -19,6 +19,7 @@ from fedattn.rest.answers import (
     QueryAnswer,
     SessionEvent,
     TokenEvent,
+    Totals,
 )
 from fedattn.rest.query import QueryBody
 
@@ -184,8 +185,14 @@ def totals_line(answer: QueryAnswer) -> str:
     return (
         f"first token after {totals.time_to_first_token_s:.2f} s{decoding}; "
         f"KV sent {totals.kv_bytes / 1024:.1f} KiB "
-        f"of {totals.planned_kv_bytes / 1024:.1f} planned ({_how(answer)})"
+        f"of {totals.planned_kv_bytes / 1024:.1f} planned ({_how(answer)}{_steps(totals)})"
     )
+
+
+def _steps(totals: Totals) -> str:
+    """How far the byte budget went down, if at all."""
+    steps = totals.budget_steps
+    return f"; {steps} {'step' if steps == 1 else 'steps'} down for the byte budget" * bool(steps)
 
 
 def _how(answer: QueryAnswer) -> str:

@@ -57,7 +57,8 @@ def approve(
         return
     output().print(
         f"approved for {entry.publisher}: {uses} times until {_time(entry.expires_at)}, at most "
-        f"{entry.rows} rows at {len(entry.blocks)} blocks, {entry.bytes} bytes",
+        f"{entry.rows} rows ({entry.keep_ratio:.0%}) at {len(entry.blocks)} blocks, "
+        f"{entry.bytes} bytes",
         soft_wrap=True,
     )
 
@@ -126,7 +127,7 @@ def _table(entries: tuple[Approval, ...]) -> Table:
             ",".join(map(str, entry.blocks)),
             _time(entry.asked_at),
             _time(entry.expires_at),
-            str(entry.rows),
+            f"{entry.rows} ({entry.keep_ratio:.0%})",
             str(entry.bytes),
             str(entry.uses_left or ""),
         )

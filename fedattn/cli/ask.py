@@ -9,6 +9,7 @@ import typer
 from fedattn.cli.answers import show_report, stream_answer
 from fedattn.cli.chrome_trace import chrome_trace
 from fedattn.cli.options import (
+    AUTO,
     ApiKey,
     AsJson,
     Authority,
@@ -24,10 +25,10 @@ from fedattn.cli.options import (
     PublisherPlan,
     Seed,
     Selector,
-    read_compression,
+    read_wish,
 )
 from fedattn.cli.outfiles import validate_out, write_out
-from fedattn.cli.plans import gateway_plans
+from fedattn.cli.plans import check_gateway_plan
 from fedattn.cli.terminal import output, progress, write_json
 from fedattn.client import Client
 from fedattn.client.connection import DEFAULT_GATEWAY
@@ -35,7 +36,6 @@ from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
 from fedattn.core.report import FinishReason
 from fedattn.core.sampling import DEFAULT_NO_REPEAT_NGRAM_SIZE, DEFAULT_REPETITION_PENALTY
-from fedattn.core.selection import DEFAULT_SELECTOR
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
 from fedattn.rest.answers import QueryAnswer
@@ -55,8 +55,8 @@ def ask(
     plan: Plan = "auto",
     publisher_plan: PublisherPlan = None,
     codec: Codec = DEFAULT_CODEC,
-    keep_ratio: KeepRatio = 1.0,
-    selector: Selector = DEFAULT_SELECTOR,
+    keep_ratio: KeepRatio = None,
+    selector: Selector = AUTO,
     keep_ends: KeepEnds = 0,
     input_keep_ratio: InputKeepRatio = 1.0,
     kv_budget_bytes: Annotated[
@@ -113,8 +113,9 @@ def ask(
 ) -> None:
     """Ask a running gateway. The answer goes to stdout, who took part and the report to stderr."""
     validate_out("--timeline", timeline)
-    plan, publisher_plan = gateway_plans(plan, publisher_plan)
-    compression = read_compression(
+    check_gateway_plan(plan)
+    check_gateway_plan(publisher_plan or "")
+    wish = read_wish(
         codec, keep_ratio, input_keep_ratio, selector=selector, keep_ends=keep_ends, seed=seed
     )
     sampling = checked(
@@ -135,7 +136,7 @@ def ask(
         contributors=_split(contributors),
         plan=plan,
         publisher_plan=publisher_plan,
-        compression=CompressionBody.of(compression),
+        compression=CompressionBody.of(wish),
         kv_budget_bytes=kv_budget_bytes,
         link_rate_mbit_s=link_rate_mbit_s,
         link_time_s=link_time_s,

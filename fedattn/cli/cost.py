@@ -15,9 +15,9 @@ from fedattn.cli.options import (
     Model,
     Plan,
     PublisherPlan,
-    read_compression,
+    read_wish,
 )
-from fedattn.cli.plans import read_plans
+from fedattn.cli.plans import choose
 from fedattn.cli.terminal import output, plain_table, progress, write_json
 from fedattn.core.codecs import DEFAULT_CODEC, codec_by_name
 from fedattn.core.compression import Compression
@@ -53,7 +53,7 @@ def cost(
     plan: Plan = "auto",
     publisher_plan: PublisherPlan = None,
     codec: Codec = DEFAULT_CODEC,
-    keep_ratio: KeepRatio = 1.0,
+    keep_ratio: KeepRatio = None,
     input_keep_ratio: InputKeepRatio = 1.0,
     weights: Annotated[
         str, typer.Option(help="Precision it computes in: float32, bfloat16, float16.")
@@ -63,7 +63,7 @@ def cost(
 ) -> None:
     """Say what a query would cost each participant: bytes, FLOPs, memory. Runs nothing."""
     require_extras("participant")
-    compression = read_compression(codec, keep_ratio, input_keep_ratio)
+    wish = read_wish(codec, keep_ratio, input_keep_ratio)
     lengths = SpanLengths(
         prefix=prefix_tokens, contributors=_read_lengths(contexts), publisher=publisher_tokens
     )
@@ -74,15 +74,16 @@ def cost(
     dtype = choose_dtype(weights)
     prepared = prepare_model(model, progress=progress().print)
     sizes = read_sizes(prepared, dtype)
-    plans = read_plans(plan, publisher_plan, sizes.kv.num_layers, prepared.fingerprint)
-    layout = _lay_out(lengths, sizes, compression, plans)
+    chosen = choose(plan, publisher_plan, sizes.kv.num_layers, prepared.fingerprint, wish)
+    chosen.compression.check_shape(sizes.kv)
+    layout = _lay_out(lengths, sizes, chosen.compression, chosen.plans)
     costs = session_costs(layout, sizes, num_new_tokens=max_new_tokens)
     reference = _uncompressed_bytes(lengths, sizes)
     if as_json:
         write_json(_to_json(layout, costs, reference))
         return
     out = output()
-    out.print(_table(layout, costs))
+    out.print(_table(layout, costs, sizes.kv.num_kv_heads))
     out.print(_total_line(costs, reference))
 
 
@@ -124,10 +125,10 @@ def _uncompressed_bytes(lengths: SpanLengths, sizes: ModelSizes) -> int:
 def _total_line(costs: tuple[MemberCost, ...], reference: int) -> str:
     total = sum(cost.traffic.total_up for cost in costs)
     share = f"1/{reference / total:.1f} of" if total else "instead of"
-    return f"KV sent {total / 1024:.1f} KiB, {share} bf16 at every layer"
+    return f"KV sent {total / 1024:.1f} KiB at most, {share} bf16 at every layer"
 
 
-def _table(layout: SessionLayout, costs: tuple[MemberCost, ...]) -> Table:
+def _table(layout: SessionLayout, costs: tuple[MemberCost, ...], num_heads: int) -> Table:
     table = plain_table(
         "participant",
         right=(
@@ -144,7 +145,7 @@ def _table(layout: SessionLayout, costs: tuple[MemberCost, ...]) -> Table:
         table.add_row(
             member.node_id,
             str(len(member.span)),
-            str(member.num_sent if cost.traffic.up else 0),
+            f"{member.mean_rows(cost.traffic.up, num_heads):.0f}",
             f"{cost.traffic.total_up / 1024:.1f}",
             f"{cost.traffic.total_down / 1024:.1f}",
             f"{cost.flops_prefill / 1e9:.2f}",
@@ -160,6 +161,9 @@ def _to_json(
     return {
         "kv_bytes": sum(cost.traffic.total_up for cost in costs),
         "kv_bytes_bf16_every_layer": reference,
+        "codec": layout.publisher.compression.codec.name,
+        "keep_ratio": layout.publisher.compression.keep_ratio,
+        "selector": layout.publisher.compression.selector,
         "participants": [
             {
                 "node_id": member.node_id,

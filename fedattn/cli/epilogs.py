@@ -30,7 +30,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "leak": ("fedattn leak notes.txt --attack lookup", "fedattn leak notes.txt --json -"),
         "calibrate": (
             "fedattn calibrate --out profile.json",
-            "fedattn calibrate --model Qwen/Qwen2.5-0.5B-Instruct --out found.json --layers 6",
+            "fedattn calibrate --model Qwen/Qwen2.5-0.5B-Instruct --out found.json --texts notes",
         ),
         "cost": (
             "fedattn cost --contexts 200,300,150",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedattn.cli.options import (
+    AUTO,
     JsonOut,
     Model,
     NumCases,
@@ -18,25 +19,18 @@ from fedattn.cli.options import (
     SystemPrompt,
 )
 from fedattn.cli.outfiles import report_console, validate_out, write_out
+from fedattn.cli.tasks import TaskOptions, read_task
 from fedattn.cli.terminal import PlainConsole, progress
 from fedattn.core.codecs import DEFAULT_CODEC
-from fedattn.core.errors import InvalidRequestError
 from fedattn.core.sampling import MAX_NEW_TOKENS
-from fedattn.core.selection import DEFAULT_SELECTOR
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
-from fedattn.research.tasks.cases import read_cases
-from fedattn.research.tasks.gsm8k import gsm8k_task
-from fedattn.research.tasks.labels import labels_task
-from fedattn.research.tasks.retrieval import generate_cases
 from fedattn.research.tasks.segmentation import Segmentation
-from fedattn.research.tasks.task import Task
+from fedattn.research.tasks.worlds import CountTokens
 from fedattn.runtime.extras import require_extras
 
 if TYPE_CHECKING:
     from fedattn.cli.scores import Scores
-
-TASKS = ("retrieval", "labels", "gsm8k", "notes")
 
 
 def evaluate(
@@ -50,6 +44,11 @@ def evaluate(
     ] = None,
     num_cases: NumCases = 60,
     num_contexts: NumContexts = 3,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(help="Tokens a context of retrieval; may be repeated; default: short ones."),
+    ] = None,
+    questions: Annotated[int, typer.Option(help="About the same contexts, with --length.")] = 10,
     shots: Annotated[int, typer.Option(help="Exemplars of labels and gsm8k.")] = 8,
     segmentation: Annotated[
         Segmentation | None, typer.Option(help="Default: a context a contributor.")
@@ -61,14 +60,21 @@ def evaluate(
     publisher_plan: Annotated[
         list[str] | None, typer.Option(help="Of the publisher; default: as --plan.")
     ] = None,
-    codec: Annotated[list[str] | None, typer.Option(help="May be repeated; default fp32.")] = None,
-    keep_ratio: Annotated[list[float] | None, typer.Option(help="May be repeated.")] = None,
+    codec: Annotated[
+        list[str] | None, typer.Option(help="May be repeated; default: as the profile says.")
+    ] = None,
+    keep_ratio: Annotated[
+        list[float] | None, typer.Option(help="May be repeated; default: as the profile says.")
+    ] = None,
     input_keep_ratio: Annotated[list[float] | None, typer.Option(help="May be repeated.")] = None,
     responder: Annotated[
         list[int] | None,
         typer.Option(help="Who answers, 1 is first; may be repeated; default: the publisher."),
     ] = None,
-    selector: Selector = DEFAULT_SELECTOR,
+    selector: Selector = AUTO,
+    baseline: Annotated[
+        str, typer.Option(help="Variant that the others are set beside, as the table names it.")
+    ] = "centralised",
     seed: Seed = 0,
     prefix: Prefix = PrefixMode.PUBLIC,
     max_new_tokens: Annotated[
@@ -89,7 +95,7 @@ def evaluate(
     json_path: JsonOut = None,
     plot_path: PlotOut = None,
 ) -> None:
-    """Score plans, codecs and ratios on a task, beside centralised and the publisher alone."""
+    """Score plans, codecs and ratios on a task, in pairs with centralised or another variant."""
     require_extras(
         "participant", *(["gateway"] if network else []), *(["plots"] if plot_path else [])
     )
@@ -110,31 +116,42 @@ def evaluate(
         )
         evaluate_notes(options, json_path, plot_path)
         return
-    chosen = read_task(
-        task, cases, num_cases, num_contexts=num_contexts, num_shots=shots, seed=seed
+    wanted = TaskOptions(
+        name=task,
+        cases=cases,
+        num_cases=num_cases,
+        num_contexts=num_contexts,
+        num_shots=shots,
+        seed=seed,
+        lengths=tuple(length or ()),
+        num_questions=questions,
     )
+    console = progress()
+    chosen = read_task(wanted, lambda: _open_counter(model, console))
     from fedattn.cli.evaluation import Evaluation
-    from fedattn.cli.variants import Grid, make_variants
+    from fedattn.cli.variants import Grid, check_baseline, make_variants
     from fedattn.model.prepare import prepare_model
     from fedattn.research.evaluate.runs import PromptSegmentation
 
     grid = Grid(
         plans=plan or ["auto"],
         publisher_plans=publisher_plan or [None],
-        codecs=codec or ["fp32"],
-        keep_ratios=keep_ratio or [1.0],
+        codecs=codec or [DEFAULT_CODEC],
+        keep_ratios=keep_ratio or [None],
         input_keep_ratios=input_keep_ratio or [1.0],
         responders=responder or [None],
         selector=selector,
         seed=seed,
     )
-    console = progress()
     prepared = prepare_model(model, progress=console.print)
+    variants = make_variants(grid, prepared)
+    check_baseline(baseline, variants)
     evaluation = Evaluation(
         task=chosen,
         model=model,
         prepared=prepared,
-        variants=make_variants(grid, prepared),
+        variants=variants,
+        baseline=baseline,
         prompts=PromptSegmentation(
             segmentation=segmentation,
             num_participants=participants,
@@ -149,44 +166,26 @@ def evaluate(
     _report(scores, json_path, plot_path, console)
 
 
+def _open_counter(model: str, console: PlainConsole) -> CountTokens:
+    from fedattn.model.loading import load_tokenizer
+    from fedattn.model.prepare import prepare_model
+    from fedattn.model.prompt import PromptTokenizer
+
+    tokenizer = PromptTokenizer(load_tokenizer(prepare_model(model, progress=console.print)))
+    return lambda text: len(tokenizer.plain(text))
+
+
 def _report(
     scores: "Scores", json_path: Path | None, plot_path: Path | None, console: PlainConsole
 ) -> None:
-    report_console(json_path).print(scores.table())
+    report = report_console(json_path)
+    report.print(scores.means())
+    report.print(f"\n{scores.caption()}:")
+    report.print(scores.pairs())
     if json_path is not None:
         write_out("--json", json_path, json.dumps(scores.to_json(), indent=1) + "\n")
     if plot_path is not None:
         from fedattn.research.evaluate.plots import draw_results
 
-        for path in draw_results(scores.summary(), scores.task, plot_path):
+        for path in draw_results(scores.summary(), scores.task.name, plot_path):
             console.print(f"wrote {path}")
-
-
-def read_task(
-    name: str,
-    cases: Path | None,
-    num_cases: int,
-    *,
-    num_contexts: int,
-    num_shots: int,
-    seed: int,
-) -> Task:
-    """The task of that name, with its cases.
-
-    Raises:
-        InvalidRequestError: it is unknown, or its cases cannot be read.
-    """
-    match name:
-        case "retrieval":
-            chosen = (
-                read_cases(cases)[:num_cases]
-                if cases
-                else generate_cases(num_cases, seed=seed, num_contexts=num_contexts)
-            )
-            return Task(name="retrieval", cases=tuple(chosen))
-        case "labels":
-            return labels_task(num_cases, seed=seed, num_exemplars=num_shots)
-        case "gsm8k":
-            return gsm8k_task(cases, num_cases, num_shots=num_shots)
-        case unknown:
-            raise InvalidRequestError(f"unknown task {unknown!r}; use one of {', '.join(TASKS)}")

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,6 +13,7 @@ from rich.console import Console
 
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.cli.outfiles import STDOUT
+from fedattn.cli.plans import check_gateway_plan
 from fedattn.cli.scores import Scores
 from fedattn.cli.terminal import tracked
 from fedattn.client import Client
@@ -20,9 +23,11 @@ from fedattn.model.prepare import PreparedModel
 from fedattn.research.evaluate.network import NetworkRuns
 from fedattn.research.evaluate.results import ResultLog
 from fedattn.research.evaluate.runs import InProcessRuns, PromptSegmentation, Variant
+from fedattn.research.evaluate.scores import ScoresByName
 from fedattn.research.tasks.task import Task
 
 PUBLISHER = "publisher"
+_MOST_TOGETHER = 20  # cases of a world whose references are held at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +39,7 @@ class Evaluation:
         model: as the user named it.
         prepared: the same, on disk.
         variants: centralised first.
+        baseline: name of the variant that the others are set beside.
         prompts: how prompts are cut.
         system_prompt: public; None for the default.
         network: whether every node is a process of its own.
@@ -44,6 +50,7 @@ class Evaluation:
     model: str
     prepared: PreparedModel
     variants: list[Variant]
+    baseline: str
     prompts: PromptSegmentation
     system_prompt: str | None
     network: bool
@@ -69,11 +76,23 @@ class Evaluation:
                 if log.done:
                     console.print(f"{len(log.done)} cases were done before")
                 runs = stack.enter_context(self._open_runs())
-                names = [variant.name for variant in self.variants]
-                for case in tracked(left, "cases", len(left), console):
-                    scores = runs.run_case(self.task, case, self.variants)
-                    log.add(dict(zip(names, scores, strict=True)))
-        return Scores(task=self.task.name, variants=self.variants, cases=log.done)
+                scored = self._score_worlds(runs, len(log.done))
+                for scores in tracked(scored, "cases", len(left), console):
+                    log.add(scores)
+        return Scores(
+            task=self.task, variants=self.variants, baseline=self.baseline, cases=log.done
+        )
+
+    def _score_worlds(
+        self, runs: InProcessRuns | NetworkRuns, first: int
+    ) -> Iterator[ScoresByName]:
+        """Scores from a case on; those of a world that lie side by side come together."""
+        numbered = zip(self.task.worlds()[first:], self.task.cases[first:], strict=True)
+        for _, world in groupby(numbered, key=itemgetter(0)):
+            cases = [case for _, case in world]
+            for start in range(0, len(cases), _MOST_TOGETHER):
+                some = cases[start : start + _MOST_TOGETHER]
+                yield from runs.run_world(self.task, some, self.variants)
 
     def _identity(self) -> dict[str, Any]:
         """Everything results depend on, as JSON."""
@@ -84,7 +103,7 @@ class Evaluation:
             "cases": [asdict(case) for case in self.task.cases],
             "setups": [
                 [variant.name, str(variant.plans.contributors), str(variant.plans.publisher),
-                 variant.compression.codec.name, variant.compression.selector]
+                 *variant.compression.plain]
                 for variant in self.variants
             ],
             "shape": [how.segmentation and how.segmentation.value, how.num_participants,
@@ -104,6 +123,9 @@ class Evaluation:
     @contextmanager
     def _network_runs(self) -> Iterator[NetworkRuns]:
         """A network of as many contributors as the largest case has contexts."""
+        for variant in self.variants:
+            check_gateway_plan(variant.asked.plan)
+            check_gateway_plan(variant.asked.publisher_plan or "")
         self._check_network_can_run_it()
         num_nodes = max(len(case.contexts) for case in self.task.cases)
         nodes = [f"contributor-{i + 1}" for i in range(num_nodes)]

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from fedattn.cli.options import (
+    AUTO,
     Codec,
     JsonOut,
     KeepEnds,
@@ -20,15 +21,14 @@ from fedattn.cli.options import (
     Seed,
     Selector,
     SystemPrompt,
-    read_compression,
+    read_wish,
 )
 from fedattn.cli.outfiles import report_console, validate_out, write_out
-from fedattn.cli.plans import read_plans
+from fedattn.cli.plans import choose
 from fedattn.cli.terminal import PlainConsole, plain_table, progress, tracked
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import check_text
-from fedattn.core.selection import DEFAULT_SELECTOR
 from fedattn.research.tasks.retrieval import generate_cases
 from fedattn.runtime.extras import require_extras
 
@@ -43,8 +43,8 @@ def leak(
     model: Model = "default",
     plan: Plan = "auto",
     codec: Codec = DEFAULT_CODEC,
-    keep_ratio: KeepRatio = 1.0,
-    selector: Selector = DEFAULT_SELECTOR,
+    keep_ratio: KeepRatio = None,
+    selector: Selector = AUTO,
     keep_ends: KeepEnds = 0,
     noise: Annotated[
         float, typer.Option(help="Gaussian noise added to rows, times the RMS of each.")
@@ -89,9 +89,7 @@ def leak(
     require_extras("participant", *(["plots"] if plot_path else []))
     validate_out("--json", json_path)
     validate_out("--plot", plot_path)
-    compression = read_compression(
-        codec, keep_ratio, 1.0, selector=selector, keep_ends=keep_ends, seed=seed
-    )
+    wish = read_wish(codec, keep_ratio, 1.0, selector=selector, keep_ends=keep_ends, seed=seed)
     given = {path: _read_text(path) for path in texts}
     chosen = _read_attacks(attack, withheld)
     from fedattn.model.engine import open_engine
@@ -104,8 +102,14 @@ def leak(
     hidden = None if withheld is None else Withheld(expression=withheld, alphabet=alphabet)
     console = progress()
     engine = open_engine(model, system_prompt, progress=console.print)
-    plans = read_plans(plan, None, engine.model.shape.num_layers, engine.model.fingerprint)
-    sending = Sending(plan=plans.publisher, compression=compression, make_exchange=make_exchange)
+    num_layers = engine.model.shape.num_layers
+    sent = choose(plan, None, num_layers, engine.model.fingerprint, wish)
+    sending = Sending(
+        plan=sent.plans.publisher,
+        compression=sent.compression,
+        scorer=sent.scorer,
+        make_exchange=make_exchange,
+    )
     effort = Effort(
         num_candidates=candidates,
         num_blocks=blocks,
@@ -123,8 +127,8 @@ def leak(
     _print(report_console(json_path), summaries, chosen, answered)
     setting = {
         "plan": str(sending.plan),
-        "codec": compression.codec.name,
-        "keep_ratio": keep_ratio,
+        "codec": sent.compression.codec.name,
+        "keep_ratio": sent.compression.keep_ratio,
         "noise": noise,
         "candidates": candidates or engine.model.sizes.vocab_size,
         "blocks": blocks,

@@ -8,8 +8,9 @@ from typing import Any
 
 from rich.table import Table
 
+from fedattn.cli.options import read_wish
 from fedattn.cli.outfiles import report_console, write_out
-from fedattn.cli.plans import read_plans
+from fedattn.cli.plans import choose
 from fedattn.cli.terminal import plain_table, progress, tracked
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.profile import context_tokens_of
@@ -58,10 +59,12 @@ def evaluate_notes(options: NotesOptions, json_path: Path | None, plot_path: Pat
     num_layers, fingerprint = engine.model.shape.num_layers, engine.model.fingerprint
     profile = shipped_profile(fingerprint)
     grid = NotesGrid(
-        plans={name: read_plans(name, None, num_layers, fingerprint) for name in options.plans},
+        resolved={
+            name: choose(name, None, num_layers, fingerprint, read_wish(options.codec))
+            for name in options.plans
+        },
         shares=options.shares,
         context_tokens=options.context_tokens or context_tokens_of(profile),
-        codec=options.codec,
         num_layers=num_layers,
         with_whole=options.with_whole,
         sampling=SamplingParams(max_new_tokens=options.max_new_tokens or MAX_NEW_TOKENS),
@@ -90,7 +93,7 @@ def _document(scores: dict[str, list[NotesScore]], grid: NotesGrid, model: str) 
     return {
         "model": model,
         "context_tokens": grid.context_tokens,
-        "codec": grid.codec,
+        "codec": {name: one.compression.codec.name for name, one in grid.resolved.items()},
         "variants": [
             {
                 "name": name,

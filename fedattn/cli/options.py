@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from fedattn.core.codecs import CODEC_NAMES, codec_by_name
+from fedattn.core.codecs import CODEC_NAMES, DEFAULT_CODEC, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.limits import MAX_SEED
+from fedattn.core.profile import CompressionWish
 from fedattn.core.sampling import MAX_NEW_TOKENS
-from fedattn.core.selection import DEFAULT_SELECTOR, SELECTOR_NAMES
+from fedattn.core.selection import SELECTOR_NAMES, check_selector
 from fedattn.core.spans import PrefixMode
 from fedattn.research.tasks.retrieval import MAX_CONTEXTS
 
@@ -45,9 +46,22 @@ Independent = Annotated[
 ]
 Prefix = Annotated[PrefixMode, typer.Option(help="public, or first as in the paper.")]
 
-Codec = Annotated[str, typer.Option(help=f"How KV rows are written: {', '.join(CODEC_NAMES)}.")]
-KeepRatio = Annotated[float, typer.Option(help="Share of the rows that travel.")]
-Selector = Annotated[str, typer.Option(help=f"Which rows travel: {', '.join(SELECTOR_NAMES)}.")]
+AUTO = "auto"
+"""Leaves a choice to the profile of the model."""
+Codec = Annotated[
+    str,
+    typer.Option(help=f"How KV rows are written: {', '.join(CODEC_NAMES)} (as the profile says)."),
+]
+KeepRatio = Annotated[
+    float | None,
+    typer.Option(help="Share of the rows that travel; default: as the profile says."),
+]
+Selector = Annotated[
+    str,
+    typer.Option(
+        help=f"Which rows travel: {', '.join(SELECTOR_NAMES)}, auto (learned with a profile)."
+    ),
+]
 KeepEnds = Annotated[int, typer.Option(help="Rows at each span's ends that always travel.")]
 InputKeepRatio = Annotated[
     float,
@@ -82,25 +96,31 @@ PlotOut = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
 
-def read_compression(
-    codec: str,
-    keep_ratio: float,
-    input_keep_ratio: float,
+def read_wish(
+    codec: str = DEFAULT_CODEC,
+    keep_ratio: float | None = None,
+    input_keep_ratio: float = 1.0,
     *,
-    selector: str = DEFAULT_SELECTOR,
+    selector: str = AUTO,
     keep_ends: int = 0,
     seed: int = 0,
-) -> Compression:
-    """What the compression options of a command say.
+) -> CompressionWish:
+    """What the compression options of a command say; None and `auto` leave it to the profile.
 
     Raises:
         InvalidRequestError: one of them is out of its range, or names nothing known.
     """
-    return Compression(
-        codec=codec_by_name(codec),
-        keep_ratio=keep_ratio,
-        selector=selector,
+    if selector != AUTO:
+        check_selector(selector)
+    settings = Compression(
+        keep_ratio=1.0 if keep_ratio is None else keep_ratio,
         keep_ends=keep_ends,
         input_keep_ratio=input_keep_ratio,
         seed=seed,
+    )
+    return CompressionWish(
+        codec=None if codec == DEFAULT_CODEC else codec_by_name(codec),
+        keep_ratio=keep_ratio,
+        selector=None if selector == AUTO else selector,
+        settings=settings,
     )

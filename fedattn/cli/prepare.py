@@ -36,7 +36,7 @@ def prepare(
     console.print(f"fingerprint {prepared.fingerprint}", soft_wrap=True)
     if not has_profile:
         console.print(
-            f"no profile of this model is shipped, so plan auto is its middle blocks; find better "
-            f"ones with: fedattn calibrate --model {model} --out profile.json",
+            f"no profile of this model is shipped: its nodes send every row until one of them has "
+            f"made one; or make it now: fedattn calibrate --model {model} --out profile.json",
             soft_wrap=True,
         )

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from fedattn.cli.options import (
+    AUTO,
     Codec,
     Independent,
     InputKeepRatio,
@@ -21,14 +22,13 @@ from fedattn.cli.options import (
     Seed,
     Selector,
     SystemPrompt,
-    read_compression,
+    read_wish,
 )
 from fedattn.cli.outfiles import report_console, validate_out, write_out
-from fedattn.cli.plans import read_plans
+from fedattn.cli.plans import choose
 from fedattn.cli.terminal import progress, tracked
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.request import SessionOptions
-from fedattn.core.selection import DEFAULT_SELECTOR
 from fedattn.core.spans import PrefixMode
 from fedattn.research.tasks.cases import read_cases
 from fedattn.runtime.extras import require_extras
@@ -40,8 +40,8 @@ def simulate(
     plan: Plan = "auto",
     publisher_plan: PublisherPlan = None,
     codec: Codec = DEFAULT_CODEC,
-    keep_ratio: KeepRatio = 1.0,
-    selector: Selector = DEFAULT_SELECTOR,
+    keep_ratio: KeepRatio = None,
+    selector: Selector = AUTO,
     keep_ends: KeepEnds = 0,
     input_keep_ratio: InputKeepRatio = 1.0,
     seed: Seed = 0,
@@ -56,7 +56,7 @@ def simulate(
     require_extras("participant")
     validate_out("--json", json_path)
     SessionOptions(prefix=prefix, independent=independent)  # refuses what does not go together
-    compression = read_compression(
+    wish = read_wish(
         codec, keep_ratio, input_keep_ratio, selector=selector, keep_ends=keep_ends, seed=seed
     )
     given = read_cases(cases)
@@ -68,9 +68,11 @@ def simulate(
     if independent:
         plan, publisher_plan = "none", publisher_plan or plan
     num_layers = engine.model.shape.num_layers
+    chosen = choose(plan, publisher_plan, num_layers, engine.model.fingerprint, wish)
     settings = SimulationSettings(
-        plans=read_plans(plan, publisher_plan, num_layers, engine.model.fingerprint),
-        compression=compression,
+        plans=chosen.plans,
+        compression=chosen.compression,
+        scorer=chosen.scorer,
         prefix=prefix,
         max_new_tokens=max_new_tokens,
         independent=independent,

@@ -19,7 +19,7 @@ from fedattn.cli.options import (
     Seed,
 )
 from fedattn.cli.outfiles import report_console, validate_out, write_out
-from fedattn.cli.plans import read_plans
+from fedattn.cli.plans import choose
 from fedattn.cli.terminal import plain_table, progress, tracked
 from fedattn.core.plans import RolePlans
 from fedattn.research.tasks.cases import Case, read_cases
@@ -58,7 +58,7 @@ def trace(
     console = progress()
     engine = open_engine(model, progress=console.print)
     num_layers = engine.model.shape.num_layers
-    plans = read_plans(plan, publisher_plan, num_layers, engine.model.fingerprint)
+    plans = choose(plan, publisher_plan, num_layers, engine.model.fingerprint).plans
     traces = _mean_traces(engine, alike, plans)
     out = report_console(json_path)
     out.print(_table(traces, num_layers))

@@ -25,7 +25,7 @@ class CompressionOptions(TypedDict, total=False):
     """Fields of `CompressionBody`."""
 
     codec: str
-    keep_ratio: float
+    keep_ratio: float | None
     selector: str
     keep_ends: int
     input_keep_ratio: float

@@ -2,14 +2,14 @@
 
 The aggregator lays a session out, but it is nobody's word: the publisher signs what it asks for
 (`SessionRequest`), each contributor signs what it gives (`MemberStatement`), and each member holds
-the terms that it is shown against both. The terms may ask for less than the publisher did, as a
-byte budget or a node under pressure makes them, and never for more.
+the terms that it is shown against both. The terms may go down to what the publisher lets a byte
+budget go down to, and to what a contributor is willing to send; else they are as asked for.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from fedattn.core.codecs import CODEC_LADDER
+from fedattn.core.budget import Rung
 from fedattn.core.compression import Compression
 from fedattn.core.costs import session_bytes
 from fedattn.core.errors import TermsRefusedError
@@ -42,6 +42,8 @@ class MemberStatement:
         node_id: who says so.
         span_len: tokens of its span.
         max_keep_ratio: most of its rows that it sends.
+        can_score: whether it has scores to choose rows by; else it sends all where they are
+            asked for (`Rung`).
         context_version: drawn at random at each change of its text; empty if its rows are not to be
             reused.
         num_withheld: rows that never travel, because its owner does not let them.
@@ -56,6 +58,7 @@ class MemberStatement:
     node_id: str
     span_len: int
     max_keep_ratio: float = 1.0
+    can_score: bool = False
     context_version: bytes = b""
     num_withheld: int = 0
     cache_lifetime_s: float = 0.0
@@ -75,7 +78,7 @@ def check_agreement(
     request_digest: bytes,
     statements: Mapping[str, MemberStatement],
     fingerprint: str,
-) -> None:
+) -> int:
     """Hold the terms of a session against what its members have said.
 
     Args:
@@ -84,6 +87,9 @@ def check_agreement(
         request_digest: SHA-256 of that request.
         statements: of the contributors by node id, whose signatures have been verified.
         fingerprint: of the model.
+
+    Returns:
+        Which of `request.rungs` they are on.
 
     Raises:
         TermsRefusedError: they go beyond the request, or differ from a statement.
@@ -106,8 +112,39 @@ def check_agreement(
         raise TermsRefusedError("the terms take more bytes than the byte budget asked for allows")
     for member in layout.contributors:
         _check_statement(member, terms, request, request_digest, statements)
+    rung = _find_rung(layout, request, statements)
     _check_tokens(layout, request, statements)
     _check_reuse(layout, request, statements, fingerprint)
+    return rung
+
+
+def _find_rung(
+    layout: SessionLayout, request: SessionRequest, statements: Mapping[str, MemberStatement]
+) -> int:
+    """The rung that all members are on."""
+    rungs = [_on_rung(rung, layout, statements) for rung in request.rungs]
+    got = [member.compression for member in layout.members]
+    if got in rungs:
+        return rungs.index(got)
+    for index, member in enumerate(layout.members):
+        allowed = [on_rung[index] for on_rung in rungs]
+        if member.compression not in allowed:
+            _refuse(f"compression of {member.node_id}", allowed[0].plain, member.compression.plain)
+    raise TermsRefusedError("the terms keep the byte budget by one step for some and not for all")
+
+
+def _on_rung(
+    rung: Rung, layout: SessionLayout, statements: Mapping[str, MemberStatement]
+) -> list[Compression]:
+    """Compression of every member, in token order."""
+    said = (statements[member.node_id] for member in layout.contributors)
+    return [
+        *(
+            rung.of_member(can_score=one.can_score, max_keep_ratio=one.max_keep_ratio)
+            for one in said
+        ),
+        rung.compression,
+    ]
 
 
 def _check_tokens(
@@ -142,31 +179,14 @@ def _check_reuse(
 
 
 def _check_member(member: Member, layout: SessionLayout, request: SessionRequest) -> None:
-    """No layer, row or scalar more than was asked for."""
+    """At the blocks that were asked for, and placed and sealed so."""
     is_publisher = member.role is Role.PUBLISHER
     plan = request.plans.publisher if is_publisher else request.plans.contributors
-    beyond = sorted(set(member.plan.layers) - set(plan.layers))
-    if beyond:
-        _refuse(f"sync layers of {member.node_id} among", list(plan.layers), beyond)
-    asked, got = request.options.compression, member.compression
-    if not is_publisher and got.keep_ratio > asked.keep_ratio:
-        _refuse(f"a keep ratio of {member.node_id} up to", asked.keep_ratio, got.keep_ratio)
-    budget = request.options.budget
-    may_be_coarser = budget is not None and budget.may_choose_codec
-    if got.codec is not asked.codec and not (may_be_coarser and _is_coarser(got, asked)):
-        _refuse(f"codec of {member.node_id}", asked.codec.name, got.codec.name)
-    same = replace(got, codec=asked.codec, keep_ratio=asked.keep_ratio)
-    _expect(f"compression of {member.node_id}", asked, same)
+    _expect(f"sync layers of {member.node_id}", str(plan), str(member.plan))
     shift = member.span.start - layout.prefix_len
     is_shifted = request.options.independent and not is_publisher
     _expect(f"position of {member.node_id}", shift if is_shifted else 0, member.position_offset)
     _expect(f"sealing of {member.node_id}", request.key is not None, member.is_sealed)
-
-
-def _is_coarser(got: Compression, asked: Compression) -> bool:
-    names = list(CODEC_LADDER)
-    first = names.index(asked.codec.name) + 1 if asked.codec.name in names else 0
-    return got.codec.name in names[first:]
 
 
 def _check_named(layout: SessionLayout, named: tuple[str, ...]) -> None:
@@ -199,8 +219,6 @@ def _check_statement(
         _refuse(f"tokens of the text of {name} up to", asked, said.text_len)
     _expect(f"rows that {name} withholds", said.num_withheld, member.num_withheld)
     _expect(f"a key of {name}", request.key is not None, said.key is not None)
-    if member.compression.keep_ratio > said.max_keep_ratio:
-        _refuse(f"rows of {name} up to", said.max_keep_ratio, member.compression.keep_ratio)
     if member.cache_lifetime_s > said.cache_lifetime_s:
         _refuse(f"seconds that {name} lets its rows be cached, up to", said.cache_lifetime_s,
                 member.cache_lifetime_s)  # fmt: skip

@@ -1,28 +1,26 @@
-"""Byte budgets: lower codec, keep ratio and plan until a session's rows fit.
+"""Byte budgets: a session goes down step by step until its rows fit.
 
-Quality is given up in this order, each step only as far as needed:
-
-    1. the codec, if it may be chosen: the next coarser one
-    2. the keep ratio, down to 0.5
-    3. sync layers, from both ends of the plans towards their middle, down to one
-    4. the keep ratio again, down to 1 % of the rows, at least one
+A publisher says with its request how rows may travel instead of as it asks, from the best quality
+to the fewest bytes; its profile has measured that. Each of these is a rung. All contributors stand
+on the same rung, the first that fits. One without scores to choose rows by sends all of them, in
+the codec of the rung; only below the last rung it sends fewer.
 
 Sizes are those of the cost model: exact for codecs of fixed size, upper bounds for the others. So
 what is sent never exceeds the budget.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from fedattn.core.codecs import Codec
+from fedattn.core.compression import Compression
 from fedattn.core.costs import MemberBytes, session_bytes
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.plans import SyncPlan
-from fedattn.core.spans import Member, Role, SessionLayout
+from fedattn.core.selection import DEFAULT_SELECTOR, LEARNED
+from fedattn.core.spans import SessionLayout
 from fedattn.core.types import KvShape
 
-_GENTLE_PERCENT = 50
-_LEAST_PERCENT = 1
+FEWER_ROWS = (0.7, 0.5, 0.3, 0.1, 0.03, 0.01)
+"""Keep ratios to go down to where nobody knows which rows matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,112 +30,86 @@ class ByteBudget:
     Attributes:
         kv_bytes: most bytes of all frames that contributors send together; None for no limit.
         link_bytes: most bytes through one participant's link, in each direction; None for none.
-        may_choose_codec: whether the codec may be lowered too.
     """
 
     kv_bytes: int | None = None
     link_bytes: int | None = None
-    may_choose_codec: bool = False
 
     def allows(self, traffic: tuple[MemberBytes, ...]) -> bool:
         """Whether this much may travel."""
-        total = sum(member.total_up for member in traffic)
-        if self.kv_bytes is not None and total > self.kv_bytes:
+        if self.kv_bytes is not None and _total(traffic) > self.kv_bytes:
             return False
-        links = (max(member.total_up, member.total_down) for member in traffic)
-        return self.link_bytes is None or max(links) <= self.link_bytes
+        return self.link_bytes is None or _busiest(traffic) <= self.link_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Rung:
-    """One choice of codec and plans, and how few rows may be kept with it."""
+class Rung:
+    """How rows of all contributors travel.
 
-    codec: Codec
-    num_layers: int
-    least_percent: int
+    Attributes:
+        compression: as asked for, or coarser.
+        unscored_keep_ratio: share of their rows that contributors without scores send instead.
+    """
+
+    compression: Compression
+    unscored_keep_ratio: float = 1.0
+
+    def of_member(self, *, can_score: bool, max_keep_ratio: float) -> Compression:
+        """How rows of one contributor travel.
+
+        Args:
+            can_score: whether it can choose rows by scores.
+            max_keep_ratio: most of its rows that it sends.
+        """
+        kept = self.compression
+        if kept.selector == LEARNED and not can_score:
+            kept = replace(
+                kept,
+                selector=DEFAULT_SELECTOR,
+                keep_ratio=self.unscored_keep_ratio,
+                head_shares=b"",
+            )
+        return kept.at_most(max_keep_ratio)
+
+
+def rungs_of(compression: Compression, coarser: Iterable[Compression]) -> tuple[Rung, ...]:
+    """What a session goes down, best quality first."""
+    every = (compression, *coarser)
+    fewer = FEWER_ROWS if every[-1].selector == LEARNED else ()
+    return (
+        *(Rung(compression=one) for one in every),
+        *(Rung(compression=every[-1], unscored_keep_ratio=ratio) for ratio in fewer),
+    )
 
 
 def fit_budget(
-    layout: SessionLayout, shape: KvShape, budget: ByteBudget, codecs: tuple[Codec, ...]
+    layouts: Iterable[SessionLayout], shape: KvShape, budget: ByteBudget
 ) -> SessionLayout:
-    """The layout with the best quality that the budget allows.
-
-    Every contributor keeps the same share of its rows, and none more than it was asked to. The
-    busiest link is nearly always the publisher's downlink, which all contributors share.
+    """The first layout that the budget allows.
 
     Args:
-        layout: the session as wished.
+        layouts: the session on one rung after the other, at least one.
         shape: sizes of the KV rows.
         budget: what may travel.
-        codecs: what may be chosen, best quality first, at least one.
 
     Raises:
-        InvalidRequestError: not even 1 % of the rows at one layer fit; says what would.
+        InvalidRequestError: not even the last fits; says what would.
     """
-    smallest = layout
-    for rung in _rungs(layout, codecs):
-        for percent in (100, rung.least_percent):
-            smallest = _apply(layout, rung, percent)
-            if budget.allows(session_bytes(smallest, shape)):
-                return _largest(layout, shape, budget, rung, low=percent)
-    traffic = session_bytes(smallest, shape)
-    total = sum(member.total_up for member in traffic)
-    link = max(max(member.total_up, member.total_down) for member in traffic)
+    for layout in layouts:
+        traffic = session_bytes(layout, shape)
+        if budget.allows(traffic):
+            return layout
     raise InvalidRequestError(
-        f"the byte budget is too small: {_LEAST_PERCENT} % of the rows of "
-        f"{len(layout.contributors)} contributors at one layer take {total} bytes, and {link} "
-        f"on the busiest link; allow at least as much, or ask fewer contributors"
+        f"the byte budget is too small: the rows of {len(layout.contributors)} contributors take "
+        f"{_total(traffic)} bytes at least, and {_busiest(traffic)} on the busiest link; allow as "
+        f"much, leave codec and keep ratio to the profile, or ask fewer contributors"
     )
 
 
-def _rungs(layout: SessionLayout, codecs: tuple[Codec, ...]) -> Iterator[_Rung]:
-    every = max(len(member.plan.layers) for member in layout.members)
-    for codec in codecs[:-1]:
-        yield _Rung(codec=codec, num_layers=every, least_percent=100)
-    last = codecs[-1]
-    for num_layers in range(every, 0, -1):
-        yield _Rung(codec=last, num_layers=num_layers, least_percent=_GENTLE_PERCENT)
-    yield _Rung(codec=last, num_layers=1, least_percent=_LEAST_PERCENT)
+def _total(traffic: tuple[MemberBytes, ...]) -> int:
+    return sum(member.total_up for member in traffic)
 
 
-def _largest(
-    layout: SessionLayout, shape: KvShape, budget: ByteBudget, rung: _Rung, low: int
-) -> SessionLayout:
-    """The layout with the most rows that fits, given that `low` percent do."""
-    high = 100
-    while low < high:
-        middle = (low + high + 1) // 2
-        tried = _apply(layout, rung, middle)
-        if budget.allows(session_bytes(tried, shape)):
-            low = middle
-        else:
-            high = middle - 1
-    return _apply(layout, rung, low)
-
-
-def _apply(layout: SessionLayout, rung: _Rung, percent: int) -> SessionLayout:
-    """The layout on this rung, contributors keeping at most `percent` of their rows."""
-    every = max(len(member.plan.layers) for member in layout.members)
-    members = tuple(
-        replace(member, plan=middle_layers(member.plan, rung.num_layers / max(1, every)))
-        for member in layout.members
-    )
-    members = tuple(_compress(member, rung.codec, percent / 100) for member in members)
-    return replace(layout, members=members)
-
-
-def _compress(member: Member, codec: Codec, keep_ratio: float) -> Member:
-    if member.role is Role.PUBLISHER:
-        return replace(member, compression=replace(member.compression, codec=codec))
-    ratio = min(member.compression.keep_ratio, keep_ratio)
-    return replace(member, compression=replace(member.compression, codec=codec, keep_ratio=ratio))
-
-
-def middle_layers(plan: SyncPlan, share: float) -> SyncPlan:
-    """The middle of a plan, that share of its layers, rounded up.
-
-    Example: half of 1,2,3,4,5 is 2,3,4.
-    """
-    count = -int(-len(plan.layers) * share // 1)
-    start = (len(plan.layers) - count) // 2
-    return SyncPlan(plan.layers[start : start + count])
+def _busiest(traffic: tuple[MemberBytes, ...]) -> int:
+    """Bytes on the busiest link: nearly always the publisher's downlink, which all share."""
+    return max(max(member.total_up, member.total_down) for member in traffic)

@@ -20,17 +20,9 @@ FULL_SHARE = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RowSelection:
-    """Which rows are computed, and which of them travel. Each field states meaning and limits."""
+class RowSettings:
+    """What nobody leaves to a profile. Each field states meaning and limits."""
 
-    keep_ratio: float = limited(
-        1.0, "Share of the computed rows that travel at a sync layer.", 0, 1, is_low_excluded=True
-    )
-    selector: str = described(
-        DEFAULT_SELECTOR,
-        f"Which rows travel if not all: {', '.join(SELECTOR_NAMES)}.",
-        choices=SELECTOR_NAMES,
-    )
     keep_ends: int = limited(
         0, "Rows at each end of a span that are chosen first.", 0, MAX_KEEP_ENDS
     )
@@ -45,10 +37,32 @@ class RowSelection:
     seed: int = limited(0, "Of the draws of rows and tokens.", 0, MAX_SEED)
 
     def __post_init__(self) -> None:
-        check_selector(self.selector)
         check_limits(self, InvalidRequestError)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSelection(RowSettings):
+    """Which rows are computed, and which of them travel. Each field states meaning and limits."""
+
+    keep_ratio: float = limited(
+        1.0,
+        "Share of the computed rows that travel, of all heads at all sync layers together.",
+        0,
+        1,
+        is_low_excluded=True,
+    )
+    selector: str = described(
+        DEFAULT_SELECTOR,
+        f"Which rows travel if not all: {', '.join(SELECTOR_NAMES)}.",
+        choices=SELECTOR_NAMES,
+    )
+
+    def __post_init__(self) -> None:
+        RowSettings.__post_init__(self)
+        check_selector(self.selector)
+
+
+SETTINGS_FIELDS = tuple(entry.name for entry in fields(RowSettings))
 SELECTION_FIELDS = tuple(entry.name for entry in fields(RowSelection))
 
 

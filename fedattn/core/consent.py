@@ -12,7 +12,9 @@ class Ask:
         subject: who asks, as the publisher vouches; empty if it does not say.
         purpose: what for, as the publisher says; empty if it does not say.
         layers: zero-based blocks at which the node would send rows.
-        num_rows: most rows it would send at each of them.
+        num_rows: most rows of one head it would send at each of them, in the mean: so many tokens'
+            worth. Heads may keep rows of different tokens, so rows of more tokens may travel.
+        keep_ratio: the same, as a share of all its tokens.
         num_bytes: most bytes it would send in all.
         session_id: of the session.
         share: what the node was told of the question.
@@ -26,6 +28,7 @@ class Ask:
     num_bytes: int
     session_id: str
     share: str = ""
+    keep_ratio: float = 1.0
 
     @property
     def who(self) -> tuple[str, str, str]:

@@ -48,15 +48,16 @@ def described(default: T, text: str, *, choices: Sequence[str] = ()) -> T:
 
 
 def check_limits(value: _Dataclass, error: type[InvalidInputError]) -> None:
-    """Hold the numbers of a dataclass to the limits of their fields.
+    """Hold the numbers of a dataclass to the limits of their fields; None is no number.
 
     Raises:
         InvalidInputError: the given class of it; names field, range and what it got.
     """
     for entry in fields(value):
         limits = entry.metadata.get("json_schema_extra", {})
-        if "maximum" in limits:
-            _check(entry.name, getattr(value, entry.name), limits, error)
+        number = getattr(value, entry.name)
+        if "maximum" in limits and number is not None:
+            _check(entry.name, number, limits, error)
 
 
 def check_range(

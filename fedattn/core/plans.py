@@ -21,11 +21,11 @@ MAX_LAYERS = 1024
 MAX_PLAN_LENGTH = 8192
 """Characters of a plan; the longest one `format_layers` writes has less than 2500."""
 PLAN_TEXT = (
-    "all, none, auto or auto@1/RATIO (what was found best for the model), a schedule with :INTERVAL "
-    f"or @BLOCKS ({', '.join(SCHEDULES)}), or zero-based blocks such as 7,9,10-12"
+    "all, none, auto or auto@1/RATIO (what was found best for the model), a schedule with "
+    f":INTERVAL or @BLOCKS ({', '.join(SCHEDULES)}), or zero-based blocks such as 7,9,10-12"
 )
 _GRAMMAR = (
-    f"use all, none, auto, one of {', '.join(SCHEDULES)} with :INTERVAL or @BLOCKS, "
+    f"use all, none, auto, auto@1/RATIO, one of {', '.join(SCHEDULES)} with :INTERVAL or @BLOCKS, "
     "or a list such as 7,9,10-12"
 )
 
@@ -159,7 +159,7 @@ def _parse(text: str) -> _Parsed:
     if name == "auto":
         return _Parsed(name=name, fewer_bytes=_parse_ratio(count, text) if at else None)
     if at and name in SCHEDULES:
-        return _Parsed(name=name, count=_parse_number(count, text, minimum=1) if at else None)
+        return _Parsed(name=name, count=_parse_number(count, text, minimum=1))
     name, colon, interval = stripped.partition(":")
     if colon and name in SCHEDULES:
         return _Parsed(name=name, interval=_parse_number(interval, text, minimum=1))
@@ -194,9 +194,7 @@ def _parse_number(digits: str, text: str, minimum: int = 0) -> int:
 def _parse_ratio(written: str, text: str) -> float:
     one, slash, ratio = written.partition("/")
     if one.strip() != "1" or not slash:
-        raise InvalidPlanError(
-            f"sync plan {text[:80]!r}: expected auto@1/RATIO, such as auto@1/20, got {text[:80]!r}"
-        )
+        raise InvalidPlanError(f"unknown sync plan {text[:80]!r}; {_GRAMMAR}")
     return float(_parse_number(ratio, text, minimum=1))
 
 

@@ -1,37 +1,26 @@
 """Profiles: what was found for one model, so that few bytes keep the answers.
 
-A profile is a JSON file that `fedattn calibrate` writes and that is read wherever a plan is. It
-names points from the best quality to the fewest bytes: which share of its rows each head keeps, and
-how they are written. It also holds the scores by which a node chooses those rows.
+`fedattn calibrate` makes a profile, and whoever makes a plan reads it. It names points from the
+best quality to the fewest bytes: which share of its rows each head keeps, and how they are written.
+It also holds the scores by which a node chooses those rows.
 """
 
-import base64
-import json
-import math
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from fedattn.core.codecs import AUTO_CODEC, CODEC_LADDER, Codec, codec_by_name
+from fedattn.core.budget import FEWER_ROWS
+from fedattn.core.codecs import CODEC_LADDER, Codec, codec_by_name
 from fedattn.core.compression import Compression
-from fedattn.core.errors import InvalidPlanError, InvalidRequestError
-from fedattn.core.plans import MAX_LAYERS, PlanSpec, RolePlans, SyncPlan
+from fedattn.core.errors import InvalidPlanError
+from fedattn.core.plans import PlanSpec, RolePlans, SyncPlan
 from fedattn.core.row_scores import RowScorer
 from fedattn.core.selection import DEFAULT_SELECTOR, LEARNED
 
-PROFILE_VERSION = 2
-MAX_PROFILE_BYTES = 16 << 20
 DEFAULT_CONTEXT_TOKENS = 1200
 """Of all texts together, for a model that nobody has measured."""
-_FORMAT = "fedattn-profile"
-_UNREADABLE = (
-    *(ValueError, TypeError, KeyError, AttributeError, InvalidPlanError, InvalidRequestError),
-    *(OverflowError, RecursionError),  # a number beyond all floats; lists within lists
-)
-"""What reading JSON of another shape than a profile ends in."""
-_UNCALIBRATED_KEEP_RATIOS = (0.7, 0.5, 0.3, 0.1, 0.03, 0.01)
-"""What a byte budget goes down to where nobody knows which rows matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +87,7 @@ class Profile:
         self.plans.contributors.check(self.num_layers)
         self.plans.publisher.check(self.num_layers)
         ratios = [point.fewer_bytes for point in self.points]
-        if not ratios or any(b <= a for a, b in zip(ratios, ratios[1:], strict=False)):
+        if not ratios or any(b <= a for a, b in pairwise(ratios)):
             raise InvalidPlanError(f"a profile's points must save more and more, got {ratios}")
         if not 0 <= self.default < len(self.points):
             raise InvalidPlanError(
@@ -111,6 +100,12 @@ class Profile:
             raise InvalidPlanError(
                 f"a profile of {num_heads} heads has a share of each and scores to choose rows by, "
                 f"got {sorted(sizes) or 'none'}"
+            )
+        heads = self.num_layers, self.num_kv_heads
+        if self.scorer is not None and self.scorer.bias.shape != heads:
+            raise InvalidPlanError(
+                f"a profile of {heads} blocks and heads has scores of as many, got "
+                f"{self.scorer.bias.shape}"
             )
 
     def choose(self, fewer_bytes: float | None = None) -> int:
@@ -141,7 +136,7 @@ class Profile:
             np.interp(keep_ratio, [0.0, *ratios, 1.0], table[:, head])
             for head in range(table.shape[1])
         ]
-        return bytes(math.ceil(share) for share in columns)
+        return bytes(round(share) for share in columns)
 
     def check_model(self, fingerprint: str) -> None:
         """Refuse to be used with another model.
@@ -181,11 +176,13 @@ class Resolved:
         plans: of both roles.
         compression: of the rows.
         coarser: what a byte budget may go down to instead, in this order.
+        scorer: says which rows matter; None if nobody knows.
     """
 
     plans: RolePlans
     compression: Compression
     coarser: tuple[Compression, ...] = ()
+    scorer: RowScorer | None = None
 
 
 def context_tokens_of(profile: Profile | None) -> int:
@@ -220,7 +217,8 @@ def resolve(
     wish = wish or CompressionWish()
     plans = resolve_plans(contributors, publisher, num_layers, profile)
     compression, coarser = _resolve_rows(publisher, profile, wish)
-    return Resolved(plans=plans, compression=compression, coarser=coarser)
+    scorer = None if profile is None else profile.scorer
+    return Resolved(plans=plans, compression=compression, coarser=coarser, scorer=scorer)
 
 
 def resolve_plans(
@@ -255,14 +253,34 @@ def _resolve_rows(
         chosen = profile.choose(plan.fewer_bytes)
         at_points = [_at_point(point, wish) for point in profile.points[chosen:]]
         return at_points[0], tuple(at_points[1:])
-    codec = wish.codec or codec_by_name(AUTO_CODEC)
-    kept = replace(wish.settings, codec=codec, keep_ratio=wish.keep_ratio or 1.0)
+    codecs = _codecs(wish)
+    kept = 1.0 if wish.keep_ratio is None else wish.keep_ratio
+    fewer = [ratio for ratio in FEWER_ROWS if ratio < kept]
+    steps = [*((kept, codec) for codec in codecs), *((ratio, codecs[-1]) for ratio in fewer)]
+    compressions = [_at_ratio(ratio, codec, profile, wish) for ratio, codec in steps]
+    return compressions[0], tuple(compressions[1:])
+
+
+def _codecs(wish: CompressionWish) -> list[Codec]:
+    """The codec, and coarser ones if it was left open."""
+    return [wish.codec] if wish.codec else [codec_by_name(name) for name in CODEC_LADDER]
+
+
+def _at_ratio(
+    keep_ratio: float, codec: Codec, profile: Profile | None, wish: CompressionWish
+) -> Compression:
+    """A keep ratio of which the profile has no point, or the selector is another one."""
+    selector, shares = wish.selector or DEFAULT_SELECTOR, b""
     if wish.selector in {None, LEARNED} and profile is not None and profile.scorer is not None:
-        shares = profile.head_shares(kept.keep_ratio) if kept.keep_ratio < 1 else b""
-        kept = replace(kept, selector=LEARNED if shares else DEFAULT_SELECTOR, head_shares=shares)
-    else:
-        kept = replace(kept, selector=wish.selector or DEFAULT_SELECTOR)
-    return kept, tuple(_coarser(kept, may_choose_codec=wish.codec is None))
+        shares = profile.head_shares(keep_ratio) if keep_ratio < 1 else b""
+        selector = LEARNED if shares else DEFAULT_SELECTOR
+    return replace(
+        wish.settings,
+        codec=codec,
+        keep_ratio=keep_ratio,
+        selector=selector,
+        head_shares=shares,
+    )
 
 
 def _at_point(point: ProfilePoint, wish: CompressionWish) -> Compression:
@@ -273,141 +291,3 @@ def _at_point(point: ProfilePoint, wish: CompressionWish) -> Compression:
         selector=LEARNED if point.head_shares else DEFAULT_SELECTOR,
         head_shares=point.head_shares,
     )
-
-
-def _coarser(kept: Compression, *, may_choose_codec: bool) -> list[Compression]:
-    """Coarser codes first, then fewer rows."""
-    names = CODEC_LADDER
-    start = names.index(kept.codec.name) + 1 if kept.codec.name in names else len(names)
-    coarser = [replace(kept, codec=codec_by_name(name)) for name in names[start:]]
-    coarser = coarser if may_choose_codec else []
-    last = coarser[-1] if coarser else kept
-    fewer = [ratio for ratio in _UNCALIBRATED_KEEP_RATIOS if ratio < last.keep_ratio]
-    return [*coarser, *(last.at_most(ratio) for ratio in fewer)]
-
-
-def write_profile(profile: Profile) -> str:
-    """The JSON text of a profile."""
-    scorer = profile.scorer
-    document = {
-        "format": _FORMAT,
-        "version": PROFILE_VERSION,
-        "model": profile.fingerprint,
-        "num_layers": profile.num_layers,
-        "num_kv_heads": profile.num_kv_heads,
-        "contributors": str(profile.plans.contributors) or "none",
-        "publisher": str(profile.plans.publisher) or "none",
-        "default": profile.default,
-        **({} if profile.context_tokens is None else {"context_tokens": profile.context_tokens}),
-        "points": [_write_point(point) for point in profile.points],
-        **({} if scorer is None else {"row_scores": _write_scorer(scorer)}),
-        "origin": profile.origin,
-    }
-    return json.dumps(document, indent=1) + "\n"
-
-
-def read_profile(text: str, name: str) -> Profile:
-    """Read the JSON text of a profile.
-
-    Args:
-        text: what `write_profile` wrote.
-        name: of the file, for error messages.
-
-    Raises:
-        InvalidPlanError: names the file, what was expected and what to do.
-    """
-    try:
-        document = json.loads(text)
-        _check_format(document)
-        return Profile(
-            fingerprint=str(document["model"]),
-            num_layers=int(document["num_layers"]),
-            num_kv_heads=int(document["num_kv_heads"]),
-            plans=RolePlans(
-                contributors=_read_layers(document["contributors"]),
-                publisher=_read_layers(document["publisher"]),
-            ),
-            points=tuple(_read_point(point) for point in document["points"]),
-            default=int(document["default"]),
-            scorer=_read_scorer(document["row_scores"]) if "row_scores" in document else None,
-            origin=dict(document.get("origin", {})),
-            context_tokens=_read_tokens(document),
-        )
-    except _UNREADABLE as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise InvalidPlanError(
-            f"profile {name} cannot be read: {reason[:200]}; make one with fedattn calibrate"
-        ) from error
-
-
-def _read_tokens(document: dict[str, Any]) -> int | None:
-    tokens = document.get("context_tokens")
-    if tokens is not None and not (type(tokens) is int and tokens > 0):
-        raise ValueError(f"context_tokens: expected a whole number from 1, got {tokens!r}")
-    return tokens
-
-
-def _check_format(document: dict[str, Any]) -> None:
-    found = document["format"], document["version"]
-    if found != (_FORMAT, PROFILE_VERSION):
-        raise ValueError(f"expected {_FORMAT} of version {PROFILE_VERSION}, got {found}")
-
-
-def _write_point(point: ProfilePoint) -> dict[str, Any]:
-    return {
-        "keep_ratio": point.keep_ratio,
-        "codec": point.codec,
-        "head_shares": base64.b64encode(point.head_shares).decode(),
-        "fewer_bytes": round(point.fewer_bytes, 2),
-        "divergence": round(point.divergence, 5),
-        "nll_change": round(point.nll_change, 5),
-        **({} if point.kept_answers is None else {"kept_answers": round(point.kept_answers, 4)}),
-    }
-
-
-def _read_point(record: dict[str, Any]) -> ProfilePoint:
-    def number(key: str) -> float:
-        value = record[key]
-        if not (isinstance(value, int | float) and math.isfinite(value)):
-            raise ValueError(f"{key}: expected a number, got {value!r}")
-        return float(value)
-
-    return ProfilePoint(
-        keep_ratio=number("keep_ratio"),
-        codec=str(record["codec"]),
-        head_shares=base64.b64decode(record["head_shares"], validate=True),
-        fewer_bytes=number("fewer_bytes"),
-        divergence=number("divergence"),
-        nll_change=number("nll_change"),
-        kept_answers=number("kept_answers") if "kept_answers" in record else None,
-    )
-
-
-def _write_scorer(scorer: RowScorer) -> dict[str, Any]:
-    """Half precision is plenty: scores are compared, not counted."""
-    return {
-        "shape": list(scorer.weights.shape),
-        "weights": base64.b64encode(scorer.weights.astype("<f2").tobytes()).decode(),
-        "bias": base64.b64encode(scorer.bias.astype("<f2").tobytes()).decode(),
-    }
-
-
-def _read_scorer(record: dict[str, Any]) -> RowScorer:
-    layers, heads, width = (int(size) for size in record["shape"])
-    if not (0 < layers <= MAX_LAYERS and heads > 0 and width > 0):
-        raise ValueError(f"row_scores: expected positive sizes, got {record['shape']}")
-
-    def array(key: str, *shape: int) -> Any:
-        data = np.frombuffer(base64.b64decode(record[key], validate=True), dtype="<f2")
-        return data.reshape(shape).astype(np.float32)
-
-    return RowScorer(
-        weights=array("weights", layers, heads, width), bias=array("bias", layers, heads)
-    )
-
-
-def _read_layers(text: str) -> SyncPlan:
-    spec = PlanSpec(text)
-    if not spec.is_explicit:
-        raise ValueError(f"expected a list of blocks, got {text[:80]!r}")
-    return spec.resolve(MAX_LAYERS)

@@ -10,17 +10,20 @@ from enum import StrEnum
 
 import numpy as np
 
-from fedattn.core.budget import ByteBudget
+from fedattn.core.budget import ByteBudget, Rung, rungs_of
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
 from fedattn.core.plans import RolePlans
 from fedattn.core.share import DIGEST_SIZE, Share
 from fedattn.core.spans import PrefixMode
+from fedattn.core.types import KvShape
 
 MAX_LABEL_LENGTH = 64
 LABEL_TEXT = f"up to {MAX_LABEL_LENGTH} letters, digits or ._@/+-"
 NONCE_SIZE = 16
+MAX_COARSER = 16
+"""Compressions that a byte budget may go down to."""
 _LABEL = re.compile(r"[\w.@/+-]{0,64}")
 
 
@@ -43,7 +46,6 @@ class SessionOptions:
 
     Attributes:
         contributors: ids in token order; empty for all that are joined.
-        compression: how rows travel; what a byte budget leaves open is chosen by the aggregator.
         budget: what may travel; None for no limit.
         prefix: who holds the system prompt and the chat header.
         min_participants: fewest participants, publisher included.
@@ -59,7 +61,6 @@ class SessionOptions:
     """
 
     contributors: tuple[str, ...] = ()
-    compression: Compression = field(default_factory=Compression)
     budget: ByteBudget | None = None
     prefix: PrefixMode = PrefixMode.PUBLIC
     min_participants: int = DEFAULT_MIN_PARTICIPANTS
@@ -133,6 +134,8 @@ class SessionRequest:
         span_len: tokens of its span, question included.
         prefix: the public prefix.
         plans: sync plan of each role.
+        compression: how rows travel.
+        coarser: how they may travel instead to keep a byte budget, in this order; none without one.
         max_new_tokens: tokens it may decode, which must fit the window too.
         options: as the query says.
         nonce: random, 16 bytes; no request is good for two sessions.
@@ -146,6 +149,8 @@ class SessionRequest:
     prefix: PublicPrefix
     plans: RolePlans
     max_new_tokens: int
+    compression: Compression = field(default_factory=Compression)
+    coarser: tuple[Compression, ...] = ()
     options: SessionOptions = field(default_factory=SessionOptions)
     nonce: bytes = field(default_factory=lambda: secrets.token_bytes(NONCE_SIZE))
     issued_at_s: float = field(default_factory=time.time)
@@ -159,10 +164,34 @@ class SessionRequest:
                 f"share {self.options.share.value} goes with {expected} bytes of hint_digest, got "
                 f"{len(self.hint_digest)}"
             )
+        if len(self.coarser) > (0 if self.options.budget is None else MAX_COARSER):
+            raise InvalidRequestError(
+                f"coarser: expected up to {MAX_COARSER} compressions with a byte budget and none "
+                f"without, got {len(self.coarser)}; use a profile of fewer points"
+            )
         if self.options.independent and self.plans.contributors.layers:
             raise InvalidRequestError(
                 "independent contributors attend to nobody; leave out their sync layers"
             )
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """How rows may travel, best quality first; one without a byte budget."""
+        if self.options.budget is None:
+            return (Rung(compression=self.compression),)
+        return rungs_of(self.compression, self.coarser)
+
+    def check_shape(self, shape: KvShape) -> None:
+        """Refuse to ask for rows of another model.
+
+        Raises:
+            InvalidPlanError: a sync layer is none of its blocks.
+            InvalidRequestError: shares are not those of its heads.
+        """
+        for plan in (self.plans.contributors, self.plans.publisher):
+            plan.check(shape.num_layers)
+        for compression in (self.compression, *self.coarser):
+            compression.check_shape(shape)
 
     @property
     def prefix_identity(self) -> bytes:

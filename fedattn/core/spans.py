@@ -1,5 +1,6 @@
 """Who owns which tokens of the global sequence, and who synchronises where."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import pairwise
@@ -97,6 +98,11 @@ class Member:
         most = max(1, self.num_inputs - self.num_withheld)
         counts = self.compression.head_counts(self.num_inputs, layer, num_heads)
         return tuple(min(count, most) for count in counts)
+
+    def mean_rows(self, layers: Iterable[int], num_heads: int) -> float:
+        """Rows of one head at one of these layers, in the mean; 0 for no layer."""
+        counts = [count for layer in layers for count in self.head_counts(layer, num_heads)]
+        return sum(counts) / max(1, len(counts))
 
     def input_positions(self) -> IntArray:
         """Global positions of the tokens that are computed, [num_inputs] int64, sorted."""

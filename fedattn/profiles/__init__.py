@@ -1,11 +1,16 @@
-"""Profiles shipped with this package, one file a model, and those of users."""
+"""Profiles shipped with this package, one file a model, those of users, and those of nodes."""
 
+from contextlib import suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 from fedattn.core.errors import InvalidPlanError
-from fedattn.core.profile import MAX_PROFILE_BYTES, Profile, read_profile
+from fedattn.core.profile import Profile
+from fedattn.core.profile_file import MAX_PROFILE_BYTES, read_profile, write_profile
+
+KEPT_PROFILE = "profile.json"
+"""What a node finds out about a model, in the model's folder."""
 
 
 def shipped_profile(fingerprint: str) -> Profile | None:
@@ -30,6 +35,22 @@ def load_profile(path: Path) -> Profile:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidPlanError(f"profile {path} cannot be read: {error}") from error
     return read_profile(text, str(path))
+
+
+def save_profile(profile: Profile, path: Path) -> None:
+    """Write a profile file, or replace it in one step."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(write_profile(profile), encoding="utf-8")
+    partial.replace(path)
+
+
+def kept_profile(path: Path, fingerprint: str) -> Profile | None:
+    """A profile that a node made of a model; None if there is none that can be used."""
+    with suppress(InvalidPlanError):  # made by another version, or of another model
+        profile = load_profile(path)
+        profile.check_model(fingerprint)
+        return profile
+    return None
 
 
 @cache

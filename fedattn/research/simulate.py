@@ -11,13 +11,13 @@ from fedattn.core.compression import Compression
 from fedattn.core.errors import ContextTooLongError, InvalidRequestError
 from fedattn.core.plans import RolePlans
 from fedattn.core.row_scores import RowScorer
-from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode, SessionLayout, build_layout
 from fedattn.core.visibility import KeptPositions
-from fedattn.model.decode import answer_log_probs, answer_nll, generate_tokens
+from fedattn.model.decode import answer_log_probs, answer_nll
 from fedattn.model.exchange import InProcessExchange, KvExchange, KvStore
 from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.model.prompt import PromptTokenizer
+from fedattn.research.greedy import GreedyAnswers
 from fedattn.research.responder import answer_as
 from fedattn.research.tasks.cases import Case, is_right
 
@@ -32,6 +32,7 @@ class SimulationSettings:
     Attributes:
         plans: sync plan of each role.
         compression: what is left out, and the codec.
+        scorer: says which rows matter; None if nothing of `compression` asks for it.
         prefix: public, or owned by the first contributor.
         max_new_tokens: most tokens to decode.
         responder: who answers, from 1 in token order; None for the publisher, who is last.
@@ -40,6 +41,7 @@ class SimulationSettings:
 
     plans: RolePlans
     compression: Compression
+    scorer: RowScorer | None = None
     prefix: PrefixMode = PrefixMode.PUBLIC
     max_new_tokens: int = 32
     responder: int | None = None
@@ -169,7 +171,6 @@ class Simulator:
         prefiller: of the model.
         tokenizer: of the model.
         make_exchange: the exchange of a participant, from the session's store and its place.
-        scorer: for the selector `learned`.
     """
 
     def __init__(
@@ -177,12 +178,11 @@ class Simulator:
         prefiller: Prefiller,
         tokenizer: PromptTokenizer,
         make_exchange: MakeExchange = InProcessExchange,
-        scorer: RowScorer | None = None,
     ) -> None:
         self._prefiller = prefiller
         self._tokenizer = tokenizer
         self._make_exchange = make_exchange
-        self._scorer = scorer
+        self._answers = GreedyAnswers(prefiller.model)
         self._last: tuple[tuple[object, ...], KvStore] | None = None
 
     def run(self, cases: Iterable[Case], settings: SimulationSettings) -> Iterator[CaseResult]:
@@ -198,13 +198,16 @@ class Simulator:
 
     def run_case(self, case: Case, settings: SimulationSettings) -> CaseResult:
         """Run one case; raises as `run`."""
-        tokens = CaseTokens(
+        return self.run_tokens(self.cut(case), settings, lambda text: is_right(text, case))
+
+    def cut(self, case: Case) -> CaseTokens:
+        """The spans of a case."""
+        return CaseTokens(
             prefix=self._tokenizer.prefix(),
             contexts=[self._tokenizer.context(text) for text in case.contexts],
             question=self._tokenizer.question(case.question),
             answer=self._tokenizer.plain(case.answer),
         )
-        return self.run_tokens(tokens, settings, lambda text: is_right(text, case))
 
     def run_tokens(
         self,
@@ -228,15 +231,15 @@ class Simulator:
         tokens, prefill, store = prefilled.tokens, prefilled.prefill, prefilled.store
         model = self._prefiller.model
         nll = answer_nll(model, prefill, tokens.answer)
-        divergence = None
-        if reference is not None:
-            divergence = _divergence(reference, answer_log_probs(model, prefill, reference.tokens))
-        sampling = SamplingParams.most_likely(settings.max_new_tokens)
-        generated = list(generate_tokens(model, prefill, sampling))
-        own = None
+        divergence, own = None, None
+        if reference is None:
+            generated = self._answers.decode(prefill, settings.max_new_tokens)
+        else:
+            generated, log_probs = self._answers.follow(
+                prefill, reference.tokens, settings.max_new_tokens
+            )
+            divergence = _divergence(reference, log_probs)
         if as_reference and generated:
-            decoded = prefill.cache.layers[0].positions >= prefill.next_position
-            prefill.cache.drop_last(int(decoded.sum()))
             own = Reference(generated, answer_log_probs(model, prefill, generated))
         text = self._tokenizer.decode(generated)
         spans = chain(*tokens.contexts)
@@ -268,7 +271,7 @@ class Simulator:
         self._check_window(layout, max(settings.max_new_tokens, len(tokens.answer)))
         responder = _place(settings.responder, layout)
         model = self._prefiller.model
-        store = KvStore(layout, model.shape, model.rotary, responder, scorer=self._scorer)
+        store = KvStore(layout, model.shape, model.rotary, responder, scorer=settings.scorer)
         what = (tokens.prefix, tokens.contexts, settings)
         is_reused = settings.responder is None and self._last is not None and self._last[0] == what
         if is_reused and self._last is not None:

@@ -1,16 +1,34 @@
 """What the gateway answers with, documented field by field."""
 
 from dataclasses import asdict
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from pydantic import BaseModel, Field
+from pydantic.dataclasses import dataclass
 
+from fedattn.core.codecs import CODECS
+from fedattn.core.compression import Compression, RowSelection
 from fedattn.core.contexts import SkipReason
+from fedattn.core.limits import described
 from fedattn.core.report import FinishReason, Outcome, Pressure, RowSource
 from fedattn.core.spans import Role
 from fedattn.core.timeline import Activity
 from fedattn.rest.problems import Problem
-from fedattn.rest.query import CompressionBody
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowsReport(RowSelection):
+    """How rows travelled."""
+
+    codec: str = described(
+        "",
+        f"How they were written: {', '.join(codec.name for codec in CODECS)}.",
+    )
+
+    @classmethod
+    def of(cls, compression: Compression) -> Self:
+        """The report of a compression."""
+        return cls(codec=compression.codec.name, **compression.selection)
 
 
 class LayerTraffic(BaseModel):
@@ -113,9 +131,9 @@ class ParticipantReport(ContextCounts):
     sync_layers: list[int] = Field(
         description="Zero-based blocks at which it attended to other spans.", examples=[[7, 9]]
     )
-    compression: CompressionBody | None = Field(
+    compression: RowsReport | None = Field(
         description="How its rows travelled; null for excluded nodes.",
-        examples=[asdict(CompressionBody(codec="int8", keep_ratio=0.7))],
+        examples=[asdict(RowsReport(codec="entropy-medium", keep_ratio=0.3, selector="learned"))],
     )
     rows: RowSource | None = Field(
         description="computed: it computed its rows; contributor_cache: it sent frames it had "
@@ -163,6 +181,12 @@ class Totals(BaseModel):
     )
     kv_bytes_down: int = Field(
         description="Bytes of all frames as delivered to receivers.", examples=[18560]
+    )
+    budget_steps: int = Field(
+        description="Steps that the session went down to keep its byte budget, of those that the "
+        "model's profile allows; 0: everything is as was asked. The participants say how their "
+        "rows travelled.",
+        examples=[1],
     )
 
 
@@ -245,7 +269,7 @@ class RowArrival(BaseModel):
     """The rows of one sender at one block."""
 
     node_id: str = Field(description="Whose rows.", examples=["node-a"])
-    num_rows: int = Field(description="Rows that came.", examples=[96])
+    num_rows: int = Field(description="Rows that came for one head, in the mean.", examples=[96])
     num_bytes: int = Field(
         description="Bytes of the frame, header included; 0 if the publisher had the rows cached.",
         examples=[18560],
@@ -261,7 +285,9 @@ class LayerEvent(BaseModel):
     """Data of `layer`: the publisher has passed a sync layer."""
 
     layer: int = Field(description="Zero-based block.", examples=[7])
-    num_rows: int = Field(description="Rows that came from others.", examples=[96])
+    num_rows: int = Field(
+        description="Rows that came from others for one head, in the mean.", examples=[96]
+    )
     wait_s: float = Field(description="Time it waited for them, seconds.", examples=[0.02])
     arrivals: list[RowArrival] = Field(
         description="What came from each sender, in token order; who is left out is absent."

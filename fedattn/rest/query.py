@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from fedattn.core.budget import ByteBudget
 from fedattn.core.codecs import CODEC_NAMES, DEFAULT_CODEC, codec_by_name
-from fedattn.core.compression import SELECTION_FIELDS, Compression, RowSelection
+from fedattn.core.compression import SETTINGS_FIELDS, Compression, RowSettings
 from fedattn.core.errors import EmptyQuestionError, InvalidRequestError
 from fedattn.core.limits import (
     DEFAULT_DEADLINE_S,
@@ -24,15 +24,20 @@ from fedattn.core.limits import (
     MAX_QUESTION_LENGTH,
     MAX_TOPIC_LENGTH,
     described,
+    limited,
 )
 from fedattn.core.node_id import check_node_id
 from fedattn.core.plans import PLAN_TEXT, PlanSpec
+from fedattn.core.profile import CompressionWish
 from fedattn.core.request import LABEL_TEXT, SessionOptions
 from fedattn.core.sampling import MAX_STOP_LENGTH, MAX_STOP_STRINGS, SamplingParams
+from fedattn.core.selection import SELECTOR_NAMES, check_selector
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
 from fedattn.core.turns import MAX_TURNS, MAX_TURNS_LENGTH, Turn, check_turns
 
+AUTO = "auto"
+"""Leaves a choice to the profile of the model."""
 _BODY = ConfigDict(extra="forbid")
 
 
@@ -44,6 +49,9 @@ def _check_codec(name: str) -> str:
 NodeId = Annotated[str, AfterValidator(check_node_id)]
 PlanText = Annotated[str, AfterValidator(lambda text: PlanSpec(text).text)]
 CodecName = Annotated[str, AfterValidator(_check_codec)]
+SelectorName = Annotated[
+    str, AfterValidator(lambda name: name if name == AUTO else check_selector(name))
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_BODY)
@@ -62,25 +70,53 @@ class SamplingBody(SamplingParams):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_BODY)
-class CompressionBody(RowSelection):
-    """What a participant leaves out of its KV rows, and how it writes the rest."""
+class CompressionBody(RowSettings):
+    """What contributors leave out of their KV rows, and how they write the rest.
+
+    What is left open is as the profile of the model at the publisher's node says.
+    """
 
     codec: CodecName = described(
         DEFAULT_CODEC,
-        f"How KV rows are written: {', '.join(CODEC_NAMES)}.",
+        f"How KV rows are written: {', '.join(CODEC_NAMES)}. auto: as the profile says.",
         choices=CODEC_NAMES,
+    )
+    keep_ratio: float | None = limited(
+        None,
+        "Share of the computed rows that travel, of all heads at all sync layers together; as the "
+        "profile says if absent.",
+        0,
+        1,
+        is_low_excluded=True,
+    )
+    selector: SelectorName = described(
+        AUTO,
+        f"Which rows travel if not all: auto, {', '.join(SELECTOR_NAMES)}. auto: learned if there "
+        "is a profile.",
+        choices=(AUTO, *SELECTOR_NAMES),
     )
 
     @classmethod
-    def of(cls, compression: Compression) -> Self:
-        """The body that asks for, or reports, a compression."""
-        return cls(codec=compression.codec.name, **compression.selection)
+    def of(cls, wish: CompressionWish) -> Self:
+        """The body that says a wish."""
+        settings = {name: getattr(wish.settings, name) for name in SETTINGS_FIELDS}
+        return cls(
+            codec=DEFAULT_CODEC if wish.codec is None else wish.codec.name,
+            keep_ratio=wish.keep_ratio,
+            selector=AUTO if wish.selector is None else wish.selector,
+            **settings,
+        )
 
     @property
-    def value(self) -> Compression:
-        """The compression it asks for; `auto` is the codec that measures best."""
-        selection = {name: getattr(self, name) for name in SELECTION_FIELDS}
-        return Compression(codec=codec_by_name(self.codec), **selection)
+    def value(self) -> CompressionWish:
+        """What it asks for."""
+        settings = {name: getattr(self, name) for name in SETTINGS_FIELDS}
+        return CompressionWish(
+            codec=None if self.codec == DEFAULT_CODEC else codec_by_name(self.codec),
+            keep_ratio=self.keep_ratio,
+            selector=None if self.selector == AUTO else self.selector,
+            settings=Compression(**settings),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_BODY)
@@ -111,7 +147,7 @@ class SessionBody(BaseModel):
     plan: PlanText = Field(
         "auto",
         description=f"Sync plan of the contributors: {PLAN_TEXT}.",
-        examples=["auto", "auto@8", "uniform:4", "7,9,10-12"],
+        examples=["auto", "auto@1/20", "uniform:4", "7,9,10-12"],
     )
     publisher_plan: PlanText | None = Field(
         None,
@@ -125,8 +161,8 @@ class SessionBody(BaseModel):
         None,
         ge=1,
         le=MAX_BUDGET_BYTES,
-        description="Most bytes of all frames together, headers included. The aggregator lowers "
-        "codec (if it is auto), keep ratio and plan as far as needed.",
+        description="Most bytes of all frames together, headers included. To keep it, the session "
+        "goes down the points of the model's profile that send less, those of the given codec.",
         examples=[100_000],
     )
     link_rate_mbit_s: Annotated[float | None, Field(allow_inf_nan=False)] = Field(
@@ -207,18 +243,13 @@ class SessionBody(BaseModel):
             link_bytes = max(1, int(rate * 1e6 / 8 * time_s))
         if link_bytes is None and self.kv_budget_bytes is None:
             return None
-        return ByteBudget(
-            kv_bytes=self.kv_budget_bytes,
-            link_bytes=link_bytes,
-            may_choose_codec=self.compression.codec == DEFAULT_CODEC,
-        )
+        return ByteBudget(kv_bytes=self.kv_budget_bytes, link_bytes=link_bytes)
 
     @property
     def options(self) -> SessionOptions:
         """What it says about its session."""
         return SessionOptions(
             contributors=tuple(self.contributors or ()),
-            compression=self.compression.value,
             budget=self.budget,
             prefix=self.prefix,
             min_participants=self.min_participants,

@@ -48,7 +48,11 @@ class Approval(BaseModel):
     blocks: tuple[int, ...] = Field(
         description="Zero-based blocks at which rows would be sent.", examples=[[7, 9]]
     )
-    rows: int = Field(description="Most rows at each block.", examples=[96])
+    rows: int = Field(
+        description="Most rows of one head at each block, in the mean of heads and blocks.",
+        examples=[96],
+    )
+    keep_ratio: float = Field(1.0, description="The same as a share of its tokens.", examples=[0.3])
     bytes: int = Field(description="Most bytes in all.", examples=[18816])
     asked_at: float = Field(description="Seconds since 1970.", examples=[1764334800.0])
     expires_at: float = Field(
@@ -66,6 +70,7 @@ class Approval(BaseModel):
             purpose=self.purpose,
             layers=self.blocks,
             num_rows=self.rows,
+            keep_ratio=self.keep_ratio,
             num_bytes=self.bytes,
             session_id="",
         )
@@ -186,6 +191,7 @@ class ApprovalStore:
             purpose=ask.purpose,
             blocks=ask.layers,
             rows=ask.num_rows,
+            keep_ratio=ask.keep_ratio,
             bytes=ask.num_bytes,
             asked_at=now,
             expires_at=now + PENDING_S,

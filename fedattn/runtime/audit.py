@@ -49,7 +49,8 @@ class AuditEvent:
         blocks: zero-based blocks at which rows were sent.
         share: what the node was told of the question.
         passages: numbers of the passages that took part.
-        rows: rows at each of them.
+        rows: rows of one head at each of them, in the mean.
+        keep_ratio: share of all tokens that those are, 0 to 1.
         bytes: bytes in all.
         receivers: ids of the nodes that got rows.
         outcome: how it ended, such as complete or policy_refused.
@@ -65,6 +66,7 @@ class AuditEvent:
     passages: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
     rows: int = 0
+    keep_ratio: float = 0.0
     bytes: int = 0
     receivers: tuple[str, ...] = ()
     outcome: str = ""

@@ -5,13 +5,16 @@ from dataclasses import fields
 
 from fedattn.core.chunks import Chunk
 from fedattn.core.codecs import Codec, find_codec
-from fedattn.core.compression import SELECTION_FIELDS, Compression
+from fedattn.core.compression import SELECTION_FIELDS, SETTINGS_FIELDS, Compression
 from fedattn.core.costs import ModelSizes
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.plans import MAX_LAYERS
+from fedattn.core.profile import CompressionWish
 from fedattn.core.sampling import NO_REPETITION_PENALTY, SamplingParams
 from fedattn.core.types import KvShape
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
+
+MAX_HEAD_SHARES = 1 << 16
 
 
 def shape_to_wire(shape: KvShape) -> session_pb2.KvShape:
@@ -39,13 +42,39 @@ def codec_from_wire(codec_id: int) -> Codec:
 
 
 def compression_to_wire(compression: Compression) -> session_pb2.Compression:
-    codec_id = compression.codec.codec_id
-    return session_pb2.Compression(codec_id=codec_id, **compression.selection)
+    return session_pb2.Compression(
+        codec_id=compression.codec.codec_id,
+        head_shares=compression.head_shares,
+        **compression.selection,
+    )
 
 
 def compression_from_wire(message: session_pb2.Compression) -> Compression:
+    require_range("number of head_shares", len(message.head_shares), 0, MAX_HEAD_SHARES)
     selection = {name: getattr(message, name) for name in SELECTION_FIELDS}
-    return Compression(codec=codec_from_wire(message.codec_id), **selection)
+    return Compression(
+        codec=codec_from_wire(message.codec_id), head_shares=message.head_shares, **selection
+    )
+
+
+def wish_to_wire(wish: CompressionWish) -> session_pb2.CompressionWish:
+    settings = {name: getattr(wish.settings, name) for name in SETTINGS_FIELDS}
+    return session_pb2.CompressionWish(
+        codec_id=None if wish.codec is None else wish.codec.codec_id,
+        keep_ratio=wish.keep_ratio,
+        selector=wish.selector,
+        **settings,
+    )
+
+
+def wish_from_wire(message: session_pb2.CompressionWish) -> CompressionWish:
+    settings = {name: getattr(message, name) for name in SETTINGS_FIELDS}
+    return CompressionWish(
+        codec=codec_from_wire(message.codec_id) if message.HasField("codec_id") else None,
+        keep_ratio=message.keep_ratio if message.HasField("keep_ratio") else None,
+        selector=message.selector if message.HasField("selector") else None,
+        settings=Compression(**settings),
+    )
 
 
 def sizes_to_wire(sizes: ModelSizes) -> aggregator_pb2.ModelSizes:

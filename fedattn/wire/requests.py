@@ -16,6 +16,7 @@ from fedattn.core.limits import MAX_MEMBERS
 from fedattn.core.node_id import check_node_id
 from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.request import (
+    MAX_COARSER,
     NONCE_SIZE,
     Kem,
     PublicKey,
@@ -24,6 +25,8 @@ from fedattn.core.request import (
 from fedattn.core.reuse import MAX_VERSION_SIZE
 from fedattn.wire.contexts import context_from_wire, context_to_wire
 from fedattn.wire.convert import (
+    compression_from_wire,
+    compression_to_wire,
     require_range,
 )
 from fedattn.wire.enums import KEMS
@@ -84,6 +87,8 @@ def request_to_wire(request: SessionRequest) -> session_pb2.SessionRequest:
         prefix=prefix_to_wire(request.prefix),
         contributor_sync_layers=request.plans.contributors.layers,
         publisher_sync_layers=request.plans.publisher.layers,
+        compression=compression_to_wire(request.compression),
+        coarser=map(compression_to_wire, request.coarser),
         max_new_tokens=request.max_new_tokens,
         options=options_to_wire(request.options),
         nonce=request.nonce,
@@ -104,6 +109,7 @@ def request_from_wire(payload: bytes) -> SessionRequest:
     require_range("max_new_tokens", message.max_new_tokens, 1, MAX_TOKENS)
     require_range("size of the nonce", len(message.nonce), NONCE_SIZE, NONCE_SIZE)
     require_range("issued_at_s", message.issued_at_s, 0, MAX_TIME_S)
+    require_range("number of coarser", len(message.coarser), 0, MAX_COARSER)
     options, prefix = options_from_wire(message.options), prefix_from_wire(message.prefix)
     if prefix.mode is not options.prefix:
         raise InvalidRequestError(
@@ -118,6 +124,8 @@ def request_from_wire(payload: bytes) -> SessionRequest:
             contributors=SyncPlan(tuple(message.contributor_sync_layers)),
             publisher=SyncPlan(tuple(message.publisher_sync_layers)),
         ),
+        compression=compression_from_wire(message.compression),
+        coarser=tuple(map(compression_from_wire, message.coarser)),
         max_new_tokens=message.max_new_tokens,
         options=options,
         nonce=message.nonce,
@@ -135,6 +143,7 @@ def statement_to_wire(statement: MemberStatement) -> session_pb2.MemberStatement
         node_id=statement.node_id,
         span_len=statement.span_len,
         max_keep_ratio=statement.max_keep_ratio,
+        can_score=statement.can_score,
         num_withheld=statement.num_withheld,
         context_version=statement.context_version,
         cache_lifetime_s=statement.cache_lifetime_s,
@@ -169,6 +178,7 @@ def statement_from_wire(payload: bytes) -> MemberStatement:
         node_id=check_node_id(message.node_id),
         span_len=message.span_len,
         max_keep_ratio=message.max_keep_ratio,
+        can_score=message.can_score,
         num_withheld=message.num_withheld,
         context_version=message.context_version,
         cache_lifetime_s=message.cache_lifetime_s,

@@ -6,11 +6,7 @@ from fedattn.core.request import (
     PublicPrefix,
     SessionOptions,
 )
-from fedattn.wire.convert import (
-    compression_from_wire,
-    compression_to_wire,
-    require_range,
-)
+from fedattn.wire.convert import require_range
 from fedattn.wire.enums import PREFIX_MODES, SHARES
 from fedattn.wire.v1 import session_pb2
 
@@ -42,11 +38,7 @@ def prefix_from_wire(message: session_pb2.PublicPrefix) -> PublicPrefix:
 
 def budget_to_wire(budget: ByteBudget) -> session_pb2.ByteBudget:
     """A byte budget as a message."""
-    return session_pb2.ByteBudget(
-        kv_bytes=budget.kv_bytes or 0,
-        link_bytes=budget.link_bytes or 0,
-        may_choose_codec=budget.may_choose_codec,
-    )
+    return session_pb2.ByteBudget(kv_bytes=budget.kv_bytes or 0, link_bytes=budget.link_bytes or 0)
 
 
 def budget_from_wire(message: session_pb2.ByteBudget) -> ByteBudget:
@@ -57,18 +49,13 @@ def budget_from_wire(message: session_pb2.ByteBudget) -> ByteBudget:
     """
     require_range("kv_bytes of the budget", message.kv_bytes, 0, MAX_BUDGET_BYTES)
     require_range("link_bytes of the budget", message.link_bytes, 0, MAX_BUDGET_BYTES)
-    return ByteBudget(
-        kv_bytes=message.kv_bytes or None,
-        link_bytes=message.link_bytes or None,
-        may_choose_codec=message.may_choose_codec,
-    )
+    return ByteBudget(kv_bytes=message.kv_bytes or None, link_bytes=message.link_bytes or None)
 
 
 def options_to_wire(options: SessionOptions) -> session_pb2.SessionOptions:
     """What a query says about its session, as a message."""
     return session_pb2.SessionOptions(
         contributors=options.contributors,
-        compression=compression_to_wire(options.compression),
         budget=None if options.budget is None else budget_to_wire(options.budget),
         prefix=PREFIX_MODES.to_wire(options.prefix),
         min_participants=options.min_participants,
@@ -97,7 +84,6 @@ def options_from_wire(message: session_pb2.SessionOptions) -> SessionOptions:
     require_range("context_tokens", message.context_tokens, 0, MAX_TOKENS)
     return SessionOptions(
         contributors=tuple(message.contributors),
-        compression=compression_from_wire(message.compression),
         budget=budget_from_wire(message.budget) if message.HasField("budget") else None,
         prefix=PREFIX_MODES.from_wire(message.prefix),
         min_participants=message.min_participants,

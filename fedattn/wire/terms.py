@@ -54,6 +54,8 @@ def terms_from_wire(message: session_pb2.SessionTerms) -> SessionTerms:
         )
     except ValueError as error:
         raise InvalidRequestError(f"session terms: {error}") from error
+    for member in members:
+        member.compression.check_shape(shape)
     return SessionTerms(
         session_id=message.session_id,
         layout=layout,

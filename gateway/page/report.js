@@ -12,6 +12,13 @@ const TOLD = {
 const ENDS = { length: "cut at the most tokens", stop: "ended by a stop string" };
 const ENDINGS = { lost: "was lost", late: "was late", excluded: "took no part", empty: "took no part" };
 
+/** How rows were written, and how many of them if not all. */
+function travelled(compression) {
+  if (!compression) return "";
+  const { codec, keep_ratio: kept } = compression;
+  return ` as ${codec}` + (kept < 1 ? `, ${percent(kept)} of them` : "");
+}
+
 /** Numbers beneath the answer. */
 export function showFacts(report) {
   const { totals } = report;
@@ -20,6 +27,7 @@ export function showFacts(report) {
     totals.tokens_per_s === null ? null : ["Then", `${totals.tokens_per_s.toFixed(1)} tokens/s`],
     ["Answer", counted(report.num_tokens, "token") + (ENDS[report.finish_reason] ? `, ${ENDS[report.finish_reason]}` : "")],
     ["Rows sent", bytes(totals.kv_bytes)],
+    totals.budget_steps ? ["For the byte budget", `${counted(totals.budget_steps, "step")} down`] : null,
     report.support === null ? null : ["Support by the texts", percent(report.support)],
   ];
   fill(byId("facts"), facts.filter(Boolean).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
@@ -81,7 +89,7 @@ function sentences(member, body, live) {
     words.push(
       `It sent rows of ${of(member.passages, member.context_passages, "passage")} `
       + `(${of(member.text_tokens, member.context_tokens, "token")} of its text; ${counted(member.span_len, "row")}) `
-      + `at ${blocks} of ${live.session.num_layers} blocks: ${bytes(member.bytes_up)}${member.compression ? ` as ${member.compression.codec}` : ""}, `
+      + `at ${blocks} of ${live.session.num_layers} blocks: ${bytes(member.bytes_up)}${travelled(member.compression)}, `
       + `read by ${listed(readers(member, live)) || "nobody"}.`,
     );
   } else if (member.rows === "publisher_cache") {

@@ -110,7 +110,7 @@ def _incompatibility(node: Node, publisher: Node, request: SessionRequest) -> Fe
             f"({node.fingerprint[:12]}), the publisher {publisher.join.capabilities.model_name} "
             f"({publisher.fingerprint[:12]}); all nodes of a session need the same model"
         )
-    codec = request.options.compression.codec
+    codec = request.compression.codec
     if not node.supports(codec.codec_id):
         return InvalidRequestError(
             f"{node.node_id} does not know codec {codec.name}; upgrade it or choose another codec"

@@ -34,6 +34,7 @@ class Acceptance:
         text_len: tokens of its text in it, as far as it says.
         fit: how well that fits what is asked, 0 to 1.
         max_keep_ratio: most of its rows that it sends.
+        can_score: whether it has scores to choose rows by.
         num_passages: passages that its span is made of.
         num_withheld: rows that never travel.
         cache_lifetime_s: how long the publisher may cache its rows.
@@ -47,6 +48,7 @@ class Acceptance:
     text_len: int
     fit: float
     max_keep_ratio: float
+    can_score: bool
     num_passages: int
     num_withheld: int
     cache_lifetime_s: float
@@ -143,6 +145,7 @@ def _judge(node: Node, reply: pb.InviteReply) -> Acceptance | FedAttnError:
         text_len=said.text_len,
         fit=said.fit,
         max_keep_ratio=said.max_keep_ratio,
+        can_score=said.can_score,
         num_passages=len(said.passages),
         num_withheld=said.num_withheld,
         cache_lifetime_s=said.cache_lifetime_s,

@@ -61,8 +61,7 @@ class SessionOpener:
         request = opening.request
         if opening.context is not None:
             publisher.context = opening.context
-        for plan in (request.plans.contributors, request.plans.publisher):
-            plan.check(publisher.shape.num_layers)
+        request.check_shape(publisher.shape)
         choice = choose_contributors(request, publisher, self._registry, self.standing)
         require_enough(request, len(choice.chosen), [])
         session_id = secrets.token_hex(16)
@@ -204,8 +203,7 @@ class SessionOpener:
         request = opening.request
         layout = lay_out(request, publisher, accepted)
         check_window(layout, publisher, request)  # before the budget: whose claim it is, is known
-        nodes = [*(acceptance.node for acceptance in accepted), publisher]
-        layout = fit_layout(layout, nodes, request.options.budget)
+        layout = fit_layout(layout, request, publisher, accepted)
         layout = self._mark_cached(opening, publisher, layout, accepted)
         check_bytes(layout, publisher, self._settings.max_session_bytes)
         return layout

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedattn.core.budget import ByteBudget, fit_budget
-from fedattn.core.codecs import CODEC_LADDER, Codec, codec_by_name
+from fedattn.core.budget import Rung, fit_budget
 from fedattn.core.costs import MemberCost, session_bytes, session_costs
 from fedattn.core.errors import ContextTooLongError
 from fedattn.core.request import SessionRequest
-from fedattn.core.spans import Member, PrefixMode, SessionLayout, build_layout
+from fedattn.core.spans import PrefixMode, SessionLayout, build_layout
 from fedattn.wire.convert import sizes_from_wire
 from services.aggregator.invitations import Acceptance
 from services.aggregator.registry import Node
@@ -17,7 +16,7 @@ from services.aggregator.registry import Node
 def lay_out(
     request: SessionRequest, publisher: Node, accepted: Sequence[Acceptance]
 ) -> SessionLayout:
-    """The session as asked for, each contributor keeping at most the rows it is willing to send."""
+    """The session as asked for, each contributor sending at most the rows it is willing to."""
     is_public = request.prefix.mode is PrefixMode.PUBLIC
     layout = build_layout(
         num_layers=publisher.shape.num_layers,
@@ -25,50 +24,59 @@ def lay_out(
         contributors=[(acceptance.node.node_id, acceptance.span_len) for acceptance in accepted],
         publisher=(publisher.node_id, request.span_len),
         plans=request.plans,
-        compression=request.options.compression,
         independent=request.options.independent,
         is_sealed=request.key is not None,
     )
-    contributors = (
-        _limit(member, acceptance)
+    contributors = tuple(
+        replace(member, num_withheld=acceptance.num_withheld)
         for member, acceptance in zip(layout.contributors, accepted, strict=True)
     )
-    return replace(layout, members=(*contributors, layout.publisher))
-
-
-def _limit(member: Member, acceptance: Acceptance) -> Member:
-    """The member sending no more rows than it agreed to."""
-    ratio = min(member.compression.keep_ratio, acceptance.max_keep_ratio)
-    compression = replace(member.compression, keep_ratio=ratio)
-    return replace(member, compression=compression, num_withheld=acceptance.num_withheld)
+    layout = replace(layout, members=(*contributors, layout.publisher))
+    return _on_rung(layout, request.rungs[0], accepted)
 
 
 def fit_layout(
-    layout: SessionLayout, nodes: Sequence[Node], budget: ByteBudget | None
+    layout: SessionLayout,
+    request: SessionRequest,
+    publisher: Node,
+    accepted: Sequence[Acceptance],
 ) -> SessionLayout:
-    """The layout as asked for, or one that keeps the byte budget.
+    """The layout as asked for, or on the first rung that keeps the byte budget.
 
     Args:
-        layout: the session as asked for.
-        nodes: its members; only codecs that all of them know are chosen.
-        budget: what may travel; None for no limit.
+        layout: from `lay_out`.
+        request: of the publisher.
+        publisher: its node.
+        accepted: the contributors; only codecs that all members know are chosen.
 
     Raises:
         InvalidRequestError: nothing fits the budget.
     """
+    budget = request.options.budget
     if budget is None:
         return layout
-    codec = layout.publisher.compression.codec
-    codecs = _coarser_codecs(codec, nodes) if budget.may_choose_codec else (codec,)
-    return fit_budget(layout, nodes[-1].shape, budget, codecs)
+    nodes = [publisher, *(acceptance.node for acceptance in accepted)]
+    known = (
+        rung
+        for rung in request.rungs[1:]
+        if all(node.supports(rung.compression.codec.codec_id) for node in nodes)
+    )
+    layouts = (layout, *(_on_rung(layout, rung, accepted) for rung in known))
+    return fit_budget(layouts, publisher.shape, budget)
 
 
-def _coarser_codecs(wanted: Codec, nodes: Sequence[Node]) -> tuple[Codec, ...]:
-    """The wanted codec, then coarser ones that every node knows."""
-    ladder = [codec_by_name(name) for name in CODEC_LADDER]
-    coarser = ladder[ladder.index(wanted) + 1 :] if wanted in ladder else ladder
-    known = [codec for codec in coarser if all(node.supports(codec.codec_id) for node in nodes)]
-    return (wanted, *known)
+def _on_rung(layout: SessionLayout, rung: Rung, accepted: Sequence[Acceptance]) -> SessionLayout:
+    contributors = tuple(
+        replace(
+            member,
+            compression=rung.of_member(
+                can_score=acceptance.can_score, max_keep_ratio=acceptance.max_keep_ratio
+            ),
+        )
+        for member, acceptance in zip(layout.contributors, accepted, strict=True)
+    )
+    publisher = replace(layout.publisher, compression=rung.compression)
+    return replace(layout, members=(*contributors, publisher))
 
 
 def check_window(layout: SessionLayout, publisher: Node, request: SessionRequest) -> None:
@@ -97,7 +105,7 @@ def check_bytes(layout: SessionLayout, publisher: Node, max_session_bytes: int) 
         if member.total_down > max_session_bytes:
             raise ContextTooLongError(
                 f"{member.node_id} would receive {member.total_down} bytes of KV, the limit is "
-                f"{max_session_bytes}; use fewer sync layers or shorter contexts"
+                f"{max_session_bytes}; keep fewer rows, or use shorter contexts"
             )
 
 

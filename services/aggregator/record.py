@@ -7,6 +7,7 @@ import structlog
 from fedattn.core.errors import FedAttnError
 from fedattn.core.request import SessionRequest
 from fedattn.core.session import SessionState
+from fedattn.core.terms import SessionTerms
 from fedattn.runtime.audit import AuditEvent, AuditLog
 from services.aggregator.opened import OpenedSession
 
@@ -54,6 +55,12 @@ class SessionRecord:
             log.exception("audit_failed", session=event.session)
 
 
+def _num_rows(terms: SessionTerms) -> int:
+    """Rows of one head at one block that all contributors send, in the mean."""
+    layers, num_heads = terms.layout.publisher.plan.layers, terms.shape.num_kv_heads
+    return round(sum(one.mean_rows(layers, num_heads) for one in terms.layout.contributors))
+
+
 def _event(  # noqa: PLR0913, PLR0917 - spelt out
     kind: str,
     request: SessionRequest | None,
@@ -71,7 +78,7 @@ def _event(  # noqa: PLR0913, PLR0917 - spelt out
         subject="" if request is None else request.options.subject,
         purpose="" if request is None else request.options.purpose,
         blocks=() if request is None else request.plans.publisher.layers,
-        rows=sum(member.num_sent for member in members[:-1]),
+        rows=0 if opened is None else _num_rows(opened.terms),
         bytes=num_bytes,
         receivers=tuple(member.node_id for member in members),
         outcome=outcome,

@@ -98,6 +98,7 @@ async def accept(node: ParticipantNode, invite: pb.Invite, signed: SignedRequest
 async def _accept(
     node: ParticipantNode, invite: pb.Invite, signed: SignedRequest, place: Place
 ) -> Accepted:
+    signed.request.check_shape(node.prefiller.shape)
     policy = await node.consent.current_policy()
     wish = _wish(node, invite, signed.request, policy)
     prefix = list(node.prefix) if invite.owns_prefix else []
@@ -109,6 +110,7 @@ async def _accept(
         policy=policy,
         shape=node.prefiller.shape,
         pressure_keep_ratio=node.pressure.max_keep_ratio,
+        can_score=node.scorer is not None,
         lifetime_s=node.rows_lifetime_s,
     )
     span, keys = await _choose(node, invite.session_id, signed.request, wish, policy, prefix)
@@ -118,6 +120,7 @@ async def _accept(
         node_id=node.node_id,
         span_len=len(span.token_ids),
         max_keep_ratio=leave.max_keep_ratio,
+        can_score=node.scorer is not None,
         num_withheld=len(span.withheld),
         context_version=span.version,
         cache_lifetime_s=leave.cache_lifetime_s,
@@ -210,7 +213,7 @@ def _require_rows(span: ChosenText, request: SessionRequest) -> None:
         raise NothingToGiveError(
             f"nothing to give: none of {span.summary.num_passages} passages fits what is asked"
         )
-    num_inputs = num_kept(len(span.token_ids), request.options.compression.input_keep_ratio)
+    num_inputs = num_kept(len(span.token_ids), request.compression.input_keep_ratio)
     if num_inputs <= len(span.withheld):
         raise NothingToGiveError(
             f"its owner withholds {len(span.withheld)} of {len(span.token_ids)} tokens, and "

@@ -12,9 +12,10 @@ from fedattn.core.node_id import AGGREGATOR
 from fedattn.core.profile import Profile
 from fedattn.model.engine import open_engine
 from fedattn.model.placement import choose_decoder, choose_device, choose_dtype
+from fedattn.model.prepare import prepare_model
 from fedattn.passages.store import PassageStore
 from fedattn.passages.watching import keep_fresh
-from fedattn.profiles import load_profile, shipped_profile
+from fedattn.profiles import KEPT_PROFILE, kept_profile, load_profile, shipped_profile
 from fedattn.runtime.approvals import ApprovalStore
 from fedattn.runtime.audit import AuditLog
 from fedattn.runtime.background import keep_running
@@ -28,6 +29,7 @@ from fedattn.wire.security import OwnCertificates
 from fedattn.wire.v1 import participant_pb2_grpc
 from services.participant.approvals import ApprovalGate
 from services.participant.background import look_after
+from services.participant.calibrating import calibrate_in_background
 from services.participant.context import PrivateContext
 from services.participant.context_log import ContextLog
 from services.participant.contribution import Contributor
@@ -60,13 +62,8 @@ def build_node(
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.weights, device)
     log.info("model", step=f"loading {settings.model}")
-    engine = open_engine(
-        settings.model,
-        settings.system_prompt,
-        dtype=dtype,
-        device=device,
-        progress=lambda step: log.info("model", step=step),
-    )
+    prepared = prepare_model(settings.model, progress=lambda step: log.info("model", step=step))
+    engine = open_engine(prepared, settings.system_prompt, dtype=dtype, device=device)
     engine.prefiller.warm_prefix(engine.tokenizer.prefix())
     log.info("reading_context", is_given=settings.context is not None)
     rows_bytes = settings.rows_bytes if settings.publish else 0
@@ -74,7 +71,8 @@ def build_node(
         settings.context, state / PASSAGES_FILE, encoding=settings.context_encoding
     )
     context = PrivateContext(store, engine.tokenizer, ContextLog())
-    profile = _find_profile(settings.profile, engine.model.fingerprint)
+    kept_at = prepared.path / KEPT_PROFILE
+    profile = _find_profile(settings.profile, engine.model.fingerprint, kept_at)
     log.info(
         "model_loaded",
         model=engine.name,
@@ -102,6 +100,7 @@ def build_node(
         audit=AuditLog(state / AUDIT_FILE),
         publishes=settings.publish,
         profile=profile,
+        profile_path=kept_at if settings.calibrate == "auto" and profile is None else None,
         make_decoder=choose_decoder(settings.decode_weights, engine.model),
     )
 
@@ -116,20 +115,17 @@ def _pressure_limits(settings: ParticipantSettings) -> PressureLimits:
     )
 
 
-def _find_profile(path: Path | None, fingerprint: str) -> Profile | None:
-    """The profile of the settings or the shipped one.
+def _find_profile(path: Path | None, fingerprint: str, kept_at: Path) -> Profile | None:
+    """The profile of the settings, the shipped one, or one that a node made here before.
 
     Raises:
-        InvalidPlanError: it is no profile of this model.
+        InvalidPlanError: that of the settings is no profile of this model.
     """
     if path is None:
-        shipped = shipped_profile(fingerprint)
-        if shipped is None:
-            log.info(
-                "no_profile",
-                hint="plan auto is every block but 0; fedattn calibrate finds a smaller one",
-            )
-        return shipped
+        found = shipped_profile(fingerprint) or kept_profile(kept_at, fingerprint)
+        if found is None:
+            log.info("no_profile", hint="plan auto sends every row of every block but 0")
+        return found
     profile = load_profile(path)
     profile.check_model(fingerprint)
     return profile
@@ -188,6 +184,8 @@ class Participant:
         yield lambda: look_after(self._node)
         yield lambda: keep_fresh(self._node.context)
         yield self._keep_certificates
+        if self._node.profile_path is not None:
+            yield self._calibrate
         if self._settings.keep_warm_s > 0:
             yield self._keep_warm
 
@@ -208,6 +206,10 @@ class Participant:
             self.control.joined,
             self._settings.keep_warm_s,
         )
+
+    async def _calibrate(self) -> None:
+        assert self._node.profile_path is not None
+        await calibrate_in_background(self._node, self._node.profile_path)
 
     async def _keep_certificates(self) -> None:
         await keep_certificates(self._certificates, self._settings.certificates_interval_s)

@@ -52,6 +52,7 @@ class ApprovalGate:
                 raise ApprovalNeededError(
                     f"its owner has to approve this; ask again once it is approved (there it is "
                     f"the ask {entry.id}, {len(ask.layers)} blocks, {ask.num_rows} rows, "
+                    f"{ask.keep_ratio:.0%} of its tokens, "
                     f"{ask.num_bytes} bytes)"
                 )
 

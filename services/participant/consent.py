@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import structlog
 
 from fedattn.core.consent import Ask
-from fedattn.core.errors import FedAttnError, SessionStateError
+from fedattn.core.errors import FedAttnError, InvalidRequestError, SessionStateError
 from fedattn.core.request import SessionRequest
 from fedattn.core.spans import Member, Role, Span
 from fedattn.core.transfer import max_upload_size
@@ -88,6 +88,7 @@ class Consent:
         num_withheld: int = 0,
         shape: KvShape,
         pressure_keep_ratio: float,
+        can_score: bool,
         lifetime_s: float,
     ) -> Leave:
         """Let a session have rows, and write that down before any leaves.
@@ -100,16 +101,26 @@ class Consent:
             num_withheld: rows that stay in any case.
             shape: of its rows.
             pressure_keep_ratio: most of the rows that heat and memory allow.
+            can_score: whether this node has scores to choose rows by.
             lifetime_s: how long the node's settings let others cache rows.
 
         Raises:
             PolicyRefusedError, ApprovalNeededError: the owner does not want it, or has to decide.
             ConfigurationError: it cannot be written down, so it does not happen.
             SessionStateError: a session of this id has leave already.
+            InvalidRequestError: shares of heads hide how many rows are asked for.
         """
         most = min(pressure_keep_ratio, policy.max_keep_ratio(span_len))
-        ratio = min(most, request.options.compression.keep_ratio)
-        ask = _describe(session_id, request, span_len, num_withheld, shape, ratio)
+        members = _members(
+            request, span_len, num_withheld, can_score=can_score, max_keep_ratio=most
+        )
+        ask = _describe(session_id, request, members, shape)
+        if ask.keep_ratio * span_len > most * span_len + 1:  # each head rounds up
+            raise InvalidRequestError(
+                f"of the rows of {len(ask.layers)} blocks at most {most:.0%} may be sent, the "
+                f"shares of heads that were asked for send {ask.keep_ratio:.0%}, more than their "
+                f"keep ratio says; ask with a profile of this model"
+            )
         lifetime_s = policy.cap_lifetime(lifetime_s)
         leave = Leave(policy=policy, ask=ask, max_keep_ratio=most, cache_lifetime_s=lifetime_s)
         giving = self._spawn(self._give(leave, policy))
@@ -161,7 +172,8 @@ class Consent:
         receivers: Iterable[str],
         outcome: str,
         *,
-        num_rows: int,
+        num_rows: float,
+        span_len: int,
         passages: tuple[int, ...] = (),
     ) -> None:
         """Write down what left.
@@ -171,7 +183,8 @@ class Consent:
             frames: bytes by block.
             receivers: ids of the nodes that could read them.
             outcome: how it ended: complete, or the code of an error.
-            num_rows: rows in each of them.
+            num_rows: rows of one head in each of them, in the mean.
+            span_len: tokens of the span.
             passages: numbers of the passages they are of.
         """
         leave = self._settle(session_id, sum(frames.values()))
@@ -182,7 +195,8 @@ class Consent:
             event,
             blocks=tuple(sorted(frames)),
             passages=passages if frames else (),
-            rows=num_rows if frames else 0,
+            rows=math.ceil(num_rows) if frames else 0,
+            keep_ratio=_share(num_rows, span_len) if frames else 0.0,
             bytes=sum(frames.values()),
             receivers=tuple(sorted(receivers)) if frames else (),
         )
@@ -232,7 +246,7 @@ class Consent:
     async def _note_dropped(self, leave: Leave) -> None:
         await self._return_approval(leave)
         event = _event("dropped", leave.ask, outcome="not_begun")
-        await self._note_or_log(replace(event, blocks=(), rows=0, bytes=0))
+        await self._note_or_log(replace(event, blocks=(), rows=0, keep_ratio=0.0, bytes=0))
 
     async def _return_approval(self, leave: Leave) -> None:
         used = leave.approval
@@ -299,36 +313,52 @@ def _layers(request: SessionRequest) -> tuple[int, ...]:
     return tuple(sorted({*request.plans.publisher.layers, *request.plans.contributors.layers}))
 
 
-def _describe(  # noqa: PLR0913, PLR0917 - spelt out
-    session_id: str,
+def _members(
     request: SessionRequest,
     span_len: int,
     num_withheld: int,
-    shape: KvShape,
-    ratio: float,
+    *,
+    can_score: bool,
+    max_keep_ratio: float,
+) -> list[Member]:
+    """This node as it may take part: on each rung that the request allows."""
+    return [
+        Member(
+            node_id="this",
+            role=Role.CONTRIBUTOR,
+            span=Span(0, span_len),
+            plan=request.plans.contributors,
+            compression=rung.of_member(can_score=can_score, max_keep_ratio=max_keep_ratio),
+            num_withheld=num_withheld,
+            is_sealed=request.key is not None,
+        )
+        for rung in request.rungs
+    ]
+
+
+def _describe(
+    session_id: str, request: SessionRequest, members: list[Member], shape: KvShape
 ) -> Ask:
     """The most that a request can take of a node."""
-    compression = replace(request.options.compression, keep_ratio=ratio)
-    member = Member(
-        node_id="this",
-        role=Role.CONTRIBUTOR,
-        span=Span(0, span_len),
-        plan=request.plans.contributors,
-        compression=compression,
-        num_withheld=num_withheld,
-        is_sealed=request.key is not None,
-    )
     layers = _layers(request)
+    num_rows = max(member.mean_rows(layers, shape.num_kv_heads) for member in members)
     return Ask(
         publisher=request.node_id,
         subject=request.options.subject,
         purpose=request.options.purpose,
         layers=layers,
-        num_rows=member.num_sent,
-        num_bytes=len(layers) * max_upload_size(member, shape),
+        num_rows=math.ceil(num_rows),
+        keep_ratio=_share(num_rows, len(members[0].span)),
+        num_bytes=max(
+            sum(max_upload_size(member, shape, layer) for layer in layers) for member in members
+        ),
         session_id=session_id,
         share=request.options.share.value,
     )
+
+
+def _share(num_rows: float, span_len: int) -> float:
+    return round(num_rows / max(1, span_len), 3)
 
 
 def _event(kind: str, ask: Ask, *, outcome: str) -> AuditEvent:
@@ -341,6 +371,7 @@ def _event(kind: str, ask: Ask, *, outcome: str) -> AuditEvent:
         share=ask.share,
         blocks=ask.layers,
         rows=ask.num_rows,
+        keep_ratio=ask.keep_ratio,
         bytes=ask.num_bytes,
         outcome=outcome,
     )

@@ -272,13 +272,15 @@ class Contributor:
                 transfer.cancel()
                 await asyncio.gather(transfer, return_exceptions=True)
             finally:
-                frames, num_rows = exchange.bytes_sent, exchange.member.num_sent
+                frames, member = exchange.bytes_sent, exchange.member
+                num_heads = exchange.terms.shape.num_kv_heads
                 await self._node.consent.note_sent(
                     session_id,
                     frames,
                     exchange.receivers(),
                     outcome,
-                    num_rows=num_rows,
+                    num_rows=member.mean_rows(frames, num_heads),
+                    span_len=len(member.span),
                     passages=tuple(one.number for one in part.accepted.span.spans),
                 )
         finally:

@@ -3,9 +3,11 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fedattn.core.profile import Profile
+from fedattn.core.row_scores import RowScorer
 from fedattn.model.decode import Decoder, MakeDecoder
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
@@ -47,7 +49,8 @@ class ParticipantNode:
     policy: PolicyFile  # of its owner
     audit: AuditLog | None = None  # of what it gave
     publishes: bool = False  # whether gateways may ask through it
-    profile: Profile | None = None  # what `auto` plans mean
+    profile: Profile | None = None  # what `auto` means, and how it scores its rows
+    profile_path: Path | None = None  # where it keeps one that it makes; None: it makes none
     metrics: ParticipantMetrics = field(default_factory=ParticipantMetrics)
     prefix: tuple[int, ...] = field(init=False)
     admission: Admission = field(init=False)
@@ -65,6 +68,11 @@ class ParticipantNode:
         self.threads = NodeThreads(self.max_sessions)
         self.hint_keys = KeyPair() if self.identity.is_verifying else None
         self.consent = Consent(self.policy, self.audit, self.threads)
+
+    @property
+    def scorer(self) -> RowScorer | None:
+        """Scores that it chooses rows by; None if its profile has none."""
+        return None if self.profile is None else self.profile.scorer
 
     def decoder(self) -> Decoder[Any]:
         """What a publisher decodes with, made when first asked for: packing takes a second.

@@ -103,6 +103,7 @@ class Publication:
             )
             add_influences(report, result.report)
             result.report.CopyFrom(report)
+            result.budget_steps = self._session.budget_steps
             if self._query.options.wants_timeline:
                 self._complete_timelines(result, exchange.terms.layout.publisher.node_id)
             _describe_own(result.report, self._node.node_id, span)

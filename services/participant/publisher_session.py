@@ -37,6 +37,7 @@ class PublisherSession:
     Attributes:
         arrived: when, by `time.monotonic`.
         passages: what contributors' spans are made of, by their places, once there is an exchange.
+        budget_steps: steps down to keep the byte budget, likewise.
     """
 
     def __init__(self, node: ParticipantNode, aggregator: AggregatorClient, query: Query) -> None:
@@ -48,6 +49,7 @@ class PublisherSession:
         self._keys = KeyPair() if node.identity.is_verifying else None
         self._signed: SignedRequest | None = None
         self.passages: Mapping[int, tuple[PassageSpan, ...]] = {}
+        self.budget_steps = 0
         reuses = query.options.reuse
         self._cached_rows = node.rows.snapshot(MAX_PUBLISHER_KEYS) if reuses else {}
         self._states = node.states.snapshot(MAX_PUBLISHER_KEYS) if reuses else {}
@@ -79,12 +81,15 @@ class PublisherSession:
             FedAttnError: it cannot be opened.
         """
         node, query = self._node, self._query
+        resolved, is_limited = query.resolved, query.options.budget is not None
         remaining_s = _in_steps(max(0.001, self.remaining_s))
         request = SessionRequest(
             node_id=node.node_id,
             span_len=span_len,
             prefix=describe_prefix(query.options.prefix, node.prefix),
-            plans=query.plans,
+            plans=resolved.plans,
+            compression=resolved.compression,
+            coarser=resolved.coarser if is_limited else (),
             max_new_tokens=query.sampling.max_new_tokens,
             options=replace(disclosure.options, deadline_s=remaining_s),
             hint_digest=disclosure.digest,
@@ -115,7 +120,7 @@ class PublisherSession:
         assert self._signed is not None, "exchange() follows open()"
         signed, node = self._signed, self._node
         agreement = await node.threads.run(lambda: agree(start, signed, node))
-        self.passages = agreement.passages
+        self.passages, self.budget_steps = agreement.passages, agreement.rung
         return GrpcKvExchange(
             agreement.terms,
             agreement.index,

@@ -5,13 +5,13 @@ from typing import assert_never
 
 from fedattn.core.errors import EmptyQuestionError
 from fedattn.core.limits import MAX_QUESTION_LENGTH, MAX_TOPIC_LENGTH
-from fedattn.core.plans import PlanSpec, RolePlans
-from fedattn.core.profile import Profile, resolve_plans
+from fedattn.core.plans import PlanSpec
+from fedattn.core.profile import Profile, Resolved, resolve
 from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.share import Hint, Share
 from fedattn.core.turns import Speaker, Turn
-from fedattn.wire.convert import require_range, sampling_from_wire
+from fedattn.wire.convert import require_range, sampling_from_wire, wish_from_wire
 from fedattn.wire.session_options import options_from_wire
 from fedattn.wire.turns import turns_from_wire
 from fedattn.wire.v1 import participant_pb2
@@ -22,7 +22,7 @@ class Query:
     """A checked query.
 
     Attributes:
-        plans: of both roles.
+        resolved: plans of both roles, and how rows travel.
         question: empty if rows are only to be fetched ahead.
         turns: what was said before it.
         sampling: how to choose tokens.
@@ -31,7 +31,7 @@ class Query:
         min_support: least support of an answer that counts as supported, 0 to 1.
     """
 
-    plans: RolePlans
+    resolved: Resolved
     question: str = ""
     turns: tuple[Turn, ...] = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -74,7 +74,7 @@ def query_from_wire(
     Args:
         request: as it came.
         num_layers: blocks of the model.
-        profile: what `auto` plans mean for it, if known.
+        profile: what is found of it, if anything: it says what the query leaves open.
         asks: whether it must have a question.
 
     Raises:
@@ -91,10 +91,11 @@ def query_from_wire(
         require_range("length of topic", len(request.topic.strip()), 1, MAX_TOPIC_LENGTH)
     publisher = PlanSpec(request.publisher_plan or request.plan)
     contributors = PlanSpec("none" if options.independent else request.plan)
+    wish = wish_from_wire(request.compression) if request.HasField("compression") else None
     return Query(
         question=request.question,
         turns=turns_from_wire(request.turns),
-        plans=resolve_plans(contributors, publisher, num_layers, profile),
+        resolved=resolve(contributors, publisher, num_layers, profile, wish),
         sampling=sampling_from_wire(request.sampling),
         options=options,
         topic=request.topic,
@@ -105,4 +106,4 @@ def query_from_wire(
 def default_query(num_layers: int, profile: Profile | None) -> Query:
     """A query with default settings and no question, for fetching rows ahead."""
     auto = PlanSpec("auto")
-    return Query(plans=resolve_plans(auto, auto, num_layers, profile))
+    return Query(resolved=resolve(auto, auto, num_layers, profile))

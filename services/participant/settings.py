@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -66,6 +66,11 @@ class ParticipantSettings(ServiceSettings):
     )
     profile: Path | None = Field(
         None, description="Profile that says what plan `auto` is; default: the shipped one."
+    )
+    calibrate: Literal["auto", "off"] = Field(
+        "auto",
+        description="Make a profile where none is shipped for the model, while no session runs: "
+        "auto, off (docs/plans.md).",
     )
     system_prompt: str | None = Field(
         None, description="Public system prompt; the same on every node of a session."

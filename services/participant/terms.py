@@ -110,12 +110,14 @@ class Agreement:
         index: place of this node.
         members: the others by their places, if they are sealed to.
         passages: what contributors' spans are made of, by their places.
+        rung: which of the request's rungs they are on.
     """
 
     terms: SessionTerms
     index: int
     members: dict[int, SealedMember]
     passages: dict[int, tuple[PassageSpan, ...]]
+    rung: int
 
     def sealing(
         self, identity: Identity, own: KeyPair | None, content_key: ContentKey | None = None
@@ -156,7 +158,7 @@ def agree(
         check_fit(terms, node, Role.CONTRIBUTOR, own.span_len)
     statements, members = read_statements(start.statements, node.identity, own)
     fingerprint = node.prefiller.model.fingerprint
-    check_agreement(terms, signed.request, signed.digest, statements, fingerprint)
+    rung = check_agreement(terms, signed.request, signed.digest, statements, fingerprint)
     publisher = signed.request
     if publisher.key is not None:
         members[publisher.node_id] = SealedMember(signed.publisher, publisher.key)
@@ -170,7 +172,7 @@ def agree(
         for index, member in enumerate(terms.layout.contributors)
     }
     index = terms.layout.index_of(node.node_id)
-    return Agreement(terms=terms, index=index, members=others, passages=passages)
+    return Agreement(terms=terms, index=index, members=others, passages=passages, rung=rung)
 
 
 def check_fit(terms: SessionTerms, node: ParticipantNode, role: Role, span_len: int) -> None:

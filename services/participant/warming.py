@@ -65,9 +65,10 @@ async def keep_warm(
         joined: whether it can open sessions.
         every_s: seconds between two looks.
     """
-    query = default_query(node.prefiller.shape.num_layers, node.profile)
+    num_layers = node.prefiller.shape.num_layers
     while True:
         await joined.wait_joined()
+        query = default_query(num_layers, node.profile)  # the node may have found one meanwhile
         try:
             report = await warm(node, aggregator, query)
             log.debug("warm", members=len(report.members))

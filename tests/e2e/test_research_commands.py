@@ -19,12 +19,15 @@ def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def profile(qwen_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("profile") / "found.json"
+    folder = tmp_path_factory.mktemp("profile")
+    (folder / "own.txt").write_text("The pump of hall 3 was repaired on May 12.\n\nNothing else.")
+    out = folder / "found.json"
     ended = run_cli(
-        "calibrate", f"--model={qwen_folder}", f"--out={out}", "--layers=2",
-        "--search-cases=3", "--held-out-cases=3",
+        "calibrate", f"--model={qwen_folder}", f"--out={out}", f"--texts={folder / 'own.txt'}",
+        "--quick",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
+    assert "auto: keep ratio" in ended.stdout
     return out
 
 
@@ -33,11 +36,12 @@ def test_calibrated_profile_is_accepted_where_a_plan_is(
 ) -> None:
     found = json.loads(profile.read_text())
     assert found["num_layers"] == NUM_LAYERS
-    assert all("0" not in point["publisher"].split(",") for point in found["points"])
-    assert not list(profile.parent.glob("*.jsonl"))
+    assert found["publisher"] == "1-4"
+    assert "pump" not in profile.read_text()
+    assert sorted(one.name for one in profile.parent.iterdir()) == ["found.json", "own.txt"]
     out = tmp_path / "results.json"
     ended = run_cli(
-        "eval", "retrieval", f"--model={qwen_folder}", "--num-cases=2", f"--plan={profile}@2",
+        "eval", "retrieval", f"--model={qwen_folder}", "--num-cases=2", f"--plan={profile}",
         "--plan=middle@2", "--codec=fp32", "--codec=int8", f"--json={out}",
         f"--plot={tmp_path / 'plot.png'}", "--max-new-tokens=4",
     )  # fmt: skip
@@ -45,7 +49,7 @@ def test_calibrated_profile_is_accepted_where_a_plan_is(
     setups = json.loads(out.read_text())["setups"]
     assert [setup["name"] for setup in setups][:2] == ["centralised", "publisher alone"]
     assert len(setups) == 6
-    assert setups[2]["publisher"] == found["points"][0]["publisher"]
+    assert setups[2]["publisher"] == found["publisher"]
     assert setups[0]["divergence"] == 0 < setups[1]["divergence"]
     assert setups[1]["kv_bytes"] == 0 < setups[3]["kv_bytes"] < setups[2]["kv_bytes"]
     for suffix in (".png", ".svg"):
@@ -54,9 +58,12 @@ def test_calibrated_profile_is_accepted_where_a_plan_is(
 
 def test_stopped_evaluation_goes_on_where_it_was(qwen_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
-    flags = ("eval", "labels", f"--model={qwen_folder}", "--num-cases=3", "--plan=all",
-             "--segmentation=tok-ag", "-n", "3", f"--json={out}")  # fmt: skip
-    assert run_cli(*flags).returncode == 0
+    flags = ("eval", "retrieval", f"--model={qwen_folder}", "--num-cases=3", "--plan=all",
+             "--length=80", "--length=60", "--questions=2", "--max-new-tokens=4",
+             "--baseline=all", f"--json={out}")  # fmt: skip
+    first = run_cli(*flags)
+    assert first.returncode == 0, first.stderr
+    assert "Minus all, case by case" in first.stdout
     whole = out.read_text()
     log = tmp_path / "results.cases.jsonl"
     lines = log.read_text().splitlines()
@@ -160,11 +167,9 @@ def test_leak_says_that_a_look_up_needs_block_0(qwen_folder: Path, tmp_path: Pat
     ("command", "message"),
     [
         (["calibrate", "--out=x.txt"], "expected a .json file"),
-        (["calibrate", "--out=x.json", "--search=best"], "unknown search 'best'"),
-        (["calibrate", "--out=x.json", "--objective=em"], "unknown objective 'em'; use kl or nll"),
-        (["calibrate", "--out=x.json", "--layers=5"], "expected 1 to 4, got 5"),
-        (["calibrate", "--out=x.json", "--budget-bytes=9"], "one sync layer takes"),
+        (["calibrate", "--out=x.json", "--texts=none"], "'none' does not exist"),
         (["eval", "poetry"], "unknown task 'poetry'"),
+        (["eval", "gsm8k", "--length=200"], "--length is of generated retrieval cases"),
         (["eval", "--segmentation=half"], "'half' is not one of 'tok-ag'"),
         (["eval", "labels", "--shots=99"], "shots: expected 1 to 18, got 99"),
         (["eval", "--json=/nowhere/x.json"], "--json /nowhere/x.json: no such folder"),

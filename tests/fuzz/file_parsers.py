@@ -13,8 +13,9 @@ from fedattn.core.address import HostPort
 from fedattn.core.consent import Ask
 from fedattn.core.errors import FedAttnError
 from fedattn.core.plans import PlanSpec
-from fedattn.core.profile import read_profile
+from fedattn.core.profile_file import read_profile, write_profile
 from fedattn.core.proxies import check_proxy_choice, find_endpoint
+from fedattn.core.types import KvShape
 from fedattn.runtime.approvals import ApprovalStore
 from fedattn.runtime.audit import AuditEvent, AuditLog
 from fedattn.runtime.audit_chain import read_log
@@ -23,6 +24,7 @@ from fedattn.wire.chain import ChainVerifier
 from services.participant.policy import read_policy
 from tests.fuzz.parser import Parser
 from tests.harness.identities import certificates_of
+from tests.harness.profiles import profile_of
 
 _POLICY = """publishers = ["desk-*"]
 shares = ["question"]
@@ -36,9 +38,7 @@ withhold = ["email", "badge"]
 [patterns]
 badge = "B-[0-9]{4}(?:-[a-z]+)*"
 """
-_PROFILE = """{"format": "fedattn-profile", "version": 1, "model": "0f", "num_layers": 30,
-"default": 0, "context_tokens": 900, "points": [{"contributors": "none", "publisher": "7,9,10-12",
-"divergence": 0.1, "exact_match": 0.5, "nll": 1.25}], "origin": {"seed": 1}}"""
+_PROFILE = write_profile(profile_of(KvShape(num_layers=3, num_kv_heads=1, head_dim=2)))
 _JSON_WORDS = (b"[", b"{", b'{"a":', b"[]", b"{}", b"null", b'"', b",", b"true", b"1e999", b"-")
 
 
@@ -132,6 +132,6 @@ def _of_texts() -> tuple[Parser, ...]:
         text("proxy", check_proxy_choice, "http://me:pw@proxy.lan:3128", words=": // @ [ ] http://"),
         text("no_proxy", lambda words: find_endpoint(peer, {"no_proxy": words}),
              ".lan,10.0.0.0/8,::1/64,*.example.org", words=", / . * :: 0.0.0.0/0 /33"),
-        text("plan", resolve, "7,9,10-12", "auto@3", "uniform:4", "middle@8",
+        text("plan", resolve, "7,9,10-12", "auto@1/3", "uniform:4", "middle@8",
              words=", - @ : all none"),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from fedattn.core.compression import Compression
 from fedattn.core.contexts import ContextSummary, SkipReason
 from fedattn.core.errors import FedAttnError
 from fedattn.core.plans import RolePlans, SyncPlan
+from fedattn.core.profile import CompressionWish
 from fedattn.core.request import Kem, SessionOptions, SessionRequest, describe_prefix
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.share import Hint, Share
@@ -55,6 +56,11 @@ _CONTEXT = ContextSummary(
     is_given=True, num_tokens=90, num_passages=3, num_files=2, skipped=((SkipReason.BLANK, 1),)
 )
 _KEYS = KeyPair()
+_LEARNED = Compression(
+    keep_ratio=0.5,
+    selector="learned",
+    head_shares=bytes([127] * _SHAPE.num_layers * _SHAPE.num_kv_heads),
+)
 
 
 @cache
@@ -70,10 +76,10 @@ def _request() -> SessionRequest:
         prefix=describe_prefix(PrefixMode.PUBLIC, [1, 2]),
         plans=_PLANS,
         max_new_tokens=4,
+        coarser=(_LEARNED,),
         options=SessionOptions(
             contributors=("b",),
-            compression=Compression(),
-            budget=ByteBudget(kv_bytes=10_000, may_choose_codec=True),
+            budget=ByteBudget(kv_bytes=10_000),
             share=Share.QUESTION,
         ),
         key=_KEYS.public,
@@ -89,6 +95,7 @@ def _statement() -> MemberStatement:
         node_id="b",
         span_len=64,
         max_keep_ratio=0.5,
+        can_score=True,
         key=_KEYS.public,
         passages=(PassageSpan(7, 30), PassageSpan(9, 30)),
         fit=0.5,
@@ -107,6 +114,7 @@ def _terms() -> SessionTerms:
         contributors=[("b", 3), ("c", 4)],
         publisher=("a", 5),
         plans=_PLANS,
+        compression=_LEARNED,
         is_sealed=True,
     )
     return SessionTerms(
@@ -133,7 +141,8 @@ def _of_sessions() -> tuple[Parser, ...]:
     )
     query = participant_pb2.QueryRequest(
         question="Why?",
-        plan="auto@2",
+        plan="auto",
+        compression=convert.wish_to_wire(CompressionWish(keep_ratio=0.5, selector="recency")),
         publisher_plan="1-3",
         sampling=convert.sampling_to_wire(SamplingParams(stop=("\n",))),
         options=options_to_wire(_request().options),

@@ -4,8 +4,7 @@ from typing import Any
 
 from fedattn.core.report import FinishReason, Outcome, RowSource
 from fedattn.core.spans import Role
-from fedattn.rest.answers import ParticipantReport, QueryAnswer, Totals
-from fedattn.rest.query import CompressionBody
+from fedattn.rest.answers import ParticipantReport, QueryAnswer, RowsReport, Totals
 
 
 def sample_report(node_id: str, **fields: Any) -> ParticipantReport:
@@ -30,7 +29,7 @@ def sample_report(node_id: str, **fields: Any) -> ParticipantReport:
         bytes_down=0,
         layers=[],
         sync_layers=[7],
-        compression=CompressionBody(codec="int8"),
+        compression=RowsReport(codec="int8"),
         rows=RowSource.COMPUTED,
         planned=None,
         timeline=[],
@@ -57,6 +56,7 @@ def sample_answer(**fields: Any) -> QueryAnswer:
             kv_bytes=2048,
             planned_kv_bytes=4096,
             kv_bytes_down=2048,
+            budget_steps=0,
         ),
     )
     return plain.model_copy(update=fields)

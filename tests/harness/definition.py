@@ -1,13 +1,13 @@
 """Visibility as section 3 of the design says it, token by token: slow, obvious, and no numpy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fedattn.core.spans import SessionLayout
 
 PUBLIC = None
 """Owner of a token of the public prefix."""
-Kept = Mapping[tuple[int, int], frozenset[int]]
-"""Tokens whose rows travelled, by (participant, layer); where nothing is said, all."""
+Kept = Mapping[tuple[int, int], Sequence[frozenset[int]]]
+"""Tokens whose rows travelled, by (participant, layer), for each head; nothing said: all."""
 EVERYTHING: Kept = {}
 
 
@@ -27,8 +27,11 @@ def dropped_tokens(layout: SessionLayout) -> set[int]:
     return spans - {token for m in layout.members for token in m.input_positions().tolist()}
 
 
-def sees(layout: SessionLayout, layer: int, query: int, key: int, kept: Kept = EVERYTHING) -> bool:
-    """Whether token `query` attends to token `key` at `layer`, both being computed."""
+def sees(
+    layout: SessionLayout, at: tuple[int, int], query: int, key: int, kept: Kept = EVERYTHING
+) -> bool:
+    """Whether token `query` attends to token `key` at a layer and head, both being computed."""
+    layer, head = at
     if key > query:
         return False
     participant, owner = owner_of(layout, query), owner_of(layout, key)
@@ -37,18 +40,22 @@ def sees(layout: SessionLayout, layer: int, query: int, key: int, kept: Kept = E
     if participant is PUBLIC or layer not in layout.members[participant].plan.layers:
         return False
     assert owner is not PUBLIC
-    return (owner, layer) not in kept or key in kept[owner, layer]
+    return (owner, layer) not in kept or key in kept[owner, layer][head]
 
 
 def naive_mask(
-    layout: SessionLayout, layer: int, num_generated: int = 0, kept: Kept = EVERYTHING
+    layout: SessionLayout,
+    layer: int,
+    num_generated: int = 0,
+    kept: Kept = EVERYTHING,
+    head: int = 0,
 ) -> list[list[bool]]:
     """[S][S], rows are queries; dropped tokens see nothing and nobody sees them."""
-    tokens = range(layout.num_tokens + num_generated)
+    tokens, at = range(layout.num_tokens + num_generated), (layer, head)
     dropped = dropped_tokens(layout)
     return [
         [
-            query not in dropped and key not in dropped and sees(layout, layer, query, key, kept)
+            query not in dropped and key not in dropped and sees(layout, at, query, key, kept)
             for key in tokens
         ]
         for query in tokens

@@ -10,12 +10,14 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
+from fedattn.core.codecs import codec_by_name
 from fedattn.core.errors import FedAttnError, InternalError
 from fedattn.core.node_id import AGGREGATOR, GATEWAY
+from fedattn.core.profile import CompressionWish
 from fedattn.core.request import SessionOptions
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.loading import LoadedModel
-from fedattn.wire.convert import sampling_to_wire
+from fedattn.wire.convert import sampling_to_wire, wish_to_wire
 from fedattn.wire.security import Certificates
 from fedattn.wire.session_options import options_to_wire
 from fedattn.wire.status import error_from_rpc
@@ -27,10 +29,10 @@ from services.participant.node import ParticipantNode
 from tests.harness.channels import way_to
 from tests.harness.identities import certificates_of
 from tests.harness.runners import make_node, running_aggregator, running_participant
-from tests.harness.scenarios import LOSSLESS
 from tests.harness.tiny import words
 
 NUM_NEW_TOKENS = 5
+LOSSLESS = CompressionWish(codec=codec_by_name("fp32"), keep_ratio=1.0)
 OPTION_NAMES = set(session_pb2.SessionOptions.DESCRIPTOR.fields_by_name)
 
 
@@ -80,7 +82,8 @@ def query(**changes: object) -> pb.QueryRequest:
         question=words(60, 4),
         plan="all",
         sampling=sampling_to_wire(SamplingParams.most_likely(NUM_NEW_TOKENS)),
-        options=options_to_wire(SessionOptions(compression=LOSSLESS, deadline_s=30)),
+        compression=wish_to_wire(LOSSLESS),
+        options=options_to_wire(SessionOptions(deadline_s=30)),
     )
     for name, value in changes.items():
         target: Any = request.options if name in OPTION_NAMES else request

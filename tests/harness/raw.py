@@ -17,7 +17,7 @@ from fedattn.core.node_id import AGGREGATOR
 from fedattn.core.request import SessionOptions, describe_prefix
 from fedattn.core.spans import PrefixMode, Span
 from fedattn.core.types import HeadRows, KvRows, KvShape
-from fedattn.wire.convert import chunk_to_wire, shape_to_wire
+from fedattn.wire.convert import chunk_to_wire, compression_to_wire, shape_to_wire
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.security import Certificates
 from fedattn.wire.session_options import options_to_wire, prefix_to_wire
@@ -65,9 +65,8 @@ def open_request(**changes: object) -> pb.OpenSessionRequest:
         contributor_sync_layers=[1, 2],
         publisher_sync_layers=[1, 2],
         max_new_tokens=4,
-        options=options_to_wire(
-            SessionOptions(compression=Compression(codec=CODEC), deadline_s=30)
-        ),
+        compression=compression_to_wire(Compression(codec=CODEC)),
+        options=options_to_wire(SessionOptions(deadline_s=30)),
         nonce=bytes(16),
     )
     options = {key: changes.pop(key) for key in OPTION_NAMES & changes.keys()}

@@ -3,9 +3,11 @@
 import pytest
 
 from fedattn.core.errors import AggregatorUnavailableError, ConfigurationError
+from fedattn.core.profile import CompressionWish
 from fedattn.core.request import SessionOptions
 from fedattn.core.share import Share
 from fedattn.rest.answers import ParticipantInfo, QueryAnswer, WarmAnswer
+from fedattn.wire.convert import wish_from_wire
 from fedattn.wire.session_options import options_from_wire
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from gateway.report import answer_from_wire
@@ -43,6 +45,7 @@ async def test_answer_holds_text_participants_and_totals() -> None:
         "kv_bytes": 120,
         "planned_kv_bytes": 0,
         "kv_bytes_down": 100,
+        "budget_steps": 0,
     }
 
 
@@ -94,19 +97,17 @@ async def test_publisher_gets_every_field_and_the_deadline() -> None:
                 stop=["."],
                 repetition_penalty=1,
             ),
+            compression=session_pb2.CompressionWish(
+                codec_id=2,
+                keep_ratio=0.5,
+                selector="recency",
+                keep_ends=2,
+                input_keep_ratio=0.75,
+                seed=11,
+            ),
             options=session_pb2.SessionOptions(
                 contributors=["node-b", "node-a"],
-                compression=session_pb2.Compression(
-                    codec_id=2,
-                    keep_ratio=0.5,
-                    selector="recency",
-                    keep_ends=2,
-                    input_keep_ratio=0.75,
-                    seed=11,
-                ),
-                budget=session_pb2.ByteBudget(
-                    kv_bytes=5000, link_bytes=500_000, may_choose_codec=False
-                ),
+                budget=session_pb2.ByteBudget(kv_bytes=5000, link_bytes=500_000),
                 prefix=session_pb2.PREFIX_MODE_FIRST,
                 min_participants=3,
                 deadline_s=30,
@@ -122,6 +123,7 @@ async def test_defaults_reach_the_publisher() -> None:
         await gateway.ask()
     (request,) = gateway.participant.requests
     assert (request.plan, request.publisher_plan) == ("auto", "")
+    assert wish_from_wire(request.compression) == CompressionWish()
     assert options_from_wire(request.options) == SessionOptions(share=Share.QUESTION)
     assert (request.sampling.max_new_tokens, request.sampling.top_p) == (64, 1.0)
 

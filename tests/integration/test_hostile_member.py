@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from fedattn.core.codecs import codec_by_name
-from fedattn.core.compression import Compression
+from fedattn.core.profile import CompressionWish
 from fedattn.core.types import KvRows
 from fedattn.model.loading import LoadedModel
-from fedattn.wire.convert import compression_to_wire
+from fedattn.wire.convert import wish_to_wire
 from fedattn.wire.protocol import MAX_TEXT_LENGTH
 from tests.harness.hostile import Tricks
 from tests.harness.spoilers import Spoiler, is_shameless
@@ -44,7 +44,7 @@ async def test_rows_that_no_text_makes_are_refused_by_everybody_and_their_sender
 ) -> None:
     largest = LARGEST[codec]
     victims.nodes[A].prefiller = Spoiler(model, lambda rows: noise(rows, largest), is_shameless)
-    compression = compression_to_wire(Compression(codec=codec_by_name(codec)))
+    compression = wish_to_wire(CompressionWish(codec=codec_by_name(codec)))
     report = await victims.ask(Tricks(), compression=compression)
     assert outcomes(report) == {"a": "LATE", "b": "COMPLETE", PUBLISHER: "COMPLETE"}
     assert reason(report, "a").startswith(f"b, {PUBLISHER}: rows of a at block 1: ")
@@ -100,7 +100,7 @@ async def test_who_blames_another_without_reason_is_named_with_its_word(
         exchange.late_members = lambda: {A: (1, "x" * 9999)}  # type: ignore[attr-defined]
 
     victims.nodes[B].prefiller = Spoiler(model, lambda rows: rows, blames)
-    fp32 = compression_to_wire(Compression(codec=codec_by_name("fp32")))
+    fp32 = wish_to_wire(CompressionWish(codec=codec_by_name("fp32")))
     report = await victims.ask(Tricks(), compression=fp32)
     assert outcomes(report)["b"] == "COMPLETE"
     assert reason(report, "a").startswith("b: xxx")

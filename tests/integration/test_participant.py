@@ -129,7 +129,7 @@ async def test_stop_string_ends_the_answer_before_it(network: Network) -> None:
         ({"plan": "7"}, "invalid_plan", "blocks 0 to 4"),
         ({"publisher_plan": "9-"}, "invalid_plan", "9-"),
         (
-            {"compression": session_pb2.Compression(codec_id=99)},
+            {"compression": session_pb2.CompressionWish(codec_id=99)},
             "invalid_request",
             "codec number 99",
         ),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedattn.wire.convert import compression_to_wire
+from fedattn.wire.convert import wish_to_wire
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
@@ -11,8 +11,7 @@ from services.participant.admission import Admission
 from services.participant.machine import Readings
 from services.participant.pressure import PressureGauge, PressureLimits
 from tests.harness.channels import direct_channel
-from tests.harness.networks import Network, ask, failure
-from tests.harness.scenarios import LOSSLESS
+from tests.harness.networks import LOSSLESS, Network, ask, failure
 
 LIMITS = PressureLimits(high_c=75, critical_c=85, keep_ratio=0.5)
 
@@ -40,8 +39,8 @@ async def test_hot_contributor_sends_fewer_rows_and_the_report_says_so(network: 
 
 async def test_a_query_that_keeps_less_anyway_is_not_changed(network: Network) -> None:
     heat(network, "node-1", 78)
-    compression = replace(LOSSLESS, keep_ratio=0.3)
-    report = await members(network, compression=compression_to_wire(compression))
+    wish = replace(LOSSLESS, keep_ratio=0.3)
+    report = await members(network, compression=wish_to_wire(wish))
     assert report["node-1"].compression.keep_ratio == 0.3
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fedattn.core.compression import Compression
 from fedattn.core.errors import AggregatorUnavailableError, NoContributorsError
+from fedattn.core.profile import CompressionWish
 from fedattn.wire.clients import AggregatorClient
-from fedattn.wire.convert import compression_to_wire
+from fedattn.wire.convert import wish_to_wire
 from fedattn.wire.v1 import session_pb2
 from services.participant import warming
 from services.participant.control import Membership
@@ -21,7 +21,7 @@ from tests.harness.networks import ask, running_network
 from tests.harness.tiny import tiny_model
 
 SELDOM_S = 3600.0
-DEFAULTS = {"plan": "auto", "compression": compression_to_wire(Compression())}
+DEFAULTS = {"plan": "auto", "compression": wish_to_wire(CompressionWish())}
 
 
 async def test_first_question_finds_rows_fetched_ahead(

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 
 from fedattn.core.agreement import MemberStatement, PassageSpan, check_agreement
-from fedattn.core.budget import ByteBudget, fit_budget
+from fedattn.core.budget import ByteBudget, Rung
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
-from fedattn.core.errors import TermsRefusedError
+from fedattn.core.errors import InvalidRequestError, TermsRefusedError
 from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
 from fedattn.core.reuse import rows_identity, with_cache_keys
+from fedattn.core.selection import LEARNED
 from fedattn.core.spans import Member, PrefixMode, SessionLayout, build_layout
 from fedattn.core.terms import SessionTerms
 from fedattn.core.types import KvShape
@@ -21,8 +22,10 @@ SHAPE = KvShape(num_layers=6, num_kv_heads=2, head_dim=8)
 DIGEST = bytes(32)
 FINGERPRINT = "f" * 64
 PLANS = RolePlans(contributors=SyncPlan((1, 2)), publisher=SyncPlan((1, 2, 3)))
-OPTIONS = SessionOptions(
-    compression=Compression(codec=codec_by_name("bf16"), keep_ratio=0.5), deadline_s=10
+OPTIONS = SessionOptions(deadline_s=10)
+HALF = Compression(codec=codec_by_name("bf16"), keep_ratio=0.5)
+SCORED = Compression(
+    codec=codec_by_name("int8"), keep_ratio=0.5, selector=LEARNED, head_shares=bytes([127] * 12)
 )
 REQUEST = SessionRequest(
     node_id="publisher",
@@ -30,6 +33,7 @@ REQUEST = SessionRequest(
     prefix=describe_prefix(PrefixMode.PUBLIC, [1, 2]),
     plans=PLANS,
     max_new_tokens=1,
+    compression=HALF,
     options=OPTIONS,
 )
 
@@ -41,7 +45,7 @@ def layout_for(request: SessionRequest) -> SessionLayout:
         contributors=[("a", 8), ("b", 6)],
         publisher=("publisher", 3),
         plans=request.plans,
-        compression=request.options.compression,
+        compression=request.compression,
         independent=request.options.independent,
     )
 
@@ -74,21 +78,59 @@ def statements() -> dict[str, MemberStatement]:
     }
 
 
-def check(terms: SessionTerms, request: SessionRequest = REQUEST) -> None:
-    check_agreement(terms, request, DIGEST, statements(), FINGERPRINT)
+def check(terms: SessionTerms, request: SessionRequest = REQUEST) -> int:
+    return check_agreement(terms, request, DIGEST, statements(), FINGERPRINT)
+
+
+def on_rung(rung: Rung, request: SessionRequest, said: dict[str, MemberStatement]) -> SessionLayout:
+    layout = layout_for(request)
+    contributors = (
+        replace(
+            member,
+            compression=rung.of_member(
+                can_score=said[member.node_id].can_score,
+                max_keep_ratio=said[member.node_id].max_keep_ratio,
+            ),
+        )
+        for member in layout.contributors
+    )
+    publisher = replace(layout.publisher, compression=rung.compression)
+    return replace(layout, members=(*contributors, publisher))
 
 
 def test_what_was_asked_for_is_taken() -> None:
     check(terms_for(layout_for(REQUEST)))
 
 
-def test_less_than_was_asked_for_is_taken() -> None:
-    budget = ByteBudget(kv_bytes=500, may_choose_codec=True)
-    request = replace(REQUEST, options=replace(OPTIONS, budget=budget))
-    codecs = (codec_by_name("bf16"), codec_by_name("entropy-coarse"))
-    layout = fit_budget(layout_for(request), SHAPE, budget, codecs)
-    assert layout != layout_for(request)
-    check(replace(terms_for(layout, request), deadline_s=5), request)
+def test_terms_may_be_on_any_rung_of_the_request_and_it_is_told_which() -> None:
+    budget = ByteBudget(kv_bytes=1 << 20)
+    coarser = (SCORED, SCORED.at_most(0.1))
+    request = replace(REQUEST, coarser=coarser, options=replace(OPTIONS, budget=budget))
+    said = statements()
+    said["a"] = replace(said["a"], can_score=True, max_keep_ratio=0.3)
+    said["b"] = replace(said["b"], max_keep_ratio=1.0)
+    for number, rung in enumerate(request.rungs):
+        terms = terms_for(on_rung(rung, request, said), request)
+        assert check_agreement(terms, request, DIGEST, said, FINGERPRINT) == number
+    first, second = (on_rung(rung, request, said) for rung in request.rungs[1:3])
+    mixed = replace(first, members=(first.members[0], *second.members[1:]))
+    with pytest.raises(TermsRefusedError, match="one step for some and not for all"):
+        check_agreement(terms_for(mixed, request), request, DIGEST, said, FINGERPRINT)
+
+
+def test_who_says_it_can_score_is_not_made_to_send_all_rows() -> None:
+    request = replace(REQUEST, compression=SCORED)
+    said = {name: replace(one, can_score=True) for name, one in statements().items()}
+    unscored = {name: replace(one, max_keep_ratio=1.0) for name, one in statements().items()}
+    terms = terms_for(on_rung(request.rungs[0], request, unscored), request)
+    assert check_agreement(terms, request, DIGEST, unscored, FINGERPRINT) == 0
+    with pytest.raises(TermsRefusedError, match="compression of a"):
+        check_agreement(terms, request, DIGEST, said, FINGERPRINT)
+
+
+def test_coarser_rows_need_a_byte_budget() -> None:
+    with pytest.raises(InvalidRequestError, match="up to 16 compressions with a byte budget"):
+        replace(REQUEST, coarser=(HALF,))
 
 
 def with_first(**changes: object) -> Callable[[SessionTerms], SessionTerms]:
@@ -105,20 +147,20 @@ def with_first(**changes: object) -> Callable[[SessionTerms], SessionTerms]:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (with_first(plan=SyncPlan((1, 2, 4))), "sync layers of a among: asked .1, 2., .* out .4."),
+        (with_first(plan=SyncPlan((1, 2, 4))), "sync layers of a: asked 1-2, .* out 1-2,4"),
         (
-            with_first(compression=replace(OPTIONS.compression, keep_ratio=0.6)),
-            "keep ratio of a up to: asked 0.5, the aggregator laid out 0.6",
+            with_first(compression=replace(HALF, keep_ratio=0.6)),
+            "compression of a: asked .*bf16.*0.5.* laid out .*0.6",
         ),
         (
-            with_first(compression=replace(OPTIONS.compression, codec=codec_by_name("fp32"))),
-            "codec of a: asked bf16, the aggregator laid out fp32",
+            with_first(compression=replace(HALF, codec=codec_by_name("fp32"))),
+            "compression of a: asked .*bf16.* laid out .*fp32",
         ),
         (
-            with_first(compression=replace(OPTIONS.compression, codec=codec_by_name("int4"))),
-            "codec of a: asked bf16",
+            with_first(compression=replace(HALF, codec=codec_by_name("int4"))),
+            "compression of a: asked .*bf16.* laid out .*int4",
         ),
-        (with_first(compression=replace(OPTIONS.compression, seed=7)), "compression of a"),
+        (with_first(compression=replace(HALF, seed=7)), "compression of a"),
         (with_first(node_id="c"), "have c as a member, but not what it agreed to"),
         (with_first(cache_lifetime_s=1.0), "lets its rows be cached"),
         (with_first(num_withheld=1), "rows that a withholds: asked 0"),

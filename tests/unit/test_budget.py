@@ -1,33 +1,54 @@
-"""Byte budgets are kept, use what they allow, and give up quality in the documented order."""
+"""A session goes down the rungs of its request until its rows fit, and never beyond its budget."""
+
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedattn.core.budget import ByteBudget, fit_budget, middle_layers
-from fedattn.core.codecs import Codec, codec_by_name
+from fedattn.core.budget import FEWER_ROWS, ByteBudget, Rung, fit_budget, rungs_of
+from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.costs import session_bytes
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.plans import PlanSpec, RolePlans, SyncPlan
+from fedattn.core.plans import PlanSpec, RolePlans
+from fedattn.core.selection import DEFAULT_SELECTOR, LEARNED
 from fedattn.core.spans import SessionLayout, build_layout
 from fedattn.core.types import KvShape
 
 SHAPE = KvShape(num_layers=8, num_kv_heads=2, head_dim=16)
-LADDER = tuple(codec_by_name(name) for name in ("int8", "entropy-medium", "entropy-coarse"))
-FINEST = LADDER[:1]
+NUM_HEADS = SHAPE.num_layers * SHAPE.num_kv_heads
 
 
-def layout(*lengths: int, plan: str = "1-7") -> SessionLayout:
-    sync = PlanSpec(plan).resolve(SHAPE.num_layers)
-    return build_layout(
+def kept(codec: str, keep_ratio: float) -> Compression:
+    if keep_ratio == 1:
+        return Compression(codec=codec_by_name(codec))
+    return Compression(
+        codec=codec_by_name(codec),
+        keep_ratio=keep_ratio,
+        selector=LEARNED,
+        head_shares=bytes([int(255 * keep_ratio)] * NUM_HEADS),
+    )
+
+
+RUNGS = rungs_of(
+    kept("entropy-fine", 1), [kept("entropy-medium", 0.5), kept("entropy-coarse", 0.2)]
+)
+
+
+def layout(*lengths: int, rung: Rung = RUNGS[0], can_score: bool = True) -> SessionLayout:
+    sync = PlanSpec("1-7").resolve(SHAPE.num_layers)
+    wished = build_layout(
         num_layers=SHAPE.num_layers,
         prefix_len=4,
         contributors=[(f"n{index}", length) for index, length in enumerate(lengths)],
         publisher=("publisher", 9),
         plans=RolePlans(contributors=sync, publisher=sync),
-        compression=Compression(codec=LADDER[0]),
     )
+    own = rung.of_member(can_score=can_score, max_keep_ratio=1.0)
+    members = (replace(member, compression=own) for member in wished.contributors)
+    publisher = replace(wished.publisher, compression=rung.compression)
+    return replace(wished, members=(*members, publisher))
 
 
 def total(session: SessionLayout) -> int:
@@ -38,79 +59,62 @@ def busiest(session: SessionLayout) -> int:
     return max(max(m.total_up, m.total_down) for m in session_bytes(session, SHAPE))
 
 
-def fitted(session: SessionLayout, share: float, codecs: tuple[Codec, ...]) -> SessionLayout:
-    budget = ByteBudget(kv_bytes=int(total(session) * share))
-    return fit_budget(session, SHAPE, budget, codecs)
+def test_first_rung_that_fits_is_taken() -> None:
+    layouts = [layout(40, 60, rung=rung) for rung in RUNGS]
+    assert fit_budget(layouts, SHAPE, ByteBudget()) is layouts[0]
+    for wished in layouts[:3]:
+        assert fit_budget(layouts, SHAPE, ByteBudget(kv_bytes=total(wished))) is wished
+        assert fit_budget(layouts, SHAPE, ByteBudget(link_bytes=busiest(wished))) is wished
 
 
-def test_budget_that_is_large_enough_changes_nothing() -> None:
-    wished = layout(40, 60)
-    assert fitted(wished, 1.0, LADDER) == wished
-    assert fit_budget(wished, SHAPE, ByteBudget(), LADDER) == wished
-
-
-def test_codec_goes_first() -> None:
-    wished = layout(40, 60)
-    result = fitted(wished, 0.5, LADDER)
-    assert {member.compression.codec.name for member in result.members} == {"entropy-medium"}
-    assert {member.compression.keep_ratio for member in result.members} == {1.0}
-    assert [member.plan for member in result.members] == [member.plan for member in wished.members]
-
-
-def test_then_the_keep_ratio_with_the_codec_that_was_asked_for() -> None:
-    result = fitted(layout(40, 60), 0.7, FINEST)
-    assert {member.compression.codec.name for member in result.members} == {"int8"}
-    assert 0.6 < result.members[0].compression.keep_ratio <= 0.7
-    assert result.publisher.plan == layout(40, 60).publisher.plan
-
-
-def test_then_sync_layers_from_both_ends() -> None:
-    result = fitted(layout(40, 60), 0.25, FINEST)
-    assert result.members[0].compression.keep_ratio >= 0.5
-    assert result.publisher.plan.layers == (3, 4, 5)
-
-
-def test_last_of_all_single_rows() -> None:
-    result = fitted(layout(40, 60), 0.01, FINEST)
-    assert result.publisher.plan.layers == (4,)
-    assert result.members[0].num_sent < 10
-
-
-def test_budget_below_one_row_a_contributor_is_refused_with_what_would_do() -> None:
-    with pytest.raises(InvalidRequestError, match=r"take \d+ bytes, and \d+ on the busiest"):
-        fit_budget(layout(40, 60), SHAPE, ByteBudget(kv_bytes=10), LADDER)
-
-
-def test_link_budget_holds_for_the_publishers_downlink() -> None:
-    wished = layout(200, 10)
-    limit = busiest(wished) * 3 // 4
-    result = fit_budget(wished, SHAPE, ByteBudget(link_bytes=limit), FINEST)
-    assert 0.95 * limit < busiest(result) <= limit
+def test_budget_that_nothing_keeps_is_refused_with_what_would_do() -> None:
+    layouts = [layout(40, 60, rung=rung) for rung in RUNGS]
+    least = f"take {total(layouts[-1])} bytes at least, and {busiest(layouts[-1])} on the busiest"
+    with pytest.raises(InvalidRequestError, match=least):
+        fit_budget(layouts, SHAPE, ByteBudget(kv_bytes=10))
 
 
 @given(
     lengths=st.lists(st.integers(0, 80), min_size=1, max_size=4),
     share=st.floats(0.02, 1.2),
     per_link=st.booleans(),
-    may_choose=st.booleans(),
+    can_score=st.booleans(),
 )
 def test_budget_is_never_exceeded(
-    lengths: list[int], share: float, per_link: bool, may_choose: bool
+    lengths: list[int], share: float, per_link: bool, can_score: bool
 ) -> None:
-    wished = layout(*lengths)
-    limit = int((busiest if per_link else total)(wished) * share)
+    measure = busiest if per_link else total
+    layouts = [layout(*lengths, rung=rung, can_score=can_score) for rung in RUNGS]
+    limit = int(measure(layouts[0]) * share)
     budget = ByteBudget(link_bytes=limit) if per_link else ByteBudget(kv_bytes=limit)
     try:
-        result = fit_budget(wished, SHAPE, budget, LADDER if may_choose else FINEST)
+        result = fit_budget(layouts, SHAPE, budget)
     except InvalidRequestError:
+        assert measure(layouts[-1]) > limit
         return
-    assert (busiest if per_link else total)(result) <= limit
-    assert [member.span for member in result.members] == [member.span for member in wished.members]
+    assert measure(result) <= limit
 
 
-def test_middle_of_a_plan() -> None:
-    plan = SyncPlan((1, 2, 3, 4, 5))
-    assert middle_layers(plan, 1.0) == plan
-    assert middle_layers(plan, 0.5).layers == (2, 3, 4)
-    assert middle_layers(plan, 0.2).layers == (3,)
-    assert middle_layers(SyncPlan(()), 0.5).layers == ()
+def test_who_cannot_score_sends_all_rows_and_at_last_fewer() -> None:
+    own = [rung.of_member(can_score=False, max_keep_ratio=1.0) for rung in RUNGS]
+    assert [one.codec.name for one in own[:3]] == [
+        "entropy-fine", "entropy-medium", "entropy-coarse"
+    ]  # fmt: skip
+    assert [one.keep_ratio for one in own] == [1.0, 1.0, 1.0, *FEWER_ROWS]
+    assert {(one.selector, one.head_shares) for one in own} == {(DEFAULT_SELECTOR, b"")}
+
+
+def test_who_can_score_stays_on_the_last_rung_meanwhile() -> None:
+    own = [rung.of_member(can_score=True, max_keep_ratio=1.0) for rung in RUNGS]
+    assert own[3:] == [kept("entropy-coarse", 0.2)] * len(FEWER_ROWS)
+
+
+@pytest.mark.parametrize("can_score", [True, False])
+def test_nobody_sends_more_than_it_is_willing_to(can_score: bool) -> None:
+    own = RUNGS[1].of_member(can_score=can_score, max_keep_ratio=0.25)
+    assert own.keep_ratio == 0.25
+    assert set(own.head_shares) == ({63} if can_score else set())
+
+
+def test_rows_chosen_without_scores_need_no_more_rungs() -> None:
+    assert [rung.compression for rung in rungs_of(kept("int8", 1), [])] == [kept("int8", 1)]

@@ -35,7 +35,7 @@ def test_codec_comes_back_from_its_number_and_an_unknown_one_is_refused() -> Non
         convert.codec_from_wire(99)
 
 
-@given(compressions())
+@given(compressions(12))
 def test_compression_comes_back_from_the_wire(compression: Compression) -> None:
     message = convert.compression_to_wire(compression)
     copy = session_pb2.Compression.FromString(message.SerializeToString())

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from fedattn.core.budget import ByteBudget
+from fedattn.core.codecs import codec_by_name
+from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import MAX_BUDGET_BYTES, MAX_DEADLINE_S, MAX_MEMBERS
 from fedattn.core.plans import RolePlans, SyncPlan
@@ -25,9 +27,14 @@ REQUEST = SessionRequest(
     prefix=describe_prefix(PrefixMode.PUBLIC, [1, 2, 3]),
     plans=RolePlans(contributors=SyncPlan((1, 2)), publisher=SyncPlan((2,))),
     max_new_tokens=4,
+    compression=Compression(codec=codec_by_name("int8"), keep_ratio=0.5),
+    coarser=(
+        Compression(keep_ratio=0.2, selector="learned", head_shares=bytes([0, 50, 255, 1])),
+        Compression(keep_ratio=0.1, selector="recency", keep_ends=2, seed=3),
+    ),
     options=SessionOptions(
         contributors=("b", "a"),
-        budget=ByteBudget(kv_bytes=1000, link_bytes=500, may_choose_codec=True),
+        budget=ByteBudget(kv_bytes=1000, link_bytes=500),
         min_participants=3,
         deadline_s=7.5,
         reuse=False,
@@ -98,8 +105,28 @@ def test_request_comes_back_from_the_wire() -> None:
             "kv_bytes of the budget must be between 0 and",
         ),
         (
-            lambda request: request.options.ClearField("compression"),
+            lambda request: request.ClearField("compression"),
             "codec number 0 is not known here",
+        ),
+        (
+            lambda request: request.compression.MergeFrom(
+                session_pb2.Compression(selector="learned")
+            ),
+            "learned goes with the shares of heads",
+        ),
+        (
+            lambda request: request.coarser[0].MergeFrom(
+                session_pb2.Compression(head_shares=bytes(65537))
+            ),
+            "number of head_shares must be between 0 and 65536",
+        ),
+        (
+            lambda request: request.coarser.extend(15 * [request.compression]),
+            "number of coarser must be between 0 and 16, got 17",
+        ),
+        (
+            lambda request: request.options.ClearField("budget"),
+            "up to 16 compressions with a byte budget and none without, got 2",
         ),
         (setting(span_len=0), "span_len must be between 1 and"),
         (setting(span_len=2**32 - 1), "span_len must be between 1 and"),

@@ -9,8 +9,8 @@ from fedattn.core.plans import MAX_LAYERS, PlanSpec, SyncPlan, format_layers
 from tests.harness.strategies import layer_tuples
 
 GRAMMAR_HINT = (
-    "use all, none, auto, one of uniform, shallow-half, deep-half, progressive, regressive, middle "
-    "with :INTERVAL or @BLOCKS, or a list such as 7,9,10-12"
+    "use all, none, auto, auto@1/RATIO, one of uniform, shallow-half, deep-half, progressive, "
+    "regressive, middle with :INTERVAL or @BLOCKS, or a list such as 7,9,10-12"
 )
 LONGEST_PLAN = ",".join(str(layer) for layer in range(0, MAX_LAYERS, 2))
 
@@ -21,8 +21,6 @@ LONGEST_PLAN = ",".join(str(layer) for layer in range(0, MAX_LAYERS, 2))
         ("all", (0, 1, 2, 3, 4, 5)),
         ("none", ()),
         ("auto", (1, 2, 3, 4, 5)),
-        ("auto@2", (2, 3)),
-        ("auto@99", (1, 2, 3, 4, 5)),
         ("middle@1", (3,)),
         ("middle:2", (2, 3, 4)),
         ("uniform@4", (0, 1, 3, 4)),
@@ -54,7 +52,8 @@ def test_plan_text_resolves_to_layers_of_a_six_layer_model(
     "text",
     ["", " ", "al", "ALL", "all,1", "all:3", "none:0", "uniform", "uniform:", "uniform:x",
      "uniform:2:3", "uniform:-1", "1,", ",1", "1,,2", "1;2", "1 2", "-3", "3-", "1--3", "1-2-3",
-     "auto:2", "auto@", "uniform@", "middle", "all@2", "uniform@2@3", "deep-half@x",
+     "auto:2", "auto@", "auto@2", "auto@20/1", "auto@1/", "auto@1/x",
+     "uniform@", "middle", "all@2", "uniform@2@3", "deep-half@x",
      "+3", "1.0", "1e1", "0x1", "1_0", "\u0663", "\u00b2", "00001", "every"],
 )  # fmt: skip
 def test_text_outside_the_grammar_is_refused_and_the_grammar_shown(text: str) -> None:
@@ -71,7 +70,7 @@ def test_text_outside_the_grammar_is_refused_and_the_grammar_shown(text: str) ->
         ("3-9999", 9999, 0),
         ("uniform:0", 0, 1),
         ("uniform:1024", 1024, 1),
-        ("auto@0", 0, 1),
+        ("auto@1/0", 0, 1),
         ("middle@1024", 1024, 1),
     ],
 )
@@ -80,6 +79,14 @@ def test_number_outside_the_grammar_is_refused_with_the_range(
 ) -> None:
     with pytest.raises(InvalidPlanError, match=rf"{number} is outside {low} to 1023"):
         PlanSpec(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "fewer_bytes"), [("auto", None), ("auto@1/20", 20.0), ("auto@ 1 / 8", 8.0)]
+)
+def test_auto_may_say_how_many_bytes_it_saves(text: str, fewer_bytes: float | None) -> None:
+    assert PlanSpec(text).fewer_bytes == fewer_bytes
+    assert PlanSpec(text).is_auto
 
 
 def test_backward_range_is_named() -> None:

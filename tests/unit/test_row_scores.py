@@ -1,70 +1,66 @@
-"""Scores of rows: a linear map of keys and values, one for each head of each block."""
-
-from typing import Any
+"""Scores of rows are linear in keys and values of all heads, and a fit finds the map again."""
 
 import numpy as np
 import pytest
 
 from fedattn.core.row_scores import RowScorer, row_features
+from fedattn.core.types import KvShape
+from fedattn.research.calibrate.ridge import ScorerFit
+from fedattn.research.calibrate.shares import HeadShares
+from tests.harness.learned import random_scorer
 
-LAYERS, HEADS, SIZE = 3, 2, 4
-
-
-def scorer(**changes: Any) -> RowScorer:
-    random = np.random.default_rng(0)
-    arrays = {
-        "weights": random.normal(size=(LAYERS, HEADS, 2 * HEADS * SIZE)).astype(np.float32),
-        "bias": random.normal(size=(LAYERS, HEADS)).astype(np.float32),
-    }
-    return RowScorer(**{**arrays, **changes})
+SHAPE = KvShape(num_layers=3, num_kv_heads=2, head_dim=4)
 
 
-def test_scores_equal_the_slow_loop() -> None:
-    scores, random = scorer(), np.random.default_rng(1)
-    keys, values = random.normal(size=(2, HEADS, 5, SIZE)).astype(np.float32)
-    for layer in range(LAYERS):
-        got = scores.scores(layer, keys, values)
-        assert got.shape == (HEADS, 5)
-        for head in range(HEADS):
-            weights = scores.weights[layer, head].reshape(2, HEADS, SIZE)
-            for row in range(5):
-                slow = float(scores.bias[layer, head])
-                for other in range(HEADS):
-                    slow += float(weights[0, other] @ keys[other, row])
-                    slow += float(weights[1, other] @ values[other, row])
-                assert got[head, row] == pytest.approx(slow, abs=1e-5)
+def rows(num_rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    keys, values = random.normal(size=(2, 2, num_rows, 4)).astype(np.float32)
+    return keys, values
 
 
-def test_features_are_keys_of_all_heads_then_values() -> None:
-    """Two heads of size 1, three rows."""
-    keys = np.array([[[1], [2], [3]], [[4], [5], [6]]], dtype=np.float32)
-    features = row_features(keys, keys * 10)
-    assert features.tolist() == [[1, 4, 10, 40], [2, 5, 20, 50], [3, 6, 30, 60]]
+def test_a_score_is_a_product_with_keys_of_all_heads_then_values() -> None:
+    scorer, (keys, values) = random_scorer(SHAPE), rows(5)
+    scores = scorer.scores(1, keys, values)
+    for head in range(2):
+        for row in range(5):
+            features = [*keys[0, row], *keys[1, row], *values[0, row], *values[1, row]]
+            expected = scorer.bias[1, head] + np.dot(scorer.weights[1, head], features)
+            assert scores[head, row] == pytest.approx(expected, rel=1e-4)
 
 
-def test_scores_leave_the_maps_as_they_are() -> None:
-    scores = scorer()
-    rows = np.ones((HEADS, 2, SIZE), dtype=np.float32)
-    assert np.array_equal(scores.scores(1, rows, rows), scores.scores(1, rows, rows))
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(bad: float) -> None:
+    weights = np.full((3, 2, 16), bad, dtype=np.float32)
+    with pytest.raises(ValueError, match="finite"):
+        RowScorer(weights=weights, bias=np.zeros((3, 2), dtype=np.float32))
+    with pytest.raises(ValueError, match="needs weights"):
+        RowScorer(weights=weights[..., :15], bias=np.zeros((3, 2), dtype=np.float32))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"bias": np.zeros((LAYERS, HEADS + 1), dtype=np.float32)},
-        {"bias": np.zeros((LAYERS + 1, HEADS), dtype=np.float32)},
-        {"weights": np.zeros((LAYERS, HEADS, 2 * HEADS * SIZE + 1), dtype=np.float32)},
-    ],
-)
-def test_maps_of_another_shape_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"needs weights \[L, Hkv, 2 Hkv D\] and a bias"):
-        scorer(**changes)
+def test_a_fit_ranks_rows_as_the_map_their_scores_come_from() -> None:
+    truth, fit = random_scorer(SHAPE), ScorerFit(SHAPE)
+    for seed in range(1, 5):
+        keys, values = rows(200, seed)
+        keys += np.float32(50)  # models with biases have keys far from zero
+        wanted = np.exp(truth.scores(2, keys, values) / 10 - 100)
+        fit.add(2, row_features(keys, values), wanted.clip(1e-6, 1))
+        fit.add(1, row_features(keys, values), np.exp(truth.scores(1, keys - 50, values) / 9 - 3))
+    found = fit.solve()
+    keys, values = rows(100, 9)
+    one = found.scores(1, keys + np.float32(50), values)
+    other = truth.scores(1, keys, values)
+    for head in range(2):
+        assert np.corrcoef(one[head], other[head])[0, 1] > 0.99
+    assert not found.weights[0].any()
 
 
-@pytest.mark.parametrize("number", [np.nan, np.inf])
-@pytest.mark.parametrize("name", ["weights", "bias"])
-def test_maps_that_are_not_finite_are_refused(name: str, number: float) -> None:
-    broken = getattr(scorer(), name).copy()
-    broken.flat[3] = number
-    with pytest.raises(ValueError, match="finite weights"):
-        scorer(**{name: broken})
+def test_a_head_that_is_looked_at_more_keeps_more() -> None:
+    scores = np.zeros((3, 2, 10), dtype=np.float32)
+    scores[1] = [[0.9] * 10, [0.1] * 10]
+    scores[2] = [[0.5] * 10, [0.8] * 5 + [0.2] * 5]
+    scores[0] = 1.0  # of the block that is never synchronised
+    shares = HeadShares(SHAPE, first=1)
+    shares.add(scores)
+    assert shares.at(0.5) == bytes((0, 0, 255, 0, 128, 128))
+    shares.add(scores[:, ::-1])
+    assert sum(shares.at(0.5)) == pytest.approx(0.5 * 4 * 255, abs=2)

@@ -1,6 +1,7 @@
 """The visibility mask against the definition, written again token by token."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.spans import SessionLayout, build_layout
 from fedattn.core.visibility import (
     PREFIX_OWNER,
+    KeptPositions,
     computed_positions,
     token_owners,
     visibility_mask,
@@ -20,6 +22,7 @@ from tests.harness.definition import PUBLIC, dropped_tokens, naive_mask, owner_o
 from tests.harness.samples import sample_layout
 from tests.harness.strategies import RATIOS, layouts
 
+NUM_HEADS = 2
 thinned = st.builds(Compression, input_keep_ratio=RATIOS, seed=st.integers(0, 9))
 
 
@@ -32,8 +35,14 @@ def with_plan(layout: SessionLayout, layers: tuple[int, ...]) -> SessionLayout:
     return replace(layout, members=members)
 
 
-def drawn(layout: SessionLayout, layer: int, num_generated: int = 0) -> list[str]:
-    mask = visibility_mask(layout, layer, num_generated)
+def drawn(
+    layout: SessionLayout,
+    layer: int,
+    num_generated: int = 0,
+    kept: KeptPositions | None = None,
+    head: int = 0,
+) -> list[str]:
+    mask = visibility_mask(layout, layer, num_generated, kept, head=head)
     return ["".join("x" if seen else "." for seen in row) for row in mask]
 
 
@@ -80,17 +89,22 @@ def test_mask_equals_the_definition_whatever_is_kept_and_dropped(
     data: st.DataObject, layout: SessionLayout, num_generated: int
 ) -> None:
     kept = {
-        (place, layer): frozenset(data.draw(st.sets(st.sampled_from(inputs))))
+        (place, layer): [
+            frozenset(data.draw(st.sets(st.sampled_from(inputs)))) for _ in range(NUM_HEADS)
+        ]
         for place, member in enumerate(layout.members)
         if (inputs := member.input_positions().tolist())
         for layer in range(layout.num_layers)
         if data.draw(st.booleans())
     }
-    arrays = {key: np.array(sorted(sent), dtype=np.int64) for key, sent in kept.items()}
-    for layer in range(layout.num_layers):
-        mask = visibility_mask(layout, layer, num_generated, arrays)
+    arrays = {
+        key: tuple(np.array(sorted(sent), dtype=np.int64) for sent in heads)
+        for key, heads in kept.items()
+    }
+    for layer, head in product(range(layout.num_layers), range(NUM_HEADS)):
+        mask = visibility_mask(layout, layer, num_generated, arrays, head=head)
         assert mask.dtype == np.bool_
-        assert mask.tolist() == naive_mask(layout, layer, num_generated, kept)
+        assert mask.tolist() == naive_mask(layout, layer, num_generated, kept, head)
 
 
 @given(layouts(max_span=4, compression=thinned), st.integers(0, 2))
@@ -113,12 +127,14 @@ def test_positions_that_take_part_are_all_but_the_dropped(
 
 
 def test_worked_example_with_selected_rows() -> None:
-    """a keeps its second row at layer 1 for others; itself it sees both."""
+    """Head 0 of a keeps its second row at layer 1 for others, head 1 none; a itself sees both."""
     layout = sample_layout(contributors=(1,), publisher=(1,))
-    kept = {(0, 1): np.array([2])}
-    mask = visibility_mask(layout, 1, kept=kept)
-    assert ["".join(".x"[seen] for seen in row) for row in mask.astype(int).tolist()] == [
+    kept: KeptPositions = {(0, 1): (np.array([2]), np.array([], dtype=np.int64))}
+    assert drawn(layout, 1, kept=kept, head=0) == [
         "x.....", "xx....", "xxx...", "x.xx..", "x.xxx.", "x.xxxx",
+    ]  # fmt: skip
+    assert drawn(layout, 1, kept=kept, head=1) == [
+        "x.....", "xx....", "xxx...", "x..x..", "x..xx.", "x..xxx",
     ]  # fmt: skip
     assert np.array_equal(
         visibility_mask(layout, 0, kept=kept), visibility_mask(layout, 0)

@@ -4,12 +4,12 @@ import { bindSigning } from "./shared/signing.js";
 import { bindTheme } from "./shared/theme.js";
 import { byId, el, fill, table } from "./shared/dom.js";
 import { request } from "./shared/client.js";
-import { bytes, count, counted, moment } from "./shared/format.js";
+import { bytes, count, counted, moment, percent } from "./shared/format.js";
 
 const REFRESH_MS = 5_000;
 const LIFETIMES = [["1 hour", 3600], ["1 day", 86400], ["1 week", 604800], ["30 days", 2592000]];
-const COLUMNS = ["number", "time", "event", "publisher", "subject", "purpose", "share", "blocks", "rows", "bytes", "receivers", "outcome", "detail"];
-const NUMBERS = new Set(["number", "rows", "bytes"]);
+const COLUMNS = ["number", "time", "event", "publisher", "subject", "purpose", "share", "blocks", "rows", "keep_ratio", "bytes", "receivers", "outcome", "detail"];
+const NUMBERS = new Set(["number", "rows", "keep_ratio", "bytes"]);
 let shown = "";
 
 bindTheme(byId("theme"));
@@ -60,7 +60,7 @@ function card(entry) {
     "div.ask", {},
     el("div", {}, el("h3", {}, named(entry)),
       el("p", {}, entry.purpose ? `Purpose, as it says: ${entry.purpose}.` : "It names no purpose."),
-      el("p.muted.small", {}, `At most ${counted(entry.rows, "row")} at ${counted(entry.blocks.length, "block")} (${entry.blocks.join(", ")}): `
+      el("p.muted.small", {}, `At most ${counted(entry.rows, "row")} (${percent(entry.keep_ratio)} of its tokens) at ${counted(entry.blocks.length, "block")} (${entry.blocks.join(", ")}): `
         + `${bytes(entry.bytes)}. Asked ${moment(new Date(1000 * entry.asked_at))}.`)),
     el("form", { "aria-label": named(entry), on: { submit: (event) => { event.preventDefault(); decide("approve"); } } },
       el("label", {}, "Sessions", uses), el("label", {}, "Good for", lifetime),
@@ -85,7 +85,7 @@ function decisions(entries) {
       .map(([name, isNumber]) => [name || el("span.unseen", {}, "End it"), isNumber]),
     entries.map((entry) => [
       el(`span.pill.${entry.decision === "approved" ? "good" : "bad"}`, {}, entry.decision), named(entry), entry.purpose,
-      el("span.nowrap", {}, `${counted(entry.rows, "row")} at ${counted(entry.blocks.length, "block")}, ${bytes(entry.bytes)}`),
+      el("span.nowrap", {}, `${counted(entry.rows, "row")} (${percent(entry.keep_ratio)}) at ${counted(entry.blocks.length, "block")}, ${bytes(entry.bytes)}`),
       entry.uses_left ? count(entry.uses_left) : "", el("span.nowrap", {}, moment(new Date(1000 * entry.expires_at))), end(entry),
     ]));
 }

@@ -5,10 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedattn.research.evaluate.runs import CaseScore
-
-Scores = dict[str, CaseScore]
-"""By name of the variant."""
+from fedattn.research.evaluate.scores import CaseScore, ScoresByName
 
 
 class ResultLog:
@@ -26,7 +23,7 @@ class ResultLog:
         if not self.done:
             path.write_text(header + "\n", encoding="utf-8")
 
-    def add(self, scores: Scores) -> None:
+    def add(self, scores: ScoresByName) -> None:
         """One more case, the next in order."""
         self.done.append(scores)
         record = {name: asdict(score) for name, score in scores.items()}
@@ -34,14 +31,14 @@ class ResultLog:
             file.write(json.dumps(record) + "\n")
 
 
-def _read(path: Path, header: str) -> list[Scores]:
+def _read(path: Path, header: str) -> list[ScoresByName]:
     """Cases in the file; none if it is another evaluation's. A torn last line is left out."""
     if not path.exists():
         return []
     first, *lines = path.read_text(encoding="utf-8").split("\n")
     if first != header:
         return []
-    done: list[Scores] = []
+    done: list[ScoresByName] = []
     for line in lines:
         try:
             record = json.loads(line)

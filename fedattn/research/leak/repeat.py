@@ -62,6 +62,7 @@ def repeat(
             SimulationSettings(
                 plans=plans,
                 compression=sending.compression,
+                scorer=sending.scorer,
                 max_new_tokens=len(token_ids) + _ROOM,
             ),
             lambda _: False,

@@ -239,7 +239,9 @@ class Answers:
 def score_answers(engine: Engine, sending: Sending, cases: Sequence[Case]) -> Answers:
     """Answer cases, at least one, with rows that travel in the same way."""
     simulator = Simulator(engine.prefiller, engine.tokenizer, sending.make_exchange)
-    settings = SimulationSettings(plans=sending.plans, compression=sending.compression)
+    settings = SimulationSettings(
+        plans=sending.plans, compression=sending.compression, scorer=sending.scorer
+    )
     results = list(simulator.run(cases, settings))
     return Answers(
         num_cases=len(results),

@@ -8,6 +8,7 @@ from functools import cache
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.plans import RolePlans
+from fedattn.core.row_scores import RowScorer
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode import generate_tokens
 from fedattn.model.engine import Engine
@@ -26,6 +27,7 @@ class NotesVariant:
         selection: how passages are chosen.
         plans: of the exchange.
         compression: of the rows.
+        scorer: says which rows matter; None if nothing of `compression` asks for it.
         alone: whether the publisher has its own passages only.
         independent: contributors compute as if each followed the public prefix alone.
         splits_passages: whether each passage is computed by itself, behind the public prefix.
@@ -39,6 +41,7 @@ class NotesVariant:
     compression: Compression = field(
         default_factory=lambda: Compression(codec=codec_by_name("fp32"))
     )
+    scorer: RowScorer | None = None
     alone: bool = False
     independent: bool = False
     splits_passages: bool = False
@@ -164,6 +167,7 @@ class NotesRuns:
         settings = SimulationSettings(
             plans=variant.plans,
             compression=variant.compression,
+            scorer=variant.scorer,
             max_new_tokens=variant.sampling.max_new_tokens,
             independent=variant.independent or variant.splits_passages,
         )

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fedattn.core.codecs import codec_by_name
-from fedattn.core.compression import Compression
-from fedattn.core.plans import RolePlans, shared_plan
+from fedattn.core.plans import shared_plan
+from fedattn.core.profile import Resolved
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.share import Share
 from fedattn.research.notes.passages import Selection
@@ -21,19 +20,17 @@ class NotesGrid:
     """What to combine.
 
     Attributes:
-        plans: by name.
+        resolved: plans and how rows travel, by name.
         shares: what contributors know.
         context_tokens: of all texts together, where passages are chosen.
-        codec: of the exchange.
         num_layers: blocks of the model.
         with_whole: whether whole texts are asked too, which takes long.
         sampling: how tokens are chosen.
     """
 
-    plans: dict[str, RolePlans]
+    resolved: dict[str, Resolved]
     shares: Sequence[Share]
     context_tokens: int
-    codec: str
     num_layers: int
     with_whole: bool
     sampling: SamplingParams
@@ -43,7 +40,6 @@ def make_notes_variants(grid: NotesGrid) -> list[NotesVariant]:
     """Every plan over every kind of choice, beside one model and the publisher alone."""
     every = shared_plan(range(grid.num_layers))
     none = shared_plan(())
-    coded = Compression(codec=codec_by_name(grid.codec))
     chosen = Selection(context_tokens=grid.context_tokens)
     whole = Selection()
     plain = NotesVariant(name=ONE_MODEL_CHOSEN, selection=chosen, plans=every,
@@ -52,14 +48,15 @@ def make_notes_variants(grid: NotesGrid) -> list[NotesVariant]:
         plain,
         replace(plain, name=ALONE, plans=none, alone=True),
     ]
-    for name, plans in grid.plans.items():
+    for name, one in grid.resolved.items():
         variants += [
             replace(
                 plain,
                 name=f"share {share}, {name}",
                 selection=replace(chosen, share=share),
-                plans=plans,
-                compression=coded,
+                plans=one.plans,
+                compression=one.compression,
+                scorer=one.scorer,
             )
             for share in grid.shares
         ]
@@ -70,9 +67,10 @@ def make_notes_variants(grid: NotesGrid) -> list[NotesVariant]:
                 plain,
                 name=f"whole texts, {name}",
                 selection=whole,
-                plans=plans,
-                compression=coded,
+                plans=one.plans,
+                compression=one.compression,
+                scorer=one.scorer,
             )
-            for name, plans in grid.plans.items()
+            for name, one in grid.resolved.items()
         ]
     return variants

@@ -18,12 +18,14 @@ class Case:
         question: what the publisher asks.
         answer: short; right if it occurs in what is decoded, ignoring case.
         kind: what sort of task it is; empty if nobody said.
+        length: tokens of each context, about; None if nobody said.
     """
 
     contexts: tuple[str, ...]
     question: str
     answer: str
     kind: str = ""
+    length: int | None = None
 
 
 def is_right(text: str, case: Case) -> bool:
@@ -74,11 +76,17 @@ def _read_case(line: str, where: str) -> Case:
     for key in ("question", "answer"):
         if not isinstance(record.get(key), str) or not record[key].strip():
             raise InvalidRequestError(f"{where}: expected {key}, a text that is not empty")
-    kind = record.get("kind", "")
+    kind, length = record.get("kind", ""), record.get("length")
     if not isinstance(kind, str):
         raise InvalidRequestError(f"{where}: expected kind, a text, got {type(kind).__name__}")
+    if length is not None and (type(length) is not int or length < 1):
+        raise InvalidRequestError(f"{where}: expected length, tokens a context, got {length!r}")
     for text in (*contexts, record["question"], record["answer"]):
         check_text(where, text)
     return Case(
-        contexts=tuple(contexts), question=record["question"], answer=record["answer"], kind=kind
+        contexts=tuple(contexts),
+        question=record["question"],
+        answer=record["answer"],
+        kind=kind,
+        length=length,
     )

@@ -54,6 +54,7 @@ def gsm8k_task(path: Path | None, count: int, *, num_shots: int = 4) -> Task:
         max_new_tokens=256,
         stop="Question:",
         grade=_same_number,
+        is_few_shot=True,
     )
 
 

@@ -34,6 +34,7 @@ def labels_task(count: int, *, seed: int = 0, num_exemplars: int = 8) -> Task:
         max_new_tokens=3,
         stop="\n",
         grade=_is_first_word,
+        is_few_shot=True,
     )
 
 

@@ -24,9 +24,9 @@ def generate_cases(
     Raises:
         InvalidRequestError: an argument is out of range, or a kind is not known or named twice.
     """
-    _check_range("count", count, 1, None)
-    _check_range("seed", seed, 0, None)
-    _check_range("num_contexts", num_contexts, 2, MAX_CONTEXTS)
+    check_range("count", count, 1, None)
+    check_range("seed", seed, 0, None)
+    check_range("num_contexts", num_contexts, 2, MAX_CONTEXTS)
     _check_kinds(kinds)
     rng = Random(seed)  # noqa: S311  (no secret)
     return [_generate(kinds[i % len(kinds)], num_contexts, rng) for i in range(count)]
@@ -95,7 +95,12 @@ def _draw_sizes(num_contexts: int, rng: Random) -> list[int]:
     return [rng.randint(*_FACTS_PER_CONTEXT) for _ in range(num_contexts)]
 
 
-def _check_range(name: str, value: int, low: int, high: int | None) -> None:
+def check_range(name: str, value: int, low: int, high: int | None) -> None:
+    """Refuse a number outside of [low, high]; no `high` for none.
+
+    Raises:
+        InvalidRequestError: names the argument, the range and the number.
+    """
     if value >= low and (high is None or value <= high):
         return
     expected = f"at least {low}" if high is None else f"{low} to {high}"

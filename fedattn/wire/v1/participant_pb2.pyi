@@ -82,6 +82,7 @@ class QueryRequest(_message.Message):
     TOPIC_FIELD_NUMBER: _builtins.int
     MIN_SUPPORT_FIELD_NUMBER: _builtins.int
     TURNS_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question; 1 to 32768 characters."""
     plan: _builtins.str
@@ -104,6 +105,10 @@ class QueryRequest(_message.Message):
     def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
         """What was said before the question, in order; up to 256 turns of 131072 characters together. Contributors are told what the user said, if share is QUESTION."""
 
+    @_builtins.property
+    def compression(self) -> _session_pb2.CompressionWish:
+        """How rows travel; absent for as the publisher's profile of the model says."""
+
     def __init__(
         self,
         *,
@@ -115,10 +120,11 @@ class QueryRequest(_message.Message):
         topic: _builtins.str = ...,
         min_support: _builtins.float = ...,
         turns: _abc.Iterable[Global___Turn] | None = ...,
+        compression: _session_pb2.CompressionWish | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "options", b"options", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_support", b"min_support", "options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling", "topic", b"topic", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "min_support", b"min_support", "options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling", "topic", b"topic", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -384,6 +390,7 @@ class QueryResult(_message.Message):
     SOURCES_FIELD_NUMBER: _builtins.int
     SUPPORT_FIELD_NUMBER: _builtins.int
     IS_SUPPORTED_FIELD_NUMBER: _builtins.int
+    BUDGET_STEPS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The whole answer."""
     finish_reason: Global___FinishReason.ValueType
@@ -400,6 +407,10 @@ class QueryResult(_message.Message):
     """How surely the answer points at single rows of passages, 0 to 1; absent without answer or passages."""
     is_supported: _builtins.bool
     """Whether support is as much as the query asked for."""
+    budget_steps: _builtins.int
+    """Steps that the session went down to keep its byte budget, of what the publisher's profile of the
+    model allows; 0 for as was asked.
+    """
     @_builtins.property
     def report(self) -> _session_pb2.SessionReport:
         """What every participant did."""
@@ -421,10 +432,11 @@ class QueryResult(_message.Message):
         sources: _abc.Iterable[Global___AnswerSource] | None = ...,
         support: _builtins.float | None = ...,
         is_supported: _builtins.bool = ...,
+        budget_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_support", b"_support", "report", b"report", "support", b"support"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_support", b"_support", "decode_s", b"decode_s", "finish_reason", b"finish_reason", "is_supported", b"is_supported", "num_tokens", b"num_tokens", "prompt_tokens", b"prompt_tokens", "report", b"report", "sources", b"sources", "support", b"support", "text", b"text", "time_to_first_token_s", b"time_to_first_token_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_support", b"_support", "budget_steps", b"budget_steps", "decode_s", b"decode_s", "finish_reason", b"finish_reason", "is_supported", b"is_supported", "num_tokens", b"num_tokens", "prompt_tokens", b"prompt_tokens", "report", b"report", "sources", b"sources", "support", b"support", "text", b"text", "time_to_first_token_s", b"time_to_first_token_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__support: _TypeAlias = _typing.Literal["support"]  # noqa: Y015
     _WhichOneofArgType__support: _TypeAlias = _typing.Literal["_support", b"_support"]  # noqa: Y015

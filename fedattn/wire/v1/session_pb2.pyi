@@ -403,18 +403,23 @@ class Compression(_message.Message):
     KEEP_ENDS_FIELD_NUMBER: _builtins.int
     INPUT_KEEP_RATIO_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    HEAD_SHARES_FIELD_NUMBER: _builtins.int
     codec_id: _builtins.int
     """Codec number of its frames, as in the frame header."""
     keep_ratio: _builtins.float
-    """Share of its computed rows that travel at a sync layer; above 0, at most 1."""
+    """Share of its computed rows that travel, of all heads at all sync layers; above 0, at most 1."""
     selector: _builtins.str
-    """Name of the scores that choose them, such as random; 1 to 64 characters."""
+    """Name of the scores that choose them, such as learned; 1 to 64 characters."""
     keep_ends: _builtins.int
     """Rows at each end of its span that are chosen first; 0 to 1024."""
     input_keep_ratio: _builtins.float
     """Share of a contributor's tokens that are computed at all; above 0, at most 1."""
     seed: _builtins.int
     """Of all draws; 0 to 2^63 - 1."""
+    head_shares: _builtins.bytes
+    """Share of its rows that each head keeps, 255 for all: a byte each, those of block 0 first. Only
+    and always if the selector is learned: num_layers * num_kv_heads of them, up to 65536.
+    """
     def __init__(
         self,
         *,
@@ -424,14 +429,68 @@ class Compression(_message.Message):
         keep_ends: _builtins.int = ...,
         input_keep_ratio: _builtins.float = ...,
         seed: _builtins.int = ...,
+        head_shares: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_id", b"codec_id", "input_keep_ratio", b"input_keep_ratio", "keep_ends", b"keep_ends", "keep_ratio", b"keep_ratio", "seed", b"seed", "selector", b"selector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_id", b"codec_id", "head_shares", b"head_shares", "input_keep_ratio", b"input_keep_ratio", "keep_ends", b"keep_ends", "keep_ratio", b"keep_ratio", "seed", b"seed", "selector", b"selector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Compression: _TypeAlias = Compression  # noqa: Y015
+
+@_typing.final
+class CompressionWish(_message.Message):
+    """What somebody wants of the KV rows; the profile of the publisher says what is absent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODEC_ID_FIELD_NUMBER: _builtins.int
+    KEEP_RATIO_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    KEEP_ENDS_FIELD_NUMBER: _builtins.int
+    INPUT_KEEP_RATIO_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    codec_id: _builtins.int
+    """Codec number, as in the frame header."""
+    keep_ratio: _builtins.float
+    """As in Compression."""
+    selector: _builtins.str
+    """As in Compression."""
+    keep_ends: _builtins.int
+    """As in Compression."""
+    input_keep_ratio: _builtins.float
+    """As in Compression."""
+    seed: _builtins.int
+    """As in Compression."""
+    def __init__(
+        self,
+        *,
+        codec_id: _builtins.int | None = ...,
+        keep_ratio: _builtins.float | None = ...,
+        selector: _builtins.str | None = ...,
+        keep_ends: _builtins.int = ...,
+        input_keep_ratio: _builtins.float = ...,
+        seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_codec_id", b"_codec_id", "_keep_ratio", b"_keep_ratio", "_selector", b"_selector", "codec_id", b"codec_id", "keep_ratio", b"keep_ratio", "selector", b"selector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_codec_id", b"_codec_id", "_keep_ratio", b"_keep_ratio", "_selector", b"_selector", "codec_id", b"codec_id", "input_keep_ratio", b"input_keep_ratio", "keep_ends", b"keep_ends", "keep_ratio", b"keep_ratio", "seed", b"seed", "selector", b"selector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__codec_id: _TypeAlias = _typing.Literal["codec_id"]  # noqa: Y015
+    _WhichOneofArgType__codec_id: _TypeAlias = _typing.Literal["_codec_id", b"_codec_id"]  # noqa: Y015
+    _WhichOneofReturnType__keep_ratio: _TypeAlias = _typing.Literal["keep_ratio"]  # noqa: Y015
+    _WhichOneofArgType__keep_ratio: _TypeAlias = _typing.Literal["_keep_ratio", b"_keep_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__selector: _TypeAlias = _typing.Literal["selector"]  # noqa: Y015
+    _WhichOneofArgType__selector: _TypeAlias = _typing.Literal["_selector", b"_selector"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__codec_id) -> _WhichOneofReturnType__codec_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_ratio) -> _WhichOneofReturnType__keep_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__selector) -> _WhichOneofReturnType__selector | None: ...
+
+Global___CompressionWish: _TypeAlias = CompressionWish  # noqa: Y015
 
 @_typing.final
 class Member(_message.Message):
@@ -507,29 +566,25 @@ Global___Member: _TypeAlias = Member  # noqa: Y015
 
 @_typing.final
 class ByteBudget(_message.Message):
-    """Limits on the bytes of one session. The aggregator keeps them by codec, keep ratio and plan."""
+    """Limits on the bytes of one session. The aggregator keeps them by SessionRequest.coarser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KV_BYTES_FIELD_NUMBER: _builtins.int
     LINK_BYTES_FIELD_NUMBER: _builtins.int
-    MAY_CHOOSE_CODEC_FIELD_NUMBER: _builtins.int
     kv_bytes: _builtins.int
     """Most bytes of all frames that contributors send, headers included; 0 for no limit."""
     link_bytes: _builtins.int
     """Most bytes of frames through one participant's link in either direction; 0 for no limit."""
-    may_choose_codec: _builtins.bool
-    """Whether the aggregator may choose the codec too; otherwise the request's stays."""
     def __init__(
         self,
         *,
         kv_bytes: _builtins.int = ...,
         link_bytes: _builtins.int = ...,
-        may_choose_codec: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_bytes", b"kv_bytes", "link_bytes", b"link_bytes", "may_choose_codec", b"may_choose_codec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_bytes", b"kv_bytes", "link_bytes", b"link_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -544,7 +599,6 @@ class SessionOptions(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTRIBUTORS_FIELD_NUMBER: _builtins.int
-    COMPRESSION_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     MIN_PARTICIPANTS_FIELD_NUMBER: _builtins.int
@@ -586,10 +640,6 @@ class SessionOptions(_message.Message):
         """Contributors in token order; empty for all that are joined, by id."""
 
     @_builtins.property
-    def compression(self) -> Global___Compression:
-        """How rows travel; what a byte budget leaves open is chosen by the aggregator."""
-
-    @_builtins.property
     def budget(self) -> Global___ByteBudget:
         """What may travel; absent for no limit."""
 
@@ -597,7 +647,6 @@ class SessionOptions(_message.Message):
         self,
         *,
         contributors: _abc.Iterable[_builtins.str] | None = ...,
-        compression: Global___Compression | None = ...,
         budget: Global___ByteBudget | None = ...,
         prefix: Global___PrefixMode.ValueType = ...,
         min_participants: _builtins.int = ...,
@@ -611,9 +660,9 @@ class SessionOptions(_message.Message):
         node_tokens: _builtins.int = ...,
         context_tokens: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "compression", b"compression", "context_tokens", b"context_tokens", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_tokens", b"node_tokens", "prefix", b"prefix", "purpose", b"purpose", "share", b"share", "subject", b"subject", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "context_tokens", b"context_tokens", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_tokens", b"node_tokens", "prefix", b"prefix", "purpose", b"purpose", "share", b"share", "subject", b"subject", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -696,6 +745,8 @@ class SessionRequest(_message.Message):
     ISSUED_AT_S_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     HINT_DIGEST_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
+    COARSER_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the publisher's node."""
     span_len: _builtins.int
@@ -728,6 +779,16 @@ class SessionRequest(_message.Message):
     def key(self) -> Global___PublicKey:
         """What contributors seal keys to; absent in plaintext."""
 
+    @_builtins.property
+    def compression(self) -> Global___Compression:
+        """How rows travel."""
+
+    @_builtins.property
+    def coarser(self) -> _containers.RepeatedCompositeFieldContainer[Global___Compression]:
+        """How they may travel instead, of all contributors alike, best quality first: the first that keeps
+        the byte budget. Up to 16 with a byte budget, none without.
+        """
+
     def __init__(
         self,
         *,
@@ -742,10 +803,12 @@ class SessionRequest(_message.Message):
         issued_at_s: _builtins.float = ...,
         key: Global___PublicKey | None = ...,
         hint_digest: _builtins.bytes = ...,
+        compression: Global___Compression | None = ...,
+        coarser: _abc.Iterable[Global___Compression] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "options", b"options", "prefix", b"prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "key", b"key", "options", b"options", "prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributor_sync_layers", b"contributor_sync_layers", "hint_digest", b"hint_digest", "issued_at_s", b"issued_at_s", "key", b"key", "max_new_tokens", b"max_new_tokens", "node_id", b"node_id", "nonce", b"nonce", "options", b"options", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coarser", b"coarser", "compression", b"compression", "contributor_sync_layers", b"contributor_sync_layers", "hint_digest", b"hint_digest", "issued_at_s", b"issued_at_s", "key", b"key", "max_new_tokens", b"max_new_tokens", "node_id", b"node_id", "nonce", b"nonce", "options", b"options", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -850,6 +913,7 @@ class MemberStatement(_message.Message):
     CONTEXT_VERSION_FIELD_NUMBER: _builtins.int
     PASSAGES_FIELD_NUMBER: _builtins.int
     FIT_FIELD_NUMBER: _builtins.int
+    CAN_SCORE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id of the session it was invited to."""
     request_digest: _builtins.bytes
@@ -870,6 +934,11 @@ class MemberStatement(_message.Message):
     """
     fit: _builtins.float
     """How well they fit what is asked, 0 to 1; 0 if that is not known."""
+    can_score: _builtins.bool
+    """Whether it has scores of the model to choose rows by. Else, where the selector is learned, it
+    sends all of them; below the last of coarser 0.7, 0.5, 0.3, 0.1, 0.03 or 0.01 of them by the
+    selector value-weighted.
+    """
     @_builtins.property
     def key(self) -> Global___PublicKey:
         """What other members seal keys to; absent in plaintext."""
@@ -894,10 +963,11 @@ class MemberStatement(_message.Message):
         context_version: _builtins.bytes = ...,
         passages: _abc.Iterable[Global___Passage] | None = ...,
         fit: _builtins.float = ...,
+        can_score: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "context_version", b"context_version", "fit", b"fit", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "num_withheld", b"num_withheld", "passages", b"passages", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "can_score", b"can_score", "context_version", b"context_version", "fit", b"fit", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "num_withheld", b"num_withheld", "passages", b"passages", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,9 +5,10 @@ import inspect
 import pytest
 
 from fedattn.cli import ask, calibrate, cost, evaluate, leak, options, simulate, trace
-from fedattn.cli.options import read_compression
-from fedattn.core.compression import SELECTION_FIELDS, Compression
+from fedattn.cli.options import read_wish
+from fedattn.core.compression import SELECTION_FIELDS
 from fedattn.core.errors import InvalidRequestError
+from fedattn.core.profile import CompressionWish
 
 COMMANDS = (
     ask.ask,
@@ -56,16 +57,20 @@ def test_every_setting_of_a_compression_has_its_option(command: object) -> None:
     assert {"codec", *SELECTION_FIELDS} <= inspect.signature(command).parameters.keys()
 
 
-def test_options_without_a_word_are_the_default_compression() -> None:
-    assert read_compression("auto", 1.0, 1.0) == Compression()
+def test_options_without_a_word_leave_all_to_the_profile() -> None:
+    assert read_wish() == CompressionWish()
 
 
 @pytest.mark.parametrize(
     ("codec", "keep_ratio", "selector", "words"),
-    [("zip", 1.0, "auto", "codec 'zip'"), ("int8", 0.0, "random", "keep_ratio must be above 0")],
+    [
+        ("zip", 1.0, "auto", "codec 'zip'"),
+        ("int8", 0.0, "random", "keep_ratio must be above 0"),
+        ("int8", 1.0, "best", "unknown selector 'best'"),
+    ],
 )
 def test_a_compression_that_is_none_is_refused(
     codec: str, keep_ratio: float, selector: str, words: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=words):
-        read_compression(codec, keep_ratio, 1.0, selector=selector)
+        read_wish(codec, keep_ratio, selector=selector)

@@ -3,21 +3,26 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fedattn.core.budget import ByteBudget
+from fedattn.core.compression import Compression
 from fedattn.core.consent import Ask
 from fedattn.core.errors import (
     ApprovalNeededError,
     ConfigurationError,
     IdentityMismatchError,
+    InvalidRequestError,
     NodeBusyError,
     PolicyRefusedError,
     SessionStateError,
 )
 from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
+from fedattn.core.selection import LEARNED
 from fedattn.core.spans import PrefixMode
 from fedattn.runtime.approvals import Approval, ApprovalStore
 from fedattn.runtime.audit import AuditEvent, AuditLog
@@ -54,15 +59,23 @@ class Owner:
         policy = PolicyFile(self.path, ApprovalGate(self.store))
         self.consent = Consent(policy, AuditLog(self.audit), NodeThreads(1), self.clock)
 
-    async def give(self, session_id: str = "s1", policy: Policy | None = None) -> Leave:
+    async def give(
+        self,
+        session_id: str = "s1",
+        policy: Policy | None = None,
+        request: SessionRequest = REQUEST,
+        *,
+        can_score: bool = True,
+    ) -> Leave:
         return await self.consent.give_leave(
             session_id,
-            REQUEST,
+            request,
             10,
             policy=policy or await self.consent.current_policy(),
             num_withheld=0,
             shape=SHAPE,
             pressure_keep_ratio=1.0,
+            can_score=can_score,
             lifetime_s=60.0,
         )
 
@@ -176,7 +189,7 @@ async def test_session_has_leave_once(owner: Owner) -> None:
     await owner.give()
     with pytest.raises(SessionStateError, match="leave already"):
         await owner.give()
-    await owner.consent.note_sent("s1", {1: 100}, ["desk"], "complete", num_rows=7)
+    await owner.consent.note_sent("s1", {1: 100}, ["desk"], "complete", num_rows=7, span_len=10)
     assert owner.events() == ["allowed", "sent"]
 
 
@@ -199,14 +212,45 @@ async def test_session_is_judged_by_the_policy_its_text_was_read_with(owner: Own
         num_withheld=0,
         shape=SHAPE,
         pressure_keep_ratio=1.0,
+        can_score=True,
         lifetime_s=60.0,
     )
     assert (leave.max_keep_ratio, leave.ask.num_rows) == (1.0, 10)
 
 
-async def test_entry_has_the_rows_that_travelled(owner: Owner) -> None:
+async def test_entry_has_the_rows_that_travelled_and_their_share(owner: Owner) -> None:
     leave = await owner.give()
-    assert leave.ask.num_rows == 10
-    await owner.consent.note_sent("s1", {1: 60, 2: 40}, ["desk"], "complete", num_rows=3)
+    assert (leave.ask.num_rows, leave.ask.keep_ratio) == (10, 1.0)
+    await owner.consent.note_sent(
+        "s1", {1: 60, 2: 40}, ["desk"], "complete", num_rows=2.5, span_len=10
+    )
     sent = owner.entries()[-1]
     assert (sent["event"], sent["rows"], sent["bytes"]) == ("sent", 3, 100)
+    assert sent["keep_ratio"] == 0.25
+
+
+@pytest.mark.parametrize(("can_score", "share", "rows"), [(True, 0.6, 6), (False, 1.0, 10)])
+async def test_owner_is_asked_for_the_most_that_any_rung_takes(
+    owner: Owner, can_score: bool, share: float, rows: int
+) -> None:
+    """At blocks 1 and 2: half and half of the rows, then all and two of ten."""
+    half = Compression(selector=LEARNED, keep_ratio=0.5, head_shares=bytes([0, 127, 127, 0]))
+    more = replace(half, head_shares=bytes([0, 255, 51, 0]))
+    request = replace(
+        REQUEST,
+        compression=half,
+        coarser=(more,),
+        options=SessionOptions(budget=ByteBudget(kv_bytes=1)),
+    )
+    leave = await owner.give(request=request, can_score=can_score)
+    assert (leave.ask.keep_ratio, leave.ask.num_rows) == (share, rows)
+
+
+async def test_shares_of_heads_that_hide_how_many_rows_they_send_are_refused(owner: Owner) -> None:
+    owner.path.write_text("max_rows = 5")
+    hidden = Compression(selector=LEARNED, keep_ratio=0.1, head_shares=bytes([255] * 4))
+    with pytest.raises(InvalidRequestError, match=r"at most 50% .* send 100%"):
+        await owner.give(request=replace(REQUEST, compression=hidden))
+    honest = replace(hidden, keep_ratio=1.0)
+    leave = await owner.give(request=replace(REQUEST, compression=honest))
+    assert leave.ask.keep_ratio == 0.5

@@ -10,8 +10,10 @@ from fedattn.core.budget import ByteBudget
 from fedattn.core.codecs import CODEC_NAMES, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.errors import FedAttnError, InvalidRequestError, InvalidSamplingError
+from fedattn.core.profile import CompressionWish
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode
+from fedattn.rest.answers import RowsReport
 from fedattn.rest.faults import checked
 from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody, SessionBody
 from fedattn.wire.v1 import participant_pb2, session_pb2
@@ -21,7 +23,7 @@ HALF = "\udce4"  # what Python makes of a byte that is no UTF-8
 
 def test_defaults_are_those_of_the_core() -> None:
     body = QueryBody(question="Who?")
-    assert body.compression.value == Compression()
+    assert body.compression.value == CompressionWish()
     plain = {entry.name: getattr(body.sampling, entry.name) for entry in fields(SamplingParams)}
     assert SamplingParams(**plain) == SamplingParams()
 
@@ -29,7 +31,7 @@ def test_defaults_are_those_of_the_core() -> None:
 @pytest.mark.parametrize("name", CODEC_NAMES)
 def test_compression_there_and_back(name: str) -> None:
     asked = CompressionBody(codec=name, keep_ratio=0.5, selector="recency", keep_ends=2, seed=3)
-    assert asked.value.codec is codec_by_name(name)
+    assert asked.value.codec is (None if name == "auto" else codec_by_name(name))
     assert CompressionBody.of(asked.value).value == asked.value
 
 
@@ -70,14 +72,14 @@ def test_the_schema_shows_limits_that_the_core_checks(
     ("fields", "budget"),
     [
         ({}, None),
-        ({"kv_budget_bytes": 5000}, ByteBudget(kv_bytes=5000, may_choose_codec=False)),
+        ({"kv_budget_bytes": 5000}, ByteBudget(kv_bytes=5000)),
         (
             {"link_rate_mbit_s": 8, "link_time_s": 0.5},
-            ByteBudget(link_bytes=500_000, may_choose_codec=False),
+            ByteBudget(link_bytes=500_000),
         ),
         (
             {"link_rate_mbit_s": 1e-9, "link_time_s": 1e-9},
-            ByteBudget(link_bytes=1, may_choose_codec=False),
+            ByteBudget(link_bytes=1),
         ),
     ],
 )
@@ -85,10 +87,14 @@ def test_budgets(fields: dict[str, Any], budget: ByteBudget | None) -> None:
     assert SessionBody(**fields, compression=CompressionBody(codec="bf16")).budget == budget
 
 
-def test_only_the_auto_codec_may_be_lowered_by_a_budget() -> None:
-    budget = SessionBody(kv_budget_bytes=5000).budget
-    assert budget is not None
-    assert budget.may_choose_codec
+def test_what_is_left_open_is_a_wish_of_its_own() -> None:
+    given = CompressionBody(codec="int8", keep_ratio=1.0, selector="learned", seed=3).value
+    assert (given.codec, given.keep_ratio, given.selector) == (
+        codec_by_name("int8"), 1.0, "learned"
+    )  # fmt: skip
+    assert given.settings == Compression(seed=3)
+    with pytest.raises(InvalidRequestError, match="unknown selector 'best'"):
+        checked(CompressionBody, selector="best")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +140,8 @@ def test_a_wrong_number_keeps_the_code_of_the_core() -> None:
     ("core", "body", "message", "renamed"),
     [
         (SamplingParams, SamplingBody, participant_pb2.Sampling, {}),
-        (Compression, CompressionBody, session_pb2.Compression, {"codec": "codec_id"}),
+        (RowsReport, CompressionBody, session_pb2.CompressionWish, {"codec": "codec_id"}),
+        (RowsReport, RowsReport, session_pb2.CompressionWish, {"codec": "codec_id"}),
     ],
 )
 def test_a_field_of_the_core_is_one_of_rest_and_of_the_wire_by_the_same_name(

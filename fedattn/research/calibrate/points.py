@@ -1,0 +1,73 @@
+"""Points between quality and bytes: which are measured, which are worth keeping, which is taken."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedattn.core.profile import ProfilePoint
+from fedattn.research.calibrate.measuring import Effect
+
+MAX_DIVERGENCE = 0.05
+"""Nats a token that `auto` may lose, at any length."""
+LADDER: tuple[tuple[float, str], ...] = (
+    (1.0, "entropy-fine"),
+    (0.7, "entropy-fine"),
+    (0.5, "entropy-fine"),
+    (0.5, "entropy-medium"),
+    (0.4, "entropy-medium"),
+    (0.3, "entropy-medium"),
+    (0.3, "entropy-coarse"),
+    (0.2, "entropy-coarse"),
+    (0.15, "entropy-coarse"),
+    (0.1, "entropy-coarse"),
+    (0.05, "entropy-coarse"),
+)
+"""Keep ratio and codec of what is measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredPoint:
+    """One step of the ladder.
+
+    Attributes:
+        point: as a profile holds it.
+        effects: by length of a context, tokens.
+    """
+
+    point: ProfilePoint
+    effects: Mapping[int, Effect]
+
+    @property
+    def keeps_answers(self) -> bool:
+        """Whether it loses little enough at every length."""
+        return all(one.divergence <= MAX_DIVERGENCE for one in self.effects.values())
+
+
+def summarize(
+    keep_ratio: float, codec: str, shares: bytes, effects: Mapping[int, Effect]
+) -> MeasuredPoint:
+    """A point, for which every length counts the same."""
+    mean = Effect.mean(list(effects.values()))
+    point = ProfilePoint(
+        keep_ratio=keep_ratio,
+        codec=codec,
+        head_shares=shares,
+        fewer_bytes=round(1 / mean.bytes_share, 2),
+        divergence=mean.divergence,
+        nll_change=mean.nll_change,
+    )
+    return MeasuredPoint(point=point, effects=effects)
+
+
+def frontier(measured: Sequence[MeasuredPoint]) -> list[MeasuredPoint]:
+    """Those than which no other is both nearer and smaller, from the best quality on."""
+    kept: list[MeasuredPoint] = []
+    for one in sorted(measured, key=lambda one: (-one.point.fewer_bytes, one.point.divergence)):
+        if not kept or one.point.divergence < kept[-1].point.divergence:
+            kept.append(one)
+    return kept[::-1]
+
+
+def default_index(points: Sequence[MeasuredPoint]) -> int:
+    """The point of the fewest bytes that keeps the answers; the first if none does."""
+    kept = [index for index, one in enumerate(points) if one.keeps_answers]
+    return max(kept, default=0)

@@ -1,0 +1,91 @@
+"""A node without a profile makes one of its own, out of the way of sessions."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from fedattn.core.report import Pressure
+from fedattn.profiles import load_profile
+from fedattn.research.calibrate.run import LengthPlan
+from services.participant import calibrating
+from services.participant.calibrating import (
+    BackgroundCalibration,
+    StoppedError,
+    calibrate_in_background,
+)
+from services.participant.node import ParticipantNode
+from tests.harness.runners import make_node
+from tests.harness.tiny import tiny_model, words
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ParticipantNode:
+    small = LengthPlan(length=20, facts=1, others=2, worlds=1, questions=1)
+    monkeypatch.setattr(calibrating, "QUICK", (small,))
+    monkeypatch.setattr(calibrating, "_LOOK_S", 0.001)
+    monkeypatch.setattr(calibrating, "_LEAST_PRIORITY", 0)  # a test is not to wait for others
+    text = tmp_path / "own.txt"
+    text.write_text(words(5, 30))
+    return make_node("node-0", tiny_model("llama"), text)
+
+
+async def test_a_node_has_its_profile_once_it_is_made_and_others_take_it_over(
+    node: ParticipantNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text("{}")  # of another version
+    await calibrate_in_background(node, path)
+    assert node.profile is not None
+    kept = load_profile(path)
+    assert kept.default == node.profile.default
+    assert kept.origin["fitted_tokens"] > 60  # its own text took part
+    other = make_node("node-1", tiny_model("llama"), None)
+    monkeypatch.setattr(calibrating, "Calibration", None)  # nothing more is computed
+    await calibrate_in_background(other, path)
+    assert other.profile is not None
+    assert other.profile.points == kept.points
+
+
+async def test_sessions_and_pressure_go_first(node: ParticipantNode, tmp_path: Path) -> None:
+    work = BackgroundCalibration(node, tmp_path / "profile.json")
+    assert not work.must_wait
+    with node.admission.take("other", ""):
+        assert work.must_wait
+        waiting = asyncio.create_task(asyncio.to_thread(work.tell, "texts", 1, 10))
+        await asyncio.to_thread(work.stopping.wait, 0.02)
+        assert not waiting.done()
+    await waiting
+    node.pressure.level = Pressure.HIGH
+    assert work.must_wait
+
+
+async def test_a_node_that_stops_ends_its_calibration(
+    node: ParticipantNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def run(work: BackgroundCalibration) -> None:
+        begun.set()
+        try:
+            while True:
+                work.tell("texts", 1, 10)
+        except StoppedError:
+            ended.set()
+
+    monkeypatch.setattr(BackgroundCalibration, "run", run)
+    task = asyncio.create_task(calibrate_in_background(node, tmp_path / "profile.json"))
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    await asyncio.to_thread(ended.wait)
+    assert node.profile is None
+
+
+async def test_a_window_too_small_is_said_and_no_failure(
+    node: ParticipantNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = LengthPlan(length=900, facts=1, others=1, worlds=1, questions=1)
+    monkeypatch.setattr(calibrating, "QUICK", (long,))
+    await calibrate_in_background(node, tmp_path / "profile.json")
+    assert node.profile is None

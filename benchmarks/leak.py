@@ -21,7 +21,9 @@ NOTES = "benchmarks/notes"
 SETTINGS = {
     "default plan and codec": "--enough 0.3 --answers 40",
     "every block": "--plan all --attack lookup --attack repeat",
-    "8 calibrated blocks, lowest 8": "--plan 8,12,14,17-18,20-21,23 --attack replay --candidates 1000 --enough 0.3",
+    "8 calibrated blocks, lowest 8": (
+        "--plan 8,12,14,17-18,20-21,23 --attack replay --candidates 1000 --enough 0.3"
+    ),
     "deep blocks only, lowest 22": (
         "--plan 22-24,28-29 --attack replay --candidates 1000 --enough 0.15 --answers 40"
     ),

@@ -112,9 +112,10 @@ def check_agreement(
         raise TermsRefusedError("the terms take more bytes than the byte budget asked for allows")
     for member in layout.contributors:
         _check_statement(member, terms, request, request_digest, statements)
+    rung = _find_rung(layout, request, statements)
     _check_tokens(layout, request, statements)
     _check_reuse(layout, request, statements, fingerprint)
-    return _find_rung(layout, request, statements)
+    return rung
 
 
 def _find_rung(

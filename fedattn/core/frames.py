@@ -387,7 +387,8 @@ def read_positions(frame: bytes, spec: FrameSpec) -> tuple[IntArray, ...]:
 
 def _write_biases(biases: FloatArray) -> bytes:
     codes = np.clip(np.rint(biases / _BIAS_STEP), -_TOP_BIAS, _TOP_BIAS)
-    return codes.astype(np.int8).tobytes()
+    written: bytes = codes.astype(np.int8).tobytes()
+    return written
 
 
 def _read_biases(body: memoryview, spec: FrameSpec) -> FloatArray | None:

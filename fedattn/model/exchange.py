@@ -60,7 +60,7 @@ class KvStore:
         withheld: by participant, tokens of its span whose rows never travel.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - spelt out
         self,
         layout: SessionLayout,
         shape: KvShape,

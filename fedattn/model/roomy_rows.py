@@ -58,7 +58,9 @@ class _SameRows:
 
 
 class _OwnRows:
-    """Every head sees tokens of its own, head after head: keys and values [N + Hkv room, D], biases.
+    """Every head sees tokens of its own, head after head.
+
+    Keys and values are [N + Hkv room, D], biases on the scores [N + Hkv room].
 
     Example, 2 heads of 3 and 1 rows, room for 2:  a a a . . | b . .
     """

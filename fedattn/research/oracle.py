@@ -127,16 +127,28 @@ class RefittedRows:
                     if rows.biases is not None:
                         biases[head, places] = torch.tensor(rows.biases[here])
         group = query.shape[1] // key.shape[1]
-        visible = self._masks.mask(layer, query.shape[1])[0].expand(query.shape[1], -1, -1)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        outputs = []
-        for number in range(query.shape[1]):
-            head = number // group
-            scores = query[0, number] @ key[0, head].T * scale + self._remote * biases[head]
-            weights = torch.softmax(scores.masked_fill(~visible[number], -torch.inf), dim=-1)
-            own = (weights * ~self._remote) @ value[0, head]
-            outputs.append(own + (weights * self._remote) @ moved[head])
-        return torch.stack(outputs)[None]
+        weights = self.weights(layer, query[0] * scale, key[0], biases)
+        own = weights * ~self._remote @ value[0].repeat_interleave(group, dim=0)
+        others = weights * self._remote @ moved.repeat_interleave(group, dim=0)
+        return (own + others)[None]
+
+    def weights(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, biases: torch.Tensor
+    ) -> torch.Tensor:
+        """Attention [Hq, S, S] of scaled queries [Hq, S, D].
+
+        Args:
+            layer: zero-based.
+            query: scaled.
+            key: [Hkv, S, D].
+            biases: [Hkv, S] that others see.
+        """
+        group = query.shape[0] // key.shape[0]
+        scores = query @ key.repeat_interleave(group, dim=0).transpose(1, 2)
+        scores += self._remote * biases.repeat_interleave(group, dim=0)[:, None]
+        visible = self._masks.mask(layer, query.shape[0])[0]
+        return torch.softmax(scores.masked_fill(~visible, -torch.inf), dim=-1)
 
 
 def _shifted(layout: SessionLayout) -> list[Member]:

@@ -58,10 +58,10 @@ def fit_layout(
     nodes = [publisher, *(acceptance.node for acceptance in accepted)]
     known = (
         rung
-        for rung in request.rungs
+        for rung in request.rungs[1:]
         if all(node.supports(rung.compression.codec.codec_id) for node in nodes)
     )
-    layouts = (_on_rung(layout, rung, accepted) for rung in known)
+    layouts = (layout, *(_on_rung(layout, rung, accepted) for rung in known))
     return fit_budget(layouts, publisher.shape, budget)
 
 

@@ -13,13 +13,15 @@ from fedattn.core.visibility import computed_positions
 from fedattn.model.attention import run_model
 from fedattn.model.attribution import Attribution, attribute_answer
 from fedattn.model.decode import generate_tokens
+from fedattn.model.exchange import KvStore
 from fedattn.model.fused import FLOAT32, FusedDecoder
 from fedattn.model.likelihood import log_probs_alone
 from fedattn.model.loading import LoadedModel
-from fedattn.research.oracle import DenseMasks, KeptPositions, oracle_logits
+from fedattn.research.oracle import DenseMasks, RefittedRows, oracle_logits
+from tests.harness.learned import ragged
 from tests.harness.runners import prefill_in_process
 from tests.harness.scenarios import LOSSLESS, SCENARIOS, Scenario
-from tests.harness.tiny import FAMILIES, NUM_LAYERS, tiny_model, tiny_network
+from tests.harness.tiny import FAMILIES, NUM_LAYERS, TINY_SHAPE, tiny_model, tiny_network
 
 TOLERANCE = 1e-5
 ANSWER = [9, 4, 17, 4, 60]
@@ -62,33 +64,27 @@ def assert_equals(
     assert got.peak == pytest.approx(peak, abs=TOLERANCE)
 
 
-class FullAttention(DenseMasks):
+class FullAttention(RefittedRows):
     """The oracle's view, which keeps whole attention matrices [Hq, S, S]."""
 
     def __init__(
-        self, layout: SessionLayout, num_generated: int, kept: KeptPositions | None
+        self, layout: SessionLayout, num_generated: int, store: KvStore | None = None
     ) -> None:
-        super().__init__(layout, num_generated, kept, torch.device("cpu"))
-        self.weights: list[torch.Tensor] = []
+        kept = None if store is None else store.kept_positions()
+        masks = DenseMasks(layout, num_generated, kept, torch.device("cpu"))
+        super().__init__(masks, {} if store is None else store.travelled())
+        self.noted: list[torch.Tensor] = []
 
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scaling: float | None,
+    def weights(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, biases: torch.Tensor
     ) -> torch.Tensor:
-        keys = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-        scores = query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5
-        weights = scores.masked_fill(~self._masks[layer], -torch.inf).softmax(-1)
-        self.weights.append(weights[0])
-        return super().attend(layer, query, key, value, scaling)
+        self.noted.append(super().weights(layer, query, key, biases))
+        return self.noted[-1]
 
 
 @torch.inference_mode()
 def oracle_attention(
-    model: LoadedModel, scenario: Scenario, kept: KeptPositions
+    model: LoadedModel, scenario: Scenario, store: KvStore
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Weights [Hq, A, S] of the answer at the publisher's sync layers, and positions [S]."""
     layout = scenario.layout()
@@ -98,25 +94,30 @@ def oracle_attention(
     ids = torch.tensor(scenario.joined() + ANSWER)
     positions = torch.cat([*(offset + prefix for offset in shifted), chosen])
     tokens = torch.cat([*(ids[prefix] for _ in shifted), ids[chosen]])
-    view = FullAttention(layout, len(ANSWER), kept)
+    view = FullAttention(layout, len(ANSWER), store)
     run_model(model.backbone, tokens, positions, view)
-    weights = [view.weights[layer][:, -len(ANSWER) :] for layer in layout.publisher.plan.layers]
+    weights = [view.noted[layer][:, -len(ANSWER) :] for layer in layout.publisher.plan.layers]
     return weights, positions
 
 
-@pytest.mark.parametrize("compression", [LOSSLESS, SPARSE], ids=["every row", "gaps"])
+@pytest.mark.parametrize(
+    "compression",
+    [LOSSLESS, SPARSE, ragged(LOSSLESS, TINY_SHAPE)],
+    ids=["every row", "gaps", "rows of each head"],
+)
 @pytest.mark.parametrize("scenario", FILLED, ids=lambda scenario: scenario.name)
 def test_attribution_equals_full_attention_of_the_oracle(
     scenario: Scenario, compression: Compression, model: LoadedModel
 ) -> None:
     scenario = replace(scenario, compression=compression)
     prefill, store = prefill_in_process(scenario, model)
-    layout, kept = scenario.layout(), store.kept_positions()
+    layout = scenario.layout()
     passages = halves(layout)
     layers = layout.publisher.plan.layers
     got = attribute_answer(model, prefill, ANSWER, passages, layers)
-    assert_equals(got, *oracle_attention(model, scenario, kept), passages)
-    logits = oracle_logits(model, layout, scenario.joined(), ANSWER[:-1], kept)[-len(ANSWER) :]
+    assert_equals(got, *oracle_attention(model, scenario, store), passages)
+    args = (model, layout, scenario.joined(), ANSWER[:-1], store.kept_positions())
+    logits = oracle_logits(*args, travelled=store.travelled())[-len(ANSWER) :]
     expected = torch.log_softmax(logits, -1)[torch.arange(len(ANSWER)), torch.tensor(ANSWER)]
     assert got.log_probs == pytest.approx(expected.tolist(), abs=1e-4)
 
@@ -159,12 +160,12 @@ def test_a_long_answer_is_watched_in_parts(model: LoadedModel) -> None:
     prefill, _ = prefill_in_process(scenario, model)
     passages, answer = halves(scenario.layout()), ANSWER * 26
     got = attribute_answer(model, prefill, answer, passages, range(NUM_LAYERS))
-    view = FullAttention(scenario.layout(), len(answer), None)
+    view = FullAttention(scenario.layout(), len(answer))
     ids = torch.tensor(scenario.joined() + answer)
     positions = torch.arange(len(ids))
     with torch.inference_mode():
         run_model(model.backbone, ids, positions, view)
-    assert_equals(got, [one[:, -len(answer) :] for one in view.weights], positions, passages)
+    assert_equals(got, [one[:, -len(answer) :] for one in view.noted], positions, passages)
     assert len(got.log_probs) == len(answer)
 
 

@@ -47,6 +47,7 @@ def test_all_questions_at_once_are_as_each_in_a_session(family: str, codec: str)
     whole = SimulationSettings(
         plans=RolePlans(contributors=NOBODY, publisher=ALL),
         compression=Compression(codec=codec_by_name("fp32")),
+        scorer=scorer,
         max_new_tokens=12,
         independent=True,
     )

@@ -11,13 +11,11 @@ from fedattn.core.codecs import CODECS, codec_by_name
 from fedattn.core.codecs.codec import CodecId
 from fedattn.core.codecs.raw import RawCodec
 from fedattn.core.compression import Compression
-from fedattn.core.selection import SELECTOR_NAMES
-from fedattn.core.types import IntArray
+from fedattn.core.selection import SELECTORS
 from fedattn.model.exchange import InProcessExchange, KvStore
-from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import Prefiller
 from fedattn.research.oracle import oracle_greedy, oracle_logits
-from tests.harness.runners import run_grpc, run_in_process
+from tests.harness.runners import prefill_in_process, run_grpc, run_in_process
 from tests.harness.scenarios import LOSSLESS, NUM_NEW_TOKENS, Scenario, context_words
 from tests.harness.tiny import FAMILIES, tiny_model
 
@@ -35,28 +33,16 @@ def scenario(compression: Compression) -> Scenario:
     )
 
 
-def travelled(case: Scenario, model: LoadedModel) -> tuple[KvStore, torch.Tensor]:
-    """What was sent in process, and the logits of the first answer token."""
-    prefix, spans, question = case.tokens()
-    layout, prefiller = case.layout(), Prefiller(model)
-    store = KvStore(layout, model.shape, model.rotary)
-    for index, token_ids in enumerate(spans):
-        exchange = InProcessExchange(store, index)
-        prefiller.contribute(layout.members[index], prefix, token_ids, exchange)
-    last = InProcessExchange(store, len(spans))
-    return store, prefiller.publish(layout.publisher, prefix, question, last).logits
-
-
 @pytest.mark.parametrize("keep_ratio", [0.5, 0.1])
-@pytest.mark.parametrize("selector", SELECTOR_NAMES)
+@pytest.mark.parametrize("selector", SELECTORS)
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_network_with_selected_rows_equals_the_oracle_that_is_told_which(
     family: str, selector: str, keep_ratio: float, tmp_path: Path
 ) -> None:
     model = tiny_model(family)
     case = scenario(replace(LOSSLESS, selector=selector, keep_ratio=keep_ratio, seed=3))
-    kept = travelled(case, model)[0].kept_positions()
-    assert {len(positions) for (owner, _), positions in kept.items() if owner == 0} == {
+    kept = prefill_in_process(case, model)[1].kept_positions()
+    assert {len(head) for (owner, _), heads in kept.items() if owner == 0 for head in heads} == {
         max(1, int(13 * keep_ratio))
     }
     outcome = await run_grpc(case, model, tmp_path)
@@ -73,7 +59,7 @@ async def test_network_with_dropped_inputs_equals_the_oracle(
 ) -> None:
     model = tiny_model(family)
     case = scenario(replace(LOSSLESS, input_keep_ratio=0.5, keep_ratio=keep_ratio, seed=5))
-    kept = travelled(case, model)[0].kept_positions()
+    kept = prefill_in_process(case, model)[1].kept_positions()
     outcome = await run_grpc(case, model, tmp_path)
     layout, joined = case.layout(), case.joined()
     expected = oracle_logits(model, layout, joined, [], kept)[-1]
@@ -105,7 +91,7 @@ class BeforeRope(RawCodec):
 def test_keys_sent_before_rope_arrive_at_their_global_positions(family: str) -> None:
     codec = BeforeRope("fp32", CodecId.RAW_FP32, relative_error=0.0, smallest=0.0, largest=3e38)
     model, case = tiny_model(family), scenario(replace(LOSSLESS, keep_ratio=0.5))
-    plain, _ = travelled(case, model)
+    _, plain = prefill_in_process(case, model)
     kept = plain.kept_positions()
     layout = case.layout()
     turned = replace(
@@ -139,6 +125,6 @@ def test_members_of_one_session_may_compress_differently() -> None:
     for index, token_ids in enumerate(spans):
         exchange = InProcessExchange(store, index)
         Prefiller(model).contribute(mixed.members[index], prefix, token_ids, exchange)
-    sent: dict[int, IntArray] = {index: store.rows(index, 1).positions for index in range(3)}
-    assert [len(sent[index]) for index in range(3)] == [6, 1, 9]
-    assert np.isin(sent[0], layout.members[0].input_positions()).all()
+    sent = [store.rows(index, 1) for index in range(3)]
+    assert [rows.counts for rows in sent] == [(6, 6), (1, 1), (9, 9)]
+    assert np.isin(sent[0].positions, layout.members[0].input_positions()).all()

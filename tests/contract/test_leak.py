@@ -19,11 +19,14 @@ from fedattn.research.leak.candidates import candidate_rows, distances, ranked
 from fedattn.research.leak.received import (
     Received,
     Sending,
+    TokenRows,
     add_noise,
+    by_token,
     noisy_exchange,
     receive_rows,
 )
 from fedattn.research.leak.repeat import common_length, repeat
+from tests.harness.learned import ragged, random_scorer
 from tests.harness.tiny import FAMILIES, VOCABULARY, tiny_model, word_tokenizer
 
 PREFIX = [1, 2, 3]
@@ -85,6 +88,22 @@ def test_rows_of_several_blocks_fill_each_others_gaps() -> None:
     assert four.num_right > one.num_right
 
 
+def test_rows_of_some_heads_are_enough() -> None:
+    """At block 0 one head keeps some rows, and the other none; values are refitted."""
+    model = tiny_model("llama")
+    sending = Sending(
+        plan=SyncPlan((0,)), compression=ragged(RAW, model.shape), scorer=random_scorer(model.shape)
+    )
+    rows = receive_rows(Prefiller(model), PREFIX, TEXT, sending)
+    tokens = by_token(rows.rows[0])
+    assert {token.heads.tolist() == [1] for token in tokens.values()} == {True}
+    recovery = look_up(model, rows)
+    assert recovery is not None
+    assert 0 < len(recovery.gaps) == len(tokens) < len(TEXT)
+    places = [position - len(PREFIX) for position in tokens]
+    assert [recovery.found[place] for place in places] == [TEXT[place] for place in places]
+
+
 def test_noise_large_enough_leaves_nothing_to_find() -> None:
     model = tiny_model("llama")
     recovery = replay(model, received(model, 2, noise=30.0), EVERYTHING)
@@ -122,7 +141,7 @@ def test_gap_tells_an_exact_hit_from_a_tie() -> None:
     tokens = torch.tensor([7, 8, 9])
     assert ranked(tokens, torch.tensor([4.0, 1.0, 2.0])) == (8, 0.5)
     assert ranked(tokens[:1], torch.tensor([4.0])) == (7, 0.0)
-    row = np.ones((2, 1, 4), dtype=np.float32)
+    row = TokenRows(heads=np.array([0]), rows=np.ones((2, 1, 4), dtype=np.float32))
     computed = {0: torch.stack([torch.ones(2, 1, 4), torch.full((2, 1, 4), 3.0)], dim=2)}
     far = distances(computed, {0: row})
     assert far[0] < 1e-6

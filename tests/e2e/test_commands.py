@@ -70,7 +70,7 @@ def test_simulate_compresses_as_it_is_told(cases: Path, tiny_folder: Path) -> No
     fewer = simulate(cases, tiny_folder, *flags, "--input-keep-ratio=0.5")
     span = fewer["cases"][0]["spans"][0]  # type: ignore[index]
     assert 2 * len(span["input_positions"]) <= span["stop"] - span["start"]
-    assert set(span["kept_positions"]["1"]) <= set(span["input_positions"])
+    assert set().union(*span["kept_positions"]["1"]) <= set(span["input_positions"])
 
 
 def test_cost_foretells_the_bytes_that_simulate_counts(cases: Path, tiny_folder: Path) -> None:

@@ -22,7 +22,9 @@ def random_scorer(shape: KvShape, seed: int = 0) -> RowScorer:
 
 
 def ragged(compression: Compression, shape: KvShape, seed: int = 0) -> Compression:
-    """The same with other shares for every head: at the first two blocks one has no row at all."""
+    """The same with other shares for every head: at the first two blocks one has no row at all,
+    and at the last one has all.
+    """
     random = np.random.default_rng(seed)
     shares = random.integers(1, FULL_SHARE, size=(shape.num_layers, shape.num_kv_heads))
     shares[0, 0] = shares[1, -1] = 0

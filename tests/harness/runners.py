@@ -38,7 +38,9 @@ from services.participant.settings import ParticipantSettings
 from services.participant.terms import agree, read_request
 from tests.harness.channels import direct_channel
 from tests.harness.identities import certificates_of
+from tests.harness.learned import random_scorer
 from tests.harness.policies import every_block
+from tests.harness.profiles import profile_of
 from tests.harness.scenarios import NUM_NEW_TOKENS, PUBLISHER, Scenario
 from tests.harness.tiny import word_tokenizer
 
@@ -72,7 +74,7 @@ def prefill_in_process(scenario: Scenario, model: LoadedModel) -> tuple[PrefillR
     prefiller = Prefiller(model)
     prefix, spans, question = scenario.tokens()
     layout = scenario.layout()
-    store = KvStore(layout, model.shape, model.rotary)
+    store = KvStore(layout, model.shape, model.rotary, scorer=random_scorer(model.shape))
     for index, token_ids in enumerate(spans):
         exchange = InProcessExchange(store, index)
         prefiller.contribute(layout.members[index], prefix, token_ids, exchange)
@@ -90,6 +92,7 @@ async def run_grpc(scenario: Scenario, model: LoadedModel, folder: Path) -> Outc
             path.write_text(text)
             own = certificates_of(node_id)
             node = make_node(node_id, model, path, scenario.tokenizer, own)
+            node.profile = profile_of(model.shape, model.fingerprint)
             await stack.enter_async_context(running_participant(node, address))
         own = certificates_of(PUBLISHER)
         publisher = make_node(PUBLISHER, model, None, scenario.tokenizer, own)

@@ -12,6 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from fedattn.core.types import KvShape
 from fedattn.model.loading import LoadedModel, wrap_model
 from fedattn.model.prompt import PromptTokenizer
 
@@ -19,6 +20,7 @@ VOCABULARY = 97
 NUM_LAYERS = 5
 SYSTEM_PROMPT = "w1 w2 w3"
 FAMILIES = ("llama", "qwen2")
+TINY_SHAPE = KvShape(num_layers=NUM_LAYERS, num_kv_heads=2, head_dim=8)
 _SIZES = {
     "vocab_size": VOCABULARY,
     "hidden_size": 48,

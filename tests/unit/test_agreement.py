@@ -108,6 +108,7 @@ def test_terms_may_be_on_any_rung_of_the_request_and_it_is_told_which() -> None:
     request = replace(REQUEST, coarser=coarser, options=replace(OPTIONS, budget=budget))
     said = statements()
     said["a"] = replace(said["a"], can_score=True, max_keep_ratio=0.3)
+    said["b"] = replace(said["b"], max_keep_ratio=1.0)
     for number, rung in enumerate(request.rungs):
         terms = terms_for(on_rung(rung, request, said), request)
         assert check_agreement(terms, request, DIGEST, said, FINGERPRINT) == number

@@ -109,7 +109,7 @@ class Questions:
             runs.append((branch_of(at, GIVEN), one.given[:-1], after))
             runs.append((branch_of(at, LIKELY), one.likely[:-1], after))
         hidden = Forest(self._model, past).run(Leaves.of(runs))
-        parts = iter(hidden.split([len(run) for _, run, _ in runs]))
+        parts = iter(torch.split(hidden, [len(run) for _, run, _ in runs]))
         for question, given, likely in zip(parts, parts, parts, strict=True):
             yield self._after(question, given), self._after(question, likely)
 

@@ -64,7 +64,7 @@ def ways(num_layers: int, profile: Profile | None) -> list[Way]:
     careful = resolve(PlanSpec("auto"), PlanSpec("auto"), num_layers, None)
     found.append(Way(name="no profile", plans=careful.plans, compression=careful.compression))
     if num_layers == 30:
-        plan = PlanSpec(FORMER).resolve(num_layers)
+        blocks = PlanSpec(FORMER).resolve(num_layers)
         former = RolePlans(contributors=blocks, publisher=blocks)
         found.append(Way(name="former auto, 18 blocks", plans=former, compression=Compression()))
     for plan in ("auto", "auto@1/20", "auto@1/40") if profile else ():

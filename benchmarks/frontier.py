@@ -1,14 +1,15 @@
 """Bytes against quality, on texts of real length: the points of a profile beside every block.
 
     python -m benchmarks.frontier [--model M] [--profile FILE] [--length 50:300 ...]
-                                  [--cases FILE:COUNT ...] [--json FILE] [--part 0/2]
+                                  [--cases FILE:COUNT ...] [--part 0/2] [--json FILE]
 
 Generated worlds of three contexts, ten questions each, and files of cases. Contributors attend to
 each other as in a session, every row through its frame. All questions of a world run in one pass.
 Printed for each set: bf16 bytes at every block divided by those that travelled, right answers with
 those gained and lost and McNemar's p, change of the given answer's NLL with a 95 % interval
 (bootstrap over worlds), KL along centralised's answer. `--part` takes every Nth world, so that
-processes can share the work; `--join FILE ...` prints what they wrote.
+processes can share the work; `--join FILE ...` goes on from what they wrote. `--summary FILE` and
+`--plot FILE` write the table as JSON and as a picture.
 """
 
 import argparse
@@ -152,10 +153,9 @@ def task_sets(arguments: argparse.Namespace, engine: Engine) -> Iterator[tuple[s
         yield Path(path).stem, read_cases(Path(path))[: int(count)]
 
 
-def show(records: dict[str, list[dict[str, Any]]]) -> None:
-    """The table, as Markdown."""
-    print("| set | way | 1/bytes | right | gained, lost, p | NLL change | KL |")
-    print("|---|---|---|---|---|---|---|")
+def summarize(records: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row for each set and way, as JSON values."""
+    rows = []
     for name, each in records.items():
         worlds = [record["world"] for record in each]
         names = [key for key in each[0] if key not in {"kind", "world"}]
@@ -163,16 +163,61 @@ def show(records: dict[str, list[dict[str, Any]]]) -> None:
         base = scores[CENTRALISED]
         for way in names:
             pairs = compare(scores[way], base, worlds)
-            fewer = sum(one.kv_bytes for one in base) / sum(one.kv_bytes for one in scores[way])
-            nll, kl = pairs.nll, pairs.divergence
-            assert nll is not None
-            assert kl is not None
-            spread = "" if nll.low is None else f" [{nll.low:+.3f}, {nll.high:+.3f}]"
-            print(
-                f"| {name} | {way} | {fewer:.1f} | {sum(one.match for one in scores[way])} of "
-                f"{pairs.cases} | +{pairs.gained} -{pairs.lost}, {pairs.p_value:.2f} | "
-                f"{nll.mean:+.3f}{spread} | {kl.mean:.4f} |"
+            total = sum(one.kv_bytes for one in scores[way])
+            assert pairs.nll is not None
+            assert pairs.divergence is not None
+            rows.append(
+                {
+                    "set": name,
+                    "way": way,
+                    "fewer_bytes": round(sum(one.kv_bytes for one in base) / total, 2),
+                    "cases": pairs.cases,
+                    "worlds": pairs.worlds,
+                    "right": sum(one.match for one in scores[way]),
+                    "gained": pairs.gained,
+                    "lost": pairs.lost,
+                    "p_value": round(pairs.p_value, 4),
+                    "nll": [pairs.nll.mean, pairs.nll.low, pairs.nll.high],
+                    "kl": pairs.divergence.mean,
+                }
             )
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The table, as Markdown."""
+    print("| set | rows | bf16 / bytes | right | gained, lost, p | NLL change | KL |")
+    print("|---|---|---|---|---|---|---|")
+    for row in rows:
+        mean, low, high = row["nll"]
+        spread = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
+        print(
+            f"| {row['set']} | {row['way']} | {row['fewer_bytes']:.1f} | {row['right']} of "
+            f"{row['cases']} | +{row['gained']} -{row['lost']}, {row['p_value']:.2f} | "
+            f"{mean:+.3f}{spread} | {row['kl']:.3f} |"
+        )
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """KL against bytes, a line a set; the former default is a cross."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in dict.fromkeys(row["set"] for row in rows):
+        here = [row for row in rows if row["set"] == name and row["way"] != CENTRALISED]
+        line = sorted((row["fewer_bytes"], row["kl"]) for row in here if "former" not in row["way"])
+        (drawn,) = axes.plot(*zip(*line, strict=True), marker="o", label=name)
+        former = [(row["fewer_bytes"], row["kl"]) for row in here if "former" in row["way"]]
+        if former:
+            axes.plot(*zip(*former, strict=True), marker="x", linestyle="", color=drawn.get_color())
+    axes.set(
+        xlabel="bytes of bf16 at every block / bytes that travel",
+        ylabel="KL from every block, nats a token",
+        title="crosses: 18 blocks, the former default",
+    )
+    axes.legend()
+    figure.savefig(path)
 
 
 def _score(given: list[Any]) -> CaseScore:
@@ -192,15 +237,15 @@ def main() -> None:
     parser.add_argument("--part", default="0/1")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--join", nargs="*", type=Path)
+    parser.add_argument("--summary", type=Path)
+    parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     if arguments.join:
         joined: dict[str, list[dict[str, Any]]] = {}
         for path in arguments.join:
             for name, each in json.loads(path.read_text()).items():
                 joined.setdefault(name, []).extend(each)
-        show(joined)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(joined) + "\n")
+        finish(summarize(joined), arguments)
         return
     engine = open_engine(arguments.model)
     fingerprint = engine.model.fingerprint
@@ -217,7 +262,16 @@ def main() -> None:
             if arguments.json:
                 arguments.json.write_text(json.dumps(records) + "\n")
             print(f"{name}: world {number}", flush=True)
-    show(records)
+    finish(summarize(records), arguments)
+
+
+def finish(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    """Print what came out, and write what was asked for."""
+    show(rows)
+    if arguments.summary:
+        arguments.summary.write_text(json.dumps(rows, indent=1) + "\n")
+    if arguments.plot:
+        draw(rows, arguments.plot)
 
 
 if __name__ == "__main__":

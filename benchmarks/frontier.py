@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
@@ -200,8 +201,6 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """KL against bytes, a line a set; the former default is a cross."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for name in dict.fromkeys(row["set"] for row in rows):

@@ -23,6 +23,8 @@ from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows
 
 MAX_QUERIES = 256
 """Tokens of a span whose queries are matched, evenly spaced."""
+MAX_PIECE = 512
+"""Rows that are matched at once; longer spans go piece by piece, so that time grows with length."""
 MAX_BIAS = 7.0
 _STEPS = 20
 """Of the weights; few, so that no row takes all."""
@@ -50,11 +52,17 @@ def refit_rows(kept: HeadRows, rows: KvRows, free: IntArray, queries: FloatArray
     """
     values, biases = kept.values.copy(), np.zeros(kept.num_rows, np.float32)
     groups = queries.reshape(len(rows.keys), -1, queries.shape[2])
+    pieces = np.array_split(free, -(-len(free) // MAX_PIECE))
     for head, here in enumerate(kept.heads):
-        places = np.searchsorted(rows.positions[free], kept.positions[here])
-        if 0 < len(places) < len(free):
-            keys, old = rows.keys[head, free], rows.values[head, free]
-            biases[here], values[here] = refit_head(groups[head], keys, old, places)
+        stop = here.start
+        for piece in pieces:
+            inside = np.isin(rows.positions[piece], kept.positions[here])
+            begin, stop = stop, stop + int(inside.sum())
+            if 0 < stop - begin < len(piece):
+                keys, old = rows.keys[head, piece], rows.values[head, piece]
+                biases[begin:stop], values[begin:stop] = refit_head(
+                    groups[head], keys, old, np.flatnonzero(inside)
+                )
     return replace(kept, values=values, biases=biases)
 
 

@@ -16,6 +16,7 @@ from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode import generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.prefill import Prefiller
+from tests.harness.learned import ragged, random_scorer
 from tests.harness.scenarios import LOSSLESS, SCENARIOS, Scenario, context_words
 from tests.harness.tiny import FAMILIES, tiny_model
 
@@ -24,6 +25,13 @@ COMPRESSIONS = {
     "half the rows": replace(LOSSLESS, keep_ratio=0.5),
     "half the inputs": replace(LOSSLESS, input_keep_ratio=0.5),
     "few of few": replace(LOSSLESS, keep_ratio=0.3, input_keep_ratio=0.7),
+}
+BYTES_OF = {
+    **COMPRESSIONS,
+    "heads apart": ragged(LOSSLESS, tiny_model("llama").shape),
+    "few of heads apart": ragged(
+        replace(LOSSLESS, input_keep_ratio=0.7), tiny_model("llama").shape
+    ),
 }
 
 
@@ -37,7 +45,7 @@ def run_all(case: Scenario, prefiller: Prefiller, store: KvStore) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
-@pytest.mark.parametrize("compression", COMPRESSIONS.values(), ids=COMPRESSIONS)
+@pytest.mark.parametrize("compression", BYTES_OF.values(), ids=BYTES_OF)
 def test_foretold_bytes_are_those_that_move(compression: Compression, codec: Codec) -> None:
     model = tiny_model("llama")
     case = Scenario(
@@ -47,7 +55,7 @@ def test_foretold_bytes_are_those_that_move(compression: Compression, codec: Cod
         publisher_plan="all",
         compression=replace(compression, codec=codec),
     )
-    store = KvStore(case.layout(), model.shape, model.rotary)
+    store = KvStore(case.layout(), model.shape, model.rotary, scorer=random_scorer(model.shape))
     run_all(case, Prefiller(model), store)
     for index, foretold in enumerate(session_bytes(store.layout, model.shape)):
         for layer, size in foretold.up.items():
@@ -84,6 +92,19 @@ def _attention_flops(query: torch.Size, key: torch.Size, *_: Any, **__: Any) -> 
 def test_foretold_operations_are_those_that_are_computed(
     family: str, plans: tuple[str, str], compression: Compression
 ) -> None:
+    require_operations_foretold(family, plans, compression)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_operations_are_foretold_where_heads_have_rows_of_their_own(family: str) -> None:
+    """They are in proportion to the rows of all heads, so the mean of heads tells them."""
+    compression = ragged(LOSSLESS, tiny_model(family).shape)
+    require_operations_foretold(family, ("1,3", "all"), compression)
+
+
+def require_operations_foretold(
+    family: str, plans: tuple[str, str], compression: Compression
+) -> None:
     model = tiny_model(family)
     case = Scenario(
         name="",
@@ -97,7 +118,7 @@ def test_foretold_operations_are_those_that_are_computed(
     prefix, spans, question = case.tokens()
     prefiller = Prefiller(model)
     prefiller.warm_prefix(prefix)  # once a process
-    store = KvStore(layout, model.shape, model.rotary)
+    store = KvStore(layout, model.shape, model.rotary, scorer=random_scorer(model.shape))
     for index, token_ids in enumerate(spans):
         exchange = InProcessExchange(store, index)
         with counted() as counter:

@@ -52,7 +52,7 @@ def sample_rows(
     heads = positions or [range(span.start, span.stop)] * shape.num_kv_heads
     at = np.concatenate([np.array(head, dtype=np.int64) for head in heads])
     scalars = (np.arange(2 * len(at) * shape.head_dim) % 251 - 125).astype(np.float32) / 16
-    keys, values = scalars.reshape(2, len(at), shape.head_dim)
+    keys, values = scalars.reshape(2, len(at), shape.head_dim).astype(np.float32)
     return HeadRows(keys=keys, values=values, positions=at, counts=tuple(map(len, heads)))
 
 
@@ -87,7 +87,8 @@ def same_rows(left: HeadRows, right: HeadRows) -> bool:
         and np.array_equal(left.values, right.values)
         and np.array_equal(left.positions, right.positions)
         and left.counts == right.counts
-        and np.array_equal(left.biases, right.biases)  # type: ignore[arg-type] - None too
+        and (left.biases is None) == (right.biases is None)
+        and (left.biases is None or bool((left.biases == right.biases).all()))
     )
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 
 import structlog
@@ -43,7 +44,8 @@ async def calibrate_in_background(node: ParticipantNode, path: Path) -> None:
     work = BackgroundCalibration(node, path)
     pool = ThreadPoolExecutor(1, "calibrate", _stay_behind)
     try:
-        profile = await asyncio.get_running_loop().run_in_executor(pool, work.run)
+        loop = asyncio.get_running_loop()
+        profile = await loop.run_in_executor(pool, copy_context().run, work.run)
     except FedAttnError as error:
         log.info("not_calibrated", why=str(error))
         return

@@ -386,8 +386,8 @@ def read_positions(frame: bytes, spec: FrameSpec) -> tuple[IntArray, ...]:
 
 
 def _write_biases(biases: FloatArray) -> bytes:
-    codes = np.clip(np.rint(biases / _BIAS_STEP), -_TOP_BIAS, _TOP_BIAS)
-    return codes.astype(np.int8).tobytes()
+    codes = np.clip(np.rint(biases / _BIAS_STEP), -_TOP_BIAS, _TOP_BIAS).astype(np.int8)
+    return codes.tobytes()
 
 
 def _read_biases(body: memoryview, spec: FrameSpec) -> FloatArray | None:

@@ -28,7 +28,7 @@ def needed_transfers(layout: SessionLayout) -> set[Transfer]:
     live = {answer}
     transfers: set[Transfer] = set()
     for layer in reversed(range(layout.num_layers)):
-        edges = {(i, j) for i in live for j in range(i + 1) if sees(layout, layer, i, j)}
+        edges = {(i, j) for i in live for j in range(i + 1) if sees(layout, (layer, 0), i, j)}
         for query, key in edges:
             receiver, sender = owner_of(layout, query), owner_of(layout, key)
             if receiver is not PUBLIC and sender is not PUBLIC and sender != receiver:

@@ -113,7 +113,7 @@ def compressed(role: Role, length: int = 10, **settings: Any) -> Member:
 
 def test_worked_example_of_the_docstring() -> None:
     half = compressed(Role.CONTRIBUTOR, input_keep_ratio=0.5, keep_ratio=0.5)
-    assert (half.num_inputs, half.num_sent) == (5, 2)
+    assert (half.num_inputs, half.head_counts(0, 2)) == (5, (2, 2))
 
 
 def test_publisher_computes_all_its_tokens() -> None:
@@ -123,11 +123,11 @@ def test_publisher_computes_all_its_tokens() -> None:
 
 def test_member_without_tokens_computes_and_sends_nothing() -> None:
     empty = compressed(Role.CONTRIBUTOR, length=0, input_keep_ratio=0.5)
-    assert (empty.num_inputs, empty.num_sent) == (0, 0)
+    assert (empty.num_inputs, empty.head_counts(0, 2)) == (0, (0, 0))
     assert empty.input_positions().tolist() == []
 
 
-@given(compressions(), st.integers(1, 60))
+@given(compressions(2), st.integers(1, 60))
 def test_computed_positions_are_drawn_from_the_span_once_for_all(
     compression: Compression, length: int
 ) -> None:
@@ -136,7 +136,9 @@ def test_computed_positions_are_drawn_from_the_span_once_for_all(
     assert positions == sorted(set(positions))
     assert set(positions) <= set(range(7, 7 + length))
     assert len(positions) == drawing.num_inputs
-    assert 1 <= drawing.num_sent <= drawing.num_inputs <= length
+    counts = drawing.head_counts(0, 2)
+    assert 1 <= max(counts) <= drawing.num_inputs <= length
+    assert drawing.compression.head_shares or min(counts) >= 1
     assert drawing.input_positions().tolist() == positions
 
 

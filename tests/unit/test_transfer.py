@@ -75,7 +75,7 @@ def travelled(member: Member, layer: int = 0, *, by: Compression | None = None) 
     if by is not None:
         member = replace(member, compression=by)
     came = through(member, layer, computed_rows(member))
-    first, second = (came.positions[head].tolist() for head in came.heads)
+    first, second = (list(map(int, came.positions[head])) for head in came.heads)
     assert first == second
     return first
 

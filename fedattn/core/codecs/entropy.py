@@ -207,7 +207,8 @@ def _scale(rows: FloatArray, relative_scale: float) -> np.float32:
 
 def _root_mean_square(rows: FloatArray) -> np.float32:
     flat = rows.reshape(-1)
-    return np.sqrt(np.einsum("i,i->", flat, flat) / np.float32(flat.size))
+    square: np.float32 = np.einsum("i,i->", flat, flat) / np.float32(flat.size)
+    return np.sqrt(square)
 
 
 def _least_scale(rows: FloatArray) -> np.float32:
@@ -219,7 +220,8 @@ def _least_scale(rows: FloatArray) -> np.float32:
 def _round(rows: FloatArray, scale: np.float32) -> FloatArray:
     """Codes, whole numbers from -127 to 127."""
     scaled = rows * (np.float32(1) / scale)
-    return np.rint(scaled, out=scaled)
+    np.rint(scaled, out=scaled)
+    return scaled
 
 
 def _deflate(coded: _Codes) -> bytes:

@@ -30,7 +30,7 @@ from fedattn.core.plans import PlanSpec, shared_plan
 from fedattn.core.routing import Route
 from fedattn.core.selection import SELECTOR_NAMES
 from fedattn.core.spans import Span, build_layout
-from fedattn.core.types import FloatArray, KvRows, KvShape, Queries
+from fedattn.core.types import FloatArray, HeadRows, KvRows, KvShape, Queries
 from fedattn.model.engine import open_engine
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import Prefiller
@@ -70,7 +70,7 @@ class Recorder:
     def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
         self.sent[layer] = (rows, queries())
 
-    def receive(self, layer: int) -> list[KvRows]:  # noqa: ARG002 - nobody is before it
+    def receive(self, layer: int) -> list[HeadRows]:  # noqa: ARG002 - nobody is before it
         return []
 
 
@@ -101,26 +101,26 @@ def measure_layer(
     model: LoadedModel, codec: Codec, layer: int, rows: KvRows, queries: FloatArray
 ) -> LayerRow:
     span = Span(int(rows.positions[0]), int(rows.positions[-1]) + 1)
-    rules = FrameSpec(
-        sender="node", shape=model.shape, codec=codec, span=span, num_rows=rows.num_rows
-    )
+    counts = (rows.num_rows,) * len(rows.keys)
+    rules = FrameSpec(sender="node", shape=model.shape, codec=codec, span=span, counts=counts)
     bf16_bytes = model.shape.values_per_row * rows.num_rows * 2
     encode_times, decode_times = [], []
     for _ in range(REPEATS):
         begun = time.perf_counter()
-        frame = encode_frame(rows, layer, codec, span, model.rotary)
+        frame = encode_frame(HeadRows.of(rows), layer, codec, span, model.rotary)
         middle = time.perf_counter()
         decoded = decode_frame(frame, rules, model.rotary)
         decode_times.append(time.perf_counter() - middle)
         encode_times.append(middle - begun)
+    keys, values = (one.reshape(rows.keys.shape) for one in (decoded.keys, decoded.values))
     exact = attention_output(queries, rows.keys, rows.values)
-    changed = attention_output(queries, decoded.keys, decoded.values)
+    changed = attention_output(queries, keys, values)
     return LayerRow(
         codec=codec.name,
         layer=layer,
         bytes_ratio=bf16_bytes / len(frame),
-        key_error=relative_error(decoded.keys, rows.keys),
-        value_error=relative_error(decoded.values, rows.values),
+        key_error=relative_error(keys, rows.keys),
+        value_error=relative_error(values, rows.values),
         attention_error=relative_error(changed, exact),
         encode_mb_s=bf16_bytes / float(np.median(encode_times)) / 1e6,
         decode_mb_s=bf16_bytes / float(np.median(decode_times)) / 1e6,

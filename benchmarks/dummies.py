@@ -20,7 +20,7 @@ from fedattn.core.frames import encode_frame
 from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
 from fedattn.core.spans import PrefixMode, Span
-from fedattn.core.types import KvRows, KvShape
+from fedattn.core.types import HeadRows, KvRows, KvShape
 from fedattn.wire.convert import chunk_to_wire, shape_to_wire
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE, PROTOCOL_VERSION
@@ -46,7 +46,7 @@ def frame_messages(start: int, stop: int, layer: int) -> tuple[bytes, ...]:
     rows = np.ones((SHAPE.num_kv_heads, stop - start, SHAPE.head_dim), dtype=np.float32)
     span = Span(start, stop)
     kv = KvRows(keys=rows, values=rows, positions=np.arange(start, stop))
-    frame = encode_frame(kv, layer, CODEC, span)
+    frame = encode_frame(HeadRows.of(kv), layer, CODEC, span)
     return tuple(
         pb.ExchangeRequest(chunk=chunk_to_wire(chunk)).SerializeToString()
         for chunk in split_frame(frame, layer)

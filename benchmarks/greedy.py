@@ -33,7 +33,7 @@ from fedattn.core.errors import InternalError
 from fedattn.core.frames import encode_frame
 from fedattn.core.request import describe_prefix
 from fedattn.core.spans import PrefixMode, Span
-from fedattn.core.types import KvRows
+from fedattn.core.types import HeadRows, KvRows
 from fedattn.model.loading import LoadedModel
 from fedattn.wire.session_options import prefix_to_wire
 from fedattn.wire.status import error_from_rpc
@@ -87,7 +87,7 @@ async def drip(node: RawNode, model: LoadedModel) -> None:
         span = Span(member.span_start, member.span_stop)
         rows = np.ones((model.shape.num_kv_heads, len(span), model.shape.head_dim), np.float32)
         kv = KvRows(keys=rows, values=rows, positions=np.arange(span.start, span.stop))
-        (whole,) = split_frame(encode_frame(kv, 1, codec_by_name("fp32"), span), 1)
+        (whole,) = split_frame(encode_frame(HeadRows.of(kv), 1, codec_by_name("fp32"), span), 1)
         pieces = [whole.data[:100], *(whole.data[i : i + 1] for i in range(100, len(whole.data)))]
         await hold(node, start, pieces)
 

@@ -125,7 +125,7 @@ class Company:
     def check_frames(self, frames: dict[Place, bytes]) -> list[tuple[int, int, ReceivedFrame]]:
         """Every frame as its receivers check it, sealed or not: (receiver, sender, frame)."""
         return [
-            (receiver, sender, check_frame(frame, self.state.frame_spec(sender)))
+            (receiver, sender, check_frame(frame, self.state.frame_specs(sender, {layer})[layer]))
             for (sender, layer), frame in frames.items()
             for receiver in self.state.receivers(sender, layer)
         ]

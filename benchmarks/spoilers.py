@@ -27,7 +27,7 @@ from fedattn.core.errors import CorruptFrameError, InvalidRequestError
 from fedattn.core.row_bounds import MARGIN
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import SessionLayout, build_layout
-from fedattn.core.types import FloatArray, IntArray, KvRows, Queries
+from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows, Queries
 from fedattn.model.attribution import attribute_answer
 from fedattn.model.decode import generate_tokens
 from fedattn.model.engine import Engine, open_engine
@@ -175,9 +175,9 @@ class SpoiledExchange(InProcessExchange):
             )
         super().send(layer, rows, queries)
 
-    def receive(self, layer: int) -> list[KvRows]:
+    def receive(self, layer: int) -> list[HeadRows]:
         refused = self._session.refused
-        parts: list[KvRows] = []
+        parts: list[HeadRows] = []
         for sender in self.route.senders:
             name = self._store.layout.members[sender].node_id
             if (self._member, name) in refused:

@@ -13,6 +13,7 @@ from fedattn.cli.indexing import read_texts
 from fedattn.cli.options import AsJson, Model, Seed, SystemPrompt
 from fedattn.cli.outfiles import validate_out
 from fedattn.cli.terminal import bars, output, plain_table, progress
+from fedattn.core.errors import InvalidRequestError
 from fedattn.core.profile import Profile
 from fedattn.core.profile_file import write_profile
 from fedattn.profiles import save_profile
@@ -32,7 +33,6 @@ def calibrate(
         typer.Option(
             help="Learn from this file or folder too, read as a node reads its text; no labels.",
             metavar="PATH",
-            exists=True,
         ),
     ] = None,
     quick: Annotated[
@@ -45,6 +45,8 @@ def calibrate(
     """Find which rows of which heads are worth their bytes, and what leaving others out does."""
     require_extras("participant")
     validate_out("--out", out, suffix=".json")
+    if texts is not None and not texts.exists():
+        raise InvalidRequestError(f"--texts {texts}: no such file or folder")
     from fedattn.model.engine import open_engine
     from fedattn.research.calibrate.run import QUICK, THOROUGH, Calibration
 

@@ -386,8 +386,9 @@ def read_positions(frame: bytes, spec: FrameSpec) -> tuple[IntArray, ...]:
 
 
 def _write_biases(biases: FloatArray) -> bytes:
-    codes = np.clip(np.rint(biases / _BIAS_STEP), -_TOP_BIAS, _TOP_BIAS).astype(np.int8)
-    return codes.tobytes()
+    codes = np.clip(np.rint(biases / _BIAS_STEP), -_TOP_BIAS, _TOP_BIAS)
+    written: bytes = codes.astype(np.int8).tobytes()
+    return written
 
 
 def _read_biases(body: memoryview, spec: FrameSpec) -> FloatArray | None:

@@ -119,7 +119,7 @@ class _Replay:
         """As `KvView.attend`; one key/value head after the other, to bound the memory."""
         known = self._context.keys_and_values(layer)
         keys, values = (torch.cat(both, dim=2)[0] for both in zip(known, (key, value), strict=True))
-        groups = query[0].unflatten(0, (keys.shape[0], -1))  # [Hkv, G, n, D]
+        groups = query[0].reshape(keys.shape[0], -1, *query.shape[2:])  # [Hkv, G, n, D]
         scale = scaling or query.shape[-1] ** -0.5
         ahead = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool).triu(1)
         ahead = ahead.to(query.device)

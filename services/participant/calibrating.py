@@ -100,14 +100,12 @@ class BackgroundCalibration:
         if said != self._said:
             self._said = said
             log.info("calibrating", done=said)
-        while self.must_wait and not self.stopping.wait(_LOOK_S):
+        while self._must_wait() and not self.stopping.wait(_LOOK_S):
             pass
         if self.stopping.is_set():
             raise StoppedError
 
-    @property
-    def must_wait(self) -> bool:
-        """Whether others need the machine now."""
+    def _must_wait(self) -> bool:
         is_strained = self._node.pressure.level is not Pressure.NONE
         return is_strained or self._node.admission.active_sessions > 0
 

@@ -10,7 +10,7 @@ from fedattn.core.compression import Compression
 from fedattn.core.plans import shared_plan
 from fedattn.core.spans import Member
 from fedattn.model.prefill import Prefiller
-from fedattn.research.evaluate.runs import InProcessRuns, PromptSegmentation, Variant, ends
+from fedattn.research.evaluate.runs import Asked, InProcessRuns, PromptSegmentation, Variant, ends
 from fedattn.research.tasks.cases import Case
 from fedattn.research.tasks.task import Task
 from tests.harness.tiny import NUM_LAYERS, tiny_model, word_tokenizer, words
@@ -22,6 +22,7 @@ VARIANTS = [
         name="some",
         plans=shared_plan([1, 3]),
         compression=Compression(codec=codec_by_name("int8")),
+        asked=Asked(plan="1,3"),
     ),
 ]
 

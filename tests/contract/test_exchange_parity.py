@@ -41,8 +41,9 @@ async def test_exchange_moves_exactly_the_rows_that_are_needed(
     outcome = await RUNNERS[runner](scenario, model, tmp_path)
     layout = scenario.layout()
     expected = sum(
-        len(route.uploads) * max_upload_size(member, model.shape)
+        max_upload_size(member, model.shape, layer)
         for route, member in zip(route_session(layout), layout.members, strict=True)
+        for layer in route.uploads
     )
     assert outcome.uploaded_bytes == expected
 

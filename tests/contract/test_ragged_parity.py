@@ -59,11 +59,11 @@ def test_prefill_and_both_decoders_equal_the_oracle(scenario: Scenario, model: L
     compression = replace(ragged(LOSSLESS, model.shape), input_keep_ratio=inputs)
     scenario = replace(scenario, compression=compression)
     prefill, store = prefill_in_process(scenario, model)
-    told = (store.kept_positions(), None)
+    kept, came = store.kept_positions(), store.travelled()
     args = (model, scenario.layout(), scenario.joined())
-    expected = oracle_logits(*args, [], *told, travelled=store.travelled())[-1]
+    expected = oracle_logits(*args, [], kept, travelled=came)[-1]
     torch.testing.assert_close(prefill.logits, expected, atol=TOLERANCE, rtol=0)
-    greedy = oracle_greedy(*args, NUM_NEW_TOKENS, *told, travelled=store.travelled())
+    greedy = oracle_greedy(*args, NUM_NEW_TOKENS, kept, travelled=came)
     fused = generate_tokens(model, prefill, GREEDY, lambda: FusedDecoder(model, FLOAT32))
     assert list(fused) == greedy
     assert list(generate_tokens(model, prefill, GREEDY)) == greedy
@@ -97,8 +97,8 @@ def test_each_head_sees_the_rows_that_it_alone_received(model: LoadedModel) -> N
     case = between_all(ragged(LOSSLESS, model.shape))
     prefill, store = prefill_in_process(case, model)
     swapped = {at: heads[::-1] for at, heads in store.kept_positions().items()}
-    args = (model, case.layout(), case.joined(), [], swapped)
-    wrong = oracle_logits(*args, travelled=store.travelled())[-1]
+    told = (case.layout(), case.joined())
+    wrong = oracle_logits(model, *told, [], swapped, travelled=store.travelled())[-1]
     assert (prefill.logits - wrong).abs().max() > 100 * TOLERANCE
 
 

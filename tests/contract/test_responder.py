@@ -28,6 +28,7 @@ def settings(case: Scenario, compression: Compression, responder: int) -> Simula
         prefix=case.prefix_mode,
         max_new_tokens=NUM_NEW_TOKENS,
         responder=responder,
+        scorer=random_scorer(TINY_SHAPE),
     )
 
 
@@ -62,8 +63,7 @@ def check_answers(model: LoadedModel, case: Scenario, compression: Compression) 
         stores.append(store)
         return InProcessExchange(store, index)
 
-    scorer = random_scorer(model.shape)
-    simulator = Simulator(Prefiller(model), case.tokenizer, exchange, scorer)
+    simulator = Simulator(Prefiller(model), case.tokenizer, exchange)
     for responder in range(1, len(case.contexts) + 2):
         chosen = settings(case, compression, responder)
         result = simulator.run_tokens(cut(case), chosen, lambda _: True)

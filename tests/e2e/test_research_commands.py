@@ -167,7 +167,7 @@ def test_leak_says_that_a_look_up_needs_block_0(qwen_folder: Path, tmp_path: Pat
     ("command", "message"),
     [
         (["calibrate", "--out=x.txt"], "expected a .json file"),
-        (["calibrate", "--out=x.json", "--texts=none"], "'none' does not exist"),
+        (["calibrate", "--out=x.json", "--texts=none"], "--texts none: no such file or folder"),
         (["eval", "poetry"], "unknown task 'poetry'"),
         (["eval", "gsm8k", "--length=200"], "--length is of generated retrieval cases"),
         (["eval", "--segmentation=half"], "'half' is not one of 'tok-ag'"),

@@ -52,8 +52,8 @@ def sample_rows(
     heads = positions or [range(span.start, span.stop)] * shape.num_kv_heads
     at = np.concatenate([np.array(head, dtype=np.int64) for head in heads])
     scalars = (np.arange(2 * len(at) * shape.head_dim) % 251 - 125).astype(np.float32) / 16
-    both = scalars.reshape(2, len(at), shape.head_dim)
-    return HeadRows(keys=both[0], values=both[1], positions=at, counts=tuple(map(len, heads)))
+    keys, values = scalars.reshape(2, len(at), shape.head_dim).astype(np.float32)
+    return HeadRows(keys=keys, values=values, positions=at, counts=tuple(map(len, heads)))
 
 
 def sample_frame(codec: str = "bf16", *, layer: int = LAYER) -> bytes:
@@ -87,6 +87,8 @@ def same_rows(left: HeadRows, right: HeadRows) -> bool:
         and np.array_equal(left.values, right.values)
         and np.array_equal(left.positions, right.positions)
         and left.counts == right.counts
+        and (left.biases is None) == (right.biases is None)
+        and (left.biases is None or bool((left.biases == right.biases).all()))
     )
 
 

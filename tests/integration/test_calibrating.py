@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,17 +49,38 @@ async def test_a_node_has_its_profile_once_it_is_made_and_others_take_it_over(
     assert other.profile.points == kept.points
 
 
-async def test_sessions_and_pressure_go_first(node: ParticipantNode, tmp_path: Path) -> None:
+class _Waited(threading.Event):
+    """Counts waits; the third relieves the node."""
+
+    def __init__(self, relieve: Callable[[], None]) -> None:
+        super().__init__()
+        self.num_waits = 0
+        self._relieve = relieve
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.num_waits += 1
+        if self.num_waits == 3:
+            self._relieve()
+        return False
+
+
+async def test_sessions_go_first(node: ParticipantNode, tmp_path: Path) -> None:
     work = BackgroundCalibration(node, tmp_path / "profile.json")
-    assert not work.must_wait
-    with node.admission.take("other", ""):
-        assert work.must_wait
-        waiting = asyncio.create_task(asyncio.to_thread(work.tell, "texts", 1, 10))
-        await asyncio.to_thread(work.stopping.wait, 0.02)
-        assert not waiting.done()
-    await waiting
+    work.stopping = waited = _Waited(node.admission.take("other", "").release)
+    work.tell("texts", 1, 10)
+    assert waited.num_waits == 3
+    work.tell("texts", 2, 10)
+    assert waited.num_waits == 3
+
+
+async def test_a_machine_under_pressure_is_left_alone(
+    node: ParticipantNode, tmp_path: Path
+) -> None:
     node.pressure.level = Pressure.HIGH
-    assert work.must_wait
+    work = BackgroundCalibration(node, tmp_path / "profile.json")
+    work.stopping = waited = _Waited(lambda: setattr(node.pressure, "level", Pressure.NONE))
+    work.tell("texts", 1, 10)
+    assert waited.num_waits == 3
 
 
 async def test_a_node_that_stops_ends_its_calibration(

@@ -113,7 +113,7 @@ def test_exactly_the_wanted_number_of_rows_of_each_head_is_kept_in_order(
 
 
 def test_each_head_keeps_its_own_best_rows() -> None:
-    scores = [[5.0, 1, 4, 2], [1, 2, 3, 4], [1, 9, 1, 1]]
+    scores: list[list[float]] = [[5, 1, 4, 2], [1, 2, 3, 4], [1, 9, 1, 1]]
     assert places(scores, (2, 3, 0)) == [[0, 2], [1, 2, 3], []]
     assert places(scores, (0, 0, 4)) == [[], [], [0, 1, 2, 3]]
 

@@ -75,9 +75,9 @@ def travelled(member: Member, layer: int = 0, *, by: Compression | None = None) 
     if by is not None:
         member = replace(member, compression=by)
     came = through(member, layer, computed_rows(member))
-    first, second = (list(map(int, came.positions[head])) for head in came.heads)
+    first, second = (list(came.positions[head]) for head in came.heads)
     assert first == second
-    return first
+    return [int(position) for position in first]
 
 
 def learned(shares: bytes, layer: int = 0, **settings: Any) -> Compression:

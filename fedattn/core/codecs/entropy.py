@@ -207,8 +207,8 @@ def _scale(rows: FloatArray, relative_scale: float) -> np.float32:
 
 def _root_mean_square(rows: FloatArray) -> np.float32:
     flat = rows.reshape(-1)
-    square: np.float32 = np.einsum("i,i->", flat, flat) / np.float32(flat.size)
-    return np.sqrt(square)
+    root: np.float32 = np.sqrt(np.einsum("i,i->", flat, flat) / np.float32(flat.size))
+    return root
 
 
 def _least_scale(rows: FloatArray) -> np.float32:
@@ -219,7 +219,7 @@ def _least_scale(rows: FloatArray) -> np.float32:
 
 def _round(rows: FloatArray, scale: np.float32) -> FloatArray:
     """Codes, whole numbers from -127 to 127."""
-    scaled = rows * (np.float32(1) / scale)
+    scaled: FloatArray = rows * (np.float32(1) / scale)
     np.rint(scaled, out=scaled)
     return scaled
 

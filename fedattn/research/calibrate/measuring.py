@@ -81,9 +81,11 @@ class WorldMeter:
         num_bytes, parts = self._send(plan, compression, scorer)
         shape = self._model.shape
         all_bytes = self._num_tokens * shape.values_per_row * shape.num_layers * _BYTES_A_VALUE
-        divergence, nll_change = self._questions.compare(self._past(parts))
+        divergences, changes = zip(*self._questions.compare(self._past(parts)), strict=True)
         return Effect(
-            bytes_share=num_bytes / all_bytes, divergence=divergence, nll_change=nll_change
+            bytes_share=num_bytes / all_bytes,
+            divergence=float(np.mean(divergences)),
+            nll_change=float(np.mean(changes)),
         )
 
     def _send(
@@ -132,32 +134,43 @@ class WorldMeter:
         )
         return layout.contributors
 
-    @torch.inference_mode()
     def _past(self, parts: Parts) -> Past:
         """What every question sees."""
-        shape = self._model.shape
-        return [
-            [
-                self._head_past(layer, head, parts.get(layer, []))
-                for head in range(shape.num_kv_heads)
-            ]
-            for layer in range(shape.num_layers)
-        ]
+        context, size = self._contexts[0], self._prefix_len
+        layers = map(context.keys_and_values, range(self._model.shape.num_layers))
+        prefix = [(keys[0, :, :size], values[0, :, :size]) for keys, values in layers]
+        return past_of(prefix, parts)
 
-    def _head_past(self, layer: int, head: int, parts: list[HeadRows]) -> HeadPast:
-        """The public prefix, then what was received."""
-        keys, values = (
-            rows[0, head, : self._prefix_len] for rows in self._contexts[0].keys_and_values(layer)
+
+@torch.inference_mode()
+def past_of(prefix: Sequence[tuple[torch.Tensor, torch.Tensor]], parts: Parts) -> Past:
+    """What a publisher's tokens see: the public prefix, then what was received.
+
+    Args:
+        prefix: keys and values [Hkv, P, D] of every layer.
+        parts: of every layer at which it receives.
+    """
+    return [
+        [
+            _head_past(keys[head], values[head], parts.get(layer, []), head)
+            for head in range(len(keys))
+        ]
+        for layer, (keys, values) in enumerate(prefix)
+    ]
+
+
+def _head_past(
+    keys: torch.Tensor, values: torch.Tensor, parts: Sequence[HeadRows], head: int
+) -> HeadPast:
+    biases = keys.new_zeros(len(keys))
+    for part in parts:
+        here = part.heads[head]
+        own = np.zeros(len(part.keys), np.float32) if part.biases is None else part.biases
+        keys, values, biases = (
+            torch.cat([known, torch.tensor(new[here]).to(known)])
+            for known, new in ((keys, part.keys), (values, part.values), (biases, own))
         )
-        biases = keys.new_zeros(len(keys))
-        for part in parts:
-            here = part.heads[head]
-            own = np.zeros(len(part.keys), np.float32) if part.biases is None else part.biases
-            keys, values, biases = (
-                torch.cat([known, torch.tensor(new[here]).to(known)])
-                for known, new in ((keys, part.keys), (values, part.values), (biases, own))
-            )
-        return keys, values, biases
+    return keys, values, biases
 
 
 def worlds_of(cases: Sequence[Case]) -> Iterator[list[Case]]:

@@ -53,23 +53,34 @@ class Questions:
         questions = [engine.tokenizer.question(case.question) for case in cases]
         given = [engine.tokenizer.plain(case.answer) for case in cases]
         likely = self._decode(questions, whole)
+        self._questions = questions
         self._asked = [_Asked(*each) for each in zip(questions, given, likely, strict=True)]
         self._expected = list(self._log_probs(whole))
 
-    def compare(self, past: Past) -> tuple[float, float]:
-        """Of other rows, means over the questions.
+    def compare(self, past: Past) -> list[tuple[float, float]]:
+        """Of other rows, for each question.
 
         Returns:
             KL from all rows along their most likely answer, and the change of the given answer's
             negative log-likelihood; nats a token.
         """
-        divergences, changes = [], []
+        compared = []
         each = zip(self._asked, self._expected, self._log_probs(past), strict=True)
         for asked, expected, found in each:
             certain = expected[1]
-            divergences.append(float((certain.exp() * (certain - found[1])).sum(dim=-1).mean()))
-            changes.append(asked.nll(found) - asked.nll(expected))
-        return float(np.mean(divergences)), float(np.mean(changes))
+            divergence = float((certain.exp() * (certain - found[1])).sum(dim=-1).mean())
+            compared.append((divergence, asked.nll(found) - asked.nll(expected)))
+        return compared
+
+    def answers(self, past: Past) -> list[list[int]]:
+        """The most likely answers by other rows, token ids."""
+        return self._decode(self._questions, past)
+
+    @property
+    def nlls(self) -> list[float]:
+        """Of the given answers by all rows, nats a token."""
+        each = zip(self._asked, self._expected, strict=True)
+        return [asked.nll(expected) for asked, expected in each]
 
     @torch.inference_mode()
     def _decode(self, questions: list[list[int]], past: Past) -> list[list[int]]:
@@ -109,7 +120,7 @@ class Questions:
             runs.append((branch_of(at, GIVEN), one.given[:-1], after))
             runs.append((branch_of(at, LIKELY), one.likely[:-1], after))
         hidden = Forest(self._model, past).run(Leaves.of(runs))
-        parts = iter(hidden.split([len(run) for _, run, _ in runs]))
+        parts = iter(torch.split(hidden, [len(run) for _, run, _ in runs]))
         for question, given, likely in zip(parts, parts, parts, strict=True):
             yield self._after(question, given), self._after(question, likely)
 

@@ -36,8 +36,8 @@ def test_what_is_asked_for_goes_before_the_profile(path: Path) -> None:
     wish = read_wish("int8", 0.3)
     found = choose(str(path), None, SHAPE.num_layers, MODEL, wish).compression
     assert (found.codec.name, found.keep_ratio, found.selector) == ("int8", 0.3, "learned")
-    found = choose(str(path), None, SHAPE.num_layers, MODEL, read_wish(selector="recency"))
-    assert (found.compression.keep_ratio, found.compression.selector) == (1.0, "recency")
+    other = choose(str(path), None, SHAPE.num_layers, MODEL, read_wish(selector="recency"))
+    assert (other.compression.keep_ratio, other.compression.selector) == (1.0, "recency")
 
 
 def test_the_publishers_plan_says_how_rows_travel(path: Path) -> None:

@@ -84,12 +84,11 @@ def session_rows(long: dict[str, Any], short: dict[str, Any]) -> Iterator[Row]:
     )
     yield Row(
         "KV bytes that contributors send, default codec and plan, against `bf16` at every block "
-        "([quality](plans.md#codecs-on-top))",
+        "([quality](plans.md#bytes-against-quality))",
         f"1/{network['bf16_bytes'] / network['kv_bytes']:.1f} of "
         f"{network['bf16_bytes'] / 1e6:.1f} MB",
         "1/16",
         command,
-        in_readme=True,
     )
 
 
@@ -197,18 +196,21 @@ def load_rows(load: dict[str, Any]) -> Iterator[Row]:
     )
 
 
-def plan_rows(plans: list[dict[str, Any]]) -> Iterator[Row]:
-    whole = next(row for row in plans if row["family"] == "every block")
-    calibrated = [row for row in plans if row["family"] == "calibrated"]
-    for size in (18, 8):
-        row = next(row for row in calibrated if row["layers"] == size)
+def frontier_rows(frontier: list[dict[str, Any]]) -> Iterator[Row]:
+    """What `auto` does to bytes and answers, a row a set."""
+    for name in dict.fromkeys(row["set"] for row in frontier):
+        whole, *others = (row for row in frontier if row["set"] == name)
+        auto = next(row for row in others if row["way"].startswith("auto ("))
+        mean, low, high = auto["nll"]
         yield Row(
-            f"right answers with {size} calibrated blocks, of the {whole['right']} that one model "
-            f"over the joined text gets ({whole['cases']} questions)",
-            f"{row['right'] / whole['right']:.0%}",
-            "95 %",
-            "`make bench-plans`",
-            in_readme=size == 18,
+            f"`auto`, {name}: KV bytes against `bf16` at every block; right answers beside those "
+            f"of every block, {whole['cases']} paired cases, McNemar's p; change of the given "
+            f"answer's NLL, 95 % interval ([more](plans.md#bytes-against-quality))",
+            f"1/{auto['fewer_bytes']:.1f}; {auto['right']} to {whole['right']}, p "
+            f"{auto['p_value']:.2f}; {mean:+.3f} [{low:+.3f}, {high:+.3f}]",
+            "1/20; 98 %; 0.05",
+            "`python -m benchmarks.frontier`",
+            in_readme=name.startswith(("200 ", "600 ")),
         )
 
 
@@ -216,7 +218,7 @@ def rows() -> list[Row]:
     """Every row, from the committed results."""
     return [
         *session_rows(read("session"), read("session-short")),
-        *plan_rows(read("plans")),
+        *frontier_rows(read("frontier")),
         *link_rows(read("links")["links"]),
         *decoding_rows(read("decoding")),
         *sealing_rows(read("sealing"), read("sealing-short")),

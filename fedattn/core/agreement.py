@@ -129,7 +129,8 @@ def _find_rung(
     for index, member in enumerate(layout.members):
         allowed = [on_rung[index] for on_rung in rungs]
         if member.compression not in allowed:
-            _refuse(f"compression of {member.node_id}", allowed[0].plain, member.compression.plain)
+            asked, got_one = allowed[0].describe(), member.compression.describe()
+            _refuse(f"compression of {member.node_id}", asked, got_one)
     raise TermsRefusedError("the terms keep the byte budget by one step for some and not for all")
 
 

@@ -89,6 +89,10 @@ class Compression(RowSelection):
                 f"profile with fedattn calibrate, or choose another selector"
             )
 
+    def describe(self) -> str:
+        """In a few words, for people."""
+        return f"{self.codec.name}, {self.keep_ratio:g} of the rows, {self.selector}"
+
     def check_shape(self, shape: KvShape) -> None:
         """Refuse shares of another model.
 

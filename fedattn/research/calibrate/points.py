@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fedattn.core.profile import ProfilePoint
 from fedattn.research.calibrate.measuring import Effect
 
-MAX_DIVERGENCE = 0.05
+MAX_DIVERGENCE = 0.06
 """Nats a token that `auto` may lose, at any length."""
 LADDER: tuple[tuple[float, str], ...] = (
     (1.0, "entropy-fine"),
@@ -18,6 +18,7 @@ LADDER: tuple[tuple[float, str], ...] = (
     (0.2, "entropy-fine"),
     (0.2, "entropy-medium"),
     (0.15, "entropy-medium"),
+    (0.15, "entropy-coarse"),
     (0.1, "entropy-medium"),
     (0.1, "entropy-coarse"),
     (0.05, "entropy-coarse"),

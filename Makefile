@@ -14,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup browser screenshots demo up test tests check lint format proto proto-check lock docs site compose-test bench bench-all bench-links bench-load bench-decoding bench-sealing bench-codecs bench-plans bench-findings fuzz audit clean
+.PHONY: help setup browser screenshots demo up test tests check lint format proto proto-check lock docs site compose-test bench bench-all bench-links bench-load bench-decoding bench-sealing bench-codecs bench-frontier bench-plans bench-findings fuzz audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -131,6 +131,9 @@ bench-sealing: setup ## CPU time and bytes of sealing rows, beside the session t
 
 bench-codecs: setup ## bytes, errors, speed and answers for every codec and selector
 	$(BIN)/python -m benchmarks.codecs
+
+bench-frontier: setup ## bytes against quality on texts of real length, some hours
+	$(BIN)/python -m benchmarks.frontier --length 50:300 200:300 600:300 1500:300 --summary benchmarks/results/frontier.json --plot docs/frontier.svg
 
 bench-plans: setup ## right answers and likelihood against the number of sync layers
 	$(BIN)/python -m benchmarks.plans

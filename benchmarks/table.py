@@ -4,7 +4,7 @@
 
 Reads benchmarks/results/*.json, as `make bench-all` writes them. Every row goes into
 docs/measured.md, the five that say most into README.md too; those of `benchmarks.leak` and
-`benchmarks.withheld` go into docs/leakage.md.
+`benchmarks.withheld` go into docs/leakage.md, and `benchmarks.frontier` into docs/plans.md.
 """
 
 import json
@@ -210,8 +210,21 @@ def frontier_rows(frontier: list[dict[str, Any]]) -> Iterator[Row]:
             f"{auto['p_value']:.2f}; {mean:+.3f} [{low:+.3f}, {high:+.3f}]",
             "1/20; 98 %; 0.05",
             "`python -m benchmarks.frontier`",
-            in_readme=name.startswith(("200 ", "600 ")),
+            in_readme=name.startswith(("50 ", "200 ")),
         )
+
+
+def frontier_table(frontier: list[dict[str, Any]]) -> str:
+    """Markdown of every set and way."""
+    lines = ["| cases | rows | bf16 / bytes | right | NLL | KL |", "|---|---|---|---|---|---|"]
+    for row in frontier:
+        mean, low, high = row["nll"]
+        lines.append(
+            f"| {row['cases']} of {row['set']} | {row['way']} | {row['fewer_bytes']:.1f} | "
+            f"{row['right']}, +{row['gained']} -{row['lost']}, p {row['p_value']:.2f} | "
+            f"{mean:+.3f} [{low:+.3f}, {high:+.3f}] | {row['kl']:.3f} |"
+        )
+    return "\n".join(lines)
 
 
 def rows() -> list[Row]:
@@ -236,10 +249,11 @@ def table(chosen: list[Row]) -> str:
 def documents() -> dict[Path, str]:
     """The documents with these tables, as they should be."""
     readme, measured = ROOT / "README.md", ROOT / "docs" / "measured.md"
-    leakage = ROOT / "docs" / "leakage.md"
+    leakage, plans = ROOT / "docs" / "leakage.md", ROOT / "docs" / "plans.md"
     every = rows()
     few = table([row for row in every if row.in_readme])
     return {
+        plans: with_block(plans.read_text(), "frontier", frontier_table(read("frontier"))),
         readme: with_block(readme.read_text(), "measured", few.replace("](", "](docs/")),
         measured: with_block(measured.read_text(), "measured", table(every)),
         leakage: with_block(

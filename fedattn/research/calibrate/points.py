@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fedattn.core.profile import ProfilePoint
 from fedattn.research.calibrate.measuring import Effect
 
-MAX_DIVERGENCE = 0.06
+MAX_DIVERGENCE = 0.08
 """Nats a token that `auto` may lose, at any length."""
 LADDER: tuple[tuple[float, str], ...] = (
     (1.0, "entropy-fine"),

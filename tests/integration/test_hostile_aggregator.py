@@ -415,7 +415,7 @@ LIES = [
     (other_key, "cache key of a: asked"),
     (claims_cached, "the terms count on cached rows of a, which nobody asked for"),
     (every_block, "sync layers of a: asked 1-3, the aggregator laid out 0-4"),
-    (other_codec, "compression of a: asked fp32, 1 of the rows, value-weighted, the aggregator laid out bf16"),
+    (other_codec, "compression of a: asked fp32, 1 of the rows, value-weighted, the aggregator"),
     (no_seals, "sealing of a: asked True, the aggregator laid out False"),
     (cached_for_ever, "seconds that a lets its rows be cached, up to: asked 60"),
 ]

@@ -102,7 +102,7 @@ def test_points_that_another_beats_are_left_out_and_auto_is_the_smallest_good_on
         "bf16": step(0.2, 0.03, 0.02),
         "int8": step(0.2, 0.05, 0.01),  # farther for the same bytes
         "int4": step(0.1, 0.01, 0.045),  # nearer than bf16 at one length, farther at the other
-        "entropy-fine": step(0.05, 0.06, 0.02),  # small enough on average, not at each length
+        "entropy-fine": step(0.05, 0.09, 0.02),  # small enough on average, not at each length
     }
     measured = [
         summarize(1.0, codec, b"", dict(zip((50, 200), effects, strict=True)))

@@ -85,7 +85,7 @@ def test_half_characters_in_cases_are_refused_with_their_line(tmp_path: Path, li
 
 def test_a_profile_that_is_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "p.json").mkdir()
-    ended = run_cli("ask", "x", f"--plan={tmp_path / 'p.json'}")
+    ended = run_cli("cost", "--contexts=20,30", f"--plan={tmp_path / 'p.json'}")
     assert ended.returncode == 1
     (told,) = ended.stderr.splitlines()
     assert told.startswith(f"error [invalid_plan]: profile {tmp_path / 'p.json'} cannot be read")

@@ -18,8 +18,15 @@ from typing import Any
 from benchmarks.blocks import ROOT
 
 NOTES = "benchmarks/notes"
+FORMER = "--plan 1-2,5,7-8,11-12,14-15,17-18,20-24,28-29 --keep-ratio 1"
+"""The blocks of the default before heads kept rows of their own, and all rows there."""
+SOME = FORMER.replace("--keep-ratio 1", "--keep-ratio 0.3")
 SETTINGS = {
-    "default plan and codec": "--enough 0.3 --answers 40",
+    "default": "--attack replay --candidates 3000 --enough 0.3",
+    "default, rows of 10 blocks compared": (
+        "--blocks 10 --attack replay --candidates 1000 --enough 0.3"
+    ),
+    "18 blocks, every row": f"{FORMER} --codec entropy-fine --enough 0.3 --answers 40",
     "every block": "--plan all --attack lookup --attack repeat",
     "8 calibrated blocks, lowest 8": (
         "--plan 8,12,14,17-18,20-21,23 --attack replay --candidates 1000 --enough 0.3"
@@ -28,18 +35,22 @@ SETTINGS = {
         "--plan 22-24,28-29 --attack replay --candidates 1000 --enough 0.15 --answers 40"
     ),
     "codec entropy-coarse": (
-        "--codec entropy-coarse --attack replay --candidates 3000 --enough 0.3"
+        f"{FORMER} --codec entropy-coarse --attack replay --candidates 3000 --enough 0.3"
     ),
-    "codec int4": "--codec int4 --attack replay --candidates 3000 --enough 0.3",
-    "30 % of the rows": ("--keep-ratio 0.3 --attack replay --candidates 3000 --enough 0.3"),
+    "codec int4": f"{FORMER} --codec int4 --attack replay --candidates 3000 --enough 0.3",
+    "30 % of the rows": (
+        f"{SOME} --selector value-weighted --attack replay --candidates 3000 --enough 0.3"
+    ),
     "30 % of the rows, those of 6 blocks compared": (
-        "--keep-ratio 0.3 --blocks 6 --attack replay --candidates 1000 --enough 0.3"
+        f"{SOME} --selector value-weighted --blocks 6 --attack replay --candidates 1000 "
+        "--enough 0.3"
     ),
-    "noise 1": "--noise 1 --attack replay --attack repeat --candidates 2000 --answers 40",
-    "noise 2": "--noise 2 --attack replay --attack repeat --candidates 2000 --answers 40",
+    "noise 1": f"{FORMER} --noise 1 --attack replay --attack repeat --candidates 2000 --answers 40",
+    "noise 2": f"{FORMER} --noise 2 --attack replay --attack repeat --candidates 2000 --answers 40",
 }
 """Options of `fedattn leak` by what they stand for."""
 ONE_NOTE = {
+    "default, rows of 10 blocks compared",
     "8 calibrated blocks, lowest 8",
     "deep blocks only, lowest 22",
     "30 % of the rows, those of 6 blocks compared",

@@ -53,7 +53,6 @@ class Questions:
         questions = [engine.tokenizer.question(case.question) for case in cases]
         given = [engine.tokenizer.plain(case.answer) for case in cases]
         likely = self._decode(questions, whole)
-        self._questions = questions
         self._asked = [_Asked(*each) for each in zip(questions, given, likely, strict=True)]
         self._expected = list(self._log_probs(whole))
 
@@ -74,7 +73,7 @@ class Questions:
 
     def answers(self, past: Past) -> list[list[int]]:
         """The most likely answers by other rows, token ids."""
-        return self._decode(self._questions, past)
+        return self._decode([one.tokens for one in self._asked], past)
 
     @property
     def nlls(self) -> list[float]:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 
 from fedattn.core.codecs import codec_by_name
@@ -27,15 +26,9 @@ from fedattn.core.compression import Compression
 from fedattn.core.plans import PlanSpec, RolePlans, shared_plan
 from fedattn.core.profile import Profile, resolve
 from fedattn.core.row_scores import RowScorer
-from fedattn.core.spans import SessionLayout, build_layout
-from fedattn.model.cache import FederatedCache
 from fedattn.model.engine import Engine, open_engine
-from fedattn.model.exchange import InProcessExchange, KvStore
-from fedattn.model.prefill import forward_tokens
 from fedattn.profiles import load_profile, shipped_profile
-from fedattn.research.calibrate.forest import Past
-from fedattn.research.calibrate.measuring import past_of, worlds_of
-from fedattn.research.calibrate.questions import Questions
+from fedattn.research.calibrate.measuring import WorldMeter, worlds_of
 from fedattn.research.evaluate.pairs import compare
 from fedattn.research.evaluate.scores import CaseScore
 from fedattn.research.tasks.cases import Case, is_right, read_cases
@@ -78,57 +71,13 @@ def ways(num_layers: int, profile: Profile | None) -> list[Way]:
     return found
 
 
-class Sessions:
-    """Sessions about one world, as far as the publisher's question."""
-
-    def __init__(self, engine: Engine, cases: Sequence[Case]) -> None:
-        self._engine, self.cases = engine, cases
-        tokenizer, model = engine.tokenizer, engine.model
-        self._prefix = tokenizer.prefix()
-        self._spans = [tokenizer.context(text) for text in cases[0].contexts]
-        cache = FederatedCache(model.shape.num_layers, model.device)
-        with torch.inference_mode():
-            forward_tokens(model, cache, self._prefix, range(len(self._prefix)))
-        self._prefix_rows = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
-
-    @property
-    def start(self) -> int:
-        """Position of the question's first token."""
-        return len(self._prefix) + sum(map(len, self._spans))
-
-    def run(self, way: Way) -> tuple[Past, int]:
-        """What the publisher sees, and the bytes that travelled."""
-        model, layout = self._engine.model, self._layout(way)
-        store = KvStore(layout, model.shape, model.rotary, scorer=way.scorer)
-        for index, span in enumerate(self._spans):
-            exchange = InProcessExchange(store, index)
-            self._engine.prefiller.contribute(layout.members[index], self._prefix, span, exchange)
-        parts = {
-            layer: [store.rows(index, layer) for index in range(len(self._spans))]
-            for layer in way.plans.publisher.layers
-        }
-        return past_of(self._prefix_rows, parts), store.uploaded_bytes
-
-    def _layout(self, way: Way) -> SessionLayout:
-        return build_layout(
-            num_layers=self._engine.model.shape.num_layers,
-            prefix_len=len(self._prefix),
-            contributors=[(f"c{index}", len(span)) for index, span in enumerate(self._spans)],
-            publisher=("publisher", 1),
-            plans=way.plans,
-            compression=way.compression,
-        )
-
-
 def measure(engine: Engine, cases: Sequence[Case], found: list[Way]) -> list[dict[str, Any]]:
     """One world: a record a question, with every way's result."""
-    sessions = Sessions(engine, cases)
-    first, central_bytes = sessions.run(found[0])
-    questions = Questions(engine, cases, sessions.start, first)
+    world = WorldMeter(engine, cases)
+    questions, nlls = world.questions, world.questions.nlls
     records: list[dict[str, Any]] = [{"kind": case.kind} for case in cases]
-    nlls = questions.nlls
     for way in found:
-        past, num_bytes = (first, central_bytes) if way.name == CENTRALISED else sessions.run(way)
+        past, num_bytes = world.run(way.plans, way.compression, way.scorer)
         each = zip(
             records, cases, questions.compare(past), questions.answers(past), nlls, strict=True
         )

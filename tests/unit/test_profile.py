@@ -94,8 +94,8 @@ def test_more_than_the_smallest_point_saves_is_refused() -> None:
 def test_without_a_profile_every_row_of_every_block_but_the_first_travels() -> None:
     found = resolved("auto")
     assert found.plans == shared_plan((1, 2))
-    assert found.compression == Compression(codec=codec_by_name("entropy-fine"))
-    assert [one.codec.name for one in found.coarser[:2]] == ["entropy-medium", "entropy-coarse"]
+    assert found.compression == Compression(codec=codec_by_name("entropy-finest"))
+    assert [one.codec.name for one in found.coarser[:2]] == ["entropy-fine", "entropy-medium"]
     assert [one.keep_ratio for one in found.coarser] == [1, 1, 0.7, 0.5, 0.3, 0.1, 0.03, 0.01]
 
 

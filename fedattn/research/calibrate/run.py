@@ -102,6 +102,7 @@ class Calibration:
             )
         shape = engine.model.shape
         self._sync_plan = PlanSpec("auto").resolve(shape.num_layers)
+        self._role_plans = RolePlans(contributors=self._sync_plan, publisher=self._sync_plan)
 
     def run(self, report: Report) -> Profile:
         """Fit scores and shares, measure points on held-out worlds, choose the default.
@@ -119,7 +120,7 @@ class Calibration:
             fingerprint=self._engine.model.fingerprint,
             num_layers=shape.num_layers,
             num_kv_heads=shape.num_kv_heads,
-            plans=RolePlans(contributors=self._sync_plan, publisher=self._sync_plan),
+            plans=self._role_plans,
             points=tuple(one.point for one in points),
             default=default_index(points),
             scorer=scorer if has_shares else None,
@@ -175,7 +176,7 @@ class Calibration:
             effects: list[list[Effect]] = [[] for _ in LADDER]
             for meter in self._worlds(plan):
                 for step, compression in enumerate(compressions):
-                    effects[step].append(meter.measure(self._sync_plan, compression, scorer))
+                    effects[step].append(meter.measure(self._role_plans, compression, scorer))
                     done += 1
                     report("held-out texts", done, total)
             for step, same in enumerate(effects):

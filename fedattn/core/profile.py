@@ -36,7 +36,6 @@ class ProfilePoint:
         divergence: KL from every row and block uncompressed, along the answer that those give;
             nats a token, mean.
         nll_change: of the given answers against the same, nats a token, mean.
-        kept_answers: right answers divided by those of the same; None if there were too few.
     """
 
     keep_ratio: float
@@ -45,7 +44,6 @@ class ProfilePoint:
     fewer_bytes: float
     divergence: float
     nll_change: float = 0.0
-    kept_answers: float | None = None
 
     def __post_init__(self) -> None:
         codec_by_name(self.codec)

@@ -98,7 +98,6 @@ def _write_point(point: ProfilePoint) -> dict[str, Any]:
         "fewer_bytes": round(point.fewer_bytes, 2),
         "divergence": round(point.divergence, 5),
         "nll_change": round(point.nll_change, 5),
-        **({} if point.kept_answers is None else {"kept_answers": round(point.kept_answers, 4)}),
     }
 
 
@@ -116,7 +115,6 @@ def _read_point(record: dict[str, Any]) -> ProfilePoint:
         fewer_bytes=number("fewer_bytes"),
         divergence=number("divergence"),
         nll_change=number("nll_change"),
-        kept_answers=number("kept_answers") if "kept_answers" in record else None,
     )
 
 

@@ -32,7 +32,6 @@ def point(keep_ratio: float, codec: str, shares: bytes, fewer_bytes: float) -> P
         fewer_bytes=fewer_bytes,
         divergence=fewer_bytes / 1000,
         nll_change=-0.01,
-        kept_answers=0.9 if shares else None,
     )
 
 
@@ -96,7 +95,7 @@ def test_without_a_profile_every_row_of_every_block_but_the_first_travels() -> N
     assert found.plans == shared_plan((1, 2))
     assert found.compression == Compression(codec=codec_by_name("entropy-finest"))
     assert [one.codec.name for one in found.coarser[:2]] == ["entropy-fine", "entropy-medium"]
-    assert [one.keep_ratio for one in found.coarser] == [1, 1, 0.7, 0.5, 0.3, 0.1, 0.03, 0.01]
+    assert [one.keep_ratio for one in found.coarser] == [1, 1, 1, 0.7, 0.5, 0.3, 0.1, 0.03, 0.01]
 
 
 def test_what_is_asked_for_goes_before_the_profile() -> None:

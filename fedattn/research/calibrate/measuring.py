@@ -21,8 +21,6 @@ from fedattn.research.calibrate.forest import HeadPast, Past
 from fedattn.research.calibrate.questions import Questions
 from fedattn.research.tasks.cases import Case
 
-_BYTES_A_VALUE = 2  # of bf16
-
 Parts = dict[int, list[HeadRows]]
 """What a publisher receives, by layer: a part of each contributor."""
 
@@ -33,7 +31,7 @@ class Effect:
 
     Attributes:
         bytes_share: bytes that travelled, divided by those of bf16 at every block.
-        divergence: KL from all rows uncompressed, along the answer that those give, nats a token.
+        divergence: KL from all rows in bf16, along the answer that those give, nats a token.
         nll_change: of the given answers against the same, nats a token.
     """
 
@@ -60,6 +58,11 @@ class WorldMeter:
     Args:
         engine: of the model.
         cases: questions about the same contexts.
+
+    Attributes:
+        whole: what the publisher sees of every row of every block in bf16, the measure of all.
+        whole_bytes: of its frames.
+        questions: held against that.
     """
 
     def __init__(self, engine: Engine, cases: Sequence[Case]) -> None:
@@ -72,7 +75,7 @@ class WorldMeter:
             forward_tokens(model, cache, self._prefix, range(len(self._prefix)))
         self._prefix_rows = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
         every = shared_plan(range(model.shape.num_layers))
-        self.whole, _ = self.run(every, Compression(codec=codec_by_name("fp32")))
+        self.whole, self.whole_bytes = self.run(every, Compression(codec=codec_by_name("bf16")))
         start = len(self._prefix) + sum(map(len, self._spans))
         self.questions = Questions(engine, cases, start, self.whole)
 
@@ -115,12 +118,9 @@ class WorldMeter:
     ) -> Effect:
         """What sessions of a kind do to the questions; as `run`."""
         past, num_bytes = self.run(plans, compression, scorer)
-        shape = self._engine.model.shape
-        num_tokens = sum(map(len, self._spans))
-        all_bytes = num_tokens * shape.values_per_row * shape.num_layers * _BYTES_A_VALUE
         divergences, changes = zip(*self.questions.compare(past), strict=True)
         return Effect(
-            bytes_share=num_bytes / all_bytes,
+            bytes_share=num_bytes / self.whole_bytes,
             divergence=float(np.mean(divergences)),
             nll_change=float(np.mean(changes)),
         )

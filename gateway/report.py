@@ -223,7 +223,7 @@ def _context_counts(
 
 
 def _compression(member: session_pb2.MemberReport) -> RowsReport:
-    return RowsReport.of(compression_from_wire(member.compression))
+    return RowsReport.of(compression_from_wire(member.compression), member.span_len)
 
 
 def _slice(piece: session_pb2.Slice) -> TimelineSlice:

@@ -26,9 +26,10 @@ class RowsReport(RowSelection):
     )
 
     @classmethod
-    def of(cls, compression: Compression) -> Self:
-        """The report of a compression."""
-        return cls(codec=compression.codec.name, **compression.selection)
+    def of(cls, compression: Compression, num_rows: int) -> Self:
+        """The report of a compression of so many rows."""
+        selection = {**compression.selection, "keep_ratio": compression.share_of(num_rows)}
+        return cls(codec=compression.codec.name, **selection)
 
 
 class LayerTraffic(BaseModel):

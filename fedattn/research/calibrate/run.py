@@ -18,6 +18,7 @@ from fedattn.model.replay import ContextRows
 from fedattn.research.calibrate.measuring import Effect, WorldMeter, worlds_of
 from fedattn.research.calibrate.points import (
     LADDER,
+    LEAST_ROWS,
     MAX_DIVERGENCE,
     MeasuredPoint,
     default_index,
@@ -124,6 +125,7 @@ class Calibration:
             points=tuple(one.point for one in points),
             default=default_index(points),
             scorer=scorer if has_shares else None,
+            least_rows=LEAST_ROWS,
             origin={
                 "seed": self._seed,
                 "fitted_tokens": num_tokens,
@@ -214,6 +216,7 @@ def _compression(keep_ratio: float, codec: str, shares: HeadShares) -> Compressi
         keep_ratio=keep_ratio,
         selector=LEARNED if is_chosen else DEFAULT_SELECTOR,
         head_shares=shares.at(keep_ratio) if is_chosen else b"",
+        least_rows=LEAST_ROWS if is_chosen else 0,
     )
 
 

@@ -404,6 +404,7 @@ class Compression(_message.Message):
     INPUT_KEEP_RATIO_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     HEAD_SHARES_FIELD_NUMBER: _builtins.int
+    LEAST_ROWS_FIELD_NUMBER: _builtins.int
     codec_id: _builtins.int
     """Codec number of its frames, as in the frame header."""
     keep_ratio: _builtins.float
@@ -420,6 +421,8 @@ class Compression(_message.Message):
     """Share of its rows that each head keeps, 255 for all: a byte each, those of block 0 first. Only
     and always if the selector is learned: num_layers * num_kv_heads of them, up to 65536.
     """
+    least_rows: _builtins.int
+    """Those shares are of so many rows at least, so that short texts keep more; 0 to 65536."""
     def __init__(
         self,
         *,
@@ -430,10 +433,11 @@ class Compression(_message.Message):
         input_keep_ratio: _builtins.float = ...,
         seed: _builtins.int = ...,
         head_shares: _builtins.bytes = ...,
+        least_rows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_id", b"codec_id", "head_shares", b"head_shares", "input_keep_ratio", b"input_keep_ratio", "keep_ends", b"keep_ends", "keep_ratio", b"keep_ratio", "seed", b"seed", "selector", b"selector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_id", b"codec_id", "head_shares", b"head_shares", "input_keep_ratio", b"input_keep_ratio", "keep_ends", b"keep_ends", "keep_ratio", b"keep_ratio", "least_rows", b"least_rows", "seed", b"seed", "selector", b"selector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -66,7 +66,8 @@ def ways(num_layers: int, profile: Profile | None) -> list[Way]:
     if num_layers == 30:
         blocks = PlanSpec(FORMER).resolve(num_layers)
         former = RolePlans(contributors=blocks, publisher=blocks)
-        found.append(Way(name="former auto, 18 blocks", plans=former, compression=Compression()))
+        fine = Compression(codec=codec_by_name("entropy-fine"))
+        found.append(Way(name="former auto, 18 blocks", plans=former, compression=fine))
     for plan in ("auto", "auto@1/20", "auto@1/40") if profile else ():
         spec = PlanSpec(plan)
         one = resolve(spec, spec, num_layers, profile)

@@ -1,7 +1,8 @@
 """Bytes against quality, on texts of real length: the points of a profile beside every block.
 
     python -m benchmarks.frontier [--model M] [--profile FILE] [--length 50:300:10 ...]
-                                  [--cases FILE:COUNT ...] [--gsm8k FILE:COUNT] [--part 0/2] [--json FILE]
+                                  [--cases FILE:COUNT ...] [--gsm8k FILE:COUNT]
+                                  [--part 0/2] [--json FILE]
 
 Generated worlds of three contexts (tokens a context, questions in all, questions a world), files of
 cases, and problems of GSM8K behind four worked ones. Contributors attend to each other as in a

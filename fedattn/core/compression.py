@@ -137,20 +137,17 @@ class Compression(RowSelection):
         """Rows of so many computed ones that each head keeps at a layer; one head at least one."""
         if not self.head_shares:
             return (num_kept(num_rows, self.keep_ratio),) * num_heads
-        counts = self._counts(num_rows, self.head_shares[layer * num_heads :][:num_heads])
+        shares = self.head_shares[layer * num_heads : (layer + 1) * num_heads]
+        counts = _shared_out(shares, num_rows, self.least_rows)
         if not any(counts):
             counts[0] = min(1, num_rows)
         return tuple(counts)
 
-    def _counts(self, num_rows: int, shares: bytes) -> list[int]:
-        base = max(num_rows, self.least_rows)
-        return [min(num_rows, -(-base * share // FULL_SHARE)) for share in shares]
-
     def share_of(self, num_rows: int) -> float:
         """Share of so many rows that travel: `keep_ratio`, and more of short texts."""
-        plain = replace(self, least_rows=0)._counts(num_rows, self.head_shares)
-        lifted = sum(self._counts(num_rows, self.head_shares)) / max(1, sum(plain))
-        return min(1.0, self.keep_ratio * max(1.0, lifted))
+        plain = sum(_shared_out(self.head_shares, num_rows, 0))
+        lifted = sum(_shared_out(self.head_shares, num_rows, self.least_rows))
+        return min(1.0, self.keep_ratio * lifted / plain) if plain else self.keep_ratio
 
     @property
     def selection(self) -> dict[str, Any]:
@@ -161,6 +158,12 @@ class Compression(RowSelection):
     def plain(self) -> tuple[str | float, ...]:
         """All settings as plain values; equal ones write equal frames of equal rows."""
         return (self.codec.name, self.head_shares.hex(), self.least_rows, *self.selection.values())
+
+
+def _shared_out(shares: bytes, num_rows: int, least_rows: int) -> list[int]:
+    """Rows of each head."""
+    base = max(num_rows, least_rows)
+    return [min(num_rows, -(-base * share // FULL_SHARE)) for share in shares]
 
 
 def num_kept(num_rows: int, keep_ratio: float) -> int:

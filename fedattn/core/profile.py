@@ -32,7 +32,8 @@ class ProfilePoint:
         codec: name of the codec.
         head_shares: share of its rows that each head keeps, a byte each, as in `Compression`;
             empty if all travel.
-        fewer_bytes: bytes of bf16 at every block, divided by those that travel.
+        fewer_bytes: bytes of bf16 at every block, divided by those that travel; of texts shorter
+            than `Profile.least_rows` more travel.
         divergence: KL from every row and block uncompressed, along the answer that those give;
             nats a token, mean.
         nll_change: of the given answers against the same, nats a token, mean.

@@ -56,9 +56,7 @@ def is_ragged(prefill: PrefillResult) -> list[bool]:
 @pytest.mark.parametrize("scenario", VARIED, ids=lambda scenario: scenario.name)
 def test_prefill_and_both_decoders_equal_the_oracle(scenario: Scenario, model: LoadedModel) -> None:
     inputs = scenario.compression.input_keep_ratio
-    compression = replace(
-        ragged(LOSSLESS, model.shape), input_keep_ratio=inputs, least_rows=8
-    )
+    compression = replace(ragged(LOSSLESS, model.shape), input_keep_ratio=inputs, least_rows=8)
     scenario = replace(scenario, compression=compression)
     prefill, store = prefill_in_process(scenario, model)
     kept, came = store.kept_positions(), store.travelled()

@@ -50,9 +50,10 @@ class MeasuredPoint:
 def summarize(
     keep_ratio: float, codec: str, shares: bytes, effects: Mapping[int, Effect]
 ) -> MeasuredPoint:
-    """A point, for which every length counts the same, and the bytes of all count together."""
+    """A point, for which every length counts the same; bytes are those of all but short texts."""
     mean = Effect.mean(list(effects.values()))
-    bytes_share = sum(length * one.bytes_share for length, one in effects.items()) / sum(effects)
+    long = [length for length in effects if length >= LEAST_ROWS] or list(effects)
+    bytes_share = sum(length * effects[length].bytes_share for length in long) / sum(long)
     point = ProfilePoint(
         keep_ratio=keep_ratio,
         codec=codec,

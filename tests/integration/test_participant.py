@@ -353,7 +353,7 @@ async def test_gateway_reaches_a_publisher_again_after_the_aggregator_was_gone(
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             async for _ in lost:
                 pass
-        error = error_from_rpc(caught.value, way.unreachable())
+        error = await way.error_of(caught.value)
         assert "publisher cannot be reached through the aggregator" in str(error)
         while publisher.control.joined.is_set():
             await publisher.control.joined.changed()

@@ -144,8 +144,9 @@ class Pace:
         if not waiting or self._age_s <= min(self._limits.margin_s, self._limits.attach_s):
             return []
         slow: list[tuple[int, str]] = []
+        attached = [took_s for took_s in self._attached_s if took_s < math.inf]
+        others = [*attached, *[math.inf] * (len(waiting) - 1)]  # of each that waits
         for index in waiting:
-            others = [took_s for at, took_s in enumerate(self._attached_s) if at != index]
             most_s = self._limits.attach_s
             if index < len(self._laps):
                 most_s = allowed_s(others, self._limits.margin_s, most_s)

@@ -108,7 +108,7 @@ class AggregatorSettings(ServiceSettings):
         return PaceLimits(
             attach_s=self.invite_timeout_s,
             frame_s=self.progress_timeout_s,
-            margin_s=self.margin_s,
+            margin_s=min(self.margin_s, self.progress_timeout_s),
             bytes_per_s=self.min_bytes_per_s,
             total_s=deadline_s / 2,
             tick_s=2 * self.tick_s,

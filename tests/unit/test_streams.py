@@ -32,11 +32,10 @@ async def test_error_of_the_messages_comes_after_them() -> None:
         yield "one"
         raise ZeroDivisionError
 
-    got: list[str] = []
+    beating = with_beats(messages(), 3600.0, "beat")
+    assert await anext(beating) == "one"
     with pytest.raises(ZeroDivisionError):
-        async for message in with_beats(messages(), 3600.0, "beat"):
-            got.append(message)
-    assert got == ["one"]
+        await anext(beating)
 
 
 async def test_who_reads_no_more_ends_the_messages() -> None:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fedattn.core.errors import InvalidInputError, ProtocolMismatchError
-from fedattn.core.report import Outcome
+from fedattn.core.report import NodeState, Outcome
 from fedattn.rest.answers import (
     AnswerSource,
     LayerEvent,
@@ -165,12 +165,27 @@ def participant_from_wire(node: aggregator_pb2.NodeInfo, *, can_publish: bool) -
             num_layers=node.capabilities.shape.num_layers,
             max_positions=node.capabilities.max_positions,
             active_sessions=node.active_sessions,
+            state=NodeState.JOINED,
+            reason="",
+            left_for_s=None,
             joined_for_s=node.joined_for_s,
             can_publish=can_publish,
             health=_health_from_wire(node.health) if node.HasField("health") else None,
             warnings=list(node.warnings),
             **_context_counts(node),
         )
+
+
+def departed_from_wire(departed: aggregator_pb2.DepartedNode) -> ParticipantInfo:
+    """A node that left within the last hour; raises as `participant_from_wire`."""
+    was = {
+        "state": NodeState.DEPARTED,
+        "reason": departed.reason,
+        "left_for_s": departed.left_for_s,
+        "active_sessions": 0,
+        "health": None,
+    }
+    return participant_from_wire(departed.node, can_publish=False).model_copy(update=was)
 
 
 def _health_from_wire(health: aggregator_pb2.Health) -> NodeHealth:

@@ -166,7 +166,7 @@ def _influences(answer: QueryAnswer) -> str:
 def _warnings(answer: QueryAnswer) -> Iterator[str]:
     """What the answer misses of those who took part; who did not was told before it began."""
     for member in answer.participants:
-        if member.state in {Outcome.EXCLUDED, Outcome.EMPTY}:
+        if not member.state.took_part:
             continue
         if member.detail and member.state is not Outcome.COMPLETE:
             yield f"{member.node_id}: {one_line(member.detail)}"

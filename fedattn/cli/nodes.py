@@ -1,7 +1,7 @@
-"""`fedattn nodes`: who is joined."""
+"""`fedattn nodes`: who is joined, and who left of late."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -14,7 +14,7 @@ from fedattn.client import Client
 from fedattn.client.connection import DEFAULT_GATEWAY
 from fedattn.core.errors import InvalidRequestError, UnavailableError
 from fedattn.core.printable import one_line
-from fedattn.core.report import Pressure
+from fedattn.core.report import NodeState, Pressure
 from fedattn.rest.answers import ParticipantInfo
 
 _STYLES = {Pressure.HIGH: "yellow", Pressure.CRITICAL: "red"}
@@ -33,7 +33,7 @@ def nodes(
     ] = 2.0,
     as_json: AsJson = False,
 ) -> None:
-    """List the nodes that are joined now: model, texts, sessions, heat, memory."""
+    """List the nodes that are joined, with model, texts, sessions, heat and memory; and who left."""
     if watch and as_json:
         raise InvalidRequestError("--watch and --json: give one of them, not both")
     console = output()
@@ -47,9 +47,22 @@ def nodes(
         return
     console.print(node_table(found))
     for node in found:
-        for text in node.warnings:
+        for text in _remarks(node):
             console.print(plain(f"{node.node_id}: {one_line(text)}", "yellow"), soft_wrap=True)
-    console.print(f"{len(found)} nodes are joined")
+    console.print(f"{len(joined(found))} nodes are joined")
+
+
+def joined(found: Sequence[ParticipantInfo]) -> list[ParticipantInfo]:
+    """Those that are joined now."""
+    return [node for node in found if node.state is NodeState.JOINED]
+
+
+def _remarks(node: ParticipantInfo) -> Iterator[str]:
+    """What is wrong with a node."""
+    if node.left_for_s is not None:
+        yield f"left {_span(node.left_for_s)} ago; {node.reason}"
+    else:
+        yield from node.warnings
 
 
 def _watch(client: Client, interval_s: float) -> None:
@@ -66,7 +79,7 @@ def _watch(client: Client, interval_s: float) -> None:
 
 
 def node_table(found: Sequence[ParticipantInfo]) -> Table:
-    """A row a node, by id."""
+    """A row a node, by id; those that left say so in place of how they are."""
     table = plain_table(
         *("node", "model", "fingerprint", "publishes", "pressure"),
         right=("files", "passages", "tokens", "sessions", "memory free", "°C", "joined for"),
@@ -74,13 +87,14 @@ def node_table(found: Sequence[ParticipantInfo]) -> Table:
     for node in sorted(found, key=lambda node: node.node_id):
         health = node.health
         pressure = Pressure.NONE if health is None else health.pressure
+        state = "-" if health is None else pressure.value
         heat = None if health is None else health.temperature_c
         table.add_row(
             one_line(node.node_id),
             one_line(node.model_name),
             node.model_fingerprint[:8],
             "yes" if node.can_publish else "",
-            plain("-" if health is None else pressure.value, _STYLES.get(pressure, "")),
+            plain("left", "yellow") if node.left_for_s is not None else plain(state, _STYLES.get(pressure, "")),
             *map(_count, (node.context_files, node.context_passages, node.context_tokens)),
             str(node.active_sessions),
             "-" if health is None else f"{health.memory_free:.0%}",

@@ -11,6 +11,19 @@ class Outcome(StrEnum):
     LATE = "late"  # somebody went on without it
     EXCLUDED = "excluded"  # it did not take part
     EMPTY = "empty"  # it had nothing to give
+    DEPARTED = "departed"  # it had left within the last hour
+
+    @property
+    def took_part(self) -> bool:
+        """Whether it was a member at all."""
+        return self not in {Outcome.EXCLUDED, Outcome.EMPTY, Outcome.DEPARTED}
+
+
+class NodeState(StrEnum):
+    """Where a node is."""
+
+    JOINED = "joined"
+    DEPARTED = "departed"  # it left within the last hour
 
 
 class RowSource(StrEnum):

@@ -10,7 +10,7 @@ from fedattn.core.codecs import CODECS
 from fedattn.core.compression import Compression, RowSelection
 from fedattn.core.contexts import SkipReason
 from fedattn.core.limits import described
-from fedattn.core.report import FinishReason, Outcome, Pressure, RowSource
+from fedattn.core.report import FinishReason, NodeState, Outcome, Pressure, RowSource
 from fedattn.core.spans import Role
 from fedattn.core.timeline import Activity
 from fedattn.rest.problems import Problem
@@ -103,7 +103,8 @@ class ParticipantReport(ContextCounts):
     node_id: str = Field(description="Id of the node.", examples=["node-a"])
     role: Role = Field(description="What it did.", examples=["contributor"])
     state: Outcome = Field(
-        description="How its part ended; empty: it had nothing to give and took no part.",
+        description="How its part ended; empty: it had nothing to give and took no part; departed: "
+        "it had left within the last hour, so that the answer is without it.",
         examples=["lost"],
     )
     span_len: int = Field(description="Tokens of its span.", examples=[96])
@@ -262,7 +263,10 @@ class SessionEvent(BaseModel):
         examples=[768],
     )
     members: list[SessionMember] = Field(description="Token order; the publisher is last.")
-    excluded: list[ParticipantReport] = Field(description="Joined nodes that take no part.")
+    excluded: list[ParticipantReport] = Field(
+        description="Nodes that take no part: joined ones, and those that left within the last "
+        "hour."
+    )
 
 
 class RowArrival(BaseModel):
@@ -317,7 +321,7 @@ class NodeHealth(BaseModel):
 
 
 class ParticipantInfo(ContextCounts):
-    """A node that is joined now."""
+    """A node that is joined now, or left within the last hour."""
 
     node_id: str = Field(description="Id of the node.", examples=["node-a"])
     model_name: str = Field(description="Its model.", examples=["SmolLM2-135M-Instruct"])
@@ -327,7 +331,20 @@ class ParticipantInfo(ContextCounts):
     num_layers: int = Field(description="Blocks of its model.", examples=[30])
     max_positions: int = Field(description="Tokens in its model's window.", examples=[8192])
     active_sessions: int = Field(description="Sessions it takes part in.", examples=[0])
-    joined_for_s: float = Field(description="Time since it joined, seconds.", examples=[314.2])
+    state: NodeState = Field(
+        description="joined; departed: it left within the last hour, and is described as it was "
+        "then.",
+        examples=["joined"],
+    )
+    reason: str = Field(
+        description="Why it left; empty if it is joined.", examples=["its connection broke"]
+    )
+    left_for_s: float | None = Field(
+        description="Time since it left, seconds; null if it is joined.", examples=[240.0]
+    )
+    joined_for_s: float = Field(
+        description="How long it has been joined, or was, seconds.", examples=[314.2]
+    )
     can_publish: bool = Field(
         description="Whether gateways may publish through it, which its owner decides.",
         examples=[True],

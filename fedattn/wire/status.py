@@ -47,6 +47,7 @@ STATUS_TABLE: dict[type[FedAttnError], ErrorStatus] = {
     errors.InvalidRequestError: _INVALID,
     errors.NoContributorsError: _UNAVAILABLE,
     errors.NotEnoughParticipantsError: _UNAVAILABLE,
+    errors.ParticipantDepartedError: _UNAVAILABLE,
     errors.PublisherUnavailableError: _UNAVAILABLE,
     errors.AggregatorUnavailableError: _UNAVAILABLE,
     errors.GatewayUnavailableError: _UNAVAILABLE,

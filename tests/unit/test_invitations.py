@@ -23,7 +23,7 @@ async def pause_after(timeout_s: float, *, leaves: bool) -> str:
     asking = asyncio.create_task(invitations.ask(node, INVITE))
     await node.outbox.get()
     if leaves:
-        invitations.leave("a")
+        invitations.leave("a", "its connection broke")
     else:
         decline = pb.Decline(code="nothing_to_give", message="no")
         invitations.answer("a", pb.InviteReply(session_id="s", decline=decline))

@@ -63,7 +63,10 @@ class Way:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 if await _becomes_ready(self._channel.current()):
                     return
-        raise refused.result() if refused.done() else self.unreachable()
+        error = refused.result() if refused.done() else self.unreachable()
+        if isinstance(error, PublisherUnavailableError):
+            error.lost = (self.node_id,)
+        raise error
 
     def give_back(self) -> None:
         """Whoever took it needs it no more."""
@@ -78,7 +81,8 @@ class Way:
         """What to raise if the node is lost."""
         return PublisherUnavailableError(
             f"publisher {self.node_id} cannot be reached through the aggregator at "
-            f"{self.aggregator.address}; look whether its participant runs, and under that name"
+            f"{self.aggregator.address}; look whether its participant runs, and under that name",
+            lost=(self.node_id,),
         )
 
     async def close(self) -> None:

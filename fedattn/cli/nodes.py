@@ -94,7 +94,9 @@ def node_table(found: Sequence[ParticipantInfo]) -> Table:
             one_line(node.model_name),
             node.model_fingerprint[:8],
             "yes" if node.can_publish else "",
-            plain("left", "yellow") if node.left_for_s is not None else plain(state, _STYLES.get(pressure, "")),
+            plain("left", "yellow")
+            if node.left_for_s is not None
+            else plain(state, _STYLES.get(pressure, "")),
             *map(_count, (node.context_files, node.context_passages, node.context_tokens)),
             str(node.active_sessions),
             "-" if health is None else f"{health.memory_free:.0%}",

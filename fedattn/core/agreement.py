@@ -51,6 +51,7 @@ class MemberStatement:
         key: what other members seal keys to; None without certificates.
         passages: what its span is made of, in order; the prefix, if it owns that, is none of them.
         fit: how well they fit what is asked, 0 to 1; 0 if that is not known.
+        is_approved: whether a person approved it for this session, and that approval is spent.
     """
 
     session_id: str
@@ -65,6 +66,7 @@ class MemberStatement:
     key: PublicKey | None = None
     passages: tuple[PassageSpan, ...] = ()
     fit: float = 0.0
+    is_approved: bool = False
 
     @property
     def text_len(self) -> int:
@@ -203,7 +205,9 @@ def _check_required(layout: SessionLayout, options: SessionOptions) -> None:
     got = [member.node_id for member in layout.members]
     if missing := [node_id for node_id in options.require if node_id not in got]:
         _refuse("members", ", ".join(options.require), f"none of {', '.join(missing)}")
-    if lost := [member.node_id for member in layout.contributors if member.node_id in options.without]:
+    if lost := [
+        member.node_id for member in layout.contributors if member.node_id in options.without
+    ]:
         _refuse("members", f"none of {', '.join(options.without)}", ", ".join(lost))
 
 

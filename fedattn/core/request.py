@@ -93,7 +93,6 @@ class SessionOptions:
                 f"{self.prefix.value!r}; leave one of the two out"
             )
 
-
     def _check_required(self) -> None:
         """Raise InvalidRequestError if a required node is not to take part."""
         for node_id in self.require:

@@ -14,8 +14,10 @@ class TookPart(BaseModel):
 
     node_id: str = Field(description="Id of the node.")
     role: Role = Field(description="publisher: it asked and wrote the answer; contributor.")
-    state: Outcome = Field(description="How its part ended; empty: it had nothing to give; departed: it had left, so its text is "
-        "missing from the answer.")
+    state: Outcome = Field(
+        description="How its part ended; empty: it had nothing to give; departed: it had left, so its text is "
+        "missing from the answer."
+    )
     detail: str = Field(description="Reason if not all went well, else empty.")
     text_tokens: int = Field(description="Tokens of its private text that took part.")
     influence: float | None = Field(

@@ -191,6 +191,24 @@ class Totals(BaseModel):
     )
 
 
+class Retried(BaseModel):
+    """Data of `retried`: nodes were lost before the first token, so the query is put once more.
+
+    Another `session` follows, of which the `session` and `layer` before it say nothing.
+    """
+
+    without: list[str] = Field(
+        description="Nodes that were lost, and take no part now.", examples=[["node-b"]]
+    )
+    code: str = Field(
+        description="Stable code of what the first try failed with.",
+        examples=["publisher_unavailable"],
+    )
+    detail: str = Field(
+        description="The same for people.", examples=["publisher node-b cannot be reached"]
+    )
+
+
 class QueryAnswer(BaseModel):
     """The answer to a query and how it came about."""
 
@@ -221,6 +239,9 @@ class QueryAnswer(BaseModel):
         description="Members in token order, then excluded nodes."
     )
     totals: Totals = Field(description="The session in numbers.")
+    retried: Retried | None = Field(
+        None, description="Who was lost in a first try; null if there was one try only."
+    )
 
 
 class WarmAnswer(BaseModel):
@@ -364,12 +385,14 @@ class Health(BaseModel):
     )
 
 
-QueryEvent: TypeAlias = SessionEvent | LayerEvent | TokenEvent | QueryAnswer
-"""What happens during a query, in this order; the answer is the last."""
+QueryEvent: TypeAlias = SessionEvent | LayerEvent | Retried | TokenEvent | QueryAnswer
+"""What happens during a query, in this order; the answer is the last. After `Retried` it begins
+anew."""
 
 EVENT_MODELS: dict[str, type[BaseModel]] = {
     "session": SessionEvent,
     "layer": LayerEvent,
+    "retried": Retried,
     "token": TokenEvent,
     "report": QueryAnswer,
     "error": Problem,

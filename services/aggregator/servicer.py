@@ -40,7 +40,9 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         audit: AuditLog | None = None,
     ) -> None:
         self._settings = settings
-        self._nodes = NodeRegistry(settings.max_nodes, _SILENT_BEATS * settings.heartbeat_interval_s)
+        self._nodes = NodeRegistry(
+            settings.max_nodes, _SILENT_BEATS * settings.heartbeat_interval_s
+        )
         numbers = registry or CollectorRegistry()
         numbers.register(NodeCollector(self._nodes))
         standing = Standing(2 * settings.max_nodes, settings.first_pause_s, settings.max_pause_s)

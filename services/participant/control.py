@@ -131,7 +131,9 @@ class ControlLoop:
 
     async def _live(self) -> None:
         """One life of the stream; returns if it had lasted, so that pauses are short again."""
-        self._outgoing = outgoing = asyncio.Queue()  # a few messages a session, sessions are bounded
+        self._outgoing = outgoing = (
+            asyncio.Queue()
+        )  # a few messages a session, sessions are bounded
         tasks: set[asyncio.Task[None]] = set()
         try:
             with self._aggregator.control(self._requests(outgoing)) as responses:

@@ -25,10 +25,10 @@ from fedattn.core.terms import SessionTerms
 from fedattn.core.types import KvShape
 from fedattn.wire.convert import chunk_from_wire, chunk_to_wire, shape_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.aggregator import relay as relaying
 from services.aggregator.opened import OpenedMember, OpenedSession
 from services.aggregator.pace import PaceLimits
 from services.aggregator.registry import Node
-from services.aggregator import relay as relaying
 from services.aggregator.relay import relay_member
 from services.aggregator.session import Blame, Session
 from tests.harness.samples import ROTARY, sample_layout, sample_rows

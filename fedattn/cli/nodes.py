@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from fedattn.cli.options import ApiKey, AsJson, Authority, Gateway
 from fedattn.cli.terminal import output, plain, plain_table, write_json
@@ -33,7 +34,7 @@ def nodes(
     ] = 2.0,
     as_json: AsJson = False,
 ) -> None:
-    """List the nodes that are joined, with model, texts, sessions, heat and memory; and who left."""
+    """List the nodes that are joined: model, texts, sessions, heat, memory; and those that left."""
     if watch and as_json:
         raise InvalidRequestError("--watch and --json: give one of them, not both")
     console = output()
@@ -86,17 +87,13 @@ def node_table(found: Sequence[ParticipantInfo]) -> Table:
     )
     for node in sorted(found, key=lambda node: node.node_id):
         health = node.health
-        pressure = Pressure.NONE if health is None else health.pressure
-        state = "-" if health is None else pressure.value
         heat = None if health is None else health.temperature_c
         table.add_row(
             one_line(node.node_id),
             one_line(node.model_name),
             node.model_fingerprint[:8],
             "yes" if node.can_publish else "",
-            plain("left", "yellow")
-            if node.left_for_s is not None
-            else plain(state, _STYLES.get(pressure, "")),
+            _pressure(node),
             *map(_count, (node.context_files, node.context_passages, node.context_tokens)),
             str(node.active_sessions),
             "-" if health is None else f"{health.memory_free:.0%}",
@@ -104,6 +101,15 @@ def node_table(found: Sequence[ParticipantInfo]) -> Table:
             _span(node.joined_for_s),
         )
     return table
+
+
+def _pressure(node: ParticipantInfo) -> Text:
+    """How a node is, or that it is not here any more."""
+    if node.left_for_s is not None:
+        return plain("left", "yellow")
+    if node.health is None:
+        return plain("-")
+    return plain(node.health.pressure.value, _STYLES.get(node.health.pressure, ""))
 
 
 def _count(number: int | None) -> str:

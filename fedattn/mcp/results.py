@@ -15,8 +15,8 @@ class TookPart(BaseModel):
     node_id: str = Field(description="Id of the node.")
     role: Role = Field(description="publisher: it asked and wrote the answer; contributor.")
     state: Outcome = Field(
-        description="How its part ended; empty: it had nothing to give; departed: it had left, so its text is "
-        "missing from the answer."
+        description="How its part ended; empty: it had nothing to give; departed: it had left, and "
+        "the answer is without its text."
     )
     detail: str = Field(description="Reason if not all went well, else empty.")
     text_tokens: int = Field(description="Tokens of its private text that took part.")

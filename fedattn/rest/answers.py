@@ -353,15 +353,18 @@ class ParticipantInfo(ContextCounts):
     max_positions: int = Field(description="Tokens in its model's window.", examples=[8192])
     active_sessions: int = Field(description="Sessions it takes part in.", examples=[0])
     state: NodeState = Field(
+        NodeState.JOINED,
         description="joined; departed: it left within the last hour, and is described as it was "
         "then.",
         examples=["joined"],
     )
     reason: str = Field(
-        description="Why it left; empty if it is joined.", examples=["its connection broke"]
+        "", description="Why it left; empty if it is joined.", examples=["its connection broke"]
     )
     left_for_s: float | None = Field(
-        description="Time since it left, seconds; null if it is joined.", examples=[240.0]
+        None,
+        description="Time since it left, seconds; null if it is joined.",
+        examples=[240.0],
     )
     joined_for_s: float = Field(
         description="How long it has been joined, or was, seconds.", examples=[314.2]

@@ -23,10 +23,10 @@ from services.aggregator.session import Session
 log = structlog.get_logger(__name__)
 
 _BREAKS_WITHIN_S = 1.0
-"""Of a call that broke, its requests end first: so long it takes at most until the rest is known."""
+"""Of a call that broke the requests end first; so long it takes at most until the rest does."""
 
 
-async def relay_member(
+async def relay_member(  # noqa: PLR0913 - spelt out
     session: Session,
     member_token: str,
     requests: AsyncIterator[pb.ExchangeRequest],

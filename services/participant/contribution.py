@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 _START_WITHIN_S = 60.0
 """An accepted session that has not started by then gives its place back."""
 _LAST_WORD_S = 2.0
-"""Time for a contributor that cannot go on to say why on its exchange, where nothing overtakes it."""
+"""Time to say why a session cannot go on, on its own stream, where nothing overtakes it."""
 
 
 @dataclass(frozen=True, slots=True)

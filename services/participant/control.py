@@ -110,7 +110,7 @@ class ControlLoop:
         return self._is_leaving
 
     async def run(self) -> None:
-        """Stay joined until cancelled or told to leave; pauses between failures are random and grow.
+        """Stay joined until cancelled, or `leave`; pauses between failures are random and grow.
 
         Raises:
             IncompatibleError, InvalidInputError: the aggregator will never admit this node. A
@@ -131,36 +131,11 @@ class ControlLoop:
 
     async def _live(self) -> None:
         """One life of the stream; returns if it had lasted, so that pauses are short again."""
-        self._outgoing = outgoing = (
-            asyncio.Queue()
-        )  # a few messages a session, sessions are bounded
+        outgoing: _Outgoing = asyncio.Queue()  # a few messages a session, sessions are bounded
+        self._outgoing = outgoing
         tasks: set[asyncio.Task[None]] = set()
         try:
-            with self._aggregator.control(self._requests(outgoing)) as responses:
-                async for response in responses:
-                    self._handle(response, outgoing, tasks)
-        except FedAttnError as error:
-            if self._has_newer_certificate:
-                log.info("joins_again", reason="it has a newer certificate", error=str(error))
-            elif self._is_leaving:
-                log.info("left", error=str(error))
-            elif not self.joined.is_settled() or not _may_pass(error):
-                raise
-            else:
-                log.warning("aggregator_lost", error=str(error))
-        else:
-            if self._has_newer_certificate:
-                log.info("joins_again", reason="it has a newer certificate")
-            elif self._is_leaving:
-                log.info("left")
-            elif not self.joined.is_settled():
-                when = "soon after" if self.joined.is_set() else "before"
-                raise AggregatorUnavailableError(
-                    f"the aggregator at {self._aggregator.address} ended the stream {when} this "
-                    f"node had joined"
-                )
-            else:
-                log.warning("aggregator_left")
+            await self._follow(outgoing, tasks)
         finally:
             self.joined.turn(joined=False)
             self._contributor.forget_invitations()
@@ -169,6 +144,43 @@ class ControlLoop:
             outgoing.put_nowait(None)  # ends _requests, which the ended call no longer does
             for task in tasks:
                 task.cancel()
+
+    async def _follow(self, outgoing: _Outgoing, tasks: set[asyncio.Task[None]]) -> None:
+        """Take commands until the stream ends.
+
+        Raises:
+            FedAttnError: it failed, and had not lasted.
+        """
+        try:
+            with self._aggregator.control(self._requests(outgoing)) as responses:
+                async for response in responses:
+                    self._handle(response, outgoing, tasks)
+        except FedAttnError as error:
+            if self._is_on_purpose(str(error)):
+                return
+            if not self.joined.is_settled() or not _may_pass(error):
+                raise
+            log.warning("aggregator_lost", error=str(error))
+            return
+        if self._is_on_purpose():
+            return
+        if not self.joined.is_settled():
+            when = "soon after" if self.joined.is_set() else "before"
+            raise AggregatorUnavailableError(
+                f"the aggregator at {self._aggregator.address} ended the stream {when} this "
+                f"node had joined"
+            )
+        log.warning("aggregator_left")
+
+    def _is_on_purpose(self, error: str = "") -> bool:
+        """Whether this node wants its stream to end."""
+        if self._is_leaving:
+            log.info("left", error=error)
+        elif self._has_newer_certificate:
+            log.info("joins_again", reason="it has a newer certificate", error=error)
+        else:
+            return False
+        return True
 
     async def _requests(self, outgoing: _Outgoing) -> AsyncIterator[pb.ControlRequest]:
         self._joined_with = self._certificates

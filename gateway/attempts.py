@@ -12,7 +12,7 @@ from fedattn.core.errors import (
     PublisherUnavailableError,
     UnavailableError,
 )
-from fedattn.rest.answers import QueryAnswer, QueryEvent, Retried
+from fedattn.rest.answers import QueryAnswer, QueryEvent, Retried, SessionEvent, TokenEvent
 from fedattn.wire.v1 import participant_pb2
 from gateway.query_call import QueryCall
 from gateway.report import event_from_wire
@@ -115,13 +115,13 @@ class Attempts:
     async def _call_events(self) -> AsyncIterator[QueryEvent]:
         """Events of the current try, which ends all others once it must be the last."""
         assert self._call is not None, "events follow begin()"
-        async for event in self._call.events():
-            if event.HasField("token") or event.opened.spends_approval:
-                self._retries = False
-            said = event_from_wire(event)
-            if isinstance(said, QueryAnswer):
-                said = said.model_copy(update={"retried": self._retried})
-            yield said
+        async for happening in self._call.events():
+            match event := event_from_wire(happening):
+                case TokenEvent() | SessionEvent(spends_approval=True):
+                    self._retries = False
+                case QueryAnswer():
+                    event.retried = self._retried
+            yield event
 
     async def _try_again(self, error: FedAttnError) -> None:
         """Begin the second try, up to its first event; or raise what the first failed with."""

@@ -143,6 +143,7 @@ def session_from_wire(opened: participant_pb2.SessionOpened) -> SessionEvent:
         row_bytes=row_bytes_of(opened.terms),
         members=members,
         excluded=[_report_from_wire(member) for member in opened.excluded],
+        spends_approval=opened.spends_approval,
     )
 
 
@@ -177,7 +178,7 @@ def departed_from_wire(departed: aggregator_pb2.DepartedNode) -> ParticipantInfo
     """A node that left within the last hour; raises as `participant_from_wire`."""
     was = {
         "state": NodeState.DEPARTED,
-        "reason": departed.reason,
+        "state_reason": departed.reason,
         "left_for_s": departed.left_for_s,
         "active_sessions": 0,
         "health": None,

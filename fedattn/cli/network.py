@@ -169,7 +169,7 @@ class LocalNetwork:
         try:
             with Client(self.gateway_url, retries=0) as client:
                 found = client.participants()
-                return {node.node_id for node in found if node.state is NodeState.JOINED}
+                return {node.node_id for node in found if node.state is not NodeState.DEPARTED}
         except UnavailableError:
             return set()
 

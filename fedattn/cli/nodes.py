@@ -55,13 +55,13 @@ def nodes(
 
 def joined(found: Sequence[ParticipantInfo]) -> list[ParticipantInfo]:
     """Those that are joined now."""
-    return [node for node in found if node.state is NodeState.JOINED]
+    return [node for node in found if node.state is not NodeState.DEPARTED]
 
 
 def _remarks(node: ParticipantInfo) -> Iterator[str]:
     """What is wrong with a node."""
     if node.left_for_s is not None:
-        yield f"left {_span(node.left_for_s)} ago; {node.reason}"
+        yield f"left {_span(node.left_for_s)} ago; {node.state_reason}"
     else:
         yield from node.warnings
 

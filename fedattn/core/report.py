@@ -20,9 +20,9 @@ class Outcome(StrEnum):
 
 
 class NodeState(StrEnum):
-    """Where a node is."""
+    """Whether a node is there."""
 
-    JOINED = "joined"
+    GOOD = "good"
     DEPARTED = "departed"  # it left within the last hour
 
 

@@ -288,6 +288,9 @@ class SessionEvent(BaseModel):
         description="Nodes that take no part: joined ones, and those that left within the last "
         "hour."
     )
+    spends_approval: bool = Field(
+        False, description="Whether a person approved this session, and has to approve another."
+    )
 
 
 class RowArrival(BaseModel):
@@ -353,17 +356,17 @@ class ParticipantInfo(ContextCounts):
     max_positions: int = Field(description="Tokens in its model's window.", examples=[8192])
     active_sessions: int = Field(description="Sessions it takes part in.", examples=[0])
     state: NodeState = Field(
-        NodeState.JOINED,
-        description="joined; departed: it left within the last hour, and is described as it was "
-        "then.",
-        examples=["joined"],
+        NodeState.GOOD,
+        description="Whether it is there; departed: it left within the last hour, and is described "
+        "as it was then.",
+        examples=["good"],
     )
-    reason: str = Field(
-        "", description="Why it left; empty if it is joined.", examples=["its connection broke"]
+    state_reason: str = Field(
+        "", description="Why it left; empty if it is there.", examples=["its connection broke"]
     )
     left_for_s: float | None = Field(
         None,
-        description="Time since it left, seconds; null if it is joined.",
+        description="Time since it left, seconds; null if it is there.",
         examples=[240.0],
     )
     joined_for_s: float = Field(

@@ -23,7 +23,7 @@ export function watchNodes(onNodes, onRefused) {
   async function look() {
     try {
       const nodes = await (await request("v1/participants")).json();
-      const joined = nodes.filter((node) => node.state === "joined");
+      const joined = nodes.filter((node) => node.state !== "departed");
       show(joined, nodes.filter((node) => node.state === "departed"));
       onNodes(joined);
     } catch (problem) {
@@ -71,7 +71,7 @@ function goneCard(node) {
   return el(
     "div.node.gone", {},
     el("div.head", {}, el("h3.name", {}, node.node_id), el("span.pill.warn", {}, "left")),
-    el("p.small.muted", {}, `${lasting(node.left_for_s)} ago: ${node.reason}; answers are without it`),
+    el("p.small.muted", {}, `${lasting(node.left_for_s)} ago: ${node.state_reason}; answers are without it`),
   );
 }
 

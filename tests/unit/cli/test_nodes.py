@@ -38,7 +38,7 @@ NODES = [
     node("ward-1", health=None, context_tokens=None, can_publish=False),
 ]
 GONE = node(
-    "ward-3", state="departed", reason="its connection broke", left_for_s=240.0, health=None
+    "ward-3", state="departed", state_reason="its connection broke", left_for_s=240.0, health=None
 )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -9,16 +10,20 @@ import pytest
 from fedattn.core.errors import (
     FedAttnError,
     InternalError,
+    ModelError,
     NoContributorsError,
     NothingToGiveError,
     ParticipantDepartedError,
+    UnavailableError,
 )
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.settings import AggregatorSettings
+from services.participant.contribution import Contributor
+from tests.harness.networks import Network, ask, failure
 from tests.harness.raw import RawNode, open_request, raw_node
-from tests.harness.runners import running_aggregator
+from tests.harness.runners import make_node, running_aggregator, running_participant
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ async def departed(node: RawNode) -> dict[str, str]:
     return {one.node.node_id: one.reason for one in gone}
 
 
-async def failure(publisher: RawNode, **changes: object) -> FedAttnError:
+async def refusal(publisher: RawNode, **changes: object) -> FedAttnError:
     opening = publisher.stub.OpenSession(open_request(node_token=publisher.token, **changes))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await opening
@@ -92,7 +97,7 @@ async def test_who_is_named_or_required_and_has_left_is_no_stranger(address: str
             pass
         await departed(publisher)
         for changes in ({"contributors": ["a"]}, {"require": ["a"]}):
-            error = await failure(publisher, **changes)
+            error = await refusal(publisher, **changes)
             assert isinstance(error, ParticipantDepartedError)
             assert str(error) == "a: left 0 s ago; its connection broke"
 
@@ -102,7 +107,7 @@ async def test_a_network_of_nobody_else_says_who_left_it(address: str) -> None:
         async with raw_node(address, "a"):
             pass
         await departed(publisher)
-        error = await failure(publisher)
+        error = await refusal(publisher)
     assert isinstance(error, NoContributorsError)
     assert "joined (a: left 0 s ago; its connection broke); start one" in str(error)
 
@@ -117,7 +122,7 @@ async def test_a_required_node_that_declines_fails_the_query_and_another_does_no
     ):
         declining = asyncio.create_task(a.decline("nothing_to_give", "nothing fits"))
         accepting = asyncio.create_task(b.accept(3))
-        error = await failure(publisher, require=["a"])
+        error = await refusal(publisher, require=["a"])
         await asyncio.gather(declining, accepting)
         assert isinstance(error, NothingToGiveError)
         assert str(error) == "a: nothing fits"
@@ -141,3 +146,58 @@ async def test_who_was_lost_in_a_first_try_is_not_asked_again(address: str) -> N
         opened = await publisher.stub.OpenSession(opening)
         await accepting
     assert [one.detail for one in opened.excluded] == ["a: the first try lost it"]
+
+
+def reports(events: list[Any]) -> dict[str, Any]:
+    return {one.node_id: one for one in events[-1].result.report.members}
+
+
+async def test_a_participant_that_stops_says_goodbye_and_answers_name_it(network: Network) -> None:
+    node = make_node("extra", network.nodes["node-0"].prefiller.model, network.contexts["node-0"])
+    async with running_participant(node, network.aggregator):
+        pass
+    events = await ask(network)
+    assert events[0].opened.excluded[0].node_id == "extra"
+    extra = reports(events)["extra"]
+    assert extra.state == session_pb2.OUTCOME_DEPARTED
+    assert extra.detail == "extra: left 0 s ago; it said goodbye"
+
+
+@pytest.fixture
+def _broken_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Node 0 fails while it computes."""
+    compute = Contributor._compute
+
+    def fail(contributor: Contributor, part: Any) -> None:
+        if contributor._node.node_id == "node-0":
+            raise ModelError("its weights are gone")
+        compute(contributor, part)
+
+    monkeypatch.setattr(Contributor, "_compute", fail)
+
+
+@pytest.mark.usefixtures("_broken_node")
+async def test_a_contributors_own_reason_is_told_and_not_the_end_of_its_stream(
+    network: Network,
+) -> None:
+    lost = reports(await ask(network))["node-0"]
+    assert (lost.state, lost.detail) == (session_pb2.OUTCOME_LOST, "its weights are gone")
+
+
+@pytest.mark.usefixtures("_broken_node")
+async def test_a_query_fails_without_a_node_it_requires_and_not_without_another(
+    network: Network,
+) -> None:
+    error = await failure(network, require=["node-0"])
+    assert error.code == "not_enough_participants"
+    assert "the query requires node-0, and node-0 is lost (its weights are gone)" in str(error)
+    assert reports(await ask(network, require=["node-1"]))["node-0"].state == (
+        session_pb2.OUTCOME_LOST
+    )
+
+
+@pytest.mark.usefixtures("_broken_node")
+async def test_an_error_names_whom_a_second_try_could_go_without(network: Network) -> None:
+    error = await failure(network, min_participants=3)
+    assert isinstance(error, UnavailableError)
+    assert error.lost == ("node-0",)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from typing import Self, TypeAlias
 
 import structlog
@@ -131,17 +132,22 @@ class Attempts:
         self._retries = False
         self.close()
         self._retried = Retried(without=list(error.lost), code=error.code, detail=str(error))
-        self._request.options.deadline_s = left_s
-        self._request.options.without.extend(error.lost)
+        again = participant_pb2.QueryRequest()
+        again.CopyFrom(self._request)
+        again.options.deadline_s = left_s
+        again.options.without.extend(error.lost)
         log.info("query_retried", code=error.code, without=error.lost)
         try:
-            self._call = await self._start(self._request)
+            self._call = await self._start(again)
         except FedAttnError:  # nobody else can do it
             raise error from None
-        try:
-            await self._call.wait_started()
-        except FedAttnError as second:
-            raise self._failed_twice(second) from error
+        with ExitStack() as unless_started:
+            unless_started.callback(self.close)
+            try:
+                await self._call.wait_started()
+            except FedAttnError as second:
+                raise self._failed_twice(second) from error
+            unless_started.pop_all()
 
     def _may_retry(self, error: UnavailableError, left_s: float) -> bool:
         if not self._retries or not error.lost or left_s < LEAST_TIME_S:

@@ -157,3 +157,10 @@ async def test_there_is_never_a_third_and_both_failures_are_told(second: Sequenc
         "cannot be reached)"
     )
     assert len(publishers.requests) == 2
+
+
+async def test_a_second_try_that_fails_at_once_holds_no_place() -> None:
+    publishers = Publishers([GONE, (TOO_FEW,)])
+    with pytest.raises(NotEnoughParticipantsError):
+        await publishers.ask()
+    assert [call.is_closed for call in publishers.calls] == [True]

@@ -24,7 +24,7 @@ class Departure:
     Attributes:
         node: as it was then.
         left_at: when, by the clock of the registry.
-        reason: why, such as `its connection broke`.
+        reason: why, in words that follow the name of the node.
     """
 
     node: "Node"

@@ -10,13 +10,12 @@ from fastapi import Request
 from fedattn.core.share import Share
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.query import QueryBody
+from gateway.attempts import Attempts
 from gateway.callers import Caller
 from gateway.disconnect import unless_disconnected
 from gateway.events import Encode, QueryEventStream
 from gateway.publishers import Publishers
 from gateway.query import query_to_wire
-from gateway.query_call import QueryCall
-from gateway.report import answer_from_wire
 
 
 class Asking:
@@ -33,14 +32,21 @@ class Asking:
 
     def starting(
         self, caller: Caller, body: QueryBody
-    ) -> Callable[[], Coroutine[Any, Any, QueryCall]]:
+    ) -> Callable[[], Coroutine[Any, Any, Attempts]]:
         """What sends a query to its publisher; the query itself is checked at once.
 
         Raises:
             InvalidInputError: it cannot be asked.
         """
         query = query_to_wire(body, self._default_share, caller)
-        return partial(self.publishers.start_query, caller, body.publisher, query)
+        start = partial(self.publishers.start_query, caller, body.publisher)
+        moves = body.publisher is None and self.publishers.may_choose
+
+        async def begin() -> Attempts:
+            attempts = Attempts(start, query, retries=body.retry, moves=moves)
+            return await attempts.begin()
+
+        return begin
 
     async def ask(
         self, request: Request, caller: Caller, body: QueryBody, encode: Encode
@@ -65,4 +71,4 @@ class Asking:
             if body.stream:
                 stack.pop_all()  # the stream closes the call
                 return QueryEventStream(call, encode)
-            return answer_from_wire(await unless_disconnected(request, call.result()))
+            return await unless_disconnected(request, call.answer())

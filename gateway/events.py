@@ -8,9 +8,8 @@ from starlette.types import Receive, Scope, Send
 
 from fedattn.rest.answers import EVENT_MODELS, QueryEvent
 from fedattn.rest.problems import Problem
+from gateway.attempts import Attempts
 from gateway.problems import problem_of
-from gateway.query_call import QueryCall
-from gateway.report import event_from_wire
 
 Encode: TypeAlias = Callable[[QueryEvent | Problem], Iterator[ServerSentEvent]]
 """How one API writes what happens; a problem is the last it is given, and so is an answer."""
@@ -40,7 +39,7 @@ class QueryEventStream(EventSourceResponse):
         encode: how its events are written.
     """
 
-    def __init__(self, call: QueryCall, encode: Encode) -> None:
+    def __init__(self, call: Attempts, encode: Encode) -> None:
         super().__init__(_encode_all(call, encode))
         self._call = call
 
@@ -51,10 +50,10 @@ class QueryEventStream(EventSourceResponse):
             self._call.close()
 
 
-async def _encode_all(call: QueryCall, encode: Encode) -> AsyncIterator[ServerSentEvent]:
+async def _encode_all(call: Attempts, encode: Encode) -> AsyncIterator[ServerSentEvent]:
     try:
         async for event in call.events():
-            for written in encode(event_from_wire(event)):
+            for written in encode(event):
                 yield written
     except Exception as error:  # border: the answer has begun, so no status tells
         for written in encode(problem_of(error)):

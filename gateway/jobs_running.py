@@ -12,19 +12,18 @@ from fedattn.core.errors import FedAttnError, JobsUnavailableError, NodeBusyErro
 from fedattn.rest.answers import QueryEvent
 from fedattn.rest.jobs import JobStatus
 from fedattn.rest.problems import Problem
+from gateway.attempts import Attempts
 from gateway.events import written_event
 from gateway.jobs_rows import JobEvent, JobRow
 from gateway.jobs_store import JobStore
 from gateway.problems import RETRY_AFTER_S, problem_of
-from gateway.query_call import QueryCall
-from gateway.report import event_from_wire
 
 MAX_EVENT_BYTES = 1 << 20
 """Of one job; later layers and tokens are not kept, but the answer is."""
 MAX_WAIT_S = 3600.0
 """Longest wait for a place, once it is a job's turn."""
 
-Ask: TypeAlias = Callable[[], Awaitable[QueryCall]]
+Ask: TypeAlias = Callable[[], Awaitable[Attempts]]
 """Sends a query to its publisher."""
 
 log = structlog.get_logger(__name__)
@@ -133,7 +132,7 @@ class JobRun:
             self.has_begun = True
             await self._store.start(self.row.id, self._clock())
             async for event in call.events():
-                await self._keep(event_of(event_from_wire(event)))
+                await self._keep(event_of(event))
 
     async def _keep(self, event: JobEvent) -> None:
         if event.is_last:

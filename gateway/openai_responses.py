@@ -7,7 +7,14 @@ from typing import Any
 
 from sse_starlette import ServerSentEvent
 
-from fedattn.rest.answers import LayerEvent, QueryAnswer, QueryEvent, SessionEvent, TokenEvent
+from fedattn.rest.answers import (
+    LayerEvent,
+    QueryAnswer,
+    QueryEvent,
+    Retried,
+    SessionEvent,
+    TokenEvent,
+)
 from fedattn.rest.openai_responses import OutputText, ResponseDocument, ResponsesBody
 from fedattn.rest.problems import Problem
 
@@ -29,6 +36,10 @@ class ResponseEvents:
     def __call__(self, event: QueryEvent | Problem) -> Iterator[ServerSentEvent]:
         """What stands for an event in the stream."""
         match event:
+            case Retried():
+                yield ServerSentEvent(comment=f"asked again without {', '.join(event.without)}")
+            case SessionEvent() if self._num_written:
+                yield ServerSentEvent(comment="another session")  # of the same answer
             case SessionEvent():
                 yield from self._begin(event.session_id)
             case LayerEvent():

@@ -78,6 +78,11 @@ class Publishers:
         """Nodes that took queries when last looked: the default first, the others by id."""
         return self._directory.publishers
 
+    @property
+    def may_choose(self) -> bool:
+        """Whether queries that name no publisher may go to any; else the settings name one."""
+        return self._default is None
+
     async def start_query(
         self, caller: Caller, publisher: str | None, request: participant_pb2.QueryRequest
     ) -> QueryCall:
@@ -86,7 +91,7 @@ class Publishers:
         Args:
             caller: who asks.
             publisher: None for the default, or the first that the caller may ask.
-            request: what is asked.
+            request: what is asked; none of the nodes it is to go without publishes it.
 
         Raises:
             NotAllowedError: the caller may not ask there.
@@ -95,7 +100,8 @@ class Publishers:
             RateLimitedError: the caller has had its share.
             UnavailableError: it cannot be reached, or too many queries are running.
         """
-        way, give_free = await self._admit(caller, publisher)
+        without = frozenset(request.options.without)
+        way, give_free = await self._admit(caller, publisher, without)
 
         def end(call: QueryCall) -> None:
             self._running.discard(call)
@@ -108,12 +114,15 @@ class Publishers:
         self._running.add(call)
         return call
 
-    async def _admit(self, caller: Caller, publisher: str | None) -> tuple[Way, Callable[[], None]]:
+    async def _admit(
+        self, caller: Caller, publisher: str | None, without: frozenset[str] = frozenset()
+    ) -> tuple[Way, Callable[[], None]]:
         """The way, and what gives the place free that was taken. Counts refusals."""
         try:
             check_allowed(caller, publisher)
-            self._quotas.count_request(caller)
-            node_id = await self._directory.choose(caller, publisher)
+            if not without:  # a second try is the same request
+                self._quotas.count_request(caller)
+            node_id = await self._directory.choose(caller, publisher, without)
             way = await self._ways.take(node_id, self.node_ids)
             with ExitStack() as held:
                 held.callback(way.give_back)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fedattn.core.errors import InvalidInputError, ProtocolMismatchError
-from fedattn.core.report import Outcome
+from fedattn.core.report import NodeState, Outcome
 from fedattn.rest.answers import (
     AnswerSource,
     LayerEvent,
@@ -151,6 +151,7 @@ def session_from_wire(opened: participant_pb2.SessionOpened) -> SessionEvent:
         row_bytes=row_bytes_of(opened.terms),
         members=members,
         excluded=[_report_from_wire(member) for member in opened.excluded],
+        spends_approval=opened.spends_approval,
     )
 
 
@@ -182,6 +183,18 @@ def participant_from_wire(node: aggregator_pb2.NodeInfo, *, can_publish: bool) -
             rests_for_s=node.rests_for_s,
             **_context_counts(node),
         )
+
+
+def departed_from_wire(departed: aggregator_pb2.DepartedNode) -> ParticipantInfo:
+    """A node that left within the last hour; raises as `participant_from_wire`."""
+    was = {
+        "state": NodeState.DEPARTED,
+        "state_reason": departed.reason,
+        "left_for_s": departed.left_for_s,
+        "active_sessions": 0,
+        "health": None,
+    }
+    return participant_from_wire(departed.node, can_publish=False).model_copy(update=was)
 
 
 def _health_from_wire(health: aggregator_pb2.Health) -> NodeHealth:

@@ -65,9 +65,10 @@ class Way:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 if await _becomes_ready(self._channel.current()):
                     return
-        if refused.done():
-            raise refused.result()
-        raise await self._unless_aggregator(self._unreachable())
+        error = refused.result() if refused.done() else self._unreachable()
+        if isinstance(error, PublisherUnavailableError):
+            error.lost = (self.node_id,)
+        raise error if refused.done() else await self._unless_aggregator(error)
 
     def give_back(self) -> None:
         """Whoever took it needs it no more."""
@@ -89,14 +90,16 @@ class Way:
         return await self._unless_aggregator(
             PublisherUnavailableError(
                 f"publisher {self.node_id} gave no sign of life for {SILENCE_S:g} s; look whether "
-                f"its process is stopped, or its machine out of memory"
+                f"its process is stopped, or its machine out of memory",
+                lost=(self.node_id,),
             )
         )
 
     def _unreachable(self) -> PublisherUnavailableError:
         return PublisherUnavailableError(
             f"publisher {self.node_id} cannot be reached through the aggregator at "
-            f"{self.aggregator.address}; look whether its participant runs, and under that name"
+            f"{self.aggregator.address}; look whether its participant runs, and under that name",
+            lost=(self.node_id,),
         )
 
     async def _unless_aggregator(self, error: FedAttnError) -> FedAttnError:

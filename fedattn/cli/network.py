@@ -18,6 +18,7 @@ from fedattn.client import Client
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, UnavailableError
 from fedattn.core.node_id import AGGREGATOR, GATEWAY
+from fedattn.core.report import NodeState
 from fedattn.runtime.listening import find_free
 
 _POLL_S = 0.1
@@ -167,7 +168,8 @@ class LocalNetwork:
         """Ids of the nodes that the gateway lists."""
         try:
             with Client(self.gateway_url, retries=0) as client:
-                return {node.node_id for node in client.participants()}
+                found = client.participants()
+                return {node.node_id for node in found if node.state is not NodeState.DEPARTED}
         except UnavailableError:
             return set()
 

@@ -14,6 +14,7 @@
     ├── UnavailableError             the same request may succeed later
     │   ├── NoContributorsError
     │   ├── NotEnoughParticipantsError
+    │   ├── ParticipantDepartedError  a named node was here within the last hour
     │   ├── PublisherUnavailableError
     │   ├── AggregatorUnavailableError
     │   ├── GatewayUnavailableError
@@ -109,7 +110,16 @@ class InvalidRequestError(InvalidInputError):
 
 
 class UnavailableError(FedAttnError):
-    """The same request may succeed later."""
+    """The same request may succeed later.
+
+    Args:
+        message: for people.
+        lost: ids of the nodes without which it may succeed at once.
+    """
+
+    def __init__(self, message: str = "", *, lost: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.lost = lost
 
 
 class NoContributorsError(UnavailableError):
@@ -118,6 +128,12 @@ class NoContributorsError(UnavailableError):
 
 class NotEnoughParticipantsError(UnavailableError):
     code = "not_enough_participants"
+
+
+class ParticipantDepartedError(UnavailableError):
+    """A named node was joined within the last hour, and left."""
+
+    code = "participant_departed"
 
 
 class PublisherUnavailableError(UnavailableError):

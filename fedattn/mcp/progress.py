@@ -3,7 +3,7 @@
 from collections.abc import Awaitable
 from typing import Protocol
 
-from fedattn.rest.answers import LayerEvent, QueryEvent, SessionEvent, TokenEvent
+from fedattn.rest.answers import LayerEvent, QueryEvent, Retried, SessionEvent, TokenEvent
 
 
 class Report(Protocol):
@@ -34,6 +34,8 @@ class Progress:
                 self._num_layers = len(event.members[-1].sync_layers) if event.members else 0
                 names = ", ".join(member.node_id for member in event.members)
                 await self._say(self._done, f"asking {names}")
+            case Retried():
+                await self._say(self._done, f"asking again without {', '.join(event.without)}")
             case LayerEvent():
                 rows = f"{event.num_rows} rows of the others"
                 await self._say(self._done + 1, f"block {event.layer}: {rows}")

@@ -104,7 +104,8 @@ class ParticipantReport(ContextCounts):
     node_id: str = Field(description="Id of the node.", examples=["node-a"])
     role: Role = Field(description="What it did.", examples=["contributor"])
     state: Outcome = Field(
-        description="How its part ended; empty: it had nothing to give and took no part.",
+        description="How its part ended; empty: it had nothing to give and took no part; departed: "
+        "it had left within the last hour, so that the answer is without it.",
         examples=["lost"],
     )
     span_len: int = Field(description="Tokens of its span.", examples=[96])
@@ -191,6 +192,24 @@ class Totals(BaseModel):
     )
 
 
+class Retried(BaseModel):
+    """Data of `retried`: nodes were lost before the first token, so the query is put once more.
+
+    Another `session` follows, of which the `session` and `layer` before it say nothing.
+    """
+
+    without: list[str] = Field(
+        description="Nodes that were lost, and take no part now.", examples=[["node-b"]]
+    )
+    code: str = Field(
+        description="Stable code of what the first try failed with.",
+        examples=["publisher_unavailable"],
+    )
+    detail: str = Field(
+        description="The same for people.", examples=["publisher node-b cannot be reached"]
+    )
+
+
 class QueryAnswer(BaseModel):
     """The answer to a query and how it came about."""
 
@@ -221,6 +240,9 @@ class QueryAnswer(BaseModel):
         description="Members in token order, then excluded nodes."
     )
     totals: Totals = Field(description="The session in numbers.")
+    retried: Retried | None = Field(
+        None, description="Who was lost in a first try; null if there was one try only."
+    )
 
 
 class WarmAnswer(BaseModel):
@@ -263,7 +285,13 @@ class SessionEvent(BaseModel):
         examples=[768],
     )
     members: list[SessionMember] = Field(description="Token order; the publisher is last.")
-    excluded: list[ParticipantReport] = Field(description="Joined nodes that take no part.")
+    excluded: list[ParticipantReport] = Field(
+        description="Nodes that take no part: joined ones, and those that left within the last "
+        "hour."
+    )
+    spends_approval: bool = Field(
+        False, description="Whether a person approved this session, and has to approve another."
+    )
 
 
 class RowArrival(BaseModel):
@@ -318,7 +346,7 @@ class NodeHealth(BaseModel):
 
 
 class ParticipantInfo(ContextCounts):
-    """A node that is joined now."""
+    """A node that is joined now, or left within the last hour."""
 
     node_id: str = Field(description="Id of the node.", examples=["node-a"])
     model_name: str = Field(description="Its model.", examples=["SmolLM2-135M-Instruct"])
@@ -328,7 +356,14 @@ class ParticipantInfo(ContextCounts):
     num_layers: int = Field(description="Blocks of its model.", examples=[30])
     max_positions: int = Field(description="Tokens in its model's window.", examples=[8192])
     active_sessions: int = Field(description="Sessions it takes part in.", examples=[0])
-    joined_for_s: float = Field(description="Time since it joined, seconds.", examples=[314.2])
+    left_for_s: float | None = Field(
+        None,
+        description="Time since it left, seconds; null if it is there.",
+        examples=[240.0],
+    )
+    joined_for_s: float = Field(
+        description="How long it has been joined, or was, seconds.", examples=[314.2]
+    )
     can_publish: bool = Field(
         description="Whether gateways may publish through it, which its owner decides.",
         examples=[True],
@@ -339,12 +374,13 @@ class ParticipantInfo(ContextCounts):
         examples=[["nothing to give: 1 file skipped (1 binary); its log names each file"]],
     )
     state: NodeState = Field(
-        description="Whether it let others wait of late; late: it is asked after all others, "
-        "resting: queries that do not name it go without it for a while.",
+        description="late: it let others wait the last time, and is asked after all others; "
+        "resting: several times in a row, and queries that do not name it go without it for a "
+        "while; departed: it left within the last hour, and is described as it was then.",
         examples=["resting"],
     )
     state_reason: str = Field(
-        description="How it let them wait; empty if state is good.",
+        description="How it let them wait, or why it left; empty if state is good.",
         examples=["it did not answer within 5.4 s"],
     )
     rests_for_s: float = Field(
@@ -360,12 +396,14 @@ class Health(BaseModel):
     )
 
 
-QueryEvent: TypeAlias = SessionEvent | LayerEvent | TokenEvent | QueryAnswer
-"""What happens during a query, in this order; the answer is the last."""
+QueryEvent: TypeAlias = SessionEvent | LayerEvent | Retried | TokenEvent | QueryAnswer
+"""What happens during a query, in this order; the answer is the last. After `Retried` it begins
+anew."""
 
 EVENT_MODELS: dict[str, type[BaseModel]] = {
     "session": SessionEvent,
     "layer": LayerEvent,
+    "retried": Retried,
     "token": TokenEvent,
     "report": QueryAnswer,
     "error": Problem,

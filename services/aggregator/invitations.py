@@ -12,6 +12,7 @@ from fedattn.core.errors import (
     InvalidRequestError,
     NotEnoughParticipantsError,
     NothingToGiveError,
+    ParticipantDepartedError,
     error_from_code,
 )
 from fedattn.runtime.tracing import NODE, span, traceparent
@@ -81,9 +82,9 @@ class Invitations:
         if future is not None and not future.done():
             future.set_result(reply)
 
-    def leave(self, node_id: str) -> None:
+    def leave(self, node_id: str, reason: str) -> None:
         """A node has left: it will not answer any more."""
-        left = pb.Decline(code=NotEnoughParticipantsError.code, message=_LEFT)
+        left = pb.Decline(code=ParticipantDepartedError.code, message=f"{_LEFT}: {reason}")
         for session_id, asked in list(self._pending):
             if asked == node_id:
                 self.answer(node_id, pb.InviteReply(session_id=session_id, decline=left))
@@ -129,7 +130,8 @@ class Invitations:
         finally:
             del self._pending[key]
         if reply.HasField("decline") and loop.time() > late_from:
-            word = _LEFT if reply.decline.message == _LEFT else "it declined"
+            has_left = reply.decline.code == ParticipantDepartedError.code
+            word = _LEFT if has_left else "it declined"
             self._standing.note_failure(node.node_id, f"{word} late", since)
         answer = _judge(node, reply)
         if isinstance(answer, FedAttnError) and not reply.HasField("decline"):

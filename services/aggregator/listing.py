@@ -1,8 +1,11 @@
-"""The joined nodes, as others are told of them."""
+"""The joined nodes and those that left, as others are told of them."""
 
+from collections.abc import Iterator
+
+from fedattn.core.report import NodeState
 from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.enums import NODE_STATES
-from fedattn.wire.protocol import MAX_MESSAGE_SIZE
+from fedattn.wire.protocol import MAX_MESSAGE_SIZE, MAX_REASON_LENGTH
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.standing import Record, Standing
@@ -24,7 +27,26 @@ def list_nodes(
             if size > _ROOM:
                 break
             response.nodes.append(info)
+    if not request.node_id:
+        response.departed.extend(_departed(registry, _ROOM - size))
     return response
+
+
+def _departed(registry: NodeRegistry, room: int) -> Iterator[pb.DepartedNode]:
+    """Nodes that left of late, the latest first; as many as fit."""
+    departures = registry.departures
+    for departure in departures.all():
+        node, left_for_s = departure.node, departures.left_for_s(departure)
+        told = pb.DepartedNode(
+            node=_describe(node, Record(NodeState.GOOD), with_key=False),
+            left_for_s=left_for_s,
+            reason=departure.reason[:MAX_REASON_LENGTH],
+        )
+        told.node.joined_for_s = registry.joined_for_s(node) - left_for_s
+        room -= told.ByteSize()
+        if room < 0:
+            return
+        yield told
 
 
 def _describe(node: Node, record: Record, *, with_key: bool) -> pb.NodeInfo:

@@ -7,6 +7,7 @@ from itertools import compress
 from cachetools import LRUCache
 
 from fedattn.core.errors import ContextTooLongError, FedAttnError
+from fedattn.core.errors import ParticipantDepartedError as _Departed
 from fedattn.core.request import SessionRequest
 from fedattn.core.reuse import rows_identity, with_cache_keys
 from fedattn.core.share import Share
@@ -62,7 +63,8 @@ class SessionOpener:
             publisher.context = opening.context
         request.check_shape(publisher.shape)
         choice = choose_contributors(request, publisher, self._registry, self.standing)
-        require_enough(request, len(choice.chosen), [])
+        left = [one.reason for one in choice.excluded if isinstance(one.reason, _Departed)]
+        require_enough(request, len(choice.chosen), [], left)
         session_id = secrets.token_hex(16)
         try:
             accepted, excluded = await self._ask_all(session_id, opening, choice.chosen)
@@ -139,7 +141,8 @@ class SessionOpener:
         """Those whose texts fit best, as many as the request has tokens for; and the others."""
         most = request.options.context_tokens
         is_first = request.prefix.mode is PrefixMode.FIRST  # its owner cannot be left out
-        fits = [2.0 if is_first and place == 0 else one.fit for place, one in enumerate(accepted)]
+        certain = {*request.options.require, accepted[0].node.node_id if is_first else ""}
+        fits = [2.0 if one.node.node_id in certain else one.fit for one in accepted]
         sizes = [one.text_len for one in accepted]
         taken = take_best(list(zip(sizes, fits, strict=True)), most)
         left = [one for place, one in enumerate(accepted) if place not in taken]

@@ -1,7 +1,7 @@
 """The session report."""
 
 from fedattn.core.costs import MemberCost
-from fedattn.core.errors import NothingToGiveError
+from fedattn.core.errors import NothingToGiveError, ParticipantDepartedError
 from fedattn.core.routing import Route
 from fedattn.core.session import MemberLedger, MemberState, SessionState
 from fedattn.core.spans import Member
@@ -23,12 +23,18 @@ def build_report(opened: OpenedSession, state: SessionState) -> pb.SessionReport
 
 
 def describe_excluded(node: ExcludedNode) -> pb.MemberReport:
-    """A node that takes no part, or has nothing to give."""
-    is_empty = isinstance(node.reason, NothingToGiveError)
+    """A node that takes no part, has nothing to give, or has left."""
+    match node.reason:
+        case NothingToGiveError():
+            state = pb.OUTCOME_EMPTY
+        case ParticipantDepartedError():
+            state = pb.OUTCOME_DEPARTED
+        case _:
+            state = pb.OUTCOME_EXCLUDED
     return pb.MemberReport(
         node_id=node.node_id,
         role=pb.ROLE_CONTRIBUTOR,
-        state=pb.OUTCOME_EMPTY if is_empty else pb.OUTCOME_EXCLUDED,
+        state=state,
         detail=str(node.reason),
         context=None if node.context is None else context_to_wire(node.context),
     )

@@ -26,6 +26,9 @@ from services.aggregator.settings import AggregatorSettings
 from services.aggregator.standing import Standing
 from services.aggregator.tunnels import Tunnels
 
+_SILENT_BEATS = 1.5
+"""Heartbeats that a node may miss and still be taken for alive."""
+
 
 class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
     """The aggregator's five calls."""
@@ -37,7 +40,9 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         audit: AuditLog | None = None,
     ) -> None:
         self._settings = settings
-        self._nodes = NodeRegistry(settings.max_nodes)
+        self._nodes = NodeRegistry(
+            settings.max_nodes, _SILENT_BEATS * settings.heartbeat_interval_s
+        )
         numbers = registry or CollectorRegistry()
         numbers.register(NodeCollector(self._nodes))
         standing = Standing(2 * settings.max_nodes, settings.first_pause_s, settings.max_pause_s)

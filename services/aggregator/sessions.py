@@ -165,6 +165,7 @@ class Sessions:
             requests,
             check_caller=check_caller,
             report_timeout_s=self._settings.report_timeout_s,
+            why_broken=self._registry.why_broken,
         )
         stream = asyncio.current_task()
         assert stream is not None
@@ -177,15 +178,16 @@ class Sessions:
             session.streams.discard(stream)
 
     def note_decline(self, node: Node, session_id: str, error: FedAttnError) -> None:
-        """A contributor's late word that it cannot go on."""
+        """A contributor's late word that it cannot begin."""
         if (session := self._sessions.get(session_id)) is not None:
             self._lose_late(session, node.node_id, error, "it declined late")
             session.mark_node_lost(node.node_id, error)
 
-    def note_left(self, node: Node) -> None:
+    def note_left(self, node: Node, reason: str) -> None:
         """A node has left: it will not attach any more."""
         for session in list(self._sessions.values()):
-            self._lose_late(session, node.node_id, SessionAbortedError(_LEFT), "it left late")
+            error = SessionAbortedError(f"{_LEFT}: {reason}")
+            self._lose_late(session, node.node_id, error, "it left late")
 
     def _lose_late(self, session: Session, node_id: str, error: FedAttnError, reason: str) -> None:
         """Go on without a member that will not attach; to blame if others have waited for long."""

@@ -13,11 +13,11 @@ from fedattn.core.share import Share
 from fedattn.rest.answers import QueryAnswer, QueryEvent, TokenEvent
 from fedattn.rest.problems import Problem
 from fedattn.rest.query import QueryBody
+from gateway.asking import Asking
 from gateway.callers import ANYONE
 from gateway.error_handlers import install_error_handlers
 from gateway.events import QueryEventStream
 from gateway.publishers import Publishers
-from gateway.query import query_to_wire
 from gateway.rendering import Rendering
 from tests.harness.gateway import ANSWER, failing, make_settings, opened, running
 
@@ -47,10 +47,8 @@ async def test_events_and_errors_are_written_as_the_api_wants() -> None:
 
             @router.post("/ask")
             async def ask(body: Annotated[QueryBody, Body()]) -> EventSourceResponse:
-                call = await publishers.start_query(
-                    ANYONE, None, query_to_wire(body, Share.NOTHING, ANYONE)
-                )
-                return QueryEventStream(call, encode=write)
+                begin = Asking(publishers, Share.NOTHING).starting(ANYONE, body)
+                return QueryEventStream(await begin(), encode=write)
 
             gateway.app.include_router(router)
             install_error_handlers(gateway.app, 1 << 10, Rendering({"/other": short}))

@@ -29,7 +29,7 @@ async def state_after(timeout_s: float, *, leaves: bool) -> Record:
     asking = asyncio.create_task(invitations.ask_all([(node, INVITE)], 3600.0))
     await node.outbox.get()
     if leaves:
-        invitations.leave("a")
+        invitations.leave("a", "its connection broke")
     else:
         invitations.answer("a", NO)
     (answer,) = await asking

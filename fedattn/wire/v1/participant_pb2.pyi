@@ -283,23 +283,27 @@ class SessionOpened(_message.Message):
 
     TERMS_FIELD_NUMBER: _builtins.int
     EXCLUDED_FIELD_NUMBER: _builtins.int
+    SPENDS_APPROVAL_FIELD_NUMBER: _builtins.int
+    spends_approval: _builtins.bool
+    """Whether it has spent an approval of a person, which a second try would need again."""
     @_builtins.property
     def terms(self) -> _session_pb2.SessionTerms:
         """Who takes part, where."""
 
     @_builtins.property
     def excluded(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.MemberReport]:
-        """Joined nodes that take no part."""
+        """Nodes that take no part: joined ones, and those that left within the last hour."""
 
     def __init__(
         self,
         *,
         terms: _session_pb2.SessionTerms | None = ...,
         excluded: _abc.Iterable[_session_pb2.MemberReport] | None = ...,
+        spends_approval: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded", b"excluded", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded", b"excluded", "spends_approval", b"spends_approval", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

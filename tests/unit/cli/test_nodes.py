@@ -40,6 +40,9 @@ NODES = [
     node("ward-2", warnings=["nothing to give: no \x1b[2Jfiles"]),
     node("ward-1", health=None, context_tokens=None, can_publish=False),
 ]
+GONE = node(
+    "ward-3", state="departed", state_reason="its connection broke", left_for_s=240.0, health=None
+)
 
 
 def run(*words: str) -> int:
@@ -82,6 +85,16 @@ def test_who_let_others_wait_is_told_with_the_reason(
 def test_programs_get_what_the_gateway_says(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--json") == 0
     assert json.loads(capsys.readouterr().out) == [one.model_dump(mode="json") for one in NODES]
+
+
+def test_who_left_is_listed_with_when_and_why_and_is_not_joined(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Client, "participants", lambda _: [*NODES, GONE])
+    assert run() == 0
+    words = capsys.readouterr().out.splitlines()
+    assert words[3].split()[:5] == ["ward-3", "tiny", "9f9f9f9f", "yes", "left"]
+    assert words[-2:] == ["ward-3: left 4 min ago; its connection broke", "2 nodes are joined"]
 
 
 def test_a_live_table_is_not_for_programs(capsys: pytest.CaptureFixture[str]) -> None:

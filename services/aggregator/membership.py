@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 
 _MISSED_HEARTBEATS = 3
 """So many in a row end a membership."""
+_LAST_WORDS_S = 5.0
+"""Time for a node whose membership has ended to read the end of its stream."""
 
 
 class Memberships:
@@ -50,8 +52,9 @@ class Memberships:
         Raises:
             FedAttnError: it is not admitted.
         """
-        node = self._nodes.join(join)
-        reader = asyncio.create_task(self._read(node, requests))
+        node, stream = self._nodes.join(join), asyncio.current_task()
+        assert stream is not None
+        reader = asyncio.create_task(self._read(node, requests, stream))
         try:
             log.info("node_joined", node=node.node_id, model=node.fingerprint[:12])
             welcome = pb.Welcome(
@@ -62,14 +65,26 @@ class Memberships:
                 yield message
         finally:
             reader.cancel()
-            self._nodes.leave(node)
+            self._leave(node)
+
+    def _leave(self, node: Node) -> None:
+        """Tell everybody that a node is gone, once."""
+        if self._nodes.leave(node):
             log.info("node_left", node=node.node_id)
             self._invitations.leave(node.node_id)
             self._sessions.note_left(node)
             self._tunnels.leave(node)
 
-    async def _read(self, node: Node, requests: AsyncIterator[pb.ControlRequest]) -> None:
-        """Take heartbeats and replies until the stream ends or falls silent."""
+    async def _read(
+        self,
+        node: Node,
+        requests: AsyncIterator[pb.ControlRequest],
+        stream: asyncio.Task[object],
+    ) -> None:
+        """Take heartbeats and replies until the stream ends or falls silent.
+
+        The membership ends then, also of a node that reads nothing, whose stream would stay.
+        """
         try:
             while (request := await next_within(requests, self.lease_s)) is not None:
                 match request.WhichOneof("body"):
@@ -84,6 +99,8 @@ class Memberships:
             log.warning("bad_message", node=node.node_id, error=str(error))
         finally:
             node.outbox.discard()
+            self._leave(node)
+            asyncio.get_running_loop().call_later(_LAST_WORDS_S, stream.cancel)
 
     def _take_reply(self, node: Node, reply: pb.InviteReply) -> None:
         """An answer to an invitation, or a contributor's word that it cannot go on."""

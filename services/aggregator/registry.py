@@ -144,10 +144,12 @@ class NodeRegistry:
         self._nodes[node_id] = node
         return node
 
-    def leave(self, node: Node) -> None:
-        """Forget a node, unless its id has passed to a newer one."""
-        if self._nodes.get(node.node_id) is node:
-            del self._nodes[node.node_id]
+    def leave(self, node: Node) -> bool:
+        """Forget a node; False if that has been done, though its id may have joined anew."""
+        if self._nodes.get(node.node_id) is not node:
+            return False
+        del self._nodes[node.node_id]
+        return True
 
     def find(self, node_id: str) -> Node | None:
         return self._nodes.get(node_id)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 import structlog
@@ -41,13 +41,14 @@ _LAST_WORDS_S = 5.0
 class Sessions:
     """Opens sessions, finds them, ends them at their deadline. Lives on the event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it is composed of
         self,
         registry: NodeRegistry,
         opener: SessionOpener,
         metrics: AggregatorMetrics,
         record: SessionRecord,
         settings: AggregatorSettings,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._opener = opener
@@ -55,7 +56,8 @@ class Sessions:
         self._record = record
         self._standing = opener.standing
         self._settings = settings
-        self._quotas = Quotas(settings)
+        self._clock = clock
+        self._quotas = Quotas(settings, clock)
         self._sessions: dict[str, Session] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._opening: set[asyncio.Task[object]] = set()
@@ -114,6 +116,7 @@ class Sessions:
             stall_timeout_s=self._settings.stall_timeout_s,
             pace=self._settings.pace(opened.terms.deadline_s),
             blame=self._standing.note_failure,
+            clock=self._clock,
         )
         self._sessions[session.session_id] = session
         self._metrics.sessions_open.inc()
@@ -185,7 +188,7 @@ class Sessions:
 
     def _lose_late(self, session: Session, node_id: str, error: FedAttnError, reason: str) -> None:
         """Go on without a member that will not attach; to blame if others have waited for long."""
-        is_late = time.monotonic() > session.begun_at + self._settings.invite_timeout_s / 2
+        is_late = self._clock() > session.begun_at + self._settings.invite_timeout_s / 2
         was_waiting = session.mark_waiting_lost(error, node_id)
         if was_waiting and is_late and node_id != session.opened.request.node_id:
             self._standing.note_failure(node_id, reason)

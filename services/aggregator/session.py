@@ -40,7 +40,7 @@ Blame = Callable[[str, str], object]
 class Session:
     """Members, their outboxes, and what they may do. Lives on one event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is composed of
         self,
         opened: OpenedSession,
         *,

@@ -259,7 +259,9 @@ class Crowd:
     @property
     def invites(self) -> list[str]:
         """Ids of sessions that anybody was invited to, the latest ones."""
-        seen = [c.invite.session_id for p in self.joined() for c in p.commands() if c.invite.session_id]
+        seen = [
+            c.invite.session_id for p in self.joined() for c in p.commands() if c.invite.session_id
+        ]
         return list(dict.fromkeys(seen))[-3:]
 
     def absent(self) -> list[Member]:
@@ -388,6 +390,8 @@ def _pieces(start: pb.SessionStart, node_id: str) -> list[pb.ExchangeRequest]:
             whole = request.chunk
             half = len(whole.data) // 2
             for offset, data in ((0, whole.data[:half]), (half, whole.data[half:])):
-                piece = pb.KvChunk(layer=layer, offset=offset, frame_size=whole.frame_size, data=data)
+                piece = pb.KvChunk(
+                    layer=layer, offset=offset, frame_size=whole.frame_size, data=data
+                )
                 pieces.append(pb.ExchangeRequest(chunk=piece))
     return pieces

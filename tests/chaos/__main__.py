@@ -21,10 +21,12 @@ from itertools import chain, repeat
 from pathlib import Path
 from random import Random
 
+from fedattn.cli import network as network_of_processes
 from fedattn.model.prepare import prepare_model
 from tests.chaos.cells import Cell, Tester
 from tests.chaos.faults import Fault, Phase, faults_of
 from tests.chaos.federation import Federation, running_federation
+from tests.harness.forks import fork_part
 from tests.harness.tiny import save_tiny_model
 
 _ROW = "{:24} {:9} {:>7}  {:>7}  {}"
@@ -70,6 +72,7 @@ def main() -> int:
     parser.add_argument("--only", default="")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    network_of_processes._start_process = fork_part  # type: ignore[assignment]
     with tempfile.TemporaryDirectory(prefix="fedattn-chaos-") as folder:
         weights, texts = Path(folder, "weights"), Path(folder, "texts")
         weights.mkdir()

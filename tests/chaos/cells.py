@@ -86,9 +86,8 @@ class Tester:
             federation.set_weather(Weather(is_cut=True), [held])
             asking = Asking(federation.gateway_url)
             wait_for(lambda: federation.busy() or asking.is_over_within(0), GUARD_S)
+            federation.set_weather(CLEAR, [held])
             fault.strike(federation)
-            if not fault.name.startswith("cut off aggregator"):
-                federation.set_weather(CLEAR, [held])
             return asking
         if phase is Phase.EXCHANGE:
             federation.set_weather(SLOW)

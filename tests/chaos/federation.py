@@ -1,4 +1,4 @@
-"""The federation that is struck: real processes, each behind a link of its own, and their traces."""
+"""The federation that is struck: real processes, each node behind a link of its own."""
 
 import os
 import resource

@@ -93,7 +93,7 @@ class Opening:
 
 
 class Crowd:
-    """The aggregator and all its nodes. Each method lets everybody do what is to be done at once."""
+    """The aggregator and all its nodes; each method lets everybody do what is to be done now."""
 
     def __init__(self) -> None:
         self._loop = VirtualLoop()
@@ -259,9 +259,8 @@ class Crowd:
     @property
     def invites(self) -> list[str]:
         """Ids of sessions that anybody was invited to, the latest ones."""
-        seen = [
-            c.invite.session_id for p in self.joined() for c in p.commands() if c.invite.session_id
-        ]
+        told = [command for peer in self.joined() for command in peer.commands()]
+        seen = [command.invite.session_id for command in told if command.HasField("invite")]
         return list(dict.fromkeys(seen))[-3:]
 
     def absent(self) -> list[Member]:

@@ -209,9 +209,12 @@ class Sessions:
         finally:
             attaching.cancel()
             pacing.cancel()
-            await self._record.closed(session.opened, session.state)
-            self._close(session)
-            place.release()
+            session.abort("the aggregator failed; see its log")  # else it is over
+            try:
+                await self._record.closed(session.opened, session.state)
+            finally:
+                self._close(session)
+                place.release()
 
     def _lose_waiting(self, session: Session) -> None:
         """Go on without members that have not attached by now."""

@@ -52,7 +52,6 @@ class Link:
         self._target, self._loop, self._random = target, loop, Random(seed)
         self._weather = CLEAR
         self._changed = asyncio.Event()
-        self._ends: set[asyncio.Task[None]] = set()
         self.address = asyncio.run_coroutine_threadsafe(self._listen(), loop).result()
 
     def set_weather(self, weather: Weather) -> None:
@@ -66,8 +65,14 @@ class Link:
         self._loop.call_soon_threadsafe(change)
 
     async def _listen(self) -> HostPort:
-        server = await asyncio.start_server(self._connect, "127.0.0.1", 0, limit=SEGMENT_BYTES)
-        return self._target.with_port(server.sockets[0].getsockname()[1])
+        self._server = await asyncio.start_server(
+            self._connect, "127.0.0.1", 0, limit=SEGMENT_BYTES
+        )
+        return self._target.with_port(self._server.sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        """Listen no more; for the loop's thread."""
+        self._server.close()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._uncut()
@@ -128,15 +133,27 @@ class Links:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._links: list[Link] = []
 
     def __enter__(self) -> "Links":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        for link in self._links:
+            link.close()
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
     def add(self, target: HostPort, seed: int) -> Link:
         """A new link to somebody."""
-        return Link(target, self._loop, seed)
+        self._links.append(Link(target, self._loop, seed))
+        return self._links[-1]

@@ -16,7 +16,8 @@ PICK = st.integers(0, 11)
 LAYERS = st.sampled_from([(1, 2), (2,), (), (1, 2, 3)])
 DEADLINE_S = st.sampled_from([5.0, 30.0, 120.0])
 LONGEST_S = 120.0
-SECONDS = st.sampled_from([0.3, 1.0, 2.5, 6.0, 11.0, 20.0, 40.0])
+SECONDS = st.sampled_from([0.1, 0.3, 1.0, 2.5, 6.0, 11.0, 40.0])
+FEW = st.sets(st.sampled_from(NODES), max_size=2)
 COMPLETE, LOST = session_pb2.OUTCOME_COMPLETE, session_pb2.OUTCOME_LOST
 LATE, EXCLUDED = session_pb2.OUTCOME_LATE, session_pb2.OUTCOME_EXCLUDED
 
@@ -60,13 +61,23 @@ class Interleavings(RuleBasedStateMachine):
         names = [one for one in CONTRIBUTORS if one != publisher.node_id] if named else []
         self.crowd.open(publisher, layers, deadline_s, names, 1 + least % 3)
 
-    @precondition(lambda self: self.crowd.joined())
-    @rule()
-    def open_with_all(self) -> None:
+    @rule(layers=LAYERS, deadline_s=DEADLINE_S, silent=FEW, away=FEW)
+    def begin(
+        self, layers: tuple[int, ...], deadline_s: float, silent: set[str], away: set[str]
+    ) -> None:
+        """A session of all that accept, with those that come."""
         for node in NODES:
             self.crowd.freeze(node, frozen=False)
             self.crowd.join(node)
-        self.crowd.open(self.crowd.peers["publisher"], (1, 2), 30.0, [], 1)
+        self.crowd.open(self.crowd.peers["publisher"], layers, deadline_s, [], 1)
+        for peer, invite in self.crowd.invited():
+            if peer.node_id not in silent:
+                self.crowd.accept(peer, invite, 2)
+        if silent:
+            self.crowd.wait(11.0)
+        for member in self.crowd.absent():
+            if member.node_id not in away:
+                self.crowd.attach(member)
 
     @precondition(lambda self: self.crowd.openings)
     @rule(pick=PICK)
@@ -113,6 +124,16 @@ class Interleavings(RuleBasedStateMachine):
     def send(self, pick: int, times: int) -> None:
         for _ in range(times):
             self.crowd.send(one_of(self.crowd.present(), pick))
+
+    @precondition(lambda self: self.crowd.present())
+    @rule(away=FEW)
+    def finish(self, away: set[str]) -> None:
+        """Those that are there send all they have, and say so."""
+        for member in self.crowd.present():
+            if member.node_id not in away:
+                while member.to_send:
+                    self.crowd.send(member)
+                self.crowd.say_done(member, late=False)
 
     @precondition(lambda self: self.crowd.present())
     @rule(pick=PICK)
@@ -208,8 +229,8 @@ def one_of(things: list[Peer] | list[Member] | list[object] | object, pick: int)
 
 TestInterleavings = Interleavings.TestCase
 TestInterleavings.settings = settings(
-    max_examples=60,
-    stateful_step_count=40,
+    max_examples=250,
+    stateful_step_count=30,
     phases=[Phase.generate],  # to shrink a failure takes minutes
     report_multiple_bugs=False,
 )

@@ -6,90 +6,26 @@ Nothing is sent over sockets: `Call` stands for a stream, and a frozen node's wi
 import asyncio
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import FedAttnError
-from fedattn.core.routing import route_session
-from fedattn.core.session import MemberState
-from fedattn.wire.terms import terms_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.servicer import AggregatorServicer
-from services.aggregator.session import Session
 from services.aggregator.settings import AggregatorSettings
-from tests.harness.calls import Call, Plaintext
-from tests.harness.raw import acceptance, edited, frame_chunks, hello, join_message, open_request
+from tests.harness.calls import Plaintext
+from tests.harness.holdings import OUTBOX_BYTES, Holdings
+from tests.harness.peers import Control, Exchange, Member, Opening, Peer, pieces_of
+from tests.harness.raw import acceptance, edited, hello, join_message, open_request
 from tests.harness.virtual_time import VirtualLoop
 
 CONTRIBUTORS = ["a", "b", "c"]
 NODES = [*CONTRIBUTORS, "publisher"]
 BEAT_S = 2.5
-OUTBOX_BYTES = 4096
-"""So few that a receiver which lags behind fills it with three frames."""
-_SLACK_BYTES = 16 << 10
-"""What is pushed room or not: notices, and a message that finds an outbox empty."""
 _SETTINGS = AggregatorSettings(max_sessions=4, max_sessions_per_node=3).model_copy(
     update={"outbox_bytes": OUTBOX_BYTES}
 )
-Control = Call[pb.ControlRequest, pb.ControlResponse]
-Exchange = Call[pb.ExchangeRequest, bytes | pb.ExchangeResponse]
-
-
-@dataclass(slots=True, eq=False)
-class Peer:
-    """A node: joined, frozen, or gone."""
-
-    node_id: str
-    control: Control | None = None
-    is_frozen: bool = False
-    answered: set[str] = field(default_factory=set)
-    declined: set[str] = field(default_factory=set)
-
-    def commands(self) -> list[pb.ControlResponse]:
-        """What its control stream of now has told it."""
-        return [] if self.control is None else self.control.responses
-
-    @property
-    def is_connected(self) -> bool:
-        return self.control is not None and not self.control.is_over
-
-    @property
-    def token(self) -> str:
-        """From its latest welcome."""
-        return self.commands()[0].welcome.node_token if self.commands() else ""
-
-
-@dataclass(slots=True, eq=False)
-class Member:
-    """One node's part in a session, by the start it was told of.
-
-    Attributes:
-        expected: nodes that the report has to tell of; of the publisher alone.
-        to_send: pieces of its frames that it has not sent yet.
-    """
-
-    node_id: str
-    start: pb.SessionStart
-    to_send: list[pb.ExchangeRequest]
-    expected: frozenset[str] = frozenset()
-    call: Exchange | None = None
-    sent_bytes: int = 0
-    is_reported: bool = False
-
-    @property
-    def session_id(self) -> str:
-        return self.start.terms.session_id
-
-
-@dataclass(slots=True, eq=False)
-class Opening:
-    """A call of OpenSession."""
-
-    publisher: Peer
-    expected: frozenset[str]
-    task: asyncio.Task[pb.OpenSessionResponse | None]
 
 
 class Crowd:
@@ -99,8 +35,9 @@ class Crowd:
         self._loop = VirtualLoop()
         self._failures: list[dict[str, object]] = []
         self._loop.set_exception_handler(lambda _, context: self._failures.append(context))
-        self._numbers = CollectorRegistry()
-        self._aggregator = AggregatorServicer(_SETTINGS, self._numbers, clock=self._loop.time)
+        numbers = CollectorRegistry()
+        self._aggregator = AggregatorServicer(_SETTINGS, numbers, clock=self._loop.time)
+        self.holds = Holdings(self._aggregator, numbers)
         self.peers = {node_id: Peer(node_id) for node_id in NODES}
         self.openings: list[Opening] = []
         self._members: dict[tuple[str, str], Member] = {}
@@ -159,7 +96,9 @@ class Crowd:
             request.options.min_participants = least
 
         message = edited(open_request(node_token=publisher.token), edit)
-        expected = frozenset({publisher.node_id, *names}) if names else frozenset(self.listed())
+        expected = (
+            frozenset({publisher.node_id, *names}) if names else frozenset(self.holds.listed())
+        )
         task = self._loop.create_task(self._opened(message))
         self.openings.append(Opening(publisher, expected, task))
         self._settle()
@@ -277,31 +216,7 @@ class Crowd:
     def _able(self) -> list[Member]:
         return [one for one in self._members.values() if not self.peers[one.node_id].is_frozen]
 
-    # what the aggregator holds
-
-    def sessions(self) -> list[Session]:
-        return list(self._aggregator.sessions._sessions.values())
-
-    def num_opening(self) -> int:
-        return len(self._aggregator.sessions._opening)
-
-    def num_places(self) -> int:
-        quotas = self._aggregator.sessions._quotas
-        held = sum(map(len, quotas._ends.values()))
-        assert held == quotas._places.taken
-        return held
-
-    def num_open_by_metrics(self) -> int:
-        return int(self._numbers.get_sample_value("fedattn_aggregator_sessions_open") or 0)
-
-    def listed(self) -> set[str]:
-        return {node.node_id for node in self._aggregator._nodes.all()}
-
-    def check_outboxes(self) -> None:
-        for session in self.sessions():
-            for outbox, ledger in zip(session.outboxes, session.state.ledgers, strict=True):
-                assert outbox.size <= OUTBOX_BYTES + _SLACK_BYTES
-                assert outbox.size == 0 or ledger.state is not MemberState.LOST
+    # what they were told
 
     def left_in_the_dark(self) -> list[tuple[str, str]]:
         """Nodes that accepted and were told neither to begin nor that nothing comes of it."""
@@ -325,13 +240,8 @@ class Crowd:
         return found
 
     def check_nothing_is_left(self) -> None:
-        """Nobody is there, and nothing is held for anybody."""
-        sessions = self._aggregator.sessions
-        assert not self.sessions()
-        assert not sessions._watchers
-        assert self.num_opening() == self.num_places() == self.num_open_by_metrics() == 0
-        assert not self._aggregator._memberships._invitations._pending
-        assert self.listed() == set()
+        """Nobody is there, nothing is held for anybody, and nothing runs or has failed."""
+        self.holds.check_nothing_is_left()
         assert asyncio.all_tasks(self._loop) == set()
         assert self._failures == []
 
@@ -359,7 +269,7 @@ class Crowd:
     def _begin(self, node_id: str, start: pb.SessionStart, expected: frozenset[str]) -> None:
         key = (start.terms.session_id, node_id)
         if key not in self._members:
-            self._members[key] = Member(node_id, start, _pieces(start, node_id), expected)
+            self._members[key] = Member(node_id, start, pieces_of(start, node_id), expected)
 
     def _exchange(self, member: Member, message: pb.ExchangeRequest) -> None:
         assert member.call is not None
@@ -377,20 +287,3 @@ class Crowd:
         for call in (peer.control, *calls):
             if call is not None:
                 (call.is_reading.clear if peer.is_frozen else call.is_reading.set)()
-
-
-def _pieces(start: pb.SessionStart, node_id: str) -> list[pb.ExchangeRequest]:
-    """All that a member is to send, each frame in two chunks."""
-    layout = terms_from_wire(start.terms).layout
-    place = [member.node_id for member in layout.members].index(node_id)
-    pieces = []
-    for layer in sorted(route_session(layout)[place].uploads):
-        for request in frame_chunks(start, node_id, layer):
-            whole = request.chunk
-            half = len(whole.data) // 2
-            for offset, data in ((0, whole.data[:half]), (half, whole.data[half:])):
-                piece = pb.KvChunk(
-                    layer=layer, offset=offset, frame_size=whole.frame_size, data=data
-                )
-                pieces.append(pb.ExchangeRequest(chunk=piece))
-    return pieces

@@ -4,14 +4,19 @@ A hypothesis machine drives the five calls of the aggregator in virtual time, as
 whatever they like. `tests/harness/crowd.py` has the nodes.
 """
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from structlog.testing import capture_logs
 
 from fedattn.wire.v1 import session_pb2
-from tests.harness.crowd import CONTRIBUTORS, NODES, Crowd, Member, Peer
+from tests.harness.crowd import CONTRIBUTORS, NODES, Crowd
+from tests.harness.peers import Member
 
+T = TypeVar("T")
 PICK = st.integers(0, 11)
 LAYERS = st.sampled_from([(1, 2), (2,), (), (1, 2, 3)])
 DEADLINE_S = st.sampled_from([5.0, 30.0, 120.0])
@@ -37,7 +42,7 @@ class Interleavings(RuleBasedStateMachine):
     def join(self, node: str) -> None:
         self.crowd.join(node)
 
-    @precondition(lambda self: self.crowd.joined())
+    @precondition(lambda self: bool(self.crowd.joined()))
     @rule(pick=PICK, politely=st.booleans())
     def leave(self, pick: int, *, politely: bool) -> None:
         self.crowd.leave(one_of(self.crowd.joined(), pick), politely=politely)
@@ -52,7 +57,7 @@ class Interleavings(RuleBasedStateMachine):
 
     # opening
 
-    @precondition(lambda self: self.crowd.awake())
+    @precondition(lambda self: bool(self.crowd.awake()))
     @rule(pick=PICK, layers=LAYERS, deadline_s=DEADLINE_S, named=st.booleans(), least=PICK)
     def open(
         self, pick: int, layers: tuple[int, ...], deadline_s: float, least: int, *, named: bool
@@ -79,23 +84,23 @@ class Interleavings(RuleBasedStateMachine):
             if member.node_id not in away:
                 self.crowd.attach(member)
 
-    @precondition(lambda self: self.crowd.openings)
+    @precondition(lambda self: bool(self.crowd.openings))
     @rule(pick=PICK)
     def give_up_opening(self, pick: int) -> None:
         self.crowd.give_up(one_of(self.crowd.openings, pick))
 
-    @precondition(lambda self: self.crowd.invited())
+    @precondition(lambda self: bool(self.crowd.invited()))
     @rule(pick=PICK, span_len=st.integers(0, 3))
     def accept(self, pick: int, span_len: int) -> None:
         self.crowd.accept(*one_of(self.crowd.invited(), pick), span_len)
 
-    @precondition(lambda self: self.crowd.invited())
+    @precondition(lambda self: bool(self.crowd.invited()))
     @rule()
     def accept_all(self) -> None:
         for number, (peer, invite) in enumerate(self.crowd.invited()):
             self.crowd.accept(peer, invite, 1 + number % 3)
 
-    @precondition(lambda self: self.crowd.awake() and self.crowd.invites)
+    @precondition(lambda self: bool(self.crowd.awake() and self.crowd.invites))
     @rule(pick=PICK, other=PICK)
     def decline(self, pick: int, other: int) -> None:
         session_id = one_of(self.crowd.invites, other)
@@ -103,29 +108,29 @@ class Interleavings(RuleBasedStateMachine):
 
     # exchange
 
-    @precondition(lambda self: self.crowd.absent())
+    @precondition(lambda self: bool(self.crowd.absent()))
     @rule(pick=PICK)
     def attach(self, pick: int) -> None:
         self.crowd.attach(one_of(self.crowd.absent(), pick))
 
-    @precondition(lambda self: self.crowd.absent())
+    @precondition(lambda self: bool(self.crowd.absent()))
     @rule()
     def attach_all(self) -> None:
         for member in self.crowd.absent():
             self.crowd.attach(member)
 
-    @precondition(lambda self: self.crowd.present())
+    @precondition(lambda self: bool(self.crowd.present()))
     @rule(pick=PICK)
     def attach_twice(self, pick: int) -> None:
         self.crowd.attach(one_of(self.crowd.present(), pick))
 
-    @precondition(lambda self: self.crowd.present())
+    @precondition(lambda self: bool(self.crowd.present()))
     @rule(pick=PICK, times=st.integers(1, 6))
     def send(self, pick: int, times: int) -> None:
         for _ in range(times):
             self.crowd.send(one_of(self.crowd.present(), pick))
 
-    @precondition(lambda self: self.crowd.present())
+    @precondition(lambda self: bool(self.crowd.present()))
     @rule(away=FEW)
     def finish(self, away: set[str]) -> None:
         """Those that are there send all they have, and say so."""
@@ -135,22 +140,22 @@ class Interleavings(RuleBasedStateMachine):
                     self.crowd.send(member)
                 self.crowd.say_done(member, late=False)
 
-    @precondition(lambda self: self.crowd.present())
+    @precondition(lambda self: bool(self.crowd.present()))
     @rule(pick=PICK)
     def send_nonsense(self, pick: int) -> None:
         self.crowd.send_nonsense(one_of(self.crowd.present(), pick))
 
-    @precondition(lambda self: self.crowd.present())
+    @precondition(lambda self: bool(self.crowd.present()))
     @rule(pick=PICK, late=st.booleans())
     def say_done(self, pick: int, *, late: bool) -> None:
         self.crowd.say_done(one_of(self.crowd.present(), pick), late=late)
 
-    @precondition(lambda self: self.crowd.present())
+    @precondition(lambda self: bool(self.crowd.present()))
     @rule(pick=PICK, reads=st.booleans())
     def read(self, pick: int, *, reads: bool) -> None:
         self.crowd.read(one_of(self.crowd.present(), pick), reads=reads)
 
-    @precondition(lambda self: self.crowd.present())
+    @precondition(lambda self: bool(self.crowd.present()))
     @rule(pick=PICK, politely=st.booleans())
     def hang_up(self, pick: int, *, politely: bool) -> None:
         self.crowd.hang_up(one_of(self.crowd.present(), pick), politely=politely)
@@ -159,33 +164,36 @@ class Interleavings(RuleBasedStateMachine):
 
     @invariant()
     def sessions_are_not_held_beyond_their_end(self) -> None:
-        for session in self.crowd.sessions():
+        for session in self.crowd.holds.sessions():
             assert not session.over.is_set()
             lasts_s = self.crowd.now() - session.begun_at
             assert lasts_s <= session.opened.terms.deadline_s + 1e-6
 
     @invariant()
     def places_are_those_of_sessions_and_openings(self) -> None:
-        assert self.crowd.num_places() == len(self.crowd.sessions()) + self.crowd.num_opening()
-        assert self.crowd.num_open_by_metrics() == len(self.crowd.sessions())
+        assert (
+            self.crowd.holds.num_places()
+            == len(self.crowd.holds.sessions()) + self.crowd.holds.num_opening()
+        )
+        assert self.crowd.holds.num_open_by_metrics() == len(self.crowd.holds.sessions())
 
     @invariant()
     def who_is_listed_has_a_control_stream(self) -> None:
-        assert self.crowd.listed() <= {peer.node_id for peer in self.crowd.connected()}
+        assert self.crowd.holds.listed() <= {peer.node_id for peer in self.crowd.connected()}
 
     @invariant()
     def outboxes_are_bounded_and_those_of_the_lost_empty(self) -> None:
-        self.crowd.check_outboxes()
+        self.crowd.holds.check_outboxes()
 
     @invariant()
     def members_that_read_learn_the_end_of_their_session(self) -> None:
-        running = {session.session_id for session in self.crowd.sessions()}
+        running = {session.session_id for session in self.crowd.holds.sessions()}
         for member in self.crowd.present():
             assert member.session_id in running, f"{member.node_id} waits in a session that is over"
 
     @invariant()
     def invited_nodes_are_told_what_becomes_of_it(self) -> None:
-        if self.crowd.num_opening() == 0:
+        if self.crowd.holds.num_opening() == 0:
             assert self.crowd.left_in_the_dark() == []
 
     @invariant()
@@ -222,9 +230,20 @@ class Interleavings(RuleBasedStateMachine):
             self._capturing.__exit__(None, None, None)
 
 
-def one_of(things: list[Peer] | list[Member] | list[object] | object, pick: int) -> object:
+def one_of(things: Sequence[T], pick: int) -> T:
     """One of them."""
     return things[pick % len(things)]
+
+
+def test_a_node_that_reads_nothing_leaves_with_its_heartbeats() -> None:
+    crowd = Crowd()
+    crowd.join("a")
+    crowd.freeze("a", frozen=True)
+    crowd.wait(14.0)
+    assert crowd.holds.listed() == {"a"}
+    crowd.wait(8.0)
+    crowd.check_nothing_is_left()
+    crowd.close()
 
 
 TestInterleavings = Interleavings.TestCase

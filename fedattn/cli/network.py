@@ -129,14 +129,22 @@ class LocalNetwork:
             arguments.append(f"--context={node.context}")
         return self._start(node.node_id, arguments, node.wrapper)
 
-    def start_gateway(self, publisher: str, *flags: str) -> Part:
-        """Start the gateway, whose default publisher is a node."""
+    def start_gateway(
+        self, publisher: str, *flags: str, aggregator: HostPort | None = None
+    ) -> Part:
+        """Start the gateway, whose default publisher is a node.
+
+        Args:
+            publisher: id of that node.
+            flags: for its command line.
+            aggregator: where it finds the aggregator; None for the network's own.
+        """
         return self._start(
             "gateway",
             [
                 "gateway",
                 f"--listen={self.gateway_address}",
-                f"--aggregator={self.aggregator_address}",
+                f"--aggregator={aggregator or self.aggregator_address}",
                 f"--publisher={publisher}",
                 *flags,
             ],

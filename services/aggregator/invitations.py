@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedattn.core.errors import (
@@ -70,9 +70,17 @@ class Invitations:
         timeout_s: a node that has had so long is to blame, and one that declines after half of it;
             a publisher may allow less.
         margin_s: what a node has besides what most others took; one that was late has less.
+        clock: seconds since some moment.
     """
 
-    def __init__(self, standing: Standing, timeout_s: float, margin_s: float) -> None:
+    def __init__(
+        self,
+        standing: Standing,
+        timeout_s: float,
+        margin_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._standing, self._timeout_s, self._margin_s = standing, timeout_s, margin_s
         self._pending: dict[tuple[str, str], asyncio.Future[pb.InviteReply]] = {}
 
@@ -116,7 +124,7 @@ class Invitations:
     ) -> Acceptance | FedAttnError:
         key, loop = (invite.session_id, node.node_id), asyncio.get_running_loop()
         self._pending[key], late_from = loop.create_future(), loop.time() + self._timeout_s / 2
-        margin_s, since = self._margin_of(node), time.monotonic()
+        margin_s, since = self._margin_of(node), self._clock()
         try:
             node.send(pb.ControlResponse(invite=invite))
             reply = await together.wait(self._pending[key], margin_s)

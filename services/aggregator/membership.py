@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 _MISSED_HEARTBEATS = 3
 """So many in a row end a membership."""
+_LAST_WORDS_S = 5.0
+"""Time for a node whose membership has ended to read the end of its stream."""
 
 
 class Memberships:
@@ -51,8 +53,9 @@ class Memberships:
         Raises:
             FedAttnError: it is not admitted.
         """
-        node = self._nodes.join(join)
-        reader = asyncio.create_task(self._read(node, requests))
+        node, stream = self._nodes.join(join), asyncio.current_task()
+        assert stream is not None
+        reader = asyncio.create_task(self._read(node, requests, stream))
         try:
             log.info("node_joined", node=node.node_id, model=node.fingerprint[:12])
             welcome = pb.Welcome(
@@ -66,17 +69,25 @@ class Memberships:
             self._end(node)
 
     def _end(self, node: Node) -> None:
-        """Say why a membership has ended to all that counted on the node."""
+        """Say why a membership has ended to all that counted on the node, once."""
         expelled = why_expelled()
         reason = str(expelled or "") or node.end_reason or self._nodes.why_broken(node)
-        self._nodes.leave(node, reason)
-        log.info("node_left", node=node.node_id, reason=reason)
-        self._invitations.leave(node.node_id, reason)
-        self._sessions.note_left(node, reason)
-        self._tunnels.leave(node)
+        if self._nodes.leave(node, reason):
+            log.info("node_left", node=node.node_id, reason=reason)
+            self._invitations.leave(node.node_id, reason)
+            self._sessions.note_left(node, reason)
+            self._tunnels.leave(node)
 
-    async def _read(self, node: Node, requests: AsyncIterator[pb.ControlRequest]) -> None:
-        """Take heartbeats and replies until the stream ends or falls silent."""
+    async def _read(
+        self,
+        node: Node,
+        requests: AsyncIterator[pb.ControlRequest],
+        stream: asyncio.Task[object],
+    ) -> None:
+        """Take heartbeats and replies until the stream ends or falls silent.
+
+        The membership ends then, also of a node that reads nothing, whose stream would stay.
+        """
         try:
             while True:
                 async with asyncio.timeout(self.lease_s):
@@ -92,6 +103,8 @@ class Memberships:
             node.end(f"what it said was refused: {error}")
         finally:
             node.end()
+            self._end(node)
+            asyncio.get_running_loop().call_later(_LAST_WORDS_S, stream.cancel)
 
     def _take(self, node: Node, request: pb.ControlRequest) -> bool:
         """Take one message; whether others may follow."""

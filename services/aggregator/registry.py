@@ -186,11 +186,13 @@ class NodeRegistry:
             return BROKEN
         return f"it fell silent: no heartbeat for {silent_s:.0f} s, and its connection timed out"
 
-    def leave(self, node: Node, reason: str = BROKEN) -> None:
-        """Remember a node as departed, unless its id has passed to a newer one."""
-        if self._nodes.get(node.node_id) is node:
-            del self._nodes[node.node_id]
-            self.departures.note(node, reason)
+    def leave(self, node: Node, reason: str = BROKEN) -> bool:
+        """Remember a node as departed; False if that was done, though its id may be back."""
+        if self._nodes.get(node.node_id) is not node:
+            return False
+        del self._nodes[node.node_id]
+        self.departures.note(node, reason)
+        return True
 
     def find(self, node_id: str) -> Node | None:
         return self._nodes.get(node_id)

@@ -58,7 +58,7 @@ def _describe(state: SessionState, index: int, opened: OpenedMember) -> pb.Membe
         ],
         wait_s=ledger.wait_s,
         compute_s=ledger.compute_s,
-        missing_from_layer=ledger.missing_from or 0,
+        missing_from_layer=_missing_from(ledger) or 0,
         detail=_detail(state, index)[:MAX_TEXT_LENGTH],
         planned=_cost_to_wire(opened.planned),
         compression=compression_to_wire(member.compression),
@@ -69,6 +69,12 @@ def _describe(state: SessionState, index: int, opened: OpenedMember) -> pb.Membe
         num_passages=opened.num_passages,
         text_len=opened.text_len,
     )
+
+
+def _missing_from(ledger: MemberLedger) -> int | None:
+    """First layer that others were without; one that sends still, at the report, is late for it."""
+    is_lost = _state(ledger) == pb.OUTCOME_LOST
+    return ledger.missing_from or (min(ledger.awaited) if is_lost else None)
 
 
 def _detail(state: SessionState, index: int) -> str:

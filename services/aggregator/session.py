@@ -40,7 +40,7 @@ Blame = Callable[[str, str, float], object]
 class Session:
     """Members, their outboxes, and what they may do. Lives on one event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is composed of
         self,
         opened: OpenedSession,
         *,
@@ -48,6 +48,7 @@ class Session:
         stall_timeout_s: float,
         pace: PaceLimits,
         blame: Blame = lambda *_: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.opened = opened
         self.session_id = opened.terms.session_id
@@ -58,9 +59,9 @@ class Session:
         self.over = asyncio.Event()
         self.errors: dict[int, FedAttnError] = {}
         self.streams: set[asyncio.Task[object]] = set()
-        self.begun_at = time.monotonic()
+        self.begun_at = clock()
         self._stall_timeout_s = stall_timeout_s
-        self._pace = Pace(state, pace)
+        self._pace = Pace(state, pace, clock)
         self._blame = blame
 
     def attach(self, member_token: str, check_caller: CheckCaller) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 import structlog
@@ -45,13 +45,14 @@ class Sessions:
         standing: which nodes let others wait.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it is composed of
         self,
         registry: NodeRegistry,
         opener: SessionOpener,
         metrics: AggregatorMetrics,
         record: SessionRecord,
         settings: AggregatorSettings,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._opener = opener
@@ -59,7 +60,8 @@ class Sessions:
         self._record = record
         self.standing = opener.standing
         self._settings = settings
-        self._quotas = Quotas(settings)
+        self._clock = clock
+        self._quotas = Quotas(settings, clock)
         self._sessions: dict[str, Session] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._opening: set[asyncio.Task[object]] = set()
@@ -118,6 +120,7 @@ class Sessions:
             stall_timeout_s=self._settings.stall_timeout_s,
             pace=self._settings.pace(opened.terms.deadline_s),
             blame=self.standing.note_failure,
+            clock=self._clock,
         )
         self._sessions[session.session_id] = session
         self._metrics.sessions_open.inc()
@@ -191,7 +194,7 @@ class Sessions:
 
     def _lose_late(self, session: Session, node_id: str, error: FedAttnError, reason: str) -> None:
         """Go on without a member that will not attach; to blame if others have waited for long."""
-        is_late = time.monotonic() > session.begun_at + self._settings.invite_timeout_s / 2
+        is_late = self._clock() > session.begun_at + self._settings.invite_timeout_s / 2
         was_waiting = session.mark_waiting_lost(error, node_id)
         if was_waiting and is_late and node_id != session.opened.request.node_id:
             self.standing.note_failure(node_id, reason, session.begun_at)
@@ -208,9 +211,12 @@ class Sessions:
             session.abort(f"its deadline of {deadline_s:g} s passed")
         finally:
             pacing.cancel()
-            await self._record.closed(session.opened, session.state)
-            self._close(session)
-            place.release()
+            session.abort("the aggregator failed; see its log")  # else it is over
+            try:
+                await self._record.closed(session.opened, session.state)
+            finally:
+                self._close(session)
+                place.release()
 
     async def _keep_pace(self, session: Session) -> None:
         """Go on without members that do not begin, or let others wait for too long."""

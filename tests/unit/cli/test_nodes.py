@@ -93,7 +93,7 @@ def test_who_left_is_listed_with_when_and_why_and_is_not_joined(
     monkeypatch.setattr(Client, "participants", lambda _: [*NODES, GONE])
     assert run() == 0
     words = capsys.readouterr().out.splitlines()
-    assert words[3].split()[:5] == ["ward-3", "tiny", "9f9f9f9f", "yes", "left"]
+    assert words[3].split()[:5] == ["ward-3", "tiny", "9f9f9f9f", "yes", "departed"]
     assert words[-2:] == ["ward-3: left 4 min ago; its connection broke", "2 nodes are joined"]
 
 

@@ -44,6 +44,30 @@ PRESSURE_CRITICAL: Pressure.ValueType  # 3
 """It takes no new sessions."""
 Global___Pressure: _TypeAlias = Pressure  # noqa: Y015
 
+class _NodeState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NODE_STATE_UNSPECIFIED: _NodeState.ValueType  # 0
+    NODE_STATE_GOOD: _NodeState.ValueType  # 1
+    NODE_STATE_LATE: _NodeState.ValueType  # 2
+    """The last time it was asked: it is asked after all others."""
+    NODE_STATE_RESTING: _NodeState.ValueType  # 3
+    """Several times in a row: it is not asked for a while, unless a query names it."""
+
+class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
+    """Whether a node let others wait of late."""
+
+NODE_STATE_UNSPECIFIED: NodeState.ValueType  # 0
+NODE_STATE_GOOD: NodeState.ValueType  # 1
+NODE_STATE_LATE: NodeState.ValueType  # 2
+"""The last time it was asked: it is asked after all others."""
+NODE_STATE_RESTING: NodeState.ValueType  # 3
+"""Several times in a row: it is not asked for a while, unless a query names it."""
+Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
+
 @_typing.final
 class ControlRequest(_message.Message):
     """From participant to aggregator on the control stream."""
@@ -976,6 +1000,9 @@ class NodeInfo(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     PUBLISHES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STATE_REASON_FIELD_NUMBER: _builtins.int
+    RESTS_FOR_S_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node."""
     model_fingerprint: _builtins.str
@@ -986,6 +1013,12 @@ class NodeInfo(_message.Message):
     """Time since it joined, seconds."""
     publishes: _builtins.bool
     """Whether it takes queries from gateways."""
+    state: Global___NodeState.ValueType
+    """Whether it let others wait of late."""
+    state_reason: _builtins.str
+    """How it did, for people; empty if state is GOOD."""
+    rests_for_s: _builtins.float
+    """Time until it is asked again, seconds; 0 unless state is RESTING."""
     @_builtins.property
     def capabilities(self) -> Global___Capabilities:
         """What it can do."""
@@ -1019,10 +1052,13 @@ class NodeInfo(_message.Message):
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         key: _session_pb2.Signed | None = ...,
         publishes: _builtins.bool = ...,
+        state: Global___NodeState.ValueType = ...,
+        state_reason: _builtins.str = ...,
+        rests_for_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context", b"context", "health", b"health", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "capabilities", b"capabilities", "context", b"context", "health", b"health", "joined_for_s", b"joined_for_s", "key", b"key", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id", "publishes", b"publishes", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "capabilities", b"capabilities", "context", b"context", "health", b"health", "joined_for_s", b"joined_for_s", "key", b"key", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id", "publishes", b"publishes", "rests_for_s", b"rests_for_s", "state", b"state", "state_reason", b"state_reason", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,7 +15,6 @@ from fedattn.runtime.tracing import trace_metadata
 from fedattn.wire.channel import PeerChannel
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.security import OwnCertificates
-from fedattn.wire.status import error_from_rpc
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2
 from gateway.callers import Caller
 from gateway.directory import FRESH_S, Directory, check_allowed
@@ -140,7 +139,7 @@ class Publishers:
             self._quotas.add_bytes(caller, kv_bytes_of(response.report))
             return response
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, way.unreachable()) from error
+            raise await way.error_of(error) from error
         finally:
             give_free()
 

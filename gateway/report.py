@@ -27,7 +27,15 @@ from fedattn.rest.answers import (
 )
 from fedattn.wire.contexts import context_from_wire
 from fedattn.wire.convert import compression_from_wire
-from fedattn.wire.enums import ACTIVITIES, FINISH_REASONS, OUTCOMES, PRESSURES, ROLES, ROW_SOURCES
+from fedattn.wire.enums import (
+    ACTIVITIES,
+    FINISH_REASONS,
+    NODE_STATES,
+    OUTCOMES,
+    PRESSURES,
+    ROLES,
+    ROW_SOURCES,
+)
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
 
 
@@ -169,6 +177,9 @@ def participant_from_wire(node: aggregator_pb2.NodeInfo, *, can_publish: bool) -
             can_publish=can_publish,
             health=_health_from_wire(node.health) if node.HasField("health") else None,
             warnings=list(node.warnings),
+            state=NODE_STATES.from_wire(node.state),
+            state_reason=node.state_reason,
+            rests_for_s=node.rests_for_s,
             **_context_counts(node),
         )
 

@@ -14,10 +14,11 @@ from fedattn.client import Client
 from fedattn.client.connection import DEFAULT_GATEWAY
 from fedattn.core.errors import InvalidRequestError, UnavailableError
 from fedattn.core.printable import one_line
-from fedattn.core.report import Pressure
+from fedattn.core.report import NodeState, Pressure
 from fedattn.rest.answers import ParticipantInfo
 
 _STYLES = {Pressure.HIGH: "yellow", Pressure.CRITICAL: "red"}
+_STATE_STYLES = {NodeState.LATE: "yellow", NodeState.RESTING: "red"}
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -47,7 +48,7 @@ def nodes(
         return
     console.print(node_table(found))
     for node in found:
-        for text in node.warnings:
+        for text in [*_describe_state(node), *node.warnings]:
             console.print(plain(f"{node.node_id}: {one_line(text)}", "yellow"), soft_wrap=True)
     console.print(f"{len(found)} nodes are joined")
 
@@ -68,7 +69,7 @@ def _watch(client: Client, interval_s: float) -> None:
 def node_table(found: Sequence[ParticipantInfo]) -> Table:
     """A row a node, by id."""
     table = plain_table(
-        *("node", "model", "fingerprint", "publishes", "pressure"),
+        *("node", "model", "fingerprint", "publishes", "state", "pressure"),
         right=("files", "passages", "tokens", "sessions", "memory free", "°C", "joined for"),
     )
     for node in sorted(found, key=lambda node: node.node_id):
@@ -80,6 +81,7 @@ def node_table(found: Sequence[ParticipantInfo]) -> Table:
             one_line(node.model_name),
             node.model_fingerprint[:8],
             "yes" if node.can_publish else "",
+            plain(node.state.value, _STATE_STYLES.get(node.state, "")),
             plain("-" if health is None else pressure.value, _STYLES.get(pressure, "")),
             *map(_count, (node.context_files, node.context_passages, node.context_tokens)),
             str(node.active_sessions),
@@ -88,6 +90,17 @@ def node_table(found: Sequence[ParticipantInfo]) -> Table:
             _span(node.joined_for_s),
         )
     return table
+
+
+def _describe_state(node: ParticipantInfo) -> list[str]:
+    """How a node let others wait, if it did."""
+    match node.state:
+        case NodeState.GOOD:
+            return []
+        case NodeState.LATE:
+            return [f"late: {node.state_reason}"]
+        case NodeState.RESTING:
+            return [f"not asked for another {_span(node.rests_for_s)}: {node.state_reason}"]
 
 
 def _count(number: int | None) -> str:

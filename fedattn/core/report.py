@@ -35,3 +35,11 @@ class Pressure(StrEnum):
     NONE = "none"
     HIGH = "high"  # contributes fewer rows, and computes on half of its threads
     CRITICAL = "critical"  # takes no new sessions; those that run go on
+
+
+class NodeState(StrEnum):
+    """Whether a node let others wait of late."""
+
+    GOOD = "good"
+    LATE = "late"  # the last time it was asked: it is asked after all others
+    RESTING = "resting"  # several times in a row: it is not asked for a while

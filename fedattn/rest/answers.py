@@ -10,7 +10,7 @@ from fedattn.core.codecs import CODECS
 from fedattn.core.compression import Compression, RowSelection
 from fedattn.core.contexts import SkipReason
 from fedattn.core.limits import described
-from fedattn.core.report import FinishReason, Outcome, Pressure, RowSource
+from fedattn.core.report import FinishReason, NodeState, Outcome, Pressure, RowSource
 from fedattn.core.spans import Role
 from fedattn.core.timeline import Activity
 from fedattn.rest.problems import Problem
@@ -336,6 +336,18 @@ class ParticipantInfo(ContextCounts):
     warnings: list[str] = Field(
         description="What its owner should look at: nothing to give.",
         examples=[["nothing to give: 1 file skipped (1 binary); its log names each file"]],
+    )
+    state: NodeState = Field(
+        description="Whether it let others wait of late; late: it is asked after all others, "
+        "resting: queries that do not name it go without it for a while.",
+        examples=["resting"],
+    )
+    state_reason: str = Field(
+        description="How it let them wait; empty if state is good.",
+        examples=["it did not answer within 5.4 s"],
+    )
+    rests_for_s: float = Field(
+        description="Time until it is asked again, seconds; 0 unless resting.", examples=[24.5]
     )
 
 

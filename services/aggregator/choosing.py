@@ -1,6 +1,6 @@
 """Choosing the contributors of a session from the nodes that are joined."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedattn.core.contexts import ContextSummary
@@ -46,8 +46,9 @@ def choose_contributors(
 ) -> Choice:
     """The nodes to invite.
 
-    Nodes that let others wait of late are left out for a while, unless the request names them, or
-    too few are there without them: nobody is worse off for asking then.
+    A node that was late the last time comes after all others. One that was so twice in a row is
+    left out for a while, unless the request names it, or too few are there without those that rest:
+    nobody is worse off for asking then.
 
     Raises:
         UnknownParticipantError: a named node is not joined.
@@ -56,21 +57,22 @@ def choose_contributors(
     if request.options.contributors:
         named = (_find(name, publisher, registry) for name in request.options.contributors)
         return Choice(tuple(_require_fit(node, publisher, request) for node in named), ())
-    choice = _choose_all(request, publisher, registry, standing.pause_of)
+    joined = sorted(registry.all(), key=lambda node: standing.is_late(node.node_id))
+    choice = _choose_all(request, publisher, joined, standing.pause_of)
     if len(choice.chosen) + 1 < least_participants(request):
-        return _choose_all(request, publisher, registry, lambda _: "")
+        return _choose_all(request, publisher, joined, lambda _: "")
     return choice
 
 
 def _choose_all(
     request: SessionRequest,
     publisher: Node,
-    registry: NodeRegistry,
+    joined: Sequence[Node],
     pause_of: Callable[[str], str],
 ) -> Choice:
     chosen: list[Node] = []
     excluded: list[ExcludedNode] = []
-    for node in registry.all():
+    for node in joined:
         if node is publisher:
             continue
         reason = _incompatibility(node, publisher, request)

@@ -1,6 +1,5 @@
 """Opening a session: choose contributors, ask their lengths, lay out the spans."""
 
-import asyncio
 import secrets
 from dataclasses import replace
 from itertools import compress
@@ -113,7 +112,8 @@ class SessionOpener:
             )
             for node in nodes
         ]
-        replies = await asyncio.gather(*map(self._invitations.ask, nodes, invites))
+        asked = list(zip(nodes, invites, strict=True))
+        replies = await self._invitations.ask_all(asked, within_s)
         answers = [hold_to_budget(request, reply) for reply in replies]
         held_back = [one is not other for one, other in zip(replies, answers, strict=True)]
         self._cancel(session_id, tuple(compress(nodes, held_back)), "its answer cannot be used")

@@ -41,7 +41,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         numbers = registry or CollectorRegistry()
         numbers.register(NodeCollector(self._nodes))
         standing = Standing(2 * settings.max_nodes, settings.first_pause_s, settings.max_pause_s)
-        invitations = Invitations(standing, settings.invite_timeout_s)
+        invitations = Invitations(standing, settings.invite_timeout_s, settings.margin_s)
         opener = SessionOpener(self._nodes, invitations, standing, settings)
         metrics, record = AggregatorMetrics(numbers), SessionRecord(audit)
         self.sessions = Sessions(self._nodes, opener, metrics, record, settings)
@@ -69,7 +69,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         if request.node_id:
             self._nodes.authenticate(request.node_id, request.node_token)
         check_caller(context, frozenset({request.node_id or GATEWAY}))
-        return list_nodes(self._nodes, request)
+        return list_nodes(self._nodes, self.sessions.standing, request)
 
     async def OpenSession(
         self, request: pb.OpenSessionRequest, context: Any

@@ -39,7 +39,11 @@ _LAST_WORDS_S = 5.0
 
 
 class Sessions:
-    """Opens sessions, finds them, ends them at their deadline. Lives on the event loop."""
+    """Opens sessions, finds them, ends them at their deadline. Lives on the event loop.
+
+    Attributes:
+        standing: which nodes let others wait.
+    """
 
     def __init__(
         self,
@@ -53,7 +57,7 @@ class Sessions:
         self._opener = opener
         self._metrics = metrics
         self._record = record
-        self._standing = opener.standing
+        self.standing = opener.standing
         self._settings = settings
         self._quotas = Quotas(settings)
         self._sessions: dict[str, Session] = {}
@@ -113,7 +117,7 @@ class Sessions:
             outbox_bytes=self._settings.outbox_bytes,
             stall_timeout_s=self._settings.stall_timeout_s,
             pace=self._settings.pace(opened.terms.deadline_s),
-            blame=self._standing.note_failure,
+            blame=self.standing.note_failure,
         )
         self._sessions[session.session_id] = session
         self._metrics.sessions_open.inc()
@@ -188,15 +192,12 @@ class Sessions:
         is_late = time.monotonic() > session.begun_at + self._settings.invite_timeout_s / 2
         was_waiting = session.mark_waiting_lost(error, node_id)
         if was_waiting and is_late and node_id != session.opened.request.node_id:
-            self._standing.note_failure(node_id, reason)
+            self.standing.note_failure(node_id, reason, session.begun_at)
 
     async def _watch(self, session: Session, place: Place) -> None:
         """Hold a session for its life, and end it at its deadline."""
         deadline_s = session.opened.terms.deadline_s
         pacing = asyncio.create_task(self._keep_pace(session))
-        attaching = asyncio.get_running_loop().call_later(
-            self._settings.invite_timeout_s, self._lose_waiting, session
-        )
         try:
             async with asyncio.timeout(deadline_s):
                 await self._record.opened(session.opened)
@@ -204,22 +205,13 @@ class Sessions:
         except TimeoutError:
             session.abort(f"its deadline of {deadline_s:g} s passed")
         finally:
-            attaching.cancel()
             pacing.cancel()
             await self._record.closed(session.opened, session.state)
             self._close(session)
             place.release()
 
-    def _lose_waiting(self, session: Session) -> None:
-        """Go on without members that have not attached by now."""
-        reason = f"it did not begin its exchange within {self._settings.invite_timeout_s:g} s"
-        publisher = session.opened.request.node_id
-        for node_id in session.mark_waiting_lost(SessionAbortedError(reason)):
-            if node_id != publisher:
-                self._standing.note_failure(node_id, reason)
-
     async def _keep_pace(self, session: Session) -> None:
-        """Go on without members that let others wait for too long."""
+        """Go on without members that do not begin, or let others wait for too long."""
         while not session.over.is_set():
             await asyncio.sleep(self._settings.tick_s)
             session.lose_slow()
@@ -234,7 +226,7 @@ class Sessions:
                 if member.cache_key:
                     self._opener.clean_keys[member.cache_key] = None
         for node_id in session.state.done_contributors():
-            self._standing.note_good(node_id)
+            self.standing.note_good(node_id)
         log.info("session_closed", session=session.session_id)
         loop = asyncio.get_running_loop()
         for stream in session.streams:  # one whose member reads nothing would stay for ever

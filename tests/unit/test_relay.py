@@ -35,7 +35,9 @@ REQUEST = SessionRequest(
     plans=RolePlans(contributors=SyncPlan((1, 2, 3)), publisher=SyncPlan((1, 2, 3))),
     max_new_tokens=1,
 )
-NEVER_SLOW = PaceLimits(frame_s=3600.0, bytes_per_s=1, total_s=3600.0, tick_s=1.0)
+NEVER_SLOW = PaceLimits(
+    attach_s=3600.0, frame_s=3600.0, margin_s=3600.0, bytes_per_s=1, total_s=3600.0, tick_s=1.0
+)
 
 
 def anybody(_: str) -> None:
@@ -160,8 +162,8 @@ async def test_a_defect_of_the_relay_is_logged_and_ends_the_member(
 @pytest.mark.parametrize("frame_s", [0.0, 3600.0])
 async def test_whoever_lets_others_wait_until_they_go_on_is_blamed(frame_s: float) -> None:
     blamed: list[tuple[str, str]] = []
-    pace = PaceLimits(frame_s=frame_s, bytes_per_s=1, total_s=3600.0, tick_s=1.0)
-    session = make_session(pace, lambda *blame: blamed.append(blame))
+    pace = replace(NEVER_SLOW, frame_s=frame_s)
+    session = make_session(pace, lambda *blame: blamed.append(blame[:2]))
     for index in (A, PUBLISHER):
         session.attach(session.opened.members[index].token, anybody)
     begun = replace(chunk_of(session, 1), data=chunk_of(session, 1).data[:40])

@@ -188,7 +188,7 @@ class Interleavings(RuleBasedStateMachine):
     @invariant()
     def members_that_read_learn_the_end_of_their_session(self) -> None:
         running = {session.session_id for session in self.crowd.holds.sessions()}
-        for member in self.crowd.present():
+        for member in self.crowd.reading():
             assert member.session_id in running, f"{member.node_id} waits in a session that is over"
 
     @invariant()

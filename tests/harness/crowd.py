@@ -210,10 +210,6 @@ class Crowd:
         """Members whose exchange runs."""
         return [one for one in self._able() if one.call is not None and not one.call.is_over]
 
-    def reading(self) -> list[Member]:
-        """Those of them that take what they are sent."""
-        return [one for one in self.present() if one.call and one.call.is_reading.is_set()]
-
     def member(self, session_id: str, node_id: str) -> Member | None:
         return self._members.get((session_id, node_id))
 

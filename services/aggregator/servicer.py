@@ -49,7 +49,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         opener = SessionOpener(self._nodes, invitations, standing, settings)
         metrics, record = AggregatorMetrics(numbers), SessionRecord(audit)
         self.sessions = Sessions(
-            self._nodes, opener, metrics, record, settings, self.federation
+            self._nodes, opener, metrics, record, settings, federation=self.federation
         )
         self.tunnels = Tunnels(self._nodes, settings.max_tunnels, settings.invite_timeout_s)
         metrics.tunnels_open.set_function(lambda: len(self.tunnels))

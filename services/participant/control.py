@@ -142,8 +142,7 @@ class ControlLoop:
             elif not self.joined.is_settled():
                 when = "soon after" if self.joined.is_set() else "before"
                 raise AggregatorUnavailableError(
-                    f"the aggregator at {self._aggregators.home.address} ended the stream {when} this "
-                    f"node had joined"
+                    f"the aggregator at {home.address} ended the stream {when} this node had joined"
                 )
             else:
                 log.warning("aggregator_left")
@@ -172,7 +171,9 @@ class ControlLoop:
         match response.WhichOneof("body"):
             case "welcome":
                 self._check_first_welcome()
-                log.info("joined", aggregator=self._aggregators.home.address, node=self._node.node_id)
+                log.info(
+                    "joined", aggregator=self._aggregators.home.address, node=self._node.node_id
+                )
                 self._node.token = response.welcome.node_token
                 self.joined.turn(joined=True)
                 interval_s = max(0.05, response.welcome.heartbeat_interval_s)
@@ -193,8 +194,8 @@ class ControlLoop:
         """A stream has one membership, with one token and one heartbeat."""
         if self.joined.is_set():
             raise AggregatorUnavailableError(
-                f"the aggregator at {self._aggregators.home.address} welcomed this node twice on one "
-                f"stream; expected one welcome; this node joins again"
+                f"the aggregator at {self._aggregators.home.address} welcomed this node twice "
+                f"on one stream; expected one welcome; this node joins again"
             )
 
     async def _beat(self, interval_s: float, outgoing: _Outgoing) -> None:

@@ -48,12 +48,13 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         invitations = Invitations(standing, settings.invite_timeout_s)
         opener = SessionOpener(self._nodes, invitations, standing, settings)
         metrics, record = AggregatorMetrics(numbers), SessionRecord(audit)
+        federation = self.federation
         self.sessions = Sessions(
-            self._nodes, opener, metrics, record, settings, federation=self.federation
+            self._nodes, opener, metrics, record, settings, federation=federation
         )
         self.tunnels = Tunnels(self._nodes, settings.max_tunnels, settings.invite_timeout_s)
         metrics.tunnels_open.set_function(lambda: len(self.tunnels))
-        self.roll = Roll(self._nodes, invitations, self.sessions, self.federation)
+        self.roll = Roll(self._nodes, invitations, self.sessions, federation)
         self._memberships = Memberships(self.roll, self.tunnels, settings.heartbeat_interval_s)
 
     async def Control(

@@ -40,7 +40,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         federation: Federation | None = None,
     ) -> None:
         self._settings = settings
-        self.federation = federation or Alone()
+        self.federation = federation = federation or Alone()
         self._nodes = NodeRegistry(settings.max_nodes)
         numbers = registry or CollectorRegistry()
         numbers.register(NodeCollector(self._nodes))
@@ -48,7 +48,6 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         invitations = Invitations(standing, settings.invite_timeout_s)
         opener = SessionOpener(self._nodes, invitations, standing, settings)
         metrics, record = AggregatorMetrics(numbers), SessionRecord(audit)
-        federation = self.federation
         self.sessions = Sessions(
             self._nodes, opener, metrics, record, settings, federation=federation
         )

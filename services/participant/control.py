@@ -147,7 +147,8 @@ class ControlLoop:
             else:
                 log.warning("aggregator_left")
         finally:
-            self._aggregators.move_on(home)
+            if not self._has_newer_certificate:
+                self._aggregators.move_on(home)
             self.joined.turn(joined=False)
             self._contributor.forget_invitations()
             if self._door is not None:

@@ -169,7 +169,4 @@ class Roster:
             return
         known.is_living = False
         log.warning("aggregator_lost", name=known.peer.name, address=known.peer.address)
-        for entry in known.entries.values():
-            if entry.epoch == known.epoch:
-                self._told.gone(known.peer, entry.join.node_id)
         self._told.lost(known.peer)

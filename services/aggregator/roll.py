@@ -131,7 +131,7 @@ class Roll:
             self._tell_left(node)
 
     def lost(self, peer: Peer) -> None:
-        """An aggregator cannot be heard: its nodes answer nothing more, and its sessions do not begin.
+        """An aggregator cannot be heard: its nodes do not answer, and its sessions do not begin.
 
         Sessions that have begun go on, with nodes of both: their rows take another way.
         """

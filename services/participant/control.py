@@ -19,6 +19,7 @@ from fedattn.core.errors import (
     NodeBusyError,
 )
 from fedattn.wire.aggregators import Aggregators
+from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.security import Certificates
 from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -147,15 +148,19 @@ class ControlLoop:
             else:
                 log.warning("aggregator_left")
         finally:
-            if not self._has_newer_certificate:
-                self._aggregators.move_on(home)
-            self.joined.turn(joined=False)
-            self._contributor.forget_invitations()
-            if self._door is not None:
-                self._door.hang_up()
+            self._leave(home)
             outgoing.put_nowait(None)  # ends _requests, which the ended call no longer does
             for task in tasks:
                 task.cancel()
+
+    def _leave(self, home: AggregatorClient) -> None:
+        """Nothing comes through this aggregator any more; the next one may be joined."""
+        if not self._has_newer_certificate:
+            self._aggregators.move_on(home)
+        self.joined.turn(joined=False)
+        self._contributor.forget_invitations()
+        if self._door is not None:
+            self._door.hang_up()
 
     async def _requests(self, outgoing: _Outgoing) -> AsyncIterator[pb.ControlRequest]:
         self._joined_with = self._certificates

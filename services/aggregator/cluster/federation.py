@@ -7,6 +7,7 @@ import nats.errors
 import structlog
 from google.protobuf.message import DecodeError
 
+from fedattn.runtime.background import keep_running
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE, PROTOCOL_VERSION
 from fedattn.wire.texts import clean_texts
 from fedattn.wire.v1.federation_pb2 import AggregatorLease, Letter
@@ -57,7 +58,7 @@ class NatsFederation:
     async def begin(self, own: Peer, told: Told) -> None:
         self.own, self._told = own, told
         self._roster = Roster(own.name, told, self._lease_s)
-        self._running = asyncio.create_task(self._run())
+        self._running = asyncio.create_task(keep_running(self._run))
 
     def living(self) -> tuple[Peer, ...]:
         own = () if self._is_retired else (self.own,)

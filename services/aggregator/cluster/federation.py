@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from fedattn.runtime.background import keep_running
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE, PROTOCOL_VERSION
+from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.texts import clean_texts
 from fedattn.wire.v1.federation_pb2 import AggregatorLease, Letter
 from services.aggregator.cluster.access import NatsAccess
@@ -109,6 +110,7 @@ class NatsFederation:
 
     async def _run(self) -> None:
         while True:
+            raise_if_cancelled()  # a task of the group may have failed meanwhile, which hides that
             try:
                 await self._live()
             except* Failure as errors:

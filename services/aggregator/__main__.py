@@ -65,6 +65,7 @@ def _federation(settings: AggregatorSettings) -> Federation:
 async def stop_aggregator(server: WireServer, servicer: AggregatorServicer, grace_s: float) -> None:
     """Not serving, drain for at most `grace_s`, end."""
     await server.set_serving(serving=False)
+    await servicer.federation.retire()
     try:
         async with asyncio.timeout(grace_s):
             await servicer.drain()

@@ -39,15 +39,13 @@ CALM = {"heartbeat_interval_s": 60.0}
 
 
 @asynccontextmanager
-async def running_aggregators(
-    *urls: str, **changes: object
-) -> AsyncIterator[list[FederatedAggregator]]:
+async def running_aggregators(*urls: str) -> AsyncIterator[list[FederatedAggregator]]:
     """One at each URL."""
     async with AsyncExitStack() as stack:
         found = []
         for number, url in enumerate(urls):
             own = certificates_of(f"{AGGREGATOR}-{number}")
-            one = FederatedAggregator(f"aggregator-{number}", url, own, **CALM, **changes)
+            one = FederatedAggregator(f"aggregator-{number}", url, own, **CALM)
             await one.start()
             stack.push_async_callback(one.stop)
             found.append(one)
@@ -140,9 +138,8 @@ async def test_nodes_of_a_site_know_each_other_while_its_uplink_is_cut(tmp_path:
     hub = NatsServer(
         tmp_path / "hub", f"leafnodes {{ listen: 127.0.0.1:{leaf_port} }}", domain="hub"
     )
-    remote = (
-        f'leafnodes {{ remotes: [{{ url: "nats-leaf://127.0.0.1:{leaf_port}" }}]\n reconnect: 1 }}'
-    )
+    uplink = f'remotes: [{{ url: "nats-leaf://127.0.0.1:{leaf_port}" }}]'
+    remote = f"leafnodes {{ {uplink}\n reconnect: 1 }}"
     site = NatsServer(tmp_path / "site", remote, domain="site")
     await hub.start()
     await site.start()

@@ -12,6 +12,7 @@ from nats.js.errors import BadRequestError
 from nats.js.kv import KeyValue
 
 from fedattn.core.node_id import NATS
+from fedattn.wire.status import raise_if_cancelled
 from services.aggregator.cluster.access import NatsAccess
 from services.aggregator.cluster.entries import KEPT_S
 
@@ -93,8 +94,8 @@ class NatsConnection:
         )
         try:
             return await stream.create_key_value(config)
-        except BadRequestError:  # it is there, made with other settings
-            log.info("directory_differs", bucket=config.bucket)
+        except BadRequestError as error:  # it is there, made with other settings
+            log.info("directory_differs", bucket=config.bucket, error=str(error)[:200])
             return await stream.key_value(config.bucket)
 
     async def put(self, key: str, value: bytes | None) -> None:
@@ -117,6 +118,7 @@ class NatsConnection:
         try:
             while True:
                 entry = await watcher.updates(timeout=silence_s)
+                raise_if_cancelled()
                 if entry is not None:
                     take(entry.key, None if entry.operation else entry.value)
         finally:

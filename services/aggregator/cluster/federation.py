@@ -52,7 +52,7 @@ class NatsFederation:
         self._letters: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(_MAX_LETTERS)
         self._connection: NatsConnection | None = None
         self._connected = asyncio.Event()
-        self._is_retired = False
+        self._is_retired = self._is_closed = False
         self._epoch = ""
         self._running: asyncio.Task[None] | None = None
 
@@ -98,6 +98,7 @@ class NatsFederation:
                 log.info("not_withdrawn", error=str(error)[:200])
 
     async def close(self) -> None:
+        self._is_closed = True
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
@@ -107,10 +108,12 @@ class NatsFederation:
         await self._connected.wait()
 
     # -- one connection after the other ----------------------------------------------------------
+    #
+    # nats-py waits by asyncio.wait_for, which before Python 3.12 may lose a cancellation to what
+    # came at the same time: each loop looks whether that was so.
 
     async def _run(self) -> None:
-        while True:
-            raise_if_cancelled()  # a task of the group may have failed meanwhile, which hides that
+        while not self._is_closed:
             try:
                 await self._live()
             except* Failure as errors:
@@ -124,6 +127,8 @@ class NatsFederation:
             self._begin_epoch(connection)
             await connection.listen(self.own.name, self._take_letter, self._answer)
             await self._write_entries(connection)  # before the lease: they count with it
+            if self._is_closed:
+                return
             log.info("nats_connected", epoch=self._epoch[:8])
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._end_with(connection))
@@ -165,6 +170,7 @@ class NatsFederation:
             protocol_version=PROTOCOL_VERSION, aggregator=self.own.to_wire(), epoch=self._epoch
         )
         while True:
+            raise_if_cancelled()
             if not self._is_retired:
                 await connection.put(lease_key(self.own.name), lease.SerializeToString())
                 self._connected.set()
@@ -173,6 +179,7 @@ class NatsFederation:
 
     async def _keep_written(self, connection: NatsConnection) -> None:
         while True:
+            raise_if_cancelled()
             await self._entries.wait()
             await self._write_entries(connection)
 
@@ -189,6 +196,7 @@ class NatsFederation:
     async def _read(self, connection: NatsConnection, domain: str) -> None:
         """Read a directory; one of another site may be out of reach for any time."""
         while True:
+            raise_if_cancelled()
             try:
                 await connection.watch(domain, self._roster.take, self._lease_s)
             except Failure as error:

@@ -9,11 +9,8 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import FedAttnError
-from fedattn.core.node_id import AGGREGATOR
-from fedattn.core.proxies import Endpoint
 from fedattn.runtime.tracing import trace_metadata
-from fedattn.wire.channel import PeerChannel
-from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.security import OwnCertificates
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2
 from gateway.callers import Caller
@@ -33,7 +30,7 @@ class Publishers:
     """The nodes that publish, as far as the aggregator knows; ways are open inside `async with`.
 
     Args:
-        endpoint: of the aggregator.
+        aggregators: that may be asked; closed with this.
         max_concurrent_queries: at all of them together.
         default: the publisher of queries that name none; None for the first by id.
         certificates: of the gateway; None for plaintext.
@@ -42,13 +39,13 @@ class Publishers:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        aggregators: Aggregators,
         max_concurrent_queries: int,
         default: str | None = None,
         certificates: OwnCertificates | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
-        self._endpoint, self._default, self._certificates = endpoint, default, certificates
+        self._aggregators, self._default, self._certificates = aggregators, default, certificates
         self._places = Places(max_concurrent_queries)
         self._quotas = Quotas()
         self._running: set[QueryCall] = set()
@@ -56,10 +53,8 @@ class Publishers:
         self._metrics.running.set_function(lambda: self._places.num_taken)
 
     async def __aenter__(self) -> Self:
-        self._channel = PeerChannel(self._endpoint, self._certificates, AGGREGATOR)
-        aggregator = AggregatorClient(self._channel.current, str(self._endpoint))
-        self._directory = Directory(aggregator, self._default)
-        self._ways = Ways(aggregator, self._certificates)
+        self._directory = Directory(self._aggregators, self._default)
+        self._ways = Ways(self._certificates)
         return self
 
     async def __aexit__(
@@ -71,7 +66,7 @@ class Publishers:
         for call in tuple(self._running):
             call.close()
         await self._ways.close()
-        await self._channel.close()
+        await self._aggregators.close()
 
     @property
     def node_ids(self) -> tuple[str, ...]:
@@ -123,7 +118,8 @@ class Publishers:
             if not without:  # a second try is the same request
                 self._quotas.count_request(caller)
             node_id = await self._directory.choose(caller, publisher, without)
-            way = await self._ways.take(node_id, self.node_ids)
+            aggregator = self._directory.aggregator_of(node_id)
+            way = await self._ways.take(node_id, aggregator, self.node_ids)
             with ExitStack() as held:
                 held.callback(way.give_back)
                 await way.connect()

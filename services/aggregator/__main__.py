@@ -35,9 +35,7 @@ async def start_aggregator(
     audit: AuditLog | None = None,
 ) -> tuple[WireServer, AggregatorServicer]:
     """Compose and start the service; plaintext without certificates, no record without `audit`."""
-    servicer = AggregatorServicer(
-        settings, registry, audit, federation=_federation(settings)
-    )
+    servicer = AggregatorServicer(settings, registry, audit, federation=_federation(settings))
     server = WireServer([SERVICE_NAME], certificates)
     await server.start(
         settings.listen,
@@ -46,8 +44,7 @@ async def start_aggregator(
         ),
         with_reflection=settings.reflection,
     )
-    address = settings.advertise or settings.listen.with_port(server.port)
-    await servicer.federation.begin(Peer(settings.name, str(address)), servicer.roll)
+    await servicer.federation.begin(servicer.roll)
     return server, servicer
 
 
@@ -61,7 +58,8 @@ def _federation(settings: AggregatorSettings) -> Federation:
         NatsFederation,
     )
 
-    return NatsFederation(access, settings.lease_s)
+    own = Peer(settings.name, str(settings.advertise))
+    return NatsFederation(own, access, settings.lease_s)
 
 
 async def stop_aggregator(server: WireServer, servicer: AggregatorServicer, grace_s: float) -> None:

@@ -63,7 +63,9 @@ def test_departures_are_forgotten_after_an_hour_and_beyond_so_many() -> None:
 def test_nodes_are_told_of_nobody_who_left() -> None:
     network = Network()
     network.nodes.leave(network.join("a"))
-    assert not list_nodes(network.nodes, NOBODY_LATE, Alone(), pb.ListNodesRequest(node_id="b")).departed
+    assert not list_nodes(
+        network.nodes, NOBODY_LATE, Alone(), pb.ListNodesRequest(node_id="b")
+    ).departed
 
 
 @pytest.mark.parametrize(

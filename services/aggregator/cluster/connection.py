@@ -117,12 +117,12 @@ class NatsConnection:
         watcher = await bucket.watchall()
         try:
             while True:
-                entry = await watcher.updates(timeout=silence_s)
+                entry = await watcher.updates(timeout=silence_s)  # type: ignore[no-untyped-call]
                 raise_if_cancelled()
                 if entry is not None:
                     take(entry.key, None if entry.operation else entry.value)
         finally:
-            await _quietly(watcher.stop())
+            await _quietly(watcher.stop())  # type: ignore[no-untyped-call]
 
     async def write(self, name: str, letter: bytes) -> None:
         """Send a letter to an aggregator."""

@@ -42,11 +42,13 @@ class NatsFederation:
     comes anew with the next one. Meanwhile this aggregator serves the nodes that are joined here.
 
     Args:
+        own: this aggregator.
         access: how NATS is reached.
         lease_s: silence after which an aggregator is gone, seconds.
     """
 
-    def __init__(self, access: NatsAccess, lease_s: float) -> None:
+    def __init__(self, own: Peer, access: NatsAccess, lease_s: float) -> None:
+        self.own = own
         self._access, self._lease_s = access, lease_s
         self._entries = Entries()
         self._letters: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(_MAX_LETTERS)
@@ -55,10 +57,10 @@ class NatsFederation:
         self._is_retired = self._is_closed = False
         self._epoch = ""
         self._running: asyncio.Task[None] | None = None
+        self._roster = Roster(own.name, lease_s)
 
-    async def begin(self, own: Peer, told: Told) -> None:
-        self.own, self._told = own, told
-        self._roster = Roster(own.name, told, self._lease_s)
+    async def begin(self, told: Told) -> None:
+        self._told = self._roster.told = told
         self._running = asyncio.create_task(keep_running(self._run))
 
     def living(self) -> tuple[Peer, ...]:
@@ -175,6 +177,7 @@ class NatsFederation:
                 await connection.put(lease_key(self.own.name), lease.SerializeToString())
                 self._connected.set()
             await asyncio.sleep(self._lease_s / _BEATS)
+            self._entries.refresh()
             self._roster.look()
 
     async def _keep_written(self, connection: NatsConnection) -> None:

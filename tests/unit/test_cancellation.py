@@ -9,6 +9,7 @@ import pytest
 
 from fedattn.core.errors import AggregatorUnavailableError
 from fedattn.wire.clients import Responses
+from fedattn.wire.identity import Identity
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant import control
@@ -74,6 +75,7 @@ class Contributor:
 class Node:
     node_id = "n"
     token = ""
+    identity = Identity()
 
 
 async def reached(event: asyncio.Event, task: asyncio.Task[Any]) -> None:

@@ -103,6 +103,14 @@ class Schedule:
     open_now: int = 0
     most_open: int = 0
 
+    def note_failure(self, what: str) -> None:
+        """Count something that should not have happened."""
+        self.failures[what] = self.failures.get(what, 0) + 1
+
+
+class LostMemberError(Exception):
+    """A contributor was too late: the session is given up."""
+
 
 @dataclass(slots=True, eq=False)
 class DummyNode:
@@ -128,9 +136,15 @@ class DummyNode:
                     reply = self._accept(command.invite)
                     self._replies.put_nowait(pb.ControlRequest(invite_reply=reply))
                 case "start":
-                    task = asyncio.create_task(self.exchange(command.start))
+                    task = asyncio.create_task(self._contribute(command.start))
                     self.tasks.add(task)
                     task.add_done_callback(self.tasks.discard)
+
+    async def _contribute(self, start: pb.SessionStart) -> None:
+        try:
+            await self.exchange(start)
+        except grpc.aio.AioRpcError as error:
+            self.schedule.note_failure(f"contributor: {error.code().name}")
 
     def _accept(self, invite: pb.Invite) -> pb.InviteReply:
         digest = hashlib.sha256(invite.request.payload).digest()
@@ -229,6 +243,8 @@ class DummyNode:
         async for data in call:
             response = pb.ExchangeResponse.FromString(data)
             chunk = response.chunk
+            if response.HasField("lost"):
+                raise LostMemberError(response.lost.node_id)
             if response.HasField("chunk") and chunk.offset + len(chunk.data) == chunk.frame_size:
                 due = pace.due(begin, pace.layers.index(chunk.layer))
                 self.schedule.latencies_s.append(time.monotonic() - due)

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import numpy as np
 
-from benchmarks.dummies import DummyNode, Pace, Schedule, frame_bytes
+from benchmarks.dummies import DummyNode, LostMemberError, Pace, Schedule, frame_bytes
 
 _LONGEST_S = 120.0  # that a run may last beyond its schedule
 
@@ -93,13 +94,10 @@ async def _run_open(
     members: Iterator[list[DummyNode]], schedule: Schedule, times_s: list[float]
 ) -> None:
     begin = time.monotonic()
-    running: set[asyncio.Task[None]] = set()
-    async with asyncio.TaskGroup() as group:
+    async with asyncio.TaskGroup() as running:
         for moment in times_s:
             await asyncio.sleep(begin + moment - time.monotonic())
-            task = group.create_task(_run_session(next(members), schedule, begin + moment))
-            running.add(task)
-            task.add_done_callback(running.discard)
+            running.create_task(_run_session(next(members), schedule, begin + moment))
 
 
 async def _run_session(nodes: list[DummyNode], schedule: Schedule, begin: float) -> None:
@@ -108,9 +106,10 @@ async def _run_session(nodes: list[DummyNode], schedule: Schedule, begin: float)
     schedule.most_open = max(schedule.most_open, schedule.open_now)
     try:
         await publisher.publish([node.node_id for node in contributors], begin)
-    except Exception as error:  # noqa: BLE001 - counted: the load goes on
-        name = type(error).__name__
-        schedule.failures[name] = schedule.failures.get(name, 0) + 1
+    except LostMemberError:
+        schedule.note_failure("a member was lost")
+    except grpc.aio.AioRpcError as error:
+        schedule.note_failure(f"publisher: {error.code().name}")
     finally:
         schedule.open_now -= 1
 

@@ -141,8 +141,12 @@ class DummyNode:
                     task.add_done_callback(self.tasks.discard)
 
     async def _contribute(self, start: pb.SessionStart) -> None:
+        if start.terms.session_id not in self.schedule.begins:
+            return  # its publisher has given it up
         try:
             await self.exchange(start)
+        except LostMemberError:
+            pass  # the publisher counts it
         except grpc.aio.AioRpcError as error:
             self.schedule.note_failure(f"contributor: {error.code().name}")
 
@@ -244,7 +248,7 @@ class DummyNode:
             response = pb.ExchangeResponse.FromString(data)
             chunk = response.chunk
             if response.HasField("lost"):
-                raise LostMemberError(response.lost.node_id)
+                raise LostMemberError(response.lost.reason)
             if response.HasField("chunk") and chunk.offset + len(chunk.data) == chunk.frame_size:
                 due = pace.due(begin, pace.layers.index(chunk.layer))
                 self.schedule.latencies_s.append(time.monotonic() - due)

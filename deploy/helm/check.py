@@ -72,7 +72,9 @@ def main() -> int:
         for name, values in variants():
             found = list(problems_of(chart, values))
             failed = failed or bool(found)
-            print(f"{name}: {'; '.join(found) or 'lints, renders, and fits Kubernetes ' + KUBERNETES}")
+            print(
+                f"{name}: {'; '.join(found) or 'lints, renders, and fits Kubernetes ' + KUBERNETES}"
+            )
     return int(failed)
 
 

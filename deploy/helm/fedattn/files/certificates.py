@@ -77,6 +77,7 @@ def make(secrets: Secrets, authority: str, names: dict[str, str], days: int) -> 
         folder = Path(made)
         (folder / "ca").mkdir(mode=0o700)
         for file, content in (secrets.read(authority) or {}).items():
+            (folder / "ca" / file).touch(mode=0o600)
             (folder / "ca" / file).write_bytes(content)
         init_certificates(folder, sorted(set(names.values()) - {"gateway"}), days)
         secrets.write(authority, folder / "ca")
@@ -86,7 +87,9 @@ def make(secrets: Secrets, authority: str, names: dict[str, str], days: int) -> 
 
 def main() -> None:
     """By the environment that the chart sets."""
-    address = f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}"
+    address = (
+        f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}"
+    )
     tls = ssl.create_default_context(cafile=ACCOUNT / "ca.crt")
     token = (ACCOUNT / "token").read_text().strip()
     secrets = Secrets(address, os.environ["NAMESPACE"], token, tls)

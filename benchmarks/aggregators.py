@@ -61,6 +61,18 @@ def start_aggregators(count: int, cores: set[int]) -> Iterator[Aggregators]:
         yield Aggregators(addresses, [Meter(pid) for pid in pids], Meter(*pids))
 
 
+@contextmanager
+def start_bare_relay(port: int, cores: set[int]) -> Iterator[Meter]:
+    """A server that only passes messages on, pinned as aggregators are."""
+    command = [sys.executable, "-m", "benchmarks.bare_relay", str(port)]
+    with subprocess.Popen(command) as process:  # noqa: S603 - our own module
+        os.sched_setaffinity(process.pid, cores)
+        try:
+            yield Meter(process.pid)
+        finally:
+            process.kill()
+
+
 def _start(stack: ExitStack, address: str, state: Path, cores: set[int]) -> int:
     command = [sys.executable, "-m", "services.aggregator", f"--listen={address}"]
     process = subprocess.Popen([*command, f"--state={state}", *_FLAGS])  # noqa: S603 - our own module

@@ -1,6 +1,6 @@
 """Aggregators under scheduled load from nodes without a model.
 
-    python -m benchmarks.load [--aggregators 1 2 4] [--parts relay rates ...] [--json FILE] [--plot FILE.svg]
+    python -m benchmarks.load [--aggregators 1 2 4] [--parts rates ...] [--json FILE] [--plot SVG]
 
 Frames are those of the embedded model, codec bf16, plan of 18 blocks, plaintext. Aggregators share
 the cores of --cores, the dummies and all else have the others. CPU is that of the aggregators.
@@ -10,7 +10,8 @@ the cores of --cores, the dummies and all else have the others. CPU is that of t
     rates      sessions that begin at so many a second: latency of openings and frames from the time
                at which they were due, CPU seconds a session, MB a CPU second
     at_once    the same, with sessions so long that --at-once of them are open together
-    joined     --nodes nodes that do nothing: CPU and memory of each; then sessions among them
+    joined     --nodes nodes that do nothing: CPU and memory of each, and of a list of them; then
+               sessions among them
     in_a_row   resident memory over --in-a-row short sessions
 """
 
@@ -19,8 +20,6 @@ import asyncio
 import json
 import os
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,12 +27,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.aggregators import Aggregators, Meter, start_aggregators
+from benchmarks.aggregators import (
+    Aggregators,
+    Meter,
+    start_aggregators,
+    start_bare_relay,
+)
 from benchmarks.bare_relay import push_through
 from benchmarks.dummies import DummyNode, Pace, dummy_nodes, frame_bytes, frame_messages
 from benchmarks.load_plot import plot
 from benchmarks.open_loop import Arrivals, run_load, summary
 from fedattn.cli.network import free_port
+from fedattn.wire.stubs import AggregatorStub
+from fedattn.wire.v1 import aggregator_pb2 as pb
 
 LAYERS = tuple(range(6, 24))
 ALL_LAYERS = tuple(range(30))
@@ -43,6 +49,7 @@ RELAY_CONTRIBUTORS = 8
 RELAY_BYTES = 250e6
 NODES_EACH = 24  # of an aggregator, where their number is not the question
 PACE = Pace(contributors=3, layers=LAYERS, lead_s=0.25, frame_interval_s=0.05)
+LISTS = 50
 SHORT = Pace(contributors=3, layers=LAYERS[:2])
 
 Groups = list[list[DummyNode]]
@@ -86,14 +93,8 @@ async def measured(
 async def measure_relay(aggregators: Aggregators, options: argparse.Namespace) -> Any:
     """Long sessions, and the bare relay, in turn, by frame size."""
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.bare_relay", str(port)]
-    bare = subprocess.Popen(command)  # noqa: S603 - our own module
-    os.sched_setaffinity(bare.pid, options.cores)
-    try:
-        return [await _relay_row(aggregators, span, port, Meter(bare.pid)) for span in SPANS]
-    finally:
-        bare.kill()
-        bare.wait()
+    with start_bare_relay(port, options.cores) as bare:
+        return [await _relay_row(aggregators, span, port, bare) for span in SPANS]
 
 
 async def _relay_row(
@@ -128,7 +129,7 @@ async def measure_rates(aggregators: Aggregators, options: argparse.Namespace) -
 
 
 async def measure_at_once(aggregators: Aggregators, options: argparse.Namespace) -> Any:
-    """Sessions so long that many are open together: they come for as long as one lasts, and half."""
+    """Sessions so long that many are open together; they come for half as long again."""
     rate = options.at_once_rate
     length_s = options.at_once / rate
     interval_s = (length_s - PACE.lead_s) / (len(LAYERS) - 1)
@@ -147,14 +148,29 @@ async def measure_joined(aggregators: Aggregators, options: argparse.Namespace) 
         await asyncio.sleep(options.seconds)
         idle_cpu_s = aggregators.meter.cpu_s() - after
         count = nodes * len(groups)
+        grown_mib = aggregators.meter.resident_mib() - empty_mib
         idle = {
             "nodes": count,
             "join_cpu_ms": 1e3 * (after - before) / count,
             "idle_cpu_us_per_node_s": 1e6 * idle_cpu_s / count / options.seconds,
-            "kib_per_node": 1024 * (aggregators.meter.resident_mib() - empty_mib) / count,
+            "kib_per_node": 1024 * grown_mib / count / len(groups),
+            **await _measure_list(aggregators, groups[0][0]),
         }
         arrivals = Arrivals(count=int(5 * options.seconds), rate_per_s=5.0)
         return [idle | await measured(aggregators, groups, arrivals, PACE)]
+
+
+async def _measure_list(aggregators: Aggregators, node: DummyNode) -> dict[str, float]:
+    """What it takes to tell who is there."""
+    stub, before, listed = AggregatorStub(node.channel), aggregators.meter.cpu_s(), 0
+    for _ in range(LISTS):
+        response = await stub.ListNodes(pb.ListNodesRequest())
+        listed += len(response.nodes)
+    cpu_s = aggregators.meter.cpu_s() - before
+    return {
+        "list_cpu_us_per_node": 1e6 * cpu_s / listed,
+        "list_bytes_per_node": response.ByteSize() / len(response.nodes),
+    }
 
 
 async def measure_in_a_row(aggregators: Aggregators, options: argparse.Namespace) -> Any:
@@ -175,7 +191,7 @@ PARTS: dict[str, Callable[[Aggregators, argparse.Namespace], Awaitable[Any]]] = 
     "joined": measure_joined,
     "in_a_row": measure_in_a_row,
 }
-_BY_NUMBER = ("rates", "at_once")  # parts that several aggregators change
+_BY_NUMBER = ("rates", "at_once", "joined")  # parts that several aggregators change
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -198,7 +214,8 @@ def describe(part: str, row: dict[str, Any]) -> str:
     bare = f" (bare {row['bare_mb_per_cpu_s']:.0f})" if "bare_mb_per_cpu_s" in row else ""
     nodes = (
         f"; {row['nodes']} nodes: join {row['join_cpu_ms']:.2f} ms, idle "
-        f"{row['idle_cpu_us_per_node_s']:.0f} us/s, {row['kib_per_node']:.0f} KiB each"
+        f"{row['idle_cpu_us_per_node_s']:.0f} us/s, {row['kib_per_node']:.0f} KiB each, listed "
+        f"with {row['list_bytes_per_node']:.0f} bytes in {row['list_cpu_us_per_node']:.0f} us"
         if "nodes" in row
         else ""
     )

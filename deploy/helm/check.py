@@ -1,4 +1,4 @@
-"""Lints the chart, renders it with each file of its `ci`, and holds what comes out to Kubernetes' schemas.
+"""Lints the chart, renders it with each file of its `ci`, and holds that to Kubernetes' schemas.
 
 Helm itself does the first two, by its library for Python; `make chart-check` gets both packages.
 NATS's chart is not fetched: an empty one stands for it.

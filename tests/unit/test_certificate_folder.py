@@ -89,8 +89,14 @@ def test_key_that_others_can_read_is_refused_with_the_remedy(mode: int, made: Pa
 
 @pytest.mark.parametrize(
     ("mode", "owner", "is_exposed"),
-    [(0o600, 1000, False), (0o640, 1000, True), (0o440, 0, False), (0o640, 0, False)]
-    + [(0o660, 0, True), (0o444, 0, True)],
+    [
+        (0o600, 1000, False),
+        (0o640, 1000, True),
+        (0o440, 0, False),
+        (0o640, 0, False),
+        (0o660, 0, True),
+        (0o444, 0, True),
+    ],
 )
 def test_group_may_read_the_key_that_root_owns(mode: int, owner: int, is_exposed: bool) -> None:
     assert exposes_key(mode, owner) is is_exposed

@@ -1,4 +1,4 @@
-"""The chart of deploy/helm: its names are those of the code. Helm itself renders it in `make chart-check`."""
+"""The chart of deploy/helm: its names are those of the code. `make chart-check` renders it."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""Makes the certificates that are missing or old, as Secrets of this namespace, in a Job of the chart.
+"""Makes certificates as Secrets of this namespace, in a Job of the chart.
 
 The authority's folder is a Secret too, so that an upgrade goes on with it. Certificates are made
 anew with each run: running services take the newer ones.

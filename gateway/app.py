@@ -60,7 +60,8 @@ def create_app(
     for name in ("sse_starlette.sse", "aiosqlite"):
         logging.getLogger(name).setLevel(logging.INFO)  # their debug holds the answer
     publishers = Publishers(
-        settings.endpoint,
+        settings.endpoints,
+        settings.find_way,
         settings.max_concurrent_queries,
         settings.publisher,
         certificates,

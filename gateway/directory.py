@@ -4,15 +4,18 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from itertools import count
 
 from fedattn.core.errors import (
     FedAttnError,
     NotAllowedError,
     PolicyRefusedError,
     PublisherUnavailableError,
+    UnavailableError,
     UnknownParticipantError,
 )
 from fedattn.core.node_id import check_node_id
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from gateway.callers import Caller
@@ -23,25 +26,26 @@ FRESH_S = 1.0
 
 
 class Directory:
-    """The aggregator's listing of nodes.
+    """What an aggregator lists: the nodes of all its federation, and where they are.
 
     Args:
-        aggregator: who is asked.
+        aggregators: one of them is asked; if it cannot be reached, the next.
         default: the publisher of queries that name none; None for the first by id.
         clock: seconds since some moment.
     """
 
     def __init__(
         self,
-        aggregator: AggregatorClient,
+        aggregators: Aggregators,
         default: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._aggregator, self._default, self._clock = aggregator, default, clock
+        self._aggregators, self._default, self._clock = aggregators, default, clock
         self._asking = asyncio.Lock()
         self._asked_at = self._failed_at = -math.inf
         self._failure: FedAttnError | None = None
         self._listing = pb.ListNodesResponse()
+        self._asked = aggregators.home
 
     @property
     def publishers(self) -> tuple[str, ...]:
@@ -67,14 +71,30 @@ class Directory:
         return self._listing
 
     async def _ask(self) -> None:
-        await self._aggregator.await_channel(_CONNECT_TIMEOUT_S)
         now = self._clock()
-        try:
-            self._listing = await self._aggregator.list_nodes(pb.ListNodesRequest())
-        except FedAttnError as error:
-            self._failure, self._failed_at = error, self._clock()
-            raise
-        self._asked_at = now
+        for attempt in count(1):
+            asked = self._aggregators.home
+            await asked.await_channel(_CONNECT_TIMEOUT_S)
+            try:
+                self._listing = await asked.list_nodes(pb.ListNodesRequest())
+                break
+            except FedAttnError as error:
+                self._aggregators.move_on(asked)
+                if attempt >= self._aggregators.num_given or not isinstance(error, UnavailableError):
+                    self._failure, self._failed_at = error, self._clock()
+                    raise
+        self._asked, self._asked_at = asked, now
+
+    def aggregator_of(self, node_id: str) -> AggregatorClient:
+        """Where a node is joined, by what was last listed.
+
+        Raises:
+            AggregatorUnavailableError: the address of that aggregator is of no use.
+        """
+        for node in self._listing.nodes:
+            if node.node_id == node_id and node.aggregator:
+                return self._aggregators.at(node.aggregator)
+        return self._asked
 
     async def choose(self, caller: Caller, publisher: str | None) -> str:
         """The node to publish through.

@@ -1,6 +1,6 @@
 """The gRPC side of the gateway: ways to the nodes that publish, and the queries running there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -8,12 +8,11 @@ from typing import Self
 import grpc
 from prometheus_client import CollectorRegistry
 
+from fedattn.core.address import HostPort
 from fedattn.core.errors import FedAttnError
-from fedattn.core.node_id import AGGREGATOR
 from fedattn.core.proxies import Endpoint
 from fedattn.runtime.tracing import trace_metadata
-from fedattn.wire.channel import PeerChannel
-from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.security import OwnCertificates
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2
@@ -34,7 +33,8 @@ class Publishers:
     """The nodes that publish, as far as the aggregator knows; ways are open inside `async with`.
 
     Args:
-        endpoint: of the aggregator.
+        endpoints: of the aggregators that may be asked.
+        find_way: how to reach one that they name.
         max_concurrent_queries: at all of them together.
         default: the publisher of queries that name none; None for the first by id.
         certificates: of the gateway; None for plaintext.
@@ -43,13 +43,15 @@ class Publishers:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoints: Sequence[Endpoint],
+        find_way: Callable[[HostPort], Endpoint],
         max_concurrent_queries: int,
         default: str | None = None,
         certificates: OwnCertificates | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
-        self._endpoint, self._default, self._certificates = endpoint, default, certificates
+        self._endpoints, self._find_way = endpoints, find_way
+        self._default, self._certificates = default, certificates
         self._places = Places(max_concurrent_queries)
         self._quotas = Quotas()
         self._running: set[QueryCall] = set()
@@ -57,10 +59,9 @@ class Publishers:
         self._metrics.running.set_function(lambda: self._places.num_taken)
 
     async def __aenter__(self) -> Self:
-        self._channel = PeerChannel(self._endpoint, self._certificates, AGGREGATOR)
-        aggregator = AggregatorClient(self._channel.current, str(self._endpoint))
-        self._directory = Directory(aggregator, self._default)
-        self._ways = Ways(aggregator, self._certificates)
+        self._aggregators = Aggregators(self._endpoints, self._certificates, self._find_way)
+        self._directory = Directory(self._aggregators, self._default)
+        self._ways = Ways(self._certificates)
         return self
 
     async def __aexit__(
@@ -72,7 +73,7 @@ class Publishers:
         for call in tuple(self._running):
             call.close()
         await self._ways.close()
-        await self._channel.close()
+        await self._aggregators.close()
 
     @property
     def node_ids(self) -> tuple[str, ...]:
@@ -115,7 +116,8 @@ class Publishers:
             check_allowed(caller, publisher)
             self._quotas.count_request(caller)
             node_id = await self._directory.choose(caller, publisher)
-            way = await self._ways.take(node_id, self.node_ids)
+            aggregator = self._directory.aggregator_of(node_id)
+            way = await self._ways.take(node_id, aggregator, self.node_ids)
             with ExitStack() as held:
                 held.callback(way.give_back)
                 await way.connect()

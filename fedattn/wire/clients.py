@@ -1,7 +1,7 @@
 """A typed client of the aggregator: our errors instead of gRPC's, a deadline on each request."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Generic, Self, TypeVar
 
@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
 from fedattn.runtime.tracing import trace_metadata
+from fedattn.wire.channel import becomes_ready
 from fedattn.wire.requests import Opening, opening_to_wire
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.stubs import AggregatorStub
@@ -96,6 +97,18 @@ class AggregatorClient:
             async with asyncio.timeout(within_s):
                 await self._channel().channel_ready()
 
+    async def reach(self, within_s: float) -> None:
+        """Wait for the connection.
+
+        Raises:
+            AggregatorUnavailableError: it is refused, or not made in time.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                if await becomes_ready(self._channel()):
+                    return
+        raise self._unreachable
+
     def control(self, requests: AsyncIterator[pb.ControlRequest]) -> Responses[pb.ControlResponse]:
         """Commands for a node, for as long as its membership lives."""
         return Responses(self._stub.Control(requests), self._unreachable)
@@ -114,14 +127,29 @@ class AggregatorClient:
         """Bytes of the other end of a gateway's connection to a node."""
         return Responses(self._stub.Tunnel(requests), self._unreachable)
 
-    async def open_session(self, opening: Opening, timeout_s: float) -> pb.OpenSessionResponse:
-        """Open a session.
+    async def open_session(
+        self,
+        opening: Opening,
+        timeout_s: float,
+        *,
+        redirected: bool = False,
+        unreachable: Sequence[str] = (),
+    ) -> pb.OpenSessionResponse:
+        """Open a session, or learn where to.
+
+        Args:
+            opening: what is asked for.
+            timeout_s: longest wait, seconds.
+            redirected: whether another aggregator said that this one serves it.
+            unreachable: names of aggregators that cannot be reached from here.
 
         Raises:
             FedAttnError: as sent by the aggregator, or it cannot be reached.
         """
         try:
             message = opening_to_wire(opening)
+            message.redirected = redirected
+            message.unreachable.extend(unreachable)
             return clean_texts(
                 await self._stub.OpenSession(message, timeout=timeout_s, metadata=trace_metadata())
             )

@@ -2,7 +2,7 @@
 
 from fedattn.core.chunks import MAX_CHUNK_SIZE
 
-PROTOCOL_VERSION = 10
+PROTOCOL_VERSION = 11
 MAX_REASON_LENGTH = 500
 """Characters kept of a reason that another node gives for people."""
 MAX_ERROR_LENGTH = 1000

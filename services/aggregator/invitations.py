@@ -23,6 +23,12 @@ from services.aggregator.standing import Standing
 _LEFT = "it left"
 
 
+def left(session_id: str) -> pb.InviteReply:
+    """The reply of a node that is not there any more."""
+    why = pb.Decline(code=NotEnoughParticipantsError.code, message=_LEFT)
+    return pb.InviteReply(session_id=session_id, decline=why)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
     """A contributor that takes part.
@@ -77,10 +83,9 @@ class Invitations:
 
     def leave(self, node_id: str) -> None:
         """A node has left: it will not answer any more."""
-        left = pb.Decline(code=NotEnoughParticipantsError.code, message=_LEFT)
         for session_id, asked in list(self._pending):
             if asked == node_id:
-                self.answer(node_id, pb.InviteReply(session_id=session_id, decline=left))
+                self.answer(node_id, left(session_id))
 
     async def ask(self, node: Node, invite: pb.Invite) -> Acceptance | FedAttnError:
         """What a contributor accepts, or why it does not take part."""

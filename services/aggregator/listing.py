@@ -3,14 +3,19 @@
 from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.aggregator.federation import Federation
 from services.aggregator.registry import Node, NodeRegistry
 
 _ROOM = MAX_MESSAGE_SIZE - (64 << 10)
 
 
-def list_nodes(registry: NodeRegistry, request: pb.ListNodesRequest) -> pb.ListNodesResponse:
+def list_nodes(
+    registry: NodeRegistry, federation: Federation, request: pb.ListNodesRequest
+) -> pb.ListNodesResponse:
     """Joined nodes for the wire, and what their owners should look at; as many as fit."""
     response = pb.ListNodesResponse()
+    if len(living := federation.living()) > 1:
+        response.aggregators.extend(one.to_wire() for one in living)
     size = 0
     for node in registry.all():
         if request.model_fingerprint in {"", node.fingerprint}:
@@ -34,6 +39,7 @@ def _describe(registry: NodeRegistry, node: Node, *, with_key: bool) -> pb.NodeI
         warnings=_warnings(node),
         key=node.join.key if with_key else None,
         publishes=node.join.publishes,
+        aggregator="" if node.home is None else node.home.address,
     )
 
 

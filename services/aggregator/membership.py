@@ -5,13 +5,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import structlog
 
-from fedattn.core.errors import InvalidRequestError, error_from_code
-from fedattn.wire.protocol import MAX_REASON_LENGTH
+from fedattn.core.errors import InvalidRequestError
 from fedattn.wire.streams import next_within
 from fedattn.wire.v1 import aggregator_pb2 as pb
-from services.aggregator.invitations import Invitations
-from services.aggregator.registry import Node, NodeRegistry
-from services.aggregator.sessions import Sessions
+from services.aggregator.registry import Node
+from services.aggregator.roll import Roll
 from services.aggregator.tunnels import Tunnels
 
 log = structlog.get_logger(__name__)
@@ -27,18 +25,8 @@ class Memberships:
         lease_s: silence that ends a membership, seconds.
     """
 
-    def __init__(
-        self,
-        nodes: NodeRegistry,
-        invitations: Invitations,
-        sessions: Sessions,
-        tunnels: Tunnels,
-        heartbeat_interval_s: float,
-    ) -> None:
-        self._nodes = nodes
-        self._invitations = invitations
-        self._sessions = sessions
-        self._tunnels = tunnels
+    def __init__(self, roll: Roll, tunnels: Tunnels, heartbeat_interval_s: float) -> None:
+        self._roll, self._tunnels = roll, tunnels
         self._heartbeat_interval_s = heartbeat_interval_s
         self.lease_s = _MISSED_HEARTBEATS * heartbeat_interval_s
 
@@ -50,22 +38,20 @@ class Memberships:
         Raises:
             FedAttnError: it is not admitted.
         """
-        node = self._nodes.join(join)
+        node, token = await self._roll.join(join)
         reader = asyncio.create_task(self._read(node, requests))
         try:
             log.info("node_joined", node=node.node_id, model=node.fingerprint[:12])
             welcome = pb.Welcome(
-                heartbeat_interval_s=self._heartbeat_interval_s, node_token=node.token
+                heartbeat_interval_s=self._heartbeat_interval_s, node_token=token
             )
             yield pb.ControlResponse(welcome=welcome)
             while (message := await node.outbox.get()) is not None:
                 yield message
         finally:
             reader.cancel()
-            self._nodes.leave(node)
             log.info("node_left", node=node.node_id)
-            self._invitations.leave(node.node_id)
-            self._sessions.note_left(node)
+            self._roll.leave(node)
             self._tunnels.leave(node)
 
     async def _read(self, node: Node, requests: AsyncIterator[pb.ControlRequest]) -> None:
@@ -75,8 +61,9 @@ class Memberships:
                 match request.WhichOneof("body"):
                     case "heartbeat":
                         node.on_heartbeat(request.heartbeat)
+                        self._roll.heard(node)
                     case "invite_reply":
-                        self._take_reply(node, request.invite_reply)
+                        self._roll.take_reply(node, request.invite_reply)
                     case other:
                         log.warning("unexpected_message", node=node.node_id, kind=other)
                         return
@@ -84,11 +71,3 @@ class Memberships:
             log.warning("bad_message", node=node.node_id, error=str(error))
         finally:
             node.outbox.discard()
-
-    def _take_reply(self, node: Node, reply: pb.InviteReply) -> None:
-        """An answer to an invitation, or a contributor's word that it cannot go on."""
-        self._invitations.answer(node.node_id, reply)
-        if reply.HasField("decline"):
-            reason = reply.decline.message[:MAX_REASON_LENGTH]
-            error = error_from_code(reply.decline.code, reason)
-            self._sessions.note_decline(node, reply.session_id, error)

@@ -14,6 +14,7 @@ from fedattn.wire.streams import next_within
 from fedattn.wire.texts import cleaned
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import aggregator_pb2_grpc
+from services.aggregator.federation import Alone, Federation
 from services.aggregator.invitations import Invitations
 from services.aggregator.listing import list_nodes
 from services.aggregator.membership import Memberships
@@ -21,6 +22,7 @@ from services.aggregator.metrics import AggregatorMetrics, NodeCollector
 from services.aggregator.opening import SessionOpener
 from services.aggregator.record import SessionRecord
 from services.aggregator.registry import NodeRegistry
+from services.aggregator.roll import Roll
 from services.aggregator.sessions import Sessions
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.standing import Standing
@@ -35,8 +37,10 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         settings: AggregatorSettings,
         registry: CollectorRegistry | None = None,
         audit: AuditLog | None = None,
+        federation: Federation | None = None,
     ) -> None:
         self._settings = settings
+        self.federation = federation or Alone()
         self._nodes = NodeRegistry(settings.max_nodes)
         numbers = registry or CollectorRegistry()
         numbers.register(NodeCollector(self._nodes))
@@ -44,12 +48,13 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         invitations = Invitations(standing, settings.invite_timeout_s)
         opener = SessionOpener(self._nodes, invitations, standing, settings)
         metrics, record = AggregatorMetrics(numbers), SessionRecord(audit)
-        self.sessions = Sessions(self._nodes, opener, metrics, record, settings)
+        self.sessions = Sessions(
+            self._nodes, opener, metrics, record, settings, self.federation
+        )
         self.tunnels = Tunnels(self._nodes, settings.max_tunnels, settings.invite_timeout_s)
         metrics.tunnels_open.set_function(lambda: len(self.tunnels))
-        self._memberships = Memberships(
-            self._nodes, invitations, self.sessions, self.tunnels, settings.heartbeat_interval_s
-        )
+        self.roll = Roll(self._nodes, invitations, self.sessions, self.federation)
+        self._memberships = Memberships(self.roll, self.tunnels, settings.heartbeat_interval_s)
 
     async def Control(
         self, request_iterator: AsyncIterator[pb.ControlRequest], context: Any
@@ -69,7 +74,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         if request.node_id:
             self._nodes.authenticate(request.node_id, request.node_token)
         check_caller(context, frozenset({request.node_id or GATEWAY}))
-        return list_nodes(self._nodes, request)
+        return list_nodes(self._nodes, self.federation, request)
 
     async def OpenSession(
         self, request: pb.OpenSessionRequest, context: Any
@@ -112,13 +117,14 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
 
     async def drain(self) -> None:
         """Open no more sessions, and wait for those that run."""
+        await self.federation.retire()
         await self.sessions.drain()
 
     def close(self) -> None:
         """End what still runs, and every membership."""
         self.sessions.close()
         self.tunnels.close()
-        for node in self._nodes.all():
+        for node in self._nodes.here():
             node.outbox.close()
 
 

@@ -18,7 +18,7 @@ from fedattn.core.errors import (
     InvalidInputError,
     NodeBusyError,
 )
-from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.security import Certificates
 from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -79,13 +79,14 @@ class ControlLoop:
         self,
         node: ParticipantNode,
         contributor: Contributor,
-        aggregator: AggregatorClient,
+        aggregators: Aggregators,
         reconnect_max_s: float,
         door: Door | None = None,
     ) -> None:
         self._node = node
         self._contributor = contributor
-        self._aggregator = aggregator
+        self._aggregators = aggregators
+        self._aggregator = aggregators.home
         self._reconnect_max_s = reconnect_max_s
         self._door = door
         self.joined = Membership()
@@ -124,8 +125,9 @@ class ControlLoop:
         """One life of the stream; returns if it had lasted, so that pauses are short again."""
         outgoing: _Outgoing = asyncio.Queue()  # a few messages a session, sessions are bounded
         tasks: set[asyncio.Task[None]] = set()
+        self._aggregator = home = self._aggregators.home
         try:
-            with self._aggregator.control(self._requests(outgoing)) as responses:
+            with home.control(self._requests(outgoing)) as responses:
                 async for response in responses:
                     self._handle(response, outgoing, tasks)
         except FedAttnError as error:
@@ -147,6 +149,7 @@ class ControlLoop:
             else:
                 log.warning("aggregator_left")
         finally:
+            self._aggregators.move_on(home)
             self.joined.turn(joined=False)
             self._contributor.forget_invitations()
             if self._door is not None:

@@ -43,7 +43,7 @@ async def test_events_and_errors_are_written_as_the_api_wants() -> None:
         router = APIRouter(prefix="/other")
         settings = make_settings(str(gateway.address))
 
-        async with Publishers(settings.endpoint, 1) as publishers:
+        async with Publishers(settings.endpoints, settings.find_way, 1) as publishers:
 
             @router.post("/ask")
             async def ask(body: Annotated[QueryBody, Body()]) -> EventSourceResponse:

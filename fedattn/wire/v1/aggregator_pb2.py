@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from fedattn.wire.v1 import session_pb2 as fedattn_dot_wire_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n fedattn/wire/v1/aggregator.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\x1a\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\"\xa6\x01\n\x0e\x43ontrolRequest\x12%\n\x04join\x18\x01 \x01(\x0b\x32\x15.fedattn.wire.v1.JoinH\x00\x12/\n\theartbeat\x18\x02 \x01(\x0b\x32\x1a.fedattn.wire.v1.HeartbeatH\x00\x12\x34\n\x0cinvite_reply\x18\x03 \x01(\x0b\x32\x1c.fedattn.wire.v1.InviteReplyH\x00\x42\x06\n\x04\x62ody\"\xec\x01\n\x04Join\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\x12\x33\n\x0c\x63\x61pabilities\x18\x04 \x01(\x0b\x32\x1d.fedattn.wire.v1.Capabilities\x12\x30\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\x12$\n\x03key\x18\x06 \x01(\x0b\x32\x17.fedattn.wire.v1.Signed\x12\x11\n\tpublishes\x18\x07 \x01(\x08\"\x99\x01\n\nModelSizes\x12\x13\n\x0bhidden_size\x18\x01 \x01(\r\x12\x17\n\x0fnum_query_heads\x18\x02 \x01(\r\x12\x19\n\x11intermediate_size\x18\x03 \x01(\r\x12\x12\n\nvocab_size\x18\x04 \x01(\r\x12\x14\n\x0cweight_bytes\x18\x05 \x01(\x04\x12\x18\n\x10\x62ytes_per_scalar\x18\x06 \x01(\r\"\xe8\x01\n\x0c\x43\x61pabilities\x12\'\n\x05shape\x18\x01 \x01(\x0b\x32\x18.fedattn.wire.v1.KvShape\x12\x15\n\rmax_positions\x18\x02 \x01(\r\x12\x11\n\tcodec_ids\x18\x03 \x03(\r\x12\x14\n\x0cmax_sessions\x18\x04 \x01(\r\x12\x12\n\nmodel_name\x18\x05 \x01(\t\x12\x18\n\x10software_version\x18\x06 \x01(\t\x12*\n\x05sizes\x18\x07 \x01(\x0b\x32\x1b.fedattn.wire.v1.ModelSizes\x12\x15\n\rprefix_tokens\x18\x08 \x01(\r\"\x7f\n\tHeartbeat\x12\x17\n\x0f\x61\x63tive_sessions\x18\x01 \x01(\r\x12\'\n\x06health\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.Health\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\"a\n\x06Health\x12+\n\x08pressure\x18\x01 \x01(\x0e\x32\x19.fedattn.wire.v1.Pressure\x12\x13\n\x0bmemory_free\x18\x02 \x01(\x01\x12\x15\n\rtemperature_c\x18\x03 \x01(\x01\"\xcd\x01\n\x0bInviteReply\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12,\n\tstatement\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.SignedH\x00\x12+\n\x07\x64\x65\x63line\x18\x03 \x01(\x0b\x32\x18.fedattn.wire.v1.DeclineH\x00\x12\x13\n\x0b\x63\x61\x63hed_keys\x18\x04 \x03(\x0c\x12\x30\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummaryB\x08\n\x06\x61nswer\"(\n\x07\x44\x65\x63line\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x82\x02\n\x0f\x43ontrolResponse\x12+\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.fedattn.wire.v1.WelcomeH\x00\x12)\n\x06invite\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.InviteH\x00\x12.\n\x05start\x18\x03 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionStartH\x00\x12\x30\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionCancelH\x00\x12-\n\x06tunnel\x18\x05 \x01(\x0b\x32\x1b.fedattn.wire.v1.TunnelCallH\x00\x42\x06\n\x04\x62ody\";\n\x07Welcome\x12\x1c\n\x14heartbeat_interval_s\x18\x01 \x01(\x01\x12\x12\n\nnode_token\x18\x02 \x01(\t\"\x96\x01\n\x06Invite\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.Signed\x12\x13\n\x0bowns_prefix\x18\x03 \x01(\x08\x12\x16\n\x0ereply_within_s\x18\x04 \x01(\x01\x12\x0c\n\x04hint\x18\x05 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"\x94\x01\n\x0cSessionStart\x12,\n\x05terms\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionTerms\x12\x14\n\x0cmember_token\x18\x02 \x01(\t\x12+\n\nstatements\x18\x03 \x03(\x0b\x32\x17.fedattn.wire.v1.Signed\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"3\n\rSessionCancel\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xc5\x01\n\x12OpenSessionRequest\x12(\n\x07request\x18\x01 \x01(\x0b\x32\x17.fedattn.wire.v1.Signed\x12\x12\n\nnode_token\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x61\x63hed_keys\x18\x03 \x03(\x0c\x12\x30\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\x12*\n\x05hints\x18\x05 \x03(\x0b\x32\x1b.fedattn.wire.v1.SealedHint\"-\n\nSealedHint\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06sealed\x18\x02 \x01(\x0c\"t\n\x13OpenSessionResponse\x12,\n\x05start\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionStart\x12/\n\x08\x65xcluded\x18\x02 \x03(\x0b\x32\x1d.fedattn.wire.v1.MemberReport\"\xc5\x01\n\x0f\x45xchangeRequest\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.fedattn.wire.v1.HelloH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvChunkH\x00\x12+\n\x04\x64one\x18\x03 \x01(\x0b\x32\x1b.fedattn.wire.v1.MemberDoneH\x00\x12)\n\x03key\x18\x04 \x01(\x0b\x32\x1a.fedattn.wire.v1.SealedKeyH\x00\x42\x06\n\x04\x62ody\"1\n\x05Hello\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x14\n\x0cmember_token\x18\x02 \x01(\t\"Z\n\x07KvChunk\x12\x0e\n\x06sender\x18\x01 \x01(\r\x12\r\n\x05layer\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x12\n\nframe_size\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\x84\x01\n\nMemberDone\x12\x0e\n\x06wait_s\x18\x01 \x01(\x01\x12\x11\n\tcompute_s\x18\x02 \x01(\x01\x12)\n\x04late\x18\x03 \x03(\x0b\x32\x1b.fedattn.wire.v1.LateMember\x12(\n\x08timeline\x18\x04 \x03(\x0b\x32\x16.fedattn.wire.v1.Slice\"@\n\nLateMember\x12\x0e\n\x06member\x18\x01 \x01(\r\x12\x12\n\nfrom_layer\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xcf\x01\n\x10\x45xchangeResponse\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvChunkH\x00\x12+\n\x04lost\x18\x01 \x01(\x0b\x32\x1b.fedattn.wire.v1.MemberLostH\x00\x12\x30\n\x06report\x18\x03 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionReportH\x00\x12)\n\x03key\x18\x04 \x01(\x0b\x32\x1a.fedattn.wire.v1.SealedKeyH\x00\x42\x06\n\x04\x62ody\",\n\nMemberLost\x12\x0e\n\x06member\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"e\n\x10ListNodesRequest\x12\x11\n\twith_keys\x18\x01 \x01(\x08\x12\x19\n\x11model_fingerprint\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x12\n\nnode_token\x18\x04 \x01(\t\"=\n\x11ListNodesResponse\x12(\n\x05nodes\x18\x01 \x03(\x0b\x32\x19.fedattn.wire.v1.NodeInfo\"\xc0\x02\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x02 \x01(\t\x12\x33\n\x0c\x63\x61pabilities\x18\x03 \x01(\x0b\x32\x1d.fedattn.wire.v1.Capabilities\x12\x17\n\x0f\x61\x63tive_sessions\x18\x04 \x01(\r\x12\x14\n\x0cjoined_for_s\x18\x05 \x01(\x01\x12\'\n\x06health\x18\x06 \x01(\x0b\x32\x17.fedattn.wire.v1.Health\x12\x30\n\x07\x63ontext\x18\x07 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\x12\x10\n\x08warnings\x18\x08 \x03(\t\x12$\n\x03key\x18\t \x01(\x0b\x32\x17.fedattn.wire.v1.Signed\x12\x11\n\tpublishes\x18\n \x01(\x08\"\x85\x01\n\rTunnelRequest\x12+\n\x04open\x18\x01 \x01(\x0b\x32\x1b.fedattn.wire.v1.TunnelOpenH\x00\x12/\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x1d.fedattn.wire.v1.TunnelAnswerH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"\x1d\n\nTunnelOpen\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\x1d\n\x0cTunnelAnswer\x12\r\n\x05token\x18\x01 \x01(\t\"\x1e\n\x0eTunnelResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x1b\n\nTunnelCall\x12\r\n\x05token\x18\x01 \x01(\t*a\n\x08Pressure\x12\x18\n\x14PRESSURE_UNSPECIFIED\x10\x00\x12\x11\n\rPRESSURE_NONE\x10\x01\x12\x11\n\rPRESSURE_HIGH\x10\x02\x12\x15\n\x11PRESSURE_CRITICAL\x10\x03\x32\xb7\x03\n\x11\x41ggregatorService\x12P\n\x07\x43ontrol\x12\x1f.fedattn.wire.v1.ControlRequest\x1a .fedattn.wire.v1.ControlResponse(\x01\x30\x01\x12X\n\x0bOpenSession\x12#.fedattn.wire.v1.OpenSessionRequest\x1a$.fedattn.wire.v1.OpenSessionResponse\x12S\n\x08\x45xchange\x12 .fedattn.wire.v1.ExchangeRequest\x1a!.fedattn.wire.v1.ExchangeResponse(\x01\x30\x01\x12R\n\tListNodes\x12!.fedattn.wire.v1.ListNodesRequest\x1a\".fedattn.wire.v1.ListNodesResponse\x12M\n\x06Tunnel\x12\x1e.fedattn.wire.v1.TunnelRequest\x1a\x1f.fedattn.wire.v1.TunnelResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n fedattn/wire/v1/aggregator.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\x1a\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\"\xa6\x01\n\x0e\x43ontrolRequest\x12%\n\x04join\x18\x01 \x01(\x0b\x32\x15.fedattn.wire.v1.JoinH\x00\x12/\n\theartbeat\x18\x02 \x01(\x0b\x32\x1a.fedattn.wire.v1.HeartbeatH\x00\x12\x34\n\x0cinvite_reply\x18\x03 \x01(\x0b\x32\x1c.fedattn.wire.v1.InviteReplyH\x00\x42\x06\n\x04\x62ody\"\xec\x01\n\x04Join\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\x12\x33\n\x0c\x63\x61pabilities\x18\x04 \x01(\x0b\x32\x1d.fedattn.wire.v1.Capabilities\x12\x30\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\x12$\n\x03key\x18\x06 \x01(\x0b\x32\x17.fedattn.wire.v1.Signed\x12\x11\n\tpublishes\x18\x07 \x01(\x08\"\x99\x01\n\nModelSizes\x12\x13\n\x0bhidden_size\x18\x01 \x01(\r\x12\x17\n\x0fnum_query_heads\x18\x02 \x01(\r\x12\x19\n\x11intermediate_size\x18\x03 \x01(\r\x12\x12\n\nvocab_size\x18\x04 \x01(\r\x12\x14\n\x0cweight_bytes\x18\x05 \x01(\x04\x12\x18\n\x10\x62ytes_per_scalar\x18\x06 \x01(\r\"\xe8\x01\n\x0c\x43\x61pabilities\x12\'\n\x05shape\x18\x01 \x01(\x0b\x32\x18.fedattn.wire.v1.KvShape\x12\x15\n\rmax_positions\x18\x02 \x01(\r\x12\x11\n\tcodec_ids\x18\x03 \x03(\r\x12\x14\n\x0cmax_sessions\x18\x04 \x01(\r\x12\x12\n\nmodel_name\x18\x05 \x01(\t\x12\x18\n\x10software_version\x18\x06 \x01(\t\x12*\n\x05sizes\x18\x07 \x01(\x0b\x32\x1b.fedattn.wire.v1.ModelSizes\x12\x15\n\rprefix_tokens\x18\x08 \x01(\r\"\x7f\n\tHeartbeat\x12\x17\n\x0f\x61\x63tive_sessions\x18\x01 \x01(\r\x12\'\n\x06health\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.Health\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\"a\n\x06Health\x12+\n\x08pressure\x18\x01 \x01(\x0e\x32\x19.fedattn.wire.v1.Pressure\x12\x13\n\x0bmemory_free\x18\x02 \x01(\x01\x12\x15\n\rtemperature_c\x18\x03 \x01(\x01\"\xcd\x01\n\x0bInviteReply\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12,\n\tstatement\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.SignedH\x00\x12+\n\x07\x64\x65\x63line\x18\x03 \x01(\x0b\x32\x18.fedattn.wire.v1.DeclineH\x00\x12\x13\n\x0b\x63\x61\x63hed_keys\x18\x04 \x03(\x0c\x12\x30\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummaryB\x08\n\x06\x61nswer\"(\n\x07\x44\x65\x63line\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x82\x02\n\x0f\x43ontrolResponse\x12+\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.fedattn.wire.v1.WelcomeH\x00\x12)\n\x06invite\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.InviteH\x00\x12.\n\x05start\x18\x03 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionStartH\x00\x12\x30\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionCancelH\x00\x12-\n\x06tunnel\x18\x05 \x01(\x0b\x32\x1b.fedattn.wire.v1.TunnelCallH\x00\x42\x06\n\x04\x62ody\";\n\x07Welcome\x12\x1c\n\x14heartbeat_interval_s\x18\x01 \x01(\x01\x12\x12\n\nnode_token\x18\x02 \x01(\t\"\x96\x01\n\x06Invite\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x17.fedattn.wire.v1.Signed\x12\x13\n\x0bowns_prefix\x18\x03 \x01(\x08\x12\x16\n\x0ereply_within_s\x18\x04 \x01(\x01\x12\x0c\n\x04hint\x18\x05 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"\xa8\x01\n\x0cSessionStart\x12,\n\x05terms\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionTerms\x12\x14\n\x0cmember_token\x18\x02 \x01(\t\x12+\n\nstatements\x18\x03 \x03(\x0b\x32\x17.fedattn.wire.v1.Signed\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\x12\x12\n\naggregator\x18\x05 \x01(\t\"3\n\rSessionCancel\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xee\x01\n\x12OpenSessionRequest\x12(\n\x07request\x18\x01 \x01(\x0b\x32\x17.fedattn.wire.v1.Signed\x12\x12\n\nnode_token\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x61\x63hed_keys\x18\x03 \x03(\x0c\x12\x30\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\x12*\n\x05hints\x18\x05 \x03(\x0b\x32\x1b.fedattn.wire.v1.SealedHint\x12\x12\n\nredirected\x18\x06 \x01(\x08\x12\x13\n\x0bunreachable\x18\x07 \x03(\t\"-\n\nSealedHint\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06sealed\x18\x02 \x01(\x0c\"\xaa\x01\n\x13OpenSessionResponse\x12,\n\x05start\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionStart\x12/\n\x08\x65xcluded\x18\x02 \x03(\x0b\x32\x1d.fedattn.wire.v1.MemberReport\x12\x34\n\x08redirect\x18\x03 \x01(\x0b\x32\".fedattn.wire.v1.AggregatorAddress\"2\n\x11\x41ggregatorAddress\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\xc5\x01\n\x0f\x45xchangeRequest\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.fedattn.wire.v1.HelloH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvChunkH\x00\x12+\n\x04\x64one\x18\x03 \x01(\x0b\x32\x1b.fedattn.wire.v1.MemberDoneH\x00\x12)\n\x03key\x18\x04 \x01(\x0b\x32\x1a.fedattn.wire.v1.SealedKeyH\x00\x42\x06\n\x04\x62ody\"1\n\x05Hello\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x14\n\x0cmember_token\x18\x02 \x01(\t\"Z\n\x07KvChunk\x12\x0e\n\x06sender\x18\x01 \x01(\r\x12\r\n\x05layer\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x12\n\nframe_size\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\x84\x01\n\nMemberDone\x12\x0e\n\x06wait_s\x18\x01 \x01(\x01\x12\x11\n\tcompute_s\x18\x02 \x01(\x01\x12)\n\x04late\x18\x03 \x03(\x0b\x32\x1b.fedattn.wire.v1.LateMember\x12(\n\x08timeline\x18\x04 \x03(\x0b\x32\x16.fedattn.wire.v1.Slice\"@\n\nLateMember\x12\x0e\n\x06member\x18\x01 \x01(\r\x12\x12\n\nfrom_layer\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xcf\x01\n\x10\x45xchangeResponse\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.fedattn.wire.v1.KvChunkH\x00\x12+\n\x04lost\x18\x01 \x01(\x0b\x32\x1b.fedattn.wire.v1.MemberLostH\x00\x12\x30\n\x06report\x18\x03 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionReportH\x00\x12)\n\x03key\x18\x04 \x01(\x0b\x32\x1a.fedattn.wire.v1.SealedKeyH\x00\x42\x06\n\x04\x62ody\",\n\nMemberLost\x12\x0e\n\x06member\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"e\n\x10ListNodesRequest\x12\x11\n\twith_keys\x18\x01 \x01(\x08\x12\x19\n\x11model_fingerprint\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x12\n\nnode_token\x18\x04 \x01(\t\"v\n\x11ListNodesResponse\x12(\n\x05nodes\x18\x01 \x03(\x0b\x32\x19.fedattn.wire.v1.NodeInfo\x12\x37\n\x0b\x61ggregators\x18\x02 \x03(\x0b\x32\".fedattn.wire.v1.AggregatorAddress\"\xd4\x02\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x02 \x01(\t\x12\x33\n\x0c\x63\x61pabilities\x18\x03 \x01(\x0b\x32\x1d.fedattn.wire.v1.Capabilities\x12\x17\n\x0f\x61\x63tive_sessions\x18\x04 \x01(\r\x12\x14\n\x0cjoined_for_s\x18\x05 \x01(\x01\x12\'\n\x06health\x18\x06 \x01(\x0b\x32\x17.fedattn.wire.v1.Health\x12\x30\n\x07\x63ontext\x18\x07 \x01(\x0b\x32\x1f.fedattn.wire.v1.ContextSummary\x12\x10\n\x08warnings\x18\x08 \x03(\t\x12$\n\x03key\x18\t \x01(\x0b\x32\x17.fedattn.wire.v1.Signed\x12\x11\n\tpublishes\x18\n \x01(\x08\x12\x12\n\naggregator\x18\x0b \x01(\t\"\x85\x01\n\rTunnelRequest\x12+\n\x04open\x18\x01 \x01(\x0b\x32\x1b.fedattn.wire.v1.TunnelOpenH\x00\x12/\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x1d.fedattn.wire.v1.TunnelAnswerH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"\x1d\n\nTunnelOpen\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\x1d\n\x0cTunnelAnswer\x12\r\n\x05token\x18\x01 \x01(\t\"\x1e\n\x0eTunnelResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x1b\n\nTunnelCall\x12\r\n\x05token\x18\x01 \x01(\t*a\n\x08Pressure\x12\x18\n\x14PRESSURE_UNSPECIFIED\x10\x00\x12\x11\n\rPRESSURE_NONE\x10\x01\x12\x11\n\rPRESSURE_HIGH\x10\x02\x12\x15\n\x11PRESSURE_CRITICAL\x10\x03\x32\xb7\x03\n\x11\x41ggregatorService\x12P\n\x07\x43ontrol\x12\x1f.fedattn.wire.v1.ControlRequest\x1a .fedattn.wire.v1.ControlResponse(\x01\x30\x01\x12X\n\x0bOpenSession\x12#.fedattn.wire.v1.OpenSessionRequest\x1a$.fedattn.wire.v1.OpenSessionResponse\x12S\n\x08\x45xchange\x12 .fedattn.wire.v1.ExchangeRequest\x1a!.fedattn.wire.v1.ExchangeResponse(\x01\x30\x01\x12R\n\tListNodes\x12!.fedattn.wire.v1.ListNodesRequest\x1a\".fedattn.wire.v1.ListNodesResponse\x12M\n\x06Tunnel\x12\x1e.fedattn.wire.v1.TunnelRequest\x1a\x1f.fedattn.wire.v1.TunnelResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedattn.wire.v1.aggregator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRESSURE']._serialized_start=3953
-  _globals['_PRESSURE']._serialized_end=4050
+  _globals['_PRESSURE']._serialized_start=4198
+  _globals['_PRESSURE']._serialized_end=4295
   _globals['_CONTROLREQUEST']._serialized_start=85
   _globals['_CONTROLREQUEST']._serialized_end=251
   _globals['_JOIN']._serialized_start=254
@@ -57,45 +57,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVITE']._serialized_start=1684
   _globals['_INVITE']._serialized_end=1834
   _globals['_SESSIONSTART']._serialized_start=1837
-  _globals['_SESSIONSTART']._serialized_end=1985
-  _globals['_SESSIONCANCEL']._serialized_start=1987
-  _globals['_SESSIONCANCEL']._serialized_end=2038
-  _globals['_OPENSESSIONREQUEST']._serialized_start=2041
-  _globals['_OPENSESSIONREQUEST']._serialized_end=2238
-  _globals['_SEALEDHINT']._serialized_start=2240
-  _globals['_SEALEDHINT']._serialized_end=2285
-  _globals['_OPENSESSIONRESPONSE']._serialized_start=2287
-  _globals['_OPENSESSIONRESPONSE']._serialized_end=2403
-  _globals['_EXCHANGEREQUEST']._serialized_start=2406
-  _globals['_EXCHANGEREQUEST']._serialized_end=2603
-  _globals['_HELLO']._serialized_start=2605
-  _globals['_HELLO']._serialized_end=2654
-  _globals['_KVCHUNK']._serialized_start=2656
-  _globals['_KVCHUNK']._serialized_end=2746
-  _globals['_MEMBERDONE']._serialized_start=2749
-  _globals['_MEMBERDONE']._serialized_end=2881
-  _globals['_LATEMEMBER']._serialized_start=2883
-  _globals['_LATEMEMBER']._serialized_end=2947
-  _globals['_EXCHANGERESPONSE']._serialized_start=2950
-  _globals['_EXCHANGERESPONSE']._serialized_end=3157
-  _globals['_MEMBERLOST']._serialized_start=3159
-  _globals['_MEMBERLOST']._serialized_end=3203
-  _globals['_LISTNODESREQUEST']._serialized_start=3205
-  _globals['_LISTNODESREQUEST']._serialized_end=3306
-  _globals['_LISTNODESRESPONSE']._serialized_start=3308
-  _globals['_LISTNODESRESPONSE']._serialized_end=3369
-  _globals['_NODEINFO']._serialized_start=3372
-  _globals['_NODEINFO']._serialized_end=3692
-  _globals['_TUNNELREQUEST']._serialized_start=3695
-  _globals['_TUNNELREQUEST']._serialized_end=3828
-  _globals['_TUNNELOPEN']._serialized_start=3830
-  _globals['_TUNNELOPEN']._serialized_end=3859
-  _globals['_TUNNELANSWER']._serialized_start=3861
-  _globals['_TUNNELANSWER']._serialized_end=3890
-  _globals['_TUNNELRESPONSE']._serialized_start=3892
-  _globals['_TUNNELRESPONSE']._serialized_end=3922
-  _globals['_TUNNELCALL']._serialized_start=3924
-  _globals['_TUNNELCALL']._serialized_end=3951
-  _globals['_AGGREGATORSERVICE']._serialized_start=4053
-  _globals['_AGGREGATORSERVICE']._serialized_end=4492
+  _globals['_SESSIONSTART']._serialized_end=2005
+  _globals['_SESSIONCANCEL']._serialized_start=2007
+  _globals['_SESSIONCANCEL']._serialized_end=2058
+  _globals['_OPENSESSIONREQUEST']._serialized_start=2061
+  _globals['_OPENSESSIONREQUEST']._serialized_end=2299
+  _globals['_SEALEDHINT']._serialized_start=2301
+  _globals['_SEALEDHINT']._serialized_end=2346
+  _globals['_OPENSESSIONRESPONSE']._serialized_start=2349
+  _globals['_OPENSESSIONRESPONSE']._serialized_end=2519
+  _globals['_AGGREGATORADDRESS']._serialized_start=2521
+  _globals['_AGGREGATORADDRESS']._serialized_end=2571
+  _globals['_EXCHANGEREQUEST']._serialized_start=2574
+  _globals['_EXCHANGEREQUEST']._serialized_end=2771
+  _globals['_HELLO']._serialized_start=2773
+  _globals['_HELLO']._serialized_end=2822
+  _globals['_KVCHUNK']._serialized_start=2824
+  _globals['_KVCHUNK']._serialized_end=2914
+  _globals['_MEMBERDONE']._serialized_start=2917
+  _globals['_MEMBERDONE']._serialized_end=3049
+  _globals['_LATEMEMBER']._serialized_start=3051
+  _globals['_LATEMEMBER']._serialized_end=3115
+  _globals['_EXCHANGERESPONSE']._serialized_start=3118
+  _globals['_EXCHANGERESPONSE']._serialized_end=3325
+  _globals['_MEMBERLOST']._serialized_start=3327
+  _globals['_MEMBERLOST']._serialized_end=3371
+  _globals['_LISTNODESREQUEST']._serialized_start=3373
+  _globals['_LISTNODESREQUEST']._serialized_end=3474
+  _globals['_LISTNODESRESPONSE']._serialized_start=3476
+  _globals['_LISTNODESRESPONSE']._serialized_end=3594
+  _globals['_NODEINFO']._serialized_start=3597
+  _globals['_NODEINFO']._serialized_end=3937
+  _globals['_TUNNELREQUEST']._serialized_start=3940
+  _globals['_TUNNELREQUEST']._serialized_end=4073
+  _globals['_TUNNELOPEN']._serialized_start=4075
+  _globals['_TUNNELOPEN']._serialized_end=4104
+  _globals['_TUNNELANSWER']._serialized_start=4106
+  _globals['_TUNNELANSWER']._serialized_end=4135
+  _globals['_TUNNELRESPONSE']._serialized_start=4137
+  _globals['_TUNNELRESPONSE']._serialized_end=4167
+  _globals['_TUNNELCALL']._serialized_start=4169
+  _globals['_TUNNELCALL']._serialized_end=4196
+  _globals['_AGGREGATORSERVICE']._serialized_start=4298
+  _globals['_AGGREGATORSERVICE']._serialized_end=4737
 # @@protoc_insertion_point(module_scope)

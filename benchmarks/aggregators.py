@@ -42,23 +42,36 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Aggregators:
-    """Those that run, and what they use together."""
+    """Those that run, and what each and all of them use; `nats` is nothing if there is but one."""
 
     addresses: list[str]
     meters: list[Meter]
     meter: Meter
+    nats: Meter
 
 
 @contextmanager
 def start_aggregators(count: int, cores: set[int]) -> Iterator[Aggregators]:
-    """Run so many, each by itself, pinned to the cores."""
+    """One by itself, or several with NATS between them, pinned to the cores."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedattn-load-")))
+        nats, flags = Meter(), list(_FLAGS)
+        if count > 1:
+            port = free_port()
+            command = ["nats-server", f"--port={port}", "--addr=127.0.0.1", "--jetstream"]
+            path = Path(sys.executable).parent
+            pid = _run(stack, [*command, f"--store_dir={folder / 'nats'}"], cores, path)
+            nats = Meter(pid)
+            flags.append(f"--nats=nats://127.0.0.1:{port}")
         addresses, pids = [], []
         for number in range(count):
-            addresses.append(f"127.0.0.1:{free_port()}")
-            pids.append(_start(stack, addresses[-1], folder / str(number), cores))
-        yield Aggregators(addresses, [Meter(pid) for pid in pids], Meter(*pids))
+            address = f"127.0.0.1:{free_port()}"
+            command = [sys.executable, "-m", "services.aggregator", *flags]
+            own = [f"--listen={address}", f"--state={folder / str(number)}"]
+            named = [f"--name=aggregator-{number}", f"--advertise={address}"] if count > 1 else []
+            pids.append(_run(stack, [*command, *own, *named], cores))
+            addresses.append(address)
+        yield Aggregators(addresses, [Meter(pid) for pid in pids], Meter(*pids), nats)
 
 
 @contextmanager
@@ -73,9 +86,11 @@ def start_bare_relay(port: int, cores: set[int]) -> Iterator[Meter]:
             process.kill()
 
 
-def _start(stack: ExitStack, address: str, state: Path, cores: set[int]) -> int:
-    command = [sys.executable, "-m", "services.aggregator", f"--listen={address}"]
-    process = subprocess.Popen([*command, f"--state={state}", *_FLAGS])  # noqa: S603 - our own module
+def _run(stack: ExitStack, command: list[str], cores: set[int], path: Path | None = None) -> int:
+    """Start a program that ends with the stack; its id."""
+    program = command[0] if path is None else str(path / command[0])
+    log = subprocess.DEVNULL if path else None
+    process = subprocess.Popen([program, *command[1:]], stderr=log)  # noqa: S603 - our own
     stack.callback(process.wait)
     stack.callback(process.terminate)
     os.sched_setaffinity(process.pid, cores)

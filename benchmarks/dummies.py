@@ -38,6 +38,7 @@ IDENTITY = Identity()  # plaintext: dummies sign nothing
 DEADLINE_S = 600
 _HEARTBEAT_S = 5.0
 _JOINING_AT_ONCE = 50
+_OPEN_S = 60.0
 _EXCHANGE = "/fedattn.wire.v1.AggregatorService/Exchange"
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_SIZE),
@@ -117,16 +118,24 @@ class DummyNode:
     """One joined node."""
 
     node_id: str
-    channel: grpc.aio.Channel
+    home: str  # address of the aggregator that it is joined at
     span_len: int
     schedule: Schedule
     token: str = ""
+    channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _replies: asyncio.Queue[pb.ControlRequest] = field(default_factory=asyncio.Queue)
 
+    def channel(self, address: str = "") -> grpc.aio.Channel:
+        """To an aggregator; its home by default."""
+        address = address or self.home
+        if address not in self.channels:
+            self.channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return self.channels[address]
+
     async def control(self, joined: Callable[[], None]) -> None:
         """Membership; answers what it is asked."""
-        call = AggregatorStub(self.channel).Control(self._requests(), wait_for_ready=True)
+        call = AggregatorStub(self.channel()).Control(self._requests(), wait_for_ready=True)
         async for command in call:
             match command.WhichOneof("body"):
                 case "welcome":
@@ -213,14 +222,23 @@ class DummyNode:
         schedule.begins[digest] = begin
         session_id = ""
         try:
-            stub = AggregatorStub(self.channel)
-            start = (await stub.OpenSession(opening_to_wire(opening), timeout=60)).start
+            start = await self._open(opening_to_wire(opening))
             session_id = start.terms.session_id
             schedule.openings_s.append(time.monotonic() - begin)
             await self.exchange(start)
         finally:
             schedule.begins.pop(digest)
             schedule.begins.pop(session_id, None)
+
+    async def _open(self, request: pb.OpenSessionRequest) -> pb.SessionStart:
+        """Ask at home, then where it says; the start names the aggregator of the session."""
+        opened = await AggregatorStub(self.channel()).OpenSession(request, timeout=_OPEN_S)
+        if opened.HasField("redirect"):
+            address, request.redirected = opened.redirect.address, True
+            stub = AggregatorStub(self.channel(address))
+            opened = await stub.OpenSession(request, timeout=_OPEN_S)
+            opened.start.aggregator = address
+        return opened.start
 
     async def exchange(self, start: pb.SessionStart) -> None:
         """Send own frames when they are due, take the others' and say the last words."""
@@ -241,7 +259,8 @@ class DummyNode:
                 await received.wait()
             yield pb.ExchangeRequest(done=pb.MemberDone()).SerializeToString()
 
-        method: Any = self.channel.stream_stream(_EXCHANGE)  # bytes: dummies should cost little
+        channel = self.channel(start.aggregator)
+        method: Any = channel.stream_stream(_EXCHANGE)  # bytes: dummies should cost little
         call: AsyncIterable[bytes] = method(requests(), timeout=DEADLINE_S)
         missing = (len(terms.members) - 1) * len(pace.layers)
         async for data in call:
@@ -259,15 +278,18 @@ class DummyNode:
 
 @asynccontextmanager
 async def dummy_nodes(
-    address: str, names: list[str], span_len: int
+    addresses: list[str], count: int, span_len: int
 ) -> AsyncIterator[list[DummyNode]]:
-    """Joined dummies, each with a connection of its own."""
+    """Joined dummies, in turn at each of the aggregators, with connections of their own."""
     places = asyncio.Semaphore(_JOINING_AT_ONCE)
+    idle = Schedule(Pace(contributors=0, layers=()))
+    nodes = [
+        DummyNode(f"node-{i:05}", addresses[i % len(addresses)], span_len, idle)
+        for i in range(count)
+    ]
     controls: list[asyncio.Task[None]] = []
 
-    async def join(name: str) -> DummyNode:
-        channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
-        node = DummyNode(name, channel, span_len, Schedule(Pace(contributors=0, layers=())))
+    async def join(node: DummyNode) -> None:
         joined = asyncio.Event()
         async with places:
             control = asyncio.create_task(node.control(joined.set))
@@ -276,14 +298,13 @@ async def dummy_nodes(
             await asyncio.wait({joining, control}, return_when=asyncio.FIRST_COMPLETED)
             if control.done():
                 control.result()
-        return node
 
-    nodes = await asyncio.gather(*map(join, names))
     try:
+        await asyncio.gather(*map(join, nodes))
         yield nodes
     finally:
         for control in controls:
             control.cancel()
         await asyncio.gather(*controls, return_exceptions=True)
-        for node in nodes:
-            await node.channel.close()
+        for channel in (channel for node in nodes for channel in node.channels.values()):
+            await channel.close()

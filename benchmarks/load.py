@@ -3,7 +3,8 @@
     python -m benchmarks.load [--aggregators 1 2 4] [--parts rates ...] [--json FILE] [--plot SVG]
 
 Frames are those of the embedded model, codec bf16, plan of 18 blocks, plaintext. Aggregators share
-the cores of --cores, the dummies and all else have the others. CPU is that of the aggregators.
+the cores of --cores with NATS, if there are several; the dummies have the others. CPU is that of
+the aggregators.
 
     relay      MB that reached receivers, for each CPU second, by frame size; beside it the same
                messages through a gRPC server that only passes them on (benchmarks.bare_relay)
@@ -21,8 +22,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -47,32 +47,22 @@ SPAN = 64
 SPANS = (16, 64, 256, 1024, 2048)
 RELAY_CONTRIBUTORS = 8
 RELAY_BYTES = 250e6
-NODES_EACH = 24  # of an aggregator, where their number is not the question
+NODES = 48  # where their number is not the question
 PACE = Pace(contributors=3, layers=LAYERS, lead_s=0.25, frame_interval_s=0.05)
 LISTS = 50
 SHORT = Pace(contributors=3, layers=LAYERS[:2])
 
-Groups = list[list[DummyNode]]
-
-
-@asynccontextmanager
-async def joined(aggregators: Aggregators, nodes: int, span_len: int) -> AsyncIterator[Groups]:
-    """So many nodes at each aggregator; those of one can be in sessions together."""
-    async with AsyncExitStack() as stack:
-        groups = []
-        for number, address in enumerate(aggregators.addresses):
-            names = [f"node-{number}-{i:05}" for i in range(nodes)]
-            groups.append(await stack.enter_async_context(dummy_nodes(address, names, span_len)))
-        yield groups
+Nodes = list[DummyNode]
 
 
 async def measured(
-    aggregators: Aggregators, groups: Groups, arrivals: Arrivals, pace: Pace, span_len: int = SPAN
+    aggregators: Aggregators, nodes: Nodes, arrivals: Arrivals, pace: Pace, span_len: int = SPAN
 ) -> dict[str, Any]:
     """Hold a schedule and say what it cost."""
     before = [meter.cpu_s() for meter in aggregators.meters]
+    nats_before = aggregators.nats.cpu_s()
     begin = time.monotonic()
-    row = summary(await run_load(groups, arrivals, pace), span_len)
+    row = summary(await run_load(nodes, arrivals, pace), span_len)
     wall_s = time.monotonic() - begin
     each = [meter.cpu_s() - was for meter, was in zip(aggregators.meters, before, strict=True)]
     cpu_s = sum(each)
@@ -83,6 +73,7 @@ async def measured(
         **row,
         "wall_s": wall_s,
         "cpu_s": cpu_s,
+        "nats_cpu_s": aggregators.nats.cpu_s() - nats_before,
         "busiest_share": max(each) / cpu_s if cpu_s else None,
         "cpu_ms_per_session": 1e3 * cpu_s / arrivals.count,
         "mb_per_cpu_s": row["relayed_mb"] / cpu_s if cpu_s else None,
@@ -104,10 +95,10 @@ async def _relay_row(
     pace = Pace(contributors=RELAY_CONTRIBUTORS, layers=ALL_LAYERS)
     frames = pace.contributors * len(pace.layers)
     count = max(3, min(10, int(RELAY_BYTES / frames / frame_bytes(span_len))))
-    async with joined(aggregators, RELAY_CONTRIBUTORS + 1, span_len) as groups:
-        await run_load(groups, Arrivals(count=1, rate_per_s=None), pace)
+    async with dummy_nodes(aggregators.addresses, RELAY_CONTRIBUTORS + 1, span_len) as nodes:
+        await run_load(nodes, Arrivals(count=1, rate_per_s=None), pace)
         arrivals = Arrivals(count=count, rate_per_s=None)
-        row = await measured(aggregators, groups, arrivals, pace, span_len)
+        row = await measured(aggregators, nodes, arrivals, pace, span_len)
     rates = []
     for _ in range(3):
         before, messages = bare.cpu_s(), frames * (1 + len(rest))
@@ -119,12 +110,12 @@ async def _relay_row(
 async def measure_rates(aggregators: Aggregators, options: argparse.Namespace) -> Any:
     """Sessions at each rate."""
     rows = []
-    async with joined(aggregators, NODES_EACH, SPAN) as groups:
-        await run_load(groups, Arrivals(count=5, rate_per_s=None), SHORT)
+    async with dummy_nodes(aggregators.addresses, NODES, SPAN) as nodes:
+        await run_load(nodes, Arrivals(count=5, rate_per_s=None), SHORT)
         for rate in options.rates:
             count = max(10, int(rate * options.seconds))
             arrivals = Arrivals(count=count, rate_per_s=rate)
-            rows.append(await measured(aggregators, groups, arrivals, PACE))
+            rows.append(await measured(aggregators, nodes, arrivals, PACE))
     return rows
 
 
@@ -134,35 +125,34 @@ async def measure_at_once(aggregators: Aggregators, options: argparse.Namespace)
     length_s = options.at_once / rate
     interval_s = (length_s - PACE.lead_s) / (len(LAYERS) - 1)
     pace = Pace(contributors=3, layers=LAYERS, lead_s=PACE.lead_s, frame_interval_s=interval_s)
-    async with joined(aggregators, NODES_EACH, SPAN) as groups:
+    async with dummy_nodes(aggregators.addresses, NODES, SPAN) as nodes:
         arrivals = Arrivals(count=int(1.5 * options.at_once), rate_per_s=rate)
-        return [await measured(aggregators, groups, arrivals, pace)]
+        return [await measured(aggregators, nodes, arrivals, pace)]
 
 
 async def measure_joined(aggregators: Aggregators, options: argparse.Namespace) -> Any:
     """Nodes that are only there, then sessions among them."""
-    nodes = options.nodes // len(aggregators.addresses)
     empty_mib, before = aggregators.meter.resident_mib(), aggregators.meter.cpu_s()
-    async with joined(aggregators, nodes, SPAN) as groups:
+    async with dummy_nodes(aggregators.addresses, options.nodes, SPAN) as nodes:
         after = aggregators.meter.cpu_s()
         await asyncio.sleep(options.seconds)
         idle_cpu_s = aggregators.meter.cpu_s() - after
-        count = nodes * len(groups)
+        count = len(nodes)
         grown_mib = aggregators.meter.resident_mib() - empty_mib
         idle = {
             "nodes": count,
             "join_cpu_ms": 1e3 * (after - before) / count,
             "idle_cpu_us_per_node_s": 1e6 * idle_cpu_s / count / options.seconds,
-            "kib_per_node": 1024 * grown_mib / count / len(groups),
-            **await _measure_list(aggregators, groups[0][0]),
+            "kib_per_node": 1024 * grown_mib / count / len(aggregators.addresses),
+            **await _measure_list(aggregators, nodes[0]),
         }
         arrivals = Arrivals(count=int(5 * options.seconds), rate_per_s=5.0)
-        return [idle | await measured(aggregators, groups, arrivals, PACE)]
+        return [idle | await measured(aggregators, nodes, arrivals, PACE)]
 
 
 async def _measure_list(aggregators: Aggregators, node: DummyNode) -> dict[str, float]:
     """What it takes to tell who is there."""
-    stub, before, listed = AggregatorStub(node.channel), aggregators.meter.cpu_s(), 0
+    stub, before, listed = AggregatorStub(node.channel()), aggregators.meter.cpu_s(), 0
     for _ in range(LISTS):
         response = await stub.ListNodes(pb.ListNodesRequest())
         listed += len(response.nodes)
@@ -177,9 +167,9 @@ async def measure_in_a_row(aggregators: Aggregators, options: argparse.Namespace
     """Resident memory after each tenth."""
     rows: list[dict[str, Any]] = []
     part = Arrivals(count=max(1, options.in_a_row // 10), rate_per_s=None)
-    async with joined(aggregators, NODES_EACH, SPAN) as groups:
+    async with dummy_nodes(aggregators.addresses, NODES, SPAN) as nodes:
         for number in range(1, 11):
-            row = await measured(aggregators, groups, part, SHORT)
+            row = await measured(aggregators, nodes, part, SHORT)
             rows.append(row | {"sessions": number * part.count})
     return rows
 
@@ -224,7 +214,8 @@ def describe(part: str, row: dict[str, Any]) -> str:
         f"{row['most_open']} open, failures {row['failures']}: {row['frame_kb']:.1f} KB frames, "
         f"opening {row['opening_p50_ms']:.0f}/{row['opening_p99_ms']:.0f} ms, frame "
         f"{row['frame_p50_ms']:.0f}/{row['frame_p99_ms']:.0f} ms, "
-        f"{row['cpu_ms_per_session']:.1f} CPU ms a session, {row['mb_per_cpu_s']:.0f} MB/CPU s"
+        f"{row['cpu_ms_per_session']:.1f} CPU ms a session (NATS "
+        f"{1e3 * row['nats_cpu_s'] / row['sessions']:.1f}), {row['mb_per_cpu_s']:.0f} MB/CPU s"
         f"{bare}, resident {row['resident_mib']:.1f} MiB{nodes}"
     )
 

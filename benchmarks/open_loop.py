@@ -40,21 +40,21 @@ class Arrivals:
         return [float(moment) for moment in np.cumsum(gaps)]
 
 
-async def run_load(groups: list[list[DummyNode]], arrivals: Arrivals, pace: Pace) -> Schedule:
+async def run_load(nodes: list[DummyNode], arrivals: Arrivals, pace: Pace) -> Schedule:
     """Hold the schedule.
 
     Args:
-        groups: nodes that can be in one session with each other.
-        arrivals: when sessions begin; each takes the next group.
+        nodes: any of them publishes, any others contribute.
+        arrivals: when sessions begin.
         pace: what each session moves.
 
     Raises:
         TimeoutError: it lasts two minutes longer than it should.
     """
     schedule = Schedule(pace)
-    for node in (node for group in groups for node in group):
+    for node in nodes:
         node.schedule = schedule
-    members = _members(groups, pace.contributors, arrivals.seed)
+    members = _members(nodes, pace.contributors, arrivals.seed)
     times_s = arrivals.times_s()
     async with asyncio.timeout(times_s[-1] + _LONGEST_S + pace.length_s * _in_a_row(arrivals)):
         if arrivals.rate_per_s is None:
@@ -62,7 +62,7 @@ async def run_load(groups: list[list[DummyNode]], arrivals: Arrivals, pace: Pace
                 await _run_session(next(members), schedule, time.monotonic())
         else:
             await _run_open(members, schedule, times_s)
-        await asyncio.gather(*(task for group in groups for node in group for task in node.tasks))
+        await asyncio.gather(*(task for node in nodes for task in node.tasks))
     return schedule
 
 
@@ -114,12 +114,9 @@ async def _run_session(nodes: list[DummyNode], schedule: Schedule, begin: float)
         schedule.open_now -= 1
 
 
-def _members(
-    groups: list[list[DummyNode]], contributors: int, seed: int
-) -> Iterator[list[DummyNode]]:
-    """A publisher and its contributors, for ever: any nodes of the next group."""
+def _members(nodes: list[DummyNode], contributors: int, seed: int) -> Iterator[list[DummyNode]]:
+    """A publisher and its contributors, for ever."""
     random = np.random.default_rng(seed)
     while True:
-        for group in groups:
-            chosen = random.choice(len(group), size=contributors + 1, replace=False)
-            yield [group[place] for place in chosen]
+        chosen = random.choice(len(nodes), size=contributors + 1, replace=False)
+        yield [nodes[place] for place in chosen]

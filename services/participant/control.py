@@ -86,7 +86,6 @@ class ControlLoop:
         self._node = node
         self._contributor = contributor
         self._aggregators = aggregators
-        self._aggregator = aggregators.home
         self._reconnect_max_s = reconnect_max_s
         self._door = door
         self.joined = Membership()
@@ -125,7 +124,7 @@ class ControlLoop:
         """One life of the stream; returns if it had lasted, so that pauses are short again."""
         outgoing: _Outgoing = asyncio.Queue()  # a few messages a session, sessions are bounded
         tasks: set[asyncio.Task[None]] = set()
-        self._aggregator = home = self._aggregators.home
+        home = self._aggregators.home
         try:
             with home.control(self._requests(outgoing)) as responses:
                 async for response in responses:
@@ -143,7 +142,7 @@ class ControlLoop:
             elif not self.joined.is_settled():
                 when = "soon after" if self.joined.is_set() else "before"
                 raise AggregatorUnavailableError(
-                    f"the aggregator at {self._aggregator.address} ended the stream {when} this "
+                    f"the aggregator at {self._aggregators.home.address} ended the stream {when} this "
                     f"node had joined"
                 )
             else:
@@ -173,7 +172,7 @@ class ControlLoop:
         match response.WhichOneof("body"):
             case "welcome":
                 self._check_first_welcome()
-                log.info("joined", aggregator=self._aggregator.address, node=self._node.node_id)
+                log.info("joined", aggregator=self._aggregators.home.address, node=self._node.node_id)
                 self._node.token = response.welcome.node_token
                 self.joined.turn(joined=True)
                 interval_s = max(0.05, response.welcome.heartbeat_interval_s)
@@ -194,7 +193,7 @@ class ControlLoop:
         """A stream has one membership, with one token and one heartbeat."""
         if self.joined.is_set():
             raise AggregatorUnavailableError(
-                f"the aggregator at {self._aggregator.address} welcomed this node twice on one "
+                f"the aggregator at {self._aggregators.home.address} welcomed this node twice on one "
                 f"stream; expected one welcome; this node joins again"
             )
 

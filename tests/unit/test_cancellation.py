@@ -13,6 +13,7 @@ from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant import control
 from services.participant.control import ControlLoop
+from tests.harness.homes import OneHome
 
 UNREACHABLE = AggregatorUnavailableError("nobody there")
 WELCOME = pb.ControlResponse(welcome=pb.Welcome(heartbeat_interval_s=3600))
@@ -109,7 +110,7 @@ async def test_a_node_leaves_its_aggregator_for_good(
     end: BaseException | None, messages: tuple[Any, ...]
 ) -> None:
     aggregator = Aggregator(lambda: Call(end, *messages))
-    loop = ControlLoop(Node(), Contributor(), aggregator, 0.0)  # type: ignore[arg-type]
+    loop = ControlLoop(Node(), Contributor(), OneHome(aggregator), 0.0)  # type: ignore[arg-type]
     task = asyncio.create_task(loop.run())
     await reached(aggregator.called, task)
     await reached(aggregator.calls[0].waiting, task)

@@ -6,9 +6,10 @@ from typing import cast
 import pytest
 
 from fedattn.core.errors import AggregatorUnavailableError
-from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from gateway.directory import Directory
+from tests.harness.homes import OneHome
 
 
 class Aggregator:
@@ -27,7 +28,7 @@ class Aggregator:
 
 async def test_those_who_wait_for_an_unreachable_aggregator_fail_with_the_first() -> None:
     aggregator = Aggregator()
-    directory = Directory(cast("AggregatorClient", aggregator))
+    directory = Directory(cast("Aggregators", OneHome(aggregator)))
     outcomes = await asyncio.gather(*(directory.look() for _ in range(20)), return_exceptions=True)
     assert all(isinstance(one, AggregatorUnavailableError) for one in outcomes)
     assert aggregator.num_asked == 1

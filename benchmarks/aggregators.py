@@ -21,6 +21,7 @@ _FLAGS = (
     "--max-sessions-per-node=2000",
     "--max-sessions-per-node-per-hour=1000000",
 )
+_LEASE_S = 10  # pinned to one core they may be slow to say that they live
 _MIB = 2**20
 
 
@@ -62,7 +63,7 @@ def start_aggregators(count: int, cores: set[int]) -> Iterator[Aggregators]:
             path = Path(sys.executable).parent
             pid = _run(stack, [*command, f"--store_dir={folder / 'nats'}"], cores, path)
             nats = Meter(pid)
-            flags.append(f"--nats=nats://127.0.0.1:{port}")
+            flags += [f"--nats=nats://127.0.0.1:{port}", f"--lease-s={_LEASE_S}"]
         addresses, pids = [], []
         for number in range(count):
             address = f"127.0.0.1:{free_port()}"

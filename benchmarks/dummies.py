@@ -39,6 +39,7 @@ DEADLINE_S = 600
 _HEARTBEAT_S = 5.0
 _JOINING_AT_ONCE = 50
 _OPEN_S = 60.0
+_JOIN_S = 300.0
 _EXCHANGE = "/fedattn.wire.v1.AggregatorService/Exchange"
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_SIZE),
@@ -300,7 +301,8 @@ async def dummy_nodes(
                 control.result()
 
     try:
-        await asyncio.gather(*map(join, nodes))
+        async with asyncio.timeout(_JOIN_S):
+            await asyncio.gather(*map(join, nodes))
         yield nodes
     finally:
         for control in controls:

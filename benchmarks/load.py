@@ -185,7 +185,7 @@ _BY_NUMBER = ("rates", "at_once", "joined")  # parts that several aggregators ch
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All figures that were asked for; aggregators are new for each part."""
+    """All figures that were asked for, written after each part; aggregators are new for each."""
     result: dict[str, Any] = {}
     for part in options.parts:
         result[part] = []
@@ -195,6 +195,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             for row in rows:
                 print(describe(part, row), flush=True)
             result[part] += rows
+        if options.json:
+            options.json.write_text(json.dumps(result, indent=2) + "\n")
     return result
 
 
@@ -249,8 +251,6 @@ def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 1 << 16), most))
     result = measure(options)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
     if options.plot:
         plot(result, options.plot)
 

@@ -74,13 +74,14 @@ class Directory:
         now = self._clock()
         for attempt in count(1):
             asked = self._aggregators.home
-            await asked.await_channel(_CONNECT_TIMEOUT_S)
             try:
+                await asked.reach(_CONNECT_TIMEOUT_S)
                 self._listing = await asked.list_nodes(pb.ListNodesRequest())
                 break
             except FedAttnError as error:
                 self._aggregators.move_on(asked)
-                if attempt >= self._aggregators.num_given or not isinstance(error, UnavailableError):
+                is_last = attempt >= self._aggregators.num_given
+                if is_last or not isinstance(error, UnavailableError):
                     self._failure, self._failed_at = error, self._clock()
                     raise
         self._asked, self._asked_at = asked, now

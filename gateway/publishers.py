@@ -1,6 +1,6 @@
 """The gRPC side of the gateway: ways to the nodes that publish, and the queries running there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -8,9 +8,7 @@ from typing import Self
 import grpc
 from prometheus_client import CollectorRegistry
 
-from fedattn.core.address import HostPort
 from fedattn.core.errors import FedAttnError
-from fedattn.core.proxies import Endpoint
 from fedattn.runtime.tracing import trace_metadata
 from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.security import OwnCertificates
@@ -33,8 +31,7 @@ class Publishers:
     """The nodes that publish, as far as the aggregator knows; ways are open inside `async with`.
 
     Args:
-        endpoints: of the aggregators that may be asked.
-        find_way: how to reach one that they name.
+        aggregators: that may be asked; closed with this.
         max_concurrent_queries: at all of them together.
         default: the publisher of queries that name none; None for the first by id.
         certificates: of the gateway; None for plaintext.
@@ -43,15 +40,13 @@ class Publishers:
 
     def __init__(
         self,
-        endpoints: Sequence[Endpoint],
-        find_way: Callable[[HostPort], Endpoint],
+        aggregators: Aggregators,
         max_concurrent_queries: int,
         default: str | None = None,
         certificates: OwnCertificates | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
-        self._endpoints, self._find_way = endpoints, find_way
-        self._default, self._certificates = default, certificates
+        self._aggregators, self._default, self._certificates = aggregators, default, certificates
         self._places = Places(max_concurrent_queries)
         self._quotas = Quotas()
         self._running: set[QueryCall] = set()
@@ -59,7 +54,6 @@ class Publishers:
         self._metrics.running.set_function(lambda: self._places.num_taken)
 
     async def __aenter__(self) -> Self:
-        self._aggregators = Aggregators(self._endpoints, self._certificates, self._find_way)
         self._directory = Directory(self._aggregators, self._default)
         self._ways = Ways(self._certificates)
         return self

@@ -22,9 +22,7 @@ class Ways:
         self._ways: dict[tuple[str, str], Way] = {}
         self._changing = asyncio.Lock()
 
-    async def take(
-        self, node_id: str, aggregator: AggregatorClient, known: Collection[str]
-    ) -> Way:
+    async def take(self, node_id: str, aggregator: AggregatorClient, known: Collection[str]) -> Way:
         """The way to a node, counted as in use until it is given back.
 
         Args:

@@ -87,16 +87,6 @@ class AggregatorClient:
             f"`aggregator` and that the aggregator runs"
         )
 
-    async def await_channel(self, within_s: float) -> None:
-        """Wait for the connection: one that failed may rest before the next attempt.
-
-        Args:
-            within_s: then the next call says what is wrong.
-        """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self._channel().channel_ready()
-
     async def reach(self, within_s: float) -> None:
         """Wait for the connection.
 

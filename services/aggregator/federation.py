@@ -16,10 +16,10 @@ class Told(Protocol):
         """A node is joined there, or has changed; nothing of the entry has been checked."""
 
     def gone(self, peer: Peer, node_id: str) -> None:
-        """A node has left there, or its aggregator is gone."""
+        """A node has left there."""
 
     def lost(self, peer: Peer) -> None:
-        """An aggregator is gone, and all its nodes have been."""
+        """An aggregator cannot be heard any more, nor can all its nodes."""
 
     def receive(self, letter: federation_pb2.Letter) -> None:
         """A living aggregator wrote; nothing of the letter but its sender has been checked."""

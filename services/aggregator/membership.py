@@ -42,9 +42,7 @@ class Memberships:
         reader = asyncio.create_task(self._read(node, requests))
         try:
             log.info("node_joined", node=node.node_id, model=node.fingerprint[:12])
-            welcome = pb.Welcome(
-                heartbeat_interval_s=self._heartbeat_interval_s, node_token=token
-            )
+            welcome = pb.Welcome(heartbeat_interval_s=self._heartbeat_interval_s, node_token=token)
             yield pb.ControlResponse(welcome=welcome)
             while (message := await node.outbox.get()) is not None:
                 yield message

@@ -1,7 +1,6 @@
 """The nodes that are joined right now."""
 
 import hashlib
-import re
 import secrets
 import time
 from collections.abc import Callable
@@ -12,25 +11,19 @@ from cachetools import LRUCache
 from fedattn.core.contexts import ContextSummary
 from fedattn.core.errors import (
     DuplicateNodeError,
-    InvalidRequestError,
     NodeBusyError,
-    ProtocolMismatchError,
     UnknownParticipantError,
 )
-from fedattn.core.node_id import check_node_id, is_service
 from fedattn.core.types import KvShape
 from fedattn.wire.contexts import context_from_wire
-from fedattn.wire.convert import require_range, shape_from_wire, sizes_from_wire
-from fedattn.wire.protocol import MAX_NODE_KEY_SIZE, PROTOCOL_VERSION
+from fedattn.wire.convert import require_range
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import federation_pb2
+from services.aggregator.joining import check_join
 from services.aggregator.outbox import Outbox
 from services.aggregator.peer import Peer
 
 _CONTROL_OUTBOX_BYTES = 1 << 20
-_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_MAX_CODECS = 64
-
 MAX_FAR_NODES = 100_000
 """Nodes that are joined at other aggregators."""
 _DIGEST_SIZE = 32
@@ -144,7 +137,7 @@ class NodeRegistry:
             DuplicateNodeError: a node of that id is joined here.
             NodeBusyError: no more nodes fit.
         """
-        shape = _check_join(message)
+        shape = check_join(message)
         node_id, here = message.node_id, len(self._nodes) - self._num_far
         known = self._nodes.get(node_id)
         if known is not None and known.home is None:
@@ -168,7 +161,7 @@ class NodeRegistry:
             ProtocolMismatchError, InvalidRequestError: as `join`.
             NodeBusyError: no more nodes fit.
         """
-        shape = _check_join(entry.join)
+        shape = check_join(entry.join)
         require_range("size of token_digest", len(entry.token_digest), _DIGEST_SIZE, _DIGEST_SIZE)
         known = self._nodes.get(entry.join.node_id)
         is_known = known is not None and known.home == home
@@ -190,9 +183,7 @@ class NodeRegistry:
         known = self._nodes.get(message.node_id)
         if known is not None:
             self.leave(known)
-        node = Node(
-            join=message, shape=shape, joined_at=self._clock(), token_digest=token_digest
-        )
+        node = Node(join=message, shape=shape, joined_at=self._clock(), token_digest=token_digest)
         node.tell_context(message)
         self._nodes[node.node_id] = node
         return node
@@ -245,37 +236,3 @@ class NodeRegistry:
     def joined_for_s(self, node: Node) -> float:
         """Seconds since a node joined."""
         return self._clock() - node.joined_at
-
-
-def _check_join(message: pb.Join) -> KvShape:
-    """Check how a node introduces itself; the sizes of its rows.
-
-    Raises:
-        ProtocolMismatchError: it speaks another version.
-        InvalidRequestError: the message is not well-formed, or names a service.
-    """
-    if message.protocol_version != PROTOCOL_VERSION:
-        raise ProtocolMismatchError(
-            f"node {message.node_id[:64]!r} speaks protocol version "
-            f"{message.protocol_version}, this aggregator {PROTOCOL_VERSION}; "
-            f"upgrade the older one"
-        )
-    node_id = check_node_id(message.node_id)
-    if is_service(node_id):
-        raise InvalidRequestError(f"{node_id!r} is the name of a service; choose another node id")
-    if not _FINGERPRINT.fullmatch(message.model_fingerprint):
-        raise InvalidRequestError(
-            f"node {node_id}: the model fingerprint must be 64 hex digits, "
-            f"got {message.model_fingerprint[:80]!r}"
-        )
-    offered = message.capabilities
-    require_range("max_positions", offered.max_positions, 1, 1 << 31)
-    require_range("prefix_tokens", offered.prefix_tokens, 0, offered.max_positions)
-    require_range("number of codecs", len(offered.codec_ids), 1, _MAX_CODECS)
-    require_range("length of model_name", len(offered.model_name), 0, 200)
-    require_range("length of software_version", len(offered.software_version), 0, 40)
-    require_range("size of the node's key", message.key.ByteSize(), 0, MAX_NODE_KEY_SIZE)
-    shape = shape_from_wire(offered.shape)
-    if offered.HasField("sizes"):
-        sizes_from_wire(offered.sizes, shape)
-    return shape

@@ -124,14 +124,21 @@ class Roll:
                 before.outbox.discard()  # ends its stream here
 
     def gone(self, peer: Peer, node_id: str) -> None:
-        """A node has left another aggregator, or that one is gone."""
+        """A node has left another aggregator."""
         node = self._nodes.find(node_id)
         if node is not None and node.home is not None and node.home.name == peer.name:
             self._nodes.leave(node)
             self._tell_left(node)
 
     def lost(self, peer: Peer) -> None:
-        """An aggregator is gone: what it invited nodes to does not begin any more."""
+        """An aggregator cannot be heard: its nodes do not answer, and its sessions do not begin.
+
+        Sessions that have begun go on, with nodes of both: their rows take another way.
+        """
+        for node in self._nodes.all():
+            if node.home is not None and node.home.name == peer.name:
+                self._nodes.leave(node)
+                self._invitations.leave(node.node_id)
         ended = [key for key, server in self._invited.items() if server == peer.name]
         reason = f"aggregator {peer.name} cannot be heard any more"
         for node_id, session_id in ended:

@@ -40,7 +40,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         federation: Federation | None = None,
     ) -> None:
         self._settings = settings
-        self.federation = federation or Alone()
+        self.federation = federation = federation or Alone()
         self._nodes = NodeRegistry(settings.max_nodes)
         numbers = registry or CollectorRegistry()
         numbers.register(NodeCollector(self._nodes))
@@ -49,11 +49,11 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         opener = SessionOpener(self._nodes, invitations, standing, settings)
         metrics, record = AggregatorMetrics(numbers), SessionRecord(audit)
         self.sessions = Sessions(
-            self._nodes, opener, metrics, record, settings, self.federation
+            self._nodes, opener, metrics, record, settings, federation=federation
         )
         self.tunnels = Tunnels(self._nodes, settings.max_tunnels, settings.invite_timeout_s)
         metrics.tunnels_open.set_function(lambda: len(self.tunnels))
-        self.roll = Roll(self._nodes, invitations, self.sessions, self.federation)
+        self.roll = Roll(self._nodes, invitations, self.sessions, federation)
         self._memberships = Memberships(self.roll, self.tunnels, settings.heartbeat_interval_s)
 
     async def Control(

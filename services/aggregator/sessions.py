@@ -46,13 +46,14 @@ _LAST_WORDS_S = 5.0
 class Sessions:
     """Opens sessions, finds them, ends them at their deadline. Lives on the event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - spelt out
         self,
         registry: NodeRegistry,
         opener: SessionOpener,
         metrics: AggregatorMetrics,
         record: SessionRecord,
         settings: AggregatorSettings,
+        *,
         federation: Federation,
     ) -> None:
         self._registry, self._federation = registry, federation
@@ -258,7 +259,7 @@ class Sessions:
             loop.call_later(_LAST_WORDS_S, stream.cancel)
 
     def _share(self, clean_keys: list[bytes]) -> None:
-        """Nobody missed anything of these; whichever aggregator serves the next session knows it."""
+        """Nobody missed anything of these; let whoever serves the next session know."""
         self.learn(clean_keys)
         lesson = federation_pb2.Lesson(clean_keys=clean_keys)
         for peer in self._federation.living():

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from typing import Self
-
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -37,7 +36,8 @@ class AggregatorSettings(ServiceSettings):
     )
     reflection: bool = Field(False, description="Let clients ask for the gRPC schema.")
     name: str = Field(
-        AGGREGATOR, description="Name of this aggregator, unique in its federation (docs/cluster.md)."
+        AGGREGATOR,
+        description="Name of this aggregator, unique in its federation (docs/cluster.md).",
     )
     advertise: PeerAddress | None = Field(
         None,
@@ -56,7 +56,8 @@ class AggregatorSettings(ServiceSettings):
         1, ge=1, le=5, description="NATS servers that keep a copy of the directory."
     )
     nats_domain: str = Field(
-        "", description="JetStream domain of the directory this one writes to; default: the server's."
+        "",
+        description="JetStream domain of the directory this one writes to; default: the server's.",
     )
     nats_domains: str = Field(
         "", description="Further domains whose directories are read, with commas between."

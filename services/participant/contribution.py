@@ -228,8 +228,12 @@ class Contributor:
 
     async def _exchange(self, exchange: GrpcKvExchange, start: pb.SessionStart) -> None:
         """Move bytes through the aggregator of the session."""
-        home = self._aggregators.home
-        server = self._aggregators.at(start.aggregator) if start.aggregator else home
+        home, address = self._aggregators.home, start.aggregator
+        try:
+            server = self._aggregators.at(address) if address else home
+        except FedAttnError as error:
+            exchange.cancel(error)
+            raise
         await exchange.run(server, start.member_token)
 
     async def _take_part(self, part: _Part, start: pb.SessionStart, emit: Emit) -> None:

@@ -19,6 +19,7 @@ from fedattn.core.errors import (
     NodeBusyError,
 )
 from fedattn.wire.aggregators import Aggregators
+from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.security import Certificates
 from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -142,20 +143,24 @@ class ControlLoop:
             elif not self.joined.is_settled():
                 when = "soon after" if self.joined.is_set() else "before"
                 raise AggregatorUnavailableError(
-                    f"the aggregator at {self._aggregators.home.address} ended the stream {when} this "
-                    f"node had joined"
+                    f"the aggregator at {home.address} ended the stream {when} this node had joined"
                 )
             else:
                 log.warning("aggregator_left")
         finally:
-            self._aggregators.move_on(home)
-            self.joined.turn(joined=False)
-            self._contributor.forget_invitations()
-            if self._door is not None:
-                self._door.hang_up()
+            self._leave(home)
             outgoing.put_nowait(None)  # ends _requests, which the ended call no longer does
             for task in tasks:
                 task.cancel()
+
+    def _leave(self, home: AggregatorClient) -> None:
+        """Nothing comes through this aggregator any more; the next one may be joined."""
+        if not self._has_newer_certificate:
+            self._aggregators.move_on(home)
+        self.joined.turn(joined=False)
+        self._contributor.forget_invitations()
+        if self._door is not None:
+            self._door.hang_up()
 
     async def _requests(self, outgoing: _Outgoing) -> AsyncIterator[pb.ControlRequest]:
         self._joined_with = self._certificates
@@ -172,7 +177,9 @@ class ControlLoop:
         match response.WhichOneof("body"):
             case "welcome":
                 self._check_first_welcome()
-                log.info("joined", aggregator=self._aggregators.home.address, node=self._node.node_id)
+                log.info(
+                    "joined", aggregator=self._aggregators.home.address, node=self._node.node_id
+                )
                 self._node.token = response.welcome.node_token
                 self.joined.turn(joined=True)
                 interval_s = max(0.05, response.welcome.heartbeat_interval_s)
@@ -193,8 +200,8 @@ class ControlLoop:
         """A stream has one membership, with one token and one heartbeat."""
         if self.joined.is_set():
             raise AggregatorUnavailableError(
-                f"the aggregator at {self._aggregators.home.address} welcomed this node twice on one "
-                f"stream; expected one welcome; this node joins again"
+                f"the aggregator at {self._aggregators.home.address} welcomed this node twice "
+                f"on one stream; expected one welcome; this node joins again"
             )
 
     async def _beat(self, interval_s: float, outgoing: _Outgoing) -> None:

@@ -85,7 +85,9 @@ class Publication:
         self, opened: aggregator_pb2.OpenSessionResponse, span: PublisherSpan
     ) -> AsyncGenerator[pb.QueryEvent, None]:
         exchange = await self._session.exchange(opened.start, self._answering.emit_layer)
-        transfer = asyncio.create_task(exchange.run(self._session.server, opened.start.member_token))
+        transfer = asyncio.create_task(
+            exchange.run(self._session.server, opened.start.member_token)
+        )
         answer = asyncio.create_task(self._node.compute(lambda: self._answer(exchange, span)))
         answer.add_done_callback(lambda _: self._events.put_nowait(None))
         deadline = self._loop.call_later(

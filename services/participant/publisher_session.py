@@ -83,7 +83,9 @@ class PublisherSession:
 
     async def prepare(self, question_len: int = 0) -> Disclosure:
         """Settle what each node may give and is told; raises as `prepare_disclosure`."""
-        return await prepare_disclosure(self._node, self._aggregators.home, self._query, question_len)
+        return await prepare_disclosure(
+            self._node, self._aggregators.home, self._query, question_len
+        )
 
     async def open(self, disclosure: Disclosure, span_len: int) -> pb.OpenSessionResponse:
         """Ask for the session, wherever the aggregator of this node says that it is served.

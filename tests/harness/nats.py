@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.cluster.federation import NatsFederation
 from services.aggregator.servicer import AggregatorServicer
@@ -110,6 +112,7 @@ class FederatedAggregator:
             **{"lease_s": 1.0, "heartbeat_interval_s": 0.5, **changes},
         )
         self._certificates = certificates
+        self._numbers = CollectorRegistry()
         self.servicer: AggregatorServicer
 
     @property
@@ -118,7 +121,9 @@ class FederatedAggregator:
         return self.servicer.federation
 
     async def start(self) -> None:
-        self._server, self.servicer = await start_aggregator(self.settings, self._certificates)
+        self._server, self.servicer = await start_aggregator(
+            self.settings, self._certificates, self._numbers
+        )
 
     async def stop(self) -> None:
         """As at SIGTERM."""
@@ -132,6 +137,20 @@ class FederatedAggregator:
         await self._server.stop(0)
         await self.servicer.drain()
 
+    def num_served(self) -> int:
+        """Sessions that have ended here."""
+        families = [
+            one for one in self._numbers.collect() if one.name == "fedattn_aggregator_sessions"
+        ]
+        return int(
+            sum(
+                sample.value
+                for one in families
+                for sample in one.samples
+                if sample.name.endswith("_total")
+            )
+        )
+
     def knows(self) -> tuple[set[str], set[str]]:
         """Names of the aggregators that live for it, ids of the nodes."""
         living = {one.name for one in self.federation.living()}
@@ -139,11 +158,15 @@ class FederatedAggregator:
 
 
 class _Mute:
+    """Nobody hears that this one is gone."""
+
     async def retire(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 async def until(condition: Any, guard_s: float = 30.0) -> None:
     """Wait for what another task or process brings about; the guard is for what never comes."""
     async with asyncio.timeout(guard_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - other processes set no event of this one
             await asyncio.sleep(0.02)

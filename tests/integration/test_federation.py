@@ -5,19 +5,26 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import pytest
 
+from fedattn.authority.issuing import check_name
+from fedattn.core.errors import AggregatorUnavailableError, InvalidRequestError
 from fedattn.core.node_id import AGGREGATOR, GATEWAY
-from fedattn.core.rendezvous import highest
 from fedattn.model.loading import LoadedModel
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.v1 import participant_pb2 as pb
+from fedattn.wire.v1.session_pb2 import OUTCOME_COMPLETE as COMPLETE
+from gateway.callers import ANYONE
+from gateway.publishers import Publishers
 from services.participant.app import Participant
 from services.participant.node import ParticipantNode
-from tests.harness.channels import way_to
+from tests.harness.channels import endpoint, way_to
 from tests.harness.identities import certificates_of
 from tests.harness.nats import BINARY, NO_NATS, FederatedAggregator, NatsServer, running_nats, until
 from tests.harness.networks import query
-from tests.harness.runners import make_node, running_participant
+from tests.harness.raw import raw_node
+from tests.harness.runners import make_node, running_aggregator, running_participant
 from tests.harness.tiny import tiny_model, words
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason=NO_NATS)
@@ -39,7 +46,9 @@ class Cluster:
         names = names or {one.name for one in self.aggregators}
         nodes = nodes or set(NODES)
         await until(
-            lambda: all(one.knows() == (names, nodes) for one in self.aggregators if one.name in names)
+            lambda: all(
+                one.knows() == (names, nodes) for one in self.aggregators if one.name in names
+            )
         )
 
     async def ask(self, at: str = "publisher", **changes: object) -> pb.QueryResult:
@@ -91,3 +100,76 @@ async def test_nodes_of_two_aggregators_answer_as_those_of_one_do(tmp_path: Path
         results = [await cluster.ask() for _ in range(8)]
     assert {one.text for one in results} == {expected.text}
     assert outcomes(results[0]) == outcomes(expected)
+
+
+async def test_sessions_are_shared_among_aggregators(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path, tiny_model("llama"), [0, 1, 2], 3) as cluster:
+        for _ in range(12):
+            assert set(outcomes(await cluster.ask()).values()) == {COMPLETE}
+        await until(lambda: sum(one.num_served() for one in cluster.aggregators) == 12)
+        served = [one.num_served() for one in cluster.aggregators]
+    assert sum(map(bool, served)) > 1  # all at one of three: once in 177,147
+
+
+async def test_a_dead_aggregator_is_named_and_the_next_query_goes_on_without_it(
+    tmp_path: Path,
+) -> None:
+    async with running_cluster(tmp_path, tiny_model("llama"), [0, 1, 2], 3) as cluster:
+        await cluster.aggregators[1].kill()
+        first = await cluster.ask()  # at once: nobody has noticed yet
+        assert first.text
+        await cluster.settled({"aggregator-0", "aggregator-2"})  # node-1 has gone to another
+        for _ in range(4):
+            assert set(outcomes(await cluster.ask()).values()) == {COMPLETE}
+
+
+async def test_without_nats_nodes_of_one_aggregator_go_on_and_then_all(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path, tiny_model("llama"), [0, 1, 0]) as cluster:
+        await cluster.nats.kill()
+        await until(
+            lambda: (
+                [one.knows() for one in cluster.aggregators]
+                == [
+                    ({"aggregator-0"}, {"node-0", "publisher"}),
+                    ({"aggregator-1"}, {"node-1"}),
+                ]
+            )
+        )
+        assert outcomes(await cluster.ask()) == {"node-0": COMPLETE, "publisher": COMPLETE}
+        await cluster.nats.start()
+        await cluster.settled()
+        assert set(outcomes(await cluster.ask())) == set(NODES)
+
+
+async def test_a_node_that_is_joined_elsewhere_is_refused_while_it_is(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path, tiny_model("llama"), [0, 1, 0]) as cluster:
+        own = certificates_of("node-1")
+        with pytest.raises(
+            grpc.aio.AioRpcError, match="joined already, at aggregator aggregator-1"
+        ):
+            async with raw_node(cluster.aggregators[0].address, "node-1", own):
+                pass
+
+
+async def test_the_gateway_finds_a_publisher_at_another_aggregator(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path, tiny_model("llama"), [0, 0, 1]) as cluster:
+        endpoints = [endpoint(one.address) for one in cluster.aggregators]
+        own = certificates_of(GATEWAY)
+        async with Publishers(Aggregators(endpoints, own), 4, certificates=own) as publishers:
+            for _ in range(2):
+                call = await publishers.start_query(ANYONE, None, query())
+                assert set(outcomes(await call.result())) == set(NODES)
+            await cluster.aggregators[0].kill()  # where it asked so far
+            call = await publishers.start_query(ANYONE, None, query())
+            assert (await call.result()).text
+
+
+async def test_no_certificate_of_a_participant_passes_for_an_aggregator(tmp_path: Path) -> None:
+    own = certificates_of("node-0")
+    aggregators = Aggregators([endpoint("127.0.0.1:1")], certificates_of("node-1"))
+    async with running_aggregator(certificates=own) as address:  # with a stolen place, not a name
+        with pytest.raises(AggregatorUnavailableError):
+            await aggregators.at(address).reach(5)
+    await aggregators.close()
+    with pytest.raises(InvalidRequestError, match="would pass for the aggregator-1"):
+        check_name("Aggregator-1")

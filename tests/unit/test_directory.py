@@ -18,7 +18,7 @@ class Aggregator:
     def __init__(self) -> None:
         self.num_asked = 0
 
-    async def await_channel(self, within_s: float) -> None:
+    async def reach(self, within_s: float) -> None:
         await asyncio.sleep(0)
 
     async def list_nodes(self, request: pb.ListNodesRequest) -> pb.ListNodesResponse:

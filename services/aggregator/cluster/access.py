@@ -30,7 +30,7 @@ class NatsAccess:
     domains: tuple[str, ...] = ("",)
 
     def bucket(self, domain: str) -> str:
-        """Name of the directory of a domain; each has its own, or both would keep what is written."""
+        """Name of a domain's directory; each has its own, or both would keep what is written."""
         return f"{self.federation}-{domain}" if domain else self.federation
 
     def subject(self, kind: str, name: str) -> str:
@@ -42,7 +42,5 @@ class NatsAccess:
         if self.certificates is None or not any(one.startswith("tls:") for one in self.servers):
             return None
         context = ssl.create_default_context(cafile=str(self.certificates / AUTHORITY_FILE))
-        context.load_cert_chain(
-            self.certificates / CERTIFICATE_FILE, self.certificates / KEY_FILE
-        )
+        context.load_cert_chain(self.certificates / CERTIFICATE_FILE, self.certificates / KEY_FILE)
         return context

@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 CALL_TIMEOUT_S = 2.0
 """Longest wait for an answer of NATS."""
 _PING_S = 2
-"""Between looks whether the server is still there; two that it does not answer end the connection."""
+"""Between looks whether the server is there; two without an answer end the connection."""
 _MAX_WAITING_BYTES = 8 << 20
 _MAX_VALUE_BYTES = 64 << 10
 """Of one key: a node's entry with its key and certificates is a third of it at most."""
@@ -66,7 +66,7 @@ class NatsConnection:
         )
         connection = cls(client, access, lost)
         try:
-            connection._directory = await connection._make_directory()  # noqa: SLF001 - its own
+            connection._directory = await connection._make_directory()
         except BaseException:
             await client.close()
             raise

@@ -10,7 +10,7 @@ from fedattn.wire.v1.federation_pb2 import NodeEntry
 from services.aggregator.registry import Node
 
 REFRESH_S = 20.0
-"""An entry that has not changed is written anew so often; the directory forgets it after thrice that."""
+"""An entry that has not changed is written anew so often; it is forgotten after thrice that."""
 KEPT_S = 3 * REFRESH_S
 
 

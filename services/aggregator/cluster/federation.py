@@ -7,6 +7,7 @@ import nats.errors
 import structlog
 from google.protobuf.message import DecodeError
 
+from fedattn.runtime.background import keep_running
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE, PROTOCOL_VERSION
 from fedattn.wire.texts import clean_texts
 from fedattn.wire.v1.federation_pb2 import AggregatorLease, Letter
@@ -57,7 +58,7 @@ class NatsFederation:
     async def begin(self, own: Peer, told: Told) -> None:
         self.own, self._told = own, told
         self._roster = Roster(own.name, told, self._lease_s)
-        self._running = asyncio.create_task(self._run())
+        self._running = asyncio.create_task(keep_running(self._run))
 
     def living(self) -> tuple[Peer, ...]:
         own = () if self._is_retired else (self.own,)
@@ -117,6 +118,7 @@ class NatsFederation:
     async def _live(self) -> None:
         connection = await NatsConnection.open(self._access)
         try:
+            await self._check_name(connection)
             self._begin_epoch(connection)
             await connection.listen(self.own.name, self._take_letter, self._answer)
             await self._write_entries(connection)  # before the lease: they count with it
@@ -133,6 +135,15 @@ class NatsFederation:
             self._connected.clear()
             self._roster.forget()
             await connection.close()
+
+    async def _check_name(self, connection: NatsConnection) -> None:
+        """Let nobody else bear the name of this one."""
+        try:
+            await connection.ask(self.own.name, b"", self._lease_s / 2)
+        except Failure:
+            return  # nobody answers
+        log.error("name_taken", name=self.own.name, hint="give each aggregator a name of its own")
+        raise nats.errors.Error(f"another aggregator answers as {self.own.name}")
 
     def _begin_epoch(self, connection: NatsConnection) -> None:
         """What was written before does not count any more, and nothing of it is to be sent."""
@@ -179,7 +190,7 @@ class NatsFederation:
             try:
                 await connection.watch(domain, self._roster.take, self._lease_s)
             except Failure as error:
-                log.info("directory_silent", domain=domain, error=str(error)[:200])
+                log.debug("directory_silent", domain=domain, error=str(error)[:200])
             await asyncio.sleep(_PAUSE_S)
 
     # -- what others ask and write ---------------------------------------------------------------

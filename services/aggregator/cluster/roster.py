@@ -1,4 +1,4 @@
-"""The directory of a federation as one aggregator reads it: which of the others live, who is joined there."""
+"""The directory of a federation as one aggregator reads it: who else lives, who is joined there."""
 
 import time
 from collections.abc import Callable
@@ -100,8 +100,10 @@ class Roster:
             return
         lease = AggregatorLease.FromString(value)
         if lease.protocol_version != PROTOCOL_VERSION:
-            raise ValueError(f"it speaks protocol version {lease.protocol_version}, this one "
-                             f"{PROTOCOL_VERSION}; upgrade the older one")
+            raise ValueError(
+                f"it speaks protocol version {lease.protocol_version}, this one "
+                f"{PROTOCOL_VERSION}; upgrade the older one"
+            )
         peer = Peer.from_wire(lease.aggregator)
         if peer.name != name:
             raise ValueError(f"it calls itself {peer.name!r}")
@@ -167,7 +169,4 @@ class Roster:
             return
         known.is_living = False
         log.warning("aggregator_lost", name=known.peer.name, address=known.peer.address)
-        for entry in known.entries.values():
-            if entry.epoch == known.epoch:
-                self._told.gone(known.peer, entry.join.node_id)
         self._told.lost(known.peer)

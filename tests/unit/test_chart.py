@@ -1,4 +1,4 @@
-"""The chart of deploy/helm: its names are those of the code. `make chart-check` renders it."""
+"""Chart and Compose file name what the code has. `make chart-check` renders the chart."""
 
 import importlib.util
 import re
@@ -46,6 +46,15 @@ def test_values_set_settings_that_are_there(path: Path) -> None:
     for service in ("aggregator", "gateway"):
         for name in values[service].get("settings", {}):
             assert f"FEDATTN_{service}_{name}".upper() in known_settings()
+
+
+def test_compose_sets_settings_that_are_there() -> None:
+    files = (ROOT / "docker-compose.yml", ROOT / "docker" / "cluster.env")
+    written = "".join(path.read_text() for path in files)
+    services = "|".join(name.upper() for name in SETTINGS)
+    named = set(re.findall(rf"(?m)^ *(FEDATTN_(?:{services})_[A-Z_]+)[:=]", written))
+    assert named
+    assert named <= known_settings()
 
 
 def test_images_are_those_of_the_dockerfile() -> None:

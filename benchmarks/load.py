@@ -146,7 +146,8 @@ async def measure_joined(aggregators: Aggregators, options: argparse.Namespace) 
             "kib_per_node": 1024 * grown_mib / count / len(aggregators.addresses),
             **await _measure_list(aggregators, nodes[0]),
         }
-        arrivals = Arrivals(count=int(5 * options.seconds), rate_per_s=5.0)
+        rate = options.rates[0]
+        arrivals = Arrivals(count=max(10, int(rate * options.seconds)), rate_per_s=rate)
         return [idle | await measured(aggregators, nodes, arrivals, PACE)]
 
 

@@ -181,7 +181,8 @@ def load_rows(load: dict[str, Any]) -> Iterator[Row]:
         )
     for count in dict.fromkeys(row["aggregators"] for row in load["rates"]):
         held = [row for row in load["rates"] if row["aggregators"] == count and not row["failures"]]
-        yield scheduled_row(max(held, key=lambda row: float(row["rate_per_s"])))
+        if held:
+            yield scheduled_row(max(held, key=lambda row: float(row["rate_per_s"])))
     for row in load["at_once"]:
         yield scheduled_row(row)
     for row in load["joined"]:

@@ -22,7 +22,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,6 +53,7 @@ LISTS = 50
 SHORT = Pace(contributors=3, layers=LAYERS[:2])
 
 Nodes = list[DummyNode]
+Rows = list[dict[str, Any]]
 
 
 async def measured(
@@ -81,7 +82,7 @@ async def measured(
     }
 
 
-async def measure_relay(aggregators: Aggregators, options: argparse.Namespace) -> Any:
+async def measure_relay(aggregators: Aggregators, options: argparse.Namespace) -> Rows:
     """Long sessions, and the bare relay, in turn, by frame size."""
     port = free_port()
     with start_bare_relay(port, options.cores) as bare:
@@ -107,7 +108,7 @@ async def _relay_row(
     return row | {"bare_mb_per_cpu_s": median(rates)}
 
 
-async def measure_rates(aggregators: Aggregators, options: argparse.Namespace) -> Any:
+async def measure_rates(aggregators: Aggregators, options: argparse.Namespace) -> Rows:
     """Sessions at each rate."""
     rows = []
     async with dummy_nodes(aggregators.addresses, NODES, SPAN) as nodes:
@@ -119,7 +120,7 @@ async def measure_rates(aggregators: Aggregators, options: argparse.Namespace) -
     return rows
 
 
-async def measure_at_once(aggregators: Aggregators, options: argparse.Namespace) -> Any:
+async def measure_at_once(aggregators: Aggregators, options: argparse.Namespace) -> Rows:
     """Sessions so long that many are open together; they come for half as long again."""
     rate = options.at_once_rate
     length_s = options.at_once / rate
@@ -130,7 +131,7 @@ async def measure_at_once(aggregators: Aggregators, options: argparse.Namespace)
         return [await measured(aggregators, nodes, arrivals, pace)]
 
 
-async def measure_joined(aggregators: Aggregators, options: argparse.Namespace) -> Any:
+async def measure_joined(aggregators: Aggregators, options: argparse.Namespace) -> Rows:
     """Nodes that are only there, then sessions among them."""
     empty_mib, before = aggregators.meter.resident_mib(), aggregators.meter.cpu_s()
     async with dummy_nodes(aggregators.addresses, options.nodes, SPAN) as nodes:
@@ -164,9 +165,9 @@ async def _measure_list(aggregators: Aggregators, node: DummyNode) -> dict[str, 
     }
 
 
-async def measure_in_a_row(aggregators: Aggregators, options: argparse.Namespace) -> Any:
+async def measure_in_a_row(aggregators: Aggregators, options: argparse.Namespace) -> Rows:
     """Resident memory after each tenth."""
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     part = Arrivals(count=max(1, options.in_a_row // 10), rate_per_s=None)
     async with dummy_nodes(aggregators.addresses, NODES, SPAN) as nodes:
         for number in range(1, 11):
@@ -175,7 +176,7 @@ async def measure_in_a_row(aggregators: Aggregators, options: argparse.Namespace
     return rows
 
 
-PARTS: dict[str, Callable[[Aggregators, argparse.Namespace], Awaitable[Any]]] = {
+PARTS: dict[str, Callable[[Aggregators, argparse.Namespace], Coroutine[Any, Any, Rows]]] = {
     "relay": measure_relay,
     "rates": measure_rates,
     "at_once": measure_at_once,

@@ -110,7 +110,7 @@ def busy_shares(
     size = (min(aggregators, SAMPLED), SECONDS + SESSION_S - 1)
     begun = random.poisson(rate_per_s / aggregators, size)
     running = np.lib.stride_tricks.sliding_window_view(begun, SESSION_S, axis=1).sum(axis=2)
-    return running * demand_s / SESSION_S
+    return np.asarray(running * demand_s / SESSION_S, dtype=np.float64)
 
 
 def aggregators_for(costs: Costs, nodes: int, rate_per_s: float, seed: int) -> int | None:

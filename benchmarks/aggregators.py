@@ -1,9 +1,11 @@
 """Aggregators as processes of this machine, each with its meter."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from fedattn.cli.network import free_port
+from fedattn.core.address import HostPort
 
 _FLAGS = (
     "--plaintext",
@@ -22,6 +25,7 @@ _FLAGS = (
     "--max-sessions-per-node-per-hour=1000000",
 )
 _LEASE_S = 10  # pinned to one core they may be slow to say that they live
+_START_S = 300.0
 _MIB = 2**20
 
 
@@ -72,6 +76,8 @@ def start_aggregators(count: int, cores: set[int]) -> Iterator[Aggregators]:
             named = [f"--name=aggregator-{number}", f"--advertise={address}"] if count > 1 else []
             pids.append(_run(stack, [*command, *own, *named], cores))
             addresses.append(address)
+        for address in addresses:
+            _wait_listening(HostPort.parse(address))
         yield Aggregators(addresses, [Meter(pid) for pid in pids], Meter(*pids), nats)
 
 
@@ -85,6 +91,19 @@ def start_bare_relay(port: int, cores: set[int]) -> Iterator[Meter]:
             yield Meter(process.pid)
         finally:
             process.kill()
+
+
+def _wait_listening(address: HostPort) -> None:
+    """Until somebody takes connections there; OSError after five minutes."""
+    end = time.monotonic() + _START_S
+    while True:
+        try:
+            socket.create_connection((address.host, address.port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 def _run(stack: ExitStack, command: list[str], cores: set[int], path: Path | None = None) -> int:

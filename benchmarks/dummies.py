@@ -277,6 +277,13 @@ class DummyNode:
                 received.set()
 
 
+async def _until_known(node: DummyNode, count: int) -> None:
+    """Until the aggregator of a node knows of so many, wherever they are joined."""
+    stub = AggregatorStub(node.channel())
+    while len((await stub.ListNodes(pb.ListNodesRequest())).nodes) < count:
+        await asyncio.sleep(0.1)
+
+
 @asynccontextmanager
 async def dummy_nodes(
     addresses: list[str], count: int, span_len: int
@@ -303,6 +310,7 @@ async def dummy_nodes(
     try:
         async with asyncio.timeout(_JOIN_S):
             await asyncio.gather(*map(join, nodes))
+            await asyncio.gather(*(_until_known(node, count) for node in nodes[: len(addresses)]))
         yield nodes
     finally:
         for control in controls:

@@ -280,7 +280,7 @@ class DummyNode:
 async def _until_known(node: DummyNode, count: int) -> None:
     """Until the aggregator of a node knows of so many, wherever they are joined."""
     stub = AggregatorStub(node.channel())
-    while len((await stub.ListNodes(pb.ListNodesRequest())).nodes) < count:
+    while len((await stub.ListNodes(pb.ListNodesRequest())).nodes) < count:  # noqa: ASYNC110 - of others
         await asyncio.sleep(0.1)
 
 

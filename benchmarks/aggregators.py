@@ -25,7 +25,7 @@ _FLAGS = (
     "--max-sessions-per-node-per-hour=1000000",
 )
 _LEASE_S = 10  # pinned to one core they may be slow to say that they live
-_START_S = 300.0
+_START_S, _STOP_S = 300.0, 30.0
 _MIB = 2**20
 
 
@@ -93,6 +93,16 @@ def start_bare_relay(port: int, cores: set[int]) -> Iterator[Meter]:
             process.kill()
 
 
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        print(f"process {process.pid} did not end within {_STOP_S:g} s: killed", file=sys.stderr)
+        process.kill()
+        process.wait()
+
+
 def _wait_listening(address: HostPort) -> None:
     """Until somebody takes connections there; OSError after five minutes."""
     end = time.monotonic() + _START_S
@@ -111,7 +121,6 @@ def _run(stack: ExitStack, command: list[str], cores: set[int], path: Path | Non
     program = command[0] if path is None else str(path / command[0])
     log = subprocess.DEVNULL if path else None
     process = subprocess.Popen([program, *command[1:]], stderr=log)  # noqa: S603 - our own
-    stack.callback(process.wait)
-    stack.callback(process.terminate)
+    stack.callback(_end, process)
     os.sched_setaffinity(process.pid, cores)
     return process.pid

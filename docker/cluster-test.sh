@@ -73,14 +73,22 @@ until_right
 container() { docker ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
   --filter "label=com.docker.compose.service=$1"; }
 
+keep_asking() { while [[ ! -e $right/stop ]]; do ask "$1"; done; }
+
 for victim in aggregator-1 aggregator nats-1; do
-  ask 0 & first=$!
-  ask 1 & second=$!
-  docker kill "$(container "$victim")" >/dev/null
-  say "killed $victim while both were asked"
-  wait "$first" && wait "$second"
+  id=$(container "$victim")
+  rm -f "$right/stop"
+  keep_asking 0 & first=$!
+  keep_asking 1 & second=$!
+  sleep 2
+  docker kill "$id" >/dev/null
+  say "killed $victim while both are asked"
+  sleep 10
+  touch "$right/stop"
+  wait "$first"
+  wait "$second"
   until_right
-  docker start "$(container "$victim")" >/dev/null
+  docker start "$id" >/dev/null
   say "started $victim again"
   until_right
 done

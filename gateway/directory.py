@@ -4,9 +4,11 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 
 from fedattn.core.errors import (
+    AggregatorUnavailableError,
     FedAttnError,
     NotAllowedError,
     PolicyRefusedError,
@@ -21,6 +23,8 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from gateway.callers import Caller
 
 _CONNECT_TIMEOUT_S = 2.0
+_LIST_TIMEOUT_S, _NEXT_AFTER_S = 10.0, 3.0
+"""Longest wait for a listing, and where another aggregator may be asked instead."""
 FRESH_S = 1.0
 """How long a listing serves further queries."""
 
@@ -46,6 +50,7 @@ class Directory:
         self._failure: FedAttnError | None = None
         self._listing = pb.ListNodesResponse()
         self._asked = aggregators.home
+        self._within_s = _LIST_TIMEOUT_S if aggregators.num_given == 1 else _NEXT_AFTER_S
 
     @property
     def publishers(self) -> tuple[str, ...]:
@@ -74,9 +79,10 @@ class Directory:
         now = self._clock()
         for attempt in count(1):
             asked = self._aggregators.home
-            try:
+            with suppress(AggregatorUnavailableError):  # the call says what is wrong
                 await asked.reach(_CONNECT_TIMEOUT_S)
-                self._listing = await asked.list_nodes(pb.ListNodesRequest())
+            try:
+                self._listing = await asked.list_nodes(pb.ListNodesRequest(), self._within_s)
                 break
             except FedAttnError as error:
                 self._aggregators.move_on(asked)

@@ -146,7 +146,9 @@ class AggregatorClient:
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None
 
-    async def list_nodes(self, request: pb.ListNodesRequest) -> pb.ListNodesResponse:
+    async def list_nodes(
+        self, request: pb.ListNodesRequest, within_s: float = _LIST_TIMEOUT_S
+    ) -> pb.ListNodesResponse:
         """Nodes that are joined right now, for one of them or for a gateway.
 
         Raises:
@@ -154,9 +156,7 @@ class AggregatorClient:
         """
         try:
             return clean_texts(
-                await self._stub.ListNodes(
-                    request, timeout=_LIST_TIMEOUT_S, metadata=trace_metadata()
-                )
+                await self._stub.ListNodes(request, timeout=within_s, metadata=trace_metadata())
             )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None

@@ -44,8 +44,7 @@ async def start_aggregator(
         ),
         with_reflection=settings.reflection,
     )
-    address = settings.advertise or settings.listen.with_port(server.port)
-    await servicer.federation.begin(Peer(settings.name, str(address)), servicer.roll)
+    await servicer.federation.begin(servicer.roll)
     return server, servicer
 
 
@@ -59,12 +58,14 @@ def _federation(settings: AggregatorSettings) -> Federation:
         NatsFederation,
     )
 
-    return NatsFederation(access, settings.lease_s)
+    own = Peer(settings.name, str(settings.advertise))
+    return NatsFederation(own, access, settings.lease_s)
 
 
 async def stop_aggregator(server: WireServer, servicer: AggregatorServicer, grace_s: float) -> None:
     """Not serving, drain for at most `grace_s`, end."""
     await server.set_serving(serving=False)
+    await servicer.federation.retire()
     try:
         async with asyncio.timeout(grace_s):
             await servicer.drain()

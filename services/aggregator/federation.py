@@ -36,7 +36,7 @@ class Federation(Protocol):
 
     own: Peer
 
-    async def begin(self, own: Peer, told: Told) -> None:
+    async def begin(self, told: Told) -> None:
         """Be one of them from now on."""
 
     def living(self) -> tuple[Peer, ...]:
@@ -67,8 +67,8 @@ class Alone:
     def __init__(self) -> None:
         self.own = Peer("aggregator", "")
 
-    async def begin(self, own: Peer, told: Told) -> None:
-        self.own = own
+    async def begin(self, told: Told) -> None:
+        """There is nobody to hear."""
 
     def living(self) -> tuple[Peer, ...]:
         return (self.own,)

@@ -27,6 +27,7 @@ _CONTROL_OUTBOX_BYTES = 1 << 20
 MAX_FAR_NODES = 100_000
 """Nodes that are joined at other aggregators."""
 _DIGEST_SIZE = 32
+_MAX_JOINED_S = 1e10
 
 _TellsContext = pb.Join | pb.Heartbeat | pb.InviteReply
 SendsAway = Callable[["Node", pb.ControlResponse], None]
@@ -45,7 +46,7 @@ class Node:
     join: pb.Join
     shape: KvShape
     joined_at: float
-    token_digest: bytes
+    token_digest: bytes = b""
     home: Peer | None = None
     send_away: SendsAway | None = None
     active_sessions: int = 0
@@ -147,7 +148,11 @@ class NodeRegistry:
             )
         if here >= self._max_nodes:
             raise NodeBusyError(f"{self._max_nodes} nodes are joined, which is the limit here")
-        return self._add(message, shape, hashlib.sha256(token.encode()).digest())
+        digest = hashlib.sha256(token.encode()).digest()
+        node = Node(join=message, shape=shape, joined_at=self._clock(), token_digest=digest)
+        node.tell_context(message)
+        self._put(node)
+        return node
 
     def join_far(
         self, home: Peer, entry: federation_pb2.NodeEntry, send_away: SendsAway
@@ -163,30 +168,36 @@ class NodeRegistry:
         """
         shape = check_join(entry.join)
         require_range("size of token_digest", len(entry.token_digest), _DIGEST_SIZE, _DIGEST_SIZE)
+        require_range("joined_for_s", entry.joined_for_s, 0, _MAX_JOINED_S)
         known = self._nodes.get(entry.join.node_id)
-        is_known = known is not None and known.home == home
-        if is_known and known is not None and known.token_digest == entry.token_digest:
+        is_known = known is not None and (known.home, known.token_digest) == (
+            home,
+            entry.token_digest,
+        )
+        if is_known and known is not None:
             known.take_entry(entry)
             return known, None
         if self._num_far >= MAX_FAR_NODES:
             raise NodeBusyError(f"{MAX_FAR_NODES} nodes are joined elsewhere, the limit here")
-        if known is not None:
-            self.leave(known)
-        node = self._add(entry.join, shape, entry.token_digest)
-        node.home, node.send_away = home, send_away
-        node.joined_at -= entry.joined_for_s
-        self._num_far += 1
+        node = Node(
+            join=entry.join,
+            shape=shape,
+            joined_at=self._clock() - entry.joined_for_s,
+            token_digest=entry.token_digest,
+            home=home,
+            send_away=send_away,
+        )
         node.take_entry(entry)
+        self._put(node)
         return node, known
 
-    def _add(self, message: pb.Join, shape: KvShape, token_digest: bytes) -> Node:
-        known = self._nodes.get(message.node_id)
+    def _put(self, node: Node) -> None:
+        """Know a node, and no other one of its id any more."""
+        known = self._nodes.get(node.node_id)
         if known is not None:
             self.leave(known)
-        node = Node(join=message, shape=shape, joined_at=self._clock(), token_digest=token_digest)
-        node.tell_context(message)
         self._nodes[node.node_id] = node
-        return node
+        self._num_far += node.home is not None
 
     def leave(self, node: Node) -> None:
         """Forget a node, unless its id has passed to a newer one."""

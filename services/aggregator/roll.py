@@ -143,12 +143,12 @@ class Roll:
         reason = f"aggregator {peer.name} cannot be heard any more"
         for node_id, session_id in ended:
             del self._invited[node_id, session_id]
-            node = self._nodes.find(node_id)
+            member = self._nodes.find(node_id)
             if (node_id, session_id) in self._started:
                 del self._started[node_id, session_id]  # its own stream tells it how that goes on
-            elif node is not None and node.home is None:
+            elif member is not None and member.home is None:
                 cancel = pb.SessionCancel(session_id=session_id, reason=reason)
-                node.send(pb.ControlResponse(cancel=cancel))
+                member.send(pb.ControlResponse(cancel=cancel))
 
     def receive(self, letter: federation_pb2.Letter) -> None:
         """Another aggregator wrote."""

@@ -117,7 +117,6 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
 
     async def drain(self) -> None:
         """Open no more sessions, and wait for those that run."""
-        await self.federation.retire()
         await self.sessions.drain()
 
     def close(self) -> None:

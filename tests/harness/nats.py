@@ -33,9 +33,10 @@ def free_port() -> int:
 class NatsServer:
     """One process on a port that stays the same from life to life."""
 
-    def __init__(self, folder: Path, *flags: str, config: str = "") -> None:
-        self.port, self._folder, self._flags = free_port(), folder, flags
-        self._config = config
+    def __init__(self, folder: Path, config: str = "", domain: str = "") -> None:
+        self.port, self._folder = free_port(), folder
+        store = f'store_dir: "{folder}"' + (f"\n domain: {domain}" if domain else "")
+        self._config = f"jetstream {{\n {store}\n}}\n{config}\n"
         self._process: asyncio.subprocess.Process | None = None
         self._log: asyncio.Task[None] | None = None
 
@@ -51,8 +52,6 @@ class NatsServer:
         self._process = await asyncio.create_subprocess_exec(
             BINARY,
             *("-c", str(self._folder / "nats.conf"), "-a", "127.0.0.1", "-p", str(self.port)),
-            *("-js", "-sd", str(self._folder / "store")),
-            *self._flags,
             stderr=asyncio.subprocess.PIPE,
         )
         assert self._process.stderr is not None
@@ -88,9 +87,11 @@ async def _drain(stream: asyncio.StreamReader) -> None:
 
 
 @asynccontextmanager
-async def running_nats(folder: Path, *flags: str, config: str = "") -> AsyncIterator[NatsServer]:
+async def running_nats(
+    folder: Path, config: str = "", domain: str = ""
+) -> AsyncIterator[NatsServer]:
     """A NATS server with JetStream."""
-    server = NatsServer(folder, *flags, config=config)
+    server = NatsServer(folder, config, domain)
     await server.start()
     try:
         yield server

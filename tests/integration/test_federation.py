@@ -5,11 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc
 import pytest
 
-from fedattn.authority.issuing import check_name
-from fedattn.core.errors import AggregatorUnavailableError, InvalidRequestError
 from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.model.loading import LoadedModel
 from fedattn.wire.aggregators import Aggregators
@@ -23,8 +20,7 @@ from tests.harness.channels import endpoint, way_to
 from tests.harness.identities import certificates_of
 from tests.harness.nats import BINARY, NO_NATS, FederatedAggregator, NatsServer, running_nats, until
 from tests.harness.networks import query
-from tests.harness.raw import raw_node
-from tests.harness.runners import make_node, running_aggregator, running_participant
+from tests.harness.runners import make_node, running_participant
 from tests.harness.tiny import tiny_model, words
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason=NO_NATS)
@@ -141,16 +137,6 @@ async def test_without_nats_nodes_of_one_aggregator_go_on_and_then_all(tmp_path:
         assert set(outcomes(await cluster.ask())) == set(NODES)
 
 
-async def test_a_node_that_is_joined_elsewhere_is_refused_while_it_is(tmp_path: Path) -> None:
-    async with running_cluster(tmp_path, tiny_model("llama"), [0, 1, 0]) as cluster:
-        own = certificates_of("node-1")
-        with pytest.raises(
-            grpc.aio.AioRpcError, match="joined already, at aggregator aggregator-1"
-        ):
-            async with raw_node(cluster.aggregators[0].address, "node-1", own):
-                pass
-
-
 async def test_the_gateway_finds_a_publisher_at_another_aggregator(tmp_path: Path) -> None:
     async with running_cluster(tmp_path, tiny_model("llama"), [0, 0, 1]) as cluster:
         endpoints = [endpoint(one.address) for one in cluster.aggregators]
@@ -162,14 +148,3 @@ async def test_the_gateway_finds_a_publisher_at_another_aggregator(tmp_path: Pat
             await cluster.aggregators[0].kill()  # where it asked so far
             call = await publishers.start_query(ANYONE, None, query())
             assert (await call.result()).text
-
-
-async def test_no_certificate_of_a_participant_passes_for_an_aggregator(tmp_path: Path) -> None:
-    own = certificates_of("node-0")
-    aggregators = Aggregators([endpoint("127.0.0.1:1")], certificates_of("node-1"))
-    async with running_aggregator(certificates=own) as address:  # with a stolen place, not a name
-        with pytest.raises(AggregatorUnavailableError):
-            await aggregators.at(address).reach(5)
-    await aggregators.close()
-    with pytest.raises(InvalidRequestError, match="would pass for the aggregator-1"):
-        check_name("Aggregator-1")

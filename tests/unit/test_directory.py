@@ -21,7 +21,9 @@ class Aggregator:
     async def reach(self, within_s: float) -> None:
         await asyncio.sleep(0)
 
-    async def list_nodes(self, request: pb.ListNodesRequest) -> pb.ListNodesResponse:
+    async def list_nodes(
+        self, request: pb.ListNodesRequest, within_s: float
+    ) -> pb.ListNodesResponse:
         self.num_asked += 1
         raise AggregatorUnavailableError("lost")
 

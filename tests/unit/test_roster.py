@@ -38,7 +38,8 @@ class Directory:
 
     def __init__(self) -> None:
         self.now, self.told = 0.0, Told()
-        self.roster = Roster("a", self.told, 3.0, lambda: self.now)  # type: ignore[arg-type]
+        self.roster = Roster("a", 3.0, lambda: self.now)
+        self.roster.told = self.told  # type: ignore[assignment]
 
     def lease(self, epoch: str = "1", name: str = "b", **changes: object) -> None:
         address = AggregatorAddress(name=name, address=str(changes.get("address", B.address)))

@@ -23,22 +23,21 @@ _sym_db = _symbol_database.Default()
 
 
 from fedattn.wire.v1 import aggregator_pb2 as fedattn_dot_wire_dot_v1_dot_aggregator__pb2
-from fedattn.wire.v1 import session_pb2 as fedattn_dot_wire_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n fedattn/wire/v1/federation.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\x1a fedattn/wire/v1/aggregator.proto\x1a\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\"r\n\x0f\x41ggregatorLease\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x36\n\naggregator\x18\x02 \x01(\x0b\x32\".fedattn.wire.v1.AggregatorAddress\x12\r\n\x05\x65poch\x18\x03 \x01(\t\"\xc1\x01\n\tNodeEntry\x12\x12\n\naggregator\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12#\n\x04join\x18\x03 \x01(\x0b\x32\x15.fedattn.wire.v1.Join\x12\x14\n\x0ctoken_digest\x18\x04 \x01(\x0c\x12\x17\n\x0f\x61\x63tive_sessions\x18\x05 \x01(\r\x12\'\n\x06health\x18\x06 \x01(\x0b\x32\x17.fedattn.wire.v1.Health\x12\x14\n\x0cjoined_for_s\x18\x07 \x01(\x01\"\xc0\x01\n\x06Letter\x12\x0e\n\x06sender\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x33\n\x07\x63ommand\x18\x03 \x01(\x0b\x32 .fedattn.wire.v1.ControlResponseH\x00\x12-\n\x05reply\x18\x04 \x01(\x0b\x32\x1c.fedattn.wire.v1.InviteReplyH\x00\x12)\n\x06lesson\x18\x05 \x01(\x0b\x32\x17.fedattn.wire.v1.LessonH\x00\x42\x06\n\x04\x62ody\"\x1c\n\x06Lesson\x12\x12\n\nclean_keys\x18\x01 \x03(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n fedattn/wire/v1/federation.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\x1a fedattn/wire/v1/aggregator.proto\"r\n\x0f\x41ggregatorLease\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x36\n\naggregator\x18\x02 \x01(\x0b\x32\".fedattn.wire.v1.AggregatorAddress\x12\r\n\x05\x65poch\x18\x03 \x01(\t\"\xc1\x01\n\tNodeEntry\x12\x12\n\naggregator\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12#\n\x04join\x18\x03 \x01(\x0b\x32\x15.fedattn.wire.v1.Join\x12\x14\n\x0ctoken_digest\x18\x04 \x01(\x0c\x12\x17\n\x0f\x61\x63tive_sessions\x18\x05 \x01(\r\x12\'\n\x06health\x18\x06 \x01(\x0b\x32\x17.fedattn.wire.v1.Health\x12\x14\n\x0cjoined_for_s\x18\x07 \x01(\x01\"\xc0\x01\n\x06Letter\x12\x0e\n\x06sender\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x33\n\x07\x63ommand\x18\x03 \x01(\x0b\x32 .fedattn.wire.v1.ControlResponseH\x00\x12-\n\x05reply\x18\x04 \x01(\x0b\x32\x1c.fedattn.wire.v1.InviteReplyH\x00\x12)\n\x06lesson\x18\x05 \x01(\x0b\x32\x17.fedattn.wire.v1.LessonH\x00\x42\x06\n\x04\x62ody\"\x1c\n\x06Lesson\x12\x12\n\nclean_keys\x18\x01 \x03(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedattn.wire.v1.federation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AGGREGATORLEASE']._serialized_start=118
-  _globals['_AGGREGATORLEASE']._serialized_end=232
-  _globals['_NODEENTRY']._serialized_start=235
-  _globals['_NODEENTRY']._serialized_end=428
-  _globals['_LETTER']._serialized_start=431
-  _globals['_LETTER']._serialized_end=623
-  _globals['_LESSON']._serialized_start=625
-  _globals['_LESSON']._serialized_end=653
+  _globals['_AGGREGATORLEASE']._serialized_start=87
+  _globals['_AGGREGATORLEASE']._serialized_end=201
+  _globals['_NODEENTRY']._serialized_start=204
+  _globals['_NODEENTRY']._serialized_end=397
+  _globals['_LETTER']._serialized_start=400
+  _globals['_LETTER']._serialized_end=592
+  _globals['_LESSON']._serialized_start=594
+  _globals['_LESSON']._serialized_end=622
 # @@protoc_insertion_point(module_scope)

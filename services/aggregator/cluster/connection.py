@@ -12,6 +12,7 @@ from nats.js.errors import BadRequestError
 from nats.js.kv import KeyValue
 
 from fedattn.core.node_id import NATS
+from fedattn.wire.status import raise_if_cancelled
 from services.aggregator.cluster.access import NatsAccess
 from services.aggregator.cluster.entries import KEPT_S
 
@@ -93,8 +94,8 @@ class NatsConnection:
         )
         try:
             return await stream.create_key_value(config)
-        except BadRequestError:  # it is there, made with other settings
-            log.info("directory_differs", bucket=config.bucket)
+        except BadRequestError as error:  # it is there, made with other settings
+            log.info("directory_differs", bucket=config.bucket, error=str(error)[:200])
             return await stream.key_value(config.bucket)
 
     async def put(self, key: str, value: bytes | None) -> None:
@@ -116,11 +117,12 @@ class NatsConnection:
         watcher = await bucket.watchall()
         try:
             while True:
-                entry = await watcher.updates(timeout=silence_s)
+                entry = await watcher.updates(timeout=silence_s)  # type: ignore[no-untyped-call]
+                raise_if_cancelled()
                 if entry is not None:
                     take(entry.key, None if entry.operation else entry.value)
         finally:
-            await _quietly(watcher.stop())
+            await _quietly(watcher.stop())  # type: ignore[no-untyped-call]
 
     async def write(self, name: str, letter: bytes) -> None:
         """Send a letter to an aggregator."""

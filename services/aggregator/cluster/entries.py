@@ -24,17 +24,26 @@ class Entries:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._due: dict[str, Node | None] = {}
-        self._written: dict[str, tuple[bytes, float]] = {}
+        self._written: dict[str, tuple[Node, bytes, float]] = {}
         self._is_due = asyncio.Event()
 
     def note(self, node: Node) -> None:
-        """A node has joined or spoken; it is due if others would choose differently, or by age."""
-        mark, now = _mark(node), self._clock()
-        known = self._written.get(node.node_id)
-        if known is None or known[0] != mark or now - known[1] >= REFRESH_S:
-            self._written[node.node_id] = (mark, now)
-            self._due[node.node_id] = node
-            self._is_due.set()
+        """A node has joined or spoken; it is due if others would choose differently by now."""
+        mark, known = _mark(node), self._written.get(node.node_id)
+        if known is None or known[1] != mark:
+            self._schedule(node, mark)
+
+    def refresh(self) -> None:
+        """Those that were written long ago are due, so that the directory does not forget them."""
+        now = self._clock()
+        for node, mark, written_at in list(self._written.values()):
+            if now - written_at >= REFRESH_S:
+                self._schedule(node, mark)
+
+    def _schedule(self, node: Node, mark: bytes) -> None:
+        self._written[node.node_id] = (node, mark, self._clock())
+        self._due[node.node_id] = node
+        self._is_due.set()
 
     def drop(self, node_id: str) -> None:
         """A node has left."""

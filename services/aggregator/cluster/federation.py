@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from fedattn.runtime.background import keep_running
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE, PROTOCOL_VERSION
+from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.texts import clean_texts
 from fedattn.wire.v1.federation_pb2 import AggregatorLease, Letter
 from services.aggregator.cluster.access import NatsAccess
@@ -41,23 +42,25 @@ class NatsFederation:
     comes anew with the next one. Meanwhile this aggregator serves the nodes that are joined here.
 
     Args:
+        own: this aggregator.
         access: how NATS is reached.
         lease_s: silence after which an aggregator is gone, seconds.
     """
 
-    def __init__(self, access: NatsAccess, lease_s: float) -> None:
+    def __init__(self, own: Peer, access: NatsAccess, lease_s: float) -> None:
+        self.own = own
         self._access, self._lease_s = access, lease_s
         self._entries = Entries()
         self._letters: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(_MAX_LETTERS)
         self._connection: NatsConnection | None = None
         self._connected = asyncio.Event()
-        self._is_retired = False
+        self._is_retired = self._is_closed = False
         self._epoch = ""
         self._running: asyncio.Task[None] | None = None
+        self._roster = Roster(own.name, lease_s)
 
-    async def begin(self, own: Peer, told: Told) -> None:
-        self.own, self._told = own, told
-        self._roster = Roster(own.name, told, self._lease_s)
+    async def begin(self, told: Told) -> None:
+        self._told = self._roster.told = told
         self._running = asyncio.create_task(keep_running(self._run))
 
     def living(self) -> tuple[Peer, ...]:
@@ -97,6 +100,7 @@ class NatsFederation:
                 log.info("not_withdrawn", error=str(error)[:200])
 
     async def close(self) -> None:
+        self._is_closed = True
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
@@ -106,9 +110,12 @@ class NatsFederation:
         await self._connected.wait()
 
     # -- one connection after the other ----------------------------------------------------------
+    #
+    # nats-py waits by asyncio.wait_for, which before Python 3.12 may lose a cancellation to what
+    # came at the same time: each loop looks whether that was so.
 
     async def _run(self) -> None:
-        while True:
+        while not self._is_closed:
             try:
                 await self._live()
             except* Failure as errors:
@@ -122,6 +129,8 @@ class NatsFederation:
             self._begin_epoch(connection)
             await connection.listen(self.own.name, self._take_letter, self._answer)
             await self._write_entries(connection)  # before the lease: they count with it
+            if self._is_closed:
+                return
             log.info("nats_connected", epoch=self._epoch[:8])
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._end_with(connection))
@@ -163,14 +172,17 @@ class NatsFederation:
             protocol_version=PROTOCOL_VERSION, aggregator=self.own.to_wire(), epoch=self._epoch
         )
         while True:
+            raise_if_cancelled()
             if not self._is_retired:
                 await connection.put(lease_key(self.own.name), lease.SerializeToString())
                 self._connected.set()
             await asyncio.sleep(self._lease_s / _BEATS)
+            self._entries.refresh()
             self._roster.look()
 
     async def _keep_written(self, connection: NatsConnection) -> None:
         while True:
+            raise_if_cancelled()
             await self._entries.wait()
             await self._write_entries(connection)
 
@@ -187,6 +199,7 @@ class NatsFederation:
     async def _read(self, connection: NatsConnection, domain: str) -> None:
         """Read a directory; one of another site may be out of reach for any time."""
         while True:
+            raise_if_cancelled()
             try:
                 await connection.watch(domain, self._roster.take, self._lease_s)
             except Failure as error:

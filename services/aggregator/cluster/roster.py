@@ -55,15 +55,18 @@ class Roster:
 
     Args:
         own: name of the aggregator that reads.
-        told: what comes of it.
         lease_s: silence that ends an aggregator, seconds.
         clock: seconds since some moment.
+
+    Attributes:
+        told: what comes of it; set before the first key is taken.
     """
 
     def __init__(
-        self, own: str, told: Told, lease_s: float, clock: Callable[[], float] = time.monotonic
+        self, own: str, lease_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._own, self._told, self._lease_s, self._clock = own, told, lease_s, clock
+        self.told: Told
+        self._own, self._lease_s, self._clock = own, lease_s, clock
         self._known: dict[str, _Known] = {}
         self._num_entries = 0
 
@@ -116,7 +119,7 @@ class Roster:
             log.info("aggregator_seen", name=name, address=peer.address)
             for entry in list(known.entries.values()):
                 if known.counts(entry):
-                    self._told.seen(peer, entry)
+                    self.told.seen(peer, entry)
 
     def _take_entry(self, name: str, node_id: str, value: bytes | None) -> None:
         check_node_id(node_id)
@@ -126,7 +129,7 @@ class Roster:
             if entry is not None:
                 self._num_entries -= 1
                 if known.counts(entry) and known.peer is not None:
-                    self._told.gone(known.peer, node_id)
+                    self.told.gone(known.peer, node_id)
             return
         entry = clean_texts(NodeEntry.FromString(value))
         if entry.aggregator != name or entry.join.node_id != node_id:
@@ -137,7 +140,7 @@ class Roster:
             self._num_entries += 1
         known.entries[node_id] = entry
         if known.counts(entry) and known.peer is not None:
-            self._told.seen(known.peer, entry)
+            self.told.seen(known.peer, entry)
 
     def _know(self, name: str) -> _Known:
         known = self._known.get(name)
@@ -169,4 +172,4 @@ class Roster:
             return
         known.is_living = False
         log.warning("aggregator_lost", name=known.peer.name, address=known.peer.address)
-        self._told.lost(known.peer)
+        self.told.lost(known.peer)

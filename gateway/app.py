@@ -61,7 +61,7 @@ def create_app(
         logging.getLogger(name).setLevel(logging.INFO)  # their debug holds the answer
     publishers = Publishers(
         settings.endpoint,
-        settings.max_concurrent_queries,
+        settings.query_limits,
         settings.publisher,
         certificates,
         registry,

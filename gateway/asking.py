@@ -10,13 +10,13 @@ from fastapi import Request
 from fedattn.core.share import Share
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.query import QueryBody
+from gateway.asked_query import AskedQuery
 from gateway.callers import Caller
 from gateway.disconnect import unless_disconnected
 from gateway.events import Encode, QueryEventStream
 from gateway.publishers import Publishers
 from gateway.query import query_to_wire
-from gateway.query_call import QueryCall
-from gateway.report import answer_from_wire
+from gateway.waiting import Patience
 
 
 class Asking:
@@ -33,19 +33,20 @@ class Asking:
 
     def starting(
         self, caller: Caller, body: QueryBody
-    ) -> Callable[[], Coroutine[Any, Any, QueryCall]]:
-        """What sends a query to its publisher; the query itself is checked at once.
+    ) -> Callable[[], Coroutine[Any, Any, AskedQuery]]:
+        """What puts a query into the line; the query itself is checked at once.
 
         Raises:
             InvalidInputError: it cannot be asked.
         """
         query = query_to_wire(body, self._default_share, caller)
-        return partial(self.publishers.start_query, caller, body.publisher, query)
+        patience = Patience.of(body, is_background=body.background)
+        return partial(self.publishers.ask, caller, body.publisher, query, patience)
 
     async def ask(
         self, request: Request, caller: Caller, body: QueryBody, encode: Encode
     ) -> QueryAnswer | QueryEventStream:
-        """The answer, or its stream if the body says so, once the session is open.
+        """The answer, or its stream if the body says so, once it waits or its session is open.
 
         Args:
             request: its body must have been read.
@@ -58,11 +59,11 @@ class Asking:
             ClientDisconnect: the client went away.
         """
         starting = self.starting(caller, body)
-        call = await unless_disconnected(request, starting())
+        query = await unless_disconnected(request, starting())
         with ExitStack() as stack:
-            stack.enter_context(closing(call))
-            await unless_disconnected(request, call.wait_started())
+            stack.enter_context(closing(query))
             if body.stream:
-                stack.pop_all()  # the stream closes the call
-                return QueryEventStream(call, encode)
-            return answer_from_wire(await unless_disconnected(request, call.result()))
+                await unless_disconnected(request, query.wait_begun())
+                stack.pop_all()  # the stream closes the query
+                return QueryEventStream(query, encode)
+            return await unless_disconnected(request, query.answer())

@@ -8,9 +8,8 @@ from starlette.types import Receive, Scope, Send
 
 from fedattn.rest.answers import EVENT_MODELS, QueryEvent
 from fedattn.rest.problems import Problem
+from gateway.asked_query import AskedQuery
 from gateway.problems import problem_of
-from gateway.query_call import QueryCall
-from gateway.report import event_from_wire
 
 Encode: TypeAlias = Callable[[QueryEvent | Problem], Iterator[ServerSentEvent]]
 """How one API writes what happens; a problem is the last it is given, and so is an answer."""
@@ -31,30 +30,30 @@ def encode_event(event: QueryEvent | Problem) -> Iterator[ServerSentEvent]:
 
 
 class QueryEventStream(EventSourceResponse):
-    """Streams a started query; closes it at the end, whatever the end is.
+    """Streams a query that has begun; closes it at the end, whatever the end is.
 
     A client that takes nothing is `PatientProtocol`'s matter.
 
     Args:
-        call: the query.
+        query: what is asked.
         encode: how its events are written.
     """
 
-    def __init__(self, call: QueryCall, encode: Encode) -> None:
-        super().__init__(_encode_all(call, encode))
-        self._call = call
+    def __init__(self, query: AskedQuery, encode: Encode) -> None:
+        super().__init__(_encode_all(query, encode))
+        self._query = query
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._call.close()
+            self._query.close()
 
 
-async def _encode_all(call: QueryCall, encode: Encode) -> AsyncIterator[ServerSentEvent]:
+async def _encode_all(query: AskedQuery, encode: Encode) -> AsyncIterator[ServerSentEvent]:
     try:
-        async for event in call.events():
-            for written in encode(event_from_wire(event)):
+        async for event in query.events():
+            for written in encode(event):
                 yield written
     except Exception as error:  # border: the answer has begun, so no status tells
         for written in encode(problem_of(error)):

@@ -7,7 +7,14 @@ from typing import Any
 
 from sse_starlette import ServerSentEvent
 
-from fedattn.rest.answers import LayerEvent, QueryAnswer, QueryEvent, SessionEvent, TokenEvent
+from fedattn.rest.answers import (
+    LayerEvent,
+    QueryAnswer,
+    QueryEvent,
+    QueuedEvent,
+    SessionEvent,
+    TokenEvent,
+)
 from fedattn.rest.openai_chat import FINISH_REASONS, Usage
 from fedattn.rest.openai_models import ErrorEnvelope
 from fedattn.rest.problems import Problem
@@ -32,6 +39,8 @@ class ChatChunks:
     def __call__(self, event: QueryEvent | Problem) -> Iterator[ServerSentEvent]:
         """What stands for an event in the stream."""
         match event:
+            case QueuedEvent():
+                yield ServerSentEvent(comment=event.words)
             case SessionEvent():
                 self._fields["id"] = f"chatcmpl-{event.session_id}"
                 yield self._chunk({"role": "assistant", "content": ""})

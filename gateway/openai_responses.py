@@ -7,7 +7,14 @@ from typing import Any
 
 from sse_starlette import ServerSentEvent
 
-from fedattn.rest.answers import LayerEvent, QueryAnswer, QueryEvent, SessionEvent, TokenEvent
+from fedattn.rest.answers import (
+    LayerEvent,
+    QueryAnswer,
+    QueryEvent,
+    QueuedEvent,
+    SessionEvent,
+    TokenEvent,
+)
 from fedattn.rest.openai_responses import OutputText, ResponseDocument, ResponsesBody
 from fedattn.rest.problems import Problem
 
@@ -29,6 +36,8 @@ class ResponseEvents:
     def __call__(self, event: QueryEvent | Problem) -> Iterator[ServerSentEvent]:
         """What stands for an event in the stream."""
         match event:
+            case QueuedEvent():
+                yield ServerSentEvent(comment=event.words)
             case SessionEvent():
                 yield from self._begin(event.session_id)
             case LayerEvent():

@@ -17,6 +17,7 @@ from fedattn.rest.answers import (
     LayerEvent,
     ParticipantReport,
     QueryAnswer,
+    QueuedEvent,
     SessionEvent,
     TokenEvent,
     Totals,
@@ -71,8 +72,10 @@ class _Progress:
     num_blocks: int = 0
     num_passed: int = 0
 
-    def show(self, event: SessionEvent | LayerEvent) -> None:
+    def show(self, event: QueuedEvent | SessionEvent | LayerEvent) -> None:
         match event:
+            case QueuedEvent():
+                self.status.update(event.words)
             case SessionEvent():
                 self._show_session(event)
             case LayerEvent():

@@ -109,7 +109,16 @@ class InvalidRequestError(InvalidInputError):
 
 
 class UnavailableError(FedAttnError):
-    """The same request may succeed later."""
+    """The same request may succeed later.
+
+    Args:
+        message: for people.
+        retry_after_s: when that may be; None if nobody knows.
+    """
+
+    def __init__(self, message: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class NoContributorsError(UnavailableError):
@@ -151,18 +160,9 @@ class NodeBusyError(UnavailableError):
 
 
 class RateLimitedError(UnavailableError):
-    """A caller has had its share.
-
-    Args:
-        message: for people.
-        retry_after_s: when the same request may succeed.
-    """
+    """A caller has had its share."""
 
     code = "rate_limited"
-
-    def __init__(self, message: str = "", retry_after_s: float = 5.0) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceededError(UnavailableError):

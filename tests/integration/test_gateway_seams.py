@@ -19,6 +19,7 @@ from gateway.events import QueryEventStream
 from gateway.publishers import Publishers
 from gateway.query import query_to_wire
 from gateway.rendering import Rendering
+from gateway.waiting import Patience
 from tests.harness.gateway import ANSWER, failing, make_settings, opened, running
 
 
@@ -43,14 +44,13 @@ async def test_events_and_errors_are_written_as_the_api_wants() -> None:
         router = APIRouter(prefix="/other")
         settings = make_settings(str(gateway.address))
 
-        async with Publishers(settings.endpoint, 1) as publishers:
+        async with Publishers(settings.endpoint, settings.query_limits) as publishers:
 
             @router.post("/ask")
             async def ask(body: Annotated[QueryBody, Body()]) -> EventSourceResponse:
-                call = await publishers.start_query(
-                    ANYONE, None, query_to_wire(body, Share.NOTHING, ANYONE)
-                )
-                return QueryEventStream(call, encode=write)
+                request = query_to_wire(body, Share.NOTHING, ANYONE)
+                query = await publishers.ask(ANYONE, None, request, Patience.of(body))
+                return QueryEventStream(query, encode=write)
 
             gateway.app.include_router(router)
             install_error_handlers(gateway.app, 1 << 10, Rendering({"/other": short}))

@@ -43,7 +43,7 @@ class AskedQuery:
         """Where it stands in the line, if it waits."""
         return self._turn.queued
 
-    async def wait_begun(self) -> None:
+    async def wait_started(self) -> None:
         """Wait for the first event, so that a failure before it is a plain error.
 
         Raises:

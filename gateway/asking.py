@@ -41,7 +41,7 @@ class Asking:
         """
         query = query_to_wire(body, self._default_share, caller)
         patience = Patience.of(body, is_background=body.background)
-        return partial(self.publishers.ask, caller, body.publisher, query, patience)
+        return partial(self.publishers.start_query, caller, body.publisher, query, patience)
 
     async def ask(
         self, request: Request, caller: Caller, body: QueryBody, encode: Encode
@@ -63,7 +63,7 @@ class Asking:
         with ExitStack() as stack:
             stack.enter_context(closing(query))
             if body.stream:
-                await unless_disconnected(request, query.wait_begun())
+                await unless_disconnected(request, query.wait_started())
                 stack.pop_all()  # the stream closes the query
                 return QueryEventStream(query, encode)
             return await unless_disconnected(request, query.answer())

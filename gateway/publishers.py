@@ -87,7 +87,7 @@ class Publishers:
         """Nodes that took queries when last looked: the default first, the others by id."""
         return self._directory.publishers
 
-    async def ask(
+    async def start_query(
         self,
         caller: Caller,
         publisher: str | None,
@@ -134,7 +134,7 @@ class Publishers:
                 subject=request.options.subject,
                 is_background=patience.is_background,
             )
-            return Turn(self._line, ask, patience)
+            return Turn(self._line, ask, patience.within(request.options.deadline_s))
         except FedAttnError as error:
             self._metrics.end(error.code)
             raise
@@ -183,7 +183,7 @@ class Publishers:
         request: participant_pb2.QueryRequest,
         patience: Patience,
     ) -> participant_pb2.WarmResponse:
-        """Let a publisher fetch rows ahead of any question; waits for a place as `ask` does.
+        """Let a publisher fetch rows ahead of any question; waits as `start_query`.
 
         Raises:
             FedAttnError: as sent by the publisher, or it cannot be asked.

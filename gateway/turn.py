@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeVar
 
-from fedattn.core.errors import NodeBusyError
+from fedattn.core.errors import NodeBusyError, RateLimitedError
 from fedattn.rest.answers import QueuedEvent
 from gateway.line import Line
 from gateway.places import Ask
@@ -61,7 +61,7 @@ class Turn(Generic[T]):
             attempt: made while there is a place.
 
         Raises:
-            NodeBusyError: no place in time.
+            NodeBusyError, RateLimitedError: no place in time.
             FedAttnError: as raised by the attempt.
         """
         while True:
@@ -69,10 +69,10 @@ class Turn(Generic[T]):
                 yield queued
             try:
                 result = await attempt()
-            except NodeBusyError as error:
+            except (NodeBusyError, RateLimitedError) as error:
                 if self._line.waited_s(self._waiter) >= self._patience.wait_s:
                     again_s = self._line.estimate_s(self.publisher, 1)
-                    raise NodeBusyError(str(error), again_s) from None
+                    raise type(error)(str(error), again_s) from None
                 self._line.put_back(self._waiter)
             else:
                 yield result

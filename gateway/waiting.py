@@ -1,14 +1,14 @@
 """What waits in the line for a place, and for how long."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedattn.core.fair_places import Place
 from fedattn.rest.query import SessionBody
 from gateway.places import Ask
 
-MAX_BACKGROUND_WAIT_S = 3600.0
-"""Longest wait for a place of a query that nobody waits for."""
+MAX_WAIT_S = 3600.0
+"""Longest wait for a place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +27,12 @@ class Patience:
     @classmethod
     def of(cls, body: SessionBody, *, is_background: bool = False) -> "Patience":
         """As a body says."""
-        most = MAX_BACKGROUND_WAIT_S if is_background else body.deadline_s
-        wait_s = most if body.max_wait_s is None else min(body.max_wait_s, most)
+        wait_s = MAX_WAIT_S if body.max_wait_s is None else body.max_wait_s
         return cls(wait_s=wait_s, is_background=is_background)
+
+    def within(self, deadline_s: float) -> "Patience":
+        """No longer than a query's deadline, if waiting counts towards it."""
+        return self if self.is_background else replace(self, wait_s=min(self.wait_s, deadline_s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ async def test_events_and_errors_are_written_as_the_api_wants() -> None:
             @router.post("/ask")
             async def ask(body: Annotated[QueryBody, Body()]) -> EventSourceResponse:
                 request = query_to_wire(body, Share.NOTHING, ANYONE)
-                query = await publishers.ask(ANYONE, None, request, Patience.of(body))
+                query = await publishers.start_query(ANYONE, None, request, Patience.of(body))
                 return QueryEventStream(query, encode=write)
 
             gateway.app.include_router(router)

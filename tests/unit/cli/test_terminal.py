@@ -12,7 +12,14 @@ from fedattn.client import Client
 from fedattn.client.options import QueryOptions
 from fedattn.core.contexts import SkipReason
 from fedattn.core.report import Outcome
-from fedattn.rest.answers import LayerEvent, QueryEvent, SessionEvent, SessionMember, TokenEvent
+from fedattn.rest.answers import (
+    LayerEvent,
+    QueryEvent,
+    QueuedEvent,
+    SessionEvent,
+    SessionMember,
+    TokenEvent,
+)
 from fedattn.rest.query import QueryBody
 from tests.harness.answers import sample_answer, sample_report
 
@@ -140,6 +147,12 @@ def test_rows_are_told_block_by_block_on_a_terminal(terminal: PlainConsole) -> N
         Scripted(member, layer, sample_answer()), QueryBody(question="Who?"), terminal, terminal
     )
     assert "block 29, 1 of 1: 3 rows came, waited 0.10 s" in shown_on(terminal)
+
+
+def test_a_terminal_shows_where_a_query_stands_in_the_line(terminal: PlainConsole) -> None:
+    queued = QueuedEvent(place=3, of=7, estimate_s=12.4)
+    stream_answer(Scripted(queued, sample_answer()), QueryBody(question="Who?"), terminal, terminal)
+    assert "waiting: 3 of 7, about 12 s" in shown_on(terminal)
 
 
 def test_progress_is_erased_before_the_answer_begins(terminal: PlainConsole) -> None:

@@ -39,7 +39,8 @@ class JobSummary(BaseModel):
         examples=["done"],
     )
     queued: QueuedEvent | None = Field(
-        description="Where it stands among those that wait for a place; null if it does not wait."
+        None,
+        description="Where it stands among those that wait for a place; null if it does not wait.",
     )
     background: bool = Field(
         description="Whether it was asked in the background; else with an idempotency key.",

@@ -33,7 +33,7 @@ async def test_error_of_the_publisher_keeps_its_code(
 ) -> None:
     row = STATUS_TABLE[leaf]
     async with running(failing(leaf("node-a: expected 30, got 24"))) as gateway:
-        response = await gateway.ask(stream=stream)
+        response = await gateway.ask(stream=stream, max_wait_s=0)
     problem = check_problem(response, row.http_status, leaf.code)
     assert problem["detail"] == "node-a: expected 30, got 24"
     assert ("retry-after" in response.headers) == row.is_retryable

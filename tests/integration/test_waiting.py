@@ -44,11 +44,11 @@ async def events_of(source: EventSource) -> AsyncIterator[tuple[str, Any]]:
         yield event.event, event.json()
 
 
-async def until_place(events: AsyncIterator[tuple[str, Any]], place: int, of: int) -> None:
-    """Read until the query stands there."""
+async def until_waiting(events: AsyncIterator[tuple[str, Any]], of: int) -> None:
+    """Read until so many wait."""
     async for name, told in events:
         assert name == "queued"
-        if (told["place"], told["of"]) == (place, of):
+        if told["of"] == of:
             return
     raise AssertionError("the stream ended before")
 
@@ -86,7 +86,7 @@ async def test_a_document_waits_too_and_so_does_fetching_ahead() -> None:
             asyncio.create_task(client.post("/v1/warm", json={})),
         ]
         async with streaming(client) as behind:
-            await until_place(behind, 3, 3)
+            await until_waiting(behind, 3)
             gate.open.set()
             assert [response.status_code for response in await asyncio.gather(*asking)] == [200] * 2
             assert (await anext(behind))[0] in {"queued", "session"}
@@ -97,14 +97,14 @@ async def test_a_client_that_goes_away_leaves_the_line_at_once() -> None:
     async with full(registry) as (gateway, client, _):
         leaving = asyncio.create_task(client.post("/v1/queries", json=ASKED))
         async with streaming(client) as streamed, streaming(client) as last:
-            await until_place(last, 3, 3)
+            await until_waiting(last, 3)
             leaving.cancel()
             await asyncio.gather(leaving, return_exceptions=True)
-            await until_place(last, 2, 2)
+            await until_waiting(last, 2)
             await anext(streamed)
             assert registry.get_sample_value("fedattn_gateway_queries_waiting") == 2
         async with streaming(client) as new:
-            await until_place(new, 1, 1)
+            await until_waiting(new, 1)
     assert len(gateway.participant.requests) == 1
 
 

@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 UPGRADE ?=
+CHAOS_SECONDS ?= 1800
+CHAOS_SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -14,7 +16,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup browser screenshots demo up test tests check lint format proto proto-check lock docs site compose-test bench bench-all bench-links bench-load bench-decoding bench-sealing bench-codecs bench-frontier bench-plans bench-findings fuzz audit clean
+.PHONY: help setup browser screenshots demo up test tests check lint format proto proto-check lock docs site compose-test bench bench-all bench-links bench-load bench-decoding bench-sealing bench-codecs bench-frontier bench-plans bench-findings fuzz chaos audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -145,6 +147,9 @@ fuzz: $(STAMP) ## hostile frames, messages, files, texts and requests, half an h
 	$(BIN)/python -m tests.fuzz.frames --examples 200000
 	$(BIN)/python -m tests.fuzz.parsers --examples 2000
 	$(BIN)/pytest tests/integration/test_gateway_fuzz.py --hypothesis-profile=fuzz
+
+chaos: $(STAMP) ## faults in random order against a federation of processes; CHAOS_SECONDS, CHAOS_SEED
+	$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED)
 
 audit: $(STAMP) ## known vulnerabilities of what the lock names; asks the network
 	@$(BIN)/uvx pip-audit@2.10.1 --require-hashes --disable-pip -r locks/dev.txt

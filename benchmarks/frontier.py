@@ -1,10 +1,13 @@
 """Bytes against quality, on texts of real length: the points of a profile beside every block.
 
-    python -m benchmarks.frontier [--model M] [--profile FILE] [--length 50:300 ...]
-                                  [--cases FILE:COUNT ...] [--part 0/2] [--json FILE]
+    python -m benchmarks.frontier [--model M] [--profile FILE] [--length 50:300:10 ...]
+                                  [--cases FILE:COUNT ...] [--gsm8k FILE:COUNT]
+                                  [--part 0/2] [--json FILE]
 
-Generated worlds of three contexts, ten questions each, and files of cases. Contributors attend to
-each other as in a session, every row through its frame. All questions of a world run in one pass.
+Generated worlds of three contexts (tokens a context, questions in all, questions a world), files of
+cases, and problems of GSM8K behind four worked ones. Contributors attend to each other as in a
+session, every row through its frame. All questions of a world run in one pass. Answers are decoded
+for 12 tokens: enough for those of a word or number, so GSM8K's are never right.
 Printed for each set: bf16 bytes at every block divided by those that travelled, right answers with
 those gained and lost and McNemar's p, change of the given answer's NLL with a 95 % interval
 (bootstrap over worlds), KL along centralised's answer. `--part` takes every Nth world, so that
@@ -19,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 
 from fedattn.core.codecs import codec_by_name
@@ -27,25 +29,20 @@ from fedattn.core.compression import Compression
 from fedattn.core.plans import PlanSpec, RolePlans, shared_plan
 from fedattn.core.profile import Profile, resolve
 from fedattn.core.row_scores import RowScorer
-from fedattn.core.spans import SessionLayout, build_layout
-from fedattn.model.cache import FederatedCache
 from fedattn.model.engine import Engine, open_engine
-from fedattn.model.exchange import InProcessExchange, KvStore
-from fedattn.model.prefill import forward_tokens
 from fedattn.profiles import load_profile, shipped_profile
-from fedattn.research.calibrate.forest import Past
-from fedattn.research.calibrate.measuring import past_of, worlds_of
-from fedattn.research.calibrate.questions import Questions
+from fedattn.research.calibrate.measuring import WorldMeter, worlds_of
 from fedattn.research.evaluate.pairs import compare
 from fedattn.research.evaluate.scores import CaseScore
 from fedattn.research.tasks.cases import Case, is_right, read_cases
+from fedattn.research.tasks.gsm8k import gsm8k_task
 from fedattn.research.tasks.worlds import WorldShape, generate_worlds
 
 CENTRALISED = "every block, bf16"
 FORMER = "1-2,5,7-8,11-12,14-15,17-18,20-24,28-29"
 """The blocks that the embedded model's `auto` took before heads kept rows of their own."""
-QUESTIONS = 10
 SEED = 77
+MOST_QUESTIONS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +60,15 @@ def ways(num_layers: int, profile: Profile | None) -> list[Way]:
     every = shared_plan(range(num_layers))
     bf16 = Compression(codec=codec_by_name("bf16"))
     found = [Way(name=CENTRALISED, plans=every, compression=bf16)]
+    without = shared_plan(range(1, num_layers))
+    found.append(Way(name="every block but 0, bf16", plans=without, compression=bf16))
     careful = resolve(PlanSpec("auto"), PlanSpec("auto"), num_layers, None)
     found.append(Way(name="no profile", plans=careful.plans, compression=careful.compression))
     if num_layers == 30:
         blocks = PlanSpec(FORMER).resolve(num_layers)
         former = RolePlans(contributors=blocks, publisher=blocks)
-        found.append(Way(name="former auto, 18 blocks", plans=former, compression=Compression()))
+        fine = Compression(codec=codec_by_name("entropy-fine"))
+        found.append(Way(name="former auto, 18 blocks", plans=former, compression=fine))
     for plan in ("auto", "auto@1/20", "auto@1/40") if profile else ():
         spec = PlanSpec(plan)
         one = resolve(spec, spec, num_layers, profile)
@@ -78,57 +78,16 @@ def ways(num_layers: int, profile: Profile | None) -> list[Way]:
     return found
 
 
-class Sessions:
-    """Sessions about one world, as far as the publisher's question."""
-
-    def __init__(self, engine: Engine, cases: Sequence[Case]) -> None:
-        self._engine, self.cases = engine, cases
-        tokenizer, model = engine.tokenizer, engine.model
-        self._prefix = tokenizer.prefix()
-        self._spans = [tokenizer.context(text) for text in cases[0].contexts]
-        cache = FederatedCache(model.shape.num_layers, model.device)
-        with torch.inference_mode():
-            forward_tokens(model, cache, self._prefix, range(len(self._prefix)))
-        self._prefix_rows = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
-
-    @property
-    def start(self) -> int:
-        """Position of the question's first token."""
-        return len(self._prefix) + sum(map(len, self._spans))
-
-    def run(self, way: Way) -> tuple[Past, int]:
-        """What the publisher sees, and the bytes that travelled."""
-        model, layout = self._engine.model, self._layout(way)
-        store = KvStore(layout, model.shape, model.rotary, scorer=way.scorer)
-        for index, span in enumerate(self._spans):
-            exchange = InProcessExchange(store, index)
-            self._engine.prefiller.contribute(layout.members[index], self._prefix, span, exchange)
-        parts = {
-            layer: [store.rows(index, layer) for index in range(len(self._spans))]
-            for layer in way.plans.publisher.layers
-        }
-        return past_of(self._prefix_rows, parts), store.uploaded_bytes
-
-    def _layout(self, way: Way) -> SessionLayout:
-        return build_layout(
-            num_layers=self._engine.model.shape.num_layers,
-            prefix_len=len(self._prefix),
-            contributors=[(f"c{index}", len(span)) for index, span in enumerate(self._spans)],
-            publisher=("publisher", 1),
-            plans=way.plans,
-            compression=way.compression,
-        )
-
-
 def measure(engine: Engine, cases: Sequence[Case], found: list[Way]) -> list[dict[str, Any]]:
     """One world: a record a question, with every way's result."""
-    sessions = Sessions(engine, cases)
-    first, central_bytes = sessions.run(found[0])
-    questions = Questions(engine, cases, sessions.start, first)
+    world = WorldMeter(engine, cases)
+    questions, nlls = world.questions, world.questions.nlls
     records: list[dict[str, Any]] = [{"kind": case.kind} for case in cases]
-    nlls = questions.nlls
     for way in found:
-        past, num_bytes = (first, central_bytes) if way.name == CENTRALISED else sessions.run(way)
+        if way.name == CENTRALISED:
+            past, num_bytes = world.whole, world.whole_bytes
+        else:
+            past, num_bytes = world.run(way.plans, way.compression, way.scorer)
         each = zip(
             records, cases, questions.compare(past), questions.answers(past), nlls, strict=True
         )
@@ -143,15 +102,25 @@ def measure(engine: Engine, cases: Sequence[Case], found: list[Way]) -> list[dic
 def task_sets(arguments: argparse.Namespace, engine: Engine) -> Iterator[tuple[str, list[Case]]]:
     """Names of sets, and their cases."""
     for given in arguments.length:
-        length, _, count = given.partition(":")
-        shape = WorldShape(length=int(length), num_questions=QUESTIONS)
+        length, count, questions = map(int, f"{given}:300:10".split(":")[:3])
+        shape = WorldShape(length=length, num_questions=questions)
         cases = generate_worlds(
-            int(count or 300), shape, lambda text: len(engine.tokenizer.plain(text)), seed=SEED
+            count, shape, lambda text: len(engine.tokenizer.plain(text)), seed=SEED
         )
         yield f"{length} tokens a context", cases
     for given in arguments.cases:
         path, _, count = given.rpartition(":")
         yield Path(path).stem, read_cases(Path(path))[: int(count)]
+    for given in arguments.gsm8k:
+        path, _, count = given.rpartition(":")
+        yield "GSM8K", list(gsm8k_task(Path(path), int(count)).cases)
+
+
+def batches_of(cases: Sequence[Case]) -> Iterator[list[Case]]:
+    """Worlds, cut where they have more questions than fit into one pass."""
+    for world in worlds_of(cases):
+        for first in range(0, len(world), MOST_QUESTIONS):
+            yield world[first : first + MOST_QUESTIONS]
 
 
 def summarize(records: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -233,6 +202,7 @@ def main() -> None:
     parser.add_argument("--profile", type=Path)
     parser.add_argument("--length", nargs="*", default=[])
     parser.add_argument("--cases", nargs="*", default=[])
+    parser.add_argument("--gsm8k", nargs="*", default=[])
     parser.add_argument("--part", default="0/1")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--join", nargs="*", type=Path)
@@ -253,7 +223,7 @@ def main() -> None:
     part, _, parts = arguments.part.partition("/")
     records: dict[str, list[dict[str, Any]]] = {}
     for name, cases in task_sets(arguments, engine):
-        for number, world in enumerate(worlds_of(cases)):
+        for number, world in enumerate(batches_of(cases)):
             if number % int(parts) != int(part):
                 continue
             done = measure(engine, world, found)

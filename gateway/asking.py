@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, closing
-from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -10,7 +9,7 @@ from fastapi import Request
 from fedattn.core.share import Share
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.query import QueryBody
-from gateway.asked_query import AskedQuery
+from gateway.attempts import Attempts
 from gateway.callers import Caller
 from gateway.disconnect import unless_disconnected
 from gateway.events import Encode, QueryEventStream
@@ -33,7 +32,7 @@ class Asking:
 
     def starting(
         self, caller: Caller, body: QueryBody
-    ) -> Callable[[], Coroutine[Any, Any, AskedQuery]]:
+    ) -> Callable[[], Coroutine[Any, Any, Attempts]]:
         """What puts a query into the line; the query itself is checked at once.
 
         Raises:
@@ -41,7 +40,13 @@ class Asking:
         """
         query = query_to_wire(body, self._default_share, caller)
         patience = Patience.of(body, is_background=body.background)
-        return partial(self.publishers.start_query, caller, body.publisher, query, patience)
+        moves = body.publisher is None and self.publishers.may_choose
+
+        async def begin() -> Attempts:
+            asked = await self.publishers.start_query(caller, body.publisher, query, patience)
+            return Attempts(asked, retries=body.retry, moves=moves)
+
+        return begin
 
     async def ask(
         self, request: Request, caller: Caller, body: QueryBody, encode: Encode

@@ -76,13 +76,16 @@ class Directory:
             raise
         self._asked_at = now
 
-    async def choose(self, caller: Caller, publisher: str | None) -> str:
+    async def choose(
+        self, caller: Caller, publisher: str | None, without: frozenset[str] = frozenset()
+    ) -> str:
         """The node to publish through.
 
         Args:
             caller: who asks.
             publisher: named by the query, and checked; None for the default, or the first that the
                 caller may ask.
+            without: nodes that were lost a moment ago; none of them is the default.
 
         Raises:
             NotAllowedError: the caller may not ask there.
@@ -95,7 +98,9 @@ class Directory:
         wanted = publisher or self._default
         if not self.publishers or (wanted or self.publishers[0]) not in self.publishers:
             await self.look()  # it may have joined since
-        return self._default_for(caller) if publisher is None else self._named(publisher)
+        if publisher is not None:
+            return self._named(publisher)
+        return self._default_for(caller, without)
 
     def _named(self, publisher: str) -> str:
         if publisher in self.publishers:
@@ -109,16 +114,17 @@ class Directory:
             f"{', '.join(self.publishers) or 'none'}"
         )
 
-    def _default_for(self, caller: Caller) -> str:
+    def _default_for(self, caller: Caller, without: frozenset[str]) -> str:
         default = self._default
         if default is not None and caller.may_publish(default) and default not in self.publishers:
             raise PublisherUnavailableError(
                 f"publisher {default} of FEDATTN_GATEWAY_PUBLISHER is not joined, or takes no "
                 f"queries; start its participant with --publish, or name another publisher"
             )
-        if not self.publishers:
+        others = [node_id for node_id in self.publishers if node_id not in without]
+        if not others:
             raise _nobody()
-        allowed = next(filter(caller.may_publish, self.publishers), None)
+        allowed = next(filter(caller.may_publish, others), None)
         if allowed is None:
             raise _not_allowed(caller, "any node that takes queries now")
         return allowed

@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from fedattn.rest.answers import EVENT_MODELS, QueryEvent
 from fedattn.rest.problems import Problem
-from gateway.asked_query import AskedQuery
+from gateway.attempts import Attempts
 from gateway.problems import problem_of
 
 Encode: TypeAlias = Callable[[QueryEvent | Problem], Iterator[ServerSentEvent]]
@@ -39,7 +39,7 @@ class QueryEventStream(EventSourceResponse):
         encode: how its events are written.
     """
 
-    def __init__(self, query: AskedQuery, encode: Encode) -> None:
+    def __init__(self, query: Attempts, encode: Encode) -> None:
         super().__init__(_encode_all(query, encode))
         self._query = query
 
@@ -50,7 +50,7 @@ class QueryEventStream(EventSourceResponse):
             self._query.close()
 
 
-async def _encode_all(query: AskedQuery, encode: Encode) -> AsyncIterator[ServerSentEvent]:
+async def _encode_all(query: Attempts, encode: Encode) -> AsyncIterator[ServerSentEvent]:
     try:
         async for event in query.events():
             for written in encode(event):

@@ -11,7 +11,7 @@ from fedattn.core.errors import JobsUnavailableError
 from fedattn.rest.answers import QueryEvent, QueuedEvent
 from fedattn.rest.jobs import JobStatus
 from fedattn.rest.problems import Problem
-from gateway.asked_query import AskedQuery
+from gateway.attempts import Attempts
 from gateway.events import written_event
 from gateway.jobs_rows import JobEvent, JobRow
 from gateway.jobs_store import JobStore
@@ -20,7 +20,7 @@ from gateway.problems import problem_of
 MAX_EVENT_BYTES = 1 << 20
 """Of one job; later layers and tokens are not kept, but the answer is."""
 
-Ask: TypeAlias = Callable[[], Awaitable[AskedQuery]]
+Ask: TypeAlias = Callable[[], Awaitable[Attempts]]
 """Puts a query into the line."""
 
 log = structlog.get_logger(__name__)
@@ -55,7 +55,7 @@ class JobRun:
         self._store = store
         self._clock = clock
         self._num_bytes = 0
-        self._query: AskedQuery | None = None
+        self._query: Attempts | None = None
         self.task = asyncio.create_task(self._run())
 
     @property

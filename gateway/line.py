@@ -5,6 +5,7 @@ import time
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count, zip_longest
 
 from cachetools import LRUCache
@@ -88,28 +89,36 @@ class Line:
 
     def put_back(self, waiter: Waiter) -> None:
         """A node refused it: it gives its place back, and is the first to get the next one."""
-        assert waiter.place is not None, "only who has a place can be refused"
-        waiter.place.release()
-        waiter.place = None
-        own = self._waiting.pop(waiter.ask.subject, [])
-        insort(own, waiter, key=lambda one: one.rank)
-        self._waiting = {waiter.ask.subject: own, **self._waiting}
+        self._to_head(waiter)
         self._places.note_refused(waiter.ask)
         self._metrics.put_back.inc()
         if not self._places.num_at(waiter.ask.publisher):
             self._pause(waiter.ask.publisher)  # none of ours ends there and makes room
         self._dispatch()
 
+    def move(self, waiter: Waiter, publisher: str) -> None:
+        """What it asked failed, and is asked again there: its place lasts, or is the next one."""
+        if publisher == waiter.ask.publisher:
+            waiter.granted_at = self._clock()
+            return
+        self._to_head(waiter)
+        waiter.ask = replace(waiter.ask, publisher=publisher)
+        self._dispatch()
+
     def note_answered(self, waiter: Waiter) -> None:
         """It was answered, and leaves next."""
         publisher = waiter.ask.publisher
-        self._durations.add(publisher, self._clock() - waiter.granted_at)
+        self._durations.add(publisher, self.held_s(waiter))
         self._places.note_answered(waiter.ask)
         self._pauses.pop(publisher, None)
 
     def waited_s(self, waiter: Waiter) -> float:
         """Seconds since it came."""
         return self._clock() - waiter.joined_at
+
+    def held_s(self, waiter: Waiter) -> float:
+        """Seconds since it got its place."""
+        return self._clock() - waiter.granted_at
 
     def estimate_s(self, publisher: str, place: int) -> float | None:
         """Seconds until a place in the line has its turn: one ends in every mean time of a query,
@@ -189,6 +198,15 @@ class Line:
             if standing != waiter.standing:
                 waiter.standing = standing
                 waiter.changed.set()
+
+    def _to_head(self, waiter: Waiter) -> None:
+        """It gives its place back, and is the first to get one; the caller dispatches."""
+        assert waiter.place is not None, "only who has a place goes before all others"
+        waiter.place.release()
+        waiter.place = None
+        own = self._waiting.pop(waiter.ask.subject, [])
+        insort(own, waiter, key=lambda one: one.rank)
+        self._waiting = {waiter.ask.subject: own, **self._waiting}
 
     def _remove(self, waiter: Waiter) -> None:
         own = self._waiting[waiter.ask.subject]

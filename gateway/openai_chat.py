@@ -12,6 +12,7 @@ from fedattn.rest.answers import (
     QueryAnswer,
     QueryEvent,
     QueuedEvent,
+    Retried,
     SessionEvent,
     TokenEvent,
 )
@@ -41,6 +42,10 @@ class ChatChunks:
         match event:
             case QueuedEvent():
                 yield ServerSentEvent(comment=event.words)
+            case Retried():
+                yield ServerSentEvent(comment=f"asked again without {', '.join(event.without)}")
+            case SessionEvent() if "id" in self._fields:
+                yield ServerSentEvent(comment="another session")  # of the same answer
             case SessionEvent():
                 self._fields["id"] = f"chatcmpl-{event.session_id}"
                 yield self._chunk({"role": "assistant", "content": ""})

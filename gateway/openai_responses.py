@@ -12,6 +12,7 @@ from fedattn.rest.answers import (
     QueryAnswer,
     QueryEvent,
     QueuedEvent,
+    Retried,
     SessionEvent,
     TokenEvent,
 )
@@ -38,6 +39,10 @@ class ResponseEvents:
         match event:
             case QueuedEvent():
                 yield ServerSentEvent(comment=event.words)
+            case Retried():
+                yield ServerSentEvent(comment=f"asked again without {', '.join(event.without)}")
+            case SessionEvent() if self._num_written:
+                yield ServerSentEvent(comment="another session")  # of the same answer
             case SessionEvent():
                 yield from self._begin(event.session_id)
             case LayerEvent():

@@ -14,7 +14,6 @@ from fedattn.runtime.tracing import trace_metadata
 from fedattn.wire.channel import PeerChannel
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.security import OwnCertificates
-from fedattn.wire.status import error_from_rpc
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2
 from gateway.asked_query import AskedQuery
 from gateway.callers import Caller
@@ -87,6 +86,11 @@ class Publishers:
         """Nodes that took queries when last looked: the default first, the others by id."""
         return self._directory.publishers
 
+    @property
+    def may_choose(self) -> bool:
+        """Whether queries that name no publisher may go to any; else the settings name one."""
+        return self._default is None
+
     async def start_query(
         self,
         caller: Caller,
@@ -111,10 +115,13 @@ class Publishers:
         """
         turn: Turn[QueryCall] = await self._join(caller, publisher, request, patience)
 
-        async def send() -> QueryCall:
-            return await self._send(caller, turn, _within(request, turn, patience))
+        async def send(request: participant_pb2.QueryRequest) -> QueryCall:
+            return await self._send(caller, turn, _within(request, turn))
 
-        return AskedQuery(turn, send, self._metrics)
+        async def choose(without: frozenset[str]) -> str:
+            return await self._directory.choose(caller, publisher, without)
+
+        return AskedQuery(turn, request, send, choose, self._metrics)
 
     async def _join(
         self,
@@ -193,7 +200,7 @@ class Publishers:
         )
 
         async def send() -> participant_pb2.WarmResponse:
-            return await self._warm(caller, turn.publisher, _within(request, turn, patience))
+            return await self._warm(caller, turn.publisher, _within(request, turn))
 
         try:
             async for step in turn.take(send):
@@ -213,7 +220,7 @@ class Publishers:
             self._quotas.add_bytes(caller, kv_bytes_of(response.report))
             return response
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, way.unreachable()) from error
+            raise await way.error_of(error) from error
         finally:
             way.give_back()
 
@@ -244,13 +251,11 @@ class Publishers:
         await self._directory.check_ready()
 
 
-def _within(
-    request: participant_pb2.QueryRequest, turn: Turn[T], patience: Patience
-) -> participant_pb2.QueryRequest:
-    """The request with the time that waiting has left of its deadline."""
-    if patience.is_background or not turn.waited_s:
+def _within(request: participant_pb2.QueryRequest, turn: Turn[T]) -> participant_pb2.QueryRequest:
+    """The request with the time that is left of its deadline."""
+    if not turn.spent_s:
         return request
     left = participant_pb2.QueryRequest()
     left.CopyFrom(request)
-    left.options.deadline_s = max(_LEAST_DEADLINE_S, request.options.deadline_s - turn.waited_s)
+    left.options.deadline_s = max(_LEAST_DEADLINE_S, request.options.deadline_s - turn.spent_s)
     return left

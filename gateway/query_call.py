@@ -8,7 +8,8 @@ import grpc
 import structlog
 
 from fedattn.core.errors import FedAttnError, SessionAbortedError
-from fedattn.wire.status import error_from_rpc, raise_if_cancelled
+from fedattn.wire.protocol import SILENCE_S
+from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from gateway.metrics import GatewayMetrics
 from gateway.report import row_bytes_of
@@ -123,10 +124,9 @@ class QueryCall:
         )
 
     async def _read(self) -> QueryEvent:
-        try:
-            event = await self._rpc.read()
-        except grpc.aio.AioRpcError as error:
-            raise self._note(error_from_rpc(error, self._publisher.unreachable())) from error
+        event = await self._next()
+        while isinstance(event, QueryEvent) and event.HasField("alive"):
+            event = await self._next()
         if not isinstance(event, QueryEvent):
             raise_if_cancelled()
             raise self._note(
@@ -140,6 +140,16 @@ class QueryCall:
             await self._wait_end()
             self.close()  # whoever reads slowly from here on holds no place
         return event
+
+    async def _next(self) -> object:
+        """The next event, or the end; a publisher that gives no sign of life is lost."""
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                return await self._rpc.read()
+        except TimeoutError:
+            raise self._note(await self._publisher.silent()) from None
+        except grpc.aio.AioRpcError as error:
+            raise self._note(await self._publisher.error_of(error)) from error
 
     async def _wait_end(self) -> None:
         """Let the publisher end by itself: one that is cancelled now counts no answer."""

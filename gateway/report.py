@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fedattn.core.errors import InvalidInputError, ProtocolMismatchError
-from fedattn.core.report import Outcome
+from fedattn.core.report import NodeState, Outcome
 from fedattn.rest.answers import (
     AnswerSource,
     LayerEvent,
@@ -27,7 +27,15 @@ from fedattn.rest.answers import (
 )
 from fedattn.wire.contexts import context_from_wire
 from fedattn.wire.convert import compression_from_wire
-from fedattn.wire.enums import ACTIVITIES, FINISH_REASONS, OUTCOMES, PRESSURES, ROLES, ROW_SOURCES
+from fedattn.wire.enums import (
+    ACTIVITIES,
+    FINISH_REASONS,
+    NODE_STATES,
+    OUTCOMES,
+    PRESSURES,
+    ROLES,
+    ROW_SOURCES,
+)
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
 
 
@@ -143,6 +151,7 @@ def session_from_wire(opened: participant_pb2.SessionOpened) -> SessionEvent:
         row_bytes=row_bytes_of(opened.terms),
         members=members,
         excluded=[_report_from_wire(member) for member in opened.excluded],
+        spends_approval=opened.spends_approval,
     )
 
 
@@ -169,8 +178,23 @@ def participant_from_wire(node: aggregator_pb2.NodeInfo, *, can_publish: bool) -
             can_publish=can_publish,
             health=_health_from_wire(node.health) if node.HasField("health") else None,
             warnings=list(node.warnings),
+            state=NODE_STATES.from_wire(node.state),
+            state_reason=node.state_reason,
+            rests_for_s=node.rests_for_s,
             **_context_counts(node),
         )
+
+
+def departed_from_wire(departed: aggregator_pb2.DepartedNode) -> ParticipantInfo:
+    """A node that left within the last hour; raises as `participant_from_wire`."""
+    was = {
+        "state": NodeState.DEPARTED,
+        "state_reason": departed.reason,
+        "left_for_s": departed.left_for_s,
+        "active_sessions": 0,
+        "health": None,
+    }
+    return participant_from_wire(departed.node, can_publish=False).model_copy(update=was)
 
 
 def _health_from_wire(health: aggregator_pb2.Health) -> NodeHealth:
@@ -223,7 +247,7 @@ def _context_counts(
 
 
 def _compression(member: session_pb2.MemberReport) -> RowsReport:
-    return RowsReport.of(compression_from_wire(member.compression))
+    return RowsReport.of(compression_from_wire(member.compression), member.span_len)
 
 
 def _slice(piece: session_pb2.Slice) -> TimelineSlice:

@@ -16,7 +16,7 @@ from gateway.json_route import JsonRoute
 from gateway.openapi import QUERY_EXAMPLES, document_job, document_problems, document_stream
 from gateway.publishers import Publishers
 from gateway.query import session_to_wire
-from gateway.report import participant_from_wire, warm_from_wire
+from gateway.report import departed_from_wire, participant_from_wire, warm_from_wire
 from gateway.waiting import Patience
 
 CallerOf = Annotated[Caller, Depends(caller_of)]
@@ -84,9 +84,15 @@ def query_router(asking: Asking, jobs: Jobs) -> APIRouter:
         responses=document_problems(401, 403, 409, 421, 429, 500, 503, 504),
     )
     async def get_participants(caller: CallerOf) -> list[ParticipantInfo]:
-        """All nodes that are joined now."""
+        """All nodes that are joined now, then those that left within the last hour.
+
+        The latter have the state `departed`, and a reason.
+        """
         answer = await publishers.list_nodes(caller)
-        return [participant_from_wire(node, can_publish=node.publishes) for node in answer.nodes]
+        return [
+            *(participant_from_wire(node, can_publish=node.publishes) for node in answer.nodes),
+            *map(departed_from_wire, answer.departed),
+        ]
 
     return router
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from fedattn.core.errors import NodeBusyError, RateLimitedError
@@ -28,6 +29,7 @@ class Turn(Generic[T]):
     def __init__(self, line: Line, ask: Ask, patience: Patience) -> None:
         self._line, self._patience = line, patience
         self._waiter: Waiter = line.join(ask, patience.wait_s)
+        self._counts_from = None if patience.is_background else self._waiter.joined_at
 
     @property
     def publisher(self) -> str:
@@ -38,6 +40,16 @@ class Turn(Generic[T]):
     def waited_s(self) -> float:
         """From when it came until it had its last place, seconds; exactly 0 if that was at once."""
         return self._waiter.granted_at - self._waiter.joined_at
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds of its deadline that were gone when it got its place; exactly 0 if none were."""
+        return 0.0 if self._counts_from is None else self._waiter.granted_at - self._counts_from
+
+    @property
+    def held_s(self) -> float:
+        """Seconds since then."""
+        return self._line.held_s(self._waiter)
 
     @property
     def queued(self) -> QueuedEvent | None:
@@ -77,6 +89,24 @@ class Turn(Generic[T]):
             else:
                 yield result
                 return
+
+    def move(self, publisher: str, left_s: float) -> None:
+        """It failed, and is tried again: with its place, or from the head of another's line.
+
+        Args:
+            publisher: that is asked now.
+            left_s: of its deadline, which counts from now on, whoever waits for it.
+
+        Raises:
+            NodeBusyError: there is no place, and it may wait no longer.
+        """
+        if self._counts_from is None:
+            self._counts_from = self._waiter.granted_at
+        wait_s = min(self._patience.wait_s, self._line.waited_s(self._waiter) + left_s)
+        self._patience = replace(self._patience, wait_s=wait_s)
+        self._line.move(self._waiter, publisher)
+        if self._waiter.place is None and self._line.waited_s(self._waiter) >= wait_s:
+            raise self._too_long(self.queued)
 
     def note_answered(self) -> None:
         """All went well: its time counts among those that estimates are made of."""

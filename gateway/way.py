@@ -11,7 +11,9 @@ from fedattn.core.errors import FedAttnError, PublisherUnavailableError
 from fedattn.core.proxies import Endpoint
 from fedattn.wire.channel import PeerChannel
 from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.protocol import SILENCE_S
 from fedattn.wire.security import OwnCertificates
+from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import ParticipantStub
 from fedattn.wire.tunnel import carry
 from fedattn.wire.v1 import aggregator_pb2
@@ -63,7 +65,10 @@ class Way:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 if await _becomes_ready(self._channel.current()):
                     return
-        raise refused.result() if refused.done() else self.unreachable()
+        error = refused.result() if refused.done() else self._unreachable()
+        if isinstance(error, PublisherUnavailableError):
+            error.lost = (self.node_id,)
+        raise error if refused.done() else await self._unless_aggregator(error)
 
     def give_back(self) -> None:
         """Whoever took it needs it no more."""
@@ -74,12 +79,36 @@ class Way:
         """For one call."""
         return ParticipantStub(self._channel.current())
 
-    def unreachable(self) -> PublisherUnavailableError:
-        """What to raise if the node is lost."""
+    async def error_of(self, error: grpc.aio.AioRpcError) -> FedAttnError:
+        """What a call to the node failed with; names the aggregator if that is what is lost."""
+        known = error_from_rpc(error, self._unreachable())
+        is_lost = isinstance(known, PublisherUnavailableError)
+        return await self._unless_aggregator(known) if is_lost else known
+
+    async def silent(self) -> FedAttnError:
+        """What to raise if the node answers a query with silence."""
+        return await self._unless_aggregator(
+            PublisherUnavailableError(
+                f"publisher {self.node_id} gave no sign of life for {SILENCE_S:g} s; look whether "
+                f"its process is stopped, or its machine out of memory",
+                lost=(self.node_id,),
+            )
+        )
+
+    def _unreachable(self) -> PublisherUnavailableError:
         return PublisherUnavailableError(
             f"publisher {self.node_id} cannot be reached through the aggregator at "
-            f"{self.aggregator.address}; look whether its participant runs, and under that name"
+            f"{self.aggregator.address}; look whether its participant runs, and under that name",
+            lost=(self.node_id,),
         )
+
+    async def _unless_aggregator(self, error: FedAttnError) -> FedAttnError:
+        """The error of a lost node, unless the aggregator between is lost itself."""
+        try:
+            await self.aggregator.check_alive()
+        except FedAttnError as lost:
+            return lost
+        return error
 
     async def close(self) -> None:
         """End every call."""

@@ -18,6 +18,7 @@ from fedattn.rest.answers import (
     ParticipantReport,
     QueryAnswer,
     QueuedEvent,
+    Retried,
     SessionEvent,
     TokenEvent,
     Totals,
@@ -72,12 +73,17 @@ class _Progress:
     num_blocks: int = 0
     num_passed: int = 0
 
-    def show(self, event: QueuedEvent | SessionEvent | LayerEvent) -> None:
+    def show(self, event: QueuedEvent | SessionEvent | LayerEvent | Retried) -> None:
         match event:
             case QueuedEvent():
                 self.status.update(event.words)
             case SessionEvent():
                 self._show_session(event)
+            case Retried():
+                names = ", ".join(event.without)
+                why = f"{one_line(event.detail)}; asking once more, without {names}"
+                self.told.print(plain(why, "yellow"))
+                self.num_passed = 0
             case LayerEvent():
                 self.num_passed += 1
                 self.status.update(
@@ -169,7 +175,7 @@ def _influences(answer: QueryAnswer) -> str:
 def _warnings(answer: QueryAnswer) -> Iterator[str]:
     """What the answer misses of those who took part; who did not was told before it began."""
     for member in answer.participants:
-        if member.state in {Outcome.EXCLUDED, Outcome.EMPTY}:
+        if not member.state.took_part:
             continue
         if member.detail and member.state is not Outcome.COMPLETE:
             yield f"{member.node_id}: {one_line(member.detail)}"

@@ -52,6 +52,10 @@ def ask(
     contributors: Annotated[
         str | None, typer.Option(help="Comma-separated ids in token order; default: all joined.")
     ] = None,
+    require: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated ids without all of whose rows there is no answer."),
+    ] = None,
     plan: Plan = "auto",
     publisher_plan: PublisherPlan = None,
     codec: Codec = DEFAULT_CODEC,
@@ -91,6 +95,9 @@ def ask(
     ] = None,
     as_json: AsJson = False,
     reuse: Annotated[bool, typer.Option(help="Use rows cached since earlier queries.")] = True,
+    retry: Annotated[
+        bool, typer.Option(help="Ask once more without nodes lost before the first token.")
+    ] = True,
     independent: Independent = False,
     purpose: Annotated[
         str, typer.Option(help="What the answer is for; owners' policies may ask for one.")
@@ -138,6 +145,7 @@ def ask(
         question=question,
         publisher=publisher,
         contributors=_split(contributors),
+        require=_split(require) or [],
         plan=plan,
         publisher_plan=publisher_plan,
         compression=CompressionBody.of(wish),
@@ -149,6 +157,7 @@ def ask(
         deadline_s=deadline,
         max_wait_s=max_wait,
         reuse=reuse,
+        retry=retry,
         independent=independent,
         purpose=purpose,
         subject=subject,

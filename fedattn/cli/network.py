@@ -18,6 +18,7 @@ from fedattn.client import Client
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, UnavailableError
 from fedattn.core.node_id import AGGREGATOR, GATEWAY
+from fedattn.core.report import NodeState
 from fedattn.runtime.listening import find_free
 
 _POLL_S = 0.1
@@ -128,14 +129,22 @@ class LocalNetwork:
             arguments.append(f"--context={node.context}")
         return self._start(node.node_id, arguments, node.wrapper)
 
-    def start_gateway(self, publisher: str, *flags: str) -> Part:
-        """Start the gateway, whose default publisher is a node."""
+    def start_gateway(
+        self, publisher: str, *flags: str, aggregator: HostPort | None = None
+    ) -> Part:
+        """Start the gateway, whose default publisher is a node.
+
+        Args:
+            publisher: id of that node.
+            flags: for its command line.
+            aggregator: where it finds the aggregator; None for the network's own.
+        """
         return self._start(
             "gateway",
             [
                 "gateway",
                 f"--listen={self.gateway_address}",
-                f"--aggregator={self.aggregator_address}",
+                f"--aggregator={aggregator or self.aggregator_address}",
                 f"--publisher={publisher}",
                 *flags,
             ],
@@ -167,7 +176,8 @@ class LocalNetwork:
         """Ids of the nodes that the gateway lists."""
         try:
             with Client(self.gateway_url, retries=0) as client:
-                return {node.node_id for node in client.participants()}
+                found = client.participants()
+                return {node.node_id for node in found if node.state is not NodeState.DEPARTED}
         except UnavailableError:
             return set()
 

@@ -44,6 +44,7 @@ class SessionOptions(TypedDict, total=False):
 
     publisher: str | None
     contributors: list[str] | None
+    require: list[str]
     plan: str
     publisher_plan: str | None
     compression: CompressionOptions | CompressionBody
@@ -70,6 +71,7 @@ class QueryOptions(SessionOptions, total=False):
     turns: list[TurnOptions | TurnBody]
     sampling: SamplingOptions | SamplingBody
     reuse: bool
+    retry: bool
     timeline: bool
 
 

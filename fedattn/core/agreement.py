@@ -13,7 +13,7 @@ from fedattn.core.budget import Rung
 from fedattn.core.compression import Compression
 from fedattn.core.costs import session_bytes
 from fedattn.core.errors import TermsRefusedError
-from fedattn.core.request import PublicKey, SessionRequest
+from fedattn.core.request import PublicKey, SessionOptions, SessionRequest
 from fedattn.core.reuse import rows_identity, with_cache_keys
 from fedattn.core.spans import Member, PrefixMode, Role, SessionLayout
 from fedattn.core.terms import SessionTerms
@@ -51,6 +51,7 @@ class MemberStatement:
         key: what other members seal keys to; None without certificates.
         passages: what its span is made of, in order; the prefix, if it owns that, is none of them.
         fit: how well they fit what is asked, 0 to 1; 0 if that is not known.
+        is_approved: whether a person approved it for this session, and that approval is spent.
     """
 
     session_id: str
@@ -65,6 +66,7 @@ class MemberStatement:
     key: PublicKey | None = None
     passages: tuple[PassageSpan, ...] = ()
     fit: float = 0.0
+    is_approved: bool = False
 
     @property
     def text_len(self) -> int:
@@ -106,6 +108,7 @@ def check_agreement(
     for member in layout.members:
         _check_member(member, layout, request)
     _check_named(layout, options.contributors)
+    _check_required(layout, options)
     if options.budget is not None and not options.budget.allows(
         session_bytes(layout.without_reuse(), terms.shape)
     ):
@@ -195,6 +198,17 @@ def _check_named(layout: SessionLayout, named: tuple[str, ...]) -> None:
     got = [member.node_id for member in layout.contributors]
     if named and got != [node_id for node_id in named if node_id in got]:
         _refuse("contributors among, and in the order of", list(named), got)
+
+
+def _check_required(layout: SessionLayout, options: SessionOptions) -> None:
+    """All take part without whom there is no answer, and nobody who was to be left out."""
+    got = [member.node_id for member in layout.members]
+    if missing := [node_id for node_id in options.require if node_id not in got]:
+        _refuse("members", ", ".join(options.require), f"none of {', '.join(missing)}")
+    if lost := [
+        member.node_id for member in layout.contributors if member.node_id in options.without
+    ]:
+        _refuse("members", f"none of {', '.join(options.without)}", ", ".join(lost))
 
 
 def _check_statement(

@@ -68,6 +68,7 @@ class Rung:
                 selector=DEFAULT_SELECTOR,
                 keep_ratio=self.unscored_keep_ratio,
                 head_shares=b"",
+                least_rows=0,
             )
         return kept.at_most(max_keep_ratio)
 

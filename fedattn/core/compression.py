@@ -15,6 +15,7 @@ from fedattn.core.selection import (
 )
 from fedattn.core.types import HeadCounts, KvShape
 
+MAX_LEAST_ROWS = 1 << 16
 FULL_SHARE = 255
 """The byte of a head that keeps all its rows."""
 
@@ -75,13 +76,20 @@ class Compression(RowSelection):
         head_shares: for the selector `learned`: share of its rows that each head keeps, a byte each
             (255 for all), heads of block 0 first, L Hkv of them. Else empty: every head keeps
             `keep_ratio` of them.
+        least_rows: shares are of so many rows at least, so that short texts keep more of theirs.
     """
 
     codec: Codec = field(default_factory=lambda: codec_by_name(DEFAULT_CODEC))
     head_shares: bytes = b""
+    least_rows: int = 0
 
     def __post_init__(self) -> None:
         RowSelection.__post_init__(self)
+        if not 0 <= self.least_rows <= MAX_LEAST_ROWS or (self.least_rows and not self.head_shares):
+            raise InvalidRequestError(
+                f"least_rows: expected 0 to {MAX_LEAST_ROWS}, and 0 without shares of heads, got "
+                f"{self.least_rows}"
+            )
         if bool(self.head_shares) != (self.selector == LEARNED):
             raise InvalidRequestError(
                 f"the selector {LEARNED} goes with the shares of heads that a profile of the model "
@@ -114,33 +122,48 @@ class Compression(RowSelection):
     def at_most(self, keep_ratio: float) -> "Compression":
         """The same with at most so many rows, every head keeping its part of them.
 
+        Short texts then keep no more than long ones.
+
         Example: shares 200 100 at keep ratio 0.6, at most 0.3: 100 50.
         """
-        if keep_ratio >= self.keep_ratio:
+        if keep_ratio >= 1:
             return self
-        factor = keep_ratio / self.keep_ratio
+        factor = min(1.0, keep_ratio / self.keep_ratio)
         shares = bytes(int(share * factor) for share in self.head_shares)
-        return replace(self, keep_ratio=keep_ratio, head_shares=shares)
+        ratio = min(self.keep_ratio, keep_ratio)
+        return replace(self, keep_ratio=ratio, head_shares=shares, least_rows=0)
 
     def head_counts(self, num_rows: int, layer: int, num_heads: int) -> HeadCounts:
         """Rows of so many computed ones that each head keeps at a layer; one head at least one."""
         if not self.head_shares:
             return (num_kept(num_rows, self.keep_ratio),) * num_heads
         shares = self.head_shares[layer * num_heads : (layer + 1) * num_heads]
-        counts = [-(-num_rows * share // FULL_SHARE) for share in shares]
+        counts = _shared_out(shares, num_rows, self.least_rows)
         if not any(counts):
             counts[0] = min(1, num_rows)
         return tuple(counts)
 
+    def share_of(self, num_rows: int) -> float:
+        """Share of so many rows that travel: `keep_ratio`, and more of short texts."""
+        plain = sum(_shared_out(self.head_shares, num_rows, 0))
+        lifted = sum(_shared_out(self.head_shares, num_rows, self.least_rows))
+        return min(1.0, self.keep_ratio * lifted / plain) if plain else self.keep_ratio
+
     @property
     def selection(self) -> dict[str, Any]:
-        """All settings but the codec and the shares, by name."""
+        """All settings but the codec, the shares and least rows, by name."""
         return {name: getattr(self, name) for name in SELECTION_FIELDS}
 
     @property
     def plain(self) -> tuple[str | float, ...]:
         """All settings as plain values; equal ones write equal frames of equal rows."""
-        return (self.codec.name, self.head_shares.hex(), *self.selection.values())
+        return (self.codec.name, self.head_shares.hex(), self.least_rows, *self.selection.values())
+
+
+def _shared_out(shares: bytes, num_rows: int, least_rows: int) -> list[int]:
+    """Rows of each head."""
+    base = max(num_rows, least_rows)
+    return [min(num_rows, -(-base * share // FULL_SHARE)) for share in shares]
 
 
 def num_kept(num_rows: int, keep_ratio: float) -> int:

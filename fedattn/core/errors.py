@@ -14,6 +14,7 @@
     ├── UnavailableError             the same request may succeed later
     │   ├── NoContributorsError
     │   ├── NotEnoughParticipantsError
+    │   ├── ParticipantDepartedError  a named node was here within the last hour
     │   ├── PublisherUnavailableError
     │   ├── AggregatorUnavailableError
     │   ├── GatewayUnavailableError
@@ -114,11 +115,19 @@ class UnavailableError(FedAttnError):
     Args:
         message: for people.
         retry_after_s: when that may be; None if nobody knows.
+        lost: ids of the nodes without which it may succeed at once.
     """
 
-    def __init__(self, message: str = "", retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        retry_after_s: float | None = None,
+        *,
+        lost: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.lost = lost
 
 
 class NoContributorsError(UnavailableError):
@@ -127,6 +136,12 @@ class NoContributorsError(UnavailableError):
 
 class NotEnoughParticipantsError(UnavailableError):
     code = "not_enough_participants"
+
+
+class ParticipantDepartedError(UnavailableError):
+    """A named node was joined within the last hour, and left."""
+
+    code = "participant_departed"
 
 
 class PublisherUnavailableError(UnavailableError):

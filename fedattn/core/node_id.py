@@ -10,9 +10,14 @@ AGGREGATOR, GATEWAY = "aggregator", "gateway"
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
+def is_node_id(text: str) -> bool:
+    """Whether it can be the id of a node."""
+    return _NODE_ID.fullmatch(text) is not None
+
+
 def check_node_id(node_id: str) -> str:
     """Return the id, or raise InvalidRequestError."""
-    if not _NODE_ID.fullmatch(node_id):
+    if not is_node_id(node_id):
         raise InvalidRequestError(
             f"node id {node_id[:80]!r}: expected 1 to 64 characters of A-Z a-z 0-9 . _ -"
         )

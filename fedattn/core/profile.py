@@ -13,7 +13,7 @@ import numpy as np
 
 from fedattn.core.budget import FEWER_ROWS
 from fedattn.core.codecs import CODEC_LADDER, Codec, codec_by_name
-from fedattn.core.compression import Compression
+from fedattn.core.compression import MAX_LEAST_ROWS, Compression
 from fedattn.core.errors import InvalidPlanError
 from fedattn.core.plans import PlanSpec, RolePlans, SyncPlan
 from fedattn.core.row_scores import RowScorer
@@ -32,11 +32,11 @@ class ProfilePoint:
         codec: name of the codec.
         head_shares: share of its rows that each head keeps, a byte each, as in `Compression`;
             empty if all travel.
-        fewer_bytes: bytes of bf16 at every block, divided by those that travel.
+        fewer_bytes: bytes of bf16 at every block, divided by those that travel; of texts shorter
+            than `Profile.least_rows` more travel.
         divergence: KL from every row and block uncompressed, along the answer that those give;
             nats a token, mean.
         nll_change: of the given answers against the same, nats a token, mean.
-        kept_answers: right answers divided by those of the same; None if there were too few.
     """
 
     keep_ratio: float
@@ -45,7 +45,6 @@ class ProfilePoint:
     fewer_bytes: float
     divergence: float
     nll_change: float = 0.0
-    kept_answers: float | None = None
 
     def __post_init__(self) -> None:
         codec_by_name(self.codec)
@@ -68,6 +67,7 @@ class Profile:
         points: from the best quality to the fewest bytes; `fewer_bytes` grows strictly.
         default: index of the point that `auto` takes.
         scorer: says which rows to keep; None if every point keeps all.
+        least_rows: shares of heads are of so many rows at least: short texts keep more of theirs.
         origin: how it was found, for people: cases, seed, lengths, times.
         context_tokens: most tokens of all contexts together at which the model still answers well;
             None if not measured.
@@ -80,6 +80,7 @@ class Profile:
     points: tuple[ProfilePoint, ...]
     default: int
     scorer: RowScorer | None = None
+    least_rows: int = 0
     origin: dict[str, Any] = field(default_factory=dict)
     context_tokens: int | None = None
 
@@ -100,6 +101,10 @@ class Profile:
             raise InvalidPlanError(
                 f"a profile of {num_heads} heads has a share of each and scores to choose rows by, "
                 f"got {sorted(sizes) or 'none'}"
+            )
+        if not 0 <= self.least_rows <= MAX_LEAST_ROWS:
+            raise InvalidPlanError(
+                f"a profile's least_rows: expected 0 to {MAX_LEAST_ROWS}, got {self.least_rows}"
             )
         heads = self.num_layers, self.num_kv_heads
         if self.scorer is not None and self.scorer.bias.shape != heads:
@@ -251,8 +256,10 @@ def _resolve_rows(
     is_free = wish.keep_ratio is None and wish.selector in {None, LEARNED}
     if profile is not None and is_free and plan.is_auto:
         chosen = profile.choose(plan.fewer_bytes)
-        at_points = [_at_point(point, wish) for point in profile.points[chosen:]]
-        return at_points[0], tuple(at_points[1:])
+        first, *others = (_at_point(point, wish) for point in profile.points[chosen:])
+        if first.head_shares and profile.least_rows:
+            return replace(first, least_rows=profile.least_rows), (first, *others)
+        return first, tuple(others)
     codecs = _codecs(wish)
     kept = 1.0 if wish.keep_ratio is None else wish.keep_ratio
     fewer = [ratio for ratio in FEWER_ROWS if ratio < kept]

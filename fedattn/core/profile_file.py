@@ -13,7 +13,7 @@ from fedattn.core.profile import Profile, ProfilePoint
 from fedattn.core.row_scores import RowScorer
 from fedattn.core.types import FloatArray
 
-PROFILE_VERSION = 2
+PROFILE_VERSION = 3
 MAX_PROFILE_BYTES = 16 << 20
 _FORMAT = "fedattn-profile"
 _UNREADABLE = (
@@ -35,6 +35,7 @@ def write_profile(profile: Profile) -> str:
         "contributors": str(profile.plans.contributors) or "none",
         "publisher": str(profile.plans.publisher) or "none",
         "default": profile.default,
+        "least_rows": profile.least_rows,
         **({} if profile.context_tokens is None else {"context_tokens": profile.context_tokens}),
         "points": [_write_point(point) for point in profile.points],
         **({} if scorer is None else {"row_scores": _write_scorer(scorer)}),
@@ -67,8 +68,13 @@ def read_profile(text: str, name: str) -> Profile:
             points=tuple(_read_point(point) for point in document["points"]),
             default=int(document["default"]),
             scorer=_read_scorer(document["row_scores"]) if "row_scores" in document else None,
+            least_rows=_whole_number(document, "least_rows", least=0),
             origin=dict(document.get("origin", {})),
-            context_tokens=_read_tokens(document),
+            context_tokens=(
+                _whole_number(document, "context_tokens", least=1)
+                if document.get("context_tokens") is not None
+                else None
+            ),
         )
     except _UNREADABLE as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
@@ -77,11 +83,11 @@ def read_profile(text: str, name: str) -> Profile:
         ) from error
 
 
-def _read_tokens(document: dict[str, Any]) -> int | None:
-    tokens = document.get("context_tokens")
-    if tokens is not None and not (type(tokens) is int and tokens > 0):
-        raise ValueError(f"context_tokens: expected a whole number from 1, got {tokens!r}")
-    return tokens
+def _whole_number(document: dict[str, Any], key: str, *, least: int) -> int:
+    number = document[key]
+    if type(number) is not int or number < least:
+        raise ValueError(f"{key}: expected a whole number from {least}, got {number!r}")
+    return number
 
 
 def _check_format(document: dict[str, Any]) -> None:
@@ -98,7 +104,6 @@ def _write_point(point: ProfilePoint) -> dict[str, Any]:
         "fewer_bytes": round(point.fewer_bytes, 2),
         "divergence": round(point.divergence, 5),
         "nll_change": round(point.nll_change, 5),
-        **({} if point.kept_answers is None else {"kept_answers": round(point.kept_answers, 4)}),
     }
 
 
@@ -116,7 +121,6 @@ def _read_point(record: dict[str, Any]) -> ProfilePoint:
         fewer_bytes=number("fewer_bytes"),
         divergence=number("divergence"),
         nll_change=number("nll_change"),
-        kept_answers=number("kept_answers") if "kept_answers" in record else None,
     )
 
 

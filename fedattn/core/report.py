@@ -11,6 +11,21 @@ class Outcome(StrEnum):
     LATE = "late"  # somebody went on without it
     EXCLUDED = "excluded"  # it did not take part
     EMPTY = "empty"  # it had nothing to give
+    DEPARTED = "departed"  # it had left within the last hour
+
+    @property
+    def took_part(self) -> bool:
+        """Whether it was a member at all."""
+        return self not in {Outcome.EXCLUDED, Outcome.EMPTY, Outcome.DEPARTED}
+
+
+class NodeState(StrEnum):
+    """Whether a node is there, and whether it let others wait of late."""
+
+    GOOD = "good"
+    LATE = "late"  # the last time it was asked: it is asked after all others
+    RESTING = "resting"  # several times in a row: it is not asked for a while
+    DEPARTED = "departed"  # it left within the last hour
 
 
 class RowSource(StrEnum):

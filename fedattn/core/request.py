@@ -58,6 +58,8 @@ class SessionOptions:
         share: what contributors are told of the question.
         node_tokens: most tokens of each contributor's text; None for no limit.
         context_tokens: most tokens of all contributors' texts together; None for no limit.
+        require: contributors without all of whose rows there is no answer.
+        without: nodes that take no part, since a first try lost them.
     """
 
     contributors: tuple[str, ...] = ()
@@ -73,6 +75,8 @@ class SessionOptions:
     share: Share = Share.NOTHING
     node_tokens: int | None = None
     context_tokens: int | None = None
+    require: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, text in (("subject", self.subject), ("purpose", self.purpose)):
@@ -82,11 +86,23 @@ class SessionOptions:
                 raise InvalidRequestError(
                     f"contributor {node_id[:64]!r} is named twice; name it once"
                 )
+        self._check_required()
         if self.independent and self.prefix is not PrefixMode.PUBLIC:
             raise InvalidRequestError(
                 f"independent: contributors need the public prefix before them, got prefix "
                 f"{self.prefix.value!r}; leave one of the two out"
             )
+
+    def _check_required(self) -> None:
+        """Raise InvalidRequestError if a required node is not to take part."""
+        for node_id in self.require:
+            if self.contributors and node_id not in self.contributors:
+                raise InvalidRequestError(
+                    f"{node_id[:64]!r} is required, and not among the contributors; name it there "
+                    f"too, or name no contributors for all that are joined"
+                )
+            if node_id in self.without:
+                raise InvalidRequestError(f"{node_id[:64]!r} is required, and to be left out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,14 @@
 from collections.abc import Awaitable
 from typing import Protocol
 
-from fedattn.rest.answers import LayerEvent, QueryEvent, QueuedEvent, SessionEvent, TokenEvent
+from fedattn.rest.answers import (
+    LayerEvent,
+    QueryEvent,
+    QueuedEvent,
+    Retried,
+    SessionEvent,
+    TokenEvent,
+)
 
 
 class Report(Protocol):
@@ -31,11 +38,13 @@ class Progress:
         """Say what happened; never any text of the answer."""
         match event:
             case QueuedEvent():
-                await self._say(0, event.words)
+                await self._say(self._done, event.words)
             case SessionEvent():
                 self._num_layers = len(event.members[-1].sync_layers) if event.members else 0
                 names = ", ".join(member.node_id for member in event.members)
                 await self._say(self._done, f"asking {names}")
+            case Retried():
+                await self._say(self._done, f"asking again without {', '.join(event.without)}")
             case LayerEvent():
                 rows = f"{event.num_rows} rows of the others"
                 await self._say(self._done + 1, f"block {event.layer}: {rows}")

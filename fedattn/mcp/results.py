@@ -14,7 +14,10 @@ class TookPart(BaseModel):
 
     node_id: str = Field(description="Id of the node.")
     role: Role = Field(description="publisher: it asked and wrote the answer; contributor.")
-    state: Outcome = Field(description="How its part ended; empty: it had nothing to give.")
+    state: Outcome = Field(
+        description="How its part ended; empty: it had nothing to give; departed: it had left, and "
+        "the answer is without its text."
+    )
     detail: str = Field(description="Reason if not all went well, else empty.")
     text_tokens: int = Field(description="Tokens of its private text that took part.")
     influence: float | None = Field(
@@ -61,6 +64,6 @@ class FederationAnswer(BaseModel):
 
 
 class Nodes(BaseModel):
-    """The nodes that are joined now."""
+    """The nodes that are joined now, and those that left within the last hour."""
 
-    nodes: list[ParticipantInfo] = Field(description="In order of their ids.")
+    nodes: list[ParticipantInfo] = Field(description="Those joined, by id; then those that left.")

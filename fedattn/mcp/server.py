@@ -93,7 +93,7 @@ def make_server(client: AsyncClient) -> MCPServer:
 
     @server.tool(title="List the nodes", annotations=_LOOKS, structured_output=True)
     async def list_nodes() -> Nodes:
-        """Say which nodes are joined now, what they hold in numbers, and which may publish."""
+        """Say which nodes are joined or left of late, what they hold, and which may publish."""
         with _as_tool_errors():
             return Nodes(nodes=await client.participants())
 

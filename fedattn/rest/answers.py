@@ -10,7 +10,7 @@ from fedattn.core.codecs import CODECS
 from fedattn.core.compression import Compression, RowSelection
 from fedattn.core.contexts import SkipReason
 from fedattn.core.limits import described
-from fedattn.core.report import FinishReason, Outcome, Pressure, RowSource
+from fedattn.core.report import FinishReason, NodeState, Outcome, Pressure, RowSource
 from fedattn.core.spans import Role
 from fedattn.core.timeline import Activity
 from fedattn.rest.problems import Problem
@@ -26,9 +26,10 @@ class RowsReport(RowSelection):
     )
 
     @classmethod
-    def of(cls, compression: Compression) -> Self:
-        """The report of a compression."""
-        return cls(codec=compression.codec.name, **compression.selection)
+    def of(cls, compression: Compression, num_rows: int) -> Self:
+        """The report of a compression of so many rows."""
+        selection = {**compression.selection, "keep_ratio": compression.share_of(num_rows)}
+        return cls(codec=compression.codec.name, **selection)
 
 
 class LayerTraffic(BaseModel):
@@ -103,7 +104,8 @@ class ParticipantReport(ContextCounts):
     node_id: str = Field(description="Id of the node.", examples=["node-a"])
     role: Role = Field(description="What it did.", examples=["contributor"])
     state: Outcome = Field(
-        description="How its part ended; empty: it had nothing to give and took no part.",
+        description="How its part ended; empty: it had nothing to give and took no part; departed: "
+        "it had left within the last hour, so that the answer is without it.",
         examples=["lost"],
     )
     span_len: int = Field(description="Tokens of its span.", examples=[96])
@@ -190,6 +192,24 @@ class Totals(BaseModel):
     )
 
 
+class Retried(BaseModel):
+    """Data of `retried`: nodes were lost before the first token, so the query is put once more.
+
+    Another `session` follows, of which the `session` and `layer` before it say nothing.
+    """
+
+    without: list[str] = Field(
+        description="Nodes that were lost, and take no part now.", examples=[["node-b"]]
+    )
+    code: str = Field(
+        description="Stable code of what the first try failed with.",
+        examples=["publisher_unavailable"],
+    )
+    detail: str = Field(
+        description="The same for people.", examples=["publisher node-b cannot be reached"]
+    )
+
+
 class QueryAnswer(BaseModel):
     """The answer to a query and how it came about."""
 
@@ -220,6 +240,9 @@ class QueryAnswer(BaseModel):
         description="Members in token order, then excluded nodes."
     )
     totals: Totals = Field(description="The session in numbers.")
+    retried: Retried | None = Field(
+        None, description="Who was lost in a first try; null if there was one try only."
+    )
 
 
 class WarmAnswer(BaseModel):
@@ -283,7 +306,13 @@ class SessionEvent(BaseModel):
         examples=[768],
     )
     members: list[SessionMember] = Field(description="Token order; the publisher is last.")
-    excluded: list[ParticipantReport] = Field(description="Joined nodes that take no part.")
+    excluded: list[ParticipantReport] = Field(
+        description="Nodes that take no part: joined ones, and those that left within the last "
+        "hour."
+    )
+    spends_approval: bool = Field(
+        False, description="Whether a person approved this session, and has to approve another."
+    )
 
 
 class RowArrival(BaseModel):
@@ -338,7 +367,7 @@ class NodeHealth(BaseModel):
 
 
 class ParticipantInfo(ContextCounts):
-    """A node that is joined now."""
+    """A node that is joined now, or left within the last hour."""
 
     node_id: str = Field(description="Id of the node.", examples=["node-a"])
     model_name: str = Field(description="Its model.", examples=["SmolLM2-135M-Instruct"])
@@ -348,7 +377,14 @@ class ParticipantInfo(ContextCounts):
     num_layers: int = Field(description="Blocks of its model.", examples=[30])
     max_positions: int = Field(description="Tokens in its model's window.", examples=[8192])
     active_sessions: int = Field(description="Sessions it takes part in.", examples=[0])
-    joined_for_s: float = Field(description="Time since it joined, seconds.", examples=[314.2])
+    left_for_s: float | None = Field(
+        None,
+        description="Time since it left, seconds; null if it is there.",
+        examples=[240.0],
+    )
+    joined_for_s: float = Field(
+        description="How long it has been joined, or was, seconds.", examples=[314.2]
+    )
     can_publish: bool = Field(
         description="Whether gateways may publish through it, which its owner decides.",
         examples=[True],
@@ -357,6 +393,19 @@ class ParticipantInfo(ContextCounts):
     warnings: list[str] = Field(
         description="What its owner should look at: nothing to give.",
         examples=[["nothing to give: 1 file skipped (1 binary); its log names each file"]],
+    )
+    state: NodeState = Field(
+        description="late: it let others wait the last time, and is asked after all others; "
+        "resting: several times in a row, and queries that do not name it go without it for a "
+        "while; departed: it left within the last hour, and is described as it was then.",
+        examples=["resting"],
+    )
+    state_reason: str = Field(
+        description="How it let them wait, or why it left; empty if state is good.",
+        examples=["it did not answer within 5.4 s"],
+    )
+    rests_for_s: float = Field(
+        description="Time until it is asked again, seconds; 0 unless resting.", examples=[24.5]
     )
 
 
@@ -368,13 +417,15 @@ class Health(BaseModel):
     )
 
 
-QueryEvent: TypeAlias = QueuedEvent | SessionEvent | LayerEvent | TokenEvent | QueryAnswer
-"""What happens during a query, in this order; the answer is the last."""
+QueryEvent: TypeAlias = QueuedEvent | SessionEvent | LayerEvent | Retried | TokenEvent | QueryAnswer
+"""What happens during a query, in this order; the answer is the last. After `Retried` it begins
+anew."""
 
 EVENT_MODELS: dict[str, type[BaseModel]] = {
     "queued": QueuedEvent,
     "session": SessionEvent,
     "layer": LayerEvent,
+    "retried": Retried,
     "token": TokenEvent,
     "report": QueryAnswer,
     "error": Problem,

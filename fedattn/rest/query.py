@@ -144,6 +144,14 @@ class SessionBody(BaseModel):
         max_length=MAX_MEMBERS - 1,
         examples=[["node-a", "node-b"]],
     )
+    require: list[NodeId] = Field(
+        default_factory=list,
+        description="Nodes without which there is no answer: they take part whoever else does, and "
+        "unless all their rows come the query fails, and says why. Contributors that are only "
+        "named may drop out on the way, and the answer is without them.",
+        max_length=MAX_MEMBERS - 1,
+        examples=[["node-a"]],
+    )
     plan: PlanText = Field(
         "auto",
         description=f"Sync plan of the contributors: {PLAN_TEXT}.",
@@ -268,6 +276,7 @@ class SessionBody(BaseModel):
             subject=self.subject,
             node_tokens=self.node_tokens,
             context_tokens=self.context_tokens,
+            require=tuple(self.require),
         )
 
     @model_validator(mode="after")
@@ -317,6 +326,12 @@ class AskBody(SessionBody):
     reuse: bool = Field(
         True,
         description="Whether rows cached since earlier queries are used; the answer is the same.",
+    )
+    retry: bool = Field(
+        True,
+        description="Whether the query is put once more, without the nodes that were lost, if it "
+        "fails for them before its first token and there is time left. Never once a person's "
+        "approval was spent, and with another publisher only where none was named.",
     )
     timeline: bool = Field(
         False, description="Whether the report tells what every participant did when."

@@ -3,6 +3,8 @@
 import logging
 import sys
 import traceback
+from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
 
@@ -33,6 +35,30 @@ def add_trace(
     return event
 
 
+class DroppingStream:
+    """A stream that drops what cannot be written.
+
+    A log on a full disk must not stop whatever was about to tell of itself.
+
+    Args:
+        stream: where it goes.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or do not; returns the characters of the text."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what waits, or do not."""
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def configure_logging(level: str, log_format: str, service: str) -> None:
     """Set up structlog and the standard library's logging, once, in main.
 
@@ -61,7 +87,7 @@ def configure_logging(level: str, log_format: str, service: str) -> None:
     structlog.configure(
         processors=[*shared, *final],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", DroppingStream(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)

@@ -6,7 +6,7 @@ import grpc
 
 from fedattn.core.limits import MAX_DEADLINE_S
 from fedattn.core.proxies import Endpoint
-from fedattn.wire.options import COMMON_OPTIONS, Options
+from fedattn.wire.options import COMMON_OPTIONS, PING_TIMEOUT_S, Options
 from fedattn.wire.security import Certificates, OwnCertificates
 
 _OPTIONS: Options = [
@@ -14,6 +14,7 @@ _OPTIONS: Options = [
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.min_reconnect_backoff_ms", 1000 * PING_TIMEOUT_S),  # of one attempt to connect
 ]
 
 _LINGER_S = MAX_DEADLINE_S + 60

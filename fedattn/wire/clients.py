@@ -7,6 +7,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
 from fedattn.runtime.tracing import trace_metadata
@@ -18,7 +19,8 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 
 M = TypeVar("M", bound=Message)
 
-_LIST_TIMEOUT_S = 10.0
+_LIST_TIMEOUT_S = 5.0
+_ALIVE_TIMEOUT_S = 2.0
 
 
 class Responses(Generic[M]):
@@ -132,7 +134,7 @@ class AggregatorClient:
         """Nodes that are joined right now, for one of them or for a gateway.
 
         Raises:
-            FedAttnError: the caller is neither, or the aggregator cannot be reached.
+            FedAttnError: the caller is neither, or the aggregator does not answer.
         """
         try:
             return clean_texts(
@@ -141,4 +143,30 @@ class AggregatorClient:
                 )
             )
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise_if_cancelled()
+                raise self._silent(_LIST_TIMEOUT_S) from None
             raise error_from_rpc(error, self._unreachable) from None
+
+    async def check_alive(self) -> None:
+        """Return if the aggregator answers at once, whatever it answers.
+
+        Raises:
+            AggregatorUnavailableError: it does not.
+        """
+        health = health_pb2_grpc.HealthStub(self._channel())
+        try:
+            await health.Check(health_pb2.HealthCheckRequest(), timeout=_ALIVE_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise_if_cancelled()
+            match error.code():
+                case grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise self._silent(_ALIVE_TIMEOUT_S) from None
+                case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+                    raise self._unreachable from None
+
+    def _silent(self, for_s: float) -> FedAttnError:
+        return AggregatorUnavailableError(
+            f"the aggregator at {self.address} did not answer within {for_s:g} s; look whether its "
+            f"process is stopped, or its machine overloaded"
+        )

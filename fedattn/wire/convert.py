@@ -45,6 +45,7 @@ def compression_to_wire(compression: Compression) -> session_pb2.Compression:
     return session_pb2.Compression(
         codec_id=compression.codec.codec_id,
         head_shares=compression.head_shares,
+        least_rows=compression.least_rows,
         **compression.selection,
     )
 
@@ -53,7 +54,10 @@ def compression_from_wire(message: session_pb2.Compression) -> Compression:
     require_range("number of head_shares", len(message.head_shares), 0, MAX_HEAD_SHARES)
     selection = {name: getattr(message, name) for name in SELECTION_FIELDS}
     return Compression(
-        codec=codec_from_wire(message.codec_id), head_shares=message.head_shares, **selection
+        codec=codec_from_wire(message.codec_id),
+        head_shares=message.head_shares,
+        least_rows=message.least_rows,
+        **selection,
     )
 
 

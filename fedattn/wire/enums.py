@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from fedattn.core.contexts import SkipReason
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.report import FinishReason, Outcome, Pressure, RowSource
+from fedattn.core.report import FinishReason, NodeState, Outcome, Pressure, RowSource
 from fedattn.core.request import Kem
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode, Role
@@ -77,6 +77,7 @@ ROW_SOURCES = EnumMap(RowSource, session_pb2.RowSource, "ROW_SOURCE")
 ACTIVITIES = EnumMap(Activity, session_pb2.Activity, "ACTIVITY")
 FINISH_REASONS = EnumMap(FinishReason, participant_pb2.FinishReason, "FINISH_REASON")
 PRESSURES = EnumMap(Pressure, aggregator_pb2.Pressure, "PRESSURE")
+NODE_STATES = EnumMap(NodeState, aggregator_pb2.NodeState, "NODE_STATE")
 SPEAKERS = EnumMap(Speaker, participant_pb2.Speaker, "SPEAKER")
 SHARES = EnumMap(Share, session_pb2.Share, "SHARE")
 KEMS = EnumMap(Kem, session_pb2.Kem, "KEM")

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,15 @@ class _Call:
         if self.reason is None:
             self.reason = reason
             self.task.cancel()
+
+
+_CURRENT: ContextVar[_Call | None] = ContextVar("current_call", default=None)
+
+
+def why_expelled() -> FedAttnError | None:
+    """Why a gate ends the RPC that runs in this task, if it does."""
+    call = _CURRENT.get()
+    return None if call is None else call.reason
 
 
 class PeerGate:
@@ -78,6 +88,7 @@ class PeerGate:
         if left_s <= 0:
             raise expired
         self._calls.add(call)
+        _CURRENT.set(call)  # for this task, which ends with the call
         expiry = asyncio.get_running_loop().call_later(left_s, call.expel, expired)
         try:
             yield

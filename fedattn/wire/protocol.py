@@ -2,7 +2,10 @@
 
 from fedattn.core.chunks import MAX_CHUNK_SIZE
 
-PROTOCOL_VERSION = 10
+PROTOCOL_VERSION = 11
+BEAT_S, SILENCE_S = 3.0, 12.0
+"""Longest pause between two events of a query, and after how long without one its gateway ends it.
+"""
 MAX_REASON_LENGTH = 500
 """Characters kept of a reason that another node gives for people."""
 MAX_ERROR_LENGTH = 1000

@@ -23,7 +23,6 @@ from fedattn.wire.status import abort_with
 _OPTIONS: Options = [
     *COMMON_OPTIONS,
     ("grpc.so_reuseport", 0),  # a second service on one port is an error, not a surprise
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.max_concurrent_streams", MAX_CALLS_PER_PEER),  # of one connection
     ("grpc.max_connection_idle_ms", 600_000),  # without any call
 ]

@@ -68,6 +68,8 @@ def options_to_wire(options: SessionOptions) -> session_pb2.SessionOptions:
         share=SHARES.to_wire(options.share),
         node_tokens=options.node_tokens or 0,
         context_tokens=options.context_tokens or 0,
+        require=options.require,
+        without=options.without,
     )
 
 
@@ -80,6 +82,8 @@ def options_from_wire(message: session_pb2.SessionOptions) -> SessionOptions:
     require_range("deadline_s", message.deadline_s, 1e-3, MAX_DEADLINE_S)
     require_range("min_participants", message.min_participants, 1, MAX_MEMBERS)
     require_range("number of contributors", len(message.contributors), 0, MAX_MEMBERS - 1)
+    require_range("number of required nodes", len(message.require), 0, MAX_MEMBERS - 1)
+    require_range("number of nodes left out", len(message.without), 0, MAX_MEMBERS - 1)
     require_range("node_tokens", message.node_tokens, 0, MAX_TOKENS)
     require_range("context_tokens", message.context_tokens, 0, MAX_TOKENS)
     return SessionOptions(
@@ -96,4 +100,6 @@ def options_from_wire(message: session_pb2.SessionOptions) -> SessionOptions:
         share=SHARES.from_wire(message.share),
         node_tokens=message.node_tokens or None,
         context_tokens=message.context_tokens or None,
+        require=tuple(message.require),
+        without=tuple(message.without),
     )

@@ -12,11 +12,14 @@ from typing import NoReturn, Protocol
 import grpc
 
 from fedattn.core import errors
-from fedattn.core.errors import FedAttnError, InternalError, error_from_code
+from fedattn.core.errors import FedAttnError, InternalError, UnavailableError, error_from_code
+from fedattn.core.node_id import is_node_id
 from fedattn.core.printable import short_line
 from fedattn.wire.protocol import MAX_ERROR_LENGTH
 
 CODE_KEY = "fedattn-error-code"
+LOST_KEY = "fedattn-lost-nodes"
+_MAX_LOST = 16
 _TLS_WORDS = ("SSL", "Ssl", "TLS", "andshake", "Peer name", "erification")
 
 
@@ -47,6 +50,7 @@ STATUS_TABLE: dict[type[FedAttnError], ErrorStatus] = {
     errors.InvalidRequestError: _INVALID,
     errors.NoContributorsError: _UNAVAILABLE,
     errors.NotEnoughParticipantsError: _UNAVAILABLE,
+    errors.ParticipantDepartedError: _UNAVAILABLE,
     errors.PublisherUnavailableError: _UNAVAILABLE,
     errors.AggregatorUnavailableError: _UNAVAILABLE,
     errors.GatewayUnavailableError: _UNAVAILABLE,
@@ -96,7 +100,10 @@ class _Aborts(Protocol):
 async def abort_with(context: _Aborts, error: FedAttnError) -> NoReturn:
     """End an RPC with an error's status, message and code."""
     message = str(error)[:MAX_ERROR_LENGTH]
-    await context.abort(status_of(error).grpc_code, message, ((CODE_KEY, error.code),))
+    metadata = [(CODE_KEY, error.code)]
+    if isinstance(error, UnavailableError) and error.lost:
+        metadata.append((LOST_KEY, ",".join(error.lost[:_MAX_LOST])))
+    await context.abort(status_of(error).grpc_code, message, tuple(metadata))
 
 
 def raise_if_cancelled() -> None:
@@ -126,9 +133,12 @@ def error_from_rpc(error: grpc.aio.AioRpcError, unreachable: FedAttnError) -> Fe
     raise_if_cancelled()
     details = short_line(error.details() or "", MAX_ERROR_LENGTH)
     metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
-    for key, value in metadata:
-        if key == CODE_KEY and isinstance(value, str):
-            return error_from_code(value, details)
+    told = {key: value for key, value in metadata if isinstance(value, str)}
+    if CODE_KEY in told:
+        known = error_from_code(told[CODE_KEY], details)
+        if isinstance(known, UnavailableError):
+            known.lost = _node_ids(told.get(LOST_KEY, ""))
+        return known
     match error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             if any(word in details for word in _TLS_WORDS):
@@ -143,3 +153,7 @@ def error_from_rpc(error: grpc.aio.AioRpcError, unreachable: FedAttnError) -> Fe
                 "the peer does not offer this call; upgrade the older node"
             )
     return InternalError("the peer failed; see its log")
+
+
+def _node_ids(text: str) -> tuple[str, ...]:
+    return tuple(filter(is_node_id, text.split(",")[:_MAX_LOST]))

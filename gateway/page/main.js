@@ -48,6 +48,7 @@ async function askTogether(body) {
   await run(body, byId("answer"), {
     session: (data) => { live = new Live(data); say("the nodes compute"); },
     layer: (data) => live.add(data),
+    retried: (data) => say(`asking once more, without ${data.without.join(", ")}`),
     report: (data) => {
       live.end(data);
       showFacts(data);

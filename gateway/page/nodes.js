@@ -5,19 +5,17 @@ import { clock, count, counted, lasting, percent } from "./shared/format.js";
 import { request } from "./shared/client.js";
 
 const REFRESH_MS = 15_000;
-const MAX_GONE = 20;
 const PRESSURES = {
   none: ["good", "well"],
   high: ["warn", "under pressure: sends fewer rows"],
   critical: ["bad", "overloaded: takes no new sessions"],
 };
-/** Id -> when it was joined last; for those that went while the page was open. */
-const seen = new Map();
+let isShown = false;
 
 /**
  * Show the nodes now and every while, as long as somebody looks.
  *
- * @param {(nodes: object[]) => void} onNodes told who is joined.
+ * @param {(nodes: object[]) => void} onNodes told who is joined now.
  * @param {() => void} onRefused called when the gateway wants to know who asks.
  * @returns {() => Promise<void>} looks now.
  */
@@ -25,11 +23,12 @@ export function watchNodes(onNodes, onRefused) {
   async function look() {
     try {
       const nodes = await (await request("v1/participants")).json();
-      show(nodes);
-      onNodes(nodes);
+      const joined = nodes.filter((node) => node.state !== "departed");
+      show(joined, nodes.filter((node) => node.state === "departed"));
+      onNodes(joined);
     } catch (problem) {
       if (problem.status === 401) onRefused();
-      else if (problem.status !== 429 || !seen.size) sayWhy(problem); // else what is shown says of when it is
+      else if (problem.status !== 429 || !isShown) sayWhy(problem); // else what is shown says of when it is
     }
   }
   const lookIfSeen = () => document.hidden || byId("nodes").closest("[hidden]") || look();
@@ -44,14 +43,10 @@ function sayWhy(problem) {
   fill(byId("nodes"), el("p.muted", {}, `${problem.detail}. ${problem.remedy}`));
 }
 
-function show(nodes) {
-  const now = new Date();
-  const joined = new Set(nodes.map((node) => node.node_id));
-  const gone = [...seen].filter(([id]) => !joined.has(id)).sort(([, a], [, b]) => b - a);
-  for (const id of joined) seen.set(id, now);
-  for (const [id] of gone.splice(MAX_GONE)) seen.delete(id);
-  byId("nodes-when").textContent = clock(now);
-  fill(byId("nodes"), nodes.length ? nodes.map(card) : el("p.muted", {}, "Nobody is joined."), gone.map(goneCard));
+function show(joined, gone) {
+  isShown = true;
+  byId("nodes-when").textContent = clock(new Date());
+  fill(byId("nodes"), joined.length ? joined.map(card) : el("p.muted", {}, "Nobody is joined."), gone.map(goneCard));
 }
 
 function card(node) {
@@ -72,11 +67,11 @@ function card(node) {
   );
 }
 
-function goneCard([id, when]) {
+function goneCard(node) {
   return el(
     "div.node.gone", {},
-    el("div.head", {}, el("h3.name", {}, id), el("span.pill.muted", {}, "not joined")),
-    el("p.small.muted", {}, `last seen ${clock(when)}`),
+    el("div.head", {}, el("h3.name", {}, node.node_id), el("span.pill.warn", {}, "left")),
+    el("p.small.muted", {}, `${lasting(node.left_for_s)} ago: ${node.state_reason}; answers are without it`),
   );
 }
 

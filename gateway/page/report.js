@@ -10,7 +10,7 @@ const TOLD = {
   nothing: "nothing of the question but its length in tokens",
 };
 const ENDS = { length: "cut at the most tokens", stop: "ended by a stop string" };
-const ENDINGS = { lost: "was lost", late: "was late", excluded: "took no part", empty: "took no part" };
+const ENDINGS = { lost: "was lost", late: "was late", excluded: "took no part", empty: "took no part", departed: "took no part" };
 
 /** How rows were written, and how many of them if not all. */
 function travelled(compression) {
@@ -80,7 +80,7 @@ export function showRevealed(report, body, live) {
 function sentences(member, body, live) {
   const ending = ENDINGS[member.state];
   const why = member.detail.replace(`${member.node_id}: `, "");
-  if (member.state === "empty" || member.state === "excluded") {
+  if (ending === "took no part") {
     return [`It ${ending}${why ? `: ${why}` : ""}. No rows left it.`];
   }
   const blocks = member.layers.filter((layer) => layer.up > 0).length;

@@ -1,5 +1,7 @@
 """Without whom a session cannot go on: too few, a named node, the one that holds the prefix."""
 
+from collections.abc import Sequence
+
 from fedattn.core.errors import (
     FedAttnError,
     NoContributorsError,
@@ -16,9 +18,19 @@ _MAX_NAMED = 5
 
 
 def require_enough(
-    request: SessionRequest, num_contributors: int, failures: list[FedAttnError]
+    request: SessionRequest,
+    num_contributors: int,
+    failures: list[FedAttnError],
+    departed: Sequence[FedAttnError] = (),
 ) -> None:
-    """Raise unless as many participants are left as the publisher asks for."""
+    """Raise unless as many participants are left as the publisher asks for.
+
+    Args:
+        request: of the publisher.
+        num_contributors: those left.
+        failures: of those that were asked; the first is raised.
+        departed: of those that left of late, for the message.
+    """
     needed = least_participants(request)
     if num_contributors + 1 >= needed:
         return
@@ -29,13 +41,14 @@ def require_enough(
         )
     if failures:
         raise failures[0]
+    gone = "".join(f" ({error})" for error in departed[:_MAX_NAMED])
     if num_contributors == 0:
         raise NoContributorsError(
-            "no contributor with the publisher's model is joined; start one, or check the "
-            "participants list and the logs of the nodes"
+            f"no contributor with the publisher's model is joined{gone}; start one, or check the "
+            f"participants list and the logs of the nodes"
         )
     raise NotEnoughParticipantsError(
-        f"{num_contributors + 1} participants are there, {needed} are required; "
+        f"{num_contributors + 1} participants are there, {needed} are required{gone}; "
         f"start more or lower min_participants"
     )
 
@@ -45,8 +58,11 @@ def must_take_part(
 ) -> bool:
     """Whether a session cannot go on without a node that does not take part.
 
-    A named one that has nothing to give is left out and reported so: nothing of it is missing.
+    A named one that has nothing to give is left out and reported so: nothing of it is missing. A
+    required one has to take part.
     """
+    if node.node_id in request.options.require:
+        return True
     is_named = bool(request.options.contributors) and not isinstance(failure, NothingToGiveError)
     return is_named or owns_prefix(request, node, nodes)
 

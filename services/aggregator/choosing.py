@@ -1,7 +1,7 @@
 """Choosing the contributors of a session from the nodes that are joined."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from fedattn.core.contexts import ContextSummary
 from fedattn.core.errors import (
@@ -9,6 +9,7 @@ from fedattn.core.errors import (
     InvalidRequestError,
     ModelMismatchError,
     NotEnoughParticipantsError,
+    SessionAbortedError,
     UnknownParticipantError,
 )
 from fedattn.core.limits import MAX_MEMBERS
@@ -46,47 +47,72 @@ def choose_contributors(
 ) -> Choice:
     """The nodes to invite.
 
-    Nodes that let others wait of late are left out for a while, unless the request names them, or
-    too few are there without them: nobody is worse off for asking then.
+    A node that was late the last time comes after all others. One that was so twice in a row is
+    left out for a while, unless the request names it, or too few are there without those that rest:
+    nobody is worse off for asking then.
 
     Raises:
-        UnknownParticipantError: a named node is not joined.
-        ModelMismatchError, InvalidRequestError: a named node does not fit the publisher.
+        UnknownParticipantError: a named or required node is not joined.
+        ParticipantDepartedError: likewise, but it was within the last hour.
+        ModelMismatchError, InvalidRequestError: it does not fit the publisher.
     """
-    if request.options.contributors:
-        named = (_find(name, publisher, registry) for name in request.options.contributors)
-        return Choice(tuple(_require_fit(node, publisher, request) for node in named), ())
-    choice = _choose_all(request, publisher, registry, standing.pause_of)
+    options = request.options
+    names = options.contributors or tuple(
+        name for name in options.require if name != publisher.node_id
+    )
+    named = [_find(name, publisher, registry) for name in names]
+    for node in named:
+        _require_fit(node, publisher, request)
+    if options.contributors:
+        return Choice(tuple(node for node in named if node.node_id not in options.without), ())
+    joined = sorted(registry.all(), key=lambda node: standing.is_late(node.node_id))
+    choice = _choose_all(request, publisher, joined, standing.pause_of)
     if len(choice.chosen) + 1 < least_participants(request):
-        return _choose_all(request, publisher, registry, lambda _: "")
-    return choice
+        choice = _choose_all(request, publisher, joined, lambda _: "")
+    left = _departed(publisher, registry)
+    return replace(choice, excluded=(*choice.excluded, *left)[:MAX_MEMBERS])
 
 
 def _choose_all(
     request: SessionRequest,
     publisher: Node,
-    registry: NodeRegistry,
+    joined: Sequence[Node],
     pause_of: Callable[[str], str],
 ) -> Choice:
+    options = request.options
     chosen: list[Node] = []
     excluded: list[ExcludedNode] = []
-    for node in registry.all():
+    for node in sorted(joined, key=lambda node: node.node_id not in options.require):
         if node is publisher:
             continue
         reason = _incompatibility(node, publisher, request)
+        if reason is None and node.node_id in options.without:
+            reason = SessionAbortedError(f"{node.node_id}: the first try lost it")
         if reason is None and len(chosen) == MAX_MEMBERS - 1:
             reason = InvalidRequestError(f"a session has {MAX_MEMBERS} members")
-        if reason is None and (pause := pause_of(node.node_id)):
-            reason = NotEnoughParticipantsError(pause)
+        if reason is None and node.node_id not in options.require:
+            pause = pause_of(node.node_id)
+            reason = NotEnoughParticipantsError(pause) if pause else None
         if reason is None:
             chosen.append(node)
-        elif len(excluded) < MAX_MEMBERS:
+        else:
             excluded.append(ExcludedNode(node.node_id, reason, node.context))
-    return Choice(tuple(chosen), tuple(excluded))
+    return Choice(tuple(sorted(chosen, key=joined.index)), tuple(excluded))
+
+
+def _departed(publisher: Node, registry: NodeRegistry) -> Iterator[ExcludedNode]:
+    """Nodes of the publisher's model that left of late: the answer misses what they know."""
+    for departure in registry.departures.all():
+        node = departure.node
+        error = registry.departures.error_of(node.node_id)
+        if error is not None and _runs_model_of(node, publisher):
+            yield ExcludedNode(node.node_id, error, node.context)
 
 
 def _find(node_id: str, publisher: Node, registry: NodeRegistry) -> Node:
     found = registry.find(node_id)
+    if found is None and (departed := registry.departures.error_of(node_id)) is not None:
+        raise departed
     if found is None or found is publisher:
         known = [node.node_id for node in registry.all() if node is not publisher]
         raise UnknownParticipantError(
@@ -95,16 +121,19 @@ def _find(node_id: str, publisher: Node, registry: NodeRegistry) -> Node:
     return found
 
 
-def _require_fit(node: Node, publisher: Node, request: SessionRequest) -> Node:
+def _require_fit(node: Node, publisher: Node, request: SessionRequest) -> None:
     reason = _incompatibility(node, publisher, request)
     if reason is not None:
         raise reason
-    return node
+
+
+def _runs_model_of(node: Node, publisher: Node) -> bool:
+    return node.fingerprint == publisher.fingerprint and node.shape == publisher.shape
 
 
 def _incompatibility(node: Node, publisher: Node, request: SessionRequest) -> FedAttnError | None:
     """Why a node cannot take part in a publisher's session, if so."""
-    if node.fingerprint != publisher.fingerprint or node.shape != publisher.shape:
+    if not _runs_model_of(node, publisher):
         return ModelMismatchError(
             f"{node.node_id} runs model {node.join.capabilities.model_name} "
             f"({node.fingerprint[:12]}), the publisher {publisher.join.capabilities.model_name} "

@@ -32,7 +32,8 @@ def longest_claim(request: SessionRequest, accepted: list[Acceptance]) -> Accept
     if request.options.contributors:
         return None
     is_first = request.prefix.mode is PrefixMode.FIRST
-    return max(accepted[is_first:], key=lambda one: one.span_len, default=None)
+    others = (one for one in accepted[is_first:] if one.node.node_id not in request.options.require)
+    return max(others, key=lambda one: one.span_len, default=None)
 
 
 def claims_too_much(

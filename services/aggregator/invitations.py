@@ -1,6 +1,8 @@
 """Asking contributors whether, and with how many tokens, they take part."""
 
 import asyncio
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedattn.core.errors import (
@@ -10,6 +12,7 @@ from fedattn.core.errors import (
     InvalidRequestError,
     NotEnoughParticipantsError,
     NothingToGiveError,
+    ParticipantDepartedError,
     error_from_code,
 )
 from fedattn.runtime.tracing import NODE, span, traceparent
@@ -17,10 +20,13 @@ from fedattn.wire.protocol import MAX_CONTRIBUTOR_KEYS, MAX_REASON_LENGTH
 from fedattn.wire.requests import check_cached_keys, statement_from_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
+from services.aggregator.patience import Round
 from services.aggregator.registry import Node
 from services.aggregator.standing import Standing
 
 _LEFT = "it left"
+_LATE_SHARE = 0.2
+"""Of the margin, for a node that was late the last time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +69,19 @@ class Invitations:
         standing: told who does not answer, or declines when others have waited for long.
         timeout_s: a node that has had so long is to blame, and one that declines after half of it;
             a publisher may allow less.
+        margin_s: what a node has besides what most others took; one that was late has less.
+        clock: seconds since some moment.
     """
 
-    def __init__(self, standing: Standing, timeout_s: float) -> None:
-        self._standing, self._timeout_s = standing, timeout_s
+    def __init__(
+        self,
+        standing: Standing,
+        timeout_s: float,
+        margin_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._standing, self._timeout_s, self._margin_s = standing, timeout_s, margin_s
         self._pending: dict[tuple[str, str], asyncio.Future[pb.InviteReply]] = {}
 
     def answer(self, node_id: str, reply: pb.InviteReply) -> None:
@@ -75,44 +90,66 @@ class Invitations:
         if future is not None and not future.done():
             future.set_result(reply)
 
-    def leave(self, node_id: str) -> None:
+    def leave(self, node_id: str, reason: str) -> None:
         """A node has left: it will not answer any more."""
-        left = pb.Decline(code=NotEnoughParticipantsError.code, message=_LEFT)
+        left = pb.Decline(code=ParticipantDepartedError.code, message=f"{_LEFT}: {reason}")
         for session_id, asked in list(self._pending):
             if asked == node_id:
                 self.answer(node_id, pb.InviteReply(session_id=session_id, decline=left))
 
-    async def ask(self, node: Node, invite: pb.Invite) -> Acceptance | FedAttnError:
-        """What a contributor accepts, or why it does not take part."""
+    async def ask_all(
+        self, asked: Sequence[tuple[Node, pb.Invite]], within_s: float
+    ) -> list[Acceptance | FedAttnError]:
+        """What each contributor accepts, or why it does not take part.
+
+        Args:
+            asked: nodes and what they are sent.
+            within_s: for each, in any case.
+        """
+        together = Round(len(asked), within_s)
+        return await asyncio.gather(*(self._trace(*one, together) for one in asked))
+
+    async def _trace(
+        self, node: Node, invite: pb.Invite, together: Round
+    ) -> Acceptance | FedAttnError:
         with span("invite", {NODE: node.node_id}) as asking:
             invite.traceparent = traceparent()
-            answer = await self._ask(node, invite)
+            answer = await self._ask(node, invite, together)
             if isinstance(answer, FedAttnError):
                 asking.fail(answer.code)
             return answer
 
-    async def _ask(self, node: Node, invite: pb.Invite) -> Acceptance | FedAttnError:
+    async def _ask(
+        self, node: Node, invite: pb.Invite, together: Round
+    ) -> Acceptance | FedAttnError:
         key, loop = (invite.session_id, node.node_id), asyncio.get_running_loop()
         self._pending[key], late_from = loop.create_future(), loop.time() + self._timeout_s / 2
+        margin_s, since = self._margin_of(node), self._clock()
         try:
             node.send(pb.ControlResponse(invite=invite))
-            async with asyncio.timeout(invite.reply_within_s):
-                reply = await self._pending[key]
+            reply = await together.wait(self._pending[key], margin_s)
         except TimeoutError:
             self._take_back(node, invite)
-            reason = f"did not answer within {invite.reply_within_s:g} s"
-            if invite.reply_within_s >= self._timeout_s:
-                self._standing.note_failure(node.node_id, f"it {reason}")
+            had_s = together.allowed_s(margin_s)
+            reason = f"did not answer within {had_s:.3g} s"
+            if had_s < invite.reply_within_s or had_s >= self._timeout_s:
+                self._standing.note_failure(node.node_id, f"it {reason}", since)
             return NotEnoughParticipantsError(f"{node.node_id} {reason}")
         finally:
             del self._pending[key]
         if reply.HasField("decline") and loop.time() > late_from:
-            word = _LEFT if reply.decline.message == _LEFT else "it declined"
-            self._standing.note_failure(node.node_id, f"{word} late")
+            has_left = reply.decline.code == ParticipantDepartedError.code
+            word = _LEFT if has_left else "it declined"
+            self._standing.note_failure(node.node_id, f"{word} late", since)
         answer = _judge(node, reply)
         if isinstance(answer, FedAttnError) and not reply.HasField("decline"):
             self._take_back(node, invite)
         return answer
+
+    def _margin_of(self, node: Node) -> float:
+        """What a node has besides what most others took."""
+        is_late = self._standing.is_late(node.node_id)
+        return self._margin_s * (_LATE_SHARE if is_late else 1.0)
 
     def _take_back(self, node: Node, invite: pb.Invite) -> None:
         """Tell a node that its answer is not awaited any more."""

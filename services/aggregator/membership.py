@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import structlog
 
 from fedattn.core.errors import InvalidRequestError, error_from_code
+from fedattn.wire.peer_gate import why_expelled
 from fedattn.wire.protocol import MAX_REASON_LENGTH
-from fedattn.wire.streams import next_within
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.aggregator.departures import GOODBYE
 from services.aggregator.invitations import Invitations
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.sessions import Sessions
@@ -18,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 _MISSED_HEARTBEATS = 3
 """So many in a row end a membership."""
+_LAST_WORDS_S = 5.0
+"""Time for a node whose membership has ended to read the end of its stream."""
 
 
 class Memberships:
@@ -50,8 +53,9 @@ class Memberships:
         Raises:
             FedAttnError: it is not admitted.
         """
-        node = self._nodes.join(join)
-        reader = asyncio.create_task(self._read(node, requests))
+        node, stream = self._nodes.join(join), asyncio.current_task()
+        assert stream is not None
+        reader = asyncio.create_task(self._read(node, requests, stream))
         try:
             log.info("node_joined", node=node.node_id, model=node.fingerprint[:12])
             welcome = pb.Welcome(
@@ -62,31 +66,63 @@ class Memberships:
                 yield message
         finally:
             reader.cancel()
-            self._nodes.leave(node)
-            log.info("node_left", node=node.node_id)
-            self._invitations.leave(node.node_id)
-            self._sessions.note_left(node)
+            self._end(node)
+
+    def _end(self, node: Node) -> None:
+        """Say why a membership has ended to all that counted on the node, once."""
+        expelled = why_expelled()
+        reason = str(expelled or "") or node.end_reason or self._nodes.why_broken(node)
+        if self._nodes.leave(node, reason):
+            log.info("node_left", node=node.node_id, reason=reason)
+            self._invitations.leave(node.node_id, reason)
+            self._sessions.note_left(node, reason)
             self._tunnels.leave(node)
 
-    async def _read(self, node: Node, requests: AsyncIterator[pb.ControlRequest]) -> None:
-        """Take heartbeats and replies until the stream ends or falls silent."""
+    async def _read(
+        self,
+        node: Node,
+        requests: AsyncIterator[pb.ControlRequest],
+        stream: asyncio.Task[object],
+    ) -> None:
+        """Take heartbeats and replies until the stream ends or falls silent.
+
+        The membership ends then, also of a node that reads nothing, whose stream would stay.
+        """
         try:
-            while (request := await next_within(requests, self.lease_s)) is not None:
-                match request.WhichOneof("body"):
-                    case "heartbeat":
-                        node.on_heartbeat(request.heartbeat)
-                    case "invite_reply":
-                        self._take_reply(node, request.invite_reply)
-                    case other:
-                        log.warning("unexpected_message", node=node.node_id, kind=other)
-                        return
+            while True:
+                async with asyncio.timeout(self.lease_s):
+                    request = await anext(requests)
+                if not self._take(node, request):
+                    return
+        except StopAsyncIteration:
+            pass  # `_end` looks why
+        except TimeoutError:
+            node.end(f"it fell silent: no heartbeat for {self.lease_s:g} s")
         except InvalidRequestError as error:
             log.warning("bad_message", node=node.node_id, error=str(error))
+            node.end(f"what it said was refused: {error}")
         finally:
-            node.outbox.discard()
+            node.end()
+            self._end(node)
+            asyncio.get_running_loop().call_later(_LAST_WORDS_S, stream.cancel)
+
+    def _take(self, node: Node, request: pb.ControlRequest) -> bool:
+        """Take one message; whether others may follow."""
+        self._nodes.hear(node)
+        match request.WhichOneof("body"):
+            case "heartbeat":
+                node.on_heartbeat(request.heartbeat)
+            case "invite_reply":
+                self._take_reply(node, request.invite_reply)
+            case "goodbye":
+                node.end(GOODBYE)
+                return False
+            case other:
+                raise InvalidRequestError(f"expected a heartbeat or a reply, got {other}")
+        return True
 
     def _take_reply(self, node: Node, reply: pb.InviteReply) -> None:
-        """An answer to an invitation, or a contributor's word that it cannot go on."""
+        """An answer to an invitation, or a contributor's word that it cannot begin."""
         self._invitations.answer(node.node_id, reply)
         if reply.HasField("decline"):
             reason = reply.decline.message[:MAX_REASON_LENGTH]

@@ -1,6 +1,5 @@
 """Opening a session: choose contributors, ask their lengths, lay out the spans."""
 
-import asyncio
 import secrets
 from dataclasses import replace
 from itertools import compress
@@ -8,6 +7,7 @@ from itertools import compress
 from cachetools import LRUCache
 
 from fedattn.core.errors import ContextTooLongError, FedAttnError, RateLimitedError
+from fedattn.core.errors import ParticipantDepartedError as _Departed
 from fedattn.core.request import SessionRequest
 from fedattn.core.reuse import rows_identity, with_cache_keys
 from fedattn.core.share import Share
@@ -70,7 +70,8 @@ class SessionOpener:
             publisher.context = opening.context
         request.check_shape(publisher.shape)
         choice = choose_contributors(request, publisher, self._registry, self.standing)
-        require_enough(request, len(choice.chosen), [])
+        left = [one.reason for one in choice.excluded if isinstance(one.reason, _Departed)]
+        require_enough(request, len(choice.chosen), [], left)
         session_id = secrets.token_hex(16)
         try:
             accepted, excluded = await self._ask_all(
@@ -122,7 +123,8 @@ class SessionOpener:
             )
             for node in nodes
         ]
-        replies = await asyncio.gather(*map(self._invitations.ask, nodes, invites))
+        asked = list(zip(nodes, invites, strict=True))
+        replies = await self._invitations.ask_all(asked, within_s)
         answers = [hold_to_budget(request, reply) for reply in replies]
         held_back = [one is not other for one, other in zip(replies, answers, strict=True)]
         self._cancel(session_id, tuple(compress(nodes, held_back)), "its answer cannot be used")
@@ -150,7 +152,8 @@ class SessionOpener:
         """Those whose texts fit best, as many as the request has tokens for; and the others."""
         most = request.options.context_tokens
         is_first = request.prefix.mode is PrefixMode.FIRST  # its owner cannot be left out
-        fits = [2.0 if is_first and place == 0 else one.fit for place, one in enumerate(accepted)]
+        certain = {*request.options.require, accepted[0].node.node_id if is_first else ""}
+        fits = [2.0 if one.node.node_id in certain else one.fit for one in accepted]
         sizes = [one.text_len for one in accepted]
         taken = take_best(list(zip(sizes, fits, strict=True)), most)
         left = [one for place, one in enumerate(accepted) if place not in taken]

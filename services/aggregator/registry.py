@@ -1,5 +1,6 @@
-"""The nodes that are joined right now."""
+"""The nodes that are joined right now, and those that were a while ago."""
 
+import math
 import re
 import secrets
 import time
@@ -22,6 +23,7 @@ from fedattn.wire.contexts import context_from_wire
 from fedattn.wire.convert import require_range, shape_from_wire, sizes_from_wire
 from fedattn.wire.protocol import MAX_NODE_KEY_SIZE, PROTOCOL_VERSION
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.aggregator.departures import BROKEN, Departures
 from services.aggregator.outbox import Outbox
 
 _CONTROL_OUTBOX_BYTES = 1 << 20
@@ -38,6 +40,8 @@ class Node:
     join: pb.Join
     shape: KvShape
     joined_at: float
+    heard_at: float = 0.0  # its last heartbeat
+    end_reason: str = ""  # why its membership ends, as far as the aggregator knows
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     active_sessions: int = 0
     health: pb.Health | None = None  # by its last heartbeat
@@ -59,7 +63,12 @@ class Node:
         if self.outbox.has_room(message.ByteSize()):
             self.outbox.push(message, message.ByteSize())
         else:
-            self.outbox.discard()
+            self.end("it took none of its commands")
+
+    def end(self, reason: str = "") -> None:
+        """End its membership; the first reason counts."""
+        self.end_reason = self.end_reason or reason
+        self.outbox.discard()
 
     def on_heartbeat(self, heartbeat: pb.Heartbeat) -> None:
         """Take what the node says of itself.
@@ -92,11 +101,27 @@ class Node:
 
 
 class NodeRegistry:
-    """Nodes by id."""
+    """Nodes by id.
 
-    def __init__(self, max_nodes: int, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        max_nodes: so many at once, and so many departures.
+        silent_after_s: without a word of it, a node whose connection ends had fallen silent before.
+        clock: seconds since some moment.
+
+    Attributes:
+        departures: who left within the last hour.
+    """
+
+    def __init__(
+        self,
+        max_nodes: int,
+        silent_after_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._max_nodes = max_nodes
+        self._silent_after_s = silent_after_s
         self._clock = clock
+        self.departures = Departures(max_nodes, clock)
         self._nodes: dict[str, Node] = {}
         self._versions: LRUCache[str, tuple[bytes, int]] = LRUCache(2 * max_nodes)
         self._num_changes = 0
@@ -139,15 +164,35 @@ class NodeRegistry:
         shape = shape_from_wire(message.capabilities.shape)
         if offered.HasField("sizes"):
             sizes_from_wire(offered.sizes, shape)
-        node = Node(join=message, shape=shape, joined_at=self._clock())
+        now = self._clock()
+        node = Node(join=message, shape=shape, joined_at=now, heard_at=now)
         node.tell_context(message)
         self._nodes[node_id] = node
+        self.departures.forget(node_id)
         return node
 
-    def leave(self, node: Node) -> None:
-        """Forget a node, unless its id has passed to a newer one."""
-        if self._nodes.get(node.node_id) is node:
-            del self._nodes[node.node_id]
+    def hear(self, node: Node) -> None:
+        """A node lives."""
+        node.heard_at = self._clock()
+
+    def why_broken(self, node: Node) -> str:
+        """What became of a node whose stream ended without a word of its own.
+
+        The end of a killed process is there at once; a frozen one says nothing for a while, until
+        something gives its connection up.
+        """
+        silent_s = self._clock() - node.heard_at
+        if silent_s < self._silent_after_s:
+            return BROKEN
+        return f"it fell silent: no heartbeat for {silent_s:.0f} s, and its connection timed out"
+
+    def leave(self, node: Node, reason: str = BROKEN) -> bool:
+        """Remember a node as departed; False if that was done, though its id may be back."""
+        if self._nodes.get(node.node_id) is not node:
+            return False
+        del self._nodes[node.node_id]
+        self.departures.note(node, reason)
+        return True
 
     def find(self, node_id: str) -> Node | None:
         return self._nodes.get(node_id)

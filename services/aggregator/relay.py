@@ -1,7 +1,7 @@
 """The exchange of one member: rows in, rows of earlier spans out."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 
 import structlog
@@ -11,21 +11,29 @@ from fedattn.core.errors import (
     InternalError,
     InvalidRequestError,
     SessionAbortedError,
+    error_from_code,
 )
+from fedattn.wire.peer_gate import why_expelled
+from fedattn.wire.protocol import MAX_REASON_LENGTH
 from fedattn.wire.security import CheckCaller
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.aggregator.registry import Node
 from services.aggregator.session import Session
 
 log = structlog.get_logger(__name__)
 
+_BREAKS_WITHIN_S = 1.0
+"""Of a call that broke the requests end first; so long it takes at most until the rest does."""
 
-async def relay_member(
+
+async def relay_member(  # noqa: PLR0913 - spelt out
     session: Session,
     member_token: str,
     requests: AsyncIterator[pb.ExchangeRequest],
     *,
     check_caller: CheckCaller,
     report_timeout_s: float,
+    why_broken: Callable[[Node], str],
 ) -> AsyncGenerator[bytes | pb.ExchangeResponse, None]:
     """Serve one member's exchange stream until both directions have ended.
 
@@ -35,6 +43,7 @@ async def relay_member(
         requests: what follows the Hello.
         check_caller: refuses who is not the node of that member.
         report_timeout_s: how long the publisher's report waits for the others' last words.
+        why_broken: what became of a node whose stream broke.
 
     Raises:
         FrameError: the member broke the frame format; the others go on without it.
@@ -51,7 +60,8 @@ async def relay_member(
         await upload
     finally:
         upload.cancel()
-        session.mark_lost(index, SessionAbortedError("its connection broke"))
+        broken = SessionAbortedError(why_broken(session.opened.members[index].node))
+        session.mark_lost(index, why_expelled() or broken)
         if session.state.is_publisher(index):  # perhaps after its last word, before its report
             session.abort("the publisher is gone")
 
@@ -86,8 +96,12 @@ async def _take_all(
             case "done":
                 session.complete(index, request.done)
                 return
+            case "failed":
+                failed = request.failed
+                raise error_from_code(failed.code, failed.message[:MAX_REASON_LENGTH])
             case other:
                 raise InvalidRequestError(f"expected a chunk or done, got {other}")
+    await asyncio.sleep(_BREAKS_WITHIN_S)  # of a call that broke, which cancels this
     raise SessionAbortedError("it ended its stream before it was done")
 
 

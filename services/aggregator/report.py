@@ -1,7 +1,7 @@
 """The session report."""
 
 from fedattn.core.costs import MemberCost
-from fedattn.core.errors import NothingToGiveError
+from fedattn.core.errors import NothingToGiveError, ParticipantDepartedError
 from fedattn.core.routing import Route
 from fedattn.core.session import MemberLedger, MemberState, SessionState
 from fedattn.core.spans import Member
@@ -23,12 +23,18 @@ def build_report(opened: OpenedSession, state: SessionState) -> pb.SessionReport
 
 
 def describe_excluded(node: ExcludedNode) -> pb.MemberReport:
-    """A node that takes no part, or has nothing to give."""
-    is_empty = isinstance(node.reason, NothingToGiveError)
+    """A node that takes no part, has nothing to give, or has left."""
+    match node.reason:
+        case NothingToGiveError():
+            state = pb.OUTCOME_EMPTY
+        case ParticipantDepartedError():
+            state = pb.OUTCOME_DEPARTED
+        case _:
+            state = pb.OUTCOME_EXCLUDED
     return pb.MemberReport(
         node_id=node.node_id,
         role=pb.ROLE_CONTRIBUTOR,
-        state=pb.OUTCOME_EMPTY if is_empty else pb.OUTCOME_EXCLUDED,
+        state=state,
         detail=str(node.reason),
         context=None if node.context is None else context_to_wire(node.context),
     )
@@ -52,7 +58,7 @@ def _describe(state: SessionState, index: int, opened: OpenedMember) -> pb.Membe
         ],
         wait_s=ledger.wait_s,
         compute_s=ledger.compute_s,
-        missing_from_layer=ledger.missing_from or 0,
+        missing_from_layer=_missing_from(ledger) or 0,
         detail=_detail(state, index)[:MAX_TEXT_LENGTH],
         planned=_cost_to_wire(opened.planned),
         compression=compression_to_wire(member.compression),
@@ -63,6 +69,12 @@ def _describe(state: SessionState, index: int, opened: OpenedMember) -> pb.Membe
         num_passages=opened.num_passages,
         text_len=opened.text_len,
     )
+
+
+def _missing_from(ledger: MemberLedger) -> int | None:
+    """First layer that others were without; one that sends still, at the report, is late for it."""
+    is_lost = _state(ledger) == pb.OUTCOME_LOST
+    return ledger.missing_from or (min(ledger.awaited) if is_lost else None)
 
 
 def _detail(state: SessionState, index: int) -> str:

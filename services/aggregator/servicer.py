@@ -1,6 +1,7 @@
 """gRPC transport of the aggregator: reads messages, calls the handlers, writes messages."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -26,25 +27,42 @@ from services.aggregator.settings import AggregatorSettings
 from services.aggregator.standing import Standing
 from services.aggregator.tunnels import Tunnels
 
+_SILENT_BEATS = 1.5
+"""Heartbeats that a node may miss and still be taken for alive."""
+
 
 class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
-    """The aggregator's five calls."""
+    """The aggregator's five calls.
+
+    Args:
+        settings: of the aggregator.
+        registry: of its metrics; None for one of its own.
+        audit: where sessions are written down; None for nowhere.
+        clock: seconds since some moment; the event loop's own time must agree with it.
+    """
 
     def __init__(
         self,
         settings: AggregatorSettings,
         registry: CollectorRegistry | None = None,
         audit: AuditLog | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._nodes = NodeRegistry(settings.max_nodes)
+        self._nodes = NodeRegistry(
+            settings.max_nodes, _SILENT_BEATS * settings.heartbeat_interval_s, clock
+        )
         numbers = registry or CollectorRegistry()
         numbers.register(NodeCollector(self._nodes))
-        standing = Standing(2 * settings.max_nodes, settings.first_pause_s, settings.max_pause_s)
-        invitations = Invitations(standing, settings.invite_timeout_s)
+        standing = Standing(
+            2 * settings.max_nodes, settings.first_pause_s, settings.max_pause_s, clock
+        )
+        invitations = Invitations(
+            standing, settings.invite_timeout_s, settings.margin_s, clock=clock
+        )
         opener = SessionOpener(self._nodes, invitations, standing, settings)
         metrics, record = AggregatorMetrics(numbers), SessionRecord(audit)
-        self.sessions = Sessions(self._nodes, opener, metrics, record, settings)
+        self.sessions = Sessions(self._nodes, opener, metrics, record, settings, clock)
         self.tunnels = Tunnels(self._nodes, settings.max_tunnels, settings.invite_timeout_s)
         metrics.tunnels_open.set_function(lambda: len(self.tunnels))
         self._memberships = Memberships(
@@ -69,7 +87,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         if request.node_id:
             self._nodes.authenticate(request.node_id, request.node_token)
         check_caller(context, frozenset({request.node_id or GATEWAY}))
-        return list_nodes(self._nodes, request)
+        return list_nodes(self._nodes, self.sessions.standing, request)
 
     async def OpenSession(
         self, request: pb.OpenSessionRequest, context: Any

@@ -33,14 +33,14 @@ _MESSAGE_OVERHEAD = 1024
 
 _GONE_ON = "others went on without rows they waited for"
 
-Blame = Callable[[str, str], object]
-"""Told (node id, why) of a contributor that let others wait and then did not deliver."""
+Blame = Callable[[str, str, float], object]
+"""Told (node id, why, since when) of a contributor that let others wait and did not deliver."""
 
 
 class Session:
     """Members, their outboxes, and what they may do. Lives on one event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is composed of
         self,
         opened: OpenedSession,
         *,
@@ -48,6 +48,7 @@ class Session:
         stall_timeout_s: float,
         pace: PaceLimits,
         blame: Blame = lambda *_: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.opened = opened
         self.session_id = opened.terms.session_id
@@ -58,9 +59,9 @@ class Session:
         self.over = asyncio.Event()
         self.errors: dict[int, FedAttnError] = {}
         self.streams: set[asyncio.Task[object]] = set()
-        self.begun_at = time.monotonic()
+        self.begun_at = clock()
         self._stall_timeout_s = stall_timeout_s
-        self._pace = Pace(state, pace)
+        self._pace = Pace(state, pace, clock)
         self._blame = blame
 
     def attach(self, member_token: str, check_caller: CheckCaller) -> int:
@@ -75,6 +76,7 @@ class Session:
             if secrets.compare_digest(member.token.encode(), member_token.encode()):
                 check_caller(member.node.node_id)
                 self.state.ledgers[index].move(MemberState.ATTACHED)
+                self._pace.begin(index)
                 return index
         raise UnknownSessionError(f"no member of session {self.session_id} has that token")
 
@@ -139,7 +141,7 @@ class Session:
             self.mark_lost(receiver, SessionAbortedError(reason))
 
     def lose_slow(self) -> None:
-        """Go on without members that let others wait for too long."""
+        """Go on without members that do not begin, or let others wait for too long."""
         for index, reason in self._pace.look(lambda index: self.outboxes[index].size):
             self.mark_lost(index, SessionAbortedError(reason))
 
@@ -178,7 +180,7 @@ class Session:
         node_id = self.state.member(index).node_id
         log.warning("member_lost", session=self.session_id, node=node_id, reason=reason)
         if self._pace.is_at_fault(index):
-            self._blame(node_id, reason)
+            self._blame(node_id, reason, self.begun_at)
         self._end_member(index, error)
         notice = pb.ExchangeResponse(lost=pb.MemberLost(member=index, reason=reason))
         for receiver in self.state.successors(index):
@@ -223,7 +225,7 @@ class Session:
         """Tell the publisher what everyone did, and end the session: nobody needs more rows."""
         for index, ledger in enumerate(self.state.ledgers):
             if not ledger.is_over and ledger.awaited and self._pace.is_at_fault(index):
-                self._blame(self.state.member(index).node_id, _GONE_ON)
+                self._blame(self.state.member(index).node_id, _GONE_ON, self.begun_at)
         report = build_report(self.opened, self.state)
         message = pb.ExchangeResponse(report=report)
         self.outboxes[-1].push(message, message.ByteSize())

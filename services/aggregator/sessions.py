@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 import structlog
@@ -41,23 +41,29 @@ _OVER_QUOTA = (NodeBusyError, RateLimitedError)
 
 
 class Sessions:
-    """Opens sessions, finds them, ends them at their deadline. Lives on the event loop."""
+    """Opens sessions, finds them, ends them at their deadline. Lives on the event loop.
 
-    def __init__(
+    Attributes:
+        standing: which nodes let others wait.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what it is composed of
         self,
         registry: NodeRegistry,
         opener: SessionOpener,
         metrics: AggregatorMetrics,
         record: SessionRecord,
         settings: AggregatorSettings,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._opener = opener
         self._metrics = metrics
         self._record = record
-        self._standing = opener.standing
+        self.standing = opener.standing
         self._settings = settings
-        self._quotas = Quotas(settings)
+        self._clock = clock
+        self._quotas = Quotas(settings, clock)
         self._sessions: dict[str, Session] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._opening: set[asyncio.Task[object]] = set()
@@ -116,7 +122,8 @@ class Sessions:
             outbox_bytes=self._settings.outbox_bytes,
             stall_timeout_s=self._settings.stall_timeout_s,
             pace=self._settings.pace(opened.terms.deadline_s),
-            blame=self._standing.note_failure,
+            blame=self.standing.note_failure,
+            clock=self._clock,
         )
         self._sessions[session.session_id] = session
         self._metrics.sessions_open.inc()
@@ -164,6 +171,7 @@ class Sessions:
             requests,
             check_caller=check_caller,
             report_timeout_s=self._settings.report_timeout_s,
+            why_broken=self._registry.why_broken,
         )
         stream = asyncio.current_task()
         assert stream is not None
@@ -176,30 +184,28 @@ class Sessions:
             session.streams.discard(stream)
 
     def note_decline(self, node: Node, session_id: str, error: FedAttnError) -> None:
-        """A contributor's late word that it cannot go on."""
+        """A contributor's late word that it cannot begin."""
         if (session := self._sessions.get(session_id)) is not None:
             self._lose_late(session, node.node_id, error, "it declined late")
             session.mark_node_lost(node.node_id, error)
 
-    def note_left(self, node: Node) -> None:
+    def note_left(self, node: Node, reason: str) -> None:
         """A node has left: it will not attach any more."""
         for session in list(self._sessions.values()):
-            self._lose_late(session, node.node_id, SessionAbortedError(_LEFT), "it left late")
+            error = SessionAbortedError(f"{_LEFT}: {reason}")
+            self._lose_late(session, node.node_id, error, "it left late")
 
     def _lose_late(self, session: Session, node_id: str, error: FedAttnError, reason: str) -> None:
         """Go on without a member that will not attach; to blame if others have waited for long."""
-        is_late = time.monotonic() > session.begun_at + self._settings.invite_timeout_s / 2
+        is_late = self._clock() > session.begun_at + self._settings.invite_timeout_s / 2
         was_waiting = session.mark_waiting_lost(error, node_id)
         if was_waiting and is_late and node_id != session.opened.request.node_id:
-            self._standing.note_failure(node_id, reason)
+            self.standing.note_failure(node_id, reason, session.begun_at)
 
     async def _watch(self, session: Session, place: Place) -> None:
         """Hold a session for its life, and end it at its deadline."""
         deadline_s = session.opened.terms.deadline_s
         pacing = asyncio.create_task(self._keep_pace(session))
-        attaching = asyncio.get_running_loop().call_later(
-            self._settings.invite_timeout_s, self._lose_waiting, session
-        )
         try:
             async with asyncio.timeout(deadline_s):
                 await self._record.opened(session.opened)
@@ -207,22 +213,16 @@ class Sessions:
         except TimeoutError:
             session.abort(f"its deadline of {deadline_s:g} s passed")
         finally:
-            attaching.cancel()
             pacing.cancel()
-            await self._record.closed(session.opened, session.state)
-            self._close(session)
-            place.release()
-
-    def _lose_waiting(self, session: Session) -> None:
-        """Go on without members that have not attached by now."""
-        reason = f"it did not begin its exchange within {self._settings.invite_timeout_s:g} s"
-        publisher = session.opened.request.node_id
-        for node_id in session.mark_waiting_lost(SessionAbortedError(reason)):
-            if node_id != publisher:
-                self._standing.note_failure(node_id, reason)
+            session.abort("the aggregator failed; see its log")  # else it is over
+            try:
+                await self._record.closed(session.opened, session.state)
+            finally:
+                self._close(session)
+                place.release()
 
     async def _keep_pace(self, session: Session) -> None:
-        """Go on without members that let others wait for too long."""
+        """Go on without members that do not begin, or let others wait for too long."""
         while not session.over.is_set():
             await asyncio.sleep(self._settings.tick_s)
             session.lose_slow()
@@ -237,7 +237,7 @@ class Sessions:
                 if member.cache_key:
                     self._opener.clean_keys[member.cache_key] = None
         for node_id in session.state.done_contributors():
-            self._standing.note_good(node_id)
+            self.standing.note_good(node_id)
         log.info("session_closed", session=session.session_id)
         loop = asyncio.get_running_loop()
         for stream in session.streams:  # one whose member reads nothing would stay for ever

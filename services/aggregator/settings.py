@@ -48,6 +48,12 @@ class AggregatorSettings(ServiceSettings):
         description="Longest wait for a contributor's length, for the Hello of an exchange, and "
         "for members to begin theirs.",
     )
+    margin_s: float = Field(
+        5.0,
+        gt=0,
+        description="What a member has besides ten times the median of the others, to answer, to "
+        "begin, and for each frame; never more than the limits here.",
+    )
     progress_timeout_s: float = Field(
         30.0,
         gt=0,
@@ -55,13 +61,13 @@ class AggregatorSettings(ServiceSettings):
         "besides what min_bytes_per_s gives it.",
     )
     min_bytes_per_s: int = Field(
-        2048, ge=1, description="Bytes a second at which a frame that has begun must come."
+        8192, ge=1, description="Bytes a second at which a frame that has begun must come."
     )
     first_pause_s: float = Field(
         30.0,
         gt=0,
-        description="How long queries go without a node that let others wait; each further time in "
-        "a row doubles it.",
+        description="How long queries go without a node that let others wait twice in a row; each "
+        "further time doubles it.",
     )
     max_pause_s: float = Field(3600.0, gt=0, description="Longest such pause.")
     stall_timeout_s: float = Field(
@@ -90,7 +96,7 @@ class AggregatorSettings(ServiceSettings):
     @property
     def tick_s(self) -> float:
         """Time between two looks at who lets others wait."""
-        return min(1.0, self.progress_timeout_s / 10)
+        return min(1.0, self.progress_timeout_s / 10, self.invite_timeout_s / 10)
 
     @property
     def receiver_timeout_s(self) -> float:
@@ -100,7 +106,9 @@ class AggregatorSettings(ServiceSettings):
     def pace(self, deadline_s: float) -> PaceLimits:
         """How long members of a session with that deadline may let others wait."""
         return PaceLimits(
+            attach_s=self.invite_timeout_s,
             frame_s=self.progress_timeout_s,
+            margin_s=min(self.margin_s, self.progress_timeout_s),
             bytes_per_s=self.min_bytes_per_s,
             total_s=deadline_s / 2,
             tick_s=2 * self.tick_s,

@@ -127,6 +127,7 @@ async def _accept(
         key=None if keys is None else keys.public,
         passages=span.spans,
         fit=span.fit,
+        is_approved=leave.approval is not None,
     )
     return Accepted(
         signed=signed,

@@ -46,6 +46,9 @@ from services.participant.warming import keep_warm
 
 log = structlog.get_logger(__name__)
 
+_GOODBYE_S = 1.0
+"""Longest wait for the aggregator to take this node's goodbye."""
+
 
 def build_node(
     settings: ParticipantSettings, certificates: OwnCertificates | None = None
@@ -172,6 +175,8 @@ class Participant:
             stop.cancel()
             if self._door is not None:
                 await self._door.close()  # while joined: last words travel through the aggregator
+            if self.control.leave():
+                await asyncio.wait({membership}, timeout=_GOODBYE_S)
             for task in (membership, *background):
                 task.cancel()
             await asyncio.gather(membership, *background, return_exceptions=True)

@@ -22,7 +22,7 @@ from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.acceptance import Accepted, accept
-from services.participant.exchange import GrpcKvExchange
+from services.participant.exchange import GrpcKvExchange, decline_of
 from services.participant.kv_cache import CachedFrames
 from services.participant.node import ParticipantNode
 from services.participant.spans import prefill_span
@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 _START_WITHIN_S = 60.0
 """An accepted session that has not started by then gives its place back."""
+_LAST_WORD_S = 2.0
+"""Time to say why a session cannot go on, on its own stream, where nothing overtakes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,8 @@ Emit = Callable[[pb.InviteReply], None]
 
 
 def decline(session_id: str, error: FedAttnError) -> pb.InviteReply:
-    """A contributor's word that it cannot take part, or cannot go on."""
-    why = pb.Decline(code=error.code, message=str(error))
-    return pb.InviteReply(session_id=session_id, decline=why)
+    """A contributor's word that it cannot take part, or cannot begin."""
+    return pb.InviteReply(session_id=session_id, decline=decline_of(error))
 
 
 class Contributor:
@@ -212,10 +213,13 @@ class Contributor:
     async def close(self) -> None:
         """End running sessions."""
         self.forget_invitations()
-        for task, exchange in list(self._running.values()):
-            exchange.cancel(SessionAbortedError("this node stops"))
-            task.cancel()
         running = [task for task, _ in self._running.values()]
+        for _, exchange in list(self._running.values()):
+            exchange.cancel(SessionAbortedError("this node stops"))
+        if running:
+            await asyncio.wait(running, timeout=_LAST_WORD_S)
+        for task in running:
+            task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await self._node.consent.settled()
 
@@ -255,14 +259,23 @@ class Contributor:
             outcome = error.code
             current_span().fail(outcome)
             log.warning("session_failed", session=session_id, code=error.code, error=str(error))
-            emit(decline(session_id, error))
+            await self._say_why(part, transfer, error, emit)
         except Exception:  # border: one session's defect must not end the node
             outcome = InternalError.code
             current_span().fail(outcome)
             log.exception("session_failed", session=session_id)
-            emit(decline(session_id, InternalError("it failed; see its log")))
+            await self._say_why(part, transfer, InternalError("it failed; see its log"), emit)
         finally:
             await self._end(part, transfer, outcome)
+
+    async def _say_why(
+        self, part: _Part, transfer: asyncio.Task[None], error: FedAttnError, emit: Emit
+    ) -> None:
+        """Tell the aggregator why this node cannot go on, before its stream ends."""
+        part.exchange.fail(error)
+        done, _ = await asyncio.wait({transfer}, timeout=_LAST_WORD_S)
+        if not done:  # the aggregator takes nothing of it now
+            emit(decline(part.accepted.session_id, error))
 
     async def _end(self, part: _Part, transfer: asyncio.Task[None], outcome: str) -> None:
         """Write down what left, and only then give the place back: who drains waits for it."""

@@ -89,6 +89,8 @@ class ControlLoop:
         self._reconnect_max_s = reconnect_max_s
         self._door = door
         self.joined = Membership()
+        self._outgoing: _Outgoing = asyncio.Queue()
+        self._is_leaving = False
         self._joined_with: Certificates | None = None
 
     @property
@@ -100,14 +102,21 @@ class ControlLoop:
     def _has_newer_certificate(self) -> bool:
         return self._joined_with is not self._certificates
 
+    def leave(self) -> bool:
+        """Say goodbye, after which `run` ends; False if there is nobody to say it to."""
+        if self.joined.is_set():
+            self._is_leaving = True
+            self._outgoing.put_nowait(pb.ControlRequest(goodbye=pb.Goodbye()))
+        return self._is_leaving
+
     async def run(self) -> None:
-        """Stay joined until cancelled; pauses between failures are random and grow.
+        """Stay joined until cancelled, or `leave`; pauses between failures are random and grow.
 
         Raises:
             IncompatibleError, InvalidInputError: the aggregator will never admit this node. A
                 duplicate id is retried, since the lost older connection will end.
         """
-        while True:
+        while not self._is_leaving:
             raise_if_cancelled()  # what ended the stream may have been a cancellation
             retrying = AsyncRetrying(
                 retry=retry_if_exception(_may_pass),
@@ -123,29 +132,10 @@ class ControlLoop:
     async def _live(self) -> None:
         """One life of the stream; returns if it had lasted, so that pauses are short again."""
         outgoing: _Outgoing = asyncio.Queue()  # a few messages a session, sessions are bounded
+        self._outgoing = outgoing
         tasks: set[asyncio.Task[None]] = set()
         try:
-            with self._aggregator.control(self._requests(outgoing)) as responses:
-                async for response in responses:
-                    self._handle(response, outgoing, tasks)
-        except FedAttnError as error:
-            if self._has_newer_certificate:
-                log.info("joins_again", reason="it has a newer certificate", error=str(error))
-            elif not self.joined.is_settled() or not _may_pass(error):
-                raise
-            else:
-                log.warning("aggregator_lost", error=str(error))
-        else:
-            if self._has_newer_certificate:
-                log.info("joins_again", reason="it has a newer certificate")
-            elif not self.joined.is_settled():
-                when = "soon after" if self.joined.is_set() else "before"
-                raise AggregatorUnavailableError(
-                    f"the aggregator at {self._aggregator.address} ended the stream {when} this "
-                    f"node had joined"
-                )
-            else:
-                log.warning("aggregator_left")
+            await self._follow(outgoing, tasks)
         finally:
             self.joined.turn(joined=False)
             self._contributor.forget_invitations()
@@ -155,11 +145,50 @@ class ControlLoop:
             for task in tasks:
                 task.cancel()
 
+    async def _follow(self, outgoing: _Outgoing, tasks: set[asyncio.Task[None]]) -> None:
+        """Take commands until the stream ends.
+
+        Raises:
+            FedAttnError: it failed, and had not lasted.
+        """
+        try:
+            with self._aggregator.control(self._requests(outgoing)) as responses:
+                async for response in responses:
+                    self._handle(response, outgoing, tasks)
+        except FedAttnError as error:
+            if self._is_on_purpose(str(error)):
+                return
+            if not self.joined.is_settled() or not _may_pass(error):
+                raise
+            log.warning("aggregator_lost", error=str(error))
+            return
+        if self._is_on_purpose():
+            return
+        if not self.joined.is_settled():
+            when = "soon after" if self.joined.is_set() else "before"
+            raise AggregatorUnavailableError(
+                f"the aggregator at {self._aggregator.address} ended the stream {when} this "
+                f"node had joined"
+            )
+        log.warning("aggregator_left")
+
+    def _is_on_purpose(self, error: str = "") -> bool:
+        """Whether this node wants its stream to end."""
+        if self._is_leaving:
+            log.info("left", error=error)
+        elif self._has_newer_certificate:
+            log.info("joins_again", reason="it has a newer certificate", error=error)
+        else:
+            return False
+        return True
+
     async def _requests(self, outgoing: _Outgoing) -> AsyncIterator[pb.ControlRequest]:
         self._joined_with = self._certificates
         yield pb.ControlRequest(join=join_message(self._node))
         while (request := await outgoing.get()) is not None:
             yield request
+            if request.HasField("goodbye"):
+                return
 
     def _handle(
         self,
@@ -206,7 +235,7 @@ class ControlLoop:
             await asyncio.sleep(interval_s)
             is_idle = self._node.admission.active_sessions == 0
             if is_idle and self._has_newer_certificate:
-                outgoing.put_nowait(None)
+                outgoing.put_nowait(pb.ControlRequest(goodbye=pb.Goodbye()))
                 return
             await outgoing.put(pb.ControlRequest(heartbeat=heartbeat(self._node)))
 

@@ -85,6 +85,7 @@ def _peers(
         for other in nodes
         if other.node_id != node.node_id
         and other.model_fingerprint == own
+        and other.node_id not in options.without
         and (not named or other.node_id in named)
     ][: MAX_MEMBERS - 1]
 

@@ -42,8 +42,14 @@ log = structlog.get_logger(__name__)
 
 MAX_FRAMES_IN_FLIGHT = 4
 _DEADLINE_MARGIN_S = 10.0
-_Outgoing = tuple[int, Future[bytes]] | pb.MemberDone | None
-"""(layer, frame being encoded), the last word, or the end."""
+_NOT_WRITTEN = "its rows could not be written; see its log"
+_Outgoing = tuple[int, Future[bytes]] | pb.MemberDone | pb.Decline | None
+"""(layer, frame being encoded), the last word, why there is none, or the end."""
+
+
+def decline_of(error: FedAttnError) -> pb.Decline:
+    """Why a contributor cannot take part, or cannot go on."""
+    return pb.Decline(code=error.code, message=str(error))
 
 
 class GrpcKvExchange:
@@ -64,6 +70,7 @@ class GrpcKvExchange:
         scorer: chooses rows for the selector `learned`.
         withheld: tokens of its span whose rows never travel.
         keeps: whether frames sent and rows received are kept for later sessions.
+        required: ids of members without all of whose rows it cannot go on.
 
     Raises:
         SessionStateError: the terms count on rows that are not cached here.
@@ -83,6 +90,7 @@ class GrpcKvExchange:
         keeps: bool = False,
         scorer: RowScorer | None = None,
         withheld: Collection[int] = (),
+        required: Collection[str] = (),
     ) -> None:
         self.terms = terms
         self.state = SessionState(terms.layout, terms.shape)
@@ -99,6 +107,7 @@ class GrpcKvExchange:
             sealing=self._sealing,
             progress_timeout_s=terms.progress_timeout_s,
             min_participants=terms.min_participants if is_publisher else 0,
+            required=required,
             cached=self.reuse.find_cached(cached or {}),
             keeps_rows=keeps and is_publisher,
             timeline=self._timeline,
@@ -115,7 +124,6 @@ class GrpcKvExchange:
         self._loop = asyncio.get_running_loop()
         self._outgoing: asyncio.Queue[_Outgoing] = asyncio.Queue()
         self._in_flight = threading.BoundedSemaphore(MAX_FRAMES_IN_FLIGHT)
-        self._encoding_error: FedAttnError | None = None
         self._report: session_pb2.SessionReport | None = None
         self.room_wait_s = 0.0  # of the model thread, for own rows to leave
 
@@ -238,6 +246,11 @@ class GrpcKvExchange:
         )
         self._outgoing.put_nowait(done)
 
+    def fail(self, error: FedAttnError) -> None:
+        """This member cannot go on: say why, behind nothing that has not left yet."""
+        self._drop_outgoing()
+        self._outgoing.put_nowait(decline_of(error))
+
     def cancel(self, error: FedAttnError) -> None:
         """End the session for this member; the model thread stops at its next step."""
         self._inbox.end(error)
@@ -269,10 +282,6 @@ class GrpcKvExchange:
         except FedAttnError as error:
             self._inbox.end(error)
             raise
-        except asyncio.CancelledError:
-            if self._encoding_error is not None:  # our own requests ended the call
-                raise self._encoding_error from None
-            raise
         finally:
             self._inbox.end(InternalError("the exchange was cancelled"))
             self._end_requests()
@@ -290,8 +299,15 @@ class GrpcKvExchange:
                 item.timeline.extend(timeline_to_wire(self._timeline.slices()))
                 yield pb.ExchangeRequest(done=item)
                 return
+            if isinstance(item, pb.Decline):
+                yield pb.ExchangeRequest(failed=item)
+                return
             layer, encoding = item
-            frame = await self._encoded(encoding)
+            try:
+                frame = await self._encoded(encoding)
+            except FedAttnError as error:
+                yield pb.ExchangeRequest(failed=decline_of(error))
+                return
             begin_s = self._timeline.now()
             self.bytes_sent[layer] = len(frame)
             for chunk in split_frame(frame, layer):
@@ -304,11 +320,10 @@ class GrpcKvExchange:
     async def _encoded(self, encoding: Future[bytes]) -> bytes:
         try:
             return await asyncio.wrap_future(encoding)
-        except Exception as error:  # tell the model thread; the stream ends with us
-            known = error if isinstance(error, FedAttnError) else InternalError(repr(error))
+        except Exception as error:  # tell the model thread, and the others
+            known = error if isinstance(error, FedAttnError) else InternalError(_NOT_WRITTEN)
             if known is not error:
                 log.exception("encoding_failed", session=self.terms.session_id)
-            self._encoding_error = known
             self._inbox.end(known)
             raise known from error
 
@@ -325,11 +340,14 @@ class GrpcKvExchange:
 
     def _end_requests(self) -> None:
         """Drop what has not left, and end `_requests`, which the ended call no longer does."""
+        self._drop_outgoing()
+        self._outgoing.put_nowait(None)
+
+    def _drop_outgoing(self) -> None:
         while not self._outgoing.empty():
             item = self._outgoing.get_nowait()
             if isinstance(item, tuple):
                 item[1].cancel()
-        self._outgoing.put_nowait(None)
 
     def _release_all(self) -> None:
         """Nothing will leave any more: let a model thread that waits in `send` go on."""

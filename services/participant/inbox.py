@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fedattn.core.chunks import Chunk, FrameAssembler
 from fedattn.core.errors import (
@@ -35,6 +35,7 @@ class RowInbox:
         bounds: of its rows; who sends longer ones is left out.
         progress_timeout_s: longest wait in which nothing at all arrives.
         min_participants: fewest that must be left at a layer.
+        required: ids of members that must be among them.
         cached: rows from earlier sessions, by place of their owner.
         sealing: how frames are read; None for as they are.
         keeps_rows: whether received rows are kept for later sessions.
@@ -50,6 +51,7 @@ class RowInbox:
         bounds: RowBounds,
         progress_timeout_s: float,
         min_participants: int,
+        required: Collection[str] = (),
         cached: Mapping[int, CachedRows],
         sealing: Sealing | None = None,
         keeps_rows: bool = False,
@@ -78,7 +80,7 @@ class RowInbox:
         self._keeps_rows = keeps_rows
         self._received: dict[int, dict[int, HeadRows]] = {}
         self._progress_timeout_s = progress_timeout_s
-        self._min_participants = min_participants
+        self._min_participants, self._required = min_participants, required
         self.wait_s = 0.0
         self.arrivals: tuple[Arrival, ...] = ()
 
@@ -253,12 +255,20 @@ class RowInbox:
         left_out = [sender for sender in self._route.senders if sender not in parts]
         for sender in left_out:
             self._missed.setdefault(sender, layer)
+        ids = {sender: self._state.member(sender).node_id for sender in left_out}
+        for sender in left_out:
+            if ids[sender] in self._required:
+                raise NotEnoughParticipantsError(
+                    f"the query requires {ids[sender]}, and {self._explain(sender)} from layer "
+                    f"{layer} on; ask again, or leave it out of `require`"
+                )
         remaining = len(self._state.layout.members) - len(left_out)
         if left_out and remaining < self._min_participants:
             names = ", ".join(self._explain(sender) for sender in left_out)
             raise NotEnoughParticipantsError(
                 f"{remaining} participants are left at layer {layer}, "
-                f"{self._min_participants} are required: {names}"
+                f"{self._min_participants} are required: {names}",
+                lost=tuple(ids.values()),
             )
 
     def _explain(self, sender: int) -> str:

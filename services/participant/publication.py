@@ -10,6 +10,7 @@ import structlog
 from fedattn.core.errors import FedAttnError, SessionAbortedError
 from fedattn.runtime import tracing
 from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.requests import statement_from_wire
 from fedattn.wire.v1 import aggregator_pb2, session_pb2
 from fedattn.wire.v1 import participant_pb2 as pb
 from services.participant.answering import Answering
@@ -64,7 +65,11 @@ class Publication:
             tracing.current_span().set(tracing.SESSION, opened.start.terms.session_id)
             self._opened_s = time.monotonic() - self._session.arrived
             yield pb.QueryEvent(
-                opened=pb.SessionOpened(terms=opened.start.terms, excluded=opened.excluded)
+                opened=pb.SessionOpened(
+                    terms=opened.start.terms,
+                    excluded=opened.excluded,
+                    spends_approval=_spends_approval(opened.start),
+                )
             )
             async with aclosing(self._exchange_and_answer(opened, span)) as events:
                 async for event in events:
@@ -165,6 +170,11 @@ async def _await_report(transfer: asyncio.Task[None], within_s: float) -> None:
             await transfer
     except (FedAttnError, TimeoutError) as error:
         log.warning("report_lost", error=str(error))
+
+
+def _spends_approval(start: aggregator_pb2.SessionStart) -> bool:
+    """Whether a contributor says so; its word is verified where the session is agreed on."""
+    return any(statement_from_wire(one.payload).is_approved for one in start.statements)
 
 
 def _describe_own(report: session_pb2.SessionReport, own_id: str, span: PublisherSpan) -> None:

@@ -131,6 +131,7 @@ class PublisherSession:
             cached=self._cached_rows,
             on_layer=on_layer,
             keeps=self._node.rows.max_bytes > 0,
+            required=self._query.options.require,
         )
 
     def known_state(self, key: bytes, exchange: GrpcKvExchange) -> CachedState | None:

@@ -8,7 +8,7 @@ from fedattn.wire.v1 import session_pb2 as pb
 
 _NO_COUNTS = "bytes and times are missing: the aggregator was lost before its report"
 _LEFT_OUT = {pb.OUTCOME_LOST, pb.OUTCOME_LATE}
-_CLEAN = {pb.OUTCOME_COMPLETE, pb.OUTCOME_EXCLUDED, pb.OUTCOME_EMPTY}
+_CLEAN = {pb.OUTCOME_COMPLETE, pb.OUTCOME_EXCLUDED, pb.OUTCOME_EMPTY, pb.OUTCOME_DEPARTED}
 
 
 def is_clean(report: pb.SessionReport) -> bool:

@@ -5,6 +5,8 @@ from contextlib import aclosing
 from typing import Any
 
 from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.protocol import BEAT_S
+from fedattn.wire.streams import with_beats
 from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import participant_pb2_grpc
 from services.participant import query as queries
@@ -23,7 +25,8 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
     async def Query(self, request: pb.QueryRequest, context: Any) -> AsyncIterator[pb.QueryEvent]:
         """Publish a query and stream what happens."""
         publication = Publication(self._node, self._aggregator, self._read(request, asks=True))
-        async with aclosing(publication.run()) as events:
+        alive = pb.QueryEvent(alive=pb.Alive())
+        async with aclosing(with_beats(publication.run(), BEAT_S, alive)) as events:
             async for event in events:
                 yield event
 

@@ -7,7 +7,7 @@ import pytest
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.plans import PlanSpec, RolePlans, SyncPlan
+from fedattn.core.plans import PlanSpec, SyncPlan, shared_plan
 from fedattn.core.profile import resolve
 from fedattn.core.profile_file import read_profile, write_profile
 from fedattn.model.engine import Engine
@@ -20,8 +20,6 @@ from fedattn.research.tasks.cases import Case
 from tests.harness.learned import ragged, random_scorer
 from tests.harness.tiny import FAMILIES, NUM_LAYERS, tiny_model, word_tokenizer, words
 
-NOBODY = SyncPlan(())
-ALL = SyncPlan(tuple(range(NUM_LAYERS)))
 SMALL = (LengthPlan(length=20, facts=2, others=2, worlds=1, questions=2),)
 
 
@@ -41,19 +39,17 @@ def test_all_questions_at_once_are_as_each_in_a_session(family: str, codec: str)
     ]
     scorer, plan = random_scorer(engine.model.shape), SyncPlan((1, 2, 4))
     kept = replace(ragged(Compression(), engine.model.shape), codec=codec_by_name(codec))
-    found = WorldMeter(engine, cases).measure(plan, kept, scorer)
+    plans = shared_plan(plan.layers)
+    found = WorldMeter(engine, cases).measure(plans, kept, scorer)
 
     simulator = Simulator(engine.prefiller, engine.tokenizer)
     whole = SimulationSettings(
-        plans=RolePlans(contributors=NOBODY, publisher=ALL),
-        compression=Compression(codec=codec_by_name("fp32")),
+        plans=shared_plan(range(NUM_LAYERS)),
+        compression=Compression(codec=codec_by_name("bf16")),
         scorer=scorer,
         max_new_tokens=12,
-        independent=True,
     )
-    less = replace(
-        whole, scorer=scorer, compression=kept, plans=RolePlans(contributors=NOBODY, publisher=plan)
-    )
+    less = replace(whole, compression=kept, plans=plans)
     divergence = nll_change = 0.0
     for case in cases:
         tokens = simulator.cut(case)
@@ -64,8 +60,7 @@ def test_all_questions_at_once_are_as_each_in_a_session(family: str, codec: str)
         nll_change += (result.nll - base.nll) / 2
     assert found.divergence == pytest.approx(divergence, rel=1e-3)
     assert found.nll_change == pytest.approx(nll_change, rel=1e-3, abs=1e-4)
-    num_values = 23 * engine.model.shape.values_per_row * NUM_LAYERS
-    assert found.bytes_share == pytest.approx(result.kv_bytes / (2 * num_values))
+    assert found.bytes_share == pytest.approx(result.kv_bytes / base.kv_bytes)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

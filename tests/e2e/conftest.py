@@ -1,6 +1,5 @@
 """Real processes on the embedded model; `make setup` has prepared it."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from fedattn.cli import network as network_of_processes
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.model.prepare import prepare_model
-from tests.harness.forks import Fork
+from tests.harness.forks import fork_part
 from tests.harness.tiny import save_tiny_model
 
 CONTEXTS = {
@@ -31,11 +30,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _parts_are_forked() -> Iterator[None]:
     """But those of `fedattn up`, `demo` and `eval --network`, which start as everywhere."""
 
-    def fork(command: list[str], log_path: Path) -> Fork:
-        return Fork(command[2:], os.environ, log_path, log_path)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network_of_processes, "_start_process", fork)
+        patch.setattr(network_of_processes, "_start_process", fork_part)
         yield
 
 

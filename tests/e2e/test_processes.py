@@ -1,6 +1,8 @@
 """The whole system as processes: query, bad input, failures, SIGTERM."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -193,6 +195,26 @@ def test_query_runs_over_mutual_tls(tiny_folder: Path, tmp_path: Path) -> None:
         answer = ask(network)
         assert "plaintext" not in network.parts["aggregator"].log_tail()
     assert node_ids(answer) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("aggregator", "aggregator_unavailable"), (PUBLISHER, "publisher_unavailable")],
+)
+def test_frozen_part_is_named_and_back_once_it_goes_on(
+    network: LocalNetwork, name: str, code: str
+) -> None:
+    ask(network)
+    frozen = network.parts[name].process.pid
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        with pytest.raises(FedAttnError) as caught:
+            Client(network.gateway_url, retries=0).ask(QUERY)
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    assert caught.value.code == code
+    list(network.wait_ready([*CONTEXTS, PUBLISHER]))
+    assert node_ids(ask(network)) == [*CONTEXTS, PUBLISHER]
 
 
 def test_killed_contributor_leaves_and_the_rest_answer(tiny_folder: Path, tmp_path: Path) -> None:

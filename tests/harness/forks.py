@@ -46,6 +46,11 @@ class Fork(ForkServerProcess):
         return self.exitcode
 
 
+def fork_part(command: list[str], log_path: Path) -> Fork:
+    """Start a part of a network, `python -m` and some words, as a fork."""
+    return Fork(command[2:], os.environ, log_path, log_path)
+
+
 def run_cli(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run `fedattn` to its end, as a user types it."""
     with tempfile.TemporaryDirectory() as folder:

@@ -338,6 +338,7 @@ def node_info(node_id: str, *, publishes: bool = False) -> aggregator_pb2.NodeIn
         active_sessions=1,
         joined_for_s=12.5,
         publishes=publishes,
+        state=aggregator_pb2.NODE_STATE_GOOD,
     )
 
 

@@ -18,6 +18,7 @@ from fedattn.core.errors import (
     ModelMismatchError,
     NoContributorsError,
     NotEnoughParticipantsError,
+    ParticipantDepartedError,
     ProtocolMismatchError,
     UnknownParticipantError,
 )
@@ -240,8 +241,8 @@ async def test_contributor_that_leaves_during_the_invitation_is_not_waited_for()
                 opening = publisher.stub.OpenSession(open_request(node_token=publisher.token))
                 await a.commands.get()
             error = await failure_of(opening)
-    assert isinstance(error, NotEnoughParticipantsError)
-    assert str(error) == "a: it left"
+    assert isinstance(error, ParticipantDepartedError)
+    assert str(error) == "a: it left: its connection broke"
 
 
 async def test_stopping_aggregator_tells_the_members_of_running_sessions() -> None:

@@ -126,17 +126,36 @@ async def test_tokens_work_only_from_their_nodes_certificate() -> None:
         assert [answer async for answer in upload] == []
 
 
-async def test_node_that_does_not_answer_is_asked_again_only_by_name() -> None:
+async def listed(publisher: RawNode) -> dict[str, pb.NodeInfo]:
+    """The aggregator's listing, by id."""
+    request = pb.ListNodesRequest(node_id=publisher.node_id, node_token=publisher.token)
+    return {node.node_id: node for node in (await publisher.stub.ListNodes(request)).nodes}
+
+
+async def test_node_that_does_not_answer_twice_is_asked_again_only_by_name() -> None:
     async with network("a", "mute") as (a, mute, publisher):
-        first = reasons(await run_session(publisher, a))
-        assert first == {"mute": "mute did not answer within 1 s"}
-        await cancelled(mute)
-        second = reasons(await run_session(publisher, a))
-        assert "it did not answer within 1 s" in second["mute"]
-        assert "go without it for another" in second["mute"]
+        for state in (pb.NODE_STATE_LATE, pb.NODE_STATE_RESTING):
+            left_out = reasons(await run_session(publisher, a))
+            assert left_out == {"mute": "mute did not answer within 1 s"}
+            await cancelled(mute)
+            node = (await listed(publisher))["mute"]
+            assert (node.state, node.state_reason) == (state, "it did not answer within 1 s")
+        assert node.rests_for_s > 0
+        third = reasons(await run_session(publisher, a))
+        assert "it did not answer within 1 s" in third["mute"]
+        assert "go without it for another" in third["mute"]
         assert mute.commands.empty()
         named = await open_session(publisher, a, mute, contributors=["a", "mute"])
         assert [one.node_id for one in named.start.terms.members][:2] == ["a", "mute"]
+
+
+async def test_late_node_is_good_again_once_it_did_its_part() -> None:
+    async with network("a", "b") as (a, b, publisher):
+        assert reasons(await run_session(publisher, b)).keys() == {"a"}
+        await cancelled(a)
+        assert (await listed(publisher))["a"].state == pb.NODE_STATE_LATE
+        await run_session(publisher, a, b)
+        assert (await listed(publisher))["a"].state == pb.NODE_STATE_GOOD
 
 
 async def test_impatient_publisher_puts_no_blame_on_others() -> None:
@@ -167,7 +186,7 @@ async def drip(start: pb.SessionStart, node_id: str) -> AsyncIterator[pb.Exchang
         await asyncio.sleep(0.05)
 
 
-async def test_dripping_member_is_left_out_named_and_not_asked_again() -> None:
+async def test_dripping_member_is_left_out_named_and_late() -> None:
     async with network("a", "drip", min_bytes_per_s=1 << 20) as (a, dripping, publisher):
         response = await open_session(publisher, a, dripping)
         start, is_lost = await a.started(), asyncio.Event()
@@ -192,7 +211,7 @@ async def test_dripping_member_is_left_out_named_and_not_asked_again() -> None:
         assert "it was slower than 1.04858e+06 bytes a second" in by_id["drip"].detail
         assert by_id["drip"].missing_from_layer == 1
         assert by_id["a"].state == session_pb2.OUTCOME_COMPLETE
-        assert "slower than" in reasons(await open_session(publisher, a))["drip"]
+        assert "slower than" in (await listed(publisher))["drip"].state_reason
 
 
 async def test_eight_sessions_of_a_greedy_member_leave_room_for_others() -> None:

@@ -228,7 +228,7 @@ def _break(message: str) -> Any:
 async def test_unforeseen_error_has_fixed_public_text_and_is_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(asking, "answer_from_wire", _break("secret"))
+    monkeypatch.setattr("gateway.report.answer_from_wire", _break("secret"))
     with capture_logs() as entries:
         async with running() as gateway:
             response = await gateway.ask()

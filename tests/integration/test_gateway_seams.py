@@ -13,13 +13,12 @@ from fedattn.core.share import Share
 from fedattn.rest.answers import QueryAnswer, QueryEvent, TokenEvent
 from fedattn.rest.problems import Problem
 from fedattn.rest.query import QueryBody
+from gateway.asking import Asking
 from gateway.callers import ANYONE
 from gateway.error_handlers import install_error_handlers
 from gateway.events import QueryEventStream
 from gateway.publishers import Publishers
-from gateway.query import query_to_wire
 from gateway.rendering import Rendering
-from gateway.waiting import Patience
 from tests.harness.gateway import ANSWER, failing, make_settings, opened, running
 
 
@@ -48,9 +47,8 @@ async def test_events_and_errors_are_written_as_the_api_wants() -> None:
 
             @router.post("/ask")
             async def ask(body: Annotated[QueryBody, Body()]) -> EventSourceResponse:
-                request = query_to_wire(body, Share.NOTHING, ANYONE)
-                query = await publishers.start_query(ANYONE, None, request, Patience.of(body))
-                return QueryEventStream(query, encode=write)
+                begin = Asking(publishers, Share.NOTHING).starting(ANYONE, body)
+                return QueryEventStream(await begin(), encode=write)
 
             gateway.app.include_router(router)
             install_error_handlers(gateway.app, 1 << 10, Rendering({"/other": short}))

@@ -127,6 +127,13 @@ async def refusal_of_join(network: Network, name: str) -> FedAttnError:
     return error_from_rpc(caught.value, AggregatorUnavailableError(""))
 
 
+async def why_left(network: Network, name: str) -> str:
+    own = network.folders[GATEWAY].current
+    async with direct_channel(network.aggregator, own, peer=AGGREGATOR) as channel:
+        listing = await AggregatorStub(channel).ListNodes(pb.ListNodesRequest())
+    return next(one.reason for one in listing.departed if one.node.node_id == name)
+
+
 async def test_revoked_node_is_put_out_and_stays_out(model: LoadedModel, tmp_path: Path) -> None:
     settings = AggregatorSettings(listen="127.0.0.1:0", grace_s=0)
     network = Network(tmp_path / "certs")
@@ -140,6 +147,7 @@ async def test_revoked_node_is_put_out_and_stays_out(model: LoadedModel, tmp_pat
                 network.revoke("a")  # its process ends with the reason
                 while participant.control.joined.is_set():
                     await participant.control.joined.changed()
+        assert "CN=a bears a certificate that" in await why_left(network, "a")
         assert isinstance(await refusal_of_join(network, "a"), CertificateRevokedError)
         assert not isinstance(await refusal_of_join(network, "desk"), CertificateRevokedError)
     finally:

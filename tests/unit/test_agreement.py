@@ -186,6 +186,15 @@ def test_contributors_that_were_not_named_so_are_refused(named: tuple[str, ...])
         check(terms_for(layout_for(REQUEST)), request)
 
 
+@pytest.mark.parametrize("changes", [{"require": ("a", "ghost")}, {"without": ("b",)}])
+def test_whom_the_query_requires_takes_part_and_whom_it_leaves_out_does_not(
+    changes: dict[str, tuple[str, ...]],
+) -> None:
+    request = replace(REQUEST, options=replace(OPTIONS, **changes))  # type: ignore[arg-type]
+    with pytest.raises(TermsRefusedError, match=r"ghost|none of b"):
+        check(terms_for(layout_for(REQUEST)), request)
+
+
 def test_named_one_that_takes_no_part_is_no_matter() -> None:
     request = replace(REQUEST, options=replace(OPTIONS, contributors=("c", "a", "b")))
     check(terms_for(layout_for(REQUEST)), request)

@@ -25,7 +25,7 @@ from tests.harness.strategies import head_rows
 LARGEST = {
     "fp32": (2 - 2.0**-23) * 2.0**127, "fp16": 65504.0, "bf16": (2 - 2.0**-7) * 2.0**127,
     "int8": 127 * 65504.0, "int4": 60000.0,
-    "entropy-fine": 1e15, "entropy-medium": 1e15, "entropy-coarse": 1e15,
+    "entropy-finest": 1e15, "entropy-fine": 1e15, "entropy-medium": 1e15, "entropy-coarse": 1e15,
 }  # fmt: skip
 ULP = np.float32(2.0**-21)
 """Between 4 and the next float32; rows that differ by little more are a codec's hardest."""
@@ -143,6 +143,7 @@ def test_numbers_on_the_wire_never_change() -> None:
     assert {codec.name: int(codec.codec_id) for codec in CODECS} == {
         "fp32": 1, "fp16": 2, "bf16": 3, "int8": 4, "int4": 5,
         "entropy-fine": 6, "entropy-medium": 7, "entropy-coarse": 8,
+        "entropy-finest": 9,
     }  # fmt: skip
 
 
@@ -157,7 +158,7 @@ def test_auto_is_the_codec_it_stands_for() -> None:
     assert ["auto", *(codec.name for codec in CODECS)] == list(CODEC_NAMES)
 
 
-@pytest.mark.parametrize("number", [0, 9, 255, -1, 1 << 40])
+@pytest.mark.parametrize("number", [0, 10, 255, -1, 1 << 40])
 def test_unknown_number_is_no_codec(number: int) -> None:
     assert find_codec(number) is None
 

@@ -1,6 +1,7 @@
 """Compression settings: checked once, with the limit in the message."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,6 +74,33 @@ def test_keeping_less_leaves_every_head_its_part() -> None:
     assert learned(200, 100, 0, keep_ratio=0.6).at_most(0.3).head_shares == bytes([100, 50, 0])
     assert Compression(keep_ratio=0.6).at_most(0.3) == Compression(keep_ratio=0.3)
     assert Compression(keep_ratio=0.6).at_most(0.9) == Compression(keep_ratio=0.6)
+
+
+def test_short_texts_keep_as_many_rows_as_longer_ones() -> None:
+    by = replace(learned(51, 255, 0, 5, keep_ratio=0.3), least_rows=100)
+    assert by.head_counts(200, 0, 4) == (40, 200, 0, 4)
+    assert by.head_counts(100, 0, 4) == (20, 100, 0, 2)
+    assert by.head_counts(50, 0, 4) == (20, 50, 0, 2)
+    assert by.head_counts(10, 0, 4) == (10, 10, 0, 2)
+    assert by.share_of(200) == by.share_of(100) == 0.3
+    assert by.share_of(50) == pytest.approx(0.3 * 72 / 61)
+    assert Compression(keep_ratio=0.6).share_of(50) == 0.6
+
+
+def test_an_owners_limit_is_of_short_texts_too() -> None:
+    by = replace(learned(51, 255, 0, 5, keep_ratio=0.3), least_rows=100)
+    assert by.at_most(1.0) == by
+    assert by.at_most(0.9) == replace(by, least_rows=0)
+    assert by.at_most(0.15).head_counts(20, 0, 4) == (2, 10, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"least_rows": 1}, {"selector": LEARNED, "head_shares": b"\1", "least_rows": 1 << 20}],
+)
+def test_least_rows_are_of_shares_and_bounded(settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match="least_rows: expected 0 to 65536, and 0 without"):
+        Compression(**settings)
 
 
 @pytest.mark.parametrize(

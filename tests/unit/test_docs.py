@@ -54,7 +54,7 @@ def test_names_are_in_the_files_that_are_told(path: Path) -> None:
         ("tests in `tests/nowhere/`", "there is no tests/nowhere/"),
         ("code `node_sleepy`", "there is no node_sleepy"),
         ("numbers `fedattn_yawns_total`", "there is no fedattn_yawns_total"),
-        ("codec `entropy-finest`", "there is no entropy-finest"),
+        ("codec `entropy-hasty`", "there is no entropy-hasty"),
         ("set `FEDATTN_GATEWAY_MOOD`", "nothing reads FEDATTN_GATEWAY_MOOD"),
         ("give `--mood`", "no option --mood"),
         ("run `make coffee`", "the Makefile has no coffee"),

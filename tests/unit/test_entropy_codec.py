@@ -37,6 +37,7 @@ def normal_rows(*shape: int, scale: float = 1.0) -> FloatArray:
     ("name", "scales", "codes"),
     [  # means 4 -4, around which the root mean square is 0.7071; 11 half ones are 3.8891
         # so 1.1109 -0.1109, -0.8891 -0.1109 are left, root mean square 0.7158
+        ("entropy-finest", (0.10737, 0.353553, 0.35), [11, -11, 10, -1, -8, -1, 3, -3, 3, 3]),
         ("entropy-fine", (0.21473, 0.353553, 0.7), [11, -11, 5, -1, -4, -1, 1, -1, 1, 1]),
         ("entropy-medium", (0.35789, 0.353553, 1.1), [11, -11, 3, 0, -2, 0, 1, -1, 1, 1]),
         ("entropy-coarse", (0.57262, 0.353553, 1.5), [11, -11, 2, 0, -2, 0, 1, -1, 1, 1]),
@@ -184,7 +185,7 @@ def test_stream_that_never_ends_is_refused() -> None:
 @pytest.mark.parametrize("wbits", [15, 31])
 def test_zlib_and_gzip_containers_are_refused(wbits: int) -> None:
     wrapped = zlib.compress(bytes(NUM_LEVELS), wbits=wbits)
-    with pytest.raises(CorruptFrameError, match="entropy-fine frame"):
+    with pytest.raises(CorruptFrameError, match="entropy-finest frame"):
         decode(STEPS + wrapped)
 
 

@@ -21,6 +21,7 @@ from fedattn.wire.status import (
 STABLE_CODES = {
     "empty_question", "invalid_plan", "invalid_sampling", "context_too_long",
     "unknown_participant", "invalid_request", "no_contributors", "not_enough_participants",
+    "participant_departed",
     "publisher_unavailable", "aggregator_unavailable", "gateway_unavailable", "node_busy",
     "deadline_exceeded", "model_mismatch", "protocol_mismatch", "prefix_mismatch",
     "duplicate_node", "malformed_frame", "corrupt_frame", "unknown_session", "session_aborted",

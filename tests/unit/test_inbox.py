@@ -46,7 +46,9 @@ def make_state() -> SessionState:
     return SessionState(layout, SHAPE)
 
 
-def make_inbox(timeout_s: float = NEVER_S, min_participants: int = 1) -> RowInbox:
+def make_inbox(
+    timeout_s: float = NEVER_S, min_participants: int = 1, required: tuple[str, ...] = ()
+) -> RowInbox:
     return RowInbox(
         make_state(),
         2,
@@ -54,6 +56,7 @@ def make_inbox(timeout_s: float = NEVER_S, min_participants: int = 1) -> RowInbo
         bounds=BOUNDS,
         progress_timeout_s=timeout_s,
         min_participants=min_participants,
+        required=required,
         cached={},
     )
 
@@ -199,8 +202,35 @@ def test_too_few_participants_end_the_wait_naming_who_is_missing() -> None:
     inbox = make_inbox(min_participants=3)
     deliver(inbox, 0, 0)
     inbox.mark_lost(1, "its connection broke")
-    with pytest.raises(NotEnoughParticipantsError, match=r"b is lost \(its connection broke\)"):
+    with pytest.raises(
+        NotEnoughParticipantsError, match=r"b is lost \(its connection broke\)"
+    ) as caught:
         take(inbox, 0)
+    assert caught.value.lost == ("b",)
+
+
+def test_without_a_required_member_there_is_no_answer_and_without_another_there_is() -> None:
+    inbox = make_inbox(required=("b",))
+    inbox.mark_lost(0, "this node stops")
+    deliver(inbox, 1, 0)
+    assert len(inbox.take(0)) == 1
+    inbox.mark_lost(1, "its connection broke")
+    with pytest.raises(NotEnoughParticipantsError) as caught:
+        take(inbox, 1)
+    assert str(caught.value) == (
+        "the query requires b, and b is lost (its connection broke) from layer 1 on; ask again, "
+        "or leave it out of `require`"
+    )
+    assert caught.value.lost == ()  # nothing is gained by asking without it
+
+
+def test_a_required_member_that_is_lost_after_its_last_rows_is_complete() -> None:
+    inbox = make_inbox(required=("b",))
+    for layer in range(3):
+        deliver(inbox, 0, layer)
+        deliver(inbox, 1, layer)
+    inbox.mark_lost(1, "its connection broke")
+    assert [len(inbox.take(layer)) for layer in range(3)] == [2, 2, 2]
 
 
 def test_end_of_the_session_wakes_who_waits() -> None:

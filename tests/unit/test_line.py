@@ -195,6 +195,31 @@ def test_a_refused_query_is_the_first_to_get_the_place_that_comes_free() -> None
     assert network.metric("queries_put_back_total") == 1
 
 
+def test_who_asks_again_keeps_the_place_it_has() -> None:
+    network = Fixture()
+    again = network.join("anna")
+    behind = network.join("ben")
+    network.now = 5.0
+    network.line.move(again, "p")
+    assert has_place(again)
+    assert (again.joined_at, again.granted_at) == (0.0, 5.0)
+    assert not has_place(behind)
+
+
+def test_who_asks_another_publisher_again_is_the_first_to_get_a_place_there() -> None:
+    network = Fixture(at_once=10)
+    runs, refused = (network.join(publisher="other") for _ in range(2))
+    network.line.put_back(refused)  # it takes one at a time
+    again = network.join("ben", "lost")
+    network.line.move(again, "other")
+    assert (network.places.num_at("lost"), network.places.num_at("other")) == (0, 1)
+    assert places_in_line(again, refused) == [1, 2]
+    network.answer(runs)
+    assert has_place(again)
+    network.line.leave(again)
+    assert has_place(refused)
+
+
 def test_a_publisher_that_is_busy_with_others_is_asked_again_after_growing_pauses() -> None:
     network = Fixture(at_once=10)
     waiter = network.join()

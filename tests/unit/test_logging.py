@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -44,6 +45,18 @@ def test_exception_shows_type_and_frames_but_no_message_or_locals(
     assert "ValueError" in written
     assert "in fail" in written
     assert SECRET not in written
+
+
+def test_a_full_disk_stops_nobody_who_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        monkeypatch.setattr("sys.stderr", full)
+        configure_logging("info", "json", "test")
+        structlog.get_logger("fedattn.test").info("told")
+        logging.getLogger("some.library").error("told")
+        monkeypatch.undo()
+        with pytest.raises(OSError, match="No space left"):
+            full.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())  # what waits goes there
 
 
 def test_json_entries_are_one_object_a_line(capfd: pytest.CaptureFixture[str]) -> None:

@@ -43,6 +43,7 @@ GOLDEN = {
     # floors of K: 1, -2; steps: 1, 2^-24; floors of V: 0, -1; steps: 1, 1; levels of K; of V
     "int4": Golden("003c 00c0 003c 0100 0000 00bc 003c 003c 00 0f f0 0f", *ROWS),
     # steps of K, its means, V: 0.5, 1, 0.25; then the levels
+    "entropy-finest": Golden(f"{STEPS} {STORED} {LEVELS}", *DECODED),
     "entropy-fine": Golden(f"{STEPS} {STORED} {LEVELS}", *DECODED),
     "entropy-medium": Golden(f"{STEPS} {STORED} {LEVELS}", *DECODED),
     "entropy-coarse": Golden(f"{STEPS} {STORED} {LEVELS}", *DECODED),
@@ -68,8 +69,8 @@ def test_rows_are_written_as_the_golden_payload(codec: Codec) -> None:
 
 @pytest.mark.parametrize(
     ("name", "number_format", "count"),
-    [("int8", "<e", 4), ("int4", "<e", 8), ("entropy-fine", "<f", 3),
-     ("entropy-medium", "<f", 3), ("entropy-coarse", "<f", 3)],
+    [("int8", "<e", 4), ("int4", "<e", 8), ("entropy-finest", "<f", 3),
+     ("entropy-fine", "<f", 3), ("entropy-medium", "<f", 3), ("entropy-coarse", "<f", 3)],
 )  # fmt: skip
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 def test_scale_floor_or_step_that_is_not_finite_is_refused(

@@ -32,7 +32,6 @@ def point(keep_ratio: float, codec: str, shares: bytes, fewer_bytes: float) -> P
         fewer_bytes=fewer_bytes,
         divergence=fewer_bytes / 1000,
         nll_change=-0.01,
-        kept_answers=0.9 if shares else None,
     )
 
 
@@ -50,6 +49,7 @@ def profile() -> Profile:
         ),
         default=1,
         scorer=random_scorer(SHAPE),
+        least_rows=7,
         origin={"seed": 0},
         context_tokens=900,
     )
@@ -79,9 +79,12 @@ def test_auto_is_the_default_point_or_the_best_that_saves_so_much(plan: str, ind
     found = resolved(plan, profile())
     assert found.plans == shared_plan((1, 2))
     ladder = [(one.keep_ratio, one.codec, one.head_shares) for one in profile().points[index:]]
-    chosen = (found.compression, *found.coarser)
+    chosen = found.coarser if index else (found.compression, *found.coarser)
     assert [(one.keep_ratio, one.codec.name, one.head_shares) for one in chosen] == ladder
     assert found.compression.selector == ("learned" if index else "value-weighted")
+    if index:  # a budget first goes down to the same without more of short texts
+        assert found.compression == replace(found.coarser[0], least_rows=7)
+    assert not any(one.least_rows for one in found.coarser)
 
 
 def test_more_than_the_smallest_point_saves_is_refused() -> None:
@@ -94,9 +97,9 @@ def test_more_than_the_smallest_point_saves_is_refused() -> None:
 def test_without_a_profile_every_row_of_every_block_but_the_first_travels() -> None:
     found = resolved("auto")
     assert found.plans == shared_plan((1, 2))
-    assert found.compression == Compression(codec=codec_by_name("entropy-fine"))
-    assert [one.codec.name for one in found.coarser[:2]] == ["entropy-medium", "entropy-coarse"]
-    assert [one.keep_ratio for one in found.coarser] == [1, 1, 0.7, 0.5, 0.3, 0.1, 0.03, 0.01]
+    assert found.compression == Compression(codec=codec_by_name("entropy-finest"))
+    assert [one.codec.name for one in found.coarser[:2]] == ["entropy-fine", "entropy-medium"]
+    assert [one.keep_ratio for one in found.coarser] == [1, 1, 1, 0.7, 0.5, 0.3, 0.1, 0.03, 0.01]
 
 
 def test_what_is_asked_for_goes_before_the_profile() -> None:
@@ -152,7 +155,7 @@ def with_scores(**fields: Any) -> str:
         ("[" * 100_000, "recursion"),
         ("{}", "no 'format'"),
         (changed(format="other"), "expected fedattn-profile"),
-        (changed(version=1), "expected fedattn-profile of version 2"),
+        (changed(version=1), "expected fedattn-profile of version 3"),
         (changed(num_layers=float("inf")), "infinity"),
         (changed(publisher=["7"]), "'list'"),
         (changed(publisher="all"), "'all'"),
@@ -162,6 +165,8 @@ def with_scores(**fields: Any) -> str:
         (changed(default=4), "default must name one of its 4"),
         (changed(default="x"), "invalid literal"),
         (changed(context_tokens=0), "expected a whole number from 1"),
+        (changed(least_rows=-1), "least_rows: expected a whole number from 0, got -1"),
+        (changed(least_rows=1 << 20), "least_rows: expected 0 to 65536"),
         (with_point(fewer_bytes=5.0), "must save more and more"),
         (with_point(fewer_bytes=10**400), "large"),
         (with_point(divergence="much"), "divergence: expected a number, got 'much'"),

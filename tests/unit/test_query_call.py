@@ -3,12 +3,18 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import grpc
 import pytest
 from structlog.testing import capture_logs
 
 from fedattn.core.address import SocketPath
+from fedattn.core.errors import (
+    AggregatorUnavailableError,
+    FedAttnError,
+    PublisherUnavailableError,
+)
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.v1 import participant_pb2
 from gateway import query_call
@@ -29,16 +35,41 @@ class FakeRpc:
 
     async def read(self) -> Any:
         self.calls.append("read")
-        return self._events.pop(0) if self._events else await asyncio.Future()
+        event = self._events.pop(0) if self._events else await asyncio.Future()
+        if isinstance(event, Exception):
+            raise event
+        return event
 
     def cancel(self) -> None:
         self.calls.append("cancel")
 
 
-def call_of(rpc: FakeRpc, on_close: Callable[[QueryCall], None] = lambda _: None) -> QueryCall:
+class FakeAggregator:
+    """Says that it lives, or does not answer."""
+
+    def __init__(self, lost: FedAttnError | None = None) -> None:
+        self.address, self._lost = "agg:1", lost
+
+    async def check_alive(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+
+def call_of(
+    rpc: FakeRpc,
+    on_close: Callable[[QueryCall], None] = lambda _: None,
+    lost: FedAttnError | None = None,
+) -> QueryCall:
     fake: Any = rpc
-    way = Way("publisher", SocketPath(Path("nowhere")), AggregatorClient(fake, "agg:1"), None)
+    aggregator = cast("AggregatorClient", FakeAggregator(lost))
+    way = Way("publisher", SocketPath(Path("nowhere")), aggregator, None)
     return QueryCall(fake, way, on_close, GatewayMetrics())
+
+
+def broken() -> grpc.aio.AioRpcError:
+    """What gRPC raises once pings find nobody."""
+    none = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, none, none, "ping timeout")
 
 
 def last() -> participant_pb2.QueryEvent:
@@ -71,6 +102,25 @@ async def test_a_publisher_that_does_not_end_keeps_nobody_waiting(
 ) -> None:
     monkeypatch.setattr(query_call, "END_TIMEOUT_S", 0.01)
     assert await call_of(FakeRpc(last())).result() == result()
+
+
+async def test_signs_of_life_are_no_events() -> None:
+    alive = participant_pb2.QueryEvent(alive=participant_pb2.Alive())
+    call = call_of(FakeRpc(alive, opened(), alive, alive, last(), END))
+    assert [event.WhichOneof("body") async for event in call.events()] == ["opened", "result"]
+
+
+@pytest.mark.parametrize("event", [None, broken()], ids=["silent", "broken"])
+async def test_who_is_lost_is_named_publisher_or_the_aggregator_on_the_way(
+    event: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query_call, "SILENCE_S", 0.01)
+    events = [] if event is None else [event]
+    with pytest.raises(PublisherUnavailableError, match="publisher publisher"):
+        await call_of(FakeRpc(*events)).wait_started()
+    lost = AggregatorUnavailableError("the aggregator at agg:1 did not answer")
+    with pytest.raises(AggregatorUnavailableError, match="agg:1"):
+        await call_of(FakeRpc(*events), lost=lost).wait_started()
 
 
 async def test_each_query_leaves_one_entry_without_text() -> None:

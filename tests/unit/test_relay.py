@@ -1,7 +1,7 @@
 """What the aggregator does with a chunk: checked once, serialized once, shared by all receivers."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -10,7 +10,12 @@ from structlog.testing import capture_logs
 
 from fedattn.core.chunks import Chunk, split_frame
 from fedattn.core.costs import MemberBytes, MemberCost, session_bytes
-from fedattn.core.errors import InternalError
+from fedattn.core.errors import (
+    CertificateRevokedError,
+    FedAttnError,
+    InternalError,
+    PolicyRefusedError,
+)
 from fedattn.core.frames import encode_frame
 from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.request import SessionRequest, describe_prefix
@@ -20,6 +25,7 @@ from fedattn.core.terms import SessionTerms
 from fedattn.core.types import KvShape
 from fedattn.wire.convert import chunk_from_wire, chunk_to_wire, shape_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.aggregator import relay as relaying
 from services.aggregator.opened import OpenedMember, OpenedSession
 from services.aggregator.pace import PaceLimits
 from services.aggregator.registry import Node
@@ -35,7 +41,9 @@ REQUEST = SessionRequest(
     plans=RolePlans(contributors=SyncPlan((1, 2, 3)), publisher=SyncPlan((1, 2, 3))),
     max_new_tokens=1,
 )
-NEVER_SLOW = PaceLimits(frame_s=3600.0, bytes_per_s=1, total_s=3600.0, tick_s=1.0)
+NEVER_SLOW = PaceLimits(
+    attach_s=3600.0, frame_s=3600.0, margin_s=3600.0, bytes_per_s=1, total_s=3600.0, tick_s=1.0
+)
 
 
 def anybody(_: str) -> None:
@@ -86,10 +94,21 @@ async def relay(session: Session, chunks: list[Chunk], smuggled: bytes = b"") ->
         yield pb.ExchangeRequest(done=pb.MemberDone())
 
     token = session.opened.members[A].token
-    async for _ in relay_member(
-        session, token, requests(), check_caller=anybody, report_timeout_s=3600.0
-    ):
+    async for _ in relayed(session, token, requests()):
         raise AssertionError("a receives nothing")
+
+
+def relayed(
+    session: Session, token: str, requests: AsyncIterator[pb.ExchangeRequest]
+) -> AsyncGenerator[bytes | pb.ExchangeResponse, None]:
+    return relay_member(
+        session,
+        token,
+        requests,
+        check_caller=anybody,
+        report_timeout_s=3600.0,
+        why_broken=lambda node: f"the connection of {node.node_id} broke",
+    )
 
 
 async def test_receivers_share_one_message_that_says_who_sent_it() -> None:
@@ -131,9 +150,7 @@ async def test_publisher_lost_between_its_last_word_and_its_report_ends_the_sess
         yield pb.ExchangeRequest(done=pb.MemberDone())
 
     token = session.opened.members[PUBLISHER].token
-    responses = relay_member(
-        session, token, requests(), check_caller=anybody, report_timeout_s=3600.0
-    )
+    responses = relayed(session, token, requests())
     async with aclosing(responses):
         reading = asyncio.create_task(anext(responses))
         await completed.wait()
@@ -160,8 +177,8 @@ async def test_a_defect_of_the_relay_is_logged_and_ends_the_member(
 @pytest.mark.parametrize("frame_s", [0.0, 3600.0])
 async def test_whoever_lets_others_wait_until_they_go_on_is_blamed(frame_s: float) -> None:
     blamed: list[tuple[str, str]] = []
-    pace = PaceLimits(frame_s=frame_s, bytes_per_s=1, total_s=3600.0, tick_s=1.0)
-    session = make_session(pace, lambda *blame: blamed.append(blame))
+    pace = replace(NEVER_SLOW, frame_s=frame_s)
+    session = make_session(pace, lambda *blame: blamed.append(blame[:2]))
     for index in (A, PUBLISHER):
         session.attach(session.opened.members[index].token, anybody)
     begun = replace(chunk_of(session, 1), data=chunk_of(session, 1).data[:40])
@@ -171,3 +188,59 @@ async def test_whoever_lets_others_wait_until_they_go_on_is_blamed(frame_s: floa
     session.send_report()
     expected = [] if frame_s else [("a", "others went on without rows they waited for")]
     assert blamed == expected
+
+
+class Ends:
+    """What a sends before its stream ends, and when it ended."""
+
+    def __init__(self, *requests: pb.ExchangeRequest) -> None:
+        self._requests = requests
+        self.at_end = asyncio.Event()
+
+    async def __call__(self) -> AsyncIterator[pb.ExchangeRequest]:
+        for request in self._requests:
+            yield request
+        self.at_end.set()
+
+
+async def reason_of(session: Session, ends: Ends, *, is_cut: bool) -> str:
+    """Why a was lost; its call is cut once its requests have ended, or goes on."""
+    responses = relayed(session, session.opened.members[A].token, ends())
+    async with aclosing(responses):
+        reading = asyncio.ensure_future(anext(responses))
+        await ends.at_end.wait()
+        if is_cut:
+            reading.cancel()
+        await asyncio.wait({reading})
+    return session.state.ledgers[A].reason
+
+
+async def test_a_call_that_breaks_is_no_stream_that_ended() -> None:
+    assert await reason_of(make_session(), Ends(), is_cut=True) == "the connection of a broke"
+
+
+async def test_a_stream_that_ends_early_in_a_call_that_lives_is_the_members_own_doing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relaying, "_BREAKS_WITHIN_S", 0.0)
+    reason = await reason_of(make_session(), Ends(), is_cut=False)
+    assert reason == "it ended its stream before it was done"
+
+
+async def test_a_members_own_reason_wins_over_the_end_of_its_stream() -> None:
+    decline = pb.Decline(code="policy_refused", message="its owner stopped it")
+    ends, session = Ends(pb.ExchangeRequest(failed=decline)), make_session()
+    responses = relayed(session, session.opened.members[A].token, ends())
+    with pytest.raises(PolicyRefusedError, match="its owner stopped it"):
+        await anext(responses)
+    lost = await session.outboxes[PUBLISHER].get()
+    assert isinstance(lost, pb.ExchangeResponse)
+    assert lost.lost.reason == session.state.ledgers[A].reason == "its owner stopped it"
+
+
+async def test_a_member_that_the_gate_sends_away_is_lost_for_that_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    revoked: FedAttnError = CertificateRevokedError("a bears a revoked certificate")
+    monkeypatch.setattr(relaying, "why_expelled", lambda: revoked)
+    assert await reason_of(make_session(), Ends(), is_cut=True) == "a bears a revoked certificate"

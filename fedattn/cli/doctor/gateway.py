@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from fedattn.cli.doctor.finding import Found, ok, skipped, warning
 from fedattn.cli.doctor.subject import Subject
+from fedattn.cli.nodes import joined
 
 
 def check_gateway(subject: Subject) -> Iterator[Found]:
@@ -11,7 +12,7 @@ def check_gateway(subject: Subject) -> Iterator[Found]:
     if subject.gateway is None:
         yield skipped("no gateway was named", "give --gateway, and --api-key if it asks for one")
         return
-    nodes = subject.gateway.participants()
+    nodes = joined(subject.gateway.participants())
     yield ok(f"{subject.gateway.endpoint} lets you in; {len(nodes)} nodes are joined")
     if subject.node_id is None:
         return

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fedattn.cli.doctor.finding import Found, ok, problem, skipped, warning
 from fedattn.cli.doctor.subject import Subject
+from fedattn.cli.nodes import joined
 from fedattn.core.errors import FedAttnError
 from fedattn.runtime.extras import require_extras
 
@@ -35,7 +36,7 @@ def _compare(subject: Subject, prepared: "PreparedModel") -> Found:
             f"fingerprint {prepared.fingerprint[:12]} was compared with nobody's", "give --gateway"
         )
     try:
-        nodes = subject.gateway.participants()
+        nodes = joined(subject.gateway.participants())
     except FedAttnError:
         return skipped("fingerprint was compared with nobody's: the gateway does not answer")
     others = [node for node in nodes if node.node_id != subject.node_id]

@@ -20,14 +20,15 @@ CODECS: tuple[Codec, ...] = (
     *RAW_CODECS,
     Int8Codec(),
     Int4Codec(),
+    EntropyCodec("entropy-finest", CodecId.ENTROPY_FINEST, key_scale=0.15, value_scale=0.35),
     EntropyCodec("entropy-fine", CodecId.ENTROPY_FINE, key_scale=0.3, value_scale=0.7),
     EntropyCodec("entropy-medium", CodecId.ENTROPY_MEDIUM, key_scale=0.5, value_scale=1.1),
     EntropyCodec("entropy-coarse", CodecId.ENTROPY_COARSE, key_scale=0.8, value_scale=1.5),
 )
 DEFAULT_CODEC = "auto"
-AUTO_CODEC = "entropy-fine"
+AUTO_CODEC = "entropy-finest"
 """What `auto` stands for: the best quality for its bytes, by measurement (docs/compression.md)."""
-CODEC_LADDER = ("entropy-fine", "entropy-medium", "entropy-coarse")
+CODEC_LADDER = ("entropy-finest", "entropy-fine", "entropy-medium", "entropy-coarse")
 """From best quality to fewest bytes: what a byte budget goes down."""
 CODEC_NAMES: tuple[str, ...] = (DEFAULT_CODEC, *(codec.name for codec in CODECS))
 

@@ -17,6 +17,7 @@ class CodecId(IntEnum):
     ENTROPY_FINE = 6
     ENTROPY_MEDIUM = 7
     ENTROPY_COARSE = 8
+    ENTROPY_FINEST = 9
 
 
 class Codec(Protocol):

@@ -7,20 +7,19 @@ from itertools import groupby
 import numpy as np
 import torch
 
+from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
-from fedattn.core.frames import check_frame
-from fedattn.core.plans import RolePlans, SyncPlan
+from fedattn.core.plans import RolePlans, shared_plan
 from fedattn.core.row_scores import RowScorer
-from fedattn.core.spans import Member, build_layout
-from fedattn.core.transfer import frame_spec, place_rows, read_frame, write_frame
+from fedattn.core.spans import build_layout
 from fedattn.core.types import HeadRows
+from fedattn.model.cache import FederatedCache
 from fedattn.model.engine import Engine
-from fedattn.model.replay import ContextRows
+from fedattn.model.exchange import InProcessExchange, KvStore
+from fedattn.model.prefill import forward_tokens
 from fedattn.research.calibrate.forest import HeadPast, Past
 from fedattn.research.calibrate.questions import Questions
 from fedattn.research.tasks.cases import Case
-
-_BYTES_A_VALUE = 2  # of bf16
 
 Parts = dict[int, list[HeadRows]]
 """What a publisher receives, by layer: a part of each contributor."""
@@ -32,7 +31,7 @@ class Effect:
 
     Attributes:
         bytes_share: bytes that travelled, divided by those of bf16 at every block.
-        divergence: KL from all rows uncompressed, along the answer that those give, nats a token.
+        divergence: KL from all rows in bf16, along the answer that those give, nats a token.
         nll_change: of the given answers against the same, nats a token.
     """
 
@@ -51,95 +50,80 @@ class Effect:
 
 
 class WorldMeter:
-    """One world of private texts and questions. Its rows are computed once, for all compressions.
+    """One world of private texts and questions, asked in sessions of many kinds.
+
+    Contributors attend to each other as in a session, every row through its frame: what rounding
+    and missing rows do to those that read them is seen too. All questions run in one pass.
 
     Args:
         engine: of the model.
         cases: questions about the same contexts.
+
+    Attributes:
+        whole: what the publisher sees of every row of every block in bf16, the measure of all.
+        whole_bytes: of its frames.
+        questions: held against that.
     """
 
     def __init__(self, engine: Engine, cases: Sequence[Case]) -> None:
-        self._model = engine.model
-        prefix = engine.tokenizer.prefix()
-        self._prefix_len = len(prefix)
-        self._contexts = [
-            ContextRows(self._model, prefix, engine.tokenizer.context(text))
-            for text in cases[0].contexts
-        ]
-        self._num_tokens = sum(len(context.token_ids) for context in self._contexts)
-        start = self._prefix_len + self._num_tokens
-        self._questions = Questions(engine, cases, start, self._past(self._whole()))
+        self._engine = engine
+        tokenizer, model = engine.tokenizer, engine.model
+        self._prefix = tokenizer.prefix()
+        self._spans = [tokenizer.context(text) for text in cases[0].contexts]
+        cache = FederatedCache(model.shape.num_layers, model.device)
+        with torch.inference_mode():
+            forward_tokens(model, cache, self._prefix, range(len(self._prefix)))
+        self._prefix_rows = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
+        every = shared_plan(range(model.shape.num_layers))
+        self.whole, self.whole_bytes = self.run(every, Compression(codec=codec_by_name("bf16")))
+        start = len(self._prefix) + sum(map(len, self._spans))
+        self.questions = Questions(engine, cases, start, self.whole)
 
-    def measure(self, plan: SyncPlan, compression: Compression, scorer: RowScorer | None) -> Effect:
-        """The effect of a compression, every row through its frame.
+    def run(
+        self, plans: RolePlans, compression: Compression, scorer: RowScorer | None = None
+    ) -> tuple[Past, int]:
+        """A session as far as the question.
 
         Args:
-            plan: sync layers of the publisher; contributors attend to nobody.
+            plans: sync layers of both roles.
             compression: of every contributor.
             scorer: says which rows to keep.
+
+        Returns:
+            What the publisher sees, and the bytes of all frames.
         """
-        num_bytes, parts = self._send(plan, compression, scorer)
-        shape = self._model.shape
-        all_bytes = self._num_tokens * shape.values_per_row * shape.num_layers * _BYTES_A_VALUE
-        divergences, changes = zip(*self._questions.compare(self._past(parts)), strict=True)
+        model = self._engine.model
+        layout = build_layout(
+            num_layers=model.shape.num_layers,
+            prefix_len=len(self._prefix),
+            contributors=[
+                (f"contributor-{at}", len(span)) for at, span in enumerate(self._spans, start=1)
+            ],
+            publisher=("publisher", 1),
+            plans=plans,
+            compression=compression,
+        )
+        store = KvStore(layout, model.shape, model.rotary, scorer=scorer)
+        for index, (member, span) in enumerate(zip(layout.contributors, self._spans, strict=True)):
+            exchange = InProcessExchange(store, index)
+            self._engine.prefiller.contribute(member, self._prefix, span, exchange)
+        parts = {
+            layer: [store.rows(index, layer) for index in range(len(self._spans))]
+            for layer in plans.publisher.layers
+        }
+        return past_of(self._prefix_rows, parts), store.uploaded_bytes
+
+    def measure(
+        self, plans: RolePlans, compression: Compression, scorer: RowScorer | None = None
+    ) -> Effect:
+        """What sessions of a kind do to the questions; as `run`."""
+        past, num_bytes = self.run(plans, compression, scorer)
+        divergences, changes = zip(*self.questions.compare(past), strict=True)
         return Effect(
-            bytes_share=num_bytes / all_bytes,
+            bytes_share=num_bytes / self.whole_bytes,
             divergence=float(np.mean(divergences)),
             nll_change=float(np.mean(changes)),
         )
-
-    def _send(
-        self, plan: SyncPlan, compression: Compression, scorer: RowScorer | None
-    ) -> tuple[int, Parts]:
-        """Bytes of all frames, and what comes out of them."""
-        shape, rotary = self._model.shape, self._model.rotary
-        members = self._members(plan, compression)
-        num_bytes = 0
-        parts: Parts = {layer: [] for layer in plan.layers}
-        for layer in plan.layers:
-            for member, context in zip(members, self._contexts, strict=True):
-                rows, queries = context.rows[layer], context.queries[layer]
-                frame = write_frame(member, layer, rows, queries, rotary, scorer)
-                num_bytes += len(frame)
-                checked = check_frame(frame, frame_spec(member, shape, layer))
-                received = read_frame(checked, member, shape, rotary)
-                parts[layer].append(place_rows(received, member, rotary))
-        return num_bytes, parts
-
-    def _whole(self) -> Parts:
-        """All rows of all blocks, as computed."""
-        layers = range(self._model.shape.num_layers)
-        members = self._members(SyncPlan(tuple(layers)))
-        return {
-            layer: [
-                place_rows(HeadRows.of(context.rows[layer]), member, self._model.rotary)
-                for member, context in zip(members, self._contexts, strict=True)
-            ]
-            for layer in layers
-        }
-
-    def _members(
-        self, plan: SyncPlan, compression: Compression | None = None
-    ) -> tuple[Member, ...]:
-        """The contributors, each as if it stood alone behind the prefix."""
-        sizes = [len(context.token_ids) for context in self._contexts]
-        layout = build_layout(
-            num_layers=self._model.shape.num_layers,
-            prefix_len=self._prefix_len,
-            contributors=[(f"contributor-{at + 1}", size) for at, size in enumerate(sizes)],
-            publisher=("publisher", 1),
-            plans=RolePlans(contributors=SyncPlan(()), publisher=plan),
-            compression=compression,
-            independent=True,
-        )
-        return layout.contributors
-
-    def _past(self, parts: Parts) -> Past:
-        """What every question sees."""
-        context, size = self._contexts[0], self._prefix_len
-        layers = map(context.keys_and_values, range(self._model.shape.num_layers))
-        prefix = [(keys[0, :, :size], values[0, :, :size]) for keys, values in layers]
-        return past_of(prefix, parts)
 
 
 @torch.inference_mode()

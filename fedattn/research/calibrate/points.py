@@ -6,19 +6,22 @@ from dataclasses import dataclass
 from fedattn.core.profile import ProfilePoint
 from fedattn.research.calibrate.measuring import Effect
 
-MAX_DIVERGENCE = 0.08
+MAX_DIVERGENCE = 0.06
 """Nats a token that `auto` may lose, at any length."""
+LEAST_ROWS = 200
+"""Shares of heads are of so many rows at least: of a short text each row matters more."""
 LADDER: tuple[tuple[float, str], ...] = (
-    (1.0, "entropy-fine"),
-    (0.7, "entropy-fine"),
+    (1.0, "entropy-finest"),
+    (0.7, "entropy-finest"),
+    (0.5, "entropy-finest"),
     (0.5, "entropy-fine"),
     (0.4, "entropy-fine"),
     (0.3, "entropy-fine"),
-    (0.3, "entropy-medium"),
+    (0.25, "entropy-fine"),
     (0.2, "entropy-fine"),
     (0.2, "entropy-medium"),
+    (0.15, "entropy-fine"),
     (0.15, "entropy-medium"),
-    (0.15, "entropy-coarse"),
     (0.1, "entropy-medium"),
     (0.1, "entropy-coarse"),
     (0.05, "entropy-coarse"),
@@ -47,13 +50,15 @@ class MeasuredPoint:
 def summarize(
     keep_ratio: float, codec: str, shares: bytes, effects: Mapping[int, Effect]
 ) -> MeasuredPoint:
-    """A point, for which every length counts the same."""
+    """A point, for which every length counts the same; bytes are those of all but short texts."""
     mean = Effect.mean(list(effects.values()))
+    long = [length for length in effects if length >= LEAST_ROWS] or list(effects)
+    bytes_share = sum(length * effects[length].bytes_share for length in long) / sum(long)
     point = ProfilePoint(
         keep_ratio=keep_ratio,
         codec=codec,
         head_shares=shares,
-        fewer_bytes=round(1 / mean.bytes_share, 2),
+        fewer_bytes=round(1 / bytes_share, 2),
         divergence=mean.divergence,
         nll_change=mean.nll_change,
     )

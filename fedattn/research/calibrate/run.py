@@ -18,6 +18,7 @@ from fedattn.model.replay import ContextRows
 from fedattn.research.calibrate.measuring import Effect, WorldMeter, worlds_of
 from fedattn.research.calibrate.points import (
     LADDER,
+    LEAST_ROWS,
     MAX_DIVERGENCE,
     MeasuredPoint,
     default_index,
@@ -102,6 +103,7 @@ class Calibration:
             )
         shape = engine.model.shape
         self._sync_plan = PlanSpec("auto").resolve(shape.num_layers)
+        self._role_plans = RolePlans(contributors=self._sync_plan, publisher=self._sync_plan)
 
     def run(self, report: Report) -> Profile:
         """Fit scores and shares, measure points on held-out worlds, choose the default.
@@ -119,10 +121,11 @@ class Calibration:
             fingerprint=self._engine.model.fingerprint,
             num_layers=shape.num_layers,
             num_kv_heads=shape.num_kv_heads,
-            plans=RolePlans(contributors=self._sync_plan, publisher=self._sync_plan),
+            plans=self._role_plans,
             points=tuple(one.point for one in points),
             default=default_index(points),
             scorer=scorer if has_shares else None,
+            least_rows=LEAST_ROWS,
             origin={
                 "seed": self._seed,
                 "fitted_tokens": num_tokens,
@@ -175,7 +178,7 @@ class Calibration:
             effects: list[list[Effect]] = [[] for _ in LADDER]
             for meter in self._worlds(plan):
                 for step, compression in enumerate(compressions):
-                    effects[step].append(meter.measure(self._sync_plan, compression, scorer))
+                    effects[step].append(meter.measure(self._role_plans, compression, scorer))
                     done += 1
                     report("held-out texts", done, total)
             for step, same in enumerate(effects):
@@ -213,6 +216,7 @@ def _compression(keep_ratio: float, codec: str, shares: HeadShares) -> Compressi
         keep_ratio=keep_ratio,
         selector=LEARNED if is_chosen else DEFAULT_SELECTOR,
         head_shares=shares.at(keep_ratio) if is_chosen else b"",
+        least_rows=LEAST_ROWS if is_chosen else 0,
     )
 
 

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from fedattn.core.compression import FULL_SHARE
 from fedattn.core.types import FloatArray, KvShape
 
-KEEP_RATIOS = (0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05)
+KEEP_RATIOS = (0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05)
 
 
 class HeadShares:

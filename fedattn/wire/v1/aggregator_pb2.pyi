@@ -44,6 +44,34 @@ PRESSURE_CRITICAL: Pressure.ValueType  # 3
 """It takes no new sessions."""
 Global___Pressure: _TypeAlias = Pressure  # noqa: Y015
 
+class _NodeState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NODE_STATE_UNSPECIFIED: _NodeState.ValueType  # 0
+    NODE_STATE_GOOD: _NodeState.ValueType  # 1
+    NODE_STATE_LATE: _NodeState.ValueType  # 2
+    """The last time it was asked: it is asked after all others."""
+    NODE_STATE_RESTING: _NodeState.ValueType  # 3
+    """Several times in a row: it is not asked for a while, unless a query names it."""
+    NODE_STATE_DEPARTED: _NodeState.ValueType  # 4
+    """It left within the last hour."""
+
+class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
+    """Whether a node let others wait of late."""
+
+NODE_STATE_UNSPECIFIED: NodeState.ValueType  # 0
+NODE_STATE_GOOD: NodeState.ValueType  # 1
+NODE_STATE_LATE: NodeState.ValueType  # 2
+"""The last time it was asked: it is asked after all others."""
+NODE_STATE_RESTING: NodeState.ValueType  # 3
+"""Several times in a row: it is not asked for a while, unless a query names it."""
+NODE_STATE_DEPARTED: NodeState.ValueType  # 4
+"""It left within the last hour."""
+Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
+
 @_typing.final
 class ControlRequest(_message.Message):
     """From participant to aggregator on the control stream."""
@@ -53,6 +81,7 @@ class ControlRequest(_message.Message):
     JOIN_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     INVITE_REPLY_FIELD_NUMBER: _builtins.int
+    GOODBYE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def join(self) -> Global___Join:
         """First message of the stream, once."""
@@ -63,7 +92,11 @@ class ControlRequest(_message.Message):
 
     @_builtins.property
     def invite_reply(self) -> Global___InviteReply:
-        """At most one a session while answering, and one more if the node cannot go on."""
+        """At most one a session while answering, and one more if the node cannot begin."""
+
+    @_builtins.property
+    def goodbye(self) -> Global___Goodbye:
+        """Last message of the stream, of a node that leaves because it wants to."""
 
     def __init__(
         self,
@@ -71,16 +104,34 @@ class ControlRequest(_message.Message):
         join: Global___Join | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         invite_reply: Global___InviteReply | None = ...,
+        goodbye: Global___Goodbye | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "invite_reply", b"invite_reply", "join", b"join"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "invite_reply", b"invite_reply", "join", b"join"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "invite_reply", b"invite_reply", "join", b"join"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "invite_reply", b"invite_reply", "join", b"join"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["join", "heartbeat", "invite_reply"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["join", "heartbeat", "invite_reply", "goodbye"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___ControlRequest: _TypeAlias = ControlRequest  # noqa: Y015
+
+@_typing.final
+class Goodbye(_message.Message):
+    """It leaves, and ends its stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Goodbye: _TypeAlias = Goodbye  # noqa: Y015
 
 @_typing.final
 class Join(_message.Message):
@@ -298,7 +349,7 @@ Global___Health: _TypeAlias = Health  # noqa: Y015
 
 @_typing.final
 class InviteReply(_message.Message):
-    """A contributor's answer to an invitation; a decline may also follow later, if it cannot go on."""
+    """A contributor's answer to an invitation; a decline may also follow later, if it cannot begin."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -640,7 +691,7 @@ class OpenSessionResponse(_message.Message):
 
     @_builtins.property
     def excluded(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.MemberReport]:
-        """Joined nodes that take no part."""
+        """Nodes that take no part: joined ones, and those that left within the last hour."""
 
     def __init__(
         self,
@@ -666,6 +717,7 @@ class ExchangeRequest(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """First message of the stream, once."""
@@ -684,6 +736,10 @@ class ExchangeRequest(_message.Message):
         that of ExchangeResponse.key, as with chunk.
         """
 
+    @_builtins.property
+    def failed(self) -> Global___Decline:
+        """Last message of the stream instead of done: why the member cannot go on."""
+
     def __init__(
         self,
         *,
@@ -691,12 +747,13 @@ class ExchangeRequest(_message.Message):
         chunk: Global___KvChunk | None = ...,
         done: Global___MemberDone | None = ...,
         key: _session_pb2.SealedKey | None = ...,
+        failed: Global___Decline | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "done", b"done", "hello", b"hello", "key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "done", b"done", "failed", b"failed", "hello", b"hello", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "done", b"done", "hello", b"hello", "key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "done", b"done", "failed", b"failed", "hello", b"hello", "key", b"key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "chunk", "done", "key"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "chunk", "done", "key", "failed"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -943,22 +1000,60 @@ class ListNodesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NODES_FIELD_NUMBER: _builtins.int
+    DEPARTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeInfo]:
         """Joined nodes, by id."""
+
+    @_builtins.property
+    def departed(self) -> _containers.RepeatedCompositeFieldContainer[Global___DepartedNode]:
+        """Nodes that left within the last hour and are not back, the latest first; for gateways only."""
 
     def __init__(
         self,
         *,
         nodes: _abc.Iterable[Global___NodeInfo] | None = ...,
+        departed: _abc.Iterable[Global___DepartedNode] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["departed", b"departed", "nodes", b"nodes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListNodesResponse: _TypeAlias = ListNodesResponse  # noqa: Y015
+
+@_typing.final
+class DepartedNode(_message.Message):
+    """A node that was joined a while ago."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    LEFT_FOR_S_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    left_for_s: _builtins.float
+    """Time since it left, seconds."""
+    reason: _builtins.str
+    """Why, for people."""
+    @_builtins.property
+    def node(self) -> Global___NodeInfo:
+        """As it was then."""
+
+    def __init__(
+        self,
+        *,
+        node: Global___NodeInfo | None = ...,
+        left_for_s: _builtins.float = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_for_s", b"left_for_s", "node", b"node", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DepartedNode: _TypeAlias = DepartedNode  # noqa: Y015
 
 @_typing.final
 class NodeInfo(_message.Message):
@@ -976,6 +1071,9 @@ class NodeInfo(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     PUBLISHES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STATE_REASON_FIELD_NUMBER: _builtins.int
+    RESTS_FOR_S_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node."""
     model_fingerprint: _builtins.str
@@ -986,6 +1084,12 @@ class NodeInfo(_message.Message):
     """Time since it joined, seconds."""
     publishes: _builtins.bool
     """Whether it takes queries from gateways."""
+    state: Global___NodeState.ValueType
+    """Whether it let others wait of late."""
+    state_reason: _builtins.str
+    """How it did, for people; empty if state is GOOD."""
+    rests_for_s: _builtins.float
+    """Time until it is asked again, seconds; 0 unless state is RESTING."""
     @_builtins.property
     def capabilities(self) -> Global___Capabilities:
         """What it can do."""
@@ -1019,10 +1123,13 @@ class NodeInfo(_message.Message):
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         key: _session_pb2.Signed | None = ...,
         publishes: _builtins.bool = ...,
+        state: Global___NodeState.ValueType = ...,
+        state_reason: _builtins.str = ...,
+        rests_for_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context", b"context", "health", b"health", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "capabilities", b"capabilities", "context", b"context", "health", b"health", "joined_for_s", b"joined_for_s", "key", b"key", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id", "publishes", b"publishes", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "capabilities", b"capabilities", "context", b"context", "health", b"health", "joined_for_s", b"joined_for_s", "key", b"key", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id", "publishes", b"publishes", "rests_for_s", b"rests_for_s", "state", b"state", "state_reason", b"state_reason", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -218,6 +218,7 @@ class QueryEvent(_message.Message):
     LAYER_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    ALIVE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___SessionOpened:
         """First event, once."""
@@ -234,6 +235,10 @@ class QueryEvent(_message.Message):
     def result(self) -> Global___QueryResult:
         """Last event, once."""
 
+    @_builtins.property
+    def alive(self) -> Global___Alive:
+        """Whenever nothing else came for 3 s: the publisher lives, and works or waits for others."""
+
     def __init__(
         self,
         *,
@@ -241,16 +246,34 @@ class QueryEvent(_message.Message):
         layer: Global___LayerProgress | None = ...,
         token: Global___TokenText | None = ...,
         result: Global___QueryResult | None = ...,
+        alive: Global___Alive | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "layer", b"layer", "opened", b"opened", "result", b"result", "token", b"token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "body", b"body", "layer", b"layer", "opened", b"opened", "result", b"result", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "layer", b"layer", "opened", b"opened", "result", b"result", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "body", b"body", "layer", b"layer", "opened", b"opened", "result", b"result", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["opened", "layer", "token", "result"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["opened", "layer", "token", "result", "alive"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___QueryEvent: _TypeAlias = QueryEvent  # noqa: Y015
+
+@_typing.final
+class Alive(_message.Message):
+    """A sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Alive: _TypeAlias = Alive  # noqa: Y015
 
 @_typing.final
 class SessionOpened(_message.Message):
@@ -260,23 +283,27 @@ class SessionOpened(_message.Message):
 
     TERMS_FIELD_NUMBER: _builtins.int
     EXCLUDED_FIELD_NUMBER: _builtins.int
+    SPENDS_APPROVAL_FIELD_NUMBER: _builtins.int
+    spends_approval: _builtins.bool
+    """Whether it has spent an approval of a person, which a second try would need again."""
     @_builtins.property
     def terms(self) -> _session_pb2.SessionTerms:
         """Who takes part, where."""
 
     @_builtins.property
     def excluded(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.MemberReport]:
-        """Joined nodes that take no part."""
+        """Nodes that take no part: joined ones, and those that left within the last hour."""
 
     def __init__(
         self,
         *,
         terms: _session_pb2.SessionTerms | None = ...,
         excluded: _abc.Iterable[_session_pb2.MemberReport] | None = ...,
+        spends_approval: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded", b"excluded", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded", b"excluded", "spends_approval", b"spends_approval", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

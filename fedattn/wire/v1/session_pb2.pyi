@@ -248,6 +248,8 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """It was online but did not take part; detail says why."""
     OUTCOME_EMPTY: _Outcome.ValueType  # 5
     """It was online but had nothing to give; detail says why."""
+    OUTCOME_DEPARTED: _Outcome.ValueType  # 6
+    """It left within the last hour, before the session; detail says when and why."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """How a participant's part ended."""
@@ -263,6 +265,8 @@ OUTCOME_EXCLUDED: Outcome.ValueType  # 4
 """It was online but did not take part; detail says why."""
 OUTCOME_EMPTY: Outcome.ValueType  # 5
 """It was online but had nothing to give; detail says why."""
+OUTCOME_DEPARTED: Outcome.ValueType  # 6
+"""It left within the last hour, before the session; detail says when and why."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
@@ -404,6 +408,7 @@ class Compression(_message.Message):
     INPUT_KEEP_RATIO_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     HEAD_SHARES_FIELD_NUMBER: _builtins.int
+    LEAST_ROWS_FIELD_NUMBER: _builtins.int
     codec_id: _builtins.int
     """Codec number of its frames, as in the frame header."""
     keep_ratio: _builtins.float
@@ -420,6 +425,8 @@ class Compression(_message.Message):
     """Share of its rows that each head keeps, 255 for all: a byte each, those of block 0 first. Only
     and always if the selector is learned: num_layers * num_kv_heads of them, up to 65536.
     """
+    least_rows: _builtins.int
+    """Those shares are of so many rows at least, so that short texts keep more; 0 to 65536."""
     def __init__(
         self,
         *,
@@ -430,10 +437,11 @@ class Compression(_message.Message):
         input_keep_ratio: _builtins.float = ...,
         seed: _builtins.int = ...,
         head_shares: _builtins.bytes = ...,
+        least_rows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_id", b"codec_id", "head_shares", b"head_shares", "input_keep_ratio", b"input_keep_ratio", "keep_ends", b"keep_ends", "keep_ratio", b"keep_ratio", "seed", b"seed", "selector", b"selector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_id", b"codec_id", "head_shares", b"head_shares", "input_keep_ratio", b"input_keep_ratio", "keep_ends", b"keep_ends", "keep_ratio", b"keep_ratio", "least_rows", b"least_rows", "seed", b"seed", "selector", b"selector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -611,6 +619,8 @@ class SessionOptions(_message.Message):
     SHARE_FIELD_NUMBER: _builtins.int
     NODE_TOKENS_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    REQUIRE_FIELD_NUMBER: _builtins.int
+    WITHOUT_FIELD_NUMBER: _builtins.int
     prefix: Global___PrefixMode.ValueType
     """Whether the prefix is public or owned by the first participant."""
     min_participants: _builtins.int
@@ -643,6 +653,16 @@ class SessionOptions(_message.Message):
     def budget(self) -> Global___ByteBudget:
         """What may travel; absent for no limit."""
 
+    @_builtins.property
+    def require(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Contributors without which there is no answer: all of their rows must come. Up to 255 ids, among
+        contributors if that names any.
+        """
+
+    @_builtins.property
+    def without(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Nodes that take no part, since a first try lost them. Up to 255 ids, none of them in require."""
+
     def __init__(
         self,
         *,
@@ -659,10 +679,12 @@ class SessionOptions(_message.Message):
         share: Global___Share.ValueType = ...,
         node_tokens: _builtins.int = ...,
         context_tokens: _builtins.int = ...,
+        require: _abc.Iterable[_builtins.str] | None = ...,
+        without: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "context_tokens", b"context_tokens", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_tokens", b"node_tokens", "prefix", b"prefix", "purpose", b"purpose", "share", b"share", "subject", b"subject", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "context_tokens", b"context_tokens", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_tokens", b"node_tokens", "prefix", b"prefix", "purpose", b"purpose", "require", b"require", "share", b"share", "subject", b"subject", "timeline", b"timeline", "without", b"without"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -914,6 +936,7 @@ class MemberStatement(_message.Message):
     PASSAGES_FIELD_NUMBER: _builtins.int
     FIT_FIELD_NUMBER: _builtins.int
     CAN_SCORE_FIELD_NUMBER: _builtins.int
+    IS_APPROVED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id of the session it was invited to."""
     request_digest: _builtins.bytes
@@ -939,6 +962,8 @@ class MemberStatement(_message.Message):
     sends all of them; below the last of coarser 0.7, 0.5, 0.3, 0.1, 0.03 or 0.01 of them by the
     selector value-weighted.
     """
+    is_approved: _builtins.bool
+    """Whether a person approved it for this session, which has spent that approval."""
     @_builtins.property
     def key(self) -> Global___PublicKey:
         """What other members seal keys to; absent in plaintext."""
@@ -964,10 +989,11 @@ class MemberStatement(_message.Message):
         passages: _abc.Iterable[Global___Passage] | None = ...,
         fit: _builtins.float = ...,
         can_score: _builtins.bool = ...,
+        is_approved: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "can_score", b"can_score", "context_version", b"context_version", "fit", b"fit", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "num_withheld", b"num_withheld", "passages", b"passages", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "can_score", b"can_score", "context_version", b"context_version", "fit", b"fit", "is_approved", b"is_approved", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "num_withheld", b"num_withheld", "passages", b"passages", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,6 +16,7 @@ from fedattn.rest.answers import (
     LayerEvent,
     QueryEvent,
     QueuedEvent,
+    Retried,
     SessionEvent,
     SessionMember,
     TokenEvent,
@@ -177,3 +178,29 @@ def test_a_report_says_what_the_answer_misses(console: PlainConsole) -> None:
         "\nnode-c: 3 files of its context not read (1 unknown kind, 2 undecodable)\n"
         in shown_on(console)
     )
+
+
+def test_a_second_try_says_who_was_lost_in_the_first(console: PlainConsole) -> None:
+    retried = Retried(
+        without=["desk"], code="publisher_unavailable", detail="publisher desk is gone"
+    )
+    first, layer, *rest = answer_events("Pier 4.")
+    events = (first, layer, retried, first, layer, *rest)
+    stream_answer(Scripted(*events), QueryBody(question="Who?"), console, console)
+    assert "\npublisher desk is gone; asking once more, without desk\n" in shown_on(console)
+    assert shown_on(console).endswith("Pier 4.\n")
+
+
+def test_who_left_is_named_before_the_answer_and_listed_after_it(console: PlainConsole) -> None:
+    gone = sample_report(
+        "node-b", state=Outcome.DEPARTED, detail="node-b: left 4 min ago; its connection broke"
+    )
+    first, *rest = answer_events("Pier 4.")
+    assert isinstance(first, SessionEvent)
+    told = first.model_copy(update={"excluded": [gone]})
+    stream_answer(Scripted(told, *rest), QueryBody(question="Who?"), console, console)
+    show_report(sample_answer(participants=[gone]), console)
+    words = shown_on(console)
+    assert "\nwithout node-b: left 4 min ago; its connection broke\n" in words
+    assert "departed" in words
+    assert words.count("its connection broke") == 1

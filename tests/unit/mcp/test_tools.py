@@ -15,6 +15,7 @@ from mcp_types import TextContent
 from fedattn.client import AsyncClient
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError
+from fedattn.core.report import NodeState
 from fedattn.mcp.progress import Progress
 from fedattn.mcp.server import make_server
 from fedattn.mcp.serving import PATH, check_near, make_app
@@ -57,6 +58,9 @@ NODE = ParticipantInfo(
     can_publish=False,
     health=None,
     warnings=[],
+    state=NodeState.GOOD,
+    state_reason="",
+    rests_for_s=0.0,
     context_tokens=7,
     context_passages=1,
     context_files=1,

@@ -9,6 +9,7 @@ from fedattn.cli.doctor.subject import UNNAMED, Subject
 from fedattn.core.address import HostPort
 from fedattn.core.errors import GatewayUnavailableError
 from fedattn.core.proxies import Endpoint
+from fedattn.core.report import NodeState
 from services.participant.settings import ParticipantSettings
 
 
@@ -48,6 +49,7 @@ class FakeGateway:
                 model_name="other",
                 warnings=[],
                 joined_for_s=3.0,
+                state=NodeState.GOOD,
             )
             for node_id, fingerprint in self._nodes
         ]

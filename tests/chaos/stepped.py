@@ -1,0 +1,43 @@
+"""`python -m tests.chaos.stepped FILE python -m MODULE ...`: a service whose clock can be stepped.
+
+FILE holds seconds, as one little-endian double, by which its wall clock is wrong. The monotonic
+clock goes on as it should, as it does where NTP steps a clock.
+"""
+
+import mmap
+import runpy
+import struct
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_OFFSET = struct.Struct("<d")
+
+
+def set_step(path: Path, seconds: float) -> None:
+    """Make the clock of the service that reads this file wrong."""
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        file.write(_OFFSET.pack(seconds))
+
+
+def stepped(path: Path, right: Callable[[], float]) -> Callable[[], float]:
+    """A clock that is as wrong as the file says now."""
+    with path.open("rb") as file:
+        shared = mmap.mmap(file.fileno(), _OFFSET.size, access=mmap.ACCESS_READ)
+
+    def wrong() -> float:
+        return right() + float(_OFFSET.unpack(shared[: _OFFSET.size])[0])
+
+    return wrong
+
+
+def main() -> None:
+    path, _, _, module = sys.argv[1:5]
+    time.time = stepped(Path(path), time.time)
+    sys.argv[:] = sys.argv[4:]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

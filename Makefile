@@ -16,7 +16,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup browser screenshots demo up test tests check lint format proto proto-check lock docs site compose-test bench bench-all bench-links bench-load bench-decoding bench-sealing bench-codecs bench-frontier bench-plans bench-findings fuzz chaos audit clean
+.PHONY: help setup browser screenshots demo up test tests check lint format proto proto-check lock docs site compose-test cluster-test chart-check bench bench-all bench-links bench-load bench-scale bench-decoding bench-sealing bench-codecs bench-frontier bench-plans bench-findings fuzz chaos audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -83,11 +83,12 @@ lock: $(STAMP) ## write locks/ anew from pyproject.toml; UPGRADE=--upgrade takes
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra dev --group build --group model -o locks/dev.txt
 	$(COMPILE) -c locks/dev.txt pyproject.toml --extra participant --extra telemetry --group model -o locks/participant.txt
 	$(COMPILE) -c locks/dev.txt pyproject.toml --extra client --extra gateway --extra oidc --extra telemetry -o locks/gateway.txt
-	$(COMPILE) -c locks/dev.txt pyproject.toml --extra services --extra telemetry -o locks/aggregator.txt
+	$(COMPILE) -c locks/dev.txt pyproject.toml --extra services --extra cluster --extra telemetry -o locks/aggregator.txt
 	$(COMPILE) -c locks/dev.txt --group build -o locks/build.txt
 
 docs: $(STAMP) ## rewrite the tables that documents take from code and results
 	$(BIN)/python -m benchmarks.table
+	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.settings_table
 	$(BIN)/python -m benchmarks.api_table
 	$(BIN)/python -m benchmarks.wire_table
@@ -103,14 +104,23 @@ screenshots: setup browser ## take the pictures of docs/page.md
 compose-test: ## build the images, run docker-compose.yml, ask, kill a node, ask again (needs Docker)
 	docker/compose-test.sh
 
+cluster-test: ## the same with several aggregators, NATS and two gateways; kill some of them while asking
+	docker/cluster-test.sh
+
+chart-check: $(STAMP) ## lint and render deploy/helm/fedattn by Helm's library; asks the network
+	@$(BIN)/uv run --no-project --isolated --with helm-python-sdk==0.2.2 --with kubernetes-validate==1.37.0 deploy/helm/check.py
+
 bench: setup ## network session against one model, side by side
 	$(BIN)/python -m benchmarks.session
 
 bench-links: setup ## time to first token over emulated edge links (needs root and iproute2)
 	$(BIN)/python -m benchmarks.links
 
-bench-load: setup ## an aggregator under load from nodes without a model
+bench-load: setup ## aggregators under scheduled load from nodes without a model, half an hour
 	$(BIN)/python -m benchmarks.load
+
+bench-scale: $(STAMP) ## what a federation of up to 100,000 nodes takes, by the results of bench-load
+	$(BIN)/python -m benchmarks.scale
 
 bench-all: setup ## all figures of docs/measured.md, some 40 minutes
 	$(BIN)/python -m benchmarks.session --json benchmarks/results/session.json

@@ -179,19 +179,41 @@ def load_rows(load: dict[str, Any]) -> Iterator[Row]:
             "400",
             "`make bench-load`",
         )
-    most, memory = load["at_once"][-1], load["memory"]
+    for count in dict.fromkeys(row["aggregators"] for row in load["rates"]):
+        held = [row for row in load["rates"] if row["aggregators"] == count and not row["failures"]]
+        if held:
+            yield scheduled_row(max(held, key=lambda row: float(row["rate_per_s"])))
+    for row in load["at_once"]:
+        yield scheduled_row(row)
+    for row in load["joined"]:
+        yield Row(
+            f"{row['nodes']} nodes joined at {row['aggregators']} of a federation: CPU of all "
+            f"aggregators for each node and second, CPU of a join, memory of a node",
+            f"{row['idle_cpu_us_per_node_s']:.0f} µs, {row['join_cpu_ms']:.1f} ms, "
+            f"{row['kib_per_node']:.0f} KiB",
+            "",
+            "`make bench-load`",
+        )
+    memory = load["in_a_row"]
     yield Row(
-        f"sessions at once, {most['contributors']} dummy contributors each; latency of a frame, "
-        f"median and 99th percentile",
-        f"{most['sessions']}; {most['latency_p50_ms']:.0f} and {most['latency_p99_ms']:.0f} ms",
-        "200",
+        f"resident memory of an aggregator after {memory[0]['sessions']} and "
+        f"{memory[-1]['sessions']} sessions in a row",
+        f"{memory[0]['resident_mib']:.0f} and {memory[-1]['resident_mib']:.0f} MiB",
+        "flat",
         "`make bench-load`",
     )
-    yield Row(
-        f"own memory of the aggregator after {memory[0]['sessions']} and "
-        f"{memory[-1]['sessions']} sessions",
-        f"{memory[0]['own_mib']:.0f} and {memory[-1]['own_mib']:.0f} MiB",
-        "flat",
+
+
+def scheduled_row(row: dict[str, Any]) -> Row:
+    """Sessions that begin by a schedule."""
+    return Row(
+        f"{row['aggregators']} of a federation on one core, {row['rate_per_s']:g} sessions begun a "
+        f"second, up to {row['most_open']} open, {row['contributors']} dummy contributors each: a "
+        f"frame from when it is due to its receiver, median and 99th percentile; CPU of all "
+        f"aggregators for a session; MB for each CPU second",
+        f"{row['frame_p50_ms']:.0f} and {row['frame_p99_ms']:.0f} ms; "
+        f"{row['cpu_ms_per_session']:.0f} ms; {row['mb_per_cpu_s']:.0f}",
+        "",
         "`make bench-load`",
     )
 

@@ -20,7 +20,7 @@ from grpc_tools import protoc
 from benchmarks.blocks import ROOT, with_block, write_documents
 
 DOCUMENT = ROOT / "docs" / "wire.md"
-PROTOS = ("aggregator", "participant", "session")
+PROTOS = ("aggregator", "participant", "session", "federation")
 _FOLDER = "fedattn/wire/v1"
 _MESSAGE, _ENUM, _SERVICE = 4, 5, 6  # field numbers in FileDescriptorProto
 _FIELD, _NESTED, _NESTED_ENUM = 2, 3, 4  # in DescriptorProto

@@ -15,6 +15,7 @@ from fedattn.page import add_page
 from fedattn.runtime.extras import require_extras
 from fedattn.runtime.quiet_fastapi import NO_TELEMETRY
 from fedattn.runtime.state import JOBS_FILE, make_state_dir
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.security import OwnCertificates
 from gateway.asking import Asking
 from gateway.callers import Limits
@@ -60,7 +61,7 @@ def create_app(
     for name in ("sse_starlette.sse", "aiosqlite"):
         logging.getLogger(name).setLevel(logging.INFO)  # their debug holds the answer
     publishers = Publishers(
-        settings.endpoint,
+        Aggregators(settings.endpoints, certificates, settings.find_way),
         settings.query_limits,
         settings.publisher,
         certificates,

@@ -4,44 +4,53 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
 
 from fedattn.core.errors import (
+    AggregatorUnavailableError,
     FedAttnError,
     NotAllowedError,
     PolicyRefusedError,
     PublisherUnavailableError,
+    UnavailableError,
     UnknownParticipantError,
 )
 from fedattn.core.node_id import check_node_id
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from gateway.callers import Caller
 
 _CONNECT_TIMEOUT_S = 2.0
+_LIST_TIMEOUT_S, _NEXT_AFTER_S = 10.0, 3.0
+"""Longest wait for a listing, and where another aggregator may be asked instead."""
 FRESH_S = 1.0
 """How long a listing serves further queries."""
 
 
 class Directory:
-    """The aggregator's listing of nodes.
+    """What an aggregator lists: the nodes of all its federation, and where they are.
 
     Args:
-        aggregator: who is asked.
+        aggregators: one of them is asked; if it cannot be reached, the next.
         default: the publisher of queries that name none; None for the first by id.
         clock: seconds since some moment.
     """
 
     def __init__(
         self,
-        aggregator: AggregatorClient,
+        aggregators: Aggregators,
         default: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._aggregator, self._default, self._clock = aggregator, default, clock
+        self._aggregators, self._default, self._clock = aggregators, default, clock
         self._asking = asyncio.Lock()
         self._asked_at = self._failed_at = -math.inf
         self._failure: FedAttnError | None = None
         self._listing = pb.ListNodesResponse()
+        self._asked = aggregators.home
+        self._within_s = _LIST_TIMEOUT_S if aggregators.num_given == 1 else _NEXT_AFTER_S
 
     @property
     def publishers(self) -> tuple[str, ...]:
@@ -67,14 +76,32 @@ class Directory:
         return self._listing
 
     async def _ask(self) -> None:
-        await self._aggregator.await_channel(_CONNECT_TIMEOUT_S)
         now = self._clock()
-        try:
-            self._listing = await self._aggregator.list_nodes(pb.ListNodesRequest())
-        except FedAttnError as error:
-            self._failure, self._failed_at = error, self._clock()
-            raise
-        self._asked_at = now
+        for attempt in count(1):
+            asked = self._aggregators.home
+            with suppress(AggregatorUnavailableError):  # the call says what is wrong
+                await asked.reach(_CONNECT_TIMEOUT_S)
+            try:
+                self._listing = await asked.list_nodes(pb.ListNodesRequest(), self._within_s)
+                break
+            except FedAttnError as error:
+                self._aggregators.move_on(asked)
+                is_last = attempt >= self._aggregators.num_given
+                if is_last or not isinstance(error, UnavailableError):
+                    self._failure, self._failed_at = error, self._clock()
+                    raise
+        self._asked, self._asked_at = asked, now
+
+    def aggregator_of(self, node_id: str) -> AggregatorClient:
+        """Where a node is joined, by what was last listed.
+
+        Raises:
+            AggregatorUnavailableError: the address of that aggregator is of no use.
+        """
+        for node in self._listing.nodes:
+            if node.node_id == node_id and node.aggregator:
+                return self._aggregators.at(node.aggregator)
+        return self._asked
 
     async def choose(
         self, caller: Caller, publisher: str | None, without: frozenset[str] = frozenset()

@@ -8,11 +8,8 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import FedAttnError
-from fedattn.core.node_id import AGGREGATOR
-from fedattn.core.proxies import Endpoint
 from fedattn.runtime.tracing import trace_metadata
-from fedattn.wire.channel import PeerChannel
-from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.security import OwnCertificates
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2
 from gateway.asked_query import AskedQuery
@@ -40,7 +37,7 @@ class Publishers:
     """The nodes that publish, as far as the aggregator knows; ways are open inside `async with`.
 
     Args:
-        endpoint: of the aggregator.
+        aggregators: that may be asked; closed with this.
         limits: queries at all of them together.
         default: the publisher of queries that name none; None for the first by id.
         certificates: of the gateway; None for plaintext.
@@ -49,13 +46,13 @@ class Publishers:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        aggregators: Aggregators,
         limits: QueryLimits,
         default: str | None = None,
         certificates: OwnCertificates | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
-        self._endpoint, self._default, self._certificates = endpoint, default, certificates
+        self._aggregators, self._default, self._certificates = aggregators, default, certificates
         self._metrics = GatewayMetrics(registry)
         places = Places(limits, lambda: len(self.node_ids))
         self._line = Line(places, limits, self._metrics)
@@ -64,10 +61,8 @@ class Publishers:
         self._metrics.running.set_function(lambda: places.num_taken)
 
     async def __aenter__(self) -> Self:
-        self._channel = PeerChannel(self._endpoint, self._certificates, AGGREGATOR)
-        aggregator = AggregatorClient(self._channel.current, str(self._endpoint))
-        self._directory = Directory(aggregator, self._default)
-        self._ways = Ways(aggregator, self._certificates)
+        self._directory = Directory(self._aggregators, self._default)
+        self._ways = Ways(self._certificates)
         return self
 
     async def __aexit__(
@@ -79,7 +74,7 @@ class Publishers:
         for call in tuple(self._running):
             call.close()
         await self._ways.close()
-        await self._channel.close()
+        await self._aggregators.close()
 
     @property
     def node_ids(self) -> tuple[str, ...]:
@@ -176,7 +171,9 @@ class Publishers:
 
     async def _connect(self, node_id: str) -> Way:
         """The way to a node, to be given back."""
-        way = await self._ways.take(node_id, self.node_ids)
+        await self._directory.look(max_age_s=FRESH_S)  # it may have moved while the query waited
+        aggregator = self._directory.aggregator_of(node_id)
+        way = await self._ways.take(node_id, aggregator, self.node_ids)
         with ExitStack() as unless_connected:
             unless_connected.callback(way.give_back)
             await way.connect()

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from fedattn.core.address import HostPort
+from fedattn.core.address import HostPort, HostPorts
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
 from fedattn.core.node_id import check_node_id
 from fedattn.core.proxies import AUTO, Endpoint, find_endpoint
@@ -16,7 +16,7 @@ from fedattn.runtime.doors import Doors, tls_context
 from fedattn.runtime.settings import (
     PROXY_MEANING,
     ListenAddress,
-    PeerAddress,
+    PeerAddresses,
     ProxyChoice,
     ServiceSettings,
     service_config,
@@ -35,8 +35,10 @@ class GatewaySettings(ServiceSettings):
     listen: ListenAddress = Field(
         HostPort("127.0.0.1", 8000), description="HOST:PORT to serve on; port 0 for any."
     )
-    aggregator: PeerAddress = Field(
-        HostPort("127.0.0.1", 50051), description="HOST:PORT of the aggregator."
+    aggregator: PeerAddresses = Field(
+        HostPorts((HostPort("127.0.0.1", 50051),)),
+        description="HOST:PORT of the aggregator, or of several with commas between: if one is "
+        "lost, the next is taken.",
     )
     publisher: str | None = Field(
         None,
@@ -169,7 +171,7 @@ class GatewaySettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _check_proxy(self) -> Self:
-        assert self.endpoint
+        assert self.endpoints
         return self
 
     @property
@@ -221,12 +223,21 @@ class GatewaySettings(ServiceSettings):
 
     @property
     def endpoint(self) -> Endpoint:
-        """The aggregator, and how to reach it.
+        """The first aggregator, and how to reach it; raises as `find_way`."""
+        return self.find_way(self.aggregator.first)
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The aggregators, and how to reach them; raises as `find_way`."""
+        return tuple(map(self.find_way, self.aggregator.all))
+
+    def find_way(self, address: HostPort) -> Endpoint:
+        """How to reach an aggregator.
 
         Raises:
             ConfigurationError: the environment names a proxy on the way that is of no use.
         """
-        return find_endpoint(self.aggregator, os.environ, self.proxy)
+        return find_endpoint(address, os.environ, self.proxy)
 
 
 def split_origins(text: str | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import structlog
 from fedattn.core.address import SocketPath
 from fedattn.core.errors import FedAttnError, PublisherUnavailableError
 from fedattn.core.proxies import Endpoint
-from fedattn.wire.channel import PeerChannel
+from fedattn.wire.channel import PeerChannel, becomes_ready
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.protocol import SILENCE_S
 from fedattn.wire.security import OwnCertificates
@@ -19,8 +19,6 @@ from fedattn.wire.tunnel import carry
 from fedattn.wire.v1 import aggregator_pb2
 
 CONNECT_TIMEOUT_S = 5.0
-
-_State = grpc.ChannelConnectivity
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +61,7 @@ class Way:
         refused = self._refused
         with suppress(TimeoutError):
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                if await _becomes_ready(self._channel.current()):
+                if await becomes_ready(self._channel.current()):
                     return
         error = refused.result() if refused.done() else self._unreachable()
         if isinstance(error, PublisherUnavailableError):
@@ -141,14 +139,3 @@ class Way:
         """Tell those who wait for the channel now."""
         refused, self._refused = self._refused, asyncio.get_running_loop().create_future()
         refused.set_result(error)
-
-
-async def _becomes_ready(channel: grpc.aio.Channel) -> bool:
-    """Whether the next attempt to connect succeeds; the last one may have failed long ago."""
-    has_tried = False
-    while (state := channel.get_state(try_to_connect=True)) is not _State.READY:
-        if has_tried and state is _State.TRANSIENT_FAILURE:
-            return False
-        has_tried = has_tried or state is _State.CONNECTING
-        await channel.wait_for_state_change(state)
-    return True

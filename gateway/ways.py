@@ -13,33 +13,35 @@ class Ways:
     """One to each node that was asked, until it is gone.
 
     Args:
-        aggregator: carries the connections.
         certificates: what the gateway proves itself with; None for plaintext.
     """
 
-    def __init__(self, aggregator: AggregatorClient, certificates: OwnCertificates | None) -> None:
-        self._aggregator, self._certificates = aggregator, certificates
+    def __init__(self, certificates: OwnCertificates | None) -> None:
+        self._certificates = certificates
         self._sockets = SocketFolder()
-        self._ways: dict[str, Way] = {}
+        self._ways: dict[tuple[str, str], Way] = {}
         self._changing = asyncio.Lock()
 
-    async def take(self, node_id: str, known: Collection[str]) -> Way:
+    async def take(self, node_id: str, aggregator: AggregatorClient, known: Collection[str]) -> Way:
         """The way to a node, counted as in use until it is given back.
 
         Args:
             node_id: of a node that publishes.
-            known: all that do; unused ways to others are closed.
+            aggregator: that it is joined at, and that carries the connections.
+            known: all that do; unused ways to others, and through other aggregators, are closed.
         """
+        key = (node_id, aggregator.address)
         async with self._changing:
-            for other in [one for name, one in self._ways.items() if name not in known]:
-                if other.num_uses == 0:
-                    del self._ways[other.node_id]
-                    await other.close()
-            way = self._ways.get(node_id)
+            for other, one in list(self._ways.items()):
+                is_old = other[0] not in known or (other[0] == node_id and other != key)
+                if is_old and one.num_uses == 0:
+                    del self._ways[other]
+                    await one.close()
+            way = self._ways.get(key)
             if way is None:
-                way = Way(node_id, self._sockets.new(), self._aggregator, self._certificates)
+                way = Way(node_id, self._sockets.new(), aggregator, self._certificates)
                 await way.open()
-                self._ways[node_id] = way
+                self._ways[key] = way
             way.num_uses += 1  # last: one that is cancelled before counts for nothing
         return way
 

@@ -12,7 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedattn.authority.ledger import same_name
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
-from fedattn.core.node_id import AGGREGATOR, GATEWAY, check_node_id
+from fedattn.core.node_id import check_node_id, is_service, names_of
 from fedattn.runtime.state import replace_file
 from fedattn.wire.authority_client import AUTHORITY
 from fedattn.wire.enrolment import private_bytes
@@ -26,7 +26,7 @@ _CLOCK_SKEW = dt.timedelta(hours=1)  # edge nodes without a battery-backed clock
 
 
 def check_name(name: str) -> str:
-    """A name that may be certified: of a node, `aggregator` or `gateway`.
+    """A name that may be certified: of a node or a service, such as `aggregator-1`.
 
     Raises:
         InvalidRequestError: it is no node id, means the authority, or passes for a service.
@@ -34,7 +34,7 @@ def check_name(name: str) -> str:
     meant = same_name(check_node_id(name))
     if meant in {AUTHORITY_FOLDER, AUTHORITY} or name.startswith("."):
         raise InvalidRequestError(f"node id {name!r} would hide the authority; choose another")
-    if meant in {AGGREGATOR, GATEWAY} and name != meant:
+    if is_service(meant) and name != meant:
         raise InvalidRequestError(f"node id {name!r} would pass for the {meant}; choose another")
     return name
 
@@ -100,7 +100,7 @@ class Authority:
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(issued_by(issuer), critical=False)
             .add_extension(x509.ExtendedKeyUsage(kinds), critical=False)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .add_extension(_alternatives(name), critical=False)
             .sign(self.key, hashes.SHA256())
         )
 
@@ -145,6 +145,11 @@ def make_authority(folder: Path) -> Authority:
     replace_file(folder / AUTHORITY_FILE, authority.pem)
     replace_file(folder / AUTHORITY_KEY_FILE, private_bytes(key))
     return authority
+
+
+def _alternatives(name: str) -> x509.SubjectAlternativeName:
+    """What others expect at the other end: of each aggregator of a federation the same."""
+    return x509.SubjectAlternativeName([x509.DNSName(one) for one in names_of(name)])
 
 
 def issued_by(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.node_id import AGGREGATOR, GATEWAY
+from fedattn.core.node_id import is_service
 
 _MAX_LENGTH = 60
 """Of a name that is made here; leaves room for a number."""
@@ -21,7 +21,7 @@ def check_own_name(name: str) -> str:
     """
     from fedattn.authority.issuing import check_name  # needs an extra that other commands do not
 
-    if name in {AGGREGATOR, GATEWAY}:
+    if is_service(name):
         raise InvalidRequestError(f"node id {name!r} is that of another part; choose another")
     return check_name(name)
 

@@ -13,6 +13,7 @@ _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _ZONE = re.compile(r"[A-Za-z0-9._-]{1,15}")
 """Name or number of a network interface."""
 _MAX_NAME_LENGTH = 253
+_MAX_PEERS = 64
 _PRIVATE_DOMAINS = (
     ".localhost",
     ".local",
@@ -93,6 +94,33 @@ class HostPort:
             return not (getattr(ip, "ipv4_mapped", None) or ip).is_global
         name = self.host.rstrip(".").lower()
         return "." not in name or name.endswith(_PRIVATE_DOMAINS)
+
+
+@dataclass(frozen=True, slots=True)
+class HostPorts:
+    """Where one of several peers is that can stand in for one another; at least one, each once."""
+
+    all: tuple[HostPort, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read addresses with commas between.
+
+        Raises:
+            ConfigurationError: as `HostPort.parse`, or there are too many.
+        """
+        parts = tuple(dict.fromkeys(HostPort.parse(part.strip()) for part in text.split(",")))
+        if len(parts) > _MAX_PEERS:
+            raise ConfigurationError(f"expected at most {_MAX_PEERS} addresses, got {len(parts)}")
+        return cls(parts)
+
+    @property
+    def first(self) -> HostPort:
+        """The one that is tried first."""
+        return self.all[0]
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.all))
 
 
 def is_loopback(host: str) -> bool:

@@ -41,6 +41,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "watchfiles",
         ),
         "gateway": ("aiosqlite", "fastapi", "fastapi_offline", "h11", "sse_starlette", "uvicorn"),
+        "cluster": ("nats",),
         "oidc": ("jwt",),
         "plots": ("matplotlib",),
         "documents": ("docx", "pypdf"),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from fedattn.core.address import HostPort
+from fedattn.core.address import HostPort, HostPorts
 from fedattn.core.errors import ConfigurationError
 from fedattn.core.proxies import check_proxy_choice
 
@@ -27,6 +27,8 @@ def _read_by(parse: Callable[[str], T]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
+PeerAddresses = Annotated[HostPorts, NoDecode, _read_by(HostPorts.parse)]
+"""HOST:PORT of one peer, or of several with commas between."""
 PeerAddress = Annotated[HostPort, NoDecode, _read_by(HostPort.parse)]
 """HOST:PORT where a peer is."""
 ListenAddress = Annotated[HostPort, NoDecode, _read_by(HostPort.parse_listening)]
@@ -51,6 +53,11 @@ def service_config(prefix: str, program: str) -> SettingsConfigDict:
         frozen=True,
         hide_input_in_errors=False,
     )
+
+
+def split_texts(text: str) -> tuple[str, ...]:
+    """The parts between commas; those that are empty are left out."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 class ServiceSettings(BaseSettings):

@@ -17,6 +17,7 @@ _OPTIONS: Options = [
     ("grpc.min_reconnect_backoff_ms", 1000 * PING_TIMEOUT_S),  # of one attempt to connect
 ]
 
+_State = grpc.ChannelConnectivity
 _LINGER_S = MAX_DEADLINE_S + 60
 """What still runs on a channel that has been replaced has ended after so long."""
 
@@ -41,6 +42,17 @@ def open_channel(
 
 def _proxy_option(proxy: str | None) -> tuple[str, int | str]:
     return ("grpc.enable_http_proxy", 0) if proxy is None else ("grpc.http_proxy", proxy)
+
+
+async def becomes_ready(channel: grpc.aio.Channel) -> bool:
+    """Whether the next attempt to connect succeeds; the last one may have failed long ago."""
+    has_tried = False
+    while (state := channel.get_state(try_to_connect=True)) is not _State.READY:
+        if has_tried and state is _State.TRANSIENT_FAILURE:
+            return False
+        has_tried = has_tried or state is _State.CONNECTING
+        await channel.wait_for_state_change(state)
+    return True
 
 
 class PeerChannel:

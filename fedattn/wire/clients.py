@@ -1,7 +1,7 @@
 """A typed client of the aggregator: our errors instead of gRPC's, a deadline on each request."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Generic, Self, TypeVar
 
@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
 from fedattn.runtime.tracing import trace_metadata
+from fedattn.wire.channel import becomes_ready
 from fedattn.wire.requests import Opening, opening_to_wire
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.stubs import AggregatorStub
@@ -88,15 +89,17 @@ class AggregatorClient:
             f"`aggregator` and that the aggregator runs"
         )
 
-    async def await_channel(self, within_s: float) -> None:
-        """Wait for the connection: one that failed may rest before the next attempt.
+    async def reach(self, within_s: float) -> None:
+        """Wait for the connection.
 
-        Args:
-            within_s: then the next call says what is wrong.
+        Raises:
+            AggregatorUnavailableError: it is refused, or not made in time.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                await self._channel().channel_ready()
+                if await becomes_ready(self._channel()):
+                    return
+        raise self._unreachable
 
     def control(self, requests: AsyncIterator[pb.ControlRequest]) -> Responses[pb.ControlResponse]:
         """Commands for a node, for as long as its membership lives."""
@@ -116,21 +119,38 @@ class AggregatorClient:
         """Bytes of the other end of a gateway's connection to a node."""
         return Responses(self._stub.Tunnel(requests), self._unreachable)
 
-    async def open_session(self, opening: Opening, timeout_s: float) -> pb.OpenSessionResponse:
-        """Open a session.
+    async def open_session(
+        self,
+        opening: Opening,
+        timeout_s: float,
+        *,
+        redirected: bool = False,
+        unreachable: Sequence[str] = (),
+    ) -> pb.OpenSessionResponse:
+        """Open a session, or learn where to.
+
+        Args:
+            opening: what is asked for.
+            timeout_s: longest wait, seconds.
+            redirected: whether another aggregator said that this one serves it.
+            unreachable: names of aggregators that cannot be reached from here.
 
         Raises:
             FedAttnError: as sent by the aggregator, or it cannot be reached.
         """
         try:
             message = opening_to_wire(opening)
+            message.redirected = redirected
+            message.unreachable.extend(unreachable)
             return clean_texts(
                 await self._stub.OpenSession(message, timeout=timeout_s, metadata=trace_metadata())
             )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._unreachable) from None
 
-    async def list_nodes(self, request: pb.ListNodesRequest) -> pb.ListNodesResponse:
+    async def list_nodes(
+        self, request: pb.ListNodesRequest, within_s: float = _LIST_TIMEOUT_S
+    ) -> pb.ListNodesResponse:
         """Nodes that are joined right now, for one of them or for a gateway.
 
         Raises:
@@ -138,9 +158,7 @@ class AggregatorClient:
         """
         try:
             return clean_texts(
-                await self._stub.ListNodes(
-                    request, timeout=_LIST_TIMEOUT_S, metadata=trace_metadata()
-                )
+                await self._stub.ListNodes(request, timeout=within_s, metadata=trace_metadata())
             )
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from fedattn.core.errors import ConfigurationError, IdentityMismatchError
-from fedattn.core.node_id import AGGREGATOR, GATEWAY
+from fedattn.core.node_id import is_service
 from fedattn.wire.chain import ChainVerifier, PublicKey
 from fedattn.wire.revocation import Revocations
 from fedattn.wire.security import Certificates, OwnCertificates
@@ -157,7 +157,7 @@ class Identity:
         """
         if not self.is_verifying:
             return Peer(node_id, None)
-        if node_id in {AGGREGATOR, GATEWAY}:
+        if is_service(node_id):
             raise IdentityMismatchError(f"{node_id} is no node; it gives and asks for no rows")
         return self.verify_service(kind, signed, node_id)
 

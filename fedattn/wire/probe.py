@@ -35,21 +35,25 @@ async def is_serving(
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
+def _expanded_path(text: str) -> Path:
+    return Path(os.path.expandvars(text))  # where there is no shell that would
+
+
 def main() -> int:
     """Ask once."""
     parser = argparse.ArgumentParser(description="Whether a service serves.")
     parser.add_argument("address", help="host:port")
-    parser.add_argument("--certificates", type=Path, help="folder, as for the services")
+    parser.add_argument("--certificates", help="folder, as for the services; takes $VARIABLE")
     parser.add_argument("--peer", default="", help="name its certificate bears; takes $VARIABLE")
     options = parser.parse_args()
     try:
         endpoint = find_endpoint(HostPort.parse(options.address), os.environ)
         folder = options.certificates
-        certificates = None if folder is None else read_certificates(folder)
+        certificates = None if folder is None else read_certificates(_expanded_path(folder))
     except ConfigurationError as error:
         print(f"error [{error.code}]: {error}", file=sys.stderr)
         return 2
-    peer = os.path.expandvars(options.peer)  # where there is no shell that would
+    peer = os.path.expandvars(options.peer)
     return 0 if asyncio.run(is_serving(endpoint, certificates, peer)) else 1
 
 

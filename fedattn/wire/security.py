@@ -17,6 +17,7 @@ from fedattn.wire.revocation import Revocations
 
 AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.crt", "tls.crt", "tls.key"
 OTHERS_ACCESS = 0o077
+_GROUP_READ = 0o040
 
 
 class OwnCertificates(Protocol):
@@ -92,9 +93,18 @@ def read_certificates(folder: Path) -> Certificates:
     return read_now
 
 
+def exposes_key(mode: int, owner: int) -> bool:
+    """Whether others than a service can read its key, by permission bits and owner of the file.
+
+    A group may read what root owns, as PostgreSQL has it: so Kubernetes gives a pod its Secrets.
+    """
+    return bool(mode & OTHERS_ACCESS & ~(_GROUP_READ if owner == 0 else 0))
+
+
 def _check_private(path: Path) -> None:
-    mode = path.stat().st_mode & 0o777
-    if mode & OTHERS_ACCESS:
+    found = path.stat()
+    mode = found.st_mode & 0o777
+    if exposes_key(mode, found.st_uid):
         raise ConfigurationError(
             f"certificates: others can read {path} (mode {mode:04o}), and whoever does can pass "
             f"for this service; chmod 600 {path}"

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from fedattn.runtime.extras import ending_without
+from fedattn.runtime.extras import ending_without, require_extras
 
 with ending_without("services"):
     import structlog
@@ -18,6 +18,8 @@ with ending_without("services"):
     from fedattn.wire.security import OwnCertificates
     from fedattn.wire.server import WireServer
     from fedattn.wire.v1 import aggregator_pb2, aggregator_pb2_grpc
+    from services.aggregator.federation import Alone, Federation
+    from services.aggregator.peer import Peer
     from services.aggregator.servicer import AggregatorServicer
     from services.aggregator.settings import AggregatorSettings
 
@@ -33,7 +35,7 @@ async def start_aggregator(
     audit: AuditLog | None = None,
 ) -> tuple[WireServer, AggregatorServicer]:
     """Compose and start the service; plaintext without certificates, no record without `audit`."""
-    servicer = AggregatorServicer(settings, registry, audit)
+    servicer = AggregatorServicer(settings, registry, audit, federation=_federation(settings))
     server = WireServer([SERVICE_NAME], certificates)
     await server.start(
         settings.listen,
@@ -42,12 +44,28 @@ async def start_aggregator(
         ),
         with_reflection=settings.reflection,
     )
+    await servicer.federation.begin(servicer.roll)
     return server, servicer
+
+
+def _federation(settings: AggregatorSettings) -> Federation:
+    """The other aggregators, if the settings say how to find them."""
+    access = settings.nats_access
+    if access is None:
+        return Alone()
+    require_extras("cluster")
+    from services.aggregator.cluster.federation import (  # noqa: PLC0415 - an extra brings its library
+        NatsFederation,
+    )
+
+    own = Peer(settings.name, str(settings.advertise))
+    return NatsFederation(own, access, settings.lease_s)
 
 
 async def stop_aggregator(server: WireServer, servicer: AggregatorServicer, grace_s: float) -> None:
     """Not serving, drain for at most `grace_s`, end."""
     await server.set_serving(serving=False)
+    await servicer.federation.retire()
     try:
         async with asyncio.timeout(grace_s):
             await servicer.drain()
@@ -55,6 +73,7 @@ async def stop_aggregator(server: WireServer, servicer: AggregatorServicer, grac
         log.warning("sessions_cut_short", grace_s=grace_s)
     servicer.close()
     await server.stop()
+    await servicer.federation.close()
     await servicer.drain()  # aborted sessions still write down how they ended
 
 

@@ -29,6 +29,12 @@ _LATE_SHARE = 0.2
 """Of the margin, for a node that was late the last time."""
 
 
+def left(session_id: str, reason: str) -> pb.InviteReply:
+    """The reply of a node that is not there any more."""
+    why = pb.Decline(code=ParticipantDepartedError.code, message=f"{_LEFT}: {reason}")
+    return pb.InviteReply(session_id=session_id, decline=why)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
     """A contributor that takes part.
@@ -92,10 +98,9 @@ class Invitations:
 
     def leave(self, node_id: str, reason: str) -> None:
         """A node has left: it will not answer any more."""
-        left = pb.Decline(code=ParticipantDepartedError.code, message=f"{_LEFT}: {reason}")
         for session_id, asked in list(self._pending):
             if asked == node_id:
-                self.answer(node_id, pb.InviteReply(session_id=session_id, decline=left))
+                self.answer(node_id, left(session_id, reason))
 
     async def ask_all(
         self, asked: Sequence[tuple[Node, pb.Invite]], within_s: float

@@ -7,6 +7,7 @@ from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.enums import NODE_STATES
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE, MAX_REASON_LENGTH
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.aggregator.federation import Federation
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.standing import Record, Standing
 
@@ -14,10 +15,15 @@ _ROOM = MAX_MESSAGE_SIZE - (64 << 10)
 
 
 def list_nodes(
-    registry: NodeRegistry, standing: Standing, request: pb.ListNodesRequest
+    registry: NodeRegistry,
+    standing: Standing,
+    federation: Federation,
+    request: pb.ListNodesRequest,
 ) -> pb.ListNodesResponse:
     """Joined nodes for the wire, and what their owners should look at; as many as fit."""
     response = pb.ListNodesResponse()
+    if len(living := federation.living()) > 1:
+        response.aggregators.extend(one.to_wire() for one in living)
     size = 0
     for node in registry.all():
         if request.model_fingerprint in {"", node.fingerprint}:
@@ -60,6 +66,7 @@ def _describe(node: Node, record: Record, *, with_key: bool) -> pb.NodeInfo:
         warnings=_warnings(node),
         key=node.join.key if with_key else None,
         publishes=node.join.publishes,
+        aggregator="" if node.home is None else node.home.address,
         state=NODE_STATES.to_wire(record.state),
         state_reason=record.reason,
         rests_for_s=record.rests_for_s,

@@ -5,14 +5,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import structlog
 
-from fedattn.core.errors import InvalidRequestError, error_from_code
+from fedattn.core.errors import InvalidRequestError
 from fedattn.wire.peer_gate import why_expelled
-from fedattn.wire.protocol import MAX_REASON_LENGTH
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.departures import GOODBYE
-from services.aggregator.invitations import Invitations
-from services.aggregator.registry import Node, NodeRegistry
-from services.aggregator.sessions import Sessions
+from services.aggregator.registry import Node
+from services.aggregator.roll import Roll
 from services.aggregator.tunnels import Tunnels
 
 log = structlog.get_logger(__name__)
@@ -30,18 +28,8 @@ class Memberships:
         lease_s: silence that ends a membership, seconds.
     """
 
-    def __init__(
-        self,
-        nodes: NodeRegistry,
-        invitations: Invitations,
-        sessions: Sessions,
-        tunnels: Tunnels,
-        heartbeat_interval_s: float,
-    ) -> None:
-        self._nodes = nodes
-        self._invitations = invitations
-        self._sessions = sessions
-        self._tunnels = tunnels
+    def __init__(self, roll: Roll, tunnels: Tunnels, heartbeat_interval_s: float) -> None:
+        self._roll, self._tunnels = roll, tunnels
         self._heartbeat_interval_s = heartbeat_interval_s
         self.lease_s = _MISSED_HEARTBEATS * heartbeat_interval_s
 
@@ -53,14 +41,13 @@ class Memberships:
         Raises:
             FedAttnError: it is not admitted.
         """
-        node, stream = self._nodes.join(join), asyncio.current_task()
+        node, token = await self._roll.join(join)
+        stream = asyncio.current_task()
         assert stream is not None
         reader = asyncio.create_task(self._read(node, requests, stream))
         try:
             log.info("node_joined", node=node.node_id, model=node.fingerprint[:12])
-            welcome = pb.Welcome(
-                heartbeat_interval_s=self._heartbeat_interval_s, node_token=node.token
-            )
+            welcome = pb.Welcome(heartbeat_interval_s=self._heartbeat_interval_s, node_token=token)
             yield pb.ControlResponse(welcome=welcome)
             while (message := await node.outbox.get()) is not None:
                 yield message
@@ -70,13 +57,8 @@ class Memberships:
 
     def _end(self, node: Node) -> None:
         """Say why a membership has ended to all that counted on the node, once."""
-        expelled = why_expelled()
-        reason = str(expelled or "") or node.end_reason or self._nodes.why_broken(node)
-        if self._nodes.leave(node, reason):
-            log.info("node_left", node=node.node_id, reason=reason)
-            self._invitations.leave(node.node_id, reason)
-            self._sessions.note_left(node, reason)
-            self._tunnels.leave(node)
+        self._roll.leave(node, str(why_expelled() or ""))
+        self._tunnels.leave(node)
 
     async def _read(
         self,
@@ -95,7 +77,7 @@ class Memberships:
                 if not self._take(node, request):
                     return
         except StopAsyncIteration:
-            pass  # `_end` looks why
+            pass  # `Roll.leave` looks why
         except TimeoutError:
             node.end(f"it fell silent: no heartbeat for {self.lease_s:g} s")
         except InvalidRequestError as error:
@@ -108,23 +90,16 @@ class Memberships:
 
     def _take(self, node: Node, request: pb.ControlRequest) -> bool:
         """Take one message; whether others may follow."""
-        self._nodes.hear(node)
+        self._roll.hear(node)
         match request.WhichOneof("body"):
             case "heartbeat":
                 node.on_heartbeat(request.heartbeat)
+                self._roll.announce(node)
             case "invite_reply":
-                self._take_reply(node, request.invite_reply)
+                self._roll.take_reply(node, request.invite_reply)
             case "goodbye":
                 node.end(GOODBYE)
                 return False
             case other:
                 raise InvalidRequestError(f"expected a heartbeat or a reply, got {other}")
         return True
-
-    def _take_reply(self, node: Node, reply: pb.InviteReply) -> None:
-        """An answer to an invitation, or a contributor's word that it cannot begin."""
-        self._invitations.answer(node.node_id, reply)
-        if reply.HasField("decline"):
-            reason = reply.decline.message[:MAX_REASON_LENGTH]
-            error = error_from_code(reply.decline.code, reason)
-            self._sessions.note_decline(node, reply.session_id, error)

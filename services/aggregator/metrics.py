@@ -90,7 +90,7 @@ class NodeCollector(Collector):
         )
         memory = _family("fedattn_node_memory_free_ratio", "Share of its memory left.", "node")
         heat = _family("fedattn_node_temperature_celsius", "Of its hottest sensor.", "node")
-        nodes = self._nodes.all()
+        nodes = self._nodes.here()
         joined.add_metric([], len(nodes))
         for node in nodes:
             active.add_metric([node.node_id], node.active_sessions)

@@ -1,7 +1,7 @@
 """The nodes that are joined right now, and those that were a while ago."""
 
+import hashlib
 import math
-import re
 import secrets
 import time
 from collections.abc import Callable
@@ -12,37 +12,47 @@ from cachetools import LRUCache
 from fedattn.core.contexts import ContextSummary
 from fedattn.core.errors import (
     DuplicateNodeError,
-    InvalidRequestError,
     NodeBusyError,
-    ProtocolMismatchError,
     UnknownParticipantError,
 )
-from fedattn.core.node_id import check_node_id
 from fedattn.core.types import KvShape
 from fedattn.wire.contexts import context_from_wire
-from fedattn.wire.convert import require_range, shape_from_wire, sizes_from_wire
-from fedattn.wire.protocol import MAX_NODE_KEY_SIZE, PROTOCOL_VERSION
+from fedattn.wire.convert import require_range
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from fedattn.wire.v1 import federation_pb2
 from services.aggregator.departures import BROKEN, Departures
+from services.aggregator.joining import check_join
 from services.aggregator.outbox import Outbox
+from services.aggregator.peer import Peer
 
 _CONTROL_OUTBOX_BYTES = 1 << 20
-_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_MAX_CODECS = 64
+MAX_FAR_NODES = 100_000
+"""Nodes that are joined at other aggregators."""
+_DIGEST_SIZE = 32
+_MAX_JOINED_S = 1e10
 
 _TellsContext = pb.Join | pb.Heartbeat | pb.InviteReply
+SendsAway = Callable[["Node", pb.ControlResponse], None]
+"""Sends a command to a node that is joined at another aggregator."""
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A joined node and the way to it."""
+    """A joined node and the way to it.
+
+    Attributes:
+        home: aggregator that it is joined at; None for this one.
+        token_digest: SHA-256 of the token that proves a caller to be this node.
+    """
 
     join: pb.Join
     shape: KvShape
     joined_at: float
+    token_digest: bytes = b""
     heard_at: float = 0.0  # its last heartbeat
     end_reason: str = ""  # why its membership ends, as far as the aggregator knows
-    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    home: Peer | None = None
+    send_away: SendsAway | None = None
     active_sessions: int = 0
     health: pb.Health | None = None  # by its last heartbeat
     context: ContextSummary | None = None  # by its last word
@@ -60,7 +70,9 @@ class Node:
 
     def send(self, message: pb.ControlResponse) -> None:
         """Queue a command; a node that reads none of them loses its membership."""
-        if self.outbox.has_room(message.ByteSize()):
+        if self.send_away is not None:
+            self.send_away(self, message)
+        elif self.outbox.has_room(message.ByteSize()):
             self.outbox.push(message, message.ByteSize())
         else:
             self.end("it took none of its commands")
@@ -96,6 +108,18 @@ class Node:
         if message.HasField("context"):
             self.context = context_from_wire(message.context)
 
+    def take_entry(self, entry: federation_pb2.NodeEntry) -> None:
+        """Take what its aggregator says of it.
+
+        Raises:
+            InvalidRequestError: a number is out of range.
+        """
+        health = entry.health if entry.HasField("health") else None
+        said = pb.Heartbeat(active_sessions=entry.active_sessions, health=health)
+        if entry.join.HasField("context"):
+            said.context.CopyFrom(entry.join.context)
+        self.on_heartbeat(said)
+
     def supports(self, codec_id: int) -> bool:
         return codec_id in self.join.capabilities.codec_ids
 
@@ -124,52 +148,84 @@ class NodeRegistry:
         self.departures = Departures(max_nodes, clock)
         self._nodes: dict[str, Node] = {}
         self._versions: LRUCache[str, tuple[bytes, int]] = LRUCache(2 * max_nodes)
-        self._num_changes = 0
+        self._num_changes = self._num_far = 0
 
-    def join(self, message: pb.Join) -> Node:
-        """Admit a node.
+    def join(self, message: pb.Join, token: str = "") -> Node:
+        """Admit a node here, from wherever it was before.
+
+        Args:
+            message: how it introduces itself.
+            token: will prove a caller to be this node.
 
         Raises:
             ProtocolMismatchError: it speaks another version.
             InvalidRequestError: its message is not well-formed.
-            DuplicateNodeError: a node of that id is joined.
+            DuplicateNodeError: a node of that id is joined here.
             NodeBusyError: no more nodes fit.
         """
-        if message.protocol_version != PROTOCOL_VERSION:
-            raise ProtocolMismatchError(
-                f"node {message.node_id[:64]!r} speaks protocol version "
-                f"{message.protocol_version}, this aggregator {PROTOCOL_VERSION}; "
-                f"upgrade the older one"
-            )
-        node_id = check_node_id(message.node_id)
-        if not _FINGERPRINT.fullmatch(message.model_fingerprint):
-            raise InvalidRequestError(
-                f"node {node_id}: the model fingerprint must be 64 hex digits, "
-                f"got {message.model_fingerprint[:80]!r}"
-            )
-        offered = message.capabilities
-        require_range("max_positions", offered.max_positions, 1, 1 << 31)
-        require_range("prefix_tokens", offered.prefix_tokens, 0, offered.max_positions)
-        require_range("number of codecs", len(offered.codec_ids), 1, _MAX_CODECS)
-        require_range("length of model_name", len(offered.model_name), 0, 200)
-        require_range("length of software_version", len(offered.software_version), 0, 40)
-        require_range("size of the node's key", message.key.ByteSize(), 0, MAX_NODE_KEY_SIZE)
-        if node_id in self._nodes:
+        shape = check_join(message)
+        node_id, here = message.node_id, len(self._nodes) - self._num_far
+        known = self._nodes.get(node_id)
+        if known is not None and known.home is None:
             raise DuplicateNodeError(
                 f"a node {node_id!r} is joined already; give each node an id of its own, "
                 f"or wait until the lost one is noticed"
             )
-        if len(self._nodes) >= self._max_nodes:
+        if here >= self._max_nodes:
             raise NodeBusyError(f"{self._max_nodes} nodes are joined, which is the limit here")
-        shape = shape_from_wire(message.capabilities.shape)
-        if offered.HasField("sizes"):
-            sizes_from_wire(offered.sizes, shape)
-        now = self._clock()
-        node = Node(join=message, shape=shape, joined_at=now, heard_at=now)
+        digest = hashlib.sha256(token.encode()).digest()
+        node = Node(join=message, shape=shape, joined_at=self._clock(), token_digest=digest)
         node.tell_context(message)
-        self._nodes[node_id] = node
-        self.departures.forget(node_id)
+        self._put(node)
         return node
+
+    def join_far(
+        self, home: Peer, entry: federation_pb2.NodeEntry, send_away: SendsAway
+    ) -> tuple[Node, Node | None]:
+        """Know a node that is joined at another aggregator, or that has changed there.
+
+        Returns:
+            The node, and whom it replaces: another membership of that id, here or elsewhere.
+
+        Raises:
+            ProtocolMismatchError, InvalidRequestError: as `join`.
+            NodeBusyError: no more nodes fit.
+        """
+        shape = check_join(entry.join)
+        require_range("size of token_digest", len(entry.token_digest), _DIGEST_SIZE, _DIGEST_SIZE)
+        require_range("joined_for_s", entry.joined_for_s, 0, _MAX_JOINED_S)
+        known = self._nodes.get(entry.join.node_id)
+        is_known = known is not None and (known.home, known.token_digest) == (
+            home,
+            entry.token_digest,
+        )
+        if is_known and known is not None:
+            known.take_entry(entry)
+            self.hear(known)
+            return known, None
+        if self._num_far >= MAX_FAR_NODES:
+            raise NodeBusyError(f"{MAX_FAR_NODES} nodes are joined elsewhere, the limit here")
+        node = Node(
+            join=entry.join,
+            shape=shape,
+            joined_at=self._clock() - entry.joined_for_s,
+            token_digest=entry.token_digest,
+            home=home,
+            send_away=send_away,
+        )
+        node.take_entry(entry)
+        self._put(node)
+        return node, known
+
+    def _put(self, node: Node) -> None:
+        """Know a node, and no other one of its id any more."""
+        known = self._nodes.get(node.node_id)
+        if known is not None:
+            self.leave(known)
+        self._nodes[node.node_id] = node
+        self._num_far += node.home is not None
+        self.departures.forget(node.node_id)
+        self.hear(node)
 
     def hear(self, node: Node) -> None:
         """A node lives."""
@@ -191,6 +247,7 @@ class NodeRegistry:
         if self._nodes.get(node.node_id) is not node:
             return False
         del self._nodes[node.node_id]
+        self._num_far -= node.home is not None
         self.departures.note(node, reason)
         return True
 
@@ -204,7 +261,8 @@ class NodeRegistry:
             UnknownParticipantError: it is not joined, or the token is not its own.
         """
         node = self._nodes.get(node_id)
-        if node is None or not secrets.compare_digest(node.token.encode(), node_token.encode()):
+        digest = hashlib.sha256(node_token.encode()).digest()
+        if node is None or not secrets.compare_digest(node.token_digest, digest):
             raise UnknownParticipantError(
                 f"node {node_id[:64]!r} is not joined here, or the caller is not that node; wait "
                 f"until it has joined again"
@@ -227,6 +285,10 @@ class NodeRegistry:
     def all(self) -> list[Node]:
         """All joined nodes, by id."""
         return [self._nodes[node_id] for node_id in sorted(self._nodes)]
+
+    def here(self) -> list[Node]:
+        """Those that are joined at this aggregator, by id."""
+        return [node for node in self.all() if node.home is None]
 
     def joined_for_s(self, node: Node) -> float:
         """Seconds since a node joined."""

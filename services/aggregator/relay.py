@@ -101,7 +101,9 @@ async def _take_all(
                 raise error_from_code(failed.code, failed.message[:MAX_REASON_LENGTH])
             case other:
                 raise InvalidRequestError(f"expected a chunk or done, got {other}")
-    await asyncio.sleep(_BREAKS_WITHIN_S)  # of a call that broke, which cancels this
+    with suppress(TimeoutError):  # of a call that broke, which cancels this
+        async with asyncio.timeout(_BREAKS_WITHIN_S):
+            await session.over.wait()
     raise SessionAbortedError("it ended its stream before it was done")
 
 

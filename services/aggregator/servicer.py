@@ -15,6 +15,7 @@ from fedattn.wire.streams import next_within
 from fedattn.wire.texts import cleaned
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import aggregator_pb2_grpc
+from services.aggregator.federation import Alone, Federation
 from services.aggregator.invitations import Invitations
 from services.aggregator.listing import list_nodes
 from services.aggregator.membership import Memberships
@@ -22,6 +23,7 @@ from services.aggregator.metrics import AggregatorMetrics, NodeCollector
 from services.aggregator.opening import SessionOpener
 from services.aggregator.record import SessionRecord
 from services.aggregator.registry import NodeRegistry
+from services.aggregator.roll import Roll
 from services.aggregator.sessions import Sessions
 from services.aggregator.settings import AggregatorSettings
 from services.aggregator.standing import Standing
@@ -38,6 +40,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         settings: of the aggregator.
         registry: of its metrics; None for one of its own.
         audit: where sessions are written down; None for nowhere.
+        federation: the other aggregators; None for none.
         clock: seconds since some moment; the event loop's own time must agree with it.
     """
 
@@ -47,8 +50,10 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         registry: CollectorRegistry | None = None,
         audit: AuditLog | None = None,
         clock: Callable[[], float] = time.monotonic,
+        federation: Federation | None = None,
     ) -> None:
         self._settings = settings
+        self.federation = federation = federation or Alone()
         self._nodes = NodeRegistry(
             settings.max_nodes, _SILENT_BEATS * settings.heartbeat_interval_s, clock
         )
@@ -62,12 +67,13 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         )
         opener = SessionOpener(self._nodes, invitations, standing, settings)
         metrics, record = AggregatorMetrics(numbers), SessionRecord(audit)
-        self.sessions = Sessions(self._nodes, opener, metrics, record, settings, clock)
+        self.sessions = Sessions(
+            self._nodes, opener, metrics, record, settings, federation=federation, clock=clock
+        )
         self.tunnels = Tunnels(self._nodes, settings.max_tunnels, settings.invite_timeout_s)
         metrics.tunnels_open.set_function(lambda: len(self.tunnels))
-        self._memberships = Memberships(
-            self._nodes, invitations, self.sessions, self.tunnels, settings.heartbeat_interval_s
-        )
+        self.roll = Roll(self._nodes, invitations, self.sessions, federation)
+        self._memberships = Memberships(self.roll, self.tunnels, settings.heartbeat_interval_s)
 
     async def Control(
         self, request_iterator: AsyncIterator[pb.ControlRequest], context: Any
@@ -87,7 +93,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         if request.node_id:
             self._nodes.authenticate(request.node_id, request.node_token)
         check_caller(context, frozenset({request.node_id or GATEWAY}))
-        return list_nodes(self._nodes, self.sessions.standing, request)
+        return list_nodes(self._nodes, self.sessions.standing, self.federation, request)
 
     async def OpenSession(
         self, request: pb.OpenSessionRequest, context: Any
@@ -136,7 +142,7 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         """End what still runs, and every membership."""
         self.sessions.close()
         self.tunnels.close()
-        for node in self._nodes.all():
+        for node in self._nodes.here():
             node.outbox.close()
 
 

@@ -1,8 +1,9 @@
 """The sessions of one aggregator: opened, held for their life, drained."""
 
 import asyncio
+import hashlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 
 import structlog
@@ -17,13 +18,17 @@ from fedattn.core.errors import (
 )
 from fedattn.core.fair_places import Place
 from fedattn.runtime.tracing import SESSION, current_span, traceparent
+from fedattn.wire.convert import require_range
 from fedattn.wire.requests import Opening, opening_from_wire
 from fedattn.wire.security import CheckCaller
 from fedattn.wire.terms import terms_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
+from fedattn.wire.v1 import federation_pb2
+from services.aggregator.federation import Federation, server_of
 from services.aggregator.metrics import AggregatorMetrics
 from services.aggregator.opened import OpenedSession
 from services.aggregator.opening import SessionOpener
+from services.aggregator.peer import MAX_PEERS, Peer
 from services.aggregator.quotas import Quotas
 from services.aggregator.record import SessionRecord
 from services.aggregator.registry import Node, NodeRegistry
@@ -47,16 +52,18 @@ class Sessions:
         standing: which nodes let others wait.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what it is composed of
+    def __init__(  # noqa: PLR0913 - what it is composed of
         self,
         registry: NodeRegistry,
         opener: SessionOpener,
         metrics: AggregatorMetrics,
         record: SessionRecord,
         settings: AggregatorSettings,
+        *,
+        federation: Federation,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._registry = registry
+        self._registry, self._federation = registry, federation
         self._opener = opener
         self._metrics = metrics
         self._record = record
@@ -85,7 +92,11 @@ class Sessions:
             self._opening.add(call)
             opening = opening_from_wire(message)
             check_caller(opening.request.node_id)
-            publisher = self._admit(opening)
+            publisher = self._registry.authenticate(opening.request.node_id, opening.node_token)
+            server = self._server_of(message)
+            if server != self._federation.own:
+                return pb.OpenSessionResponse(redirect=server.to_wire())
+            self._check_open()
             place = self._quotas.take(opening.request)
             return await self._open(opening, publisher, place)
         except FedAttnError as error:
@@ -97,11 +108,18 @@ class Sessions:
         finally:
             self._opening.discard(call)
 
-    def _admit(self, opening: Opening) -> Node:
-        """The node that a caller, whom its certificate has proved, may ask for now."""
+    def _check_open(self) -> None:
+        """Refuse sessions that would not end before this aggregator."""
         if self._is_draining:
             raise AggregatorUnavailableError("this aggregator is stopping; try again in a moment")
-        return self._registry.authenticate(opening.request.node_id, opening.node_token)
+
+    def _server_of(self, message: pb.OpenSessionRequest) -> Peer:
+        """The aggregator that serves the session a message asks for."""
+        if message.redirected:
+            return self._federation.own
+        require_range("number of unreachable", len(message.unreachable), 0, MAX_PEERS)
+        key = hashlib.sha256(message.request.payload).digest()
+        return server_of(key, self._federation, message.unreachable)
 
     async def _open(
         self, opening: Opening, publisher: Node, place: Place
@@ -142,6 +160,7 @@ class Sessions:
                 member_token=member.token,
                 statements=statements,
                 traceparent=traceparent(),
+                aggregator="" if member.node.home is None else self._federation.own.address,
             )
             member.node.send(pb.ControlResponse(start=start))
             if self._registry.find(member.node.node_id) is not member.node:  # left meanwhile
@@ -233,15 +252,27 @@ class Sessions:
         self._metrics.sessions_open.dec()
         self._metrics.close(session.state)
         if session.state.is_clean:
-            for member in session.state.layout.contributors:
-                if member.cache_key:
-                    self._opener.clean_keys[member.cache_key] = None
+            members = session.state.layout.contributors
+            self._share([member.cache_key for member in members if member.cache_key])
         for node_id in session.state.done_contributors():
             self.standing.note_good(node_id)
         log.info("session_closed", session=session.session_id)
         loop = asyncio.get_running_loop()
         for stream in session.streams:  # one whose member reads nothing would stay for ever
             loop.call_later(_LAST_WORDS_S, stream.cancel)
+
+    def _share(self, clean_keys: list[bytes]) -> None:
+        """Nobody missed anything of these; let whoever serves the next session know."""
+        self.learn(clean_keys)
+        lesson = federation_pb2.Lesson(clean_keys=clean_keys)
+        for peer in self._federation.living():
+            if clean_keys and peer != self._federation.own:
+                self._federation.write(peer.name, federation_pb2.Letter(lesson=lesson))
+
+    def learn(self, clean_keys: Iterable[bytes]) -> None:
+        """Frames that contributors cached under these keys may be used."""
+        for key in clean_keys:
+            self._opener.clean_keys[key] = None
 
     async def drain(self) -> None:
         """Open no more sessions, and wait for those that run or are being opened."""

@@ -2,14 +2,24 @@
 
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedattn.core.address import HostPort
+from fedattn.core.errors import ConfigurationError, InvalidRequestError
 from fedattn.core.node_id import AGGREGATOR
-from fedattn.runtime.settings import ListenAddress, ServiceSettings, service_config
+from fedattn.runtime.settings import (
+    ListenAddress,
+    PeerAddress,
+    ServiceSettings,
+    service_config,
+    split_texts,
+)
 from fedattn.runtime.state import default_state_dir
+from services.aggregator.cluster.access import NatsAccess
 from services.aggregator.pace import PaceLimits
+from services.aggregator.peer import check_name
 
 
 class AggregatorSettings(ServiceSettings):
@@ -25,6 +35,39 @@ class AggregatorSettings(ServiceSettings):
         description="Folder of the audit log; default: aggregator in ~/.local/state/fedattn.",
     )
     reflection: bool = Field(False, description="Let clients ask for the gRPC schema.")
+    name: str = Field(
+        AGGREGATOR,
+        description="Name of this aggregator, unique in its federation (docs/cluster.md).",
+    )
+    advertise: PeerAddress | None = Field(
+        None,
+        description="HOST:PORT under which nodes and gateways reach this very aggregator; needed "
+        "with nats.",
+    )
+    nats: str | None = Field(
+        None,
+        description="URLs of NATS servers that join aggregators into a federation, with commas "
+        "between, such as tls://nats:4222; without any this one is alone.",
+    )
+    nats_credentials: Path | None = Field(
+        None, description="File with a NATS user's JWT and key (.creds)."
+    )
+    nats_replicas: int = Field(
+        1, ge=1, le=5, description="NATS servers that keep a copy of the directory."
+    )
+    nats_domain: str = Field(
+        "",
+        description="JetStream domain of the directory this one writes to; default: the server's.",
+    )
+    nats_domains: str = Field(
+        "", description="Further domains whose directories are read, with commas between."
+    )
+    federation: str = Field(
+        "fedattn", description="Name that the federation has in NATS; several may share a server."
+    )
+    lease_s: float = Field(
+        3.0, gt=0, le=60, description="Silence after which another aggregator is gone, seconds."
+    )
     max_nodes: int = Field(1000, ge=1, description="Nodes joined at once.")
     max_sessions: int = Field(200, ge=1, description="Sessions open at once.")
     max_sessions_per_node: int = Field(
@@ -94,6 +137,21 @@ class AggregatorSettings(ServiceSettings):
         return self.state or default_state_dir(AGGREGATOR)
 
     @property
+    def nats_access(self) -> NatsAccess | None:
+        """How NATS is reached; None without."""
+        if self.nats is None:
+            return None
+        return NatsAccess(
+            servers=split_texts(self.nats),
+            credentials=self.nats_credentials,
+            certificates=self.certificates,
+            federation=self.federation,
+            replicas=self.nats_replicas,
+            domain=self.nats_domain,
+            domains=tuple(dict.fromkeys((self.nats_domain, *split_texts(self.nats_domains)))),
+        )
+
+    @property
     def tick_s(self) -> float:
         """Time between two looks at who lets others wait."""
         return min(1.0, self.progress_timeout_s / 10, self.invite_timeout_s / 10)
@@ -113,6 +171,31 @@ class AggregatorSettings(ServiceSettings):
             total_s=deadline_s / 2,
             tick_s=2 * self.tick_s,
         )
+
+    @field_validator("name", "federation")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        try:
+            return check_name(value)
+        except InvalidRequestError as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("nats")
+    @classmethod
+    def _check_nats(cls, value: str | None) -> str | None:
+        for url in split_texts(value or ""):
+            parts = urlsplit(url)
+            if parts.scheme not in {"nats", "tls"} or not parts.hostname:
+                raise ValueError("expected URLs such as tls://nats:4222")
+        return value
+
+    @model_validator(mode="after")
+    def _check_federation(self) -> Self:
+        if self.nats is not None and self.advertise is None:
+            raise ConfigurationError(
+                "--nats needs --advertise HOST:PORT: where nodes and gateways reach this aggregator"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:

@@ -141,6 +141,11 @@ class Tunnels:
             raise PublisherUnavailableError(
                 f"node {node_id[:64]!r} is not joined; start its participant"
             )
+        if node.home is not None:
+            raise PublisherUnavailableError(
+                f"node {node_id} is joined at the aggregator at {node.home.address} by now; ask "
+                f"again there"
+            )
         if not node.join.publishes:
             raise PolicyRefusedError(
                 f"node {node_id} takes no queries; its owner lets it with the setting `publish`"

@@ -8,7 +8,6 @@ import structlog
 import torch
 
 from fedattn import __version__
-from fedattn.core.node_id import AGGREGATOR
 from fedattn.core.profile import Profile
 from fedattn.model.engine import open_engine
 from fedattn.model.placement import choose_decoder, choose_device, choose_dtype
@@ -21,9 +20,8 @@ from fedattn.runtime.audit import AuditLog
 from fedattn.runtime.background import keep_running
 from fedattn.runtime.state import AUDIT_FILE, PASSAGES_FILE, make_state_dir
 from fedattn.runtime.supervision import notify_ready
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.certificate_keeper import keep_certificates
-from fedattn.wire.channel import PeerChannel
-from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.identity import Identity
 from fedattn.wire.security import OwnCertificates
 from fedattn.wire.v1 import participant_pb2_grpc
@@ -141,12 +139,11 @@ class Participant:
         self._settings = settings
         self._node = node
         self._certificates = certificates = node.identity.certificates
-        self._channel = PeerChannel(settings.endpoint, certificates, AGGREGATOR)
-        self._aggregator = AggregatorClient(self._channel.current, str(settings.endpoint))
-        self._contributor = Contributor(node, self._aggregator)
+        self._aggregators = Aggregators(settings.endpoints, certificates, settings.find_way)
+        self._contributor = Contributor(node, self._aggregators)
         self._door = self._make_door() if node.publishes else None
         self.control = ControlLoop(
-            node, self._contributor, self._aggregator, settings.reconnect_max_s, self._door
+            node, self._contributor, self._aggregators, settings.reconnect_max_s, self._door
         )
         node.metrics.joined.set_function(self.control.joined.is_set)
 
@@ -181,7 +178,7 @@ class Participant:
                 task.cancel()
             await asyncio.gather(membership, *background, return_exceptions=True)
             await self._contributor.close()
-            await self._channel.close()
+            await self._aggregators.close()
             self._node.close()
 
     def _besides(self) -> Iterator[Callable[[], Awaitable[None]]]:
@@ -195,19 +192,19 @@ class Participant:
             yield self._keep_warm
 
     def _make_door(self) -> Door:
-        servicer = ParticipantServicer(self._node, self._aggregator)
+        servicer = ParticipantServicer(self._node, self._aggregators)
         return Door(
             lambda server: participant_pb2_grpc.add_ParticipantServiceServicer_to_server(
                 servicer, server
             ),
-            self._aggregator,
+            self._aggregators,
             self._certificates,
         )
 
     async def _keep_warm(self) -> None:
         await keep_warm(
             self._node,
-            self._aggregator,
+            self._aggregators,
             self.control.joined,
             self._settings.keep_warm_s,
         )

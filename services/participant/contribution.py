@@ -18,7 +18,7 @@ from fedattn.core.request import SessionRequest
 from fedattn.core.spans import PrefixMode
 from fedattn.core.terms import check_session_id
 from fedattn.runtime.tracing import NODE, SESSION, current_span, span
-from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.acceptance import Accepted, accept
@@ -71,9 +71,9 @@ def decline(session_id: str, error: FedAttnError) -> pb.InviteReply:
 class Contributor:
     """Takes part in other nodes' sessions. Lives on the event loop."""
 
-    def __init__(self, node: ParticipantNode, aggregator: AggregatorClient) -> None:
+    def __init__(self, node: ParticipantNode, aggregators: Aggregators) -> None:
         self._node = node
-        self._aggregator = aggregator
+        self._aggregators = aggregators
         self._requests = RequestReader(node.identity)
         self._answering: set[str] = set()
         self._pending: dict[str, _Pending] = {}
@@ -228,12 +228,22 @@ class Contributor:
         with span("contribute", names, parent=start.traceparent) as contributing:
             contributing.set("fedattn.span.tokens", len(part.accepted.span.token_ids))
             contributing.set("fedattn.cached", part.cached is not None)
-            await self._take_part(part, start.member_token, emit)
+            await self._take_part(part, start, emit)
 
-    async def _take_part(self, part: _Part, member_token: str, emit: Emit) -> None:
+    async def _exchange(self, exchange: GrpcKvExchange, start: pb.SessionStart) -> None:
+        """Move bytes through the aggregator of the session."""
+        home, address = self._aggregators.home, start.aggregator
+        try:
+            server = self._aggregators.at(address) if address else home
+        except FedAttnError as error:
+            exchange.cancel(error)
+            raise
+        await exchange.run(server, start.member_token)
+
+    async def _take_part(self, part: _Part, start: pb.SessionStart, emit: Emit) -> None:
         accepted, exchange = part.accepted, part.exchange
         session_id, outcome = accepted.session_id, SessionAbortedError.code
-        transfer = asyncio.create_task(exchange.run(self._aggregator, member_token))
+        transfer = asyncio.create_task(self._exchange(exchange, start))
         try:
             with self._node.metrics.session("contributor"):
                 begun = time.monotonic()

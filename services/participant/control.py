@@ -18,6 +18,7 @@ from fedattn.core.errors import (
     InvalidInputError,
     NodeBusyError,
 )
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.security import Certificates
 from fedattn.wire.status import raise_if_cancelled
@@ -79,13 +80,13 @@ class ControlLoop:
         self,
         node: ParticipantNode,
         contributor: Contributor,
-        aggregator: AggregatorClient,
+        aggregators: Aggregators,
         reconnect_max_s: float,
         door: Door | None = None,
     ) -> None:
         self._node = node
         self._contributor = contributor
-        self._aggregator = aggregator
+        self._aggregators = aggregators
         self._reconnect_max_s = reconnect_max_s
         self._door = door
         self.joined = Membership()
@@ -134,25 +135,25 @@ class ControlLoop:
         outgoing: _Outgoing = asyncio.Queue()  # a few messages a session, sessions are bounded
         self._outgoing = outgoing
         tasks: set[asyncio.Task[None]] = set()
+        home = self._aggregators.home
         try:
-            await self._follow(outgoing, tasks)
+            await self._follow(home, outgoing, tasks)
         finally:
-            self.joined.turn(joined=False)
-            self._contributor.forget_invitations()
-            if self._door is not None:
-                self._door.hang_up()
+            self._leave(home)
             outgoing.put_nowait(None)  # ends _requests, which the ended call no longer does
             for task in tasks:
                 task.cancel()
 
-    async def _follow(self, outgoing: _Outgoing, tasks: set[asyncio.Task[None]]) -> None:
+    async def _follow(
+        self, home: AggregatorClient, outgoing: _Outgoing, tasks: set[asyncio.Task[None]]
+    ) -> None:
         """Take commands until the stream ends.
 
         Raises:
             FedAttnError: it failed, and had not lasted.
         """
         try:
-            with self._aggregator.control(self._requests(outgoing)) as responses:
+            with home.control(self._requests(outgoing)) as responses:
                 async for response in responses:
                     self._handle(response, outgoing, tasks)
         except FedAttnError as error:
@@ -167,8 +168,7 @@ class ControlLoop:
         if not self.joined.is_settled():
             when = "soon after" if self.joined.is_set() else "before"
             raise AggregatorUnavailableError(
-                f"the aggregator at {self._aggregator.address} ended the stream {when} this "
-                f"node had joined"
+                f"the aggregator at {home.address} ended the stream {when} this node had joined"
             )
         log.warning("aggregator_left")
 
@@ -181,6 +181,15 @@ class ControlLoop:
         else:
             return False
         return True
+
+    def _leave(self, home: AggregatorClient) -> None:
+        """Nothing comes through this aggregator any more; the next one may be joined."""
+        if not self._has_newer_certificate:
+            self._aggregators.move_on(home)
+        self.joined.turn(joined=False)
+        self._contributor.forget_invitations()
+        if self._door is not None:
+            self._door.hang_up()
 
     async def _requests(self, outgoing: _Outgoing) -> AsyncIterator[pb.ControlRequest]:
         self._joined_with = self._certificates
@@ -199,7 +208,9 @@ class ControlLoop:
         match response.WhichOneof("body"):
             case "welcome":
                 self._check_first_welcome()
-                log.info("joined", aggregator=self._aggregator.address, node=self._node.node_id)
+                log.info(
+                    "joined", aggregator=self._aggregators.home.address, node=self._node.node_id
+                )
                 self._node.token = response.welcome.node_token
                 self.joined.turn(joined=True)
                 interval_s = max(0.05, response.welcome.heartbeat_interval_s)
@@ -220,8 +231,8 @@ class ControlLoop:
         """A stream has one membership, with one token and one heartbeat."""
         if self.joined.is_set():
             raise AggregatorUnavailableError(
-                f"the aggregator at {self._aggregator.address} welcomed this node twice on one "
-                f"stream; expected one welcome; this node joins again"
+                f"the aggregator at {self._aggregators.home.address} welcomed this node twice "
+                f"on one stream; expected one welcome; this node joins again"
             )
 
     async def _beat(self, interval_s: float, outgoing: _Outgoing) -> None:

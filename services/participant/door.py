@@ -7,7 +7,7 @@ import structlog
 from fedattn.core.address import SocketPath
 from fedattn.core.errors import FedAttnError
 from fedattn.core.node_id import GATEWAY
-from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.protocol import MAX_TUNNELS_OF_NODE
 from fedattn.wire.security import OwnCertificates
 from fedattn.wire.server import AddServicers, WireServer
@@ -24,17 +24,17 @@ class Door:
 
     Args:
         add: registers the servicers.
-        aggregator: carries the connections.
+        aggregators: the one that this node is joined at carries the connections.
         certificates: what the node proves itself with; None for plaintext.
     """
 
     def __init__(
         self,
         add: AddServicers,
-        aggregator: AggregatorClient,
+        aggregators: Aggregators,
         certificates: OwnCertificates | None = None,
     ) -> None:
-        self._add, self._aggregator = add, aggregator
+        self._add, self._aggregators = add, aggregators
         self._server = WireServer([SERVICE_NAME], certificates, callers=frozenset({GATEWAY}))
         self._sockets = SocketFolder()
         self._path: SocketPath | None = None
@@ -76,6 +76,6 @@ class Door:
         first = aggregator_pb2.TunnelRequest(answer=aggregator_pb2.TunnelAnswer(token=token))
         try:
             reader, writer = await asyncio.open_unix_connection(path.path)
-            await carry(reader, writer, first, self._aggregator)
+            await carry(reader, writer, first, self._aggregators.home)
         except (FedAttnError, OSError) as error:
             log.info("connection_ended", reason=str(error))

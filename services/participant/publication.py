@@ -9,7 +9,7 @@ import structlog
 
 from fedattn.core.errors import FedAttnError, SessionAbortedError
 from fedattn.runtime import tracing
-from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.requests import statement_from_wire
 from fedattn.wire.v1 import aggregator_pb2, session_pb2
 from fedattn.wire.v1 import participant_pb2 as pb
@@ -31,12 +31,11 @@ _REPORT_WITHIN_S = 15.0
 class Publication:
     """One query from its arrival to its report. Lives on the event loop."""
 
-    def __init__(self, node: ParticipantNode, aggregator: AggregatorClient, query: Query) -> None:
+    def __init__(self, node: ParticipantNode, aggregators: Aggregators, query: Query) -> None:
         self._node = node
-        self._aggregator = aggregator
         self._query = query
         self._loop = asyncio.get_running_loop()
-        self._session = PublisherSession(node, aggregator, query)
+        self._session = PublisherSession(node, aggregators, query)
         self._answering = Answering(node, query, self._session.arrived, self._emit)
         self._events: asyncio.Queue[pb.QueryEvent | None] = asyncio.Queue()
         self._opened_s = 0.0
@@ -91,7 +90,9 @@ class Publication:
         self, opened: aggregator_pb2.OpenSessionResponse, span: PublisherSpan
     ) -> AsyncGenerator[pb.QueryEvent, None]:
         exchange = await self._session.exchange(opened.start, self._answering.emit_layer)
-        transfer = asyncio.create_task(exchange.run(self._aggregator, opened.start.member_token))
+        transfer = asyncio.create_task(
+            exchange.run(self._session.server, opened.start.member_token)
+        )
         answer = asyncio.create_task(self._node.compute(lambda: self._answer(exchange, span)))
         answer.add_done_callback(lambda _: self._events.put_nowait(None))
         deadline = self._loop.call_later(

@@ -5,10 +5,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
+import structlog
+
 from fedattn.core.agreement import PassageSpan
-from fedattn.core.errors import DeadlineExceededError, FedAttnError
+from fedattn.core.errors import (
+    AggregatorUnavailableError,
+    DeadlineExceededError,
+    FedAttnError,
+    UnknownParticipantError,
+)
 from fedattn.core.request import SessionRequest, describe_prefix
-from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.identity import Kind
 from fedattn.wire.protocol import MAX_PUBLISHER_KEYS
 from fedattn.wire.requests import Opening, request_to_wire
@@ -23,7 +30,13 @@ from services.participant.query import Query
 from services.participant.report import is_clean
 from services.participant.terms import SignedRequest, agree
 
+log = structlog.get_logger(__name__)
+
 _COARSE_FROM_S = 10.0
+_REACH_WITHIN_S = 2.0
+"""Longest wait for the connection to the aggregator of a session."""
+_MAX_REDIRECTS = 3
+"""Aggregators that may be out of reach before a query fails."""
 
 
 class PublisherSession:
@@ -31,18 +44,20 @@ class PublisherSession:
 
     Args:
         node: the publisher.
-        aggregator: where sessions are opened.
+        aggregators: where sessions are opened.
         query: what is asked of the session.
 
     Attributes:
+        server: the aggregator of the session, once it is open.
         arrived: when, by `time.monotonic`.
         passages: what contributors' spans are made of, by their places, once there is an exchange.
         budget_steps: steps down to keep the byte budget, likewise.
     """
 
-    def __init__(self, node: ParticipantNode, aggregator: AggregatorClient, query: Query) -> None:
+    def __init__(self, node: ParticipantNode, aggregators: Aggregators, query: Query) -> None:
         self._node = node
-        self._aggregator = aggregator
+        self._aggregators = aggregators
+        self.server = aggregators.home
         self._query = query
         self.arrived = time.monotonic()
         self._identity = node.identity.pinned()
@@ -68,10 +83,12 @@ class PublisherSession:
 
     async def prepare(self, question_len: int = 0) -> Disclosure:
         """Settle what each node may give and is told; raises as `prepare_disclosure`."""
-        return await prepare_disclosure(self._node, self._aggregator, self._query, question_len)
+        return await prepare_disclosure(
+            self._node, self._aggregators.home, self._query, question_len
+        )
 
     async def open(self, disclosure: Disclosure, span_len: int) -> pb.OpenSessionResponse:
-        """Ask the aggregator for the session.
+        """Ask for the session, wherever the aggregator of this node says that it is served.
 
         Args:
             disclosure: from `prepare`.
@@ -80,6 +97,44 @@ class PublisherSession:
         Raises:
             FedAttnError: it cannot be opened.
         """
+        unreachable: list[str] = []
+        while True:
+            opening = self._sign(disclosure, span_len)
+            home = self.server = self._aggregators.home
+            opened = await home.open_session(opening, self.remaining_s, unreachable=unreachable)
+            if not opened.HasField("redirect"):
+                return opened
+            try:
+                return await self._follow(opened.redirect, opening)
+            except (AggregatorUnavailableError, UnknownParticipantError) as error:
+                name = opened.redirect.name
+                if name in unreachable or len(unreachable) == _MAX_REDIRECTS:
+                    raise
+                log.warning("redirect_failed", aggregator=name, error=str(error))
+                unreachable.append(name)  # the next by the hash; at last the own one
+
+    async def _follow(
+        self, redirect: pb.AggregatorAddress, opening: Opening
+    ) -> pb.OpenSessionResponse:
+        """Open the session at the aggregator that serves it.
+
+        Raises:
+            AggregatorUnavailableError: it cannot be reached.
+            UnknownParticipantError: it has not heard of this node yet.
+            FedAttnError: it does not open the session.
+        """
+        self.server = server = self._aggregators.at(redirect.address)
+        await server.reach(_REACH_WITHIN_S)
+        opened = await server.open_session(opening, self.remaining_s, redirected=True)
+        if opened.HasField("redirect"):
+            raise AggregatorUnavailableError(
+                f"aggregator {redirect.name} at {server.address} sends this node on, which led "
+                f"here; look at the logs of both aggregators"
+            )
+        return opened
+
+    def _sign(self, disclosure: Disclosure, span_len: int) -> Opening:
+        """A request for the session, signed; each is good for one attempt."""
         node, query = self._node, self._query
         resolved, is_limited = query.resolved, query.options.budget is not None
         remaining_s = _in_steps(max(0.001, self.remaining_s))
@@ -96,7 +151,8 @@ class PublisherSession:
             key=None if self._keys is None else self._keys.public,
         )
         payload = request_to_wire(request).SerializeToString()
-        opening = Opening(
+        self._signed = SignedRequest.of(request, payload, self._identity.own(node.node_id))
+        return Opening(
             signed=self._identity.sign(Kind.REQUEST, payload),
             request=request,
             node_token=node.token,
@@ -104,8 +160,6 @@ class PublisherSession:
             context=node.context.summary,
             hints=disclosure.sealed,
         )
-        self._signed = SignedRequest.of(request, payload, self._identity.own(node.node_id))
-        return await self._aggregator.open_session(opening, remaining_s)
 
     async def exchange(
         self, start: pb.SessionStart, on_layer: LayerListener = lambda *_: None

@@ -6,13 +6,13 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from fedattn.core.address import HostPort
+from fedattn.core.address import HostPort, HostPorts
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.node_id import check_node_id
 from fedattn.core.proxies import AUTO, Endpoint, find_endpoint
 from fedattn.runtime.settings import (
     PROXY_MEANING,
-    PeerAddress,
+    PeerAddresses,
     ProxyChoice,
     ServiceSettings,
     service_config,
@@ -27,8 +27,10 @@ class ParticipantSettings(ServiceSettings):
     model_config = service_config("FEDATTN_PARTICIPANT_", "python -m services.participant")
 
     node_id: str = Field(description="Id of this node, unique at its aggregator.")
-    aggregator: PeerAddress = Field(
-        HostPort("127.0.0.1", 50051), description="HOST:PORT of the aggregator."
+    aggregator: PeerAddresses = Field(
+        HostPorts((HostPort("127.0.0.1", 50051),)),
+        description="HOST:PORT of the aggregator, or of several with commas between: if one is "
+        "lost, the next is taken.",
     )
     proxy: ProxyChoice = Field(AUTO, description=PROXY_MEANING)
     context: Path | None = Field(
@@ -120,12 +122,21 @@ class ParticipantSettings(ServiceSettings):
 
     @property
     def endpoint(self) -> Endpoint:
-        """The aggregator, and how to reach it.
+        """The first aggregator, and how to reach it; raises as `find_way`."""
+        return self.find_way(self.aggregator.first)
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The aggregators, and how to reach them; raises as `find_way`."""
+        return tuple(map(self.find_way, self.aggregator.all))
+
+    def find_way(self, address: HostPort) -> Endpoint:
+        """How to reach an aggregator.
 
         Raises:
             ConfigurationError: the environment names a proxy on the way that is of no use.
         """
-        return find_endpoint(self.aggregator, os.environ, self.proxy)
+        return find_endpoint(address, os.environ, self.proxy)
 
     @property
     def state_dir(self) -> Path:
@@ -166,7 +177,7 @@ class ParticipantSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        assert self.endpoint
+        assert self.endpoints
         if 0 < self.critical_temperature_c < self.high_temperature_c:
             raise ValueError("critical_temperature_c must not be below high_temperature_c")
         if self.keep_warm_s and not self.publish:

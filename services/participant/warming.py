@@ -6,7 +6,7 @@ import structlog
 
 from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
 from fedattn.runtime.tracing import NODE, span
-from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.v1 import session_pb2
 from services.participant.control import Membership
 from services.participant.exchange import GrpcKvExchange
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 async def warm(
-    node: ParticipantNode, aggregator: AggregatorClient, query: Query
+    node: ParticipantNode, aggregators: Aggregators, query: Query
 ) -> session_pb2.SessionReport:
     """Fetch the contributors' rows and cache them; computes nothing here.
 
@@ -27,10 +27,10 @@ async def warm(
     """
     place = node.admission.take(node.node_id, query.options.subject)
     with place, span("warm", {NODE: node.node_id}):
-        session = PublisherSession(node, aggregator, query)
+        session = PublisherSession(node, aggregators, query)
         opened = await session.open(await session.prepare(), span_len=1)
         exchange = await session.exchange(opened.start)
-        transfer = asyncio.create_task(exchange.run(aggregator, opened.start.member_token))
+        transfer = asyncio.create_task(exchange.run(session.server, opened.start.member_token))
         try:
             async with asyncio.timeout(session.remaining_s):
                 await node.threads.run(lambda: _receive_all(exchange))
@@ -55,13 +55,13 @@ def _receive_all(exchange: GrpcKvExchange) -> None:
 
 
 async def keep_warm(
-    node: ParticipantNode, aggregator: AggregatorClient, joined: Membership, every_s: float
+    node: ParticipantNode, aggregators: Aggregators, joined: Membership, every_s: float
 ) -> None:
     """Hold the rows that a query with default settings needs; unchanged ones move no bytes.
 
     Args:
         node: a publisher.
-        aggregator: where it opens sessions.
+        aggregators: where it opens sessions.
         joined: whether it can open sessions.
         every_s: seconds between two looks.
     """
@@ -70,7 +70,7 @@ async def keep_warm(
         await joined.wait_joined()
         query = default_query(num_layers, node.profile)  # the node may have found one meanwhile
         try:
-            report = await warm(node, aggregator, query)
+            report = await warm(node, aggregators, query)
             log.debug("warm", members=len(report.members))
         except FedAttnError as error:
             log.info("not_warm", code=error.code)

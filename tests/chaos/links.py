@@ -83,7 +83,8 @@ class Link:
         except OSError:  # as if nobody listened at this port
             writer.transport.abort()
             return
-        await asyncio.gather(self._carry(reader, there[1]), self._carry(there[0], writer))
+        with suppress(asyncio.CancelledError):  # which streams would print a stack for
+            await asyncio.gather(self._carry(reader, there[1]), self._carry(there[0], writer))
 
     async def _uncut(self) -> None:
         while self._weather.is_cut:

@@ -8,9 +8,10 @@ import mmap
 import runpy
 import struct
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.chaos import wall_clock
 
 _OFFSET = struct.Struct("<d")
 
@@ -21,20 +22,16 @@ def set_step(path: Path, seconds: float) -> None:
         file.write(_OFFSET.pack(seconds))
 
 
-def stepped(path: Path, right: Callable[[], float]) -> Callable[[], float]:
-    """A clock that is as wrong as the file says now."""
+def step_in(path: Path) -> Callable[[], float]:
+    """What a file says now."""
     with path.open("rb") as file:
         shared = mmap.mmap(file.fileno(), _OFFSET.size, access=mmap.ACCESS_READ)
-
-    def wrong() -> float:
-        return right() + float(_OFFSET.unpack(shared[: _OFFSET.size])[0])
-
-    return wrong
+    return lambda: float(_OFFSET.unpack(shared[: _OFFSET.size])[0])
 
 
 def main() -> None:
     path, _, _, module = sys.argv[1:5]
-    time.time = stepped(Path(path), time.time)
+    wall_clock.be_wrong_by(step_in(Path(path)))
     sys.argv[:] = sys.argv[4:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

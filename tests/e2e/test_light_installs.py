@@ -121,6 +121,7 @@ MODULES = {
     "grpcio_health_checking": "grpc_health",
     "grpcio_reflection": "grpc_reflection",
     "protobuf": "google",
+    "nats_py": "nats",
     "pyjwt": "jwt",
     "python_docx": "docx",
 }

@@ -6,10 +6,9 @@ from contextlib import asynccontextmanager
 import grpc
 
 from fedattn.core.address import HostPort
-from fedattn.core.node_id import AGGREGATOR
 from fedattn.core.proxies import Endpoint
-from fedattn.wire.channel import PeerChannel, open_channel
-from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.aggregators import Aggregators
+from fedattn.wire.channel import open_channel
 from fedattn.wire.security import Certificates, OwnCertificates
 from gateway.way import Way
 from gateway.ways import Ways
@@ -28,14 +27,25 @@ def direct_channel(
 
 
 @asynccontextmanager
+async def aggregators_at(
+    address: str, certificates: OwnCertificates | None = None
+) -> AsyncIterator[Aggregators]:
+    """The aggregator at HOST:PORT."""
+    aggregators = Aggregators([endpoint(address)], certificates)
+    try:
+        yield aggregators
+    finally:
+        await aggregators.close()
+
+
+@asynccontextmanager
 async def way_to(
     node_id: str, aggregator: str, certificates: OwnCertificates | None = None
 ) -> AsyncIterator[Way]:
     """A gateway's way to a node that publishes, through the aggregator at HOST:PORT."""
-    channel = PeerChannel(endpoint(aggregator), certificates, AGGREGATOR)
-    ways = Ways(AggregatorClient(channel.current, aggregator), certificates)
-    try:
-        yield await ways.take(node_id, [node_id])
-    finally:
-        await ways.close()
-        await channel.close()
+    async with aggregators_at(aggregator, certificates) as aggregators:
+        ways = Ways(certificates)
+        try:
+            yield await ways.take(node_id, aggregators.home, [node_id])
+        finally:
+            await ways.close()

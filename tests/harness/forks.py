@@ -15,6 +15,7 @@ from pathlib import Path
 
 multiprocessing.get_context("forkserver").set_forkserver_preload(
     [
+        "tests.chaos.wall_clock",  # before all that takes the time
         "fedattn.model.engine",
         "services.participant.app",
         "transformers.models.llama.modeling_llama",

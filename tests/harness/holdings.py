@@ -47,5 +47,5 @@ class Holdings:
         assert not self.sessions()
         assert not sessions._watchers
         assert self.num_opening() == self.num_places() == self.num_open_by_metrics() == 0
-        assert not self._aggregator._memberships._invitations._pending
+        assert not self._aggregator.roll._invitations._pending
         assert self.listed() == set()

@@ -55,6 +55,10 @@ class Member:
     is_reported: bool = False
 
     @property
+    def is_reading(self) -> bool:
+        return self.call is not None and self.call.is_reading.is_set()
+
+    @property
     def session_id(self) -> str:
         return self.start.terms.session_id
 

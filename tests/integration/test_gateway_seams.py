@@ -13,6 +13,7 @@ from fedattn.core.share import Share
 from fedattn.rest.answers import QueryAnswer, QueryEvent, TokenEvent
 from fedattn.rest.problems import Problem
 from fedattn.rest.query import QueryBody
+from fedattn.wire.aggregators import Aggregators
 from gateway.asking import Asking
 from gateway.callers import ANYONE
 from gateway.error_handlers import install_error_handlers
@@ -43,7 +44,8 @@ async def test_events_and_errors_are_written_as_the_api_wants() -> None:
         router = APIRouter(prefix="/other")
         settings = make_settings(str(gateway.address))
 
-        async with Publishers(settings.endpoint, settings.query_limits) as publishers:
+        aggregators = Aggregators(settings.endpoints, None)
+        async with Publishers(aggregators, settings.query_limits) as publishers:
 
             @router.post("/ask")
             async def ask(body: Annotated[QueryBody, Body()]) -> EventSourceResponse:

@@ -360,7 +360,7 @@ async def test_gateway_reaches_a_publisher_again_after_the_aggregator_was_gone(
             await way.connect()
         await enter(running_aggregator(AggregatorSettings(listen=address, grace_s=0)))
         await publisher.control.joined.wait_joined()
-        await way.aggregator.await_channel(10)
+        await way.aggregator.reach(10)
         await way.connect()
         events = [event async for event in way.stub.Query(query(min_participants=1))]
         assert events[-1].HasField("result")

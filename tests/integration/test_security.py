@@ -205,9 +205,9 @@ def to_node(tunnels: Tunnels) -> Between:
 
 @asynccontextmanager
 async def way_through(between: Any, node_id: str, own: Certificates) -> AsyncIterator[Way]:
-    ways = Ways(between, own)
+    ways = Ways(own)
     try:
-        yield await ways.take(node_id, [node_id])
+        yield await ways.take(node_id, between, [node_id])
     finally:
         await ways.close()
 

@@ -7,7 +7,7 @@ import pytest
 
 from fedattn.core.errors import AggregatorUnavailableError, NoContributorsError
 from fedattn.core.profile import CompressionWish
-from fedattn.wire.clients import AggregatorClient
+from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.convert import wish_to_wire
 from fedattn.wire.v1 import session_pb2
 from services.participant import warming
@@ -16,7 +16,7 @@ from services.participant.exchange import GrpcKvExchange
 from services.participant.node import ParticipantNode
 from services.participant.query import Query, default_query
 from services.participant.warming import keep_warm, warm
-from tests.harness.channels import direct_channel
+from tests.harness.channels import aggregators_at
 from tests.harness.networks import ask, running_network
 from tests.harness.tiny import tiny_model
 
@@ -31,24 +31,23 @@ async def test_first_question_finds_rows_fetched_ahead(
         tried, is_warm = 0, asyncio.Event()
 
         async def watched(
-            node: ParticipantNode, aggregator: AggregatorClient, query: Query
+            node: ParticipantNode, aggregators: Aggregators, query: Query
         ) -> session_pb2.SessionReport:
             """Fails once, then fetches."""
             nonlocal tried
             tried += 1
             if tried == 1:
                 raise NoContributorsError("nobody is there yet")
-            report = await warm(node, aggregator, query)
+            report = await warm(node, aggregators, query)
             is_warm.set()
             return report
 
         monkeypatch.setattr(warming, "warm", watched)
         joined = Membership()
-        async with direct_channel(network.aggregator) as channel:
+        async with aggregators_at(network.aggregator) as aggregators:
             node = network.nodes["publisher"]
-            aggregator = AggregatorClient(lambda: channel, network.aggregator)
             keeping = [
-                asyncio.create_task(keep_warm(node, aggregator, joined, every_s=SELDOM_S))
+                asyncio.create_task(keep_warm(node, aggregators, joined, every_s=SELDOM_S))
                 for _ in range(2)  # the first one's look fails and it goes on sleeping
             ]
             joined.turn(joined=True)
@@ -71,8 +70,7 @@ async def test_a_session_that_ends_without_its_report_is_an_error(
     monkeypatch.setattr(GrpcKvExchange, "report", None)
     async with running_network(tiny_model("llama"), tmp_path) as network:
         node = network.nodes["publisher"]
-        async with direct_channel(network.aggregator) as channel:
-            aggregator = AggregatorClient(lambda: channel, network.aggregator)
+        async with aggregators_at(network.aggregator) as aggregators:
             query = default_query(node.prefiller.shape.num_layers, node.profile)
             with pytest.raises(AggregatorUnavailableError, match="without its report"):
-                await warm(node, aggregator, query)
+                await warm(node, aggregators, query)

@@ -9,10 +9,12 @@ import pytest
 
 from fedattn.core.errors import AggregatorUnavailableError
 from fedattn.wire.clients import Responses
+from fedattn.wire.identity import Identity
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant import control
 from services.participant.control import ControlLoop
+from tests.harness.homes import OneHome
 
 UNREACHABLE = AggregatorUnavailableError("nobody there")
 WELCOME = pb.ControlResponse(welcome=pb.Welcome(heartbeat_interval_s=3600))
@@ -73,6 +75,7 @@ class Contributor:
 class Node:
     node_id = "n"
     token = ""
+    identity = Identity()
 
 
 async def reached(event: asyncio.Event, task: asyncio.Task[Any]) -> None:
@@ -109,7 +112,7 @@ async def test_a_node_leaves_its_aggregator_for_good(
     end: BaseException | None, messages: tuple[Any, ...]
 ) -> None:
     aggregator = Aggregator(lambda: Call(end, *messages))
-    loop = ControlLoop(Node(), Contributor(), aggregator, 0.0)  # type: ignore[arg-type]
+    loop = ControlLoop(Node(), Contributor(), OneHome(aggregator), 0.0)  # type: ignore[arg-type]
     task = asyncio.create_task(loop.run())
     await reached(aggregator.called, task)
     await reached(aggregator.calls[0].waiting, task)

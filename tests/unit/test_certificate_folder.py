@@ -11,6 +11,7 @@ from fedattn.cli.certificates import init_certificates
 from fedattn.core.errors import CertificateRevokedError, ConfigurationError
 from fedattn.wire.certificate_folder import CertificateFolder
 from fedattn.wire.identity import Identity, Kind
+from fedattn.wire.security import exposes_key
 
 PAYLOAD = b"said"
 
@@ -76,7 +77,7 @@ def test_key_of_another_certificate_is_told_at_the_start(made: Path) -> None:
         CertificateFolder(made / "a")
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+@pytest.mark.parametrize("mode", [0o604, 0o660, 0o644])
 def test_key_that_others_can_read_is_refused_with_the_remedy(mode: int, made: Path) -> None:
     key = made / "a" / "tls.key"
     assert key.stat().st_mode & 0o777 == 0o600
@@ -84,6 +85,21 @@ def test_key_that_others_can_read_is_refused_with_the_remedy(mode: int, made: Pa
     key.chmod(mode)
     with pytest.raises(ConfigurationError, match=rf"mode {mode:04o}.*chmod 600 {key}"):
         CertificateFolder(made / "a")
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "is_exposed"),
+    [
+        (0o600, 1000, False),
+        (0o640, 1000, True),
+        (0o440, 0, False),
+        (0o640, 0, False),
+        (0o660, 0, True),
+        (0o444, 0, True),
+    ],
+)
+def test_group_may_read_the_key_that_root_owns(mode: int, owner: int, is_exposed: bool) -> None:
+    assert exposes_key(mode, owner) is is_exposed
 
 
 def test_revocation_outdoes_the_memory_of_verified_chains(made: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from fedattn.core.address import HostPort
 from tests.chaos.links import CLEAR, Link, Links, Weather
-from tests.chaos.stepped import set_step, stepped
+from tests.chaos.stepped import set_step, step_in
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_link_to_nobody_ends_its_connections(server: socket.socket, link: Link
 def test_a_clock_is_as_wrong_as_its_file_says(tmp_path: Path) -> None:
     path = tmp_path / "clock"
     set_step(path, 0.0)
-    clock = stepped(path, lambda: 1000.0)
-    assert clock() == 1000.0
+    step = step_in(path)
+    assert step() == 0.0
     set_step(path, -3600.0)
-    assert clock() == -2600.0
+    assert step() == -3600.0

@@ -14,6 +14,7 @@ from fedattn.wire.identity import Identity
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant import control
 from services.participant.control import ControlLoop
+from tests.harness.homes import OneHome
 
 WELCOME = pb.ControlResponse(welcome=pb.Welcome(heartbeat_interval_s=3600))
 NUM_SHORT = 3
@@ -68,7 +69,7 @@ class Aggregator:
 
 
 def loop_at(aggregator: Aggregator) -> ControlLoop:
-    return ControlLoop(Node(), Contributor(), aggregator, 0.0)  # type: ignore[arg-type]
+    return ControlLoop(Node(), Contributor(), OneHome(aggregator), 0.0)  # type: ignore[arg-type]
 
 
 async def test_a_defect_in_answering_is_logged_and_declines() -> None:
@@ -133,7 +134,7 @@ class Thinker:
 async def test_flood_of_invitations_is_declined_at_once_and_not_remembered() -> None:
     outgoing: asyncio.Queue[pb.ControlRequest | None] = asyncio.Queue()
     tasks: set[asyncio.Task[None]] = set()
-    loop = ControlLoop(Node(), Thinker(), Aggregator(), 0.0)  # type: ignore[arg-type]
+    loop = ControlLoop(Node(), Thinker(), OneHome(Aggregator()), 0.0)  # type: ignore[arg-type]
     loop._handle(WELCOME, outgoing, tasks)
     most = control._MAX_ANSWERS
     for number in range(10 * most):

@@ -7,6 +7,7 @@ import pytest
 from fedattn.core.errors import ParticipantDepartedError
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator.departures import REMEMBERED_S
+from services.aggregator.federation import Alone
 from services.aggregator.listing import list_nodes
 from services.aggregator.registry import Node, NodeRegistry
 from services.aggregator.standing import Standing
@@ -36,7 +37,7 @@ def test_a_departure_is_told_with_when_and_why_until_the_node_is_back() -> None:
     network.now += 50
     network.nodes.leave(node, "it said goodbye")
     network.now += 240
-    (told,) = list_nodes(network.nodes, NOBODY_LATE, AS_GATEWAY).departed
+    (told,) = list_nodes(network.nodes, NOBODY_LATE, Alone(), AS_GATEWAY).departed
     assert (told.node.node_id, told.reason) == ("a", "it said goodbye")
     assert (told.left_for_s, told.node.joined_for_s) == (240, 50)
     error = network.nodes.departures.error_of("a")
@@ -62,7 +63,9 @@ def test_departures_are_forgotten_after_an_hour_and_beyond_so_many() -> None:
 def test_nodes_are_told_of_nobody_who_left() -> None:
     network = Network()
     network.nodes.leave(network.join("a"))
-    assert not list_nodes(network.nodes, NOBODY_LATE, pb.ListNodesRequest(node_id="b")).departed
+    assert not list_nodes(
+        network.nodes, NOBODY_LATE, Alone(), pb.ListNodesRequest(node_id="b")
+    ).departed
 
 
 @pytest.mark.parametrize(

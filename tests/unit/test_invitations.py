@@ -18,7 +18,7 @@ NO_TIME_S, MUCH_TIME_S = 0.0, 3600.0
 
 
 def joined(node_id: str) -> Node:
-    return Node(join=join_message(node_id), shape=SHAPE, joined_at=0.0)
+    return Node(join=join_message(node_id), shape=SHAPE, joined_at=0.0, token_digest=b"")
 
 
 async def state_after(timeout_s: float, *, leaves: bool) -> Record:

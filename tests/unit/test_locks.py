@@ -14,7 +14,7 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 GROUPS = PROJECT["dependency-groups"]
 LOCKS = {
     "build": GROUPS["build"],
-    "aggregator": ["fedattn[services]"],
+    "aggregator": ["fedattn[services,cluster]"],
     "gateway": ["fedattn[client,gateway,oidc]"],
     "participant": ["fedattn[participant]", *GROUPS["model"]],
     "dev": ["fedattn[dev]", *GROUPS["build"], *GROUPS["model"]],

@@ -57,7 +57,8 @@ def opened_member(traffic: MemberBytes) -> OpenedMember:
     shape = shape_to_wire(FIVE_LAYERS)
     join = pb.Join(node_id=traffic.node_id, capabilities=pb.Capabilities(shape=shape))
     cost = MemberCost(traffic=traffic, flops_prefill=0, flops_decode=0, peak_memory_bytes=0)
-    return OpenedMember(node=Node(join=join, shape=FIVE_LAYERS, joined_at=0.0), planned=cost)
+    node = Node(join=join, shape=FIVE_LAYERS, joined_at=0.0, token_digest=b"")
+    return OpenedMember(node=node, planned=cost)
 
 
 def make_session(pace: PaceLimits = NEVER_SLOW, blame: Blame = lambda *_: None) -> Session:

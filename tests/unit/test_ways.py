@@ -41,8 +41,8 @@ def sockets_in(folders: Path) -> list[Path]:
 
 async def test_way_that_nobody_uses_any_more_does_not_call_the_aggregator(folders: Path) -> None:
     aggregator = Aggregator()
-    ways = Ways(cast("AggregatorClient", aggregator), None)
-    way = await ways.take("a", ["a"])
+    ways = Ways(None)
+    way = await ways.take("a", cast("AggregatorClient", aggregator), ["a"])
     with pytest.raises(PublisherUnavailableError, match="node a has left"):
         await way.connect()
     way.give_back()
@@ -57,9 +57,9 @@ async def test_way_that_nobody_uses_any_more_does_not_call_the_aggregator(folder
 
 
 async def test_way_to_a_node_that_is_gone_leaves_no_socket(folders: Path) -> None:
-    ways = Ways(cast("AggregatorClient", Aggregator()), None)
-    (await ways.take("a", ["a"])).give_back()
-    await ways.take("b", ["b"])
+    ways, aggregator = Ways(None), cast("AggregatorClient", Aggregator())
+    (await ways.take("a", aggregator, ["a"])).give_back()
+    await ways.take("b", aggregator, ["b"])
     assert [path.name for path in sockets_in(folders)] == ["000001"]
     await ways.close()
     assert sockets_in(folders) == []

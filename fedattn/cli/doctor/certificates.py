@@ -51,7 +51,7 @@ def _without(subject: Subject) -> Found:
             "give --certificates DIR (`fedattn certs join` makes it), or --plaintext on a network "
             "that nobody else is on",
         )
-    address = subject.settings.aggregator
+    address = subject.settings.aggregator.first
     if address.is_loopback:
         return skipped("plaintext, on the loopback")
     return warning(

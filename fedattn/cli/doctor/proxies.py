@@ -15,7 +15,8 @@ def check_proxy(subject: Subject) -> Iterator[Found]:
     """What the environment says, and by which way each peer is reached."""
     named = {name for name in subject.environment if name.lower() in _VARIABLES}
     choice = subject.settings.proxy
-    peers = {"aggregator": find_endpoint(subject.settings.aggregator, subject.environment, choice)}
+    first = subject.settings.aggregator.first
+    peers = {"aggregator": find_endpoint(first, subject.environment, choice)}
     if subject.gateway is not None:
         peers["gateway"] = subject.gateway.endpoint
     if not named and choice == AUTO:

@@ -551,10 +551,13 @@ class SessionStart(_message.Message):
     MEMBER_TOKEN_FIELD_NUMBER: _builtins.int
     STATEMENTS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    AGGREGATOR_FIELD_NUMBER: _builtins.int
     member_token: _builtins.str
     """Lets this node, and no other, open the exchange as that member; 32 hex digits."""
     traceparent: _builtins.str
     """As in Invite."""
+    aggregator: _builtins.str
+    """HOST:PORT of the aggregator that relays the rows; empty for the one that sends this."""
     @_builtins.property
     def terms(self) -> _session_pb2.SessionTerms:
         """The terms, with this node as a member."""
@@ -570,10 +573,11 @@ class SessionStart(_message.Message):
         member_token: _builtins.str = ...,
         statements: _abc.Iterable[_session_pb2.Signed] | None = ...,
         traceparent: _builtins.str = ...,
+        aggregator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_token", b"member_token", "statements", b"statements", "terms", b"terms", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregator", b"aggregator", "member_token", b"member_token", "statements", b"statements", "terms", b"terms", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -616,8 +620,12 @@ class OpenSessionRequest(_message.Message):
     CACHED_KEYS_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     HINTS_FIELD_NUMBER: _builtins.int
+    REDIRECTED_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_FIELD_NUMBER: _builtins.int
     node_token: _builtins.str
     """Token from Welcome."""
+    redirected: _builtins.bool
+    """Whether a redirect led here: then this aggregator serves the session, whatever the hash says."""
     @_builtins.property
     def request(self) -> _session_pb2.Signed:
         """A SessionRequest of the publisher's node, which must be joined."""
@@ -634,6 +642,10 @@ class OpenSessionRequest(_message.Message):
     def hints(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedHint]:
         """What contributors are told of the question; one for each that is to be told."""
 
+    @_builtins.property
+    def unreachable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of aggregators that redirects led to and that could not be reached; up to 64."""
+
     def __init__(
         self,
         *,
@@ -642,10 +654,12 @@ class OpenSessionRequest(_message.Message):
         cached_keys: _abc.Iterable[_builtins.bytes] | None = ...,
         context: _session_pb2.ContextSummary | None = ...,
         hints: _abc.Iterable[Global___SealedHint] | None = ...,
+        redirected: _builtins.bool = ...,
+        unreachable: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_keys", b"cached_keys", "context", b"context", "hints", b"hints", "node_token", b"node_token", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_keys", b"cached_keys", "context", b"context", "hints", b"hints", "node_token", b"node_token", "redirected", b"redirected", "request", b"request", "unreachable", b"unreachable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -679,33 +693,65 @@ Global___SealedHint: _TypeAlias = SealedHint  # noqa: Y015
 
 @_typing.final
 class OpenSessionResponse(_message.Message):
-    """The session is open."""
+    """The session is open, or is opened elsewhere."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
     EXCLUDED_FIELD_NUMBER: _builtins.int
+    REDIRECT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___SessionStart:
-        """The terms and the publisher's token."""
+        """The terms and the publisher's token; absent in a redirect."""
 
     @_builtins.property
     def excluded(self) -> _containers.RepeatedCompositeFieldContainer[_session_pb2.MemberReport]:
         """Nodes that take no part: joined ones, and those that left within the last hour."""
+
+    @_builtins.property
+    def redirect(self) -> Global___AggregatorAddress:
+        """Aggregator that serves this session, to be asked instead; absent if the session is open here."""
 
     def __init__(
         self,
         *,
         start: Global___SessionStart | None = ...,
         excluded: _abc.Iterable[_session_pb2.MemberReport] | None = ...,
+        redirect: Global___AggregatorAddress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["redirect", b"redirect", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded", b"excluded", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded", b"excluded", "redirect", b"redirect", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OpenSessionResponse: _TypeAlias = OpenSessionResponse  # noqa: Y015
+
+@_typing.final
+class AggregatorAddress(_message.Message):
+    """An aggregator of a federation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, 1 to 63 characters of a-z 0-9 -, unique in the federation."""
+    address: _builtins.str
+    """HOST:PORT under which nodes and gateways reach it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AggregatorAddress: _TypeAlias = AggregatorAddress  # noqa: Y015
 
 @_typing.final
 class ExchangeRequest(_message.Message):
@@ -1001,6 +1047,7 @@ class ListNodesResponse(_message.Message):
 
     NODES_FIELD_NUMBER: _builtins.int
     DEPARTED_FIELD_NUMBER: _builtins.int
+    AGGREGATORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeInfo]:
         """Joined nodes, by id."""
@@ -1009,15 +1056,20 @@ class ListNodesResponse(_message.Message):
     def departed(self) -> _containers.RepeatedCompositeFieldContainer[Global___DepartedNode]:
         """Nodes that left within the last hour and are not back, the latest first; for gateways only."""
 
+    @_builtins.property
+    def aggregators(self) -> _containers.RepeatedCompositeFieldContainer[Global___AggregatorAddress]:
+        """Living aggregators of the federation, the one that answers included; none if there is but this one."""
+
     def __init__(
         self,
         *,
         nodes: _abc.Iterable[Global___NodeInfo] | None = ...,
         departed: _abc.Iterable[Global___DepartedNode] | None = ...,
+        aggregators: _abc.Iterable[Global___AggregatorAddress] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["departed", b"departed", "nodes", b"nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregators", b"aggregators", "departed", b"departed", "nodes", b"nodes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1074,6 +1126,7 @@ class NodeInfo(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     STATE_REASON_FIELD_NUMBER: _builtins.int
     RESTS_FOR_S_FIELD_NUMBER: _builtins.int
+    AGGREGATOR_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node."""
     model_fingerprint: _builtins.str
@@ -1090,6 +1143,8 @@ class NodeInfo(_message.Message):
     """How it did, for people; empty if state is GOOD."""
     rests_for_s: _builtins.float
     """Time until it is asked again, seconds; 0 unless state is RESTING."""
+    aggregator: _builtins.str
+    """HOST:PORT of the aggregator that it is joined at, which carries its tunnels; empty for the one that answers."""
     @_builtins.property
     def capabilities(self) -> Global___Capabilities:
         """What it can do."""
@@ -1126,10 +1181,11 @@ class NodeInfo(_message.Message):
         state: Global___NodeState.ValueType = ...,
         state_reason: _builtins.str = ...,
         rests_for_s: _builtins.float = ...,
+        aggregator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context", b"context", "health", b"health", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "capabilities", b"capabilities", "context", b"context", "health", b"health", "joined_for_s", b"joined_for_s", "key", b"key", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id", "publishes", b"publishes", "rests_for_s", b"rests_for_s", "state", b"state", "state_reason", b"state_reason", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_sessions", b"active_sessions", "aggregator", b"aggregator", "capabilities", b"capabilities", "context", b"context", "health", b"health", "joined_for_s", b"joined_for_s", "key", b"key", "model_fingerprint", b"model_fingerprint", "node_id", b"node_id", "publishes", b"publishes", "rests_for_s", b"rests_for_s", "state", b"state", "state_reason", b"state_reason", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

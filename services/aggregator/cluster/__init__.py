@@ -1,0 +1,1 @@
+"""Several aggregators as one federation, through NATS."""

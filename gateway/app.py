@@ -62,7 +62,7 @@ def create_app(
         logging.getLogger(name).setLevel(logging.INFO)  # their debug holds the answer
     publishers = Publishers(
         Aggregators(settings.endpoints, certificates, settings.find_way),
-        settings.max_concurrent_queries,
+        settings.query_limits,
         settings.publisher,
         certificates,
         registry,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, closing
-from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -16,6 +15,7 @@ from gateway.disconnect import unless_disconnected
 from gateway.events import Encode, QueryEventStream
 from gateway.publishers import Publishers
 from gateway.query import query_to_wire
+from gateway.waiting import Patience
 
 
 class Asking:
@@ -33,25 +33,25 @@ class Asking:
     def starting(
         self, caller: Caller, body: QueryBody
     ) -> Callable[[], Coroutine[Any, Any, Attempts]]:
-        """What sends a query to its publisher; the query itself is checked at once.
+        """What puts a query into the line; the query itself is checked at once.
 
         Raises:
             InvalidInputError: it cannot be asked.
         """
         query = query_to_wire(body, self._default_share, caller)
-        start = partial(self.publishers.start_query, caller, body.publisher)
+        patience = Patience.of(body, is_background=body.background)
         moves = body.publisher is None and self.publishers.may_choose
 
         async def begin() -> Attempts:
-            attempts = Attempts(start, query, retries=body.retry, moves=moves)
-            return await attempts.begin()
+            asked = await self.publishers.start_query(caller, body.publisher, query, patience)
+            return Attempts(asked, retries=body.retry, moves=moves)
 
         return begin
 
     async def ask(
         self, request: Request, caller: Caller, body: QueryBody, encode: Encode
     ) -> QueryAnswer | QueryEventStream:
-        """The answer, or its stream if the body says so, once the session is open.
+        """The answer, or its stream if the body says so, once it waits or its session is open.
 
         Args:
             request: its body must have been read.
@@ -64,11 +64,11 @@ class Asking:
             ClientDisconnect: the client went away.
         """
         starting = self.starting(caller, body)
-        call = await unless_disconnected(request, starting())
+        query = await unless_disconnected(request, starting())
         with ExitStack() as stack:
-            stack.enter_context(closing(call))
-            await unless_disconnected(request, call.wait_started())
+            stack.enter_context(closing(query))
             if body.stream:
-                stack.pop_all()  # the stream closes the call
-                return QueryEventStream(call, encode)
-            return await unless_disconnected(request, call.answer())
+                await unless_disconnected(request, query.wait_started())
+                stack.pop_all()  # the stream closes the query
+                return QueryEventStream(query, encode)
+            return await unless_disconnected(request, query.answer())

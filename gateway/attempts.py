@@ -1,74 +1,56 @@
 """A query, put at most twice: once more without whoever was lost before its first token."""
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack
-from typing import Self, TypeAlias
+from collections.abc import AsyncIterator
+from copy import copy
 
 import structlog
 
 from fedattn.core.errors import (
     FedAttnError,
+    NodeBusyError,
     NotEnoughParticipantsError,
     PublisherUnavailableError,
+    RateLimitedError,
     UnavailableError,
 )
-from fedattn.rest.answers import QueryAnswer, QueryEvent, Retried, SessionEvent, TokenEvent
-from fedattn.wire.v1 import participant_pb2
-from gateway.query_call import QueryCall
-from gateway.report import event_from_wire
+from fedattn.rest.answers import (
+    QueryAnswer,
+    QueryEvent,
+    QueuedEvent,
+    Retried,
+    SessionEvent,
+    TokenEvent,
+)
+from gateway.asked_query import AskedQuery
 
 LEAST_TIME_S = 1.0
 """With less of its deadline left a query is not put again."""
-
-Start: TypeAlias = Callable[[participant_pb2.QueryRequest], Awaitable[QueryCall]]
-"""Sends a query to a publisher that is none of the nodes it is to go without."""
 
 log = structlog.get_logger(__name__)
 
 
 class Attempts:
-    """The events of one query, read once, in order, by one reader.
+    """The events of one query, read once, in order, by one reader; closing it closes the query.
 
     A second try is worth it if the first failed for nodes that were lost. There is none once the
     client had a token, as it would get another answer, nor once a person's approval was spent.
 
     Args:
-        start: sends it.
-        request: what is asked.
+        query: in the line already.
         retries: whether it may be put again.
         moves: whether it may go to another publisher; else a lost publisher is the end.
-        clock: seconds since some moment.
     """
 
-    def __init__(
-        self,
-        start: Start,
-        request: participant_pb2.QueryRequest,
-        *,
-        retries: bool,
-        moves: bool,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._start, self._request = start, request
-        self._retries, self._moves, self._clock = retries, moves, clock
-        self._begun = clock()
-        self._call: QueryCall | None = None
+    def __init__(self, query: AskedQuery, *, retries: bool, moves: bool) -> None:
+        self._query, self._retries, self._moves = query, retries, moves
         self._retried: Retried | None = None
         self._events = self._read()
         self._first: QueryEvent | None = None
 
-    async def begin(self) -> Self:
-        """Send it.
-
-        Raises:
-            FedAttnError: it cannot be sent.
-        """
-        try:
-            self._call = await self._start(self._request)
-        except FedAttnError as error:
-            await self._try_again(error)
-        return self
+    @property
+    def queued(self) -> QueuedEvent | None:
+        """Where it stands in the line, if it waits."""
+        return self._query.queued
 
     async def wait_started(self) -> None:
         """Wait for the first event, so that a failure before it is a plain error; raises it."""
@@ -78,6 +60,7 @@ class Attempts:
         """What happens, up to and including the answer.
 
         Raises:
+            NodeBusyError: it got no place in time.
             FedAttnError: as sent by the publisher, or naming it if it is lost.
         """
         if self._first is not None:
@@ -86,80 +69,74 @@ class Attempts:
             yield event
 
     async def answer(self) -> QueryAnswer:
-        """The answer, events before it left out."""
+        """The answer, events before it left out; raises as `events`."""
         async for event in self.events():
             if isinstance(event, QueryAnswer):
                 return event
         raise AssertionError("events end with the answer")
 
     def close(self) -> None:
-        """End what still runs."""
-        if self._call is not None:
-            self._call.close()
+        """Leave the line, or end what still runs."""
+        self._query.close()
 
     async def _read(self) -> AsyncIterator[QueryEvent]:
-        if self._retried is None:
-            try:
-                async for event in self._call_events():
-                    yield event
-                return
-            except FedAttnError as error:
-                await self._try_again(error)
-        assert self._retried is not None
-        yield self._retried
         try:
-            async for event in self._call_events():
+            async for event in self._try_events():
                 yield event
+            return
         except FedAttnError as error:
-            raise self._failed_twice(error) from error
+            first, retried = error, self._second_try(error)
+        self._retries, self._retried = False, retried
+        async for event in self._again(first, retried):
+            yield event
 
-    async def _call_events(self) -> AsyncIterator[QueryEvent]:
+    async def _try_events(self) -> AsyncIterator[QueryEvent]:
         """Events of the current try, which ends all others once it must be the last."""
-        assert self._call is not None, "events follow begin()"
-        async for happening in self._call.events():
-            match event := event_from_wire(happening):
+        async for event in self._query.events():
+            match event:
                 case TokenEvent() | SessionEvent(spends_approval=True):
                     self._retries = False
                 case QueryAnswer():
                     event.retried = self._retried
             yield event
 
-    async def _try_again(self, error: FedAttnError) -> None:
-        """Begin the second try, up to its first event; or raise what the first failed with."""
-        left_s = self._request.options.deadline_s - (self._clock() - self._begun)
-        if not isinstance(error, UnavailableError) or not self._may_retry(error, left_s):
+    def _second_try(self, error: FedAttnError) -> Retried:
+        """What is told of a second try; raises what the first failed with if there is none."""
+        if not isinstance(error, UnavailableError) or not self._may_retry(error):
             raise error
-        self._retries = False
-        self.close()
-        self._retried = Retried(without=list(error.lost), code=error.code, detail=str(error))
-        again = participant_pb2.QueryRequest()
-        again.CopyFrom(self._request)
-        again.options.deadline_s = left_s
-        again.options.without.extend(error.lost)
-        log.info("query_retried", code=error.code, without=error.lost)
+        return Retried(without=list(error.lost), code=error.code, detail=str(error))
+
+    async def _again(self, error: FedAttnError, retried: Retried) -> AsyncIterator[QueryEvent]:
+        """The second try, told of once it has its first event."""
         try:
-            self._call = await self._start(again)
+            await self._query.ask_again(retried.without)
         except FedAttnError:  # nobody else can do it
             raise error from None
-        with ExitStack() as unless_started:
-            unless_started.callback(self.close)
-            try:
-                await self._call.wait_started()
-            except FedAttnError as second:
-                raise self._failed_twice(second) from error
-            unless_started.pop_all()
+        log.info("query_retried", code=error.code, without=retried.without)
+        has_begun = False
+        try:
+            async for event in self._try_events():
+                if not has_begun:
+                    has_begun = True
+                    yield retried
+                yield event
+        except FedAttnError as second:
+            if not has_begun and isinstance(second, NodeBusyError | RateLimitedError):
+                raise error from None  # those who could do it are busy, and it may not wait
+            raise _both(second, retried) from error
 
-    def _may_retry(self, error: UnavailableError, left_s: float) -> bool:
-        if not self._retries or not error.lost or left_s < LEAST_TIME_S:
+    def _may_retry(self, error: UnavailableError) -> bool:
+        if not self._retries or not error.lost or self._query.left_s < LEAST_TIME_S:
             return False
-        is_required = set(error.lost) & set(self._request.options.require)
+        is_required = set(error.lost) & self._query.required
         if isinstance(error, PublisherUnavailableError):
             return self._moves and not is_required
         return isinstance(error, NotEnoughParticipantsError) and not is_required
 
-    def _failed_twice(self, second: FedAttnError) -> FedAttnError:
-        """The second error, which counts now, and that it was the second."""
-        assert self._retried is not None
-        names = ", ".join(self._retried.without)
-        told = f"{second} (in a second try without {names}; the first: {self._retried.detail})"
-        return type(second)(told)
+
+def _both(second: FedAttnError, retried: Retried) -> FedAttnError:
+    """The second error, which counts now, and that it was the second."""
+    names = ", ".join(retried.without)
+    told = copy(second)
+    told.args = (f"{second} (in a second try without {names}; the first: {retried.detail})",)
+    return told

@@ -30,29 +30,29 @@ def encode_event(event: QueryEvent | Problem) -> Iterator[ServerSentEvent]:
 
 
 class QueryEventStream(EventSourceResponse):
-    """Streams a started query; closes it at the end, whatever the end is.
+    """Streams a query that has begun; closes it at the end, whatever the end is.
 
     A client that takes nothing is `PatientProtocol`'s matter.
 
     Args:
-        call: the query.
+        query: what is asked.
         encode: how its events are written.
     """
 
-    def __init__(self, call: Attempts, encode: Encode) -> None:
-        super().__init__(_encode_all(call, encode))
-        self._call = call
+    def __init__(self, query: Attempts, encode: Encode) -> None:
+        super().__init__(_encode_all(query, encode))
+        self._query = query
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._call.close()
+            self._query.close()
 
 
-async def _encode_all(call: Attempts, encode: Encode) -> AsyncIterator[ServerSentEvent]:
+async def _encode_all(query: Attempts, encode: Encode) -> AsyncIterator[ServerSentEvent]:
     try:
-        async for event in call.events():
+        async for event in query.events():
             for written in encode(event):
                 yield written
     except Exception as error:  # border: the answer has begun, so no status tells

@@ -20,12 +20,13 @@ from fedattn.core.errors import (
     RateLimitedError,
     UnknownJobError,
 )
+from fedattn.rest.answers import QueuedEvent
 from fedattn.rest.jobs import JobStatus
 from fedattn.runtime.background import keep_running
 from gateway.callers import Caller
 from gateway.jobs_limits import JobLimits
 from gateway.jobs_rows import JobEvent, JobRow
-from gateway.jobs_running import Ask, JobRun, JobTurns, event_of
+from gateway.jobs_running import Ask, JobRun, event_of
 from gateway.jobs_store import JobStore
 from gateway.problems import problem_of
 
@@ -41,8 +42,8 @@ class NewJob:
     Attributes:
         caller: whose job it is.
         question: what is asked.
-        ask: sends the query.
-        is_background: whether it may wait for its turn.
+        ask: puts the query into the line.
+        is_background: whether nobody waits for it.
         key: idempotency key, if it came with one.
         body_sha256: of the request's body.
     """
@@ -71,7 +72,6 @@ class Jobs:
         self._store = store
         self._clock = clock
         self._runs: dict[str, JobRun] = {}
-        self._turns = JobTurns(limits.at_once)
         self._changing = asyncio.Lock()
         self._resources = AsyncExitStack()
 
@@ -136,6 +136,11 @@ class Jobs:
             await self.find(caller, before)
         return await self._store.page(caller.account, before, limit)
 
+    def queued(self, row: JobRow) -> QueuedEvent | None:
+        """Where a job stands in the line, if it waits."""
+        run = self._runs.get(row.id)
+        return None if run is None else run.queued
+
     async def outcome(self, row: JobRow) -> JobEvent | None:
         """The answer or the problem; None while there is neither."""
         return await self._store.last_event(row.id) if row.status.has_ended else None
@@ -143,11 +148,13 @@ class Jobs:
     async def follow(self, row: JobRow, after: int = 0) -> AsyncIterator[JobEvent]:
         """What happened after an event, and what happens, up to the answer or the problem.
 
+        Where it stands in the line is told without a number: it is not kept.
+
         Raises:
             UnknownJobError: the job was removed meanwhile.
             JobsUnavailableError: the jobs are out of reach.
         """
-        is_settled = False
+        is_settled, told = False, None
         while True:
             run = self._runs.get(row.id)
             changed = None if run is None else run.changed  # before looking: none is missed
@@ -158,6 +165,10 @@ class Jobs:
                     return
             if is_settled:
                 return
+            queued = self.queued(row)
+            if queued is not None and queued != told:
+                told = queued
+                yield event_of(queued)
             if changed is not None:
                 await changed.wait()
             else:
@@ -263,7 +274,7 @@ class Jobs:
             )
 
     def _start(self, row: JobRow, ask: Ask) -> None:
-        run = JobRun(row, ask, self._store, self._turns, self._clock)
+        run = JobRun(row, ask, self._store, self._clock)
         self._runs[row.id] = run
 
         def forget(_task: asyncio.Task[None]) -> None:

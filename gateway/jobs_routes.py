@@ -169,7 +169,9 @@ def job_router(jobs: Jobs) -> APIRouter:
 async def _encode_all(events: AsyncIterator[JobEvent]) -> AsyncIterator[ServerSentEvent]:
     try:
         async for event in events:
-            yield ServerSentEvent(event.data, event=event.name, id=str(event.number))
+            yield ServerSentEvent(
+                event.data, event=event.name, id=str(event.number) if event.number else None
+            )
     except Exception as error:  # border: the answer has begun, so no status tells
         yield written_event(problem_of(error))
 
@@ -179,6 +181,7 @@ def _summary(row: JobRow, jobs: Jobs) -> JobSummary:
     return JobSummary(
         id=row.id,
         status=row.status,
+        queued=jobs.queued(row),
         background=row.is_background,
         question=row.question,
         created=datetime.fromtimestamp(row.created, UTC),

@@ -39,7 +39,7 @@ class JobEvent:
     """What happened in a job.
 
     Attributes:
-        number: its place among the job's events, from 1.
+        number: its place among the job's events, from 1; 0 for one that is not kept.
         name: as server-sent events name it.
         data: a JSON document.
     """

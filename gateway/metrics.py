@@ -18,6 +18,22 @@ class GatewayMetrics:
             "Queries and fetches ahead that run now.",
             registry=registry,
         )
+        self.waiting = Gauge(
+            "fedattn_gateway_queries_waiting",
+            "Queries and fetches ahead that wait for a place now.",
+            registry=registry,
+        )
+        self.waits = Histogram(
+            "fedattn_gateway_wait_seconds",
+            "Time from a query's arrival until it had its last place, by which it started.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.put_back = Counter(
+            "fedattn_gateway_queries_put_back",
+            "Tries that a node refused for now, after which the query waited again.",
+            registry=registry,
+        )
         self._queries = Counter(
             "fedattn_gateway_queries",
             "Queries by outcome: answered, cancelled, or an error code.",

@@ -11,6 +11,7 @@ from fedattn.rest.answers import (
     LayerEvent,
     QueryAnswer,
     QueryEvent,
+    QueuedEvent,
     Retried,
     SessionEvent,
     TokenEvent,
@@ -39,6 +40,8 @@ class ChatChunks:
     def __call__(self, event: QueryEvent | Problem) -> Iterator[ServerSentEvent]:
         """What stands for an event in the stream."""
         match event:
+            case QueuedEvent():
+                yield ServerSentEvent(comment=event.words)
             case Retried():
                 yield ServerSentEvent(comment=f"asked again without {', '.join(event.without)}")
             case SessionEvent() if "id" in self._fields:

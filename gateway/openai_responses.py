@@ -11,6 +11,7 @@ from fedattn.rest.answers import (
     LayerEvent,
     QueryAnswer,
     QueryEvent,
+    QueuedEvent,
     Retried,
     SessionEvent,
     TokenEvent,
@@ -36,6 +37,8 @@ class ResponseEvents:
     def __call__(self, event: QueryEvent | Problem) -> Iterator[ServerSentEvent]:
         """What stands for an event in the stream."""
         match event:
+            case QueuedEvent():
+                yield ServerSentEvent(comment=event.words)
             case Retried():
                 yield ServerSentEvent(comment=f"asked again without {', '.join(event.without)}")
             case SessionEvent() if self._num_written:

@@ -75,13 +75,14 @@ def document_events() -> dict[str, Any]:
     """What happens in a query, as server-sent events."""
     lines = [f"- `{name}`: {_summary(model.__doc__)}" for name, model in EVENT_MODELS.items()]
     return {
-        "description": "events in this order, `layer` and `token` any number of times, `report` "
-        "or `error` last:\n" + "\n".join(lines),
+        "description": "events in this order, `queued`, `layer` and `token` any number of times, "
+        "`report` or `error` last; after `retried` all but `token` come again:\n"
+        + "\n".join(lines),
         "content": {
             "text/event-stream": {
                 "itemSchema": {"oneOf": [_event_schema(name) for name in EVENT_MODELS]},
                 "example": "".join(
-                    _example_event(name) for name in EVENT_MODELS if name != "error"
+                    _example_event(name) for name in ("session", "layer", "token", "report")
                 ),
             },
         },

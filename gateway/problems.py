@@ -9,7 +9,7 @@ from http import HTTPStatus
 import structlog
 from fastapi.responses import JSONResponse
 
-from fedattn.core.errors import FedAttnError, InternalError, NotSignedInError, RateLimitedError
+from fedattn.core.errors import FedAttnError, InternalError, NotSignedInError, UnavailableError
 from fedattn.rest.faults import printable
 from fedattn.rest.problems import MEDIA_TYPE, FieldError, Problem
 from fedattn.wire.status import STATUS_TABLE, status_of
@@ -60,8 +60,8 @@ def headers_of(error: Exception) -> dict[str, str]:
     match error:
         case NotSignedInError():
             return {"WWW-Authenticate": 'Bearer realm="fedattn"'}
-        case RateLimitedError():
-            return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+        case UnavailableError(retry_after_s=float(seconds)):
+            return {"Retry-After": str(max(1, math.ceil(seconds)))}
     return {}
 
 

@@ -1,9 +1,8 @@
 """The gRPC side of the gateway: ways to the nodes that publish, and the queries running there."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -13,17 +12,25 @@ from fedattn.runtime.tracing import trace_metadata
 from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.security import OwnCertificates
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2
+from gateway.asked_query import AskedQuery
 from gateway.callers import Caller
 from gateway.directory import FRESH_S, Directory, check_allowed
+from gateway.limits import QueryLimits
+from gateway.line import Line
 from gateway.metrics import GatewayMetrics
-from gateway.places import Places
+from gateway.places import Ask, Places
 from gateway.query_call import QueryCall, kv_bytes_of
 from gateway.quotas import Quotas
+from gateway.turn import Turn
+from gateway.waiting import Patience
 from gateway.way import Way
 from gateway.ways import Ways
 
 DEADLINE_MARGIN_S = 5.0
 """The publisher ends a query at its deadline and says why; this is its time to say it."""
+_LEAST_DEADLINE_S = 0.1
+
+T = TypeVar("T")
 
 
 class Publishers:
@@ -31,7 +38,7 @@ class Publishers:
 
     Args:
         aggregators: that may be asked; closed with this.
-        max_concurrent_queries: at all of them together.
+        limits: queries at all of them together.
         default: the publisher of queries that name none; None for the first by id.
         certificates: of the gateway; None for plaintext.
         registry: takes the gateway's numbers.
@@ -40,17 +47,18 @@ class Publishers:
     def __init__(
         self,
         aggregators: Aggregators,
-        max_concurrent_queries: int,
+        limits: QueryLimits,
         default: str | None = None,
         certificates: OwnCertificates | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
         self._aggregators, self._default, self._certificates = aggregators, default, certificates
-        self._places = Places(max_concurrent_queries)
+        self._metrics = GatewayMetrics(registry)
+        places = Places(limits, lambda: len(self.node_ids))
+        self._line = Line(places, limits, self._metrics)
         self._quotas = Quotas()
         self._running: set[QueryCall] = set()
-        self._metrics = GatewayMetrics(registry)
-        self._metrics.running.set_function(lambda: self._places.num_taken)
+        self._metrics.running.set_function(lambda: places.num_taken)
 
     async def __aenter__(self) -> Self:
         self._directory = Directory(self._aggregators, self._default)
@@ -79,65 +87,130 @@ class Publishers:
         return self._default is None
 
     async def start_query(
-        self, caller: Caller, publisher: str | None, request: participant_pb2.QueryRequest
-    ) -> QueryCall:
-        """Send a query to a publisher. The caller closes the call.
+        self,
+        caller: Caller,
+        publisher: str | None,
+        request: participant_pb2.QueryRequest,
+        patience: Patience,
+    ) -> AskedQuery:
+        """Put a query into the line for a publisher. The caller closes it.
 
         Args:
             caller: who asks.
             publisher: None for the default, or the first that the caller may ask.
-            request: what is asked; none of the nodes it is to go without publishes it.
+            request: what is asked.
+            patience: how long it may wait for a place.
 
         Raises:
             NotAllowedError: the caller may not ask there.
             UnknownParticipantError: it is not joined.
             PolicyRefusedError: its owner lets no gateway ask through it.
             RateLimitedError: the caller has had its share.
-            UnavailableError: it cannot be reached, or too many queries are running.
+            UnavailableError: it cannot be reached, or would have to wait for too long.
         """
-        without = frozenset(request.options.without)
-        way, give_free = await self._admit(caller, publisher, without)
+        turn: Turn[QueryCall] = await self._join(caller, publisher, request, patience)
+
+        async def send(request: participant_pb2.QueryRequest) -> QueryCall:
+            return await self._send(caller, turn, _within(request, turn))
+
+        async def choose(without: frozenset[str]) -> str:
+            return await self._directory.choose(caller, publisher, without)
+
+        return AskedQuery(turn, request, send, choose, self._metrics)
+
+    async def _join(
+        self,
+        caller: Caller,
+        publisher: str | None,
+        request: participant_pb2.QueryRequest,
+        patience: Patience,
+    ) -> Turn[T]:
+        """A turn in the line. Counts refusals."""
+        try:
+            check_allowed(caller, publisher)
+            self._quotas.count_request(caller)
+            node_id = await self._directory.choose(caller, publisher)
+            ask = Ask(
+                caller=caller,
+                publisher=node_id,
+                subject=request.options.subject,
+                is_background=patience.is_background,
+            )
+            return Turn(self._line, ask, patience.within(request.options.deadline_s))
+        except FedAttnError as error:
+            self._metrics.end(error.code)
+            raise
+
+    async def _send(
+        self, caller: Caller, turn: Turn[QueryCall], request: participant_pb2.QueryRequest
+    ) -> QueryCall:
+        """Send a query that has its place; returns once it has started.
+
+        Raises:
+            FedAttnError: it has not; nothing of it runs any more.
+        """
+        way = await self._connect(turn.publisher)
 
         def end(call: QueryCall) -> None:
             self._running.discard(call)
             self._quotas.add_bytes(caller, call.kv_bytes)
-            give_free()
+            way.give_back()
+            if call.is_answered:  # whoever reads slowly from here on holds no place
+                turn.note_answered()
+                turn.leave()
 
         timeout_s = request.options.deadline_s + DEADLINE_MARGIN_S
         rpc = way.stub.Query(request, timeout=timeout_s, metadata=trace_metadata())
         call = QueryCall(rpc, way, end, self._metrics)
         self._running.add(call)
+        with ExitStack() as unless_started:
+            unless_started.callback(call.withdraw)
+            await call.wait_started()
+            unless_started.pop_all()
         return call
 
-    async def _admit(
-        self, caller: Caller, publisher: str | None, without: frozenset[str] = frozenset()
-    ) -> tuple[Way, Callable[[], None]]:
-        """The way, and what gives the place free that was taken. Counts refusals."""
-        try:
-            check_allowed(caller, publisher)
-            if not without:  # a second try is the same request
-                self._quotas.count_request(caller)
-            node_id = await self._directory.choose(caller, publisher, without)
-            aggregator = self._directory.aggregator_of(node_id)
-            way = await self._ways.take(node_id, aggregator, self.node_ids)
-            with ExitStack() as held:
-                held.callback(way.give_back)
-                await way.connect()
-                held.callback(self._places.take(caller, node_id, len(self.node_ids)))
-                return way, held.pop_all().close
-        except FedAttnError as error:
-            self._metrics.end(error.code)
-            raise
+    async def _connect(self, node_id: str) -> Way:
+        """The way to a node, to be given back."""
+        await self._directory.look(max_age_s=FRESH_S)  # it may have moved while the query waited
+        aggregator = self._directory.aggregator_of(node_id)
+        way = await self._ways.take(node_id, aggregator, self.node_ids)
+        with ExitStack() as unless_connected:
+            unless_connected.callback(way.give_back)
+            await way.connect()
+            unless_connected.pop_all()
+        return way
 
     async def warm(
-        self, caller: Caller, publisher: str | None, request: participant_pb2.QueryRequest
+        self,
+        caller: Caller,
+        publisher: str | None,
+        request: participant_pb2.QueryRequest,
+        patience: Patience,
     ) -> participant_pb2.WarmResponse:
-        """Let a publisher fetch rows ahead of any question; takes a place.
+        """Let a publisher fetch rows ahead of any question; waits as `start_query`.
 
         Raises:
             FedAttnError: as sent by the publisher, or it cannot be asked.
         """
-        way, give_free = await self._admit(caller, publisher)
+        turn: Turn[participant_pb2.WarmResponse] = await self._join(
+            caller, publisher, request, patience
+        )
+
+        async def send() -> participant_pb2.WarmResponse:
+            return await self._warm(caller, turn.publisher, _within(request, turn))
+
+        try:
+            async for step in turn.take(send):
+                if isinstance(step, participant_pb2.WarmResponse):
+                    return step
+            raise AssertionError("a turn ends with a response, or an error")
+        finally:
+            turn.leave()
+
+    async def _warm(
+        self, caller: Caller, node_id: str, request: participant_pb2.QueryRequest
+    ) -> participant_pb2.WarmResponse:
+        way = await self._connect(node_id)
         try:
             timeout_s = request.options.deadline_s + DEADLINE_MARGIN_S
             response = await way.stub.Warm(request, timeout=timeout_s, metadata=trace_metadata())
@@ -146,7 +219,7 @@ class Publishers:
         except grpc.aio.AioRpcError as error:
             raise await way.error_of(error) from error
         finally:
-            give_free()
+            way.give_back()
 
     async def list_nodes(self, caller: Caller) -> aggregator_pb2.ListNodesResponse:
         """All nodes joined at the aggregator.
@@ -173,3 +246,13 @@ class Publishers:
             FedAttnError: no node takes queries, or the aggregator cannot say.
         """
         await self._directory.check_ready()
+
+
+def _within(request: participant_pb2.QueryRequest, turn: Turn[T]) -> participant_pb2.QueryRequest:
+    """The request with the time that is left of its deadline."""
+    if not turn.spent_s:
+        return request
+    left = participant_pb2.QueryRequest()
+    left.CopyFrom(request)
+    left.options.deadline_s = max(_LEAST_DEADLINE_S, request.options.deadline_s - turn.spent_s)
+    return left

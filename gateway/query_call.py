@@ -83,6 +83,18 @@ class QueryCall:
                 return event.result
         raise AssertionError("events end with the result")
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether its result has come."""
+        return self._result is not None
+
+    def withdraw(self) -> None:
+        """End a call that was refused, and is made again: nobody counts it."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._rpc.cancel()
+            self._on_close(self)
+
     def close(self) -> None:
         """Cancel what still runs, give the place free, and count how it ended; once."""
         if self._is_closed:

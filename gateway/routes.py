@@ -17,6 +17,7 @@ from gateway.openapi import QUERY_EXAMPLES, document_job, document_problems, doc
 from gateway.publishers import Publishers
 from gateway.query import session_to_wire
 from gateway.report import departed_from_wire, participant_from_wire, warm_from_wire
+from gateway.waiting import Patience
 
 CallerOf = Annotated[Caller, Depends(caller_of)]
 
@@ -72,7 +73,9 @@ def query_router(asking: Asking, jobs: Jobs) -> APIRouter:
 
         A query over unchanged contexts, with the same plan and codec, then moves none.
         """
-        warming = publishers.warm(caller, body.publisher, session_to_wire(body, caller))
+        warming = publishers.warm(
+            caller, body.publisher, session_to_wire(body, caller), Patience.of(body)
+        )
         return warm_from_wire(await unless_disconnected(request, warming))
 
     @router.get(

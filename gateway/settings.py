@@ -22,6 +22,7 @@ from fedattn.runtime.settings import (
     service_config,
 )
 from gateway.jobs_limits import JobLimits
+from gateway.limits import QueryLimits
 
 _ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 
@@ -51,7 +52,17 @@ class GatewaySettings(ServiceSettings):
         "(sealed to each of them).",
     )
     max_concurrent_queries: int = Field(
-        32, ge=1, le=1000, description="Queries at once; more are refused with 429."
+        32, ge=1, le=1000, description="Queries at once; more wait for a place."
+    )
+    max_waiting: int = Field(
+        256,
+        ge=0,
+        le=1000,
+        description="Queries that wait for a place; more are refused with 429. Those in the "
+        "background do not count.",
+    )
+    max_waiting_per_subject: int = Field(
+        64, ge=0, le=1000, description="Those of one subject, if queries say who asks."
     )
     keys: Path | None = Field(
         None, description="File of API keys that `fedattn keys create` makes; who has one may ask."
@@ -172,6 +183,16 @@ class GatewaySettings(ServiceSettings):
     def origins(self) -> tuple[str, ...]:
         """Other sites whose pages may ask."""
         return split_origins(self.cors_origin)
+
+    @property
+    def query_limits(self) -> QueryLimits:
+        """How many queries run, and how many wait."""
+        return QueryLimits(
+            at_once=self.max_concurrent_queries,
+            background_at_once=self.jobs_at_once,
+            waiting=self.max_waiting,
+            waiting_of_subject=self.max_waiting_per_subject,
+        )
 
     @property
     def job_limits(self) -> JobLimits:

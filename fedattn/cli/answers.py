@@ -17,6 +17,7 @@ from fedattn.rest.answers import (
     LayerEvent,
     ParticipantReport,
     QueryAnswer,
+    QueuedEvent,
     Retried,
     SessionEvent,
     TokenEvent,
@@ -72,8 +73,10 @@ class _Progress:
     num_blocks: int = 0
     num_passed: int = 0
 
-    def show(self, event: SessionEvent | LayerEvent | Retried) -> None:
+    def show(self, event: QueuedEvent | SessionEvent | LayerEvent | Retried) -> None:
         match event:
+            case QueuedEvent():
+                self.status.update(event.words)
             case SessionEvent():
                 self._show_session(event)
             case Retried():

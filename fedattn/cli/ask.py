@@ -89,6 +89,10 @@ def ask(
         DEFAULT_MIN_PARTICIPANTS
     ),
     deadline: Annotated[float, typer.Option(help="Seconds for everything.")] = DEFAULT_DEADLINE_S,
+    max_wait: Annotated[
+        float | None,
+        typer.Option(help="Most seconds of them to wait for a place; 0: rather not at all."),
+    ] = None,
     as_json: AsJson = False,
     reuse: Annotated[bool, typer.Option(help="Use rows cached since earlier queries.")] = True,
     retry: Annotated[
@@ -151,6 +155,7 @@ def ask(
         prefix=prefix,
         min_participants=min_participants,
         deadline_s=deadline,
+        max_wait_s=max_wait,
         reuse=reuse,
         retry=retry,
         independent=independent,

@@ -55,6 +55,7 @@ class SessionOptions(TypedDict, total=False):
     independent: bool
     min_participants: int
     deadline_s: float
+    max_wait_s: float | None
     node_tokens: int | None
     context_tokens: int | None
     purpose: str

@@ -13,8 +13,8 @@ from fedattn.core.errors import (
     FedAttnError,
     GatewayUnavailableError,
     ProtocolMismatchError,
-    RateLimitedError,
     SessionAbortedError,
+    UnavailableError,
     error_from_code,
 )
 from fedattn.rest.answers import EVENT_MODELS, ParticipantInfo, QueryEvent
@@ -76,7 +76,7 @@ def _error_in(response: httpx.Response) -> FedAttnError:
             f"is it a fedattn gateway?"
         )
     told_s = retry_after_s(response)
-    if isinstance(error, RateLimitedError) and told_s is not None:
+    if isinstance(error, UnavailableError) and told_s is not None:
         error.retry_after_s = told_s
     return error
 

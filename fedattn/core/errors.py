@@ -114,11 +114,19 @@ class UnavailableError(FedAttnError):
 
     Args:
         message: for people.
+        retry_after_s: when that may be; None if nobody knows.
         lost: ids of the nodes without which it may succeed at once.
     """
 
-    def __init__(self, message: str = "", *, lost: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        retry_after_s: float | None = None,
+        *,
+        lost: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(message)
+        self.retry_after_s = retry_after_s
         self.lost = lost
 
 
@@ -167,18 +175,9 @@ class NodeBusyError(UnavailableError):
 
 
 class RateLimitedError(UnavailableError):
-    """A caller has had its share.
-
-    Args:
-        message: for people.
-        retry_after_s: when the same request may succeed.
-    """
+    """A caller has had its share."""
 
     code = "rate_limited"
-
-    def __init__(self, message: str = "", retry_after_s: float = 5.0) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceededError(UnavailableError):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
-from fedattn.core.errors import NodeBusyError
+from fedattn.core.errors import NodeBusyError, RateLimitedError
 
 K = TypeVar("K")
 
@@ -71,7 +71,8 @@ class FairPlaces:
         """A place for one more session of a publisher, for a subject of it if it tells one.
 
         Raises:
-            NodeBusyError: there is none, or none for them.
+            NodeBusyError: there is none.
+            RateLimitedError: there is none for them, who hold some already.
         """
         self._check(publisher, subject)
         self._of_publishers[publisher] += 1
@@ -86,14 +87,14 @@ class FairPlaces:
                 f"all {self._most} places for sessions of {self._owner} are taken; try again later"
             )
         if held and left < held + 1 and publisher != self._owner:
-            raise NodeBusyError(
+            raise RateLimitedError(
                 f"{publisher} holds {held} of the {self._most} places for sessions of "
                 f"{self._owner}, and the {left + 1} free ones are kept for others; try again when "
                 f"one of its sessions has ended"
             )
         most = self._most_of_subject
         if subject and self._of_subjects[publisher, subject] >= most:
-            raise NodeBusyError(
+            raise RateLimitedError(
                 f"{subject} of {publisher} holds {most} of the {self._most} "
                 f"places for sessions of {self._owner}, the most of one subject; try again when "
                 f"one of its sessions has ended"

@@ -3,7 +3,14 @@
 from collections.abc import Awaitable
 from typing import Protocol
 
-from fedattn.rest.answers import LayerEvent, QueryEvent, Retried, SessionEvent, TokenEvent
+from fedattn.rest.answers import (
+    LayerEvent,
+    QueryEvent,
+    QueuedEvent,
+    Retried,
+    SessionEvent,
+    TokenEvent,
+)
 
 
 class Report(Protocol):
@@ -30,6 +37,8 @@ class Progress:
     async def tell(self, event: QueryEvent) -> None:
         """Say what happened; never any text of the answer."""
         match event:
+            case QueuedEvent():
+                await self._say(self._done, event.words)
             case SessionEvent():
                 self._num_layers = len(event.members[-1].sync_layers) if event.members else 0
                 names = ", ".join(member.node_id for member in event.members)

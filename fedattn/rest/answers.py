@@ -259,6 +259,27 @@ class WarmAnswer(BaseModel):
     )
 
 
+class QueuedEvent(BaseModel):
+    """Data of `queued`: the query waits for a place, here."""
+
+    place: int = Field(
+        description="Its place among the queries that wait for the same publisher, from 1.",
+        examples=[3],
+    )
+    of: int = Field(description="How many these are.", examples=[7])
+    estimate_s: float | None = Field(
+        description="About how long it will wait, by what recent queries took, seconds; null while "
+        "none was measured.",
+        examples=[12.4],
+    )
+
+    @property
+    def words(self) -> str:
+        """For people, such as `waiting: 3 of 7, about 12 s`."""
+        about = "" if self.estimate_s is None else f", about {self.estimate_s:.0f} s"
+        return f"waiting: {self.place} of {self.of}{about}"
+
+
 class SessionMember(BaseModel):
     """One participant's place in the global token order."""
 
@@ -396,11 +417,12 @@ class Health(BaseModel):
     )
 
 
-QueryEvent: TypeAlias = SessionEvent | LayerEvent | Retried | TokenEvent | QueryAnswer
+QueryEvent: TypeAlias = QueuedEvent | SessionEvent | LayerEvent | Retried | TokenEvent | QueryAnswer
 """What happens during a query, in this order; the answer is the last. After `Retried` it begins
 anew."""
 
 EVENT_MODELS: dict[str, type[BaseModel]] = {
+    "queued": QueuedEvent,
     "session": SessionEvent,
     "layer": LayerEvent,
     "retried": Retried,

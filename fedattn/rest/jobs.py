@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, Field
 
-from fedattn.rest.answers import QueryAnswer
+from fedattn.rest.answers import QueryAnswer, QueuedEvent
 from fedattn.rest.problems import Problem
 
 MAX_PAGE = 100
@@ -37,6 +37,10 @@ class JobSummary(BaseModel):
         "failed: it has a problem; cancelled: on request, and nothing of it is kept; lost: the "
         "gateway was stopped before it ended.",
         examples=["done"],
+    )
+    queued: QueuedEvent | None = Field(
+        None,
+        description="Where it stands among those that wait for a place; null if it does not wait.",
     )
     background: bool = Field(
         description="Whether it was asked in the background; else with an idempotency key.",

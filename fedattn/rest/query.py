@@ -210,7 +210,16 @@ class SessionBody(BaseModel):
         DEFAULT_DEADLINE_S,
         gt=0,
         le=MAX_DEADLINE_S,
-        description="Longest time for everything, seconds.",
+        description="Longest time for everything, seconds: waiting for a place too, but for a "
+        "query in the background.",
+    )
+    max_wait_s: Annotated[float | None, Field(allow_inf_nan=False)] = Field(
+        None,
+        ge=0,
+        le=MAX_DEADLINE_S,
+        description="Longest wait for a place if there is none, seconds; 0: it is refused at once. "
+        "Default: as long as deadline_s, in the background an hour.",
+        examples=[30.0],
     )
 
     node_tokens: int | None = Field(

@@ -3,6 +3,7 @@
 import { bindSigning } from "./shared/signing.js";
 import { bindTheme } from "./shared/theme.js";
 import { byId, el, fill } from "./shared/dom.js";
+import { lasting, ordinal } from "./shared/format.js";
 import { showBytes } from "./bytes.js";
 import { Live } from "./live.js";
 import { watchNodes } from "./nodes.js";
@@ -86,6 +87,7 @@ async function run(body, output, handlers) {
   try {
     for await (const [name, data] of ask(body, stopping.signal)) {
       handlers[name]?.(data);
+      if (name === "queued") say(waiting(data));
       if (name === "token") {
         output.append(data.text);
         say("the answer comes");
@@ -99,6 +101,11 @@ async function run(body, output, handlers) {
     output.setAttribute("aria-busy", "false");
     setBusy(false);
   }
+}
+
+/** Such as "waiting: 3rd of 7, about 12 s". */
+function waiting({ place, of, estimate_s }) {
+  return `waiting: ${ordinal(place)} of ${of}${estimate_s === null ? "" : `, about ${lasting(estimate_s)}`}`;
 }
 
 function say(words) {

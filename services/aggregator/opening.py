@@ -6,7 +6,7 @@ from itertools import compress
 
 from cachetools import LRUCache
 
-from fedattn.core.errors import ContextTooLongError, FedAttnError
+from fedattn.core.errors import ContextTooLongError, FedAttnError, RateLimitedError
 from fedattn.core.errors import ParticipantDepartedError as _Departed
 from fedattn.core.request import SessionRequest
 from fedattn.core.reuse import rows_identity, with_cache_keys
@@ -52,10 +52,17 @@ class SessionOpener:
         self._settings = settings
         self.clean_keys: LRUCache[bytes, None] = LRUCache(_MAX_CLEAN_KEYS)
 
-    async def open(self, opening: Opening, publisher: Node) -> OpenedSession:
+    async def open(self, opening: Opening, publisher: Node, *, has_others: bool) -> OpenedSession:
         """Choose, ask and lay out for a publisher that has proved itself.
 
+        Args:
+            opening: what is asked for.
+            publisher: who asks.
+            has_others: whether it has other sessions. A contributor at which it has its share
+                already is then waited for: the query is refused for now, and not answered without.
+
         Raises:
+            RateLimitedError: it is to come again when one of its sessions has ended.
             InvalidInputError, UnavailableError, IncompatibleError: says what does not fit.
         """
         request = opening.request
@@ -67,7 +74,9 @@ class SessionOpener:
         require_enough(request, len(choice.chosen), [], left)
         session_id = secrets.token_hex(16)
         try:
-            accepted, excluded = await self._ask_all(session_id, opening, choice.chosen)
+            accepted, excluded = await self._ask_all(
+                session_id, opening, choice.chosen, has_others=has_others
+            )
             accepted, layout, too_long = self._lay_out(session_id, opening, publisher, accepted)
             members = open_members(request, publisher, accepted, layout)
             return OpenedSession(
@@ -95,7 +104,7 @@ class SessionOpener:
         )
 
     async def _ask_all(
-        self, session_id: str, opening: Opening, nodes: tuple[Node, ...]
+        self, session_id: str, opening: Opening, nodes: tuple[Node, ...], *, has_others: bool
     ) -> tuple[list[Acceptance], list[ExcludedNode]]:
         """Invite the chosen nodes; who accepts, in token order, and who does not.
 
@@ -125,7 +134,9 @@ class SessionOpener:
         for node, answer in zip(nodes, answers, strict=True):
             if isinstance(answer, Acceptance):
                 accepted.append(answer)
-            elif must_take_part(request, node, nodes, answer):
+            elif must_take_part(request, node, nodes, answer) or (
+                has_others and isinstance(answer, RateLimitedError)
+            ):
                 raise answer
             else:
                 failures.append(answer)

@@ -37,6 +37,7 @@ class Quotas:
 
         Raises:
             NodeBusyError: this one must wait; says until when.
+            RateLimitedError: it, or its subject, has its share of the places.
         """
         publisher, now = request.node_id, self._clock()
         self._check_at_once(publisher, now)
@@ -53,6 +54,10 @@ class Quotas:
                 del self._ends[publisher]
 
         return Place(give_back)
+
+    def has_others(self, publisher: str) -> bool:
+        """Whether a publisher has a session besides one, that are open or being opened."""
+        return len(self._ends.get(publisher, ())) > 1
 
     def _check_at_once(self, publisher: str, now: float) -> None:
         ends = self._ends.get(publisher, [])

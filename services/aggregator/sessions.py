@@ -12,6 +12,7 @@ from fedattn.core.errors import (
     AggregatorUnavailableError,
     FedAttnError,
     NodeBusyError,
+    RateLimitedError,
     SessionAbortedError,
     UnknownSessionError,
 )
@@ -41,6 +42,7 @@ log = structlog.get_logger(__name__)
 _LEFT = "it left before the exchange began"
 _LAST_WORDS_S = 5.0
 """Time for members to read the end of their streams once a session is over."""
+_OVER_QUOTA = (NodeBusyError, RateLimitedError)
 
 
 class Sessions:
@@ -99,7 +101,7 @@ class Sessions:
             return await self._open(opening, publisher, place)
         except FedAttnError as error:
             self._metrics.refuse(error.code)
-            is_over_quota = place is None and isinstance(error, NodeBusyError)
+            is_over_quota = place is None and isinstance(error, _OVER_QUOTA)
             if not is_over_quota:  # who asks too often fills no record
                 await self._record.refused(None if opening is None else opening.request, error)
             raise
@@ -125,7 +127,8 @@ class Sessions:
         """Open a session in a place, which is given back when it ends or is not opened."""
         try:
             with self._metrics.answer_waits.time():
-                opened = await self._opener.open(opening, publisher)
+                has_others = self._quotas.has_others(publisher.node_id)
+                opened = await self._opener.open(opening, publisher, has_others=has_others)
         except BaseException:  # also if the publisher has gone
             place.release()
             raise

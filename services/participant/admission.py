@@ -37,7 +37,8 @@ class Admission:
             subject: for whom it asks; empty if it does not say.
 
         Raises:
-            NodeBusyError: there is none for them, or the node is too hot or short of memory.
+            NodeBusyError: there is none, or the node is too hot or short of memory.
+            RateLimitedError: there is none for them, who hold some already.
         """
         if self._is_draining:
             raise NodeBusyError(f"{self._node_id} is stopping; try again in a moment")

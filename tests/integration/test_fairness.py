@@ -250,3 +250,25 @@ async def test_claim_that_fills_the_window_costs_its_owner_alone(num_honest: int
     expected = f"claims 60 tokens, the most of {num_honest + 1} contributors, whose others claim"
     assert f"{expected} {others} together" in reasons(response)["greedy"]
     assert "claims 60 tokens" in cancel.reason
+
+
+SHARE = "the publisher holds its share"
+
+
+async def test_no_answer_goes_without_a_node_that_only_waits_for_its_publishers_own_sessions() -> (
+    None
+):
+    async with network("a", "b") as (a, b, publisher):
+        declining = asyncio.create_task(b.decline("rate_limited", SHARE))
+        alone = await open_session(publisher, a)  # with nothing to wait for, it goes without
+        assert SHARE in reasons(alone)["b"]
+        await declining
+        declining = asyncio.create_task(b.decline("node_busy", SHARE))
+        busy = await open_session(publisher, a)  # with others, for all that is known
+        assert SHARE in reasons(busy)["b"]
+        await declining
+        declining = asyncio.create_task(b.decline("rate_limited", SHARE))
+        accepting = asyncio.create_task(a.accept(3))
+        error = await failure_of(publisher.stub.OpenSession(opening(publisher)))
+        assert (error.code, SHARE in str(error)) == ("rate_limited", True)
+        await asyncio.gather(declining, accepting)

@@ -33,7 +33,7 @@ async def test_error_of_the_publisher_keeps_its_code(
 ) -> None:
     row = STATUS_TABLE[leaf]
     async with running(failing(leaf("node-a: expected 30, got 24"))) as gateway:
-        response = await gateway.ask(stream=stream)
+        response = await gateway.ask(stream=stream, max_wait_s=0)
     problem = check_problem(response, row.http_status, leaf.code)
     assert problem["detail"] == "node-a: expected 30, got 24"
     assert ("retry-after" in response.headers) == row.is_retryable
@@ -183,7 +183,7 @@ async def test_query_beyond_the_limit_is_refused_until_one_ends() -> None:
     async with running(gate, max_concurrent_queries=1) as gateway:
         first = asyncio.create_task(gateway.ask())
         await gateway.participant.started.wait()
-        refused = await gateway.ask()
+        refused = await gateway.ask(max_wait_s=0)
         gate.open.set()
         assert (await first).status_code == 200
         assert (await gateway.ask(stream=True)).status_code == 200
@@ -197,7 +197,10 @@ async def test_fetching_ahead_takes_a_place_and_counts_its_refusal() -> None:
     async with running(gate, max_concurrent_queries=1, registry=registry) as gateway:
         first = asyncio.create_task(gateway.client.post("/v1/warm", json={}))
         await gateway.participant.started.wait()
-        refused = [await gateway.ask(), await gateway.client.post("/v1/warm", json={})]
+        refused = [
+            await gateway.ask(max_wait_s=0),
+            await gateway.client.post("/v1/warm", json={"max_wait_s": 0}),
+        ]
         assert registry.get_sample_value("fedattn_gateway_queries_running") == 1
         gate.open.set()
         assert (await first).status_code == 200

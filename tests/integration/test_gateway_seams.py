@@ -44,7 +44,8 @@ async def test_events_and_errors_are_written_as_the_api_wants() -> None:
         router = APIRouter(prefix="/other")
         settings = make_settings(str(gateway.address))
 
-        async with Publishers(Aggregators(settings.endpoints, None), 1) as publishers:
+        aggregators = Aggregators(settings.endpoints, None)
+        async with Publishers(aggregators, settings.query_limits) as publishers:
 
             @router.post("/ask")
             async def ask(body: Annotated[QueryBody, Body()]) -> EventSourceResponse:

@@ -12,7 +12,7 @@ from httpx_sse import aconnect_sse
 from fedattn.core.errors import NoContributorsError, NodeBusyError
 from fedattn.runtime.api_keys import ApiKey, KeyFile
 from fedattn.wire.v1 import participant_pb2
-from gateway import jobs_running
+from gateway import jobs_running, line
 from gateway.jobs_store import JobStore
 from tests.harness.gateway import (
     ANSWER,
@@ -322,7 +322,7 @@ async def test_further_jobs_wait_in_order_and_a_bounded_number() -> None:
 async def test_a_background_query_asks_again_while_there_is_no_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jobs_running, "RETRY_AFTER_S", 0)
+    monkeypatch.setattr(line, "FIRST_PAUSE_S", 0.0)
     refusals = iter([NodeBusyError("all places taken")] * 2)
 
     async def script(request: participant_pb2.QueryRequest) -> AsyncIterator[QueryEvent]:
@@ -336,10 +336,10 @@ async def test_a_background_query_asks_again_while_there_is_no_place(
         assert len(gateway.participant.requests) == 3
 
 
-async def test_who_waits_for_an_answer_is_told_at_once_that_there_is_no_place() -> None:
+async def test_who_does_not_want_to_wait_is_told_at_once_that_there_is_no_place() -> None:
     async with running(failing(NodeBusyError("all places taken"))) as gateway:
         for is_streamed in (False, True):
-            refusal = await ask(gateway, KEY, stream=is_streamed)
+            refusal = await ask(gateway, KEY, stream=is_streamed, max_wait_s=0)
             check_problem(refusal, 429, "node_busy")
             assert "retry-after" in refusal.headers
 

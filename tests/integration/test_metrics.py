@@ -39,7 +39,7 @@ async def test_gateway_counts_answers_and_failures_by_code() -> None:
         await gateway.ask()
         await gateway.ask(publisher="nobody")
         gateway.participant.script = busy
-        await gateway.ask()
+        await gateway.ask(max_wait_s=0)
     counted = {
         outcome: registry.get_sample_value("fedattn_gateway_queries_total", {"outcome": outcome})
         for outcome in ("answered", "unknown_participant", "node_busy")

@@ -261,7 +261,9 @@ async def test_errors_of_the_network_keep_status_and_code(
 ) -> None:
     async with client_of(failing(error)) as (client, _):
         with pytest.raises(kind) as caught:
-            await client.chat.completions.create(model=MODEL, messages=ASKED)
+            await client.chat.completions.create(
+                model=MODEL, messages=ASKED, extra_body={"fedattn": {"max_wait_s": 0}}
+            )
     assert (caught.value.code, caught.value.type) == (error.code, type_)
     assert int(caught.value.response.headers["retry-after"]) > 0
 

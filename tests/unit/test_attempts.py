@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,16 +14,20 @@ from fedattn.core.errors import (
     PolicyRefusedError,
     PublisherUnavailableError,
 )
-from fedattn.rest.answers import QueryAnswer, Retried, SessionEvent, TokenEvent
+from fedattn.rest.answers import QueryAnswer, QueuedEvent, Retried, SessionEvent, TokenEvent
+from fedattn.rest.answers import QueryEvent as Event
 from fedattn.wire.v1 import participant_pb2
+from gateway.asked_query import AskedQuery
 from gateway.attempts import LEAST_TIME_S, Attempts
+from gateway.report import event_from_wire
 from tests.harness.gateway import opened, result
 
 QueryEvent = participant_pb2.QueryEvent
-Part = QueryEvent | FedAttnError
+Part = QueryEvent | QueuedEvent | FedAttnError
 
 GONE = PublisherUnavailableError("publisher b cannot be reached", lost=("b",))
 TOO_FEW = NotEnoughParticipantsError("1 participants are left: a is lost", lost=("a",))
+WAITS = QueuedEvent(place=1, of=1, estimate_s=None)
 TOKEN = QueryEvent(token=participant_pb2.TokenText(text="Ward"))
 LAST = QueryEvent(result=result())
 
@@ -34,55 +38,34 @@ def approved() -> QueryEvent:
     return event
 
 
-class FakeCall:
-    """Gives out events; an error is raised."""
+@dataclass
+class FakeQuery:
+    """Gives out the parts of one try after the other; an error is raised.
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self._parts = list(parts)
-        self.is_closed = False
+    A list of tries that is too short has nobody else who would take it.
+    """
 
-    async def wait_started(self) -> None:
-        if isinstance(self._parts[0], FedAttnError):
-            raise self._parts[0]
+    tries: list[Sequence[Part]]
+    takes_s: float = 0.0
+    required: frozenset[str] = frozenset()
+    left_s: float = 30.0
+    queued: QueuedEvent | None = None
+    without: list[Sequence[str]] = field(default_factory=list)
 
-    async def events(self) -> AsyncIterator[QueryEvent]:
-        for part in self._parts:
+    async def events(self) -> AsyncIterator[Event]:
+        self.left_s -= self.takes_s
+        for part in self.tries[len(self.without)]:
             if isinstance(part, FedAttnError):
                 raise part
-            yield part
+            yield event_from_wire(part) if isinstance(part, QueryEvent) else part
 
-    def close(self) -> None:
-        self.is_closed = True
+    async def ask_again(self, without: Sequence[str]) -> None:
+        if len(self.tries) == 1:
+            raise PublisherUnavailableError("nobody else takes queries")
+        self.without.append(without)
 
-
-@dataclass
-class Publishers:
-    """Starts one call of some parts after the other; parts that are an error are no call."""
-
-    tries: list[Sequence[Part] | FedAttnError]
-    takes_s: float = 0.0
-    now: float = 0.0
-    requests: list[participant_pb2.QueryRequest] = field(default_factory=list)
-    calls: list[FakeCall] = field(default_factory=list)
-
-    async def start(self, request: participant_pb2.QueryRequest) -> Any:
-        assert all(call.is_closed for call in self.calls), "its place is free before the next"
-        self.requests.append(participant_pb2.QueryRequest.FromString(request.SerializeToString()))
-        self.now += self.takes_s
-        parts = self.tries[len(self.requests) - 1]
-        if isinstance(parts, FedAttnError):
-            raise parts
-        self.calls.append(FakeCall(parts))
-        return self.calls[-1]
-
-    async def ask(self, *, retries: bool = True, moves: bool = True, **options: Any) -> list[Any]:
-        request = participant_pb2.QueryRequest(question="?")
-        request.options.deadline_s = 30.0
-        request.options.require.extend(options.get("require", []))
-        attempts = Attempts(
-            self.start, request, retries=retries, moves=moves, clock=lambda: self.now
-        )
-        await attempts.begin()
+    async def read(self, *, retries: bool = True, moves: bool = True) -> list[Any]:
+        attempts = Attempts(cast("AskedQuery", self), retries=retries, moves=moves)
         await attempts.wait_started()
         return [event async for event in attempts.events()]
 
@@ -91,27 +74,35 @@ WELL = (opened(), TOKEN, LAST)
 
 
 @pytest.mark.parametrize(
-    "first", [GONE, (GONE,), (opened(), GONE), (TOO_FEW,), (opened(), TOO_FEW)], ids=str
+    "first", [(GONE,), (opened(), GONE), (TOO_FEW,), (opened(), TOO_FEW), (WAITS, GONE)], ids=str
 )
 async def test_whoever_was_lost_before_the_first_token_is_left_out_of_a_second_try(
-    first: Sequence[Part] | FedAttnError,
+    first: Sequence[Part],
 ) -> None:
-    publishers = Publishers([first, WELL], takes_s=4.0)
-    events = await publishers.ask()
-    lost = "a" if TOO_FEW in (first if isinstance(first, tuple) else ()) else "b"
+    query = FakeQuery([first, WELL], takes_s=4.0)
+    events = await query.read()
+    lost = "a" if TOO_FEW in first else "b"
     told = next(event for event in events if isinstance(event, Retried))
     assert told.without == [lost]
-    again = publishers.requests[1].options
-    assert (list(again.without), again.deadline_s) == ([lost], 26.0)
-    assert [type(event) for event in events[-3:]] == [SessionEvent, TokenEvent, QueryAnswer]
+    assert query.without == [[lost]]
+    assert [type(event) for event in events[-4:]] == [
+        Retried,
+        SessionEvent,
+        TokenEvent,
+        QueryAnswer,
+    ]
     assert events[-1].retried == told
 
 
 async def test_one_try_that_goes_well_tells_of_no_other() -> None:
-    publishers = Publishers([WELL])
-    events = await publishers.ask()
-    assert len(publishers.requests) == 1
-    assert events[-1].retried is None
+    query = FakeQuery([WELL])
+    assert (await query.read())[-1].retried is None
+
+
+async def test_a_second_try_that_waits_is_told_of_first() -> None:
+    events = await FakeQuery([(WAITS, opened(), GONE), (WAITS, *WELL)]).read()
+    names = [type(event) for event in events]
+    assert names[:4] == [QueuedEvent, SessionEvent, Retried, QueuedEvent]
 
 
 @pytest.mark.parametrize(
@@ -121,46 +112,54 @@ async def test_one_try_that_goes_well_tells_of_no_other() -> None:
         ((approved(), GONE), {}),  # a person said yes once
         ((opened(), GONE), {"retries": False}),
         ((opened(), GONE), {"moves": False}),  # that publisher was named
-        ((opened(), TOO_FEW), {"require": ["a"]}),  # without it there is no answer
         ((opened(), NotEnoughParticipantsError("nobody is to blame")), {}),
         ((AggregatorUnavailableError("gone", lost=("b",)),), {}),
         ((PolicyRefusedError("no"),), {}),
+        ((NodeBusyError("the line is long"),), {}),
     ],
 )
 async def test_there_is_no_second_try(first: Sequence[Part], how: dict[str, Any]) -> None:
-    publishers = Publishers([first])
+    query = FakeQuery([first, WELL])
     with pytest.raises(FedAttnError) as caught:
-        await publishers.ask(**how)
+        await query.read(**how)
     assert caught.value is first[-1]
-    assert len(publishers.requests) == 1
+    assert query.without == []
+
+
+async def test_there_is_none_without_a_node_that_is_required() -> None:
+    query = FakeQuery([(opened(), TOO_FEW), WELL], required=frozenset("a"))
+    with pytest.raises(NotEnoughParticipantsError, match=r"a is lost$"):
+        await query.read()
 
 
 async def test_there_is_none_without_time_for_it() -> None:
-    publishers = Publishers([GONE, WELL], takes_s=30.0 - LEAST_TIME_S / 2)
+    query = FakeQuery([(GONE,), WELL], takes_s=30.0 - LEAST_TIME_S / 2)
     with pytest.raises(PublisherUnavailableError, match=r"publisher b cannot be reached$"):
-        await publishers.ask()
+        await query.read()
 
 
-async def test_where_nobody_else_can_do_it_the_first_failure_is_told() -> None:
-    publishers = Publishers([(opened(), GONE), NodeBusyError("all places are taken")])
+@pytest.mark.parametrize("others", [[], [(NodeBusyError("all places are taken"),)]])
+async def test_where_nobody_else_can_do_it_the_first_failure_is_told(
+    others: list[Sequence[Part]],
+) -> None:
     with pytest.raises(PublisherUnavailableError, match=r"publisher b cannot be reached$"):
-        await publishers.ask()
+        await FakeQuery([(opened(), GONE), *others]).read()
 
 
 @pytest.mark.parametrize("second", [(TOO_FEW,), (opened(), TOO_FEW)], ids=["at once", "later"])
 async def test_there_is_never_a_third_and_both_failures_are_told(second: Sequence[Part]) -> None:
-    publishers = Publishers([(opened(), GONE), second])
+    query = FakeQuery([(opened(), GONE), second, WELL])
     with pytest.raises(NotEnoughParticipantsError) as caught:
-        await publishers.ask()
+        await query.read()
     assert str(caught.value) == (
         "1 participants are left: a is lost (in a second try without b; the first: publisher b "
         "cannot be reached)"
     )
-    assert len(publishers.requests) == 2
+    assert len(query.without) == 1
 
 
-async def test_a_second_try_that_fails_at_once_holds_no_place() -> None:
-    publishers = Publishers([GONE, (TOO_FEW,)])
-    with pytest.raises(NotEnoughParticipantsError):
-        await publishers.ask()
-    assert [call.is_closed for call in publishers.calls] == [True]
+async def test_who_has_waited_for_a_second_try_in_vain_is_told_when_to_come_again() -> None:
+    busy = NodeBusyError("the query has waited 9 s", 7.0)
+    with pytest.raises(NodeBusyError, match=r"waited 9 s \(in a second try") as caught:
+        await FakeQuery([(GONE,), (WAITS, busy)]).read()
+    assert caught.value.retry_after_s == 7.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedattn.core.errors import NodeBusyError
+from fedattn.core.errors import NodeBusyError, RateLimitedError
 from fedattn.core.fair_places import FairPlaces, Place
 
 
@@ -12,7 +12,7 @@ def taken_alone(places: FairPlaces, publisher: str, subject: str = "") -> list[P
     while True:
         try:
             held.append(places.take(publisher, subject))
-        except NodeBusyError:
+        except (NodeBusyError, RateLimitedError):
             return held
 
 
@@ -32,7 +32,8 @@ def test_refusal_says_who_holds_what_and_what_to_do() -> None:
     places = FairPlaces("here", 4)
     taken_alone(places, "greedy")
     with pytest.raises(
-        NodeBusyError, match=r"greedy holds 2 of the 4 places .* of here.* its sessions has ended"
+        RateLimitedError,
+        match=r"greedy holds 2 of the 4 places .* of here.* its sessions has ended",
     ):
         places.take("greedy")
     taken_alone(places, "a")
@@ -44,7 +45,7 @@ def test_refusal_says_who_holds_what_and_what_to_do() -> None:
 def test_one_subject_leaves_half_to_the_others_of_its_publisher() -> None:
     places = FairPlaces("here", 8)
     assert len(taken_alone(places, "desk", "greedy")) == 2
-    with pytest.raises(NodeBusyError, match="greedy of desk holds 2 of the 8 places"):
+    with pytest.raises(RateLimitedError, match="greedy of desk holds 2 of the 8 places"):
         places.take("desk", "greedy")
     assert len(taken_alone(places, "desk", "honest")) == 2
 

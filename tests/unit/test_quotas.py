@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedattn.core.errors import NodeBusyError
+from fedattn.core.errors import NodeBusyError, RateLimitedError
 from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
 from fedattn.core.spans import PrefixMode
@@ -65,6 +65,6 @@ def test_places_are_left_for_a_publisher_that_holds_none() -> None:
     quotas = make_quotas(Clock(), max_sessions=4)
     quotas.take(request("greedy"))
     quotas.take(request("greedy"))
-    with pytest.raises(NodeBusyError, match="the 2 free ones are kept for others"):
+    with pytest.raises(RateLimitedError, match="the 2 free ones are kept for others"):
         quotas.take(request("greedy"))
     quotas.take(request("honest"))

@@ -4,7 +4,8 @@ import pytest
 
 from fedattn.core.errors import NodeBusyError, RateLimitedError
 from gateway.callers import ANYONE, Caller, Limits
-from gateway.places import Places
+from gateway.limits import QueryLimits
+from gateway.places import Ask, Places
 from gateway.quotas import Quotas
 
 
@@ -16,45 +17,99 @@ def caller(name: str, **limits: int) -> Caller:
     )
 
 
+def places_of(num_places: int, num_publishers: int = 1) -> Places:
+    return Places(QueryLimits(at_once=num_places), lambda: num_publishers)
+
+
+def ask(who: Caller, publisher: str = "p") -> Ask:
+    return Ask(caller=who, publisher=publisher, subject=who.subject)
+
+
 def test_one_subject_has_half_of_the_places_rounded_up() -> None:
-    places = Places(5)
+    places = places_of(5)
     for _ in range(3):
-        places.take(caller("anna"), "p", 1)
+        places.take(ask(caller("anna")))
     with pytest.raises(RateLimitedError, match="subject anna has 3 queries running, its share"):
-        places.take(caller("anna"), "p", 1)
-    places.take(caller("bert"), "p", 1)
+        places.take(ask(caller("anna")))
+    places.take(ask(caller("bert")))
     assert places.num_taken == 4
 
 
 def test_one_of_several_publishers_has_half_too_as_long_as_there_are_several() -> None:
-    places = Places(4)
+    publishers = ["p"]
+    places = Places(QueryLimits(at_once=4), lambda: len(publishers))
     for _ in range(2):
-        places.take(ANYONE, "p", 1)
+        places.take(ask(ANYONE))
+    publishers.append("q")
     with pytest.raises(RateLimitedError, match="publisher p has 2"):
-        places.take(ANYONE, "p", 2)
-    places.take(ANYONE, "q", 2)
-    places.take(ANYONE, "p", 1)
+        places.take(ask(ANYONE))
+    places.take(ask(ANYONE, "q"))
+    publishers.remove("q")
+    places.take(ask(ANYONE))
     assert places.num_taken == 4
 
 
+def test_a_publisher_gets_no_more_than_it_took_when_it_refused_one() -> None:
+    places = places_of(10)
+    held = [places.take(ask(ANYONE)) for _ in range(4)]
+    held.pop().release()
+    places.note_refused(ask(ANYONE))
+    with pytest.raises(RateLimitedError, match="publisher p has 3"):
+        places.take(ask(ANYONE))
+    places.take(ask(ANYONE, "q"))  # which has refused nobody
+    for _ in range(4):  # a round of answers, while all that it takes are taken
+        assert places.refusal(ask(ANYONE)) is not None
+        places.note_answered(ask(ANYONE))
+    held.append(places.take(ask(ANYONE)))
+    held.pop().release()
+    held.pop().release()
+    places.note_answered(ask(ANYONE))  # with places to spare, answers teach nothing
+    held += [places.take(ask(ANYONE)) for _ in range(2)]
+    assert places.refusal(ask(ANYONE)) is not None
+
+
+def test_a_refusal_is_laid_to_the_share_of_a_subject_that_has_some_running() -> None:
+    places = places_of(20)
+    anna, ben, cleo = (ask(caller(name)) for name in ("anna", "ben", "cleo"))
+    for _ in range(2):
+        places.take(anna)
+    places.note_refused(anna)
+    with pytest.raises(RateLimitedError, match="subject at publisher anna@p has 2"):
+        places.take(anna)
+    places.take(ben)
+    places.note_refused(cleo)  # of whom none runs: the node is full
+    with pytest.raises(RateLimitedError, match="publisher p has 3"):
+        places.take(cleo)
+
+
+def test_background_queries_of_one_account_have_a_share_of_their_own() -> None:
+    places = places_of(20)
+    background = Ask(caller=caller("anna"), publisher="p", subject="anna", is_background=True)
+    for _ in range(2):
+        places.take(background)
+    with pytest.raises(RateLimitedError, match="background of key anna has 2"):
+        places.take(background)
+    places.take(ask(caller("anna")))
+
+
 def test_an_account_has_no_more_than_its_own_limit() -> None:
-    places = Places(10)
-    give_free = places.take(caller("anna", max_concurrent=1), "p", 1)
+    places = places_of(10)
+    place = places.take(ask(caller("anna", max_concurrent=1)))
     with pytest.raises(RateLimitedError, match="account key anna has 1"):
-        places.take(caller("anna", max_concurrent=1), "p", 1)
-    give_free()
-    places.take(caller("anna", max_concurrent=1), "p", 1)
+        places.take(ask(caller("anna", max_concurrent=1)))
+    place.release()
+    places.take(ask(caller("anna", max_concurrent=1)))
 
 
 def test_nobody_gets_a_place_when_all_are_taken() -> None:
-    places = Places(2)
-    give_free = places.take(ANYONE, "p", 1)
-    places.take(ANYONE, "p", 1)
+    places = places_of(2)
+    place = places.take(ask(ANYONE))
+    places.take(ask(ANYONE))
     with pytest.raises(NodeBusyError):
-        places.take(caller("anna"), "p", 1)
-    give_free()
+        places.take(ask(caller("anna")))
+    place.release()
     assert places.num_taken == 1
-    places.take(caller("anna"), "p", 1)
+    places.take(ask(caller("anna")))
 
 
 class Clock:

@@ -28,6 +28,12 @@ export function lasting(value) {
 /** Such as 1,811. */
 export const count = (value) => value.toLocaleString("en");
 
+const ORDINALS = new Intl.PluralRules("en", { type: "ordinal" });
+const SUFFIXES = { one: "st", two: "nd", few: "rd", other: "th" };
+
+/** Such as 3rd. */
+export const ordinal = (value) => `${count(value)}${SUFFIXES[ORDINALS.select(value)]}`;
+
 /** Such as 1 passage, 4 passages. */
 export const counted = (value, word) => `${count(value)} ${word}${value === 1 ? "" : "s"}`;
 

@@ -15,6 +15,7 @@ from fedattn.core.report import Outcome
 from fedattn.rest.answers import (
     LayerEvent,
     QueryEvent,
+    QueuedEvent,
     Retried,
     SessionEvent,
     SessionMember,
@@ -147,6 +148,12 @@ def test_rows_are_told_block_by_block_on_a_terminal(terminal: PlainConsole) -> N
         Scripted(member, layer, sample_answer()), QueryBody(question="Who?"), terminal, terminal
     )
     assert "block 29, 1 of 1: 3 rows came, waited 0.10 s" in shown_on(terminal)
+
+
+def test_a_terminal_shows_where_a_query_stands_in_the_line(terminal: PlainConsole) -> None:
+    queued = QueuedEvent(place=3, of=7, estimate_s=12.4)
+    stream_answer(Scripted(queued, sample_answer()), QueryBody(question="Who?"), terminal, terminal)
+    assert "waiting: 3 of 7, about 12 s" in shown_on(terminal)
 
 
 def test_progress_is_erased_before_the_answer_begins(terminal: PlainConsole) -> None:

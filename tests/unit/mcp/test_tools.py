@@ -16,9 +16,10 @@ from fedattn.client import AsyncClient
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError
 from fedattn.core.report import NodeState
+from fedattn.mcp.progress import Progress
 from fedattn.mcp.server import make_server
 from fedattn.mcp.serving import PATH, check_near, make_app
-from fedattn.rest.answers import ParticipantInfo, SessionEvent, SessionMember
+from fedattn.rest.answers import ParticipantInfo, QueuedEvent, SessionEvent, SessionMember
 from tests.harness.answers import sample_answer
 from tests.unit.client.gateways import EVENTS, JSON, Said, answering, events, problem
 
@@ -220,3 +221,15 @@ async def test_a_program_that_starts_the_command_speaks_with_it_by_its_pipes() -
         async with McpClient(command) as session:
             result = await session.call_tool("ask_federation", {"question": "Which pier?"})
     assert (result.structured_content or {})["answer"] == sample_answer().answer
+
+
+async def test_an_agent_hears_where_its_question_stands_in_the_line() -> None:
+    heard: list[tuple[float, str | None]] = []
+
+    async def report(
+        progress: float, total: float | None = None, message: str | None = None
+    ) -> None:
+        heard.append((progress, message))
+
+    await Progress(report, 64).tell(QueuedEvent(place=3, of=7, estimate_s=None))
+    assert heard == [(0, "waiting: 3 of 7")]

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from fedattn.core.errors import FedAttnError, InternalError, leaf_errors
 from fedattn.wire.status import STATUS_TABLE
 from fedattn.wire.v1 import participant_pb2
-from gateway import asking
+from gateway import report
 from gateway.app import MAX_BODY_BYTES
 from tests.harness.gateway import (
     ANSWER,
@@ -228,7 +228,7 @@ def _break(message: str) -> Any:
 async def test_unforeseen_error_has_fixed_public_text_and_is_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(asking, "answer_from_wire", _break("secret"))
+    monkeypatch.setattr(report, "answer_from_wire", _break("secret"))
     with capture_logs() as entries:
         async with running() as gateway:
             response = await gateway.ask()

@@ -14,6 +14,7 @@ from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1.session_pb2 import OUTCOME_COMPLETE as COMPLETE
 from gateway.callers import ANYONE
+from gateway.limits import QueryLimits
 from gateway.publishers import Publishers
 from gateway.waiting import Patience
 from services.participant.app import Participant
@@ -153,9 +154,11 @@ async def test_the_gateway_finds_a_publisher_at_another_aggregator(tmp_path: Pat
     async with running_cluster(tmp_path, tiny_model("llama"), [0, 0, 1]) as cluster:
         endpoints = [endpoint(one.address) for one in cluster.aggregators]
         own = certificates_of(GATEWAY)
-        async with Publishers(Aggregators(endpoints, own), 4, certificates=own) as publishers:
+        async with Publishers(
+            Aggregators(endpoints, own), QueryLimits(at_once=4), certificates=own
+        ) as publishers:
             for _ in range(2):
                 answer = await answer_of(publishers)
                 assert {one.node_id for one in answer.participants} == set(NODES)
             await cluster.aggregators[0].kill()  # where it asked so far
-            assert (await answer_of(publishers)).text
+            assert (await answer_of(publishers)).answer

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from fedattn.core.errors import FedAttnError, InternalError, leaf_errors
 from fedattn.wire.status import STATUS_TABLE
 from fedattn.wire.v1 import participant_pb2
-from gateway import asking, report
+from gateway import asking
 from gateway.app import MAX_BODY_BYTES
 from tests.harness.gateway import (
     ANSWER,

@@ -230,4 +230,5 @@ def test_killed_contributor_leaves_and_the_rest_answer(tiny_folder: Path, tmp_pa
         while "b" in network.joined():
             pass
         answer = ask(network)
-    assert node_ids(answer) == ["c", "a"]
+    assert node_ids(answer) == ["c", "a", "b"]
+    assert answer.participants[-1].state == "departed"

@@ -168,6 +168,9 @@ class Between:
     def tunnel(self, requests: AsyncIterator[Any]) -> Iterator[AsyncIterator[Any]]:
         yield self._ends(requests)
 
+    async def check_alive(self) -> None:
+        """Whatever is between, it lives."""
+
 
 def to_port(port: int) -> Between:
     """To a server of its own."""

@@ -41,7 +41,7 @@ def default_of(name: str, field: FieldInfo) -> str:
     value = field.default
     if value is PydanticUndefined:
         return "required"
-    if value is None:
+    if value in {None, ""}:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()

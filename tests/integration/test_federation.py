@@ -13,7 +13,6 @@ from fedattn.rest.answers import QueryAnswer
 from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1.session_pb2 import OUTCOME_COMPLETE as COMPLETE
-from gateway.attempts import Attempts
 from gateway.callers import ANYONE
 from gateway.limits import QueryLimits
 from gateway.publishers import Publishers
@@ -141,19 +140,25 @@ async def test_without_nats_nodes_of_one_aggregator_go_on_and_then_all(tmp_path:
         assert set(outcomes(await cluster.ask())) == set(NODES)
 
 
+async def answer_of(publishers: Publishers) -> QueryAnswer:
+    call = await publishers.start_query(ANYONE, None, query(), Patience(wait_s=30.0))
+    try:
+        *_, answer = [event async for event in call.events()]
+    finally:
+        call.close()
+    assert isinstance(answer, QueryAnswer)
+    return answer
+
+
 async def test_the_gateway_finds_a_publisher_at_another_aggregator(tmp_path: Path) -> None:
     async with running_cluster(tmp_path, tiny_model("llama"), [0, 0, 1]) as cluster:
         endpoints = [endpoint(one.address) for one in cluster.aggregators]
         own = certificates_of(GATEWAY)
         async with Publishers(
-            Aggregators(endpoints, own), QueryLimits(), certificates=own
+            Aggregators(endpoints, own), QueryLimits(at_once=4), certificates=own
         ) as publishers:
-
-            async def ask() -> QueryAnswer:
-                asked = await publishers.start_query(ANYONE, None, query(), Patience(wait_s=0))
-                return await Attempts(asked, retries=False, moves=False).answer()
-
             for _ in range(2):
-                assert {one.node_id for one in (await ask()).participants} == set(NODES)
+                answer = await answer_of(publishers)
+                assert {one.node_id for one in answer.participants} == set(NODES)
             await cluster.aggregators[0].kill()  # where it asked so far
-            assert (await ask()).answer
+            assert (await answer_of(publishers)).answer

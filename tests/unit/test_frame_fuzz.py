@@ -52,7 +52,7 @@ def test_every_kind_of_damage_changes_the_frame(name: str) -> None:
 def test_longer_run_reports_what_it_tried(capsys: pytest.CaptureFixture[str]) -> None:
     assert frames.run(100, seed=0)
     printed = capsys.readouterr().out
-    assert "100 frames of 32 kinds, seed 0: no violation" in printed
+    assert "100 frames of 36 kinds, seed 0: no violation" in printed
     assert "other levels" in printed
 
 

@@ -13,6 +13,7 @@ from fedattn.rest.answers import QueryAnswer
 from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1.session_pb2 import OUTCOME_COMPLETE as COMPLETE
+from fedattn.wire.v1.session_pb2 import OUTCOME_DEPARTED as DEPARTED
 from gateway.callers import ANYONE
 from gateway.limits import QueryLimits
 from gateway.publishers import Publishers
@@ -134,7 +135,11 @@ async def test_without_nats_nodes_of_one_aggregator_go_on_and_then_all(tmp_path:
                 ]
             )
         )
-        assert outcomes(await cluster.ask()) == {"node-0": COMPLETE, "publisher": COMPLETE}
+        assert outcomes(await cluster.ask()) == {
+            "node-0": COMPLETE,
+            "publisher": COMPLETE,
+            "node-1": DEPARTED,
+        }
         await cluster.nats.start()
         await cluster.settled()
         assert set(outcomes(await cluster.ask())) == set(NODES)

@@ -163,7 +163,7 @@ class AggregatorClient:
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise_if_cancelled()
-                raise self._silent(_LIST_TIMEOUT_S) from None
+                raise self._silent(within_s) from None
             raise error_from_rpc(error, self._unreachable) from None
 
     async def check_alive(self) -> None:

@@ -14,7 +14,7 @@ _MAX_CODECS = 64
 
 
 def check_join(message: pb.Join) -> KvShape:
-    """Check how a node introduces itself; the sizes of its rows.
+    """Check how a node introduces itself, and drop what is not known; the sizes of its rows.
 
     Raises:
         ProtocolMismatchError: it speaks another version.
@@ -41,6 +41,7 @@ def check_join(message: pb.Join) -> KvShape:
     require_range("length of model_name", len(offered.model_name), 0, 200)
     require_range("length of software_version", len(offered.software_version), 0, 40)
     require_range("size of the node's key", message.key.ByteSize(), 0, MAX_NODE_KEY_SIZE)
+    message.DiscardUnknownFields()  # it is kept, and told to others
     shape = shape_from_wire(offered.shape)
     if offered.HasField("sizes"):
         sizes_from_wire(offered.sizes, shape)

@@ -90,7 +90,8 @@ class Memberships:
 
     def _take(self, node: Node, request: pb.ControlRequest) -> bool:
         """Take one message; whether others may follow."""
-        self._roll.hear(node)
+        if not self._roll.hear(node):
+            return False  # it is joined elsewhere by now
         match request.WhichOneof("body"):
             case "heartbeat":
                 node.on_heartbeat(request.heartbeat)

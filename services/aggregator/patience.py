@@ -82,4 +82,6 @@ class Round:
         self._others_s.append(took_s)
         usual_s = median(self._others_s)
         for timeout, margin_s in self._waiting.items():
+            if timeout.expired():  # just now: its task does not know yet
+                continue
             timeout.reschedule(self._begun + allowed_s([usual_s], margin_s, self._hard_s))

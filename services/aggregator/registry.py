@@ -88,6 +88,7 @@ class Node:
         Raises:
             InvalidRequestError: a number is out of range.
         """
+        heartbeat.DiscardUnknownFields()  # it is kept, and told to others
         self.active_sessions = heartbeat.active_sessions
         self.tell_context(heartbeat)
         if not heartbeat.HasField("health"):
@@ -238,7 +239,8 @@ class NodeRegistry:
         something gives its connection up.
         """
         silent_s = self._clock() - node.heard_at
-        if silent_s < self._silent_after_s:
+        is_far = node.home is not None  # whose heartbeats are heard there
+        if is_far or silent_s < self._silent_after_s:
             return BROKEN
         return f"it fell silent: no heartbeat for {silent_s:.0f} s, and its connection timed out"
 

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import structlog
 from cachetools import LRUCache
@@ -26,6 +27,15 @@ _MAX_AWAY = 1 << 14
 """Sessions of other aggregators that nodes of this one have been invited to, the latest so many."""
 
 
+@dataclass(slots=True)
+class _Away:
+    """A session of another aggregator that a node of this one has been invited to."""
+
+    server: str
+    has_answered: bool = False
+    has_started: bool = False
+
+
 class Roll:
     """Nodes come, speak and leave, here or elsewhere. Lives on the event loop.
 
@@ -48,8 +58,8 @@ class Roll:
     ) -> None:
         self._nodes, self._invitations, self._sessions = nodes, invitations, sessions
         self._federation = federation
-        self._invited: LRUCache[tuple[str, str], str] = LRUCache(_MAX_AWAY)
-        self._started: LRUCache[tuple[str, str], None] = LRUCache(_MAX_AWAY)
+        self._away: LRUCache[tuple[str, str], _Away] = LRUCache(_MAX_AWAY)
+        """By node and session."""
 
     # -- nodes of this aggregator ----------------------------------------------------------------
 
@@ -79,9 +89,10 @@ class Roll:
                 f"node an id of its own, or wait until the lost one is noticed"
             )
 
-    def hear(self, node: Node) -> None:
-        """A node that is joined here lives."""
+    def hear(self, node: Node) -> bool:
+        """A node that was joined here lives; whether it is joined here still."""
         self._nodes.hear(node)
+        return self._nodes.find(node.node_id) is node
 
     def announce(self, node: Node) -> None:
         """A node that is joined here said how it is."""
@@ -97,11 +108,16 @@ class Roll:
 
     def take_reply(self, node: Node, reply: pb.InviteReply) -> None:
         """A node that is joined here answers an invitation, or says that it cannot go on."""
-        server = self._invited.get((node.node_id, reply.session_id))
-        if server is None:
+        key = node.node_id, reply.session_id
+        away = self._away.get(key)
+        if away is None:
             self._take_reply(node, reply)
-        else:
-            self._write(server, node.node_id, reply=reply)
+        elif reply.HasField("decline"):  # its last word
+            del self._away[key]
+            self._write(away.server, node.node_id, reply=reply)
+        elif not away.has_answered:
+            away.has_answered = True
+            self._write(away.server, node.node_id, reply=reply)
 
     def _take_reply(self, node: Node, reply: pb.InviteReply) -> None:
         self._invitations.answer(node.node_id, reply)
@@ -117,7 +133,15 @@ class Roll:
     # -- what other aggregators say --------------------------------------------------------------
 
     def seen(self, peer: Peer, entry: federation_pb2.NodeEntry) -> None:
-        """A node is joined at another aggregator, or has changed there."""
+        """A node is joined at another aggregator, or has changed there.
+
+        If it is joined here too, it has one connection at most that lives: the latest.
+        """
+        known = self._nodes.find(entry.join.node_id)
+        is_here = known is not None and known.home is None
+        if known is not None and is_here and self._nodes.joined_for_s(known) < entry.joined_for_s:
+            log.info("older_entry_ignored", node=known.node_id, aggregator=peer.name)
+            return
         try:
             node, before = self._nodes.join_far(peer, entry, self._send)
         except FedAttnError as error:
@@ -127,7 +151,8 @@ class Roll:
             self._tell_left(before, _MOVED)
             if before.home is None:
                 log.warning("node_moved", node=node.node_id, aggregator=peer.name)
-                before.outbox.discard()  # ends its stream here
+                self._federation.withdraw(before)
+                before.end(_MOVED)  # and so its stream here
 
     def gone(self, peer: Peer, node_id: str) -> None:
         """A node has left another aggregator."""
@@ -147,13 +172,13 @@ class Roll:
             if far.home is not None and far.home.name == peer.name:
                 self._nodes.leave(far, reason)
                 self._invitations.leave(far.node_id, reason)
-        ended = [key for key, server in self._invited.items() if server == peer.name]
-        for node_id, session_id in ended:
-            del self._invited[node_id, session_id]
+        ended = {key: one for key, one in self._away.items() if one.server == peer.name}
+        for (node_id, session_id), away in ended.items():
+            del self._away[node_id, session_id]
             member = self._nodes.find(node_id)
-            if (node_id, session_id) in self._started:
-                del self._started[node_id, session_id]  # its own stream tells it how that goes on
-            elif member is not None and member.home is None:
+            if away.has_started:
+                continue  # its own stream tells it how that goes on
+            if member is not None and member.home is None:
                 cancel = pb.SessionCancel(session_id=session_id, reason=reason)
                 member.send(pb.ControlResponse(cancel=cancel))
 
@@ -189,13 +214,20 @@ class Roll:
                 gone = left(command.invite.session_id, _ELSEWHERE)
                 self._write(letter.sender, letter.node_id, reply=gone)
             return
-        if kind == "invite":
-            self._invited[node.node_id, command.invite.session_id] = letter.sender
-        elif kind == "start":
-            self._started[node.node_id, command.start.terms.session_id] = None
-        elif kind != "cancel":
-            log.warning("letter_dropped", aggregator=letter.sender, node=node.node_id, kind=kind)
-            return
+        match kind:
+            case "invite":
+                self._away[node.node_id, command.invite.session_id] = _Away(letter.sender)
+            case "start":
+                key = node.node_id, command.start.terms.session_id
+                if (away := self._away.get(key)) is not None:
+                    away.has_started = True
+            case "cancel":
+                self._away.pop((node.node_id, command.cancel.session_id), None)
+            case _:
+                log.warning(
+                    "letter_dropped", aggregator=letter.sender, node=node.node_id, kind=kind
+                )
+                return
         node.send(command)
 
     def _learn(self, letter: federation_pb2.Letter) -> None:

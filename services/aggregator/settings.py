@@ -1,5 +1,6 @@
 """Settings of the aggregator."""
 
+import re
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -20,6 +21,9 @@ from fedattn.runtime.state import default_state_dir
 from services.aggregator.cluster.access import NatsAccess
 from services.aggregator.pace import PaceLimits
 from services.aggregator.peer import check_name
+
+_DOMAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""Of JetStream; it is part of a bucket's name."""
 
 
 class AggregatorSettings(ServiceSettings):
@@ -183,10 +187,19 @@ class AggregatorSettings(ServiceSettings):
     @field_validator("nats")
     @classmethod
     def _check_nats(cls, value: str | None) -> str | None:
-        for url in split_texts(value or ""):
+        urls = split_texts(value or "")
+        for url in urls:
             parts = urlsplit(url)
-            if parts.scheme not in {"nats", "tls"} or not parts.hostname:
+            if parts.scheme not in {"nats", "tls"} or not parts.hostname or parts.port == 0:
                 raise ValueError("expected URLs such as tls://nats:4222")
+        return value if urls else None
+
+    @field_validator("nats_domain", "nats_domains")
+    @classmethod
+    def _check_domains(cls, value: str) -> str:
+        for domain in split_texts(value):
+            if not _DOMAIN.fullmatch(domain):
+                raise ValueError(f"domain {domain[:80]!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")
         return value
 
     @model_validator(mode="after")

@@ -136,8 +136,10 @@ async def test_without_nats_nodes_of_one_aggregator_go_on_and_then_all(tmp_path:
             )
         )
         assert outcomes(await cluster.ask()) == {
-            "node-0": COMPLETE, "publisher": COMPLETE, "node-1": DEPARTED
-        }  # fmt: skip
+            "node-0": COMPLETE,
+            "publisher": COMPLETE,
+            "node-1": DEPARTED,
+        }
         await cluster.nats.start()
         await cluster.settled()
         assert set(outcomes(await cluster.ask())) == set(NODES)

@@ -47,3 +47,18 @@ async def test_nobody_is_out_while_most_others_are_silent_too() -> None:
     for wait in waits[1:]:
         wait.cancel()
     await asyncio.gather(*waits[1:], return_exceptions=True)
+
+
+async def test_an_answer_moves_no_wait_that_has_just_run_out() -> None:
+    loop = asyncio.get_running_loop()
+    together = Round(3, hard_s=3600.0)
+    answer, silent, other = (loop.create_future() for _ in range(3))
+    waits = [asyncio.create_task(together.wait(one, 0.0)) for one in (answer, silent, other)]
+    await asyncio.sleep(0)
+    answer.set_result("yes")  # its task goes on behind what follows
+    [*together._waiting][1]._on_timeout()  # type: ignore[attr-defined]
+    answered, given_up = await asyncio.gather(*waits[:2], return_exceptions=True)
+    assert answered == "yes"
+    assert isinstance(given_up, TimeoutError)
+    waits[2].cancel()
+    await asyncio.gather(waits[2], return_exceptions=True)

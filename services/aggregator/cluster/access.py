@@ -31,7 +31,7 @@ class NatsAccess:
 
     def bucket(self, domain: str) -> str:
         """Name of a domain's directory; each has its own, or both would keep what is written."""
-        return f"{self.federation}-{domain}" if domain else self.federation
+        return f"{self.federation}_{domain}" if domain else self.federation
 
     def subject(self, kind: str, name: str) -> str:
         """What an aggregator is written to, or asked, by."""

@@ -15,6 +15,7 @@ from fedattn.core.node_id import NATS
 from fedattn.wire.status import raise_if_cancelled
 from services.aggregator.cluster.access import NatsAccess
 from services.aggregator.cluster.entries import KEPT_S
+from services.aggregator.cluster.roster import MAX_VALUE_SIZE
 
 log = structlog.get_logger(__name__)
 
@@ -23,8 +24,6 @@ CALL_TIMEOUT_S = 2.0
 _PING_S = 2
 """Between looks whether the server is there; two without an answer end the connection."""
 _MAX_WAITING_BYTES = 8 << 20
-_MAX_VALUE_BYTES = 64 << 10
-"""Of one key: a node's entry with its key and certificates is a third of it at most."""
 
 Take = Callable[[str, bytes | None], None]
 
@@ -90,7 +89,7 @@ class NatsConnection:
             ttl=KEPT_S,
             storage=api.StorageType.MEMORY,
             replicas=self._access.replicas,
-            max_value_size=_MAX_VALUE_BYTES,
+            max_value_size=MAX_VALUE_SIZE,
         )
         try:
             return await stream.create_key_value(config)
@@ -125,7 +124,10 @@ class NatsConnection:
             await _quietly(watcher.stop())  # type: ignore[no-untyped-call]
 
     async def write(self, name: str, letter: bytes) -> None:
-        """Send a letter to an aggregator."""
+        """Send a letter to an aggregator, unless the server takes none that are so long."""
+        if len(letter) > self._client.max_payload:
+            log.warning("letter_not_sent", aggregator=name, size=len(letter))
+            return
         await self._client.publish(self._access.subject("to", name), letter)
 
     async def ask(self, name: str, question: bytes, within_s: float) -> bytes:

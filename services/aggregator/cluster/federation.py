@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 
 import nats.errors
 import structlog
@@ -24,8 +25,8 @@ log = structlog.get_logger(__name__)
 
 _MAX_LETTER = MAX_MESSAGE_SIZE - 1024
 """Bytes; below the most that NATS takes if nothing else is configured."""
-_MAX_LETTERS = 10_000
-"""Letters that wait to be sent."""
+_MAX_LETTERS, _MAX_WAITING_BYTES = 10_000, 64 << 20
+"""Letters that wait to be sent, and how long all of them are."""
 _PAUSE_S = 0.5
 """Between two attempts to reach NATS."""
 _BEATS = 3
@@ -52,6 +53,7 @@ class NatsFederation:
         self._access, self._lease_s = access, lease_s
         self._entries = Entries()
         self._letters: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(_MAX_LETTERS)
+        self._waiting_bytes = 0
         self._connection: NatsConnection | None = None
         self._connected = asyncio.Event()
         self._is_retired = self._is_closed = False
@@ -76,10 +78,12 @@ class NatsFederation:
     def write(self, receiver: str, letter: Letter) -> None:
         letter.sender = self.own.name
         content = letter.SerializeToString()
-        if len(content) > _MAX_LETTER or self._letters.full() or self._connection is None:
+        has_room = not self._letters.full() and self._waiting_bytes < _MAX_WAITING_BYTES
+        if len(content) > _MAX_LETTER or not has_room or self._connection is None:
             log.warning("letter_not_sent", aggregator=receiver, size=len(content))
             return
         self._letters.put_nowait((receiver, content))
+        self._waiting_bytes += len(content)
 
     async def asks(self, peer: Peer, node_id: str) -> bool:
         if self._connection is None:
@@ -111,8 +115,8 @@ class NatsFederation:
 
     # -- one connection after the other ----------------------------------------------------------
     #
-    # nats-py waits by asyncio.wait_for, which before Python 3.12 may lose a cancellation to what
-    # came at the same time: each loop looks whether that was so.
+    # nats-py loses a cancellation while it flushes, and so does asyncio.wait_for before Python 3.12
+    # to what came at the same time: each loop looks whether that was so.
 
     async def _run(self) -> None:
         while not self._is_closed:
@@ -159,6 +163,7 @@ class NatsFederation:
         self._epoch, self._connection = secrets.token_hex(16), connection
         while not self._letters.empty():
             self._letters.get_nowait()
+        self._waiting_bytes = 0
         self._entries.reset()
         for node in self._told.joined():
             self._entries.note(node)
@@ -168,6 +173,11 @@ class NatsFederation:
         raise nats.errors.ConnectionClosedError
 
     async def _beat(self, connection: NatsConnection) -> None:
+        """Write the lease again and again.
+
+        Raises:
+            nats.errors.Error: others have lost this one, which was frozen: it has to begin anew.
+        """
         lease = AggregatorLease(
             protocol_version=PROTOCOL_VERSION, aggregator=self.own.to_wire(), epoch=self._epoch
         )
@@ -176,7 +186,10 @@ class NatsFederation:
             if not self._is_retired:
                 await connection.put(lease_key(self.own.name), lease.SerializeToString())
                 self._connected.set()
+            written_at = time.monotonic()
             await asyncio.sleep(self._lease_s / _BEATS)
+            if time.monotonic() - written_at > self._lease_s:
+                raise nats.errors.StaleConnectionError
             self._entries.refresh()
             self._roster.look()
 
@@ -193,7 +206,9 @@ class NatsFederation:
 
     async def _send_letters(self, connection: NatsConnection) -> None:
         while True:
+            raise_if_cancelled()
             receiver, content = await self._letters.get()
+            self._waiting_bytes -= len(content)
             await connection.write(receiver, content)
 
     async def _read(self, connection: NatsConnection, domain: str) -> None:

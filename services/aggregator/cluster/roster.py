@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from fedattn.core.errors import FedAttnError
 from fedattn.core.node_id import check_node_id
+from fedattn.wire.convert import require_range
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.texts import clean_texts
 from fedattn.wire.v1.federation_pb2 import AggregatorLease, NodeEntry
@@ -21,6 +22,8 @@ log = structlog.get_logger(__name__)
 _FORGET_S = 120.0
 """What a dead aggregator wrote is forgotten after so long; its leases may only have been late."""
 _AGGREGATOR, _NODE = "aggregator", "node"
+MAX_VALUE_SIZE = 64 << 10
+"""Bytes of one value: a node's entry with its key and certificates is a third of it at most."""
 
 
 def lease_key(name: str) -> str:
@@ -86,6 +89,7 @@ class Roster:
         if name == self._own:
             return
         try:
+            require_range("size", 0 if value is None else len(value), 0, MAX_VALUE_SIZE)
             check_name(name)
             if kind == _AGGREGATOR and not node:
                 self._take_lease(name, value)
@@ -113,6 +117,7 @@ class Roster:
         known = self._know(name)
         if (known.epoch, known.peer) != (lease.epoch, peer):
             self._lose(known)
+            self._drop_entries(known, but_of=lease.epoch)
         known.peer, known.epoch, known.until = peer, lease.epoch, self._clock() + self._lease_s
         if not known.is_living:
             known.is_living = True
@@ -141,6 +146,12 @@ class Roster:
         known.entries[node_id] = entry
         if known.counts(entry) and known.peer is not None:
             self.told.seen(known.peer, entry)
+
+    def _drop_entries(self, known: _Known, but_of: str) -> None:
+        """Forget what an aggregator wrote in earlier epochs: it takes nothing of it back."""
+        kept = {key: entry for key, entry in known.entries.items() if entry.epoch == but_of}
+        self._num_entries -= len(known.entries) - len(kept)
+        known.entries = kept
 
     def _know(self, name: str) -> _Known:
         known = self._known.get(name)

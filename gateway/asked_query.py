@@ -90,15 +90,10 @@ class AskedQuery:
         Raises:
             FedAttnError: no other publisher takes it.
         """
-        publisher = await self._choose(frozenset(without))
+        self._turn.move(await self._choose(frozenset(without)), self.left_s)
         self._end_try()
         self._call, self._outcome = None, "cancelled"
         self._request = _without(self._request, without)
-        try:
-            self._turn.move(publisher, self.left_s)
-        except FedAttnError as error:
-            self._outcome = error.code
-            raise
 
     def close(self) -> None:
         """Leave the line, or cancel what still runs; once."""

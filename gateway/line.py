@@ -68,7 +68,7 @@ class Line:
                 when to come again, as far as times were measured.
         """
         waiter = Waiter(ask, next(self._numbers), self._clock())
-        insort(self._waiting.setdefault(ask.subject, []), waiter, key=lambda one: one.rank)
+        self._add(waiter)
         self._dispatch()
         if waiter.place is not None:
             waiter.granted_at = waiter.joined_at  # it has not waited
@@ -88,12 +88,21 @@ class Line:
         self._dispatch()
 
     def put_back(self, waiter: Waiter) -> None:
-        """A node refused it: it gives its place back, and is the first to get the next one."""
-        self._to_head(waiter)
+        """A node refused it: it gives its place back, and is the first to get the next one.
+
+        If none of ours runs there, the others go before it: what it lacks may be its own matter,
+        such as a place at a contributor that it names.
+        """
+        self._give_back(waiter)
+        publisher = waiter.ask.publisher
+        if self._places.num_at(publisher):
+            self._add_first(waiter)
+        else:
+            waiter.number = next(self._numbers)
+            self._add(waiter)
+            self._pause(publisher)  # none of ours ends there and makes room
         self._places.note_refused(waiter.ask)
         self._metrics.put_back.inc()
-        if not self._places.num_at(waiter.ask.publisher):
-            self._pause(waiter.ask.publisher)  # none of ours ends there and makes room
         self._dispatch()
 
     def move(self, waiter: Waiter, publisher: str) -> None:
@@ -101,8 +110,9 @@ class Line:
         if publisher == waiter.ask.publisher:
             waiter.granted_at = self._clock()
             return
-        self._to_head(waiter)
+        self._give_back(waiter)
         waiter.ask = replace(waiter.ask, publisher=publisher)
+        self._add_first(waiter)
         self._dispatch()
 
     def note_answered(self, waiter: Waiter) -> None:
@@ -199,14 +209,22 @@ class Line:
                 waiter.standing = standing
                 waiter.changed.set()
 
-    def _to_head(self, waiter: Waiter) -> None:
-        """It gives its place back, and is the first to get one; the caller dispatches."""
-        assert waiter.place is not None, "only who has a place goes before all others"
+    def _give_back(self, waiter: Waiter) -> None:
+        """It has its place no more; the caller adds it again."""
+        assert waiter.place is not None, "only who has a place gives it back"
         waiter.place.release()
         waiter.place = None
-        own = self._waiting.pop(waiter.ask.subject, [])
+
+    def _add(self, waiter: Waiter) -> None:
+        """Among those of its subject; the caller dispatches."""
+        own = self._waiting.setdefault(waiter.ask.subject, [])
         insort(own, waiter, key=lambda one: one.rank)
+
+    def _add_first(self, waiter: Waiter) -> None:
+        """The same, and its subject has the next turn."""
+        own = self._waiting.pop(waiter.ask.subject, [])
         self._waiting = {waiter.ask.subject: own, **self._waiting}
+        self._add(waiter)
 
     def _remove(self, waiter: Waiter) -> None:
         own = self._waiting[waiter.ask.subject]

@@ -76,13 +76,6 @@ class QueryCall:
             event = await self._read()
         yield event
 
-    async def result(self) -> participant_pb2.QueryResult:
-        """The result, events before it left out."""
-        async for event in self.events():
-            if event.HasField("result"):
-                return event.result
-        raise AssertionError("events end with the result")
-
     @property
     def is_answered(self) -> bool:
         """Whether its result has come."""

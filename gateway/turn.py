@@ -30,6 +30,7 @@ class Turn(Generic[T]):
         self._line, self._patience = line, patience
         self._waiter: Waiter = line.join(ask, patience.wait_s)
         self._counts_from = None if patience.is_background else self._waiter.joined_at
+        self._refusal = ""
 
     @property
     def publisher(self) -> str:
@@ -67,7 +68,7 @@ class Turn(Generic[T]):
     async def take(self, attempt: Callable[[], Awaitable[T]]) -> AsyncIterator[QueuedEvent | T]:
         """Where it stands, whenever that changes, and last what the attempt came to.
 
-        A node that refuses for now has done nothing: it is tried again, from the head of the line.
+        A node that refuses for now has done nothing: it is tried again, as `Line.put_back` says.
 
         Args:
             attempt: made while there is a place.
@@ -85,6 +86,7 @@ class Turn(Generic[T]):
                 if self._line.waited_s(self._waiter) >= self._patience.wait_s:
                     again_s = self._line.estimate_s(self.publisher, 1)
                     raise type(error)(str(error), again_s) from None
+                self._refusal = f"; it was refused for now: {error}"
                 self._line.put_back(self._waiter)
             else:
                 yield result
@@ -103,7 +105,7 @@ class Turn(Generic[T]):
         if self._counts_from is None:
             self._counts_from = self._waiter.granted_at
         wait_s = min(self._patience.wait_s, self._line.waited_s(self._waiter) + left_s)
-        self._patience = replace(self._patience, wait_s=wait_s)
+        self._patience, self._refusal = replace(self._patience, wait_s=wait_s), ""
         self._line.move(self._waiter, publisher)
         if self._waiter.place is None and self._line.waited_s(self._waiter) >= wait_s:
             raise self._too_long(self.queued)
@@ -130,12 +132,14 @@ class Turn(Generic[T]):
                 async with asyncio.timeout(left_s):
                     await self._waiter.changed.wait()
             except TimeoutError:
-                raise self._too_long(queued) from None
+                if self._waiter.place is None:  # else it came in the last moment
+                    raise self._too_long(queued) from None
 
     def _too_long(self, queued: QueuedEvent | None) -> NodeBusyError:
         where = "" if queued is None else f" and is at place {queued.place} of {queued.of}"
         return NodeBusyError(
             f"the query has waited {self._patience.wait_s:g} s for {self.publisher}{where}; "
-            f"max_wait_s and deadline_s allow no more: try again later, or allow more",
+            f"max_wait_s and deadline_s allow no more: try again later, or allow more"
+            f"{self._refusal}",
             None if queued is None else queued.estimate_s,
         )

@@ -56,7 +56,7 @@ class Waiter:
 
     Attributes:
         ask: what it wants.
-        number: of its arrival.
+        number: of its arrival; a later one if others were let before it.
         joined_at: when it came, by the line's clock.
         granted_at: when it last got a place.
         place: once it has one.

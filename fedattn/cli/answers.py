@@ -80,9 +80,8 @@ class _Progress:
             case SessionEvent():
                 self._show_session(event)
             case Retried():
-                names = ", ".join(event.without)
-                why = f"{one_line(event.detail)}; asking once more, without {names}"
-                self.told.print(plain(why, "yellow"))
+                why = f"{event.detail}; asking once more, without {', '.join(event.without)}"
+                self.told.print(plain(one_line(why), "yellow"))
                 self.num_passed = 0
             case LayerEvent():
                 self.num_passed += 1

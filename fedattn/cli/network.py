@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import IO
 
 from fedattn.cli.log_lines import readable
+from fedattn.cli.nodes import joined
 from fedattn.cli.signals import unwinding_on_signals
 from fedattn.client import Client
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, UnavailableError
 from fedattn.core.node_id import AGGREGATOR, GATEWAY
-from fedattn.core.report import NodeState
 from fedattn.runtime.listening import find_free
 
 _POLL_S = 0.1
@@ -176,8 +176,7 @@ class LocalNetwork:
         """Ids of the nodes that the gateway lists."""
         try:
             with Client(self.gateway_url, retries=0) as client:
-                found = client.participants()
-                return {node.node_id for node in found if node.state is not NodeState.DEPARTED}
+                return {node.node_id for node in joined(client.participants())}
         except UnavailableError:
             return set()
 

@@ -58,7 +58,7 @@ class AsyncJob:
             try:
                 async with aclosing(self._stream(calls.read_events(self.id, last_id))) as events:
                     async for event_id, event in events:
-                        last_id, failures = event_id, 0
+                        last_id, failures = event_id or last_id, 0  # not all have one
                         yield event
                         if isinstance(event, QueryAnswer):
                             return

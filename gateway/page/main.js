@@ -67,7 +67,7 @@ async function askAlone() {
   byId("together-title").hidden = false;
   byId("answers").className = "halved";
   byId("alone").textContent = "";
-  await run(withoutOthers(lastBody), byId("alone"), {});
+  await run(withoutOthers(lastBody), byId("alone"), { session: () => say("the node computes") });
 }
 
 /** Put the page back to before an answer. */

@@ -133,9 +133,10 @@ async def test_a_second_try_keeps_its_place_though_others_wait() -> None:
 
 
 async def test_a_second_try_at_a_full_publisher_waits_or_ends_as_the_first_did() -> None:
-    gate = Gate()
+    gate, registry = Gate(), CollectorRegistry()
+    desks = ("desk-1", "desk-2")
     async with (
-        running(gate, max_concurrent_queries=2, publishers=("desk-1", "desk-2")) as gateway,
+        running(gate, max_concurrent_queries=2, publishers=desks, registry=registry) as gateway,
         served(gateway) as (url, _),
         httpx.AsyncClient(base_url=url, timeout=60) as client,
     ):
@@ -145,6 +146,8 @@ async def test_a_second_try_at_a_full_publisher_waits_or_ends_as_the_first_did()
         )
         await gateway.participant.started.wait()
         check_problem(await gateway.ask(max_wait_s=0), 503, "publisher_unavailable")
+        labels = {"outcome": "node_busy"}  # which nobody was told
+        assert registry.get_sample_value("fedattn_gateway_queries_total", labels) is None
         body = {"question": QUESTION, "stream": True}
         async with aconnect_sse(client, "POST", "/v1/queries", json=body) as source:
             events = source.aiter_sse()

@@ -241,6 +241,20 @@ def test_a_publisher_that_is_busy_with_others_is_asked_again_after_growing_pause
     assert network.timers[0][0] == 1
 
 
+def test_who_is_refused_where_nothing_of_ours_runs_holds_up_nobody() -> None:
+    network = Fixture()
+    refused, same, other = network.join(), network.join(), network.join("anna")
+    network.line.put_back(refused)  # say a contributor that it names has no place
+    assert places_in_line(same, other, refused) == [1, 2, 3]
+    ((_, resume),) = network.timers
+    resume()
+    assert has_place(same)
+    network.answer(same)
+    assert has_place(other)
+    network.answer(other)
+    assert has_place(refused)
+
+
 def test_a_burst_of_refusals_teaches_how_many_a_publisher_takes() -> None:
     network = Fixture(at_once=32)
     burst = [network.join() for _ in range(32)]

@@ -76,10 +76,15 @@ def last() -> participant_pb2.QueryEvent:
     return participant_pb2.QueryEvent(result=result())
 
 
+async def result_of(call: QueryCall) -> participant_pb2.QueryResult:
+    *_, event = [event async for event in call.events()]
+    return event.result
+
+
 async def test_the_end_of_the_stream_is_read_before_the_call_is_cancelled() -> None:
     rpc = FakeRpc(opened(), last(), END)
     call = call_of(rpc)
-    await call.result()
+    await result_of(call)
     call.close()
     assert rpc.calls == ["read", "read", "read", "cancel"]
 
@@ -101,7 +106,7 @@ async def test_a_publisher_that_does_not_end_keeps_nobody_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(query_call, "END_TIMEOUT_S", 0.01)
-    assert await call_of(FakeRpc(last())).result() == result()
+    assert await result_of(call_of(FakeRpc(last()))) == result()
 
 
 async def test_signs_of_life_are_no_events() -> None:
@@ -126,7 +131,7 @@ async def test_who_is_lost_is_named_publisher_or_the_aggregator_on_the_way(
 async def test_each_query_leaves_one_entry_without_text() -> None:
     answered, cancelled = call_of(FakeRpc(opened(), last(), END)), call_of(FakeRpc(opened()))
     with capture_logs() as entries:
-        await answered.result()
+        await result_of(answered)
         await cancelled.wait_started()
         for call in (answered, cancelled, answered):
             call.close()

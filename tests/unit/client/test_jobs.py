@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fedattn.core.errors import NodeBusyError, SessionAbortedError
-from fedattn.rest.answers import TokenEvent
+from fedattn.rest.answers import QueuedEvent, TokenEvent
 from fedattn.rest.jobs import Job, JobPage, JobStatus, JobSummary
 from tests.harness.answers import sample_answer
 from tests.unit.client.gateways import JSON, Blocking, Said, answering, events, problem
@@ -55,6 +55,18 @@ def test_a_stream_that_breaks_is_taken_up_where_it_ended(client: Blocking) -> No
     assert gateway.lines[1:] == [path, path]
     heads = [{name.lower(): value for name, value in head.items()} for head in gateway.heads]
     assert [head.get("last-event-id") for head in heads] == [None, None, "2"]
+
+
+def test_an_event_without_an_id_leaves_the_last_one_known(client: Blocking) -> None:
+    before = Said(content=events(("token", HELLO), first_id=1))
+    waits = Said(
+        content=events(("queued", QueuedEvent(place=1, of=1, estimate_s=None).model_dump_json()))
+    )
+    after = Said(content=events(REPORT, first_id=2))
+    with answering(MADE, before, waits, after) as gateway:
+        list(client.call(gateway.url, "submit.events", "Who?", retries=1))
+    heads = [{name.lower(): value for name, value in head.items()} for head in gateway.heads]
+    assert [head.get("last-event-id") for head in heads] == [None, None, "1", "1"]
 
 
 def test_a_stream_without_news_is_not_taken_up_for_ever(client: Blocking) -> None:

@@ -134,6 +134,7 @@ def attention_output(queries: FloatArray, keys: FloatArray, values: FloatArray) 
         torch.tensor(keys),
         torch.tensor(values),
         is_causal=True,
+        scale=1.0,  # the queries come scaled
         enable_gqa=True,
     )
     array: FloatArray = output.numpy()

@@ -145,7 +145,7 @@ bench-codecs: setup ## bytes, errors, speed and answers for every codec and sele
 	$(BIN)/python -m benchmarks.codecs
 
 bench-frontier: setup ## bytes against quality on texts of real length, some hours
-	$(BIN)/python -m benchmarks.frontier --length 50:300 200:300 600:300 1500:300 --summary benchmarks/results/frontier.json --plot docs/frontier.svg
+	$(BIN)/python -m benchmarks.frontier --length 50:300:10 200:300:10 600:300:20 1500:300:30 --summary benchmarks/results/frontier.json --plot docs/frontier.svg
 
 bench-plans: setup ## right answers and likelihood against the number of sync layers
 	$(BIN)/python -m benchmarks.plans

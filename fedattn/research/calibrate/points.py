@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fedattn.core.profile import ProfilePoint
 from fedattn.research.calibrate.measuring import Effect
 
-MAX_DIVERGENCE = 0.06
+MAX_DIVERGENCE = 0.025
 """Nats a token that `auto` may lose, at any length."""
 LEAST_ROWS = 200
 """Shares of heads are of so many rows at least: of a short text each row matters more."""

@@ -69,7 +69,7 @@ def ways(num_layers: int, profile: Profile | None) -> list[Way]:
         former = RolePlans(contributors=blocks, publisher=blocks)
         fine = Compression(codec=codec_by_name("entropy-fine"))
         found.append(Way(name="former auto, 18 blocks", plans=former, compression=fine))
-    for plan in ("auto", "auto@1/20", "auto@1/40") if profile else ():
+    for plan in ("auto", "auto@1/16", "auto@1/20", "auto@1/40") if profile else ():
         spec = PlanSpec(plan)
         one = resolve(spec, spec, num_layers, profile)
         name = f"{plan} ({one.compression.keep_ratio:g} {one.compression.codec.name})"

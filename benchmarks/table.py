@@ -222,7 +222,9 @@ def frontier_rows(frontier: list[dict[str, Any]]) -> Iterator[Row]:
     """What `auto` does to bytes and answers, a row a set."""
     for name in dict.fromkeys(row["set"] for row in frontier):
         whole, *others = (row for row in frontier if row["set"] == name)
-        auto = next(row for row in others if row["way"].startswith("auto ("))
+        auto = next((row for row in others if row["way"].startswith("auto (")), None)
+        if auto is None:
+            continue
         mean, low, high = auto["nll"]
         yield Row(
             f"`auto`, {name}: KV bytes against `bf16` at every block; right answers beside those "

@@ -94,10 +94,10 @@ def test_points_that_another_beats_are_left_out_and_auto_is_the_smallest_good_on
 
     steps = {
         "fp32": step(0.5, 0.001, 0.001),
-        "bf16": step(0.2, 0.03, 0.02),
-        "int8": step(0.2, 0.05, 0.01),  # farther for the same bytes
-        "int4": step(0.1, 0.01, 0.045),  # nearer than bf16 at one length, farther at the other
-        "entropy-fine": step(0.05, 0.09, 0.02),  # small enough on average, not at each length
+        "bf16": step(0.2, 0.012, 0.008),
+        "int8": step(0.2, 0.02, 0.004),  # farther for the same bytes
+        "int4": step(0.1, 0.004, 0.018),  # nearer than bf16 at one length, farther at the other
+        "entropy-fine": step(0.05, 0.036, 0.008),  # small enough on average, not at each length
     }
     measured = [
         summarize(1.0, codec, b"", dict(zip((50, 200), effects, strict=True)))

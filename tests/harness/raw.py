@@ -103,6 +103,16 @@ def hello(start: pb.SessionStart) -> pb.ExchangeRequest:
     return pb.ExchangeRequest(hello=message)
 
 
+async def hold_open(
+    start: pb.SessionStart, *requests: pb.ExchangeRequest
+) -> AsyncIterator[pb.ExchangeRequest]:
+    """A member that says this much and then stays."""
+    yield hello(start)
+    for request in requests:
+        yield request
+    await asyncio.Event().wait()
+
+
 def done() -> pb.ExchangeRequest:
     return pb.ExchangeRequest(done=pb.MemberDone(wait_s=0.5, compute_s=0.25))
 

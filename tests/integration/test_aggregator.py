@@ -38,6 +38,7 @@ from tests.harness.raw import (
     edited,
     frame_chunks,
     hello,
+    hold_open,
     join_message,
     open_request,
     raw_node,
@@ -261,15 +262,6 @@ async def test_stopping_aggregator_tells_the_members_of_running_sessions() -> No
         received.cancel()
     await stopping
     assert "the aggregator stops" in str(error_from_rpc(caught.value, InternalError("")))
-
-
-async def hold_open(
-    start: pb.SessionStart, *requests: pb.ExchangeRequest
-) -> AsyncIterator[pb.ExchangeRequest]:
-    yield hello(start)
-    for request in requests:
-        yield request
-    await asyncio.Event().wait()
 
 
 async def test_wrong_token_opens_nothing(address: str) -> None:

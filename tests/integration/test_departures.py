@@ -22,7 +22,7 @@ from fedattn.wire.v1 import session_pb2
 from services.aggregator.settings import AggregatorSettings
 from services.participant.contribution import Contributor
 from tests.harness.networks import Network, ask, failure
-from tests.harness.raw import RawNode, frame_chunks, hello, open_request, raw_node
+from tests.harness.raw import RawNode, frame_chunks, hold_open, open_request, raw_node
 from tests.harness.runners import make_node, running_aggregator, running_participant
 
 
@@ -148,23 +148,14 @@ async def test_who_was_lost_in_a_first_try_is_not_asked_again(address: str) -> N
     assert [one.detail for one in opened.excluded] == ["a: the first try lost it"]
 
 
-async def attached(
-    start: pb.SessionStart, *requests: pb.ExchangeRequest
-) -> AsyncIterator[pb.ExchangeRequest]:
-    yield hello(start)
-    for request in requests:
-        yield request
-    await asyncio.Event().wait()
-
-
 async def test_an_exchange_that_breaks_is_no_stream_that_its_member_ended(address: str) -> None:
     async with raw_node(address, "publisher") as publisher, raw_node(address, "a") as a:
         accepting = asyncio.create_task(a.accept(3))
         opened = await publisher.stub.OpenSession(open_request(node_token=publisher.token))
         await accepting
         start = await a.started()
-        received = publisher.stub.Exchange(attached(opened.start))
-        upload = a.stub.Exchange(attached(start, *frame_chunks(start, "a", 1)))
+        received = publisher.stub.Exchange(hold_open(opened.start))
+        upload = a.stub.Exchange(hold_open(start, *frame_chunks(start, "a", 1)))
         await received.read()  # its rows of a block: it is in
         upload.cancel()
         answer = await received.read()

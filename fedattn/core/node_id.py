@@ -9,6 +9,7 @@ AGGREGATOR, GATEWAY, NATS = "aggregator", "gateway", "nats"
 
 _SERVICE = re.compile(r"(aggregator)(?:-[0-9]+)?|gateway|nats", re.IGNORECASE)
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def is_node_id(text: str) -> bool:
@@ -34,3 +35,12 @@ def names_of(name: str) -> tuple[str, ...]:
     """What whoever bears a name may be taken for: aggregator-1 for an aggregator too."""
     found = _SERVICE.fullmatch(name)
     return tuple(dict.fromkeys((name, AGGREGATOR))) if found and found[1] else (name,)
+
+
+def check_name(name: str) -> str:
+    """Return the name of an aggregator or a federation, or raise InvalidRequestError."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequestError(
+            f"name {name[:80]!r}: expected 1 to 63 characters of a-z 0-9 -, with none at an end"
+        )
+    return name

@@ -1,25 +1,15 @@
 """One aggregator of a federation, as the others name and reach it."""
 
-import re
 from dataclasses import dataclass
 from typing import Self
 
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
+from fedattn.core.node_id import check_name
 from fedattn.wire.v1 import aggregator_pb2 as pb
 
 MAX_PEERS = 64
 """Aggregators of one federation."""
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-
-
-def check_name(name: str) -> str:
-    """Return the name of an aggregator or a federation, or raise InvalidRequestError."""
-    if not _NAME.fullmatch(name):
-        raise InvalidRequestError(
-            f"name {name[:80]!r}: expected 1 to 63 characters of a-z 0-9 -, with none at an end"
-        )
-    return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,32 +1,25 @@
 """Settings of the aggregator."""
 
-import re
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from fedattn.cluster.settings import ClusterSettings
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
-from fedattn.core.node_id import AGGREGATOR
+from fedattn.core.node_id import AGGREGATOR, check_name
 from fedattn.runtime.settings import (
     ListenAddress,
     PeerAddress,
-    ServiceSettings,
     service_config,
     split_texts,
 )
 from fedattn.runtime.state import default_state_dir
-from services.aggregator.cluster.access import NatsAccess
 from services.aggregator.pace import PaceLimits
-from services.aggregator.peer import check_name
-
-_DOMAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""Of JetStream; it is part of a bucket's name."""
 
 
-class AggregatorSettings(ServiceSettings):
+class AggregatorSettings(ClusterSettings):
     """Environment variables FEDATTN_AGGREGATOR_*, overridden by flags."""
 
     model_config = service_config("FEDATTN_AGGREGATOR_", "python -m services.aggregator")
@@ -48,29 +41,8 @@ class AggregatorSettings(ServiceSettings):
         description="HOST:PORT under which nodes and gateways reach this very aggregator; needed "
         "with nats.",
     )
-    nats: str | None = Field(
-        None,
-        description="URLs of NATS servers that join aggregators into a federation, with commas "
-        "between, such as tls://nats:4222; without any this one is alone.",
-    )
-    nats_credentials: Path | None = Field(
-        None, description="File with a NATS user's JWT and key (.creds)."
-    )
-    nats_replicas: int = Field(
-        1, ge=1, le=5, description="NATS servers that keep a copy of the directory."
-    )
-    nats_domain: str = Field(
-        "",
-        description="JetStream domain of the directory this one writes to; default: the server's.",
-    )
     nats_domains: str = Field(
         "", description="Further domains whose directories are read, with commas between."
-    )
-    federation: str = Field(
-        "fedattn", description="Name that the federation has in NATS; several may share a server."
-    )
-    lease_s: float = Field(
-        3.0, gt=0, le=60, description="Silence after which another aggregator is gone, seconds."
     )
     max_nodes: int = Field(1000, ge=1, description="Nodes joined at once.")
     max_sessions: int = Field(200, ge=1, description="Sessions open at once.")
@@ -140,20 +112,8 @@ class AggregatorSettings(ServiceSettings):
         """
         return self.state or default_state_dir(AGGREGATOR)
 
-    @property
-    def nats_access(self) -> NatsAccess | None:
-        """How NATS is reached; None without."""
-        if self.nats is None:
-            return None
-        return NatsAccess(
-            servers=split_texts(self.nats),
-            credentials=self.nats_credentials,
-            certificates=self.certificates,
-            federation=self.federation,
-            replicas=self.nats_replicas,
-            domain=self.nats_domain,
-            domains=tuple(dict.fromkeys((self.nats_domain, *split_texts(self.nats_domains)))),
-        )
+    def _further_domains(self) -> tuple[str, ...]:
+        return split_texts(self.nats_domains)
 
     @property
     def tick_s(self) -> float:
@@ -176,31 +136,13 @@ class AggregatorSettings(ServiceSettings):
             tick_s=2 * self.tick_s,
         )
 
-    @field_validator("name", "federation")
+    @field_validator("name")
     @classmethod
     def _check_name(cls, value: str) -> str:
         try:
             return check_name(value)
         except InvalidRequestError as error:
             raise ValueError(str(error)) from None
-
-    @field_validator("nats")
-    @classmethod
-    def _check_nats(cls, value: str | None) -> str | None:
-        urls = split_texts(value or "")
-        for url in urls:
-            parts = urlsplit(url)
-            if parts.scheme not in {"nats", "tls"} or not parts.hostname or parts.port == 0:
-                raise ValueError("expected URLs such as tls://nats:4222")
-        return value if urls else None
-
-    @field_validator("nats_domain", "nats_domains")
-    @classmethod
-    def _check_domains(cls, value: str) -> str:
-        for domain in split_texts(value):
-            if not _DOMAIN.fullmatch(domain):
-                raise ValueError(f"domain {domain[:80]!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")
-        return value
 
     @model_validator(mode="after")
     def _check_federation(self) -> Self:

@@ -16,6 +16,12 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 @cache
 def certificates_of(name: str) -> Certificates:
     """Those of a node, of `aggregator` or of `gateway`."""
+    return read_certificates(folder_of(name))
+
+
+@cache
+def folder_of(name: str) -> Path:
+    """Folder of a service's certificates."""
     folder = Path(_folder().name)
     init_certificates(folder, [] if name in {"aggregator", "gateway"} else [name], 30)
-    return read_certificates(folder / name)
+    return folder / name

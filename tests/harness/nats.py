@@ -16,6 +16,7 @@ from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.cluster.federation import NatsFederation
 from services.aggregator.servicer import AggregatorServicer
 from services.aggregator.settings import AggregatorSettings
+from tests.harness.identities import folder_of
 
 BINARY = shutil.which("nats-server", path=sysconfig.get_path("scripts")) or shutil.which(
     "nats-server"
@@ -43,6 +44,10 @@ class NatsServer:
     @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def tls_url(self) -> str:
+        return f"tls://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
         """Return once it takes connections."""
@@ -81,6 +86,20 @@ class NatsServer:
         self._process = self._log = None
 
 
+def tls_config(**users: tuple[str, ...]) -> str:
+    """The servers' configuration of docs/cluster.md: an account, and who is let in to it."""
+    folder = folder_of("nats")
+    lines = []
+    for account, names in users.items():
+        listed = ", ".join(f'{{user: "{name}"}}' for name in names)
+        lines.append(f"  {account}: {{jetstream: enabled, users: [{listed}]}}")
+    accounts = "\n".join(lines)
+    return (
+        f'tls {{cert_file: "{folder}/tls.crt", key_file: "{folder}/tls.key", '
+        f'ca_file: "{folder}/ca.crt", verify_and_map: true}}\naccounts {{\n{accounts}\n}}'
+    )
+
+
 async def _drain(stream: asyncio.StreamReader) -> None:
     async for _ in stream:
         pass
@@ -102,13 +121,21 @@ async def running_nats(
 class FederatedAggregator:
     """One aggregator of a federation in this process."""
 
-    def __init__(self, name: str, nats_url: str, certificates: Any = None, **changes: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        nats_url: str,
+        certificates: Any = None,
+        folder: Path | None = None,
+        **changes: Any,
+    ) -> None:
         self.name, self.address = name, f"127.0.0.1:{free_port()}"
         self.settings = AggregatorSettings(
             listen=self.address,
             advertise=self.address,
             name=name,
             nats=nats_url,
+            certificates=folder,
             grace_s=0,
             **{"lease_s": 1.0, "heartbeat_interval_s": 0.5, **changes},
         )

@@ -8,13 +8,14 @@ import nats.errors
 import structlog
 from google.protobuf.message import DecodeError
 
+from fedattn.cluster.access import NatsAccess
+from fedattn.cluster.connection import Failure
 from fedattn.runtime.background import keep_running
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE, PROTOCOL_VERSION
 from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.texts import clean_texts
 from fedattn.wire.v1.federation_pb2 import AggregatorLease, Letter
-from services.aggregator.cluster.access import NatsAccess
-from services.aggregator.cluster.connection import NatsConnection
+from services.aggregator.cluster.connection import FederationConnection
 from services.aggregator.cluster.entries import Entries, entry_of
 from services.aggregator.cluster.roster import Roster, entry_key, lease_key
 from services.aggregator.federation import Told
@@ -32,8 +33,6 @@ _PAUSE_S = 0.5
 _BEATS = 3
 """Leases are written so often within their time."""
 _HELD, _NOT_HELD = b"held", b"not held"
-
-Failure = (nats.errors.Error, OSError, TimeoutError)
 
 
 class NatsFederation:
@@ -54,7 +53,7 @@ class NatsFederation:
         self._entries = Entries()
         self._letters: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(_MAX_LETTERS)
         self._waiting_bytes = 0
-        self._connection: NatsConnection | None = None
+        self._connection: FederationConnection | None = None
         self._connected = asyncio.Event()
         self._is_retired = self._is_closed = False
         self._epoch = ""
@@ -127,7 +126,7 @@ class NatsFederation:
             await asyncio.sleep(_PAUSE_S)
 
     async def _live(self) -> None:
-        connection = await NatsConnection.open(self._access)
+        connection = await FederationConnection.open(self._access)
         try:
             await self._check_name(connection)
             self._begin_epoch(connection)
@@ -137,7 +136,7 @@ class NatsFederation:
                 return
             log.info("nats_connected", epoch=self._epoch[:8])
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._end_with(connection))
+                tasks.create_task(connection.wait_lost())
                 tasks.create_task(self._beat(connection))
                 tasks.create_task(self._keep_written(connection))
                 tasks.create_task(self._send_letters(connection))
@@ -149,7 +148,7 @@ class NatsFederation:
             self._roster.forget()
             await connection.close()
 
-    async def _check_name(self, connection: NatsConnection) -> None:
+    async def _check_name(self, connection: FederationConnection) -> None:
         """Let nobody else bear the name of this one."""
         try:
             await connection.ask(self.own.name, b"", self._lease_s / 2)
@@ -158,7 +157,7 @@ class NatsFederation:
         log.error("name_taken", name=self.own.name, hint="give each aggregator a name of its own")
         raise nats.errors.Error(f"another aggregator answers as {self.own.name}")
 
-    def _begin_epoch(self, connection: NatsConnection) -> None:
+    def _begin_epoch(self, connection: FederationConnection) -> None:
         """What was written before does not count any more, and nothing of it is to be sent."""
         self._epoch, self._connection = secrets.token_hex(16), connection
         while not self._letters.empty():
@@ -168,11 +167,7 @@ class NatsFederation:
         for node in self._told.joined():
             self._entries.note(node)
 
-    async def _end_with(self, connection: NatsConnection) -> None:
-        await connection.lost.wait()
-        raise nats.errors.ConnectionClosedError
-
-    async def _beat(self, connection: NatsConnection) -> None:
+    async def _beat(self, connection: FederationConnection) -> None:
         """Write the lease again and again.
 
         Raises:
@@ -193,30 +188,30 @@ class NatsFederation:
             self._entries.refresh()
             self._roster.look()
 
-    async def _keep_written(self, connection: NatsConnection) -> None:
+    async def _keep_written(self, connection: FederationConnection) -> None:
         while True:
             raise_if_cancelled()
             await self._entries.wait()
             await self._write_entries(connection)
 
-    async def _write_entries(self, connection: NatsConnection) -> None:
+    async def _write_entries(self, connection: FederationConnection) -> None:
         for node_id, node in self._entries.take().items():
             value = None if node is None else entry_of(node, self.own.name, self._epoch)
             await connection.put(entry_key(self.own.name, node_id), value)
 
-    async def _send_letters(self, connection: NatsConnection) -> None:
+    async def _send_letters(self, connection: FederationConnection) -> None:
         while True:
             raise_if_cancelled()
             receiver, content = await self._letters.get()
             self._waiting_bytes -= len(content)
             await connection.write(receiver, content)
 
-    async def _read(self, connection: NatsConnection, domain: str) -> None:
+    async def _read(self, connection: FederationConnection, domain: str) -> None:
         """Read a directory; one of another site may be out of reach for any time."""
         while True:
             raise_if_cancelled()
             try:
-                await connection.watch(domain, self._roster.take, self._lease_s)
+                await connection.read(domain, self._roster.take, self._lease_s)
             except Failure as error:
                 log.debug("directory_silent", domain=domain, error=str(error)[:200])
             await asyncio.sleep(_PAUSE_S)

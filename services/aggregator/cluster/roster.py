@@ -8,13 +8,13 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from fedattn.core.errors import FedAttnError
-from fedattn.core.node_id import check_node_id
+from fedattn.core.node_id import check_name, check_node_id
 from fedattn.wire.convert import require_range
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.texts import clean_texts
 from fedattn.wire.v1.federation_pb2 import AggregatorLease, NodeEntry
 from services.aggregator.federation import Told
-from services.aggregator.peer import MAX_PEERS, Peer, check_name
+from services.aggregator.peer import MAX_PEERS, Peer
 from services.aggregator.registry import MAX_FAR_NODES
 
 log = structlog.get_logger(__name__)

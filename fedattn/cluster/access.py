@@ -16,8 +16,8 @@ class NatsAccess:
         credentials: file with a user's JWT and key; None for none.
         certificates: folder with ca.crt, tls.crt and tls.key for servers that want TLS.
         federation: name that its buckets and subjects bear.
-        replicas: servers that keep a copy of the directory.
-        domain: of JetStream that this aggregator writes to; empty for the one of its server.
+        replicas: servers that keep a copy of what is written.
+        domain: of JetStream that this service writes to; empty for the one of its server.
         domains: that are read, the own included.
     """
 
@@ -34,7 +34,7 @@ class NatsAccess:
         return f"{self.federation}_{domain}" if domain else self.federation
 
     def subject(self, kind: str, name: str) -> str:
-        """What an aggregator is written to, or asked, by."""
+        """What a service is written to, or asked, by."""
         return f"{self.federation}.{kind}.{name}"
 
     def tls(self) -> ssl.SSLContext | None:

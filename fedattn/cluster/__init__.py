@@ -1,0 +1,1 @@
+"""NATS: where services of one kind find each other, and keep what they share."""

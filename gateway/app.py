@@ -14,7 +14,6 @@ from fedattn import __version__
 from fedattn.page import add_page
 from fedattn.runtime.extras import require_extras
 from fedattn.runtime.quiet_fastapi import NO_TELEMETRY
-from fedattn.runtime.state import JOBS_FILE, make_state_dir
 from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.security import OwnCertificates
 from gateway.asking import Asking
@@ -22,9 +21,8 @@ from gateway.callers import Limits
 from gateway.error_handlers import install_error_handlers
 from gateway.heads import HeadMiddleware
 from gateway.hosts import LOOPBACK_HOSTS, HostMiddleware
-from gateway.jobs import Jobs
 from gateway.jobs_routes import job_router
-from gateway.jobs_store import JobStore
+from gateway.keeping import keeping
 from gateway.openai_errors import OPENAI_RENDERERS
 from gateway.openai_routes import openai_router
 from gateway.openapi import add_schemas
@@ -32,7 +30,7 @@ from gateway.publishers import Publishers
 from gateway.rendering import Rendering
 from gateway.routes import probe_router, query_router
 from gateway.settings import GatewaySettings
-from gateway.sign_in import KeyRing, ReadsTokens, SignIn, SignInMiddleware
+from gateway.sign_in import FindsKeys, KeyRing, ReadsTokens, SignIn, SignInMiddleware
 from gateway.tracing import TraceMiddleware
 
 MAX_BODY_BYTES = 256 << 10
@@ -68,11 +66,12 @@ def create_app(
         registry,
     )
 
-    jobs = Jobs(JobStore(_jobs_file(settings)), settings.job_limits)
+    kept = keeping(settings)
+    jobs = kept.jobs
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with publishers, jobs:
+        async with kept.link, publishers, jobs:
             yield
 
     app: FastAPI = FastAPIOffline(  # its /docs takes nothing from elsewhere
@@ -91,7 +90,9 @@ def create_app(
     app.include_router(openai_router(asking))
     app.include_router(probe_router(publishers))
     add_page(app, Path(__file__).parent / "page")
-    app.add_middleware(SignInMiddleware, sign_in=_sign_in(settings), render=render)
+    app.add_middleware(
+        SignInMiddleware, sign_in=_sign_in(settings, kept.shared_keys), render=render
+    )
     install_error_handlers(app, MAX_BODY_BYTES, render)
     if settings.origins:
         app.add_middleware(
@@ -110,21 +111,12 @@ def create_app(
     return app
 
 
-def _jobs_file(settings: GatewaySettings) -> Path | None:
-    """Where jobs are kept; None for in memory."""
-    return None if settings.state is None else make_state_dir(settings.state) / JOBS_FILE
-
-
-def _sign_in(settings: GatewaySettings) -> SignIn | None:
+def _sign_in(settings: GatewaySettings, shared_keys: FindsKeys | None) -> SignIn | None:
     """How callers sign in; None if anyone may ask."""
     if not settings.needs_sign_in:
         return None
-    limits = Limits(
-        queries_per_minute=settings.queries_per_minute,
-        max_concurrent=settings.max_concurrent,
-        kv_bytes_per_day=settings.kv_bytes_per_day,
-    )
-    keys = None if settings.keys is None else KeyRing(settings.keys, limits)
+    limits = settings.caller_limits
+    keys = shared_keys if settings.keys is None else KeyRing(settings.keys, limits)
     return SignIn(keys, _token_reader(settings, limits))
 
 

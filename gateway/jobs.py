@@ -25,12 +25,15 @@ from fedattn.rest.jobs import JobStatus
 from fedattn.runtime.background import keep_running
 from gateway.callers import Caller
 from gateway.jobs_limits import JobLimits
+from gateway.jobs_port import JobStore, Siblings, TakenKeyError
 from gateway.jobs_rows import JobEvent, JobRow
 from gateway.jobs_running import Ask, JobRun, event_of
-from gateway.jobs_store import JobStore
 from gateway.problems import problem_of
 
 _SWEEP_EVERY_S = 60.0
+_LOOK_EVERY_S = 0.2
+"""At a job that runs at another gateway."""
+_STOPPED = "the gateway was stopped while it ran; ask again"
 
 log = structlog.get_logger(__name__)
 
@@ -61,15 +64,20 @@ class Jobs:
 
     Args:
         store: where they are kept.
+        siblings: who else keeps jobs there.
         limits: how many.
         clock: seconds since the epoch.
     """
 
     def __init__(
-        self, store: JobStore, limits: JobLimits, clock: Callable[[], float] = time.time
+        self,
+        store: JobStore,
+        siblings: Siblings,
+        limits: JobLimits,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.limits = limits
-        self._store = store
+        self._store, self._siblings = store, siblings
         self._clock = clock
         self._runs: dict[str, JobRun] = {}
         self._changing = asyncio.Lock()
@@ -103,23 +111,31 @@ class Jobs:
             JobsUnavailableError: it cannot be kept.
         """
         async with self._changing:
-            known = await self._find_same(new)
-            if known is not None:
-                return known
-            self._check_waiting(new)
-            await self._make_room(new.caller)
-            row = JobRow(
-                id=uuid.uuid4().hex,
-                account=new.caller.account,
-                is_background=new.is_background,
-                question=new.question,
-                key=new.key,
-                body_sha256=None if new.key is None else new.body_sha256,
-                created=self._clock(),
-            )
-            await self._store.add(row)
-            self._start(row, new.ask)
-            return row
+            while True:
+                known = await self._find_same(new)
+                if known is not None:
+                    return known
+                try:
+                    return await self._begin(new)
+                except TakenKeyError:  # at another gateway, just now: the next look finds it
+                    continue
+
+    async def _begin(self, new: NewJob) -> JobRow:
+        await self._check_waiting(new)
+        await self._make_room(new.caller)
+        row = JobRow(
+            id=uuid.uuid4().hex,
+            account=new.caller.account,
+            is_background=new.is_background,
+            question=new.question,
+            key=new.key,
+            body_sha256=None if new.key is None else new.body_sha256,
+            created=self._clock(),
+            gateway=self._siblings.name,
+        )
+        await self._store.add(row)
+        self._start(row, new.ask)
+        return row
 
     async def find(self, caller: Caller, job_id: str) -> JobRow:
         """A job of the caller.
@@ -171,6 +187,9 @@ class Jobs:
                 yield event_of(queued)
             if changed is not None:
                 await changed.wait()
+            elif self._runs_elsewhere(row):
+                await asyncio.sleep(_LOOK_EVERY_S)
+                row = await self._find(row.account, row.id)
             else:
                 await self._find(row.account, row.id)
                 is_settled = True
@@ -199,12 +218,20 @@ class Jobs:
             UnknownJobError: the caller has none with that id.
             JobsUnavailableError: the jobs are out of reach; its texts may still be there.
         """
+        row = await self._find(caller.account, job_id)
+        if self._runs_elsewhere(row):
+            await self._siblings.request_cancel(row.gateway, row.account, job_id)
+        else:
+            await self.remove_here(caller.account, job_id)
+
+    async def remove_here(self, account: str, job_id: str) -> None:
+        """As `remove`, of a job that runs at no other gateway."""
         async with self._changing:
-            row = await self._find_settled(caller.account, job_id)
+            row = await self._find_settled(account, job_id)
             run = self._runs.get(job_id)
             if run is not None:
                 await run.cancel()
-                row = await self._store.find(caller.account, job_id) or row
+                row = await self._store.find(account, job_id) or row
             if row.status.has_ended:
                 await self._store.delete(job_id)
             else:
@@ -233,7 +260,12 @@ class Jobs:
         return row
 
     def _is_lost(self, row: JobRow) -> bool:
-        return not row.status.has_ended and row.id not in self._runs
+        is_here = row.id in self._runs
+        return not (row.status.has_ended or is_here or self._runs_elsewhere(row))
+
+    def _runs_elsewhere(self, row: JobRow) -> bool:
+        is_own = row.gateway == self._siblings.name
+        return not (row.status.has_ended or is_own) and self._siblings.lives(row.gateway)
 
     async def _find_same(self, new: NewJob) -> JobRow | None:
         known = None
@@ -246,10 +278,11 @@ class Jobs:
             )
         return known
 
-    def _check_waiting(self, new: NewJob) -> None:
+    async def _check_waiting(self, new: NewJob) -> None:
         """Raise RateLimitedError if the caller has enough waiting."""
-        runs = [run for run in self._runs.values() if run.row.account == new.caller.account]
-        num_unfinished = sum(run.row.is_background for run in runs)
+        rows = await self._store.list_unfinished()
+        own = [row for row in rows if row.account == new.caller.account and not self._is_lost(row)]
+        num_unfinished = sum(row.is_background for row in own)
         most = self.limits.at_once + self.limits.waiting
         if new.is_background and num_unfinished >= most:
             raise RateLimitedError(
@@ -285,7 +318,12 @@ class Jobs:
 
     async def _sweep(self) -> None:
         while True:
-            await self._store.expire(self._clock() - self.limits.retention_s)
+            try:
+                await self._store.expire(self._clock() - self.limits.retention_s)
+                async with self._changing:
+                    await self._give_up_unfinished()
+            except JobsUnavailableError as error:
+                log.warning("jobs_not_swept", error=str(error))
             await asyncio.sleep(min(_SWEEP_EVERY_S, self.limits.retention_s))
 
     async def _stop(self) -> None:
@@ -302,7 +340,8 @@ class Jobs:
         """Say of all that they are lost; what cannot be written is noticed by who looks."""
         try:
             for row in await self._store.list_unfinished():
-                await self._give_up(row.id, "the gateway was stopped while it ran; ask again")
+                if self._is_lost(row):
+                    await self._give_up(row.id, _STOPPED)
         except JobsUnavailableError as error:
             log.error("jobs_not_kept", error=str(error))  # noqa: TRY400 - known
 

@@ -20,6 +20,7 @@ class JobRow:
         created: when it was asked.
         started: when its session opened.
         ended: when it ended.
+        gateway: that runs it, as it calls itself among others; empty for the only one.
     """
 
     id: str
@@ -32,6 +33,7 @@ class JobRow:
     created: float
     started: float | None = None
     ended: float | None = None
+    gateway: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from fedattn.rest.jobs import JobStatus
 from fedattn.rest.problems import Problem
 from gateway.attempts import Attempts
 from gateway.events import written_event
+from gateway.jobs_port import JobStore
 from gateway.jobs_rows import JobEvent, JobRow
-from gateway.jobs_store import JobStore
 from gateway.problems import problem_of
 
 MAX_EVENT_BYTES = 1 << 20

@@ -7,6 +7,8 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from fedattn.cluster.settings import ClusterSettings
+from fedattn.cluster.shared_key import SHARED_KEY_FILE
 from fedattn.core.address import HostPort, HostPorts
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
 from fedattn.core.node_id import check_node_id
@@ -18,16 +20,16 @@ from fedattn.runtime.settings import (
     ListenAddress,
     PeerAddresses,
     ProxyChoice,
-    ServiceSettings,
     service_config,
 )
+from gateway.callers import Limits
 from gateway.jobs_limits import JobLimits
 from gateway.limits import QueryLimits
 
 _ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(ClusterSettings):
     """Environment variables FEDATTN_GATEWAY_*, overridden by flags."""
 
     model_config = service_config("FEDATTN_GATEWAY_", "python -m gateway")
@@ -66,6 +68,15 @@ class GatewaySettings(ServiceSettings):
     )
     keys: Path | None = Field(
         None, description="File of API keys that `fedattn keys create` makes; who has one may ask."
+    )
+    shared_keys: bool = Field(
+        False,
+        description="Who has one of the API keys in NATS may ask: `fedattn keys create --nats`.",
+    )
+    shared_key: Path | None = Field(
+        None,
+        description="File with the key that seals what gateways keep in NATS; default: shared.key "
+        "in the folder of certificates.",
     )
     oidc_issuer: str | None = Field(
         None, description="URL of an OpenID Connect issuer; who has one of its tokens may ask."
@@ -165,7 +176,21 @@ class GatewaySettings(ServiceSettings):
                 raise ConfigurationError(f"{flags} go together; give both or neither")
         if self.open and self.needs_sign_in:
             raise ConfigurationError(
-                "--open lets anyone ask; leave it out, or leave --keys and --oidc-issuer out"
+                "--open lets anyone ask; leave it out, or leave --keys, --shared-keys and "
+                "--oidc-issuer out"
+            )
+        if self.shared_keys and self.keys is not None:
+            raise ConfigurationError("--keys and --shared-keys are two places; give one of them")
+        if self.shared_keys and self.nats is None:
+            raise ConfigurationError("--shared-keys are in NATS; give its URL with --nats")
+        if self.nats is not None and self.state is not None:
+            raise ConfigurationError(
+                "--nats keeps jobs for all gateways, --state for this one; give one of them"
+            )
+        if self.nats is not None and (self.shared_key or self.certificates) is None:
+            raise ConfigurationError(
+                "--nats needs --shared-key FILE, the same for all gateways; make it with: openssl "
+                "rand -hex 32"
             )
         return self
 
@@ -177,7 +202,13 @@ class GatewaySettings(ServiceSettings):
     @property
     def needs_sign_in(self) -> bool:
         """Whether only those may ask who sign in."""
-        return self.keys is not None or self.oidc_issuer is not None
+        return self.keys is not None or self.shared_keys or self.oidc_issuer is not None
+
+    @property
+    def shared_key_file(self) -> Path:
+        """Where the key is that seals what is kept in NATS."""
+        folder = self.certificates or Path()
+        return self.shared_key or folder / SHARED_KEY_FILE
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -192,6 +223,15 @@ class GatewaySettings(ServiceSettings):
             background_at_once=self.jobs_at_once,
             waiting=self.max_waiting,
             waiting_of_subject=self.max_waiting_per_subject,
+        )
+
+    @property
+    def caller_limits(self) -> Limits:
+        """What a caller may have, unless its key says otherwise."""
+        return Limits(
+            queries_per_minute=self.queries_per_minute,
+            max_concurrent=self.max_concurrent,
+            kv_bytes_per_day=self.kv_bytes_per_day,
         )
 
     @property

@@ -31,6 +31,31 @@ class ReadsTokens(Protocol):
         """Who signed in with a token; raises FedAttnError if nobody did."""
 
 
+class FindsKeys(Protocol):
+    """Knows API keys."""
+
+    def find(self, given: str) -> Caller:
+        """Whose key it is; raises NotSignedInError if it is nobody's, or has expired."""
+
+
+def caller_with(key: ApiKey | None, defaults: Limits) -> Caller:
+    """Who has a key that was found; raises NotSignedInError if none was."""
+    if key is None:
+        raise NotSignedInError(
+            "the API key is not known here: mistyped, revoked or expired; ask for a new one"
+        )
+    return Caller(
+        subject=key.name,
+        account=f"key {key.id}",
+        publishers=frozenset(key.publishers) or None,
+        limits=Limits(
+            queries_per_minute=key.queries_per_minute or defaults.queries_per_minute,
+            max_concurrent=key.max_concurrent or defaults.max_concurrent,
+            kv_bytes_per_day=key.kv_bytes_per_day or defaults.kv_bytes_per_day,
+        ),
+    )
+
+
 class KeyRing:
     """The keys of a file, read again when it changes.
 
@@ -63,21 +88,7 @@ class KeyRing:
             NotSignedInError: nobody's, or one that has expired.
         """
         self._refresh()
-        key = find_key(self._keys, given, self._clock())
-        if key is None:
-            raise NotSignedInError(
-                "the API key is not known here: mistyped, revoked or expired; ask for a new one"
-            )
-        return Caller(
-            subject=key.name,
-            account=f"key {key.id}",
-            publishers=frozenset(key.publishers) or None,
-            limits=Limits(
-                queries_per_minute=key.queries_per_minute or self._defaults.queries_per_minute,
-                max_concurrent=key.max_concurrent or self._defaults.max_concurrent,
-                kv_bytes_per_day=key.kv_bytes_per_day or self._defaults.kv_bytes_per_day,
-            ),
-        )
+        return caller_with(find_key(self._keys, given, self._clock()), self._defaults)
 
     def _refresh(self) -> None:
         """Take what the file says now; nobody's key is good while it cannot be read."""
@@ -100,7 +111,7 @@ class SignIn:
         tokens: of those who have signed in elsewhere.
     """
 
-    def __init__(self, keys: KeyRing | None, tokens: ReadsTokens | None) -> None:
+    def __init__(self, keys: FindsKeys | None, tokens: ReadsTokens | None) -> None:
         self._keys = keys
         self._tokens = tokens
 

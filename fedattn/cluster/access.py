@@ -33,6 +33,10 @@ class NatsAccess:
         """Name of a domain's directory; each has its own, or both would keep what is written."""
         return f"{self.federation}_{domain}" if domain else self.federation
 
+    def shared(self, kind: str) -> str:
+        """Name of a bucket or stream that gateways share."""
+        return f"gateways_{self.federation}_{kind}"
+
     def subject(self, kind: str, name: str) -> str:
         """What a service is written to, or asked, by."""
         return f"{self.federation}.{kind}.{name}"

@@ -5,11 +5,11 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -82,12 +82,11 @@ class KeyFile:
         Raises:
             ConfigurationError: the file cannot be read or written, or is full.
         """
-        key_id = secrets.token_hex(_ID_BYTES)
-        key = f"{PREFIX}{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
+        key_id, sha256, key = new_key()
         with self._changing() as entries:
             if len(entries) >= MAX_KEYS:
                 raise ConfigurationError(f"{self.path} holds {MAX_KEYS} keys; revoke some")
-            entries.append(entry(key_id, _digest(key)))
+            entries.append(entry(key_id, sha256))
         return key
 
     def revoke(self, name_or_id: str) -> tuple[ApiKey, ...]:
@@ -98,12 +97,7 @@ class KeyFile:
             ConfigurationError: the file cannot be read or written.
         """
         with self._changing() as entries:
-            revoked = tuple(entry for entry in entries if name_or_id in {entry.id, entry.name})
-            if not revoked:
-                raise InvalidRequestError(
-                    f"no key has the name or id {name_or_id[:80]!r}; `fedattn keys list` shows "
-                    f"those there are"
-                )
+            revoked = choose_revoked(entries, name_or_id)
             entries[:] = [entry for entry in entries if entry not in revoked]
         return revoked
 
@@ -130,6 +124,43 @@ class KeyFile:
         return failing_in_one_line("keys", self.path, "let this user do so")
 
 
+class KeyStore(Protocol):
+    """Where API keys are kept."""
+
+    def read(self) -> tuple[ApiKey, ...]:
+        """All keys, expired ones too."""
+
+    def create(self, entry: Callable[[str, str], ApiKey]) -> str:
+        """Make a key, whose entry is made from id and digest, and return it."""
+
+    def revoke(self, name_or_id: str) -> tuple[ApiKey, ...]:
+        """Take the key of this id out, or all of this name; returns them."""
+
+
+def new_key() -> tuple[str, str, str]:
+    """Id, digest and whole text of a key that nobody has yet."""
+    key_id = secrets.token_hex(_ID_BYTES)
+    key = f"{PREFIX}{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
+    return key_id, _digest(key), key
+
+
+def choose_revoked(entries: Iterable[ApiKey], name_or_id: str) -> tuple[ApiKey, ...]:
+    """The key of this id, or all of this name; raises InvalidRequestError if there is none."""
+    revoked = tuple(entry for entry in entries if name_or_id in {entry.id, entry.name})
+    if not revoked:
+        raise InvalidRequestError(
+            f"no key has the name or id {name_or_id[:80]!r}; `fedattn keys list` shows those there "
+            f"are"
+        )
+    return revoked
+
+
+def id_of(given: str) -> str:
+    """The id in what may be a key; empty if it is none."""
+    match = _KEY.fullmatch(given)
+    return match[1] if match else ""
+
+
 def find_key(keys: Mapping[str, ApiKey], given: str, now: float) -> ApiKey | None:
     """The key that was given, unless it is unknown or has expired.
 
@@ -138,8 +169,7 @@ def find_key(keys: Mapping[str, ApiKey], given: str, now: float) -> ApiKey | Non
         given: the whole key.
         now: seconds since the epoch.
     """
-    match = _KEY.fullmatch(given)
-    entry = keys.get(match[1]) if match else None
+    entry = keys.get(id_of(given))
     if entry is None or not hmac.compare_digest(entry.sha256, _digest(given)):
         return None
     return entry if entry.expires_at is None or now < entry.expires_at else None

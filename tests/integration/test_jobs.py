@@ -13,7 +13,7 @@ from fedattn.core.errors import NoContributorsError, NodeBusyError
 from fedattn.runtime.api_keys import ApiKey, KeyFile
 from fedattn.wire.v1 import participant_pb2
 from gateway import jobs_running, line
-from gateway.jobs_store import JobStore
+from gateway.jobs_sqlite import SqliteJobStore
 from tests.harness.gateway import (
     ANSWER,
     QUESTION,
@@ -148,15 +148,15 @@ async def test_who_looks_while_a_job_is_cancelled_is_not_told_that_it_is_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looking: list[asyncio.Task[httpx.Response]] = []
-    cancel = JobStore.cancel
+    cancel = SqliteJobStore.cancel
 
-    async def looked_at_meanwhile(store: JobStore, *args: Any) -> None:
+    async def looked_at_meanwhile(store: SqliteJobStore, *args: Any) -> None:
         looking.append(asyncio.create_task(gateway.client.get(job)))
         for _ in range(20):  # turns at the file, of which the look takes the next ones
             await store.count("")
         await cancel(store, *args)
 
-    monkeypatch.setattr(JobStore, "cancel", looked_at_meanwhile)
+    monkeypatch.setattr(SqliteJobStore, "cancel", looked_at_meanwhile)
     async with running(Gate(), flags=[NO_GRACE]) as gateway:
         job = await begin(gateway)
         await gateway.participant.started.wait()

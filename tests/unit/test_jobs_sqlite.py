@@ -10,7 +10,7 @@ import pytest
 from fedattn.core.errors import ConfigurationError, JobsUnavailableError
 from fedattn.rest.jobs import JobStatus
 from gateway.jobs_rows import JobEvent, JobRow
-from gateway.jobs_store import JobStore
+from gateway.jobs_sqlite import SqliteJobStore
 
 SECRET = "Ward 7 had the outbreak"
 LONG = SECRET + " and so on" * 2000  # longer than a page of the file
@@ -25,8 +25,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(path: Path) -> AsyncIterator[JobStore]:
-    async with JobStore(path) as opened:
+async def store(path: Path) -> AsyncIterator[SqliteJobStore]:
+    async with SqliteJobStore(path) as opened:
         yield opened
 
 
@@ -39,7 +39,7 @@ def on_disk(path: Path) -> bytes:
     return b"".join(file.read_bytes() for file in path.parent.iterdir())
 
 
-async def finished(store: JobStore, job_id: str = "a", now: float = 9.0) -> None:
+async def finished(store: SqliteJobStore, job_id: str = "a", now: float = 9.0) -> None:
     await store.add(row(job_id))
     await store.start(job_id, 2.0)
     await store.append(job_id, TOKEN)
@@ -47,28 +47,22 @@ async def finished(store: JobStore, job_id: str = "a", now: float = 9.0) -> None
 
 
 async def test_a_finished_job_outlives_a_restart(path: Path) -> None:
-    async with JobStore(path) as store:
+    async with SqliteJobStore(path) as store:
         await finished(store)
-    async with JobStore(path) as store:
+    async with SqliteJobStore(path) as store:
         found = await store.find("key 1", "a")
         assert found == row(status=JobStatus.DONE, started=2.0, ended=9.0)
         assert await store.last_event("a") == JobEvent(number=2, name="report", data=LONG)
         assert await store.list_unfinished() == []
 
 
-async def test_the_file_is_for_its_owner_alone(store: JobStore, path: Path) -> None:
+async def test_the_file_is_for_its_owner_alone(store: SqliteJobStore, path: Path) -> None:
     await finished(store)
     modes = {file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
     assert modes == {0o600}
 
 
-async def test_events_are_numbered_and_read_after_a_number(store: JobStore) -> None:
-    await finished(store)
-    assert [event.number for event in await store.events("a", 0)] == [1, 2]
-    assert [event.name for event in await store.events("a", 1)] == ["report"]
-
-
-async def test_what_is_deleted_is_in_no_file(store: JobStore, path: Path) -> None:
+async def test_what_is_deleted_is_in_no_file(store: SqliteJobStore, path: Path) -> None:
     await finished(store, "a")
     await finished(store, "b")
     await store.append("b", TOKEN)
@@ -78,7 +72,9 @@ async def test_what_is_deleted_is_in_no_file(store: JobStore, path: Path) -> Non
     assert SECRET.encode() not in on_disk(path)
 
 
-async def test_what_is_cancelled_keeps_no_text_but_that_it_was(store: JobStore, path: Path) -> None:
+async def test_what_is_cancelled_keeps_no_text_but_that_it_was(
+    store: SqliteJobStore, path: Path
+) -> None:
     await store.add(row(key="k", body_sha256=b"digest of the body"))
     for _ in range(3):
         await store.append("a", TOKEN)
@@ -92,7 +88,7 @@ async def test_what_is_cancelled_keeps_no_text_but_that_it_was(store: JobStore, 
     assert len(await store.events("a", 0)) == 1
 
 
-async def test_what_ended_long_ago_expires_from_the_disk(store: JobStore, path: Path) -> None:
+async def test_what_ended_long_ago_expires_from_the_disk(store: SqliteJobStore, path: Path) -> None:
     await finished(store, "old", now=10.0)
     await store.expire(10.5)
     assert SECRET.encode() not in on_disk(path)
@@ -102,27 +98,7 @@ async def test_what_ended_long_ago_expires_from_the_disk(store: JobStore, path: 
     assert [job.id for job in await store.page("key 1", None, 9)] == ["unfinished", "new"]
 
 
-async def test_only_an_answer_stays_under_its_key(store: JobStore) -> None:
-    for job_id, status in (("done", JobStatus.DONE), ("failed", JobStatus.FAILED)):
-        await store.add(row(job_id, key=job_id, body_sha256=b""))
-        await store.finish(job_id, status, ERROR, 9.0)
-    found = await store.find_key("key 1", "done")
-    assert found is not None
-    assert found.id == "done"
-    assert await store.find_key("key 1", "failed") is None
-    assert await store.find_key("key 2", "done") is None
-
-
-async def test_a_page_has_only_the_accounts_own_jobs(store: JobStore) -> None:
-    for number in range(5):
-        await store.add(row(str(number), f"key {number % 2}"))
-    assert [job.id for job in await store.page("key 0", None, 2)] == ["4", "2"]
-    assert [job.id for job in await store.page("key 0", "2", 2)] == ["0"]
-    assert await store.find("key 0", "1") is None
-    assert await store.count("key 1") == (2, 5)
-
-
-async def test_a_full_disk_is_said_and_keeps_what_is_there(store: JobStore) -> None:
+async def test_a_full_disk_is_said_and_keeps_what_is_there(store: SqliteJobStore) -> None:
     await finished(store)
     pages = await store._connection.execute_fetchall("PRAGMA page_count")
     await store._connection.execute_fetchall(f"PRAGMA max_page_count = {next(iter(pages))[0]}")
@@ -134,14 +110,14 @@ async def test_a_full_disk_is_said_and_keeps_what_is_there(store: JobStore) -> N
     await store.add(row("b"))
 
 
-async def test_a_disk_that_takes_nothing_is_said(store: JobStore) -> None:
+async def test_a_disk_that_takes_nothing_is_said(store: SqliteJobStore) -> None:
     await store._connection.execute_fetchall("PRAGMA query_only = ON")
     with pytest.raises(JobsUnavailableError, match=r"readonly.*--state"):
         await store.add(row())
 
 
 async def test_texts_that_another_process_still_reads_are_not_said_to_be_gone(
-    store: JobStore, path: Path
+    store: SqliteJobStore, path: Path
 ) -> None:
     await finished(store)
     with sqlite3.connect(path) as reader:
@@ -152,7 +128,7 @@ async def test_texts_that_another_process_still_reads_are_not_said_to_be_gone(
     reader.close()
 
 
-async def test_a_write_is_whole_though_its_waiter_is_cancelled(store: JobStore) -> None:
+async def test_a_write_is_whole_though_its_waiter_is_cancelled(store: SqliteJobStore) -> None:
     adding = asyncio.create_task(store.add(row()))
     await asyncio.sleep(0)  # it has begun
     adding.cancel()
@@ -163,7 +139,7 @@ async def test_a_write_is_whole_though_its_waiter_is_cancelled(store: JobStore) 
 
 
 async def test_without_a_file_jobs_are_kept_in_memory() -> None:
-    async with JobStore(None) as store:
+    async with SqliteJobStore(None) as store:
         await finished(store)
         await store.delete("a")
         assert await store.count("key 1") == (0, 0)
@@ -174,7 +150,7 @@ async def test_a_file_of_another_version_is_refused(path: Path) -> None:
     connection.execute("PRAGMA user_version = 7")
     connection.close()
     with pytest.raises(ConfigurationError, match=r"form 7.*remove"):
-        async with JobStore(path):
+        async with SqliteJobStore(path):
             pass
 
 
@@ -186,5 +162,5 @@ def no_database(path: Path) -> Path:
 
 async def test_a_file_that_is_no_database_is_said(no_database: Path) -> None:
     with pytest.raises(JobsUnavailableError, match="not a database"):
-        async with JobStore(no_database):
+        async with SqliteJobStore(no_database):
             pass

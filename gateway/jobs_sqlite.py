@@ -34,7 +34,7 @@ class _Checkpoint(StrEnum):
     """So that what was deleted is not in the log either."""
 
 
-class JobStore:
+class SqliteJobStore:
     """Keeps jobs; open inside `async with`, by one process at a time.
 
     What is deleted is overwritten, in the file and in its log. Every method raises

@@ -83,6 +83,7 @@ def create_app(
         redoc_url=None,
         telemetry=NO_TELEMETRY,
     )
+    app.state.keeping = kept
     render = Rendering(OPENAI_RENDERERS)
     asking = Asking(publishers, settings.share)
     app.include_router(query_router(asking, jobs))

@@ -1,5 +1,6 @@
 """Where jobs are kept, and who else keeps them there."""
 
+from types import TracebackType
 from typing import Protocol, Self
 
 from fedattn.core.errors import FedAttnError
@@ -22,7 +23,12 @@ class JobStore(Protocol):
     async def __aenter__(self) -> Self:
         """Open it."""
 
-    async def __aexit__(self, *_error: object) -> None:
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
         """Close it, once what is being written is written."""
 
     async def add(self, job: JobRow) -> None:

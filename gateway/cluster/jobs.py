@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from secrets import token_hex
+from types import TracebackType
 from typing import Self
 
 import nats.js.errors
@@ -42,7 +43,12 @@ class NatsJobStore:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_error: object) -> None:
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
         async with self._one_at_a_time:  # what is being written is written
             pass
 

@@ -145,8 +145,7 @@ class Link:
     # -- one connection after the other ----------------------------------------------------------
 
     async def _run(self) -> None:
-        while not self._is_closed:
-            raise_if_cancelled()
+        while not self._is_closed:  # the task counts as cancelled after a lost one (Python 3.11)
             try:
                 await self._live()
             except* Failure as errors:

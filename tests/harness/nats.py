@@ -121,25 +121,17 @@ async def running_nats(
 class FederatedAggregator:
     """One aggregator of a federation in this process."""
 
-    def __init__(
-        self,
-        name: str,
-        nats_url: str,
-        certificates: Any = None,
-        folder: Path | None = None,
-        **changes: Any,
-    ) -> None:
+    def __init__(self, name: str, nats_url: str, own: Any = None, **changes: Any) -> None:
         self.name, self.address = name, f"127.0.0.1:{free_port()}"
         self.settings = AggregatorSettings(
             listen=self.address,
             advertise=self.address,
             name=name,
             nats=nats_url,
-            certificates=folder,
             grace_s=0,
             **{"lease_s": 1.0, "heartbeat_interval_s": 0.5, **changes},
         )
-        self._certificates = certificates
+        self._certificates = own
         self._numbers = CollectorRegistry()
         self.servicer: AggregatorServicer
 

@@ -37,7 +37,7 @@ async def refusal(url: str, folder: Path) -> str:
 
 async def test_aggregators_find_each_other_by_their_certificates(nats: NatsServer) -> None:
     both = [
-        FederatedAggregator(name, nats.tls_url, certificates=None, folder=folder_of(name))
+        FederatedAggregator(name, nats.tls_url, certificates=folder_of(name))
         for name in ("aggregator-0", "aggregator-1")
     ]
     for one in both:

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedattn.authority.issuing import AUTHORITY_DAYS, AUTHORITY_KEY_FILE, check_name
 from fedattn.authority.office import Office
+from fedattn.cluster.shared_key import SHARED_KEY_FILE, make_shared_key
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
 from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.runtime.state import replace_file
@@ -60,6 +61,8 @@ def init_certificates(
                 report(f"kept   {own}")
                 continue
             _issue(office, name, own, dt.timedelta(days=days))
+            if name == GATEWAY and not (own / SHARED_KEY_FILE).exists():
+                make_shared_key(own / SHARED_KEY_FILE)
             if owner is not None:
                 for path in (own, *own.iterdir()):
                     os.chown(path, owner, -1)

@@ -7,18 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
+from fedattn.cli.key_places import (
+    DEFAULT_FEDERATION,
+    DEFAULT_FILE,
+    Certificates,
+    Credentials,
+    Federation,
+    Keys,
+    Nats,
+    SharedKeyFile,
+    key_store,
+)
 from fedattn.cli.options import AsJson
 from fedattn.cli.terminal import output, plain_table, write_json
 from fedattn.rest.faults import checked
 from fedattn.runtime.api_keys import ApiKey, KeyFile
 
 _DAY_S = 86_400
-
-Keys = Annotated[
-    Path,
-    typer.Option("--keys", help="File of the keys.", envvar="FEDATTN_GATEWAY_KEYS", metavar="FILE"),
-]
-_DEFAULT = Path("keys.json")
 
 
 def create(
@@ -38,7 +43,12 @@ def create(
     expires_days: Annotated[
         float | None, typer.Option(min=0, help="Days until it is good no more; default: never.")
     ] = None,
-    keys: Keys = _DEFAULT,
+    keys: Keys = DEFAULT_FILE,
+    nats: Nats = None,
+    certificates: Certificates = None,
+    credentials: Credentials = None,
+    shared_key: SharedKeyFile = None,
+    federation: Federation = DEFAULT_FEDERATION,
     as_json: AsJson = False,
 ) -> None:
     """Make a key, and print it: this once."""
@@ -58,22 +68,31 @@ def create(
             expires_at=None if expires_days is None else now + expires_days * _DAY_S,
         )
 
-    key = KeyFile(keys).create(entry)
+    store = key_store(keys, nats, certificates, credentials, shared_key, federation)
+    key = store.create(entry)
     if as_json:
         write_json({"key": key, "name": name})
     else:
         print(key)
 
 
-def list_keys(keys: Keys = _DEFAULT, as_json: AsJson = False) -> None:
+def list_keys(
+    keys: Keys = DEFAULT_FILE,
+    nats: Nats = None,
+    certificates: Certificates = None,
+    credentials: Credentials = None,
+    shared_key: SharedKeyFile = None,
+    federation: Federation = DEFAULT_FEDERATION,
+    as_json: AsJson = False,
+) -> None:
     """List the keys there are, without what only their owners know."""
-    entries = KeyFile(keys).read()
+    entries = key_store(keys, nats, certificates, credentials, shared_key, federation).read()
     console = output()
     if as_json:
         write_json([_document(entry) for entry in entries])
         return
     if not entries:
-        console.print(f"no keys in {keys}")
+        console.print(f"no keys in {'NATS' if nats else keys}")
         return
     table = plain_table(
         *("id", "name", "publishers", "made", "until"),
@@ -100,16 +119,42 @@ def list_keys(keys: Keys = _DEFAULT, as_json: AsJson = False) -> None:
 
 def revoke(
     key: Annotated[str, typer.Argument(metavar="NAME", help="Name or id of keys.")],
-    keys: Keys = _DEFAULT,
+    keys: Keys = DEFAULT_FILE,
+    nats: Nats = None,
+    certificates: Certificates = None,
+    credentials: Credentials = None,
+    shared_key: SharedKeyFile = None,
+    federation: Federation = DEFAULT_FEDERATION,
     as_json: AsJson = False,
 ) -> None:
     """Take keys out; a running gateway refuses them from the next request on."""
-    revoked = KeyFile(keys).revoke(key)
+    store = key_store(keys, nats, certificates, credentials, shared_key, federation)
+    revoked = store.revoke(key)
     if as_json:
         write_json([_document(entry) for entry in revoked])
         return
     for entry in revoked:
         output().print(f"revoked {entry.id} of {entry.name}")
+
+
+def import_keys(
+    file: Annotated[Path, typer.Argument(help="That `fedattn keys create --keys` made.")],
+    keys: Keys = DEFAULT_FILE,
+    nats: Nats = None,
+    certificates: Certificates = None,
+    credentials: Credentials = None,
+    shared_key: SharedKeyFile = None,
+    federation: Federation = DEFAULT_FEDERATION,
+    as_json: AsJson = False,
+) -> None:
+    """Copy all keys of a file to where gateways find them; whoever has one goes on with it."""
+    entries = KeyFile(file).read()
+    store = key_store(keys, nats, certificates, credentials, shared_key, federation)
+    store.add(entries)
+    if as_json:
+        write_json([_document(entry) for entry in entries])
+        return
+    output().print(f"copied {len(entries)} keys of {file}")
 
 
 def _document(entry: ApiKey) -> dict[str, Any]:
@@ -118,3 +163,7 @@ def _document(entry: ApiKey) -> dict[str, Any]:
 
 def _date(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M}"
+
+
+COMMANDS = {"create": create, "list": list_keys, "revoke": revoke, "import": import_keys}
+"""By their names."""

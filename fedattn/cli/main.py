@@ -87,9 +87,8 @@ def command_line() -> "typer.Typer":
     certificates.command("list")(certs.list_certificates)
     app.add_typer(certificates, name="certs")
     callers = typer.Typer(help="API keys of a gateway: who may ask.", no_args_is_help=True)
-    callers.command("create")(keys.create)
-    callers.command("list")(keys.list_keys)
-    callers.command("revoke")(keys.revoke)
+    for name, command in keys.COMMANDS.items():
+        callers.command(name)(command)
     app.add_typer(callers, name="keys")
     decisions = typer.Typer(invoke_without_command=True)
     decisions.callback()(approvals.list_approvals)

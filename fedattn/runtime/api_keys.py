@@ -89,6 +89,15 @@ class KeyFile:
             entries.append(entry(key_id, sha256))
         return key
 
+    def add(self, entries: Iterable[ApiKey]) -> None:
+        """Keep keys that were made elsewhere; raises ConfigurationError as `create`."""
+        added = {entry.id: entry for entry in entries}
+        with self._changing() as kept:
+            kept[:] = [entry for entry in kept if entry.id not in added]
+            if len(kept) + len(added) > MAX_KEYS:
+                raise ConfigurationError(f"{self.path} would hold over {MAX_KEYS} keys")
+            kept.extend(added.values())
+
     def revoke(self, name_or_id: str) -> tuple[ApiKey, ...]:
         """Take the key of this id out, or all of this name; returns them.
 
@@ -135,6 +144,9 @@ class KeyStore(Protocol):
 
     def revoke(self, name_or_id: str) -> tuple[ApiKey, ...]:
         """Take the key of this id out, or all of this name; returns them."""
+
+    def add(self, entries: Iterable[ApiKey]) -> None:
+        """Keep keys that were made elsewhere; those of the same ids are replaced."""
 
 
 def new_key() -> tuple[str, str, str]:

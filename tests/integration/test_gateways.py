@@ -14,7 +14,16 @@ from fedattn.cluster.access import NatsAccess
 from fedattn.cluster.api_keys import SharedKeys
 from fedattn.cluster.shared_key import SharedKey
 from fedattn.runtime.api_keys import ApiKey
-from tests.harness.gateway import ANSWER, QUESTION, Gate, Harness, Script, check_problem, running
+from tests.harness.gateway import (
+    ANSWER,
+    QUESTION,
+    Gate,
+    Harness,
+    Script,
+    check_problem,
+    openapi_document,
+    running,
+)
 from tests.harness.identities import folder_of
 from tests.harness.nats import BINARY, NO_NATS, NatsServer, running_nats, tls_config, until
 
@@ -41,6 +50,7 @@ class Cluster:
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    openapi_document()  # takes the event loop for longer than a lease
     key_file = tmp_path / "shared.key"
     key_file.write_text(SECRET)
     async with running_nats(tmp_path / "nats") as nats, AsyncExitStack() as stack:
@@ -215,10 +225,8 @@ async def test_nats_reads_neither_questions_nor_answers_nor_ids_nor_names(
 
 async def test_gateways_prove_themselves_to_nats_with_their_certificate(tmp_path: Path) -> None:
     config = tls_config(aggregators=("aggregator-0",), gateways=("gateway",))
-    key_file = tmp_path / "shared.key"
-    key_file.write_text(SECRET)
     async with running_nats(tmp_path / "nats", config) as nats, AsyncExitStack() as stack:
-        flags = [f"--nats={nats.tls_url}", f"--shared-key={key_file}", "--grace-s=0"]
+        flags = [f"--nats={nats.tls_url}", "--grace-s=0"]  # with the key that `certs init` made
         flags.append(f"--certificates={folder_of('gateway')}")
         one, other = [await stack.enter_async_context(running(flags=flags)) for _ in range(2)]
         job = await begin(one)

@@ -82,7 +82,7 @@ proto-check: $(STAMP)
 lock: $(STAMP) ## write locks/ anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra dev --group build --group model -o locks/dev.txt
 	$(COMPILE) -c locks/dev.txt pyproject.toml --extra participant --extra telemetry --group model -o locks/participant.txt
-	$(COMPILE) -c locks/dev.txt pyproject.toml --extra client --extra gateway --extra oidc --extra telemetry -o locks/gateway.txt
+	$(COMPILE) -c locks/dev.txt pyproject.toml --extra client --extra gateway --extra oidc --extra cluster --extra telemetry -o locks/gateway.txt
 	$(COMPILE) -c locks/dev.txt pyproject.toml --extra services --extra cluster --extra telemetry -o locks/aggregator.txt
 	$(COMPILE) -c locks/dev.txt --group build -o locks/build.txt
 

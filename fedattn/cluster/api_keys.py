@@ -18,7 +18,7 @@ from fedattn.runtime.api_keys import MAX_KEYS, ApiKey, choose_revoked, new_key
 T = TypeVar("T")
 _MAX_VALUE_SIZE = 64 << 10
 """Bytes of one, with the names of all its publishers."""
-_MAX_BYTES = 64 << 20
+_MAX_BYTES = 32 << 20
 
 
 async def make_key_bucket(connection: NatsConnection) -> KeyValue:

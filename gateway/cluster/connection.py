@@ -8,9 +8,9 @@ from fedattn.cluster.api_keys import make_key_bucket
 from fedattn.cluster.connection import NatsConnection
 from fedattn.cluster.mirror import MARKER_S
 
-MAX_TEXT_BYTES = 1 << 30
+MAX_TEXT_BYTES = 256 << 20
 """Of questions, events and answers, as they are kept."""
-_MAX_ROW_BYTES = 64 << 20
+_MAX_ROW_BYTES = 32 << 20
 _MAX_VALUE_SIZE = 16 << 10
 """Bytes of a row."""
 _LEASES_KEPT_S = 120.0

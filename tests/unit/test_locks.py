@@ -15,7 +15,7 @@ GROUPS = PROJECT["dependency-groups"]
 LOCKS = {
     "build": GROUPS["build"],
     "aggregator": ["fedattn[services,cluster]"],
-    "gateway": ["fedattn[client,gateway,oidc]"],
+    "gateway": ["fedattn[client,gateway,oidc,cluster]"],
     "participant": ["fedattn[participant]", *GROUPS["model"]],
     "dev": ["fedattn[dev]", *GROUPS["build"], *GROUPS["model"]],
 }

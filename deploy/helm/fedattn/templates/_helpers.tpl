@@ -82,6 +82,12 @@ topologySpreadConstraints:
 {{- else if .Values.nats.enabled }}tls://{{ .Values.nats.fullnameOverride }}:4222{{ end }}
 {{- end }}
 
+{{/* Servers of NATS that keep a copy. */}}
+{{- define "fedattn.natsReplicas" -}}
+{{- if .Values.nats.enabled }}{{ ternary (min 3 (int .Values.nats.config.cluster.replicas)) 1 .Values.nats.config.cluster.enabled }}
+{{- else }}1{{ end }}
+{{- end }}
+
 {{- define "fedattn.dns" -}}
 - ports:  # names
     - {port: 53, protocol: UDP}

@@ -58,11 +58,11 @@ def init_certificates(
         for name in dict.fromkeys((AGGREGATOR, GATEWAY, *node_ids)):
             own = folder / name
             if not renew and (own / CERTIFICATE_FILE).exists():
+                _add_shared_key(name, own)
                 report(f"kept   {own}")
                 continue
             _issue(office, name, own, dt.timedelta(days=days))
-            if name == GATEWAY and not (own / SHARED_KEY_FILE).exists():
-                make_shared_key(own / SHARED_KEY_FILE)
+            _add_shared_key(name, own)
             if owner is not None:
                 for path in (own, *own.iterdir()):
                     os.chown(path, owner, -1)
@@ -73,6 +73,12 @@ def init_certificates(
         raise ConfigurationError(
             f"certificates: cannot write {error.filename}: {error.strerror}"
         ) from error
+
+
+def _add_shared_key(name: str, folder: Path) -> None:
+    """What gateways seal with what they keep in NATS; it stays when certificates are renewed."""
+    if name == GATEWAY and not (folder / SHARED_KEY_FILE).exists():
+        make_shared_key(folder / SHARED_KEY_FILE)
 
 
 def _issue(office: Office, name: str, folder: Path, lifetime: dt.timedelta) -> None:

@@ -58,6 +58,7 @@ def create_app(
     """
     for name in ("sse_starlette.sse", "aiosqlite"):
         logging.getLogger(name).setLevel(logging.INFO)  # their debug holds the answer
+    kept = keeping(settings)
     publishers = Publishers(
         Aggregators(settings.endpoints, certificates, settings.find_way),
         settings.query_limits,
@@ -65,9 +66,9 @@ def create_app(
         certificates,
         registry,
     )
-
-    kept = keeping(settings)
     jobs = kept.jobs
+
+    kept.share_counts(publishers.quotas)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -42,6 +42,9 @@ class Publishers:
         default: the publisher of queries that name none; None for the first by id.
         certificates: of the gateway; None for plaintext.
         registry: takes the gateway's numbers.
+
+    Attributes:
+        quotas: what callers have had.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Publishers:
         self._metrics = GatewayMetrics(registry)
         places = Places(limits, lambda: len(self.node_ids))
         self._line = Line(places, limits, self._metrics)
-        self._quotas = Quotas()
+        self.quotas = Quotas()
         self._running: set[QueryCall] = set()
         self._metrics.running.set_function(lambda: places.num_taken)
 
@@ -128,7 +131,7 @@ class Publishers:
         """A turn in the line. Counts refusals."""
         try:
             check_allowed(caller, publisher)
-            self._quotas.count_request(caller)
+            self.quotas.count_request(caller)
             node_id = await self._directory.choose(caller, publisher)
             ask = Ask(
                 caller=caller,
@@ -153,7 +156,7 @@ class Publishers:
 
         def end(call: QueryCall) -> None:
             self._running.discard(call)
-            self._quotas.add_bytes(caller, call.kv_bytes)
+            self.quotas.add_bytes(caller, call.kv_bytes)
             way.give_back()
             if call.is_answered:  # whoever reads slowly from here on holds no place
                 turn.note_answered()
@@ -214,7 +217,7 @@ class Publishers:
         try:
             timeout_s = request.options.deadline_s + DEADLINE_MARGIN_S
             response = await way.stub.Warm(request, timeout=timeout_s, metadata=trace_metadata())
-            self._quotas.add_bytes(caller, kv_bytes_of(response.report))
+            self.quotas.add_bytes(caller, kv_bytes_of(response.report))
             return response
         except grpc.aio.AioRpcError as error:
             raise await way.error_of(error) from error
@@ -228,7 +231,7 @@ class Publishers:
             RateLimitedError: the caller has had its share.
             FedAttnError: the aggregator cannot say.
         """
-        self._quotas.count_listing(caller)
+        self.quotas.count_listing(caller)
         return await self._directory.look()
 
     async def recent_nodes(self) -> aggregator_pb2.ListNodesResponse:

@@ -4,6 +4,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import assert_never
 
 from cachetools import LRUCache
 
@@ -12,8 +14,33 @@ from gateway.callers import Caller, Limits
 
 MAX_ACCOUNTS = 10_000
 """Accounts that are remembered; who asked longest ago is forgotten first."""
+MAX_HEARD = 100_000
+"""Times of one account that others tell of are kept up to so many."""
 _MINUTE_S = 60.0
 _DAY_S = 86_400.0
+
+
+class Counted(StrEnum):
+    """What is counted of an account."""
+
+    QUERY = "query"
+    LISTING = "listing"
+    KV_BYTES = "kv_bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What an account has had at some gateway.
+
+    Attributes:
+        account: whose, as `Caller.account`.
+        what: was had.
+        amount: of it.
+    """
+
+    account: str
+    what: Counted
+    amount: int = 1
 
 
 @dataclass(slots=True)
@@ -38,10 +65,14 @@ class Quotas:
 
     Args:
         clock: seconds since the epoch.
+
+    Attributes:
+        tell: has other gateways `hear` what is counted here.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self.tell: Callable[[Count], None] = lambda _count: None
         self._accounts: LRUCache[str, _Account] = LRUCache(MAX_ACCOUNTS)
 
     def count_request(self, caller: Caller) -> None:
@@ -52,9 +83,10 @@ class Quotas:
         """
         if caller.limits is None:
             return
-        account, now = self._account(caller), self._clock()
+        account, now = self._account(caller.account), self._clock()
         _check_bytes(account, caller.limits, now)
         _count(account.asked_at, caller.limits, now)
+        self.tell(Count(caller.account, Counted.QUERY))
 
     def count_listing(self, caller: Caller) -> None:
         """Count a look at who is joined: as often as queries, and apart from them.
@@ -65,19 +97,38 @@ class Quotas:
             RateLimitedError: it looked too often.
         """
         if caller.limits is not None:
-            _count(self._account(caller).looked_at, caller.limits, self._clock())
+            _count(self._account(caller.account).looked_at, caller.limits, self._clock())
+            self.tell(Count(caller.account, Counted.LISTING))
 
     def add_bytes(self, caller: Caller, num_bytes: int) -> None:
         """Count what a query moved; it is known at its end, so the last one may go beyond."""
-        account, day = self._account(caller), int(self._clock() // _DAY_S)
+        self._add_bytes(caller.account, num_bytes)
+        if caller.limits is not None:
+            self.tell(Count(caller.account, Counted.KV_BYTES, num_bytes))
+
+    def hear(self, count: Count) -> None:
+        """Count what was had at another gateway, now."""
+        account, now = self._account(count.account), self._clock()
+        match count.what:
+            case Counted.QUERY:
+                _note(account.asked_at, now)
+            case Counted.LISTING:
+                _note(account.looked_at, now)
+            case Counted.KV_BYTES:
+                self._add_bytes(count.account, count.amount)
+            case _:
+                assert_never(count.what)
+
+    def _add_bytes(self, name: str, num_bytes: int) -> None:
+        account, day = self._account(name), int(self._clock() // _DAY_S)
         if account.day != day:
             account.day, account.kv_bytes = day, 0
         account.kv_bytes += num_bytes
 
-    def _account(self, caller: Caller) -> _Account:
-        account = self._accounts.get(caller.account)
+    def _account(self, name: str) -> _Account:
+        account = self._accounts.get(name)
         if account is None:
-            account = self._accounts[caller.account] = _Account()
+            account = self._accounts[name] = _Account()
         return account
 
 
@@ -95,11 +146,22 @@ def _check_bytes(account: _Account, limits: Limits, now: float) -> None:
 def _count(times: deque[float], limits: Limits, now: float) -> None:
     """A moving window: at most so many requests in any minute."""
     most = limits.queries_per_minute
-    while times and times[0] <= now - _MINUTE_S:
-        times.popleft()
+    _forget(times, now)
     if len(times) >= most:
         raise RateLimitedError(
             f"{most} requests a minute are allowed; ask later, or for a higher rate",
             retry_after_s=times[0] + _MINUTE_S - now,
         )
     times.append(now)
+
+
+def _note(times: deque[float], now: float) -> None:
+    """One more, at another gateway, which has held it to the limits."""
+    _forget(times, now)
+    if len(times) < MAX_HEARD:
+        times.append(now)
+
+
+def _forget(times: deque[float], now: float) -> None:
+    while times and times[0] <= now - _MINUTE_S:
+        times.popleft()

@@ -1,6 +1,7 @@
 """`fedattn keys`: who may ask at a gateway."""
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -165,5 +166,10 @@ def _date(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M}"
 
 
-COMMANDS = {"create": create, "list": list_keys, "revoke": revoke, "import": import_keys}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "create": create,
+    "list": list_keys,
+    "revoke": revoke,
+    "import": import_keys,
+}
 """By their names."""

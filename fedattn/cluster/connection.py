@@ -24,6 +24,8 @@ Failure = (nats.errors.Error, OSError, TimeoutError)
 """Whatever is raised where NATS cannot be used."""
 _PING_S = 2
 """Between looks whether the server is there; two without an answer end the connection."""
+_AGAIN_S = 1
+"""Between two attempts at one server."""
 _MAX_WAITING_BYTES = 8 << 20
 
 Take = Callable[[str, bytes | None, int], None]
@@ -64,6 +66,8 @@ class NatsConnection:
             client = await nats.connect(
                 list(access.servers),
                 allow_reconnect=False,
+                max_reconnect_attempts=1,  # of each server, before it is known that none is there
+                reconnect_time_wait=_AGAIN_S,
                 connect_timeout=int(CALL_TIMEOUT_S),
                 ping_interval=_PING_S,
                 max_outstanding_pings=2,

@@ -19,6 +19,7 @@ from fedattn.core.errors import FedAttnError, JobsUnavailableError
 from fedattn.runtime.background import keep_running
 from fedattn.wire.status import raise_if_cancelled
 from gateway.cluster.connection import ROWS, GatewayConnection
+from gateway.cluster.counts import Counts
 from gateway.cluster.rows import parse_row
 from gateway.jobs_rows import JobRow
 
@@ -53,6 +54,7 @@ class Link:
         rows: the jobs of all gateways.
         keys: the API keys.
         cancel: what a sibling's request does; set before it opens.
+        counts: what callers have had, told among siblings.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Link:
         self.rows = Mirror[JobRow](access.shared(ROWS), key, parse_row, MAX_ROWS)
         self.keys = key_mirror(access, key)
         self.cancel: Cancel | None = None
+        self.counts = Counts(self.name, key)
         self._access, self._lease_s, self._clock = access, lease_s, clock
         self._connection: GatewayConnection | None = None
         self._connected = asyncio.Event()
@@ -161,6 +164,7 @@ class Link:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(connection.wait_lost())
                 tasks.create_task(self._beat(connection))
+                tasks.create_task(self.counts.exchange(connection))
                 tasks.create_task(self.rows.follow(connection, connection.rows))
                 tasks.create_task(self.keys.follow(connection, connection.keys))
                 tasks.create_task(connection.watch(connection.leases, self._hear, None))

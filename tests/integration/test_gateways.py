@@ -163,6 +163,28 @@ async def test_the_same_asked_at_two_gateways_is_asked_once(cluster: Cluster) ->
     assert sum(len(one.participant.requests) for one in both) == 1
 
 
+async def test_callers_have_their_rate_at_all_gateways_together(cluster: Cluster) -> None:
+    one, other = [
+        await cluster.gateway(None, "--shared-keys", "--queries-per-minute=2") for _ in range(2)
+    ]
+    anna = await make_key(cluster, "anna")
+    await until(lambda: all(len(link_of(at).keys.held) == 1 for at in (one, other)))
+    for gateway in (one, other):
+        before = len(link_of(other).counts._heard), len(link_of(one).counts._heard)
+        answer = await gateway.client.post("/v1/queries", json={"question": QUESTION}, headers=anna)
+        assert answer.status_code == 200
+        await until(
+            lambda before=before: (
+                before != (len(link_of(other).counts._heard), len(link_of(one).counts._heard))
+            )
+        )
+    for gateway in (one, other):
+        refused = await gateway.client.post(
+            "/v1/queries", json={"question": QUESTION}, headers=anna
+        )
+        check_problem(refused, 429, "rate_limited")
+
+
 async def test_callers_have_their_limit_of_jobs_at_all_gateways_together(cluster: Cluster) -> None:
     flags = ("--jobs-at-once=1", "--jobs-waiting=1")
     one, other = [await cluster.gateway(Gate(), *flags) for _ in range(2)]

@@ -3,15 +3,12 @@
 from types import TracebackType
 from typing import Protocol, Self
 
-from fedattn.core.errors import FedAttnError
 from fedattn.rest.jobs import JobStatus
 from gateway.jobs_rows import JobEvent, JobRow
 
 
-class TakenKeyError(FedAttnError):
-    """Another job has the idempotency key since a moment."""
-
-    code = "taken_key"
+class TakenKeyError(Exception):
+    """Another job has the idempotency key since a moment; who submits looks again."""
 
 
 class JobStore(Protocol):

@@ -76,11 +76,16 @@ class SharedKey:
         try:
             nonce, body = sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:]
             packed = self._cipher.decrypt(nonce, body, place.encode())
-            content = zlib.decompressobj().decompress(packed, MAX_CONTENT_SIZE)
+            unpacking = zlib.decompressobj()
+            content = unpacking.decompress(packed, MAX_CONTENT_SIZE)
         except (InvalidTag, ValueError, zlib.error):
             raise CorruptFrameError(
                 f"{place[:80]}: not sealed with the key of these gateways; give all the same key"
             ) from None
+        if unpacking.unconsumed_tail:
+            raise CorruptFrameError(
+                f"{place[:80]}: longer than {MAX_CONTENT_SIZE} bytes, the limit"
+            )
         return content
 
 

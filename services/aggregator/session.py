@@ -11,11 +11,14 @@ from fedattn.core.chunks import Chunk
 from fedattn.core.errors import (
     FedAttnError,
     InvalidRequestError,
+    MalformedFrameError,
     SessionAbortedError,
     UnknownSessionError,
 )
+from fedattn.core.plans import MAX_LAYERS
 from fedattn.core.session import MemberState, SessionState
-from fedattn.wire.convert import chunk_from_wire, require_range
+from fedattn.wire.convert import require_range
+from fedattn.wire.exchange import SentChunk
 from fedattn.wire.protocol import MAX_REASON_LENGTH, MAX_SEALED_KEY_SIZE, MAX_SIGNATURE_SIZE
 from fedattn.wire.security import CheckCaller
 from fedattn.wire.timeline import MAX_TIME_S, timeline_from_wire
@@ -31,6 +34,8 @@ _MESSAGE_OVERHEAD = 1024
 """What a message costs in memory beyond its data, bytes."""
 
 
+_LAST = MAX_LAYERS
+"""Rank of what comes behind the rows of every block."""
 _GONE_ON = "others went on without rows they waited for"
 
 Blame = Callable[[str, str, float], object]
@@ -56,6 +61,10 @@ class Session:
         self.outboxes: tuple[Outbox[bytes | pb.ExchangeResponse], ...] = tuple(
             Outbox(outbox_bytes) for _ in state.ledgers
         )
+        for outbox, ledger in zip(self.outboxes, state.ledgers, strict=True):
+            if ledger.is_over:
+                outbox.close()
+        self._ranks = [0] * len(state.ledgers)
         self.over = asyncio.Event()
         self.errors: dict[int, FedAttnError] = {}
         self.streams: set[asyncio.Task[object]] = set()
@@ -80,25 +89,26 @@ class Session:
                 return index
         raise UnknownSessionError(f"no member of session {self.session_id} has that token")
 
-    async def accept(self, sender: int, request: pb.ExchangeRequest) -> None:
+    async def accept(self, sender: int, sent: SentChunk) -> None:
         """Check a member's chunk and send it on to all who want it; waits while an outbox is full.
 
-        What is sent on is the member's own message, serialized once for all receivers:
-        ExchangeRequest and ExchangeResponse number `chunk` alike.
+        All receivers get the member's own message, the very bytes that came.
 
         Args:
             sender: place of the member it is from.
-            request: with a chunk.
+            sent: by it.
 
         Raises:
             FrameError: it is not what this member was to send.
         """
-        chunk = chunk_from_wire(request.chunk)
-        self.state.accept(sender, chunk)
-        self._pace.note(sender, chunk)
-        request.DiscardUnknownFields()
-        request.chunk.sender = sender
-        await self._forward(sender, chunk, request.SerializeToString())
+        if sent.sender != sender:
+            raise MalformedFrameError(
+                f"chunk from {self.state.member(sender).node_id} says it is of member "
+                f"{sent.sender}, expected its own place, {sender}"
+            )
+        self.state.accept(sender, sent.chunk)
+        self._pace.note(sender, sent.chunk)
+        await self._forward(sender, sent.chunk, sent.message)
 
     def pass_key(self, sender: int, request: pb.ExchangeRequest) -> None:
         """Pass on the key of a member's frames, sealed for one other: nobody here can open it.
@@ -120,21 +130,25 @@ class Session:
         self.outboxes[key.receiver].push(message, len(message) + _MESSAGE_OVERHEAD)
 
     async def _forward(self, sender: int, chunk: Chunk, message: bytes) -> None:
+        """Low blocks first, as receivers need them; those of one sender in the order they came."""
         size = len(message) + _MESSAGE_OVERHEAD
+        self._ranks[sender] = max(self._ranks[sender], chunk.layer)
         slow: list[int] = []
         for receiver in self.state.receivers(sender, chunk.layer):
             if not self.outboxes[receiver].has_room(size):
                 slow.append(receiver)
-            elif self.outboxes[receiver].push(message, size):
+            elif self.outboxes[receiver].push(message, size, self._ranks[sender]):
                 self.state.count_down(receiver, chunk.layer, len(chunk.data))
         if slow:
             with self._pace.held(sender):
-                await asyncio.gather(*(self._put_slowly(i, chunk, message, size) for i in slow))
+                await asyncio.gather(*(self._put_slowly(i, sender, chunk, message) for i in slow))
 
-    async def _put_slowly(self, receiver: int, chunk: Chunk, message: bytes, size: int) -> None:
+    async def _put_slowly(self, receiver: int, sender: int, chunk: Chunk, message: bytes) -> None:
         """Wait for a receiver that lags behind; lose it if it does not move."""
+        size = len(message) + _MESSAGE_OVERHEAD
         try:
-            if await self.outboxes[receiver].put(message, size, self._stall_timeout_s):
+            rank = self._ranks[sender]
+            if await self.outboxes[receiver].put(message, size, self._stall_timeout_s, rank):
                 self.state.count_down(receiver, chunk.layer, len(chunk.data))
         except TimeoutError:
             reason = f"it took too few rows for {self._stall_timeout_s:g} s"
@@ -184,7 +198,7 @@ class Session:
         self._end_member(index, error)
         notice = pb.ExchangeResponse(lost=pb.MemberLost(member=index, reason=reason))
         for receiver in self.state.successors(index):
-            self.outboxes[receiver].push(notice, _MESSAGE_OVERHEAD)
+            self.outboxes[receiver].push(notice, _MESSAGE_OVERHEAD, self._ranks[index])
         if self.state.is_publisher(index):
             self.abort(f"the publisher {node_id} is gone: {reason}")
         self._check_over()
@@ -228,7 +242,7 @@ class Session:
                 self._blame(self.state.member(index).node_id, _GONE_ON, self.begun_at)
         report = build_report(self.opened, self.state)
         message = pb.ExchangeResponse(report=report)
-        self.outboxes[-1].push(message, message.ByteSize())
+        self.outboxes[-1].push(message, message.ByteSize(), _LAST)
         self.outboxes[-1].close()
         self.abort("the publisher has all it needs")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from fedattn.client import Client
 from fedattn.core.errors import FedAttnError
+from fedattn.core.report import Outcome
 from fedattn.rest.answers import LayerEvent, QueryAnswer, SessionEvent, TokenEvent
 from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
 from tests.chaos.faults import Phase
@@ -67,6 +68,11 @@ class Asking:
     def reach(self, phase: Phase) -> None:
         """Wait for a phase that shows in the client's events, or for the end."""
         self._seen[_EVENTS[phase]].wait(GUARD_S)
+
+    def taking_part(self) -> set[str]:
+        """Nodes that gave their whole part to the answer."""
+        told = () if self.answer is None else self.answer.participants
+        return {one.node_id for one in told if one.state is Outcome.COMPLETE}
 
     def is_over_within(self, seconds: float) -> bool:
         """Whether it has ended by then."""

@@ -33,13 +33,13 @@ class Asking:
     Attributes:
         answer: that came, if one did.
         error: that came instead.
-        seconds: from the question to either.
+        ended_at: when, by `time.monotonic`.
     """
 
     gateway_url: str
     answer: QueryAnswer | None = None
     error: FedAttnError | None = None
-    seconds: float = 0.0
+    ended_at: float = 0.0
     _seen: dict[type, threading.Event] = field(
         default_factory=lambda: {kind: threading.Event() for kind in _EVENTS.values()}
     )
@@ -50,7 +50,6 @@ class Asking:
         self._thread.start()
 
     def _ask(self) -> None:
-        begun = time.monotonic()
         try:
             with Client(self.gateway_url, retries=0) as client:
                 for event in client.stream(QUERY):
@@ -61,7 +60,7 @@ class Asking:
         except FedAttnError as error:
             self.error = error
         finally:
-            self.seconds = time.monotonic() - begun
+            self.ended_at = time.monotonic()
             for seen in self._seen.values():  # nobody waits for what comes no more
                 seen.set()
 

@@ -23,7 +23,8 @@ class Cell:
 
     Attributes:
         place: what an aggregator did for the query when it was struck; empty for others.
-        saw: what the client saw of the query that was asked meanwhile, after how long.
+        saw: what the client saw of the query that was asked meanwhile.
+        seconds: from the fault to that.
         back_s: from the end of the fault, until the next query was answered whole.
         problems: what must not be.
     """
@@ -52,13 +53,13 @@ class Tester:
     def strike(self, fault: Fault, phase: Phase) -> Cell:
         """Ask, strike at the phase, heal, look at everything."""
         federation = self._federation
-        asking, place = self._ask_until(fault, phase)
+        asking, place, struck = self._ask_until(fault, phase)
         asking.is_over_within(fault.lasts_s)
         fault.heal(federation)
         healed = time.monotonic()
         asking.is_over_within(GUARD_S)
         verdict = self._judge.judge(asking, fault)
-        asked_s = asking.seconds
+        asked_s = max(0.0, asking.ended_at - struck)
         problem = self._recover()
         back_s = time.monotonic() - healed
         return Cell(
@@ -78,32 +79,32 @@ class Tester:
         found += [f"{name} ended by itself" for name in self._federation.dead()]
         return found + self._look_for_leaks()
 
-    def _ask_until(self, fault: Fault, phase: Phase) -> tuple[Asking, str]:
-        """A query that has been struck at its phase, and where that hit an aggregator."""
+    def _ask_until(self, fault: Fault, phase: Phase) -> tuple[Asking, str, float]:
+        """A query that has been struck at its phase, where that hit an aggregator, and when."""
         federation = self._federation
         if phase is Phase.IDLE:
-            place = self._strike(fault)
-            return Asking(federation.gateway_url), place
+            place, struck = self._strike(fault)
+            return Asking(federation.gateway_url), place, struck
         if phase is Phase.OPENING:
             held = "pharmacy"  # nobody's victim: its answer is what the opening waits for
             federation.set_weather(Weather(is_cut=True), [held])
             asking = Asking(federation.gateway_url)
             wait_for(lambda: federation.busy() or asking.is_over_within(0), GUARD_S)
-            federation.set_weather(CLEAR, [held])
-            return asking, self._strike(fault)
+            return asking, *self._strike(fault)
         if phase is Phase.EXCHANGE:
             federation.set_weather(SLOW)
         asking = Asking(federation.gateway_url)
         asking.reach(phase)
-        federation.set_weather(CLEAR)
-        return asking, self._strike(fault)
+        return asking, *self._strike(fault)
 
-    def _strike(self, fault: Fault) -> str:
+    def _strike(self, fault: Fault) -> tuple[str, float]:
+        """Strike now: what an aggregator that is the victim did for the query, and when it was."""
         victim = fault.victims[0] if fault.victims else ""
         is_one = victim in self._federation.aggregators
         place = self._federation.place_of(victim) if is_one else ""
+        self._federation.set_weather(CLEAR)
         fault.strike(self._federation)
-        return place
+        return place, time.monotonic()
 
     def _recover(self) -> str:
         """Wait until the next query is answered whole; what is wrong, if it never is."""

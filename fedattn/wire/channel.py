@@ -45,7 +45,7 @@ def _proxy_option(proxy: str | None) -> tuple[str, int | str]:
 
 
 async def becomes_ready(channel: grpc.aio.Channel) -> bool:
-    """Whether an attempt to connect succeeds that begins now; the last one may have failed long ago.
+    """Whether an attempt to connect succeeds that begins now; the last may have failed long ago.
 
     A channel that has failed once shows nothing but that until an attempt succeeds, so then this
     waits for as long as it is let.

@@ -36,7 +36,7 @@ def step_in(path: Path) -> Callable[[], float]:
 
 def main() -> None:
     path, _, _, module = sys.argv[1:5]
-    deadlines.time = SimpleNamespace(time=wall_clock.right)  # type: ignore[assignment]
+    deadlines.time = SimpleNamespace(time=wall_clock.right)  # type: ignore[assignment,attr-defined]
     wall_clock.be_wrong_by(step_in(Path(path)))
     sys.argv[:] = sys.argv[4:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

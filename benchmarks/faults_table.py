@@ -87,13 +87,25 @@ def table(run: dict[str, Any]) -> str:
 
 
 def failover(deaths: list[dict[str, Any]]) -> str:
-    """A sentence on deaths of aggregators."""
-    answered, whole = [one["answered_s"] for one in deaths], [one["whole_s"] for one in deaths]
+    """Markdown of deaths of aggregators."""
     errors = sum(len(one["errors"]) for one in deaths)
-    return (
-        f"{len(deaths)} deaths: answered after {median(answered):.1f} s ({min(answered):.1f} to "
-        f"{max(answered):.1f}), by all nodes after {median(whole):.1f} s ({min(whole):.1f} to "
-        f"{max(whole):.1f}); {errors} queries failed before."
+    named = {
+        "a query right before": "calm_s",
+        "the first that was answered, from the death": "answered_s",
+        "the first that all nodes answered, from the death": "whole_s",
+    }
+    lines = [
+        f"| {what} | {median(all_s):.1f} | {min(all_s):.1f} | {max(all_s):.1f} |"
+        for what, all_s in ((what, [one[key] for one in deaths]) for what, key in named.items())
+    ]
+    return "\n".join(
+        [
+            f"{len(deaths)} deaths; {errors} queries failed before the first that was answered.",
+            "",
+            "| query | median s | least | most |",
+            "|---|---|---|---|",
+            *lines,
+        ]
     )
 
 

@@ -4,9 +4,9 @@
     --json FILE      the same for programs
 
 A federation of three aggregators, with all settings at their defaults. One is killed; from then on
-a client asks, and asks again as soon as it has an answer or an error. Told are the seconds from the
-death to the end of the first query that was answered, and to the end of the first to which every
-node gave its part.
+a client asks, and asks again as soon as it has an answer or an error. Told are the seconds that a
+query took right before, from the death to the end of the first query that was answered, and to the
+end of the first to which every node gave its part.
 """
 
 import argparse
@@ -22,16 +22,27 @@ from tests.chaos.asking import GUARD_S, Asking
 from tests.chaos.federation import NODES, Federation, wait_for
 from tests.chaos.prepared import prepared_federation
 
-_ROW = "{:14} {:>10} {:>8}  {}"
+_ROW = "{:14} {:>7} {:>10} {:>8}  {}"
 _WITHIN_S = 120.0
+_SETTLED_S = 11.0
+"""A node that lost its aggregator sooner than that counts it as a failure in a row, and pauses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Death:
-    """One death and what came after; seconds since it, errors before the first answer by code."""
+    """One death and what came after.
+
+    Attributes:
+        place: what the aggregator did for queries.
+        calm_s: that a query took right before.
+        answered_s: from the death to the end of the first that was answered.
+        whole_s: the same, of the first that was answered by all nodes.
+        errors: codes of what failed before that.
+    """
 
     aggregator: str
     place: str
+    calm_s: float
     answered_s: float
     whole_s: float
     errors: tuple[str, ...]
@@ -43,6 +54,10 @@ def die(federation: Federation, name: str) -> Death:
     Raises:
         TimeoutError: that did not come to be.
     """
+    time.sleep(_SETTLED_S)
+    begun = time.monotonic()
+    Asking(federation.gateway_url).is_over_within(GUARD_S)
+    calm_s = time.monotonic() - begun
     place = federation.place_of(name)
     federation.kill(name)
     killed = time.monotonic()
@@ -62,6 +77,7 @@ def die(federation: Federation, name: str) -> Death:
             return Death(
                 aggregator=name,
                 place=place,
+                calm_s=calm_s,
                 answered_s=answered_s,
                 whole_s=after_s,
                 errors=tuple(errors),
@@ -84,12 +100,13 @@ def main() -> int:
     options = parser.parse_args()
     done: list[Death] = []
     with prepared_federation(0, 3, has_defaults=True) as federation:
-        print(_ROW.format("killed", "answered s", "whole s", "errors before"))
+        print(_ROW.format("killed", "calm s", "answered s", "whole s", "errors before"))
         for death in deaths(federation, options.repeats):
             done.append(death)
-            times = f"{death.answered_s:.1f}", f"{death.whole_s:.1f}"
+            times = f"{death.calm_s:.1f}", f"{death.answered_s:.1f}", f"{death.whole_s:.1f}"
             print(_ROW.format(death.aggregator, *times, " ".join(death.errors)), flush=True)
     for what, all_s in (
+        ("a query before", [death.calm_s for death in done]),
         ("answered", [death.answered_s for death in done]),
         ("whole", [death.whole_s for death in done]),
     ):

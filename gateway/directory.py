@@ -25,6 +25,8 @@ from gateway.callers import Caller
 _CONNECT_TIMEOUT_S = 2.0
 _LIST_TIMEOUT_S, _NEXT_AFTER_S = 10.0, 3.0
 """Longest wait for a listing, and where another aggregator may be asked instead."""
+_LOOK_AGAIN_S, _NUM_LOOKS = 0.25, 12
+"""Where a node has gone whose aggregator was lost is looked for so often, so many times."""
 FRESH_S = 1.0
 """How long a listing serves further queries."""
 
@@ -102,6 +104,24 @@ class Directory:
             if node.node_id == node_id and node.aggregator:
                 return self._aggregators.at(node.aggregator)
         return self._asked
+
+    async def moved(self, node_id: str, lost: AggregatorClient) -> AggregatorClient | None:
+        """Where a node is joined now whose aggregator was lost; None if it stays away.
+
+        Args:
+            node_id: of the node; it joins at its next aggregator within a second.
+            lost: where it was.
+
+        Raises:
+            FedAttnError: no aggregator can say.
+        """
+        for _ in range(_NUM_LOOKS if self._aggregators.num_given > 1 else 0):
+            await self.look()
+            found = self.aggregator_of(node_id)
+            if found.address != lost.address and node_id in self.publishers:
+                return found
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        return None
 
     async def choose(
         self, caller: Caller, publisher: str | None, without: frozenset[str] = frozenset()

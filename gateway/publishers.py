@@ -7,9 +7,10 @@ from typing import Self, TypeVar
 import grpc
 from prometheus_client import CollectorRegistry
 
-from fedattn.core.errors import FedAttnError
+from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
 from fedattn.runtime.tracing import trace_metadata
 from fedattn.wire.aggregators import Aggregators
+from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.security import OwnCertificates
 from fedattn.wire.v1 import aggregator_pb2, participant_pb2
 from gateway.asked_query import AskedQuery
@@ -173,9 +174,21 @@ class Publishers:
         return call
 
     async def _connect(self, node_id: str) -> Way:
-        """The way to a node, to be given back."""
+        """The way to a node, to be given back.
+
+        Nothing has been asked yet, so a node whose aggregator was lost is followed to the next.
+        """
         await self._directory.look(max_age_s=FRESH_S)  # it may have moved while the query waited
         aggregator = self._directory.aggregator_of(node_id)
+        try:
+            return await self._way(node_id, aggregator)
+        except AggregatorUnavailableError:
+            moved = await self._directory.moved(node_id, aggregator)
+            if moved is None:
+                raise
+            return await self._way(node_id, moved)
+
+    async def _way(self, node_id: str, aggregator: AggregatorClient) -> Way:
         way = await self._ways.take(node_id, aggregator, self.node_ids)
         with ExitStack() as unless_connected:
             unless_connected.callback(way.give_back)

@@ -7,12 +7,19 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import structlog
 
-from fedattn.core.errors import FedAttnError, SessionAbortedError
+from fedattn.core.errors import (
+    AggregatorUnavailableError,
+    FedAttnError,
+    GatewayUnavailableError,
+    PublisherUnavailableError,
+    SessionAbortedError,
+)
 from fedattn.wire.protocol import SILENCE_S
 from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.v1 import participant_pb2, session_pb2
 from gateway.metrics import GatewayMetrics
 from gateway.report import row_bytes_of
+from gateway.stillness import Stillness
 from gateway.way import Way
 
 END_TIMEOUT_S = 0.5
@@ -47,6 +54,7 @@ class QueryCall:
         self._result: participant_pb2.QueryResult | None = None
         self._first: QueryEvent | None = None
         self._is_closed = False
+        self._stillness = Stillness()
 
     @property
     def kv_bytes(self) -> int:
@@ -137,12 +145,25 @@ class QueryCall:
     async def _next(self) -> object:
         """The next event, or the end; a publisher that gives no sign of life is lost."""
         try:
-            async with asyncio.timeout(SILENCE_S):
-                return await self._rpc.read()
+            event = await self._stillness.wait(self._rpc.read(), SILENCE_S)
         except TimeoutError:
             raise self._note(await self._publisher.silent()) from None
         except grpc.aio.AioRpcError as error:
-            raise self._note(await self._publisher.error_of(error)) from error
+            raise self._note(await self._why_ended(error)) from error
+        self._stillness.seconds = 0.0
+        return event
+
+    async def _why_ended(self, error: grpc.aio.AioRpcError) -> FedAttnError:
+        """Who is to blame for a call that broke: this gateway, if it was not there itself."""
+        found = await self._publisher.error_of(error)
+        still_s = self._stillness.seconds
+        is_lost = isinstance(found, PublisherUnavailableError | AggregatorUnavailableError)
+        if not still_s or not is_lost:
+            return found
+        return GatewayUnavailableError(
+            f"the gateway stood still for {still_s:.0f} s, and what it had asked was given up "
+            f"meanwhile; ask again, and look whether its process was stopped"
+        )
 
     async def _wait_end(self) -> None:
         """Let the publisher end by itself: one that is cancelled now counts no answer."""

@@ -1,7 +1,7 @@
 """The way to one node that publishes, behind the aggregator."""
 
 import asyncio
-from contextlib import suppress
+from typing import Any
 
 import grpc
 import structlog
@@ -59,10 +59,16 @@ class Way:
             FedAttnError: why the aggregator carries nothing there, or it takes too long.
         """
         refused = self._refused
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                if await becomes_ready(self._channel.current()):
-                    return
+        ready = asyncio.create_task(becomes_ready(self._channel.current()))
+        try:  # gRPC goes on to try after a refusal, which costs the client time and changes nothing
+            either: set[asyncio.Future[Any]] = {ready, refused}
+            await asyncio.wait(
+                either, timeout=CONNECT_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if ready.done() and ready.result():
+                return
+        finally:
+            ready.cancel()
         error = refused.result() if refused.done() else self._unreachable()
         if isinstance(error, PublisherUnavailableError):
             error.lost = (self.node_id,)

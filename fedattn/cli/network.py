@@ -35,7 +35,8 @@ class NodePlan:
         node_id: its id.
         context: its private text; None for none.
         model: as for `fedattn model prepare`.
-        aggregator: host:port where it finds the aggregator; None for the network's own.
+        aggregator: host:port where it finds aggregators, with commas between; None for the
+            network's own.
         wrapper: words before its command, such as those that enter a network namespace.
     """
 
@@ -101,14 +102,22 @@ class LocalNetwork:
     def gateway_url(self) -> str:
         return f"http://{self.gateway_address}"
 
-    def start_aggregator(self, *flags: str) -> Part:
-        """Start the aggregator; flags go to its command line."""
+    def start_aggregator(
+        self, *flags: str, name: str = AGGREGATOR, address: HostPort | None = None
+    ) -> Part:
+        """Start an aggregator.
+
+        Args:
+            flags: for its command line.
+            name: of its part, its certificate and its folder.
+            address: where it listens; None for the network's own.
+        """
         return self._start(
-            "aggregator",
+            name,
             [
                 "services.aggregator",
-                f"--listen={self.aggregator_address}",
-                f"--state={self.state_dir / AGGREGATOR}",
+                f"--listen={address or self.aggregator_address}",
+                f"--state={self.state_dir / name}",
                 *flags,
             ],
         )
@@ -129,15 +138,14 @@ class LocalNetwork:
             arguments.append(f"--context={node.context}")
         return self._start(node.node_id, arguments, node.wrapper)
 
-    def start_gateway(
-        self, publisher: str, *flags: str, aggregator: HostPort | None = None
-    ) -> Part:
+    def start_gateway(self, publisher: str, *flags: str, aggregator: str | None = None) -> Part:
         """Start the gateway, whose default publisher is a node.
 
         Args:
             publisher: id of that node.
             flags: for its command line.
-            aggregator: where it finds the aggregator; None for the network's own.
+            aggregator: host:port where it finds aggregators, with commas between; None for the
+                network's own.
         """
         return self._start(
             "gateway",

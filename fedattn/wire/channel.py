@@ -45,13 +45,19 @@ def _proxy_option(proxy: str | None) -> tuple[str, int | str]:
 
 
 async def becomes_ready(channel: grpc.aio.Channel) -> bool:
-    """Whether the next attempt to connect succeeds; the last one may have failed long ago."""
-    has_tried = False
-    while (state := channel.get_state(try_to_connect=True)) is not _State.READY:
-        if has_tried and state is _State.TRANSIENT_FAILURE:
+    """Whether an attempt to connect succeeds that begins now; the last may have failed long ago.
+
+    A channel that has failed once shows nothing but that until an attempt succeeds, so then this
+    waits for as long as it is let.
+    """
+    state = channel.get_state(try_to_connect=True)
+    has_failed_before = state is _State.TRANSIENT_FAILURE
+    while state is not _State.READY:
+        if state is _State.TRANSIENT_FAILURE and not has_failed_before:
             return False
-        has_tried = has_tried or state is _State.CONNECTING
         await channel.wait_for_state_change(state)
+        has_failed_before = False
+        state = channel.get_state(try_to_connect=True)
     return True
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from fedattn.core.errors import (
     AggregatorUnavailableError,
@@ -121,7 +121,7 @@ class ControlLoop:
             raise_if_cancelled()  # what ended the stream may have been a cancellation
             retrying = AsyncRetrying(
                 retry=retry_if_exception(_may_pass),
-                wait=wait_random_exponential(multiplier=_FIRST_PAUSE_S, max=self._reconnect_max_s),
+                wait=self._pause_s,
                 before_sleep=lambda state: log.warning(
                     "not_joined", error=str(state.outcome.exception()) if state.outcome else ""
                 ),
@@ -129,6 +129,11 @@ class ControlLoop:
             await retrying(self._live)
             pause_s = min(_FIRST_PAUSE_S, self._reconnect_max_s)
             await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - no secret
+
+    def _pause_s(self, state: RetryCallState) -> float:
+        """A random time after a failure."""
+        num, most_s = self._aggregators.num_given, self._reconnect_max_s
+        return random.uniform(0, longest_pause_s(state.attempt_number, num, most_s))  # noqa: S311 - no secret
 
     async def _live(self) -> None:
         """One life of the stream; returns if it had lasted, so that pauses are short again."""
@@ -271,6 +276,12 @@ class ControlLoop:
             log.exception("invitation_failed", session=invite.session_id)
             reply = decline(invite.session_id, InternalError("it failed; see its log"))
         await outgoing.put(pb.ControlRequest(invite_reply=reply))
+
+
+def longest_pause_s(num_failures: int, num_aggregators: int, most_s: float) -> float:
+    """Between two attempts to join; doubles with each round of failures at all aggregators."""
+    num_rounds = (num_failures - 1) // num_aggregators
+    return min(_FIRST_PAUSE_S * 2.0 ** min(num_rounds, 32), most_s)
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
     --seconds 1800   stop after so long
     --seed 0         order of the faults, and what links lose
+    --aggregators 3  one federation through NATS; 1 for one alone
     --only TEXT      faults whose name has it, such as: kill, freeze clinic, links
     --json FILE      the same table for programs
 
@@ -13,7 +14,6 @@ was wrong, or was not told honestly.
 import argparse
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -21,15 +21,12 @@ from itertools import chain, repeat
 from pathlib import Path
 from random import Random
 
-from fedattn.cli import network as network_of_processes
-from fedattn.model.prepare import prepare_model
 from tests.chaos.cells import Cell, Tester
 from tests.chaos.faults import Fault, Phase, faults_of
-from tests.chaos.federation import Federation, running_federation
-from tests.harness.forks import fork_part
-from tests.harness.tiny import save_tiny_model
+from tests.chaos.federation import Federation
+from tests.chaos.prepared import prepared_federation
 
-_ROW = "{:24} {:9} {:>7}  {:>7}  {}"
+_ROW = "{:42} {:9} {:>7}  {:>7}  {}"
 HEAD = _ROW.format("fault", "phase", "seconds", "back s", "what the client saw")
 
 
@@ -60,6 +57,7 @@ def row_of(cell: Cell) -> str:
     """A line of the table, and a line for each problem."""
     times = f"{cell.seconds:.1f}", f"{cell.back_s:.1f}"
     row = _ROW.format(cell.fault, cell.phase, *times, cell.saw)
+    row += f" (it {cell.place})" if cell.place else ""
     return "\n".join([row, *(f"    WRONG: {problem}" for problem in cell.problems)])
 
 
@@ -69,21 +67,19 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=1800.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--aggregators", type=int, default=3)
     parser.add_argument("--only", default="")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    network_of_processes._start_process = fork_part  # type: ignore[assignment]
-    with tempfile.TemporaryDirectory(prefix="fedattn-chaos-") as folder:
-        weights, texts = Path(folder, "weights"), Path(folder, "texts")
-        weights.mkdir()
-        texts.mkdir()
-        save_tiny_model(weights)
-        model = prepare_model(str(weights), cache_dir=Path(folder, "models")).path
-        with running_federation(model, texts, options.seed) as federation:
-            order = in_random_order(federation, options.seed, options.only)
-            cells = run(Tester(federation), order, options.seconds)
+    with prepared_federation(options.seed, options.aggregators) as federation:
+        order = in_random_order(federation, options.seed, options.only)
+        cells = run(Tester(federation), order, options.seconds)
     if options.json is not None:
-        document = {"seed": options.seed, "cells": [asdict(cell) for cell in cells]}
+        document = {
+            "seed": options.seed,
+            "aggregators": options.aggregators,
+            "cells": [asdict(cell) for cell in cells],
+        }
         options.json.write_text(json.dumps(document, indent=2) + "\n")
     wrong = [cell for cell in cells if cell.problems]
     print(f"{len(cells)} faults, {len(wrong)} with something wrong, seed {options.seed}")

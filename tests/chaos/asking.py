@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from fedattn.client import Client
 from fedattn.core.errors import FedAttnError
+from fedattn.core.report import Outcome
 from fedattn.rest.answers import LayerEvent, QueryAnswer, SessionEvent, TokenEvent
 from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
 from tests.chaos.faults import Phase
@@ -32,13 +33,13 @@ class Asking:
     Attributes:
         answer: that came, if one did.
         error: that came instead.
-        seconds: from the question to either.
+        ended_at: when, by `time.monotonic`.
     """
 
     gateway_url: str
     answer: QueryAnswer | None = None
     error: FedAttnError | None = None
-    seconds: float = 0.0
+    ended_at: float = 0.0
     _seen: dict[type, threading.Event] = field(
         default_factory=lambda: {kind: threading.Event() for kind in _EVENTS.values()}
     )
@@ -49,7 +50,6 @@ class Asking:
         self._thread.start()
 
     def _ask(self) -> None:
-        begun = time.monotonic()
         try:
             with Client(self.gateway_url, retries=0) as client:
                 for event in client.stream(QUERY):
@@ -60,13 +60,18 @@ class Asking:
         except FedAttnError as error:
             self.error = error
         finally:
-            self.seconds = time.monotonic() - begun
+            self.ended_at = time.monotonic()
             for seen in self._seen.values():  # nobody waits for what comes no more
                 seen.set()
 
     def reach(self, phase: Phase) -> None:
         """Wait for a phase that shows in the client's events, or for the end."""
         self._seen[_EVENTS[phase]].wait(GUARD_S)
+
+    def taking_part(self) -> set[str]:
+        """Nodes that gave their whole part to the answer."""
+        told = () if self.answer is None else self.answer.participants
+        return {one.node_id for one in told if one.state is Outcome.COMPLETE}
 
     def is_over_within(self, seconds: float) -> bool:
         """Whether it has ended by then."""

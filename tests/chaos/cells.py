@@ -22,13 +22,16 @@ class Cell:
     """What came of it; times in seconds.
 
     Attributes:
-        saw: what the client saw of the query that was asked meanwhile, after how long.
+        place: what an aggregator did for the query when it was struck; empty for others.
+        saw: what the client saw of the query that was asked meanwhile.
+        seconds: from the fault to that.
         back_s: from the end of the fault, until the next query was answered whole.
         problems: what must not be.
     """
 
     fault: str
     phase: str
+    place: str
     saw: str
     seconds: float
     back_s: float
@@ -40,7 +43,7 @@ class Tester:
 
     def __init__(self, federation: Federation) -> None:
         self._federation = federation
-        self._judge = Judge()
+        self._judge = Judge(federation.words_for)
         self._held: dict[int, Held] = {}
         self._state_files = 0
         if problem := self._ask_calmly():
@@ -50,18 +53,19 @@ class Tester:
     def strike(self, fault: Fault, phase: Phase) -> Cell:
         """Ask, strike at the phase, heal, look at everything."""
         federation = self._federation
-        asking = self._ask_until(fault, phase)
+        asking, place, struck = self._ask_until(fault, phase)
         asking.is_over_within(fault.lasts_s)
         fault.heal(federation)
         healed = time.monotonic()
         asking.is_over_within(GUARD_S)
-        verdict = self._judge.judge(asking, fault, phase)
-        asked_s = asking.seconds
+        verdict = self._judge.judge(asking, fault)
+        asked_s = max(0.0, asking.ended_at - struck)
         problem = self._recover()
         back_s = time.monotonic() - healed
         return Cell(
             fault=fault.name,
             phase=phase.value,
+            place=place,
             saw=verdict.saw,
             seconds=asked_s,
             back_s=back_s,
@@ -75,27 +79,32 @@ class Tester:
         found += [f"{name} ended by itself" for name in self._federation.dead()]
         return found + self._look_for_leaks()
 
-    def _ask_until(self, fault: Fault, phase: Phase) -> Asking:
-        """A query that has been struck at its phase."""
+    def _ask_until(self, fault: Fault, phase: Phase) -> tuple[Asking, str, float]:
+        """A query that has been struck at its phase, where that hit an aggregator, and when."""
         federation = self._federation
         if phase is Phase.IDLE:
-            fault.strike(federation)
-            return Asking(federation.gateway_url)
+            place, struck = self._strike(fault)
+            return Asking(federation.gateway_url), place, struck
         if phase is Phase.OPENING:
             held = "pharmacy"  # nobody's victim: its answer is what the opening waits for
             federation.set_weather(Weather(is_cut=True), [held])
             asking = Asking(federation.gateway_url)
             wait_for(lambda: federation.busy() or asking.is_over_within(0), GUARD_S)
-            federation.set_weather(CLEAR, [held])
-            fault.strike(federation)
-            return asking
+            return asking, *self._strike(fault)
         if phase is Phase.EXCHANGE:
             federation.set_weather(SLOW)
         asking = Asking(federation.gateway_url)
         asking.reach(phase)
-        federation.set_weather(CLEAR)
-        fault.strike(federation)
-        return asking
+        return asking, *self._strike(fault)
+
+    def _strike(self, fault: Fault) -> tuple[str, float]:
+        """Strike now: what an aggregator that is the victim did for the query, and when it was."""
+        victim = fault.victims[0] if fault.victims else ""
+        is_one = victim in self._federation.aggregators
+        place = self._federation.place_of(victim) if is_one else ""
+        self._federation.set_weather(CLEAR)
+        fault.strike(self._federation)
+        return place, time.monotonic()
 
     def _recover(self) -> str:
         """Wait until the next query is answered whole; what is wrong, if it never is."""

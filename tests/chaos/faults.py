@@ -1,11 +1,11 @@
 """What is done to a federation, and how it is undone."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from fedattn.core.node_id import AGGREGATOR, GATEWAY
+from fedattn.core.node_id import AGGREGATOR, GATEWAY, NATS
 from tests.chaos.federation import NODES, OTHER_TEXT, PUBLISHER, TEXTS, Federation
 from tests.chaos.links import CLEAR, Weather
 
@@ -52,14 +52,17 @@ class Fault:
 def faults_of(federation: Federation) -> list[Fault]:
     """Every fault that this federation can have.
 
-    A service that is added to it is killed and frozen as any other: name it in `victims`.
+    A service that is added to it is killed and frozen as any other.
     """
-    victims = [AGGREGATOR, CONTRIBUTOR, PUBLISHER, GATEWAY]
-    victims += [name for name in federation.services if name not in {*victims, *NODES}]
+    aggregators, joined = federation.aggregators, bool(federation.uplinks)
+    idle_nodes = {*NODES} - {CONTRIBUTOR, PUBLISHER}
+    victims = [name for name in federation.services if name not in idle_nodes]
     faults = [make(name) for name in victims for make in (_kill, _freeze)]
     faults += [_cut(name) for name in (CONTRIBUTOR, PUBLISHER, GATEWAY)]
-    faults += [_cut_all(), *_weathers(), _replace_text()]
-    faults += [_fill_disk(name) for name in (AGGREGATOR, CONTRIBUTOR, PUBLISHER, GATEWAY)]
+    faults += [_cut_all(aggregators), *_weathers(), _replace_text()]
+    if joined:
+        faults += [_cut_aggregator(aggregators[0]), *_cut_uplinks(aggregators)]
+    faults += [_fill_disk(name) for name in (aggregators[0], CONTRIBUTOR, PUBLISHER, GATEWAY)]
     faults += [_step(CONTRIBUTOR, _HOUR_S), _step(CONTRIBUTOR, -_HOUR_S), _step(PUBLISHER, _HOUR_S)]
     return faults
 
@@ -89,13 +92,39 @@ def _cut(name: str) -> Fault:
     )
 
 
-def _cut_all() -> Fault:
+def _cut_all(aggregators: Sequence[str]) -> Fault:
     return Fault(
-        name="cut off aggregator",
-        victims=(AGGREGATOR,),
+        name="cut off every aggregator",
+        victims=(AGGREGATOR, *aggregators),
         strike=lambda one: one.set_weather(Weather(is_cut=True)),
         heal=lambda one: one.set_weather(CLEAR),
     )
+
+
+def _cut_aggregator(name: str) -> Fault:
+    def strike(federation: Federation) -> None:
+        federation.cut_off(name)
+        federation.set_uplinks(Weather(is_cut=True), [name])
+
+    def heal(federation: Federation) -> None:
+        federation.cut_off()
+        federation.set_uplinks(CLEAR, [name])
+
+    return Fault(name=f"cut off {name}", victims=(name,), strike=strike, heal=heal)
+
+
+def _cut_uplinks(aggregators: Sequence[str]) -> list[Fault]:
+    """Between NATS and one aggregator, and between NATS and all."""
+    whom = {aggregators[-1]: [aggregators[-1]], "every aggregator": list(aggregators)}
+    return [
+        Fault(
+            name=f"cut off {label} from {NATS}",
+            victims=(NATS, *names),
+            strike=lambda one, names=names: one.set_uplinks(Weather(is_cut=True), names),  # type: ignore[misc]
+            heal=lambda one: one.set_uplinks(CLEAR),
+        )
+        for label, names in whom.items()
+    ]
 
 
 def _weathers() -> list[Fault]:
@@ -137,7 +166,7 @@ def _fill_disk(name: str) -> Fault:
         strike=lambda one: one.fill_disk(name, is_full=True),
         heal=lambda one: one.fill_disk(name, is_full=False),
         phases=(Phase.IDLE, Phase.EXCHANGE),
-        is_harmless=name in {AGGREGATOR, GATEWAY},
+        is_harmless=name not in NODES,
     )
 
 

@@ -1,5 +1,6 @@
-"""The federation that is struck: real processes, each node behind a link of its own."""
+"""The federation that is struck: real processes, each behind a link of its own."""
 
+import asyncio
 import os
 import resource
 import signal
@@ -8,14 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from fedattn.cli.network import LocalNetwork, NodePlan, free_port, local_network
-from fedattn.core.node_id import AGGREGATOR, GATEWAY
-from tests.chaos.links import CLEAR, Link, Links, Weather
+from fedattn.core.address import HostPort
+from fedattn.core.node_id import AGGREGATOR, GATEWAY, NATS
+from tests.chaos.directory import all_know, start_nats
+from tests.chaos.links import CLEAR, LOOPBACK, Link, Links, Weather
 from tests.chaos.stepped import set_step
 
 PUBLISHER = "office"
@@ -35,6 +39,7 @@ BUSY = (
     "fedattn_gateway_queries_running",
 )
 """Gauges that are 0 while nobody asks anything."""
+SESSIONS, TUNNELS = "fedattn_aggregator_sessions_open", "fedattn_aggregator_tunnels_open"
 _PAUSES = ("--first-pause-s=0.5", "--max-pause-s=1")
 """A node that was struck in one cell is to take part in the next."""
 _START_S = 120.0
@@ -50,36 +55,75 @@ class Held:
     resident_mib: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Federation:
-    """An aggregator, nodes, a gateway; what is killed can be started again under its name."""
+    """Aggregators, NATS between them, nodes, a gateway; what is killed can be started again.
+
+    Attributes:
+        ways: of each node and of the gateway, to all aggregators.
+        uplinks: of each aggregator to NATS; none if there is one aggregator only.
+        nats_port: that NATS listens on.
+        pauses: flags of aggregators, of how long they let nodes rest.
+    """
 
     network: LocalNetwork
-    links: dict[str, Link]
+    addresses: dict[str, HostPort]
+    ways: dict[str, Link]
+    uplinks: dict[str, Link]
+    nats_port: int
     model: Path
     folder: Path
+    pauses: tuple[str, ...]
     metrics: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def aggregators(self) -> list[str]:
+        """Names of the aggregators."""
+        return list(self.addresses)
 
     @property
     def services(self) -> list[str]:
         """Names of all processes."""
-        return [AGGREGATOR, *NODES, GATEWAY]
+        return [*([NATS] if self.uplinks else []), *self.aggregators, *NODES, GATEWAY]
 
     @property
     def gateway_url(self) -> str:
         return self.network.gateway_url
 
+    def words_for(self, name: str) -> tuple[str, ...]:
+        """What messages may call a service."""
+        address = self.addresses.get(name)
+        return (name,) if address is None else (name, str(address))
+
     def start(self, name: str) -> None:
         """Start one service, again if it was killed."""
+        if name == NATS:
+            start_nats(self.network, self.folder, self.nats_port)
+            return
         port = self.metrics.setdefault(name, free_port())
-        flags = (f"--metrics=127.0.0.1:{port}", "--log-format=json")
-        if name == AGGREGATOR:
-            self.network.start_aggregator(*flags, *_PAUSES)
-        elif name == GATEWAY:
-            address = self.links[GATEWAY].address
-            self.network.start_gateway(PUBLISHER, *flags, aggregator=address)
+        flags: tuple[str, ...] = (f"--metrics={LOOPBACK}:{port}", "--log-format=json")
+        if name in self.addresses:
+            address = self.addresses[name]
+            flags = (*flags, *self.pauses, *self._membership(name))
+            self.network.start_aggregator(*flags, name=name, address=address)
+            return
+        flags = (*flags, f"--proxy=http://{self.ways[name].address}")
+        if name == GATEWAY:
+            self.network.start_gateway(PUBLISHER, *flags, aggregator=self._addresses_for(name))
         else:
             self.network.start_participant(self._plan(name), *flags)
+
+    def _membership(self, name: str) -> tuple[str, ...]:
+        if not self.uplinks:
+            return ()
+        uplink = f"nats://{self.uplinks[name].address}"
+        return f"--name={name}", f"--advertise={self.addresses[name]}", f"--nats={uplink}"
+
+    def _addresses_for(self, name: str) -> str:
+        """All aggregators; which comes first differs, so that not all begin at the same one."""
+        all_ = list(map(str, self.addresses.values()))
+        first = (*NODES, GATEWAY).index(name) % len(all_)
+        return ",".join(all_[first:] + all_[:first])
 
     def _plan(self, name: str) -> NodePlan:
         clock = self.folder / f"{name}.clock"
@@ -88,7 +132,7 @@ class Federation:
             node_id=name,
             context=self.text_of(name),
             model=str(self.model),
-            aggregator=str(self.links[name].address),
+            aggregator=self._addresses_for(name),
             wrapper=(sys.executable, "-m", "tests.chaos.stepped", str(clock)),
         )
 
@@ -106,9 +150,19 @@ class Federation:
         set_step(self.folder / f"{name}.clock", seconds)
 
     def set_weather(self, weather: Weather, names: list[str] | None = None) -> None:
-        """Of some links, or of all."""
-        for name in self.links if names is None else names:
-            self.links[name].set_weather(weather)
+        """Of the ways of some to all aggregators, or of all ways."""
+        for name in self.ways if names is None else names:
+            self.ways[name].set_weather(weather)
+
+    def cut_off(self, *aggregators: str) -> None:
+        """Cut all ways to some aggregators, and none to the others."""
+        for way in self.ways.values():
+            way.cut_off([self.addresses[name] for name in aggregators])
+
+    def set_uplinks(self, weather: Weather, names: list[str] | None = None) -> None:
+        """Of the links to NATS that some aggregators have, or all."""
+        for name in self.uplinks if names is None else names:
+            self.uplinks[name].set_weather(weather)
 
     def pid(self, name: str) -> int:
         return int(self.network.parts[name].process.pid)
@@ -126,8 +180,17 @@ class Federation:
         resource.prlimit(self.pid(name), resource.RLIMIT_FSIZE, (0 if is_full else hard, hard))
 
     def is_whole(self) -> bool:
-        """Whether all nodes are joined and the gateway tells so."""
-        return self.network.joined() == set(NODES)
+        """Whether all nodes are joined, and the gateway and every aggregator know all others."""
+        if self.network.joined() != set(NODES):
+            return False
+        return asyncio.run(all_know(self.addresses, NODES, self.network.certificates))
+
+    def place_of(self, aggregator: str) -> str:
+        """What an aggregator does for the query that runs."""
+        gauges = self.gauges(aggregator)
+        does = ["serves the session"] if gauges.get(SESSIONS) else []
+        does += ["holds the publisher"] if gauges.get(TUNNELS) else []
+        return " and ".join(does) or "neither serves the session nor holds the publisher"
 
     def dead(self) -> list[str]:
         """Services that have ended by themselves."""
@@ -146,6 +209,8 @@ class Federation:
     def gauges(self, name: str) -> dict[str, float]:
         """What a service tells Prometheus; nothing if it does not answer."""
         found: dict[str, float] = {}
+        if name not in self.metrics:
+            return found
         with suppress(httpx.HTTPError):
             text = httpx.get(f"http://127.0.0.1:{self.metrics[name]}/metrics", timeout=5.0).text
             for family in text_string_to_metric_families(text):
@@ -176,34 +241,51 @@ def wait_for(is_so: Callable[[], object], within_s: float) -> bool:
 
 
 @contextmanager
-def running_federation(model: Path, folder: Path, seed: int) -> Iterator[Federation]:
+def running_federation(
+    model: Path, folder: Path, seed: int, num_aggregators: int = 3, *, has_defaults: bool = False
+) -> Iterator[Federation]:
     """All started and joined.
 
     Args:
         model: prepared folder of a tiny model.
-        folder: for texts and clocks.
+        folder: for texts, clocks, and what NATS writes.
         seed: of what links lose.
+        num_aggregators: one alone without NATS, or several.
+        has_defaults: whether nodes that let others wait rest as long as they do by default.
     """
     with ExitStack() as stack:
         network = stack.enter_context(local_network())
         links = stack.enter_context(Links())
-        ways = {
-            name: links.add(network.aggregator_address, seed + number)
-            for number, name in enumerate((*NODES, GATEWAY))
-        }
-        federation = Federation(network, ways, model, folder)
+        names = [f"{AGGREGATOR}-{number}" for number in range(num_aggregators)]
+        names = names if num_aggregators > 1 else [AGGREGATOR]
+        nats_port = free_port()
+        nats = HostPort(LOOPBACK, nats_port)
+        numbers = count(seed)
+        federation = Federation(
+            network=network,
+            addresses={name: HostPort(LOOPBACK, free_port()) for name in names},
+            ways={name: links.add(None, next(numbers)) for name in (*NODES, GATEWAY)},
+            uplinks={name: links.add(nats, next(numbers)) for name in names if len(names) > 1},
+            nats_port=nats_port,
+            model=model,
+            folder=folder,
+            pauses=() if has_defaults else _PAUSES,
+        )
         stack.callback(_let_go, federation)
         for name, text in TEXTS.items():
             federation.text_of(name).write_text(text)
         for name in federation.services:
             federation.start(name)
         list(network.wait_ready(NODES, _START_S))
+        wait_for(federation.is_whole, _START_S)
         yield federation
 
 
 def _let_go(federation: Federation) -> None:
     """What is frozen could not be stopped in order."""
     federation.set_weather(CLEAR)
+    federation.set_uplinks(CLEAR)
+    federation.cut_off()
     for name in federation.services:
         with suppress(OSError, KeyError):
             federation.signal(name, signal.SIGCONT)

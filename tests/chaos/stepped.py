@@ -1,7 +1,9 @@
 """`python -m tests.chaos.stepped FILE python -m MODULE ...`: a service whose clock can be stepped.
 
 FILE holds seconds, as one little-endian double, by which its wall clock is wrong. The monotonic
-clock goes on as it should, as it does where NTP steps a clock.
+clock goes on as it should, as it does where NTP steps a clock. gRPC's Python takes deadlines from
+the wall clock and its core compares them with the same, which is not stepped here: so it keeps the
+right one.
 """
 
 import mmap
@@ -10,6 +12,9 @@ import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+
+from grpc.aio import _utils as deadlines
 
 from tests.chaos import wall_clock
 
@@ -31,6 +36,7 @@ def step_in(path: Path) -> Callable[[], float]:
 
 def main() -> None:
     path, _, _, module = sys.argv[1:5]
+    deadlines.time = SimpleNamespace(time=wall_clock.right)  # type: ignore[assignment,attr-defined]
     wall_clock.be_wrong_by(step_in(Path(path)))
     sys.argv[:] = sys.argv[4:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -6,13 +6,13 @@ Import this before anything that takes `time.time`: a default argument is bound 
 import time
 from collections.abc import Callable
 
-_right = time.time
+right = time.time
 _step: list[Callable[[], float]] = []
 
 
 def now() -> float:
     """The time as this process is to believe it."""
-    return _right() + sum(step() for step in _step)
+    return right() + sum(step() for step in _step)
 
 
 def be_wrong_by(step: Callable[[], float]) -> None:

@@ -168,3 +168,15 @@ async def test_the_gateway_finds_a_publisher_at_another_aggregator(tmp_path: Pat
             await cluster.aggregators[0].kill()  # where it asked so far
             await cluster.settled({"aggregator-1"})
             assert (await answer_of(publishers)).answer
+
+
+async def test_a_query_follows_its_publisher_when_the_aggregator_is_lost(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path, tiny_model("llama"), [1, 2, 0], 3) as cluster:
+        endpoints = [endpoint(one.address) for one in cluster.aggregators[1:]]
+        own = certificates_of(GATEWAY)
+        async with Publishers(
+            Aggregators(endpoints, own), QueryLimits(at_once=4), certificates=own
+        ) as publishers:
+            await answer_of(publishers)  # the way leads through the aggregator that dies
+            await cluster.aggregators[0].kill()
+            assert (await answer_of(publishers)).answer  # at once: the first that is asked

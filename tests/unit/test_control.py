@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from tenacity import RetryCallState
 
 from fedattn.core.errors import AggregatorUnavailableError
 from fedattn.wire.clients import Responses
 from fedattn.wire.identity import Identity
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant import control
-from services.participant.control import ControlLoop
+from services.participant.control import ControlLoop, longest_pause_s
 from tests.harness.homes import OneHome
 
 WELCOME = pb.ControlResponse(welcome=pb.Welcome(heartbeat_interval_s=3600))
@@ -158,14 +157,11 @@ async def test_pauses_grow_until_a_membership_has_lasted(
 ) -> None:
     failures: list[int] = []
 
-    def wait(**_: float) -> Any:
-        def pause_s(state: RetryCallState) -> float:
-            failures.append(state.attempt_number)
-            return 0.0
+    def pause_s(num_failures: int, *_: float) -> float:
+        failures.append(num_failures)
+        return 0.0
 
-        return pause_s
-
-    monkeypatch.setattr(control, "wait_random_exponential", wait)
+    monkeypatch.setattr(control, "longest_pause_s", pause_s)
     monkeypatch.setattr(control, "_SETTLED_S", settled_s)
     aggregator = Aggregator()
     running = asyncio.create_task(loop_at(aggregator).run())
@@ -173,3 +169,13 @@ async def test_pauses_grow_until_a_membership_has_lasted(
     running.cancel()
     await asyncio.wait({running})
     assert failures == expected
+
+
+def test_a_node_of_several_aggregators_has_tried_all_before_its_pauses_grow() -> None:
+    assert [longest_pause_s(num, 1, 5.0) for num in range(1, 8)] == [
+        *(0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0)
+    ]
+    assert [longest_pause_s(num, 3, 5.0) for num in range(1, 8)] == [
+        *(0.2, 0.2, 0.2, 0.4, 0.4, 0.4, 0.8)
+    ]
+    assert longest_pause_s(10**6, 1, 5.0) == 5.0

@@ -13,13 +13,15 @@ from fedattn.core.address import SocketPath
 from fedattn.core.errors import (
     AggregatorUnavailableError,
     FedAttnError,
+    GatewayUnavailableError,
     PublisherUnavailableError,
 )
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.v1 import participant_pb2
-from gateway import query_call
+from gateway import query_call, stillness
 from gateway.metrics import GatewayMetrics
 from gateway.query_call import QueryCall, planned_bytes_of
+from gateway.stillness import Stillness
 from gateway.way import Way
 from tests.harness.gateway import opened, result
 
@@ -126,6 +128,26 @@ async def test_who_is_lost_is_named_publisher_or_the_aggregator_on_the_way(
     lost = AggregatorUnavailableError("the aggregator at agg:1 did not answer")
     with pytest.raises(AggregatorUnavailableError, match="agg:1"):
         await call_of(FakeRpc(*events), lost=lost).wait_started()
+
+
+async def test_a_gateway_that_stood_still_blames_itself() -> None:
+    moments = iter([0.0, 21.0])  # a look that was due after a second came 20 s late
+    call = call_of(FakeRpc(broken()))
+    call._stillness = Stillness(lambda: next(moments))
+    with pytest.raises(GatewayUnavailableError, match="the gateway stood still for 20 s"):
+        await call.wait_started()
+
+
+async def test_time_for_which_the_gateway_stood_still_is_no_silence_of_the_publisher(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stillness, "_LOOK_S", 0.001)
+    moments = iter([0.0, 21.0, *map(float, range(22, 40))])
+    rpc = FakeRpc()
+    reading = asyncio.create_task(Stillness(lambda: next(moments)).wait(rpc.read(), 0.004))
+    with pytest.raises(TimeoutError):
+        await reading
+    assert next(moments) == 28.0  # four looks, though the first was enough by the clock
 
 
 async def test_each_query_leaves_one_entry_without_text() -> None:

@@ -1,7 +1,7 @@
 """Questions at once against the same ones in a row, at one publisher, in one process.
 
     python -m benchmarks.concurrency [--at-once 1 2 4 8 16] [--tokens 300] [--answer 48]
-        [--long 1500] [--threads N] [--repeats 5] [--json FILE] [--plot FILE]
+        [--long 1500] [--prompts 2] [--threads N] [--repeats 5] [--json FILE] [--plot FILE]
 
 Questions of random tokens, half as long to half as long again as `--tokens`, and answers of one
 length. Three ways to decode: `together` is the node's loop, `threads` a thread and a batch of one
@@ -11,8 +11,8 @@ each, `in a row` one question after the other. For each number of questions:
   fastest and the slowest answer are apart;
 - whole questions that come at the same time: tokens a second, time to first token from the
   arrival of all, time between tokens;
-- `--long`: time between tokens of the answers while a prompt of so many tokens is prefilled, with
-  turns and without.
+- `--long`: time between tokens of running answers while `--prompts` prompts of so many tokens are
+  prefilled, in turns and all at once.
 
 Runs of all ways alternate; figures are medians of the repeats, percentiles over all of them.
 """
@@ -44,6 +44,7 @@ from fedattn.model.placement import choose_decoder
 from fedattn.model.prefill import Prefiller, PrefillResult
 
 TOGETHER, THREADS, IN_A_ROW = "together", "threads", "in a row"
+_FILES = ("json", "plot")
 WAYS = (TOGETHER, THREADS, IN_A_ROW)
 Generate = Callable[[PrefillResult], Iterator[int]]
 
@@ -124,35 +125,46 @@ class Bench:
         close()
         return asked
 
-    def beside_long(self, token_ids: list[int], answers: list[PrefillResult], turns: bool) -> Any:
-        """Gaps between tokens of running answers while a long prompt is prefilled, and its time."""
-        generate, close = self.ways(TOGETHER, None if turns else Cores())
-        started, gaps, prefilled = threading.Event(), [], threading.Event()
-        done: list[float] = []
+    def beside_long(
+        self, prompts: list[list[int]], answers: list[PrefillResult], cores: Cores
+    ) -> tuple[list[float], float]:
+        """Gaps between tokens of answers while prompts are prefilled, and the time of the latter.
+
+        Args:
+            prompts: they come at the same time, once all answers are under way.
+            answers: they are begun anew as they end.
+            cores: those of the prefills, or others for no turns.
+        """
+        generate, close = self.ways(TOGETHER, cores)
+        under_way, prefilled = threading.Barrier(len(answers) + 1), threading.Event()
+        gaps: list[float] = []
 
         def answer(prefill: PrefillResult) -> None:
-            before = 0.0
+            next(iter(generate(prefill)))
+            under_way.wait()
             while not prefilled.is_set():
+                before = 0.0
                 for _ in generate(prefill):
                     now = time.perf_counter()
-                    if before and started.is_set():
+                    if before:
                         gaps.append(now - before)
                     before = now
-                    if prefilled.is_set():
-                        break
 
-        def ask() -> None:
-            time.sleep(0.3)  # the answers are under way
-            started.set()
+        def ask() -> float:
+            under_way.wait()
             begun = time.perf_counter()
-            self.prefill(token_ids)
-            done.append(time.perf_counter() - begun)
+            with ThreadPoolExecutor(len(prompts)) as pool:
+                list(pool.map(self.prefill, prompts))
             prefilled.set()
+            return time.perf_counter() - begun
 
         with ThreadPoolExecutor(len(answers) + 1) as pool:
-            list(pool.map(lambda work: work(), [ask, *(lambda p=p: answer(p) for p in answers)]))
+            running = [pool.submit(answer, one) for one in answers]
+            duration = pool.submit(ask).result()
+            for one in running:
+                one.result()
         close()
-        return gaps, done[0]
+        return gaps, duration
 
 
 def total_rate(asked: list[Asked]) -> float:
@@ -198,28 +210,25 @@ def measure(bench: Bench, prompts: list[list[int]], repeats: int) -> dict[str, A
     }
 
 
-def measure_long(bench: Bench, prompts: list[list[int]], long: int, repeats: int) -> dict[str, Any]:
-    """Answers beside a long prompt."""
-    ready = [bench.prefill(prompt) for prompt in prompts]
-    token_ids = random_prompt(long, seed=99)
-    gaps: dict[str, list[float]] = {"turns": [], "free": []}
-    times: dict[str, list[float]] = {"turns": [], "free": []}
+def measure_long(
+    bench: Bench, answers: list[list[int]], prompts: list[list[int]], repeats: int
+) -> dict[str, Any]:
+    """Answers beside long prompts, with turns and without."""
+    ready = [bench.prefill(prompt) for prompt in answers]
+    ways = {"turns": bench.prefiller.cores, "free": Cores()}
+    gaps: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
-        for name in gaps:
-            found, duration = bench.beside_long(token_ids, ready, name == "turns")
+        for name, cores in ways.items():
+            found, duration = bench.beside_long(prompts, ready, cores)
             gaps[name] += found
             times[name].append(duration)
-    begun = time.perf_counter()
-    bench.prefill(token_ids)
     return {
-        "prefill_alone_s": time.perf_counter() - begun,
-        **{
-            name: {
-                "between_tokens_ms": percentiles(gaps[name]) | {"max": 1000 * max(gaps[name])},
-                "prefill_s": statistics.median(times[name]),
-            }
-            for name in gaps
-        },
+        name: {
+            "between_tokens_ms": percentiles(gaps[name]) | {"max": 1000 * max(gaps[name])},
+            "prefill_s": statistics.median(times[name]),
+        }
+        for name in ways
     }
 
 
@@ -234,6 +243,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=300)
     parser.add_argument("--answer", type=int, default=48)
     parser.add_argument("--long", type=int, default=1500)
+    parser.add_argument("--prompts", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
@@ -246,8 +256,8 @@ def main() -> None:
         for number in range(max(arguments.at_once))
     ]
     bench.run(TOGETHER, [lambda: bench.prefill(prompts[0])])  # warm
-    result: dict[str, Any] = {"settings": {**vars(arguments), "json": None, "plot": None}}
-    result["at_once"] = {}
+    settings = {key: value for key, value in vars(arguments).items() if key not in _FILES}
+    result: dict[str, Any] = {"settings": settings, "at_once": {}, "long": {}}
     for count in arguments.at_once:
         row = measure(bench, prompts[:count], arguments.repeats)
         result["at_once"][count] = row
@@ -261,12 +271,18 @@ def main() -> None:
                 flush=True,
             )
     if arguments.long:
-        counts = [count for count in arguments.at_once if count <= 4]
-        result["long"] = {
-            count: measure_long(bench, prompts[:count], arguments.long, arguments.repeats)
-            for count in counts
-        }
-        print(json.dumps(result["long"], indent=1))
+        long = [random_prompt(arguments.long, 900 + one) for one in range(arguments.prompts)]
+        for count in (count for count in arguments.at_once if count <= 8):
+            row = measure_long(bench, prompts[:count], long, arguments.repeats)
+            result["long"][count] = row
+            for way, figures in row.items():
+                gap = figures["between_tokens_ms"]
+                print(
+                    f"{count:2} beside {arguments.prompts} prompts of {arguments.long}, {way:5} "
+                    f"between {gap['p50']:4.0f} ms, p95 {gap['p95']:4.0f}, most {gap['max']:5.0f}; "
+                    f"prompts {figures['prefill_s']:.1f} s",
+                    flush=True,
+                )
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     if arguments.plot:

@@ -101,7 +101,7 @@ class PackedBlock:
         kv_heads, size = self.shape.num_kv_heads, self.shape.head_dim
         heads = self.qkv(normed).view(len(rows), -1, size)
         rotated = rotation.turn(heads[:, :-kv_heads])
-        queries = rotated[:, : self.num_heads].unflatten(1, (kv_heads, -1))
+        queries = rotated[:, : self.num_heads].view(len(rows), kv_heads, -1, size)
         own = torch.stack((rotated[:, -kv_heads:], heads[:, -kv_heads:]), dim=1)
         seen = [
             of_answer.attend(mine, row, self.scaling)

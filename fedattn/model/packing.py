@@ -45,6 +45,7 @@ def pack_int8(modules: Sequence[Any]) -> Linear:
     multiply = torch.ops.quantized.linear_dynamic
 
     def run(x: torch.Tensor) -> torch.Tensor:
+        product: torch.Tensor
         if len(x) == 1:
             product = multiply(x, packed, reduces)
             return product + bias if biases else product

@@ -16,7 +16,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
 
-.PHONY: help setup browser screenshots demo up test tests check lint format proto proto-check lock docs site compose-test cluster-test chart-check bench bench-all bench-links bench-load bench-scale bench-decoding bench-sealing bench-codecs bench-frontier bench-plans bench-findings fuzz chaos audit clean
+.PHONY: help setup browser screenshots demo up test tests check lint format proto proto-check lock docs site compose-test cluster-test chart-check bench bench-all bench-links bench-load bench-scale bench-concurrency bench-decoding bench-sealing bench-codecs bench-frontier bench-plans bench-findings fuzz chaos audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -127,6 +127,7 @@ bench-all: setup ## all figures of docs/measured.md, some 40 minutes
 	$(BIN)/python -m benchmarks.session --tokens 64 --json benchmarks/results/session-short.json
 	$(BIN)/python -m benchmarks.session --weights bfloat16 --json benchmarks/results/session-bfloat16.json
 	$(BIN)/python -m benchmarks.decoding --json benchmarks/results/decoding.json
+	$(BIN)/python -m benchmarks.concurrency --json benchmarks/results/concurrency.json --plot docs/concurrency.svg
 	$(BIN)/python -m benchmarks.sealing --json benchmarks/results/sealing.json
 	$(BIN)/python -m benchmarks.sealing --tokens 64 --json benchmarks/results/sealing-short.json
 	$(BIN)/python -m benchmarks.links --json benchmarks/results/links.json
@@ -134,6 +135,9 @@ bench-all: setup ## all figures of docs/measured.md, some 40 minutes
 	$(BIN)/python -m benchmarks.plans --json benchmarks/results/plans.json
 	$(BIN)/python -m benchmarks.independent --json benchmarks/results/independent.json
 	$(BIN)/python -m benchmarks.table
+
+bench-concurrency: setup ## 1 to 16 questions at once against the same in a row
+	$(BIN)/python -m benchmarks.concurrency --json benchmarks/results/concurrency.json --plot docs/concurrency.svg
 
 bench-decoding: setup ## tokens a second against transformers' generate, and what int8 costs
 	$(BIN)/python -m benchmarks.decoding

@@ -125,7 +125,7 @@ def measure_quality(
         for name, decoder in decoders.items():
             state = decoder.begin(start, len(case_prompt.answer))
             logits = [start.logits]
-            logits += [decoder.step(state, token) for token in case_prompt.answer[:-1]]
+            logits += [decoder.step([state], [token])[0] for token in case_prompt.answer[:-1]]
             target = torch.tensor(case_prompt.answer)
             loss = torch.nn.functional.cross_entropy(torch.stack(logits), target)
             losses[name].append(float(loss))

@@ -170,6 +170,47 @@ def decoding_rows(decoding: dict[str, Any]) -> Iterator[Row]:
     )
 
 
+def concurrency_rows(concurrency: dict[str, Any]) -> Iterator[Row]:
+    """Each number of questions at once, and answers beside a long prompt."""
+    command = "`make bench-concurrency`"
+    one = concurrency["at_once"]["1"]["together"]["decode_tokens_per_s"]
+    for count, ways in concurrency["at_once"].items():
+        if count == "1":
+            continue
+        together, row, threads = (ways[way] for way in ("together", "in a row", "threads"))
+        first, gap = together["first_token_ms"], together["between_tokens_ms"]
+        firsts, gaps = row["first_token_ms"], row["between_tokens_ms"]
+        yield Row(
+            f"{count} questions at once: tokens a second while decoding, against one question "
+            f"({one:.0f}); the same with a thread and a batch each; how far the paces of the "
+            f"answers are apart",
+            f"{together['decode_tokens_per_s'] / one:.1f}; "
+            f"{threads['decode_tokens_per_s'] / one:.1f}; {together['decode_spread']:.0%}",
+            "4; 20 %" if count == "8" else "",
+            command,
+        )
+        yield Row(
+            f"the same with prompts of {concurrency['settings']['tokens']} tokens: time to first "
+            f"token, p50 and p95, at once (in a row); between tokens, p50 and p95",
+            f"{first['p50'] / 1000:.1f} and {first['p95'] / 1000:.1f} s "
+            f"({firsts['p50'] / 1000:.1f} and {firsts['p95'] / 1000:.1f} s); "
+            f"{gap['p50']:.0f} and {gap['p95']:.0f} ms ({gaps['p50']:.0f} and {gaps['p95']:.0f})",
+            "",
+            command,
+        )
+    for count, ways in concurrency.get("long", {}).items():
+        turns, free = ways["turns"]["between_tokens_ms"], ways["free"]["between_tokens_ms"]
+        yield Row(
+            f"between tokens of {count} answers while {concurrency['settings']['prompts']} prompts "
+            f"of {concurrency['settings']['long']} tokens are prefilled, p50 and p95, in turns "
+            f"(all at once)",
+            f"{turns['p50']:.0f} and {turns['p95']:.0f} ms "
+            f"({free['p50']:.0f} and {free['p95']:.0f} ms)",
+            "",
+            command,
+        )
+
+
 def load_rows(load: dict[str, Any]) -> Iterator[Row]:
     for row in load["relay"][2:]:
         yield Row(
@@ -258,6 +299,7 @@ def rows() -> list[Row]:
         *frontier_rows(read("frontier")),
         *link_rows(read("links")["links"]),
         *decoding_rows(read("decoding")),
+        *concurrency_rows(read("concurrency")),
         *sealing_rows(read("sealing"), read("sealing-short")),
         *load_rows(read("load")),
         *memory_rows(read("session"), read("session-bfloat16")),

@@ -1,5 +1,7 @@
 """The KV cache of one participant, whose layers exchange rows as the blocks run."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,10 @@ class FederatedCache:
         device: where the model computes.
         exchange: trades the rows of the first forward pass; None for no exchange at all.
         keeps_rows: False for a participant that will not decode, which saves the memory.
+
+    Attributes:
+        query_positions: [T] int64 of the tokens of the running forward pass.
+        between_blocks: makes what each block's exchange happens in, where a prefill gives way.
     """
 
     def __init__(
@@ -39,6 +45,7 @@ class FederatedCache:
         self._keeps_rows = keeps_rows
         self._kept: list[list[LayerCache]] = [[] for _ in range(num_layers)]
         self.query_positions = torch.empty(0, dtype=torch.int64, device=device)
+        self.between_blocks: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def seed(self, layers: list[LayerCache]) -> None:
         """Start from rows of every block; they may be shared, and are never written."""
@@ -63,7 +70,9 @@ class FederatedCache:
             LastUploadDone: the owner has just sent its last layer, and will not decode.
         """
         own = LayerCache(key, value, self.query_positions)
-        rows = join_rows([*self._kept[layer], *self._trade(layer, own, query, scaling), own])
+        with self.between_blocks():
+            received = self._trade(layer, own, query, scaling)
+        rows = join_rows([*self._kept[layer], *received, own])
         if self._keeps_rows:
             self._kept[layer] = [rows]
         groups = rows.groups()

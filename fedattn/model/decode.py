@@ -1,6 +1,6 @@
 """Decoding the answer from the publisher's cache. Needs no network."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -36,8 +36,10 @@ class TokenChooser:
 
     def choose(self, logits: torch.Tensor) -> int:
         """The next token id for logits [V]."""
-        chosen = torch.tensor([self._chosen], dtype=torch.int64, device=logits.device)
-        scores = self._processors(chosen, logits[None])[0]
+        scores = logits
+        if self._processors:
+            chosen = torch.tensor([self._chosen], dtype=torch.int64, device=logits.device)
+            scores = self._processors(chosen, logits[None])[0]
         self._chosen.append(int(scores.argmax() if self._is_greedy else self._draw(scores)))
         return self._chosen[-1]
 
@@ -67,7 +69,7 @@ def _processors(sampling: SamplingParams) -> LogitsProcessorList:
 
 
 class Decoder(Protocol[S]):
-    """Runs single tokens after a prefill. Stateless itself: many answers may share one."""
+    """Runs single tokens after prefills. Stateless itself: many answers may share one."""
 
     def begin(self, prefill: PrefillResult, room: int) -> S:
         """The state that `step` extends.
@@ -77,8 +79,16 @@ class Decoder(Protocol[S]):
             room: steps at most.
         """
 
-    def step(self, state: S, token: int) -> torch.Tensor:
-        """Decode a token: extend the state, return logits [V] float32 for the one after it."""
+    def step(self, states: Sequence[S], tokens: Sequence[int]) -> torch.Tensor:
+        """Decode a token of each of N answers.
+
+        Args:
+            states: of N >= 1 different answers; each is extended.
+            tokens: N token ids.
+
+        Returns:
+            [N, V] float32, logits for the tokens after these.
+        """
 
 
 @dataclass(slots=True)
@@ -95,7 +105,10 @@ class CacheState:
 
 
 class TransformersDecoder:
-    """`Decoder` by the blocks of transformers, on any device; extends the prefill's own cache."""
+    """`Decoder` by the blocks of transformers, on any device; extends the prefill's own cache.
+
+    Answers go through the blocks one after the other.
+    """
 
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
@@ -104,14 +117,41 @@ class TransformersDecoder:
         return CacheState(prefill.cache, prefill.next_position)
 
     @torch.inference_mode()
-    def step(self, state: CacheState, token: int) -> torch.Tensor:
+    def step(self, states: Sequence[CacheState], tokens: Sequence[int]) -> torch.Tensor:
+        hidden = torch.cat(
+            [self._run(state, token) for state, token in zip(states, tokens, strict=True)]
+        )
+        logits: torch.Tensor = self._model.head(hidden).float()
+        return logits
+
+    def _run(self, state: CacheState, token: int) -> torch.Tensor:
         hidden = forward_tokens(self._model, state.cache, [token], [state.position])
         state.position += 1
-        logits: torch.Tensor = self._model.head(hidden)[0].float()
-        return logits
+        return hidden
 
 
 MakeDecoder = Callable[[], Decoder[Any]]
+
+
+class AnswerTokens:
+    """The tokens of one answer as logits come: which, and when it ends."""
+
+    def __init__(self, model: LoadedModel, sampling: SamplingParams) -> None:
+        self._chooser = TokenChooser(sampling, model.device)
+        self._end_token_ids = model.end_token_ids
+        self.steps_left = sampling.max_new_tokens
+
+    def next(self, logits: torch.Tensor) -> int | None:
+        """The token for logits [V]; None for an end token, which is no part of the answer.
+
+        Afterwards `steps_left` says how many more may follow.
+        """
+        token = self._chooser.choose(logits)
+        if token in self._end_token_ids:
+            self.steps_left = 0
+            return None
+        self.steps_left -= 1
+        return token
 
 
 def generate_tokens(
@@ -120,7 +160,7 @@ def generate_tokens(
     sampling: SamplingParams,
     make_decoder: MakeDecoder | None = None,
 ) -> Iterator[int]:
-    """Decode token by token; ends before an end token or after `max_new_tokens`.
+    """Decode one answer, token by token; ends before an end token or after `max_new_tokens`.
 
     Args:
         model: the model.
@@ -129,19 +169,18 @@ def generate_tokens(
         make_decoder: what runs the blocks, None for `TransformersDecoder`; asked for once the
             first token, which needs none, is out.
     """
-    chooser = TokenChooser(sampling, model.device)
-    token = chooser.choose(prefill.logits)
-    if token in model.end_token_ids:
+    answer = AnswerTokens(model, sampling)
+    token = answer.next(prefill.logits)
+    if token is None:
         return
     yield token
-    steps = sampling.max_new_tokens - 1
-    if steps == 0:
+    if not answer.steps_left:
         return
     decoder = make_decoder() if make_decoder else TransformersDecoder(model)
-    state = decoder.begin(prefill, steps)
-    for _ in range(steps):
-        token = chooser.choose(decoder.step(state, token))
-        if token in model.end_token_ids:
+    state = decoder.begin(prefill, answer.steps_left)
+    while answer.steps_left:
+        token = answer.next(decoder.step([state], [token])[0])
+        if token is None:
             return
         yield token
 

@@ -1,21 +1,21 @@
-"""Decoding one token at a time with as little work around the arithmetic as can be.
+"""Decoding one token of each of several answers with little work around the arithmetic.
 
-Gated blocks of RMS norms and rotary attention (`FusedBlock`), written out: fused projections,
-caches of fixed size, no modules in between. Weights are float32, shared with the model, or int8:
-one scale a row, activations quantised a token at a time, which torch does on x86 and ARM without a
-compiler. `tests/contract/test_fused.py` holds float32 to the oracle.
+Gated blocks of RMS norms and rotary attention (`FusedBlock`), written out in `fused_block.py`:
+caches of fixed size, no modules in between. The linear layers of all answers are one product, so
+that the weights are read once a step; attention is each answer's own. Weights are float32, shared
+with the model, or int8 (`packing.py`). `tests/contract/test_fused.py` holds float32 to the oracle.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import rms_norm, silu
 
 from fedattn.core.errors import ModelError
-from fedattn.model.families import FusedBlock
+from fedattn.model.fused_block import RotaryAngles, pack_block, pack_norm
 from fedattn.model.loading import LoadedModel
-from fedattn.model.packing import Linear, Pack, pack_float32, pack_int8
+from fedattn.model.packing import pack_float32, pack_int8
 from fedattn.model.prefill import PrefillResult
 from fedattn.model.roomy_rows import RoomyRows, with_room
 
@@ -37,17 +37,6 @@ class FusedState:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    norm: torch.Tensor
-    qkv: Linear
-    output: Linear
-    mlp_norm: torch.Tensor
-    gate_up: Linear
-    down: Linear
-    scaling: float
-
-
 class FusedDecoder:
     """`Decoder` on the CPU.
 
@@ -64,15 +53,15 @@ class FusedDecoder:
             raise ModelError("the fused decoder cannot run this model's blocks; decode in float32")
         pack = _PACKERS[weights]
         backbone: Any = model.backbone
-        self._shape = model.shape
-        self._num_heads = model.sizes.num_query_heads
-        self._eps = float(backbone.config.rms_norm_eps)
-        self._embedding = backbone.embed_tokens.weight
-        self._blocks = [_pack_block(model.read_block(layer), pack) for layer in backbone.layers]
-        self._norm = backbone.norm.weight.float()
+        eps = float(backbone.config.rms_norm_eps)
+        self._embedding = backbone.embed_tokens.weight.detach()
+        self._angles = RotaryAngles(backbone.rotary_emb)
+        self._blocks = [
+            pack_block(model.read_block(layer), pack, eps, model.sizes.num_query_heads, model.shape)
+            for layer in backbone.layers
+        ]
+        self._norm = pack_norm(backbone.norm, eps)
         self._head = pack([model.head])
-        self._frequencies = backbone.rotary_emb.inv_freq.float()
-        self._rotary_scale = float(backbone.rotary_emb.attention_scaling)
 
     def begin(self, prefill: PrefillResult, room: int) -> FusedState:
         """Copy the rows of a prefill, with room for so many steps."""
@@ -80,49 +69,12 @@ class FusedDecoder:
         return FusedState(blocks, prefill.next_position)
 
     @torch.inference_mode()
-    def step(self, state: FusedState, token: int) -> torch.Tensor:
+    def step(self, states: Sequence[FusedState], tokens: Sequence[int]) -> torch.Tensor:
         """As `Decoder.step`."""
-        hidden = self._embedding[token][None].float()
-        angles = state.position * self._frequencies
-        cos = (angles.cos() * self._rotary_scale).repeat(2)
-        sin = (angles.sin() * self._rotary_scale).repeat(2)
+        hidden = self._embedding[torch.tensor(tokens)].float()
+        rotation = self._angles.at([state.position for state in states])
         for index, block in enumerate(self._blocks):
-            normed = rms_norm(hidden, hidden.shape[-1:], block.norm, self._eps)
-            seen = self._attend(block, state.blocks[index], normed, cos, sin)
-            hidden = hidden + block.output(seen)
-            normed = rms_norm(hidden, hidden.shape[-1:], block.mlp_norm, self._eps)
-            gate, up = block.gate_up(normed).chunk(2, dim=-1)
-            hidden = hidden + block.down(silu(gate) * up)
-        state.position += 1
-        return self._head(rms_norm(hidden, hidden.shape[-1:], self._norm, self._eps))[0]
-
-    def _attend(
-        self,
-        block: _Block,
-        rows: RoomyRows,
-        normed: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-    ) -> torch.Tensor:
-        """[1, d] to [1, Hq D]: project, rotate, append to the cache, attend to all of it."""
-        kv_heads, size = self._shape.num_kv_heads, self._shape.head_dim
-        heads = block.qkv(normed).view(-1, size)
-        rotated = heads[:-kv_heads]
-        half = size // 2
-        turned = torch.cat((-rotated[:, half:], rotated[:, :half]), dim=-1)
-        rotated = rotated * cos + turned * sin
-        rows.append(rotated[-kv_heads:], heads[-kv_heads:])
-        queries = rotated[: self._num_heads].view(kv_heads, -1, size)
-        return rows.attend(queries, block.scaling).view(1, -1)
-
-
-def _pack_block(block: FusedBlock, pack: Pack) -> _Block:
-    return _Block(
-        norm=block.norm.weight.float(),
-        qkv=pack(block.query_key_value),
-        output=pack([block.output]),
-        mlp_norm=block.mlp_norm.weight.float(),
-        gate_up=pack(block.gate_up),
-        down=pack([block.down]),
-        scaling=block.scaling,
-    )
+            hidden = block.run(hidden, [state.blocks[index] for state in states], rotation)
+        for state in states:
+            state.position += 1
+        return self._head(self._norm(hidden))

@@ -1,4 +1,4 @@
-"""Linear layers packed for one token at a time, in float32 or int8."""
+"""Linear layers packed for a few tokens at a time, in float32 or int8."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import linear
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
-"""[1, in] to [1, out]."""
+"""[N, in] to [N, out], float32; what a row becomes depends on no other row but by rounding."""
 Pack = Callable[[Sequence[Any]], Linear]
 """Linear layers that share their input to one whose outputs are side by side."""
 
@@ -27,19 +27,32 @@ def _float_bias(module: Any) -> torch.Tensor | None:
 
 
 def pack_int8(modules: Sequence[Any]) -> Linear:
-    """All rows in one int8 matrix, a scale each."""
+    """All rows in one int8 matrix, a scale each.
+
+    torch rounds the activations of a call to one grid. So rows are brought to the same length
+    first: a token with large ones leaves the others as fine as they are alone.
+    """
     weight = torch.cat([module.weight.detach().float() for module in modules])
     biases = [bias for module in modules if (bias := _float_bias(module)) is not None]
-    bias = torch.cat(biases) if biases else None
+    bias = torch.cat(biases) if biases else torch.zeros(())
     scales = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12)
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, but the only way to the packed kernels
         quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-    packed = torch.ops.quantized.linear_prepack(quantized, bias)
+    packed = torch.ops.quantized.linear_prepack(quantized, None)
     reduces = not _multiplies_int8_in_hardware()
-    run = torch.ops.quantized.linear_dynamic
-    return lambda x: run(x, packed, reduces)
+    multiply = torch.ops.quantized.linear_dynamic
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        product: torch.Tensor
+        if len(x) == 1:
+            product = multiply(x, packed, reduces)
+            return product + bias if biases else product
+        largest = x.abs().amax(dim=1, keepdim=True).clamp_(min=1e-30)
+        return torch.addcmul(bias, multiply(x / largest, packed, reduces), largest)
+
+    return run
 
 
 def _multiplies_int8_in_hardware() -> bool:

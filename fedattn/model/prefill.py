@@ -1,7 +1,7 @@
 """A participant's part of one session: run the blocks over the own span, exchanging on the way."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from fedattn.core.spans import Member, Role
 from fedattn.core.types import KvShape
 from fedattn.model.attention import run_model
 from fedattn.model.cache import FederatedCache, LastUploadDone
+from fedattn.model.cores import Cores
 from fedattn.model.exchange import KvExchange
 from fedattn.model.layer_cache import LayerCache
 from fedattn.model.loading import LoadedModel
@@ -33,12 +34,16 @@ class PrefillResult:
 class Prefiller:
     """Runs prefills on one model. Keeps the public prefix's rows, which no session changes.
 
+    Between blocks they give way, so that answers that run meanwhile are not held up.
+
     Attributes:
+        cores: by which prefills take turns.
         num_forwards: spans it has run so far.
     """
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
+        self.cores = Cores()
         self._prefix: tuple[tuple[int, ...], list[LayerCache]] = ((), [])
         self.num_forwards = 0
 
@@ -96,11 +101,10 @@ class Prefiller:
             token_ids: the last tokens of its span, at least one.
             known: rows of every block before them; they are shared, and never written.
         """
-        self.num_forwards += 1
         cache = FederatedCache(self.shape.num_layers, self.model.device)
         cache.seed(known)
         stop = member.span.stop
-        hidden = forward_tokens(self.model, cache, token_ids, range(stop - len(token_ids), stop))
+        hidden = self._run(cache, token_ids, range(stop - len(token_ids), stop))
         logits = self.model.head(hidden[-1:])[0].float()
         return PrefillResult(cache=cache, logits=logits, next_position=stop)
 
@@ -115,10 +119,20 @@ class Prefiller:
             raise ValueError(f"{len(token_ids)} tokens do not fill {member.span}")
         positions = member.input_positions().tolist()
         kept = [token_ids[position - member.span.start] for position in positions]
-        self.num_forwards += 1
         computed = [position - member.position_offset for position in positions]
-        hidden = forward_tokens(self.model, cache, kept, computed)
+        hidden = self._run(cache, kept, computed)
         cache.end_exchange()
+        return hidden
+
+    def _run(
+        self, cache: FederatedCache, token_ids: list[int], positions: Sequence[int]
+    ) -> torch.Tensor:
+        """As `forward_tokens`, giving way between blocks."""
+        self.num_forwards += 1
+        with self.cores.prefilling() as turn:
+            cache.between_blocks = turn.away
+            hidden = forward_tokens(self.model, cache, token_ids, positions)
+        cache.between_blocks = nullcontext
         return hidden
 
     def _start(

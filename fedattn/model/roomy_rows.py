@@ -4,6 +4,7 @@ from itertools import accumulate
 from typing import Protocol
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from fedattn.model.layer_cache import LayerCache
 
@@ -11,19 +12,12 @@ from fedattn.model.layer_cache import LayerCache
 class RoomyRows(Protocol):
     """What one token after the other sees at one block."""
 
-    def append(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Add one row to each head.
-
-        Args:
-            keys: [Hkv, D] float32 after RoPE.
-            values: [Hkv, D] float32.
-        """
-
-    def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
-        """What a token makes of all rows.
+    def attend(self, queries: torch.Tensor, row: torch.Tensor, scaling: float) -> torch.Tensor:
+        """Add one row to each head, and see what its token makes of all rows.
 
         Args:
             queries: [Hkv, Hq / Hkv, D] float32 after RoPE.
+            row: [2, Hkv, D] float32, keys after RoPE and values.
             scaling: factor on the scores.
 
         Returns:
@@ -31,36 +25,65 @@ class RoomyRows(Protocol):
         """
 
 
+_MOST_PADDING = 1 << 20
+"""Bytes of a block that filling heads up to one length may cost an answer."""
+
+
 def with_room(rows: LayerCache, room: int) -> RoomyRows:
-    """A copy of rows with room for so many more; all heads at once, where they see the same."""
-    return _SameRows(rows, room) if rows.others is None else _OwnRows(rows.groups(), room)
+    """A copy of rows with room for so many more.
+
+    All heads at once, if they see the same tokens or can be filled up to one length for little:
+    what an operation costs by itself is then paid once a block and not once a head.
+    """
+    heads = rows.groups()
+    counts = [len(head.positions) for head in heads]
+    padding = len(counts) * max(counts) - sum(counts)
+    if 2 * padding * rows.keys.shape[-1] * torch.float32.itemsize > _MOST_PADDING:
+        return _OwnRows(heads, room)
+    return _EvenRows(heads, room)
 
 
-class _SameRows:
-    """All heads see the same tokens: keys and values [Hkv, S + room, D]."""
+class _EvenRows:
+    """All heads have as many rows: keys and values [2, 1, Hkv, S + room, D], last ones newest.
 
-    def __init__(self, rows: LayerCache, room: int) -> None:
-        heads, self._num_rows, size = rows.keys.shape[1:]
-        self._keys = torch.empty(heads, self._num_rows + room, size)
-        self._values = torch.empty_like(self._keys)
-        self._keys[:, : self._num_rows] = rows.keys[0]
-        self._values[:, : self._num_rows] = rows.values[0]
+    Where they do not, biases [1, Hkv, 1, S + room] hide what fills them up in front.
 
-    def append(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        self._keys[:, self._num_rows] = keys
-        self._values[:, self._num_rows] = values
+    Example, 2 heads of 3 and 1 rows, room for 2:  a a a . .
+                                                   - - b . .
+    """
+
+    def __init__(self, heads: list[LayerCache], room: int) -> None:
+        self._num_rows = max(len(head.positions) for head in heads)
+        num_heads, size = sum(head.keys.shape[1] for head in heads), heads[0].keys.shape[-1]
+        self._rows = torch.zeros(2, 1, num_heads, self._num_rows + room, size)
+        for head, into in zip(heads, self._rows.chunk(len(heads), dim=2), strict=True):
+            first = self._num_rows - len(head.positions)
+            into[0, :, :, first : self._num_rows] = head.keys
+            into[1, :, :, first : self._num_rows] = head.values
+        is_even = all(head.biases is None for head in heads)
+        self._biases = None if is_even else self._biases_of(heads, room)
+
+    def _biases_of(self, heads: list[LayerCache], room: int) -> torch.Tensor:
+        biases = torch.zeros(1, len(heads), 1, self._num_rows + room)
+        for head, of_head in zip(heads, biases[0, :, 0], strict=True):
+            first = self._num_rows - len(head.positions)
+            of_head[:first] = -torch.inf
+            if head.biases is not None:
+                of_head[first : self._num_rows] = head.biases
+        return biases
+
+    def attend(self, queries: torch.Tensor, row: torch.Tensor, scaling: float) -> torch.Tensor:
+        self._rows[:, 0, :, self._num_rows] = row
         self._num_rows += 1
-
-    def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
-        scores = torch.bmm(queries, self._keys[:, : self._num_rows].transpose(1, 2))
-        weights = torch.softmax(scores * scaling, dim=-1)
-        return torch.bmm(weights, self._values[:, : self._num_rows])
+        keys, values = self._rows[:, :, :, : self._num_rows].unbind()
+        biases = None if self._biases is None else self._biases[..., : self._num_rows]
+        return scaled_dot_product_attention(queries[None], keys, values, biases, scale=scaling)[0]
 
 
 class _OwnRows:
     """Every head sees tokens of its own, head after head.
 
-    Keys and values are [N + Hkv room, D], biases on the scores [N + Hkv room].
+    Keys and values are [2, N + Hkv room, D], biases on the scores [N + Hkv room].
 
     Example, 2 heads of 3 and 1 rows, room for 2:  a a a . . | b . .
     """
@@ -70,25 +93,22 @@ class _OwnRows:
         *self._starts, size = accumulate((count + room for count in counts), initial=0)
         self._stops = [start + count for start, count in zip(self._starts, counts, strict=True)]
         self._next = torch.tensor(self._stops)
-        self._keys = torch.empty(size, heads[0].keys.shape[-1])
-        self._values = torch.empty_like(self._keys)
+        self._rows = torch.empty(2, size, heads[0].keys.shape[-1])
         self._biases = torch.zeros(size)
         for head, start, stop in zip(heads, self._starts, self._stops, strict=True):
-            self._keys[start:stop] = head.keys[0, 0]
-            self._values[start:stop] = head.values[0, 0]
+            self._rows[0, start:stop] = head.keys[0, 0]
+            self._rows[1, start:stop] = head.values[0, 0]
             self._biases[start:stop] = head.biases if head.biases is not None else 0
 
-    def append(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        self._keys.index_copy_(0, self._next, keys)
-        self._values.index_copy_(0, self._next, values)
+    def attend(self, queries: torch.Tensor, row: torch.Tensor, scaling: float) -> torch.Tensor:
+        self._rows.index_copy_(1, self._next, row)
         self._next += 1
         self._stops = [stop + 1 for stop in self._stops]
-
-    def attend(self, queries: torch.Tensor, scaling: float) -> torch.Tensor:
         seen = []
         places = zip((queries * scaling).unbind(), self._starts, self._stops, strict=True)
+        all_keys, all_values = self._rows.unbind()
         for of_head, start, stop in places:
-            keys, biases = self._keys[start:stop], self._biases[start:stop]
+            keys, biases = all_keys[start:stop], self._biases[start:stop]
             weights = torch.softmax(torch.addmm(biases, of_head, keys.t()), dim=-1)
-            seen.append(torch.mm(weights, self._values[start:stop]))
+            seen.append(torch.mm(weights, all_values[start:stop]))
         return torch.stack(seen)

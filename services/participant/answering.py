@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict
 
 from fedattn.core.agreement import PassageSpan
 from fedattn.core.errors import FedAttnError
 from fedattn.core.sampling import SamplingParams
-from fedattn.model.decode import generate_tokens
 from fedattn.model.layer_cache import LayerCache
 from fedattn.model.prefill import PrefillResult
 from fedattn.model.text import TextStream
@@ -106,17 +106,18 @@ class Answering:
         pieces: list[str] = []
         answer: list[int] = []
         first_token_at = token_at = 0.0
-        for token in generate_tokens(node.prefiller.model, prefill, sampling, node.decoder):
-            answer.append(token)
-            before, token_at = token_at, time.monotonic()
-            if before:
-                node.metrics.between_tokens.observe(token_at - before)
-            first_token_at = first_token_at or token_at
-            pieces.append(self._emit_text(stream.push(token)))
-            if stream.stopped:
-                break
-            if self._stopped_by is not None:
-                raise self._stopped_by
+        with closing(node.decode_loop.generate(prefill, sampling)) as tokens:
+            for token in tokens:
+                answer.append(token)
+                before, token_at = token_at, time.monotonic()
+                if before:
+                    node.metrics.between_tokens.observe(token_at - before)
+                first_token_at = first_token_at or token_at
+                pieces.append(self._emit_text(stream.push(token)))
+                if stream.stopped:
+                    break
+                if self._stopped_by is not None:
+                    raise self._stopped_by
         ended = time.monotonic()
         node.metrics.tokens.inc(len(answer))
         pieces.append(self._emit_text(stream.finish()))

@@ -8,6 +8,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from fedattn.core.errors import FedAttnError, InternalError
 from fedattn.runtime.metrics import SECONDS, TOKEN_SECONDS, new_registry
 
+ANSWERS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
+"""Buckets of the answers in one decoding step."""
+
 
 class ParticipantMetrics:
     """Counters and gauges of one participant."""
@@ -53,6 +56,12 @@ class ParticipantMetrics:
             "fedattn_participant_time_between_tokens_seconds",
             "From one token of an answer to the next.",
             buckets=TOKEN_SECONDS,
+            registry=registry,
+        )
+        self.answers_a_step = Histogram(
+            "fedattn_participant_answers_per_step",
+            "Answers that a decoding step went on with together.",
+            buckets=ANSWERS,
             registry=registry,
         )
         self.tokens = Counter(

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from fedattn.core.profile import Profile
 from fedattn.core.row_scores import RowScorer
 from fedattn.model.decode import Decoder, MakeDecoder
+from fedattn.model.decode_loop import DecodeLoop
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.runtime.audit import AuditLog
@@ -55,6 +56,7 @@ class ParticipantNode:
     prefix: tuple[int, ...] = field(init=False)
     admission: Admission = field(init=False)
     threads: NodeThreads = field(init=False)
+    decode_loop: DecodeLoop = field(init=False)
     consent: Consent = field(init=False)
     hint_keys: KeyPair | None = field(init=False)  # for what it is told of questions
     token: str = ""  # from the aggregator, proves who opens a session
@@ -66,6 +68,13 @@ class ParticipantNode:
         self.prefix = tuple(self.tokenizer.prefix())
         self.admission = Admission(self.node_id, self.max_sessions, self.pressure)
         self.threads = NodeThreads(self.max_sessions)
+        self.decode_loop = DecodeLoop(
+            self.prefiller.model,
+            self.decoder,
+            cores=self.prefiller.cores,
+            num_threads=lambda: self.pressure.threads(self.num_threads),
+            on_step=self.metrics.answers_a_step.observe,
+        )
         self.hint_keys = KeyPair() if self.identity.is_verifying else None
         self.consent = Consent(self.policy, self.audit, self.threads)
 
@@ -110,6 +119,7 @@ class ParticipantNode:
 
     def close(self) -> None:
         """End the threads and the record."""
+        self.decode_loop.close()
         self.threads.close()
         self.consent.close()
         self.context.close()

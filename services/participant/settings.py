@@ -80,7 +80,7 @@ class ParticipantSettings(ServiceSettings):
     threads: int = Field(
         0, ge=0, le=256, description="CPU threads for the model; 0 for all it may use."
     )
-    max_sessions: int = Field(8, ge=1, le=64, description="Sessions at once.")
+    max_sessions: int = Field(16, ge=1, le=64, description="Sessions at once.")
     reconnect_max_s: float = Field(
         10.0, gt=0, description="Longest pause between attempts to reach the aggregator."
     )

@@ -13,6 +13,7 @@ import torch
 from fedattn.core.codecs import CODECS, Codec, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.sampling import SamplingParams
+from fedattn.model import roomy_rows
 from fedattn.model.decode import answer_log_probs, generate_tokens
 from fedattn.model.fused import FLOAT32, FusedDecoder
 from fedattn.model.loading import LoadedModel, wrap_model
@@ -82,15 +83,22 @@ async def test_network_equals_in_process(
     assert outside.uploaded_bytes == inside.uploaded_bytes
 
 
+@pytest.mark.parametrize("most_padding", [0, roomy_rows._MOST_PADDING])
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
-def test_rows_of_every_codec_are_seen_as_they_arrived(codec: Codec, model: LoadedModel) -> None:
-    """The fused decoder against the blocks of transformers, behind the codec's own rounding."""
+def test_rows_of_every_codec_are_seen_as_they_arrived(
+    codec: Codec, most_padding: int, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fused decoder against the blocks of transformers, behind the codec's own rounding.
+
+    With heads one by one, and filled up to one length.
+    """
+    monkeypatch.setattr(roomy_rows, "_MOST_PADDING", most_padding)
     case = between_all(ragged(Compression(codec=codec), model.shape))
     prefill, _ = prefill_in_process(case, model)
     assert all(is_ragged(prefill))
     decoder = FusedDecoder(model, FLOAT32)
     state = decoder.begin(prefill, 3)
-    fused = torch.stack([decoder.step(state, token) for token in (5, 9, 60)])
+    fused = torch.stack([decoder.step([state], [token])[0] for token in (5, 9, 60)])
     along = answer_log_probs(model, prefill, [5, 9, 60, 0])[1:]
     torch.testing.assert_close(fused.log_softmax(-1), along, atol=TOLERANCE, rtol=0)
 

@@ -54,11 +54,15 @@ async def running_network(
     registry: CollectorRegistry | None = None,
     *,
     is_sealed: bool = False,
+    max_sessions: int = 4,
 ) -> AsyncIterator[Network]:
     """Two contributors and a publisher; with certificates if rows are to be sealed."""
 
     def own(name: str) -> Certificates | None:
         return certificates_of(name) if is_sealed else None
+
+    def make(name: str, context: Path | None) -> ParticipantNode:
+        return make_node(name, model, context, certificates=own(name), max_sessions=max_sessions)
 
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(
@@ -68,9 +72,9 @@ async def running_network(
         for index, node_id in enumerate(("node-0", "node-1")):
             contexts[node_id] = folder / f"{node_id}.txt"
             contexts[node_id].write_text(words(11 * index + 5, 6 + index))
-            nodes[node_id] = make_node(node_id, model, contexts[node_id], certificates=own(node_id))
+            nodes[node_id] = make(node_id, contexts[node_id])
             await stack.enter_async_context(running_participant(nodes[node_id], address))
-        nodes["publisher"] = make_node("publisher", model, None, certificates=own("publisher"))
+        nodes["publisher"] = make("publisher", None)
         nodes["publisher"].publishes = True
         await stack.enter_async_context(running_participant(nodes["publisher"], address))
         way = await stack.enter_async_context(way_to("publisher", address, own(GATEWAY)))

@@ -175,6 +175,7 @@ def make_node(
     context: Path | None,
     tokenizer: PromptTokenizer | None = None,
     certificates: OwnCertificates | None = None,
+    max_sessions: int = 4,
 ) -> ParticipantNode:
     """A node on a model that is already in memory; no pressure troubles it without limits."""
     tokenizer = tokenizer or word_tokenizer()
@@ -187,7 +188,7 @@ def make_node(
         make_decoder=lambda: TransformersDecoder(model),
         tokenizer=tokenizer,
         context=PrivateContext(PassageStore(context, None), tokenizer),
-        max_sessions=4,
+        max_sessions=max_sessions,
         num_threads=torch.get_num_threads(),
         pressure=PressureGauge(PressureLimits()),
         frames=KvCache(1 << 24),

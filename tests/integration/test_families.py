@@ -106,7 +106,7 @@ def last_logits(model: LoadedModel, decoder: Decoder[Any], ids: list[int]) -> to
     with torch.inference_mode():
         forward_tokens(model, cache, ids[:-1], range(len(ids) - 1))
     prefill = PrefillResult(cache=cache, logits=torch.empty(0), next_position=len(ids) - 1)
-    return decoder.step(decoder.begin(prefill, 1), ids[-1])
+    return decoder.step([decoder.begin(prefill, 1)], [ids[-1]])[0]
 
 
 @pytest.mark.parametrize(

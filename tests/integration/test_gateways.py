@@ -199,7 +199,7 @@ async def test_without_nats_queries_go_on_jobs_do_not_and_all_comes_back(cluster
     anna = await make_key(cluster, "anna")
     await until(lambda: len(link_of(one).keys.held) == 1)
     job = await begin(one, anna)
-    await one.client.get(f"{job}/events", headers=anna)
+    await until(lambda: all(held.value.ended for held in link_of(one).rows.held.values()))
     await cluster.nats.kill()
     await until(lambda: not link_of(one)._connected.is_set())
     asked = await one.client.post("/v1/queries", json={"question": QUESTION}, headers=anna)

@@ -109,7 +109,10 @@ class NatsJobStore:
 
     async def events(self, job_id: str, after: int) -> list[JobEvent]:
         with _explaining():
-            return await self._texts.events(job_id, after)
+            found = await self._texts.events(job_id, after)
+        if found and found[-1].is_last and not await self._has_ended(job_id):
+            found.pop()  # it is told when the job says so too, which is a moment later
+        return found
 
     async def last_event(self, job_id: str) -> JobEvent | None:
         with _explaining():
@@ -122,6 +125,11 @@ class NatsJobStore:
         with _explaining():
             await self._link.rows.catch_up(self._link.connection().rows)
         return list(self._link.rows.held.values())
+
+    async def _has_ended(self, job_id: str) -> bool:
+        await self._all()
+        held = self._link.rows.held.get(self._link.key.name(job_id))
+        return held is None or held.value.status.has_ended
 
     async def _rows(self, account: str) -> list[JobRow]:
         """Without their questions, the newest first."""

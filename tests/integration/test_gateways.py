@@ -89,6 +89,7 @@ async def test_a_job_of_one_gateway_is_read_followed_and_removed_at_another(
     assert events.status_code == 200, events.text
     assert names[0] == "event: session"
     assert names[-1] == "event: report"
+    assert await status(other, job) == "done"  # as soon as the last event was told
     later = await other.client.get(f"{job}/events", headers={"Last-Event-ID": "4"})
     assert [line for line in later.text.splitlines() if line.startswith("id: ")] == ["id: 5"]
     found = (await other.client.get(job)).json()

@@ -13,6 +13,7 @@ import pytest
 from fedattn.cluster.access import NatsAccess
 from fedattn.cluster.api_keys import SharedKeys
 from fedattn.cluster.shared_key import SharedKey
+from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.api_keys import ApiKey
 from tests.harness.gateway import (
     ANSWER,
@@ -267,3 +268,10 @@ async def test_without_the_shared_key_a_gateway_reads_nothing(
     stranger = await cluster.gateway(None, f"--shared-key={other_key}")
     response: httpx.Response = await stranger.client.get(job)
     check_problem(response, 404, "unknown_job")
+
+
+async def test_keys_wait_for_the_first_gateway_which_makes_their_place(cluster: Cluster) -> None:
+    with pytest.raises(ConfigurationError, match="start one with --nats first"):
+        await make_key(cluster, "anna")
+    await cluster.gateway()
+    await make_key(cluster, "anna")

@@ -5,7 +5,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +23,7 @@ from fedattn.rest.answers import QueuedEvent
 from fedattn.rest.jobs import JobStatus
 from fedattn.runtime.background import keep_running
 from gateway.callers import Caller
+from gateway.jobs_asked import NewJob
 from gateway.jobs_limits import JobLimits
 from gateway.jobs_port import JobStore, Siblings, TakenKeyError
 from gateway.jobs_rows import JobEvent, JobRow
@@ -36,27 +36,6 @@ _LOOK_EVERY_S = 0.2
 _STOPPED = "the gateway was stopped while it ran; ask again"
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
-    """What a caller wants to have kept.
-
-    Attributes:
-        caller: whose job it is.
-        question: what is asked.
-        ask: puts the query into the line.
-        is_background: whether nobody waits for it.
-        key: idempotency key, if it came with one.
-        body_sha256: of the request's body.
-    """
-
-    caller: Caller
-    question: str
-    ask: Ask
-    is_background: bool
-    key: str | None
-    body_sha256: bytes
 
 
 class Jobs:

@@ -17,7 +17,8 @@ from fedattn.rest.query import QueryBody
 from gateway.callers import Caller, caller_of
 from gateway.disconnect import unless_disconnected
 from gateway.events import written_event
-from gateway.jobs import Jobs, NewJob
+from gateway.jobs import Jobs
+from gateway.jobs_asked import NewJob
 from gateway.jobs_rows import JobEvent, JobRow
 from gateway.jobs_running import Ask
 from gateway.json_route import JsonRoute

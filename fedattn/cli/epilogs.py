@@ -60,6 +60,9 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "keys create": ("fedattn keys create anna --queries-per-minute 10 --expires-days 90",),
         "keys list": ("fedattn keys list --json",),
         "keys revoke": ("fedattn keys revoke anna",),
+        "keys import": (
+            "fedattn keys import keys.json --nats tls://nats:4222 --certificates certs/gateway",
+        ),
         "approvals": ("fedattn approvals", "fedattn approvals --state state --json"),
         "approvals approve": ("fedattn approvals approve 3f9a --uses 5",),
         "approvals deny": ("fedattn approvals deny 3f9a",),

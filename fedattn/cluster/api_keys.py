@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from nats.js import api
+from nats.js.errors import NotFoundError
 from nats.js.kv import KeyValue
 
 from fedattn.cluster.access import NatsAccess
@@ -95,7 +96,13 @@ class SharedKeys:
     async def _work(self, work: Callable[[KeyValue, dict[str, ApiKey]], Awaitable[T]]) -> T:
         connection = await NatsConnection.open(self.access)
         try:
-            bucket = await make_key_bucket(connection)
+            try:
+                bucket = await connection.stream().key_value(self.access.shared("keys"))
+            except NotFoundError:  # made here it would have this program's number of replicas
+                raise ConfigurationError(
+                    f"no gateway of federation {self.access.federation!r} has used this NATS yet; "
+                    f"start one with --nats first"
+                ) from None
             mirror = key_mirror(self.access, self.key)
             following = asyncio.create_task(mirror.follow(connection, bucket))
             try:

@@ -80,8 +80,11 @@ class NatsJobStore:
                 await self.delete(held.value.id)
 
     async def find(self, account: str, job_id: str) -> JobRow | None:
-        rows = [one.value for one in await self._all() if one.value.id == job_id]
-        return await self._whole(rows[0]) if rows and rows[0].account == account else None
+        await self._all()
+        held = self._link.rows.held.get(self._link.key.name(job_id))
+        if held is None or held.value.account != account:
+            return None
+        return await self._whole(held.value)
 
     async def find_key(self, account: str, key: str) -> JobRow | None:
         held = [one for one in await self._all() if _has_key(one.value, account, key)]
@@ -106,7 +109,10 @@ class NatsJobStore:
 
     async def events(self, job_id: str, after: int) -> list[JobEvent]:
         with _explaining():
-            return await self._texts.events(job_id, after)
+            found = await self._texts.events(job_id, after)
+        if found and found[-1].is_last and not await self._has_ended(job_id):
+            found.pop()  # it is told when the job says so too, which is a moment later
+        return found
 
     async def last_event(self, job_id: str) -> JobEvent | None:
         with _explaining():
@@ -119,6 +125,11 @@ class NatsJobStore:
         with _explaining():
             await self._link.rows.catch_up(self._link.connection().rows)
         return list(self._link.rows.held.values())
+
+    async def _has_ended(self, job_id: str) -> bool:
+        await self._all()
+        held = self._link.rows.held.get(self._link.key.name(job_id))
+        return held is None or held.value.status.has_ended
 
     async def _rows(self, account: str) -> list[JobRow]:
         """Without their questions, the newest first."""
@@ -135,7 +146,9 @@ class NatsJobStore:
 
     async def _once(self, work: Callable[[], Awaitable[None]]) -> None:
         """All of it, whether or not whoever waits for it is cancelled meanwhile."""
-        await asyncio.shield(asyncio.ensure_future(self._alone(work)))
+        task = asyncio.ensure_future(self._alone(work))
+        task.add_done_callback(_look_at)
+        await asyncio.shield(task)
 
     async def _alone(self, work: Callable[[], Awaitable[None]]) -> None:
         async with self._one_at_a_time:
@@ -213,6 +226,12 @@ class NatsJobStore:
         await self._texts.remove(job_id)
         await connection.purge(connection.rows, name)
         await self._link.rows.catch_up(connection.rows)
+
+
+def _look_at(task: asyncio.Future[None]) -> None:
+    """Take note of how it ended, as whoever waited for it may be gone."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _has_key(row: JobRow, account: str, key: str) -> bool:

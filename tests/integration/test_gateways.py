@@ -13,6 +13,7 @@ import pytest
 from fedattn.cluster.access import NatsAccess
 from fedattn.cluster.api_keys import SharedKeys
 from fedattn.cluster.shared_key import SharedKey
+from fedattn.core.errors import ConfigurationError
 from fedattn.runtime.api_keys import ApiKey
 from tests.harness.gateway import (
     ANSWER,
@@ -89,6 +90,7 @@ async def test_a_job_of_one_gateway_is_read_followed_and_removed_at_another(
     assert events.status_code == 200, events.text
     assert names[0] == "event: session"
     assert names[-1] == "event: report"
+    assert await status(other, job) == "done"  # as soon as the last event was told
     later = await other.client.get(f"{job}/events", headers={"Last-Event-ID": "4"})
     assert [line for line in later.text.splitlines() if line.startswith("id: ")] == ["id: 5"]
     found = (await other.client.get(job)).json()
@@ -199,7 +201,7 @@ async def test_without_nats_queries_go_on_jobs_do_not_and_all_comes_back(cluster
     anna = await make_key(cluster, "anna")
     await until(lambda: len(link_of(one).keys.held) == 1)
     job = await begin(one, anna)
-    await one.client.get(f"{job}/events", headers=anna)
+    await until(lambda: all(held.value.ended for held in link_of(one).rows.held.values()))
     await cluster.nats.kill()
     await until(lambda: not link_of(one)._connected.is_set())
     asked = await one.client.post("/v1/queries", json={"question": QUESTION}, headers=anna)
@@ -266,3 +268,10 @@ async def test_without_the_shared_key_a_gateway_reads_nothing(
     stranger = await cluster.gateway(None, f"--shared-key={other_key}")
     response: httpx.Response = await stranger.client.get(job)
     check_problem(response, 404, "unknown_job")
+
+
+async def test_keys_wait_for_the_first_gateway_which_makes_their_place(cluster: Cluster) -> None:
+    with pytest.raises(ConfigurationError, match="start one with --nats first"):
+        await make_key(cluster, "anna")
+    await cluster.gateway()
+    await make_key(cluster, "anna")

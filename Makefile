@@ -89,6 +89,7 @@ lock: $(STAMP) ## write locks/ anew from pyproject.toml; UPGRADE=--upgrade takes
 docs: $(STAMP) ## rewrite the tables that documents take from code and results
 	$(BIN)/python -m benchmarks.table
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.faults_table
 	$(BIN)/python -m benchmarks.settings_table
 	$(BIN)/python -m benchmarks.api_table
 	$(BIN)/python -m benchmarks.wire_table

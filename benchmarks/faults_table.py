@@ -45,11 +45,15 @@ def rows(cells: list[dict[str, Any]]) -> Iterator[str]:
     """A line for each fault, place and phase."""
     for (fault, place, phase), same in by_fault(cells).items():
         before = _before(fault, place, phase)
-        saw = "; ".join(dict.fromkeys(cell["saw"] for cell in same))
+        saw = "; ".join(dict.fromkeys(map(_saw, same)))
         asked = _seconds([cell["seconds"] for cell in same])
         back = _seconds([cell["back_s"] for cell in same])
         what = f"{fault} (it {place})" if place else fault
         yield f"| {what} | {phase} | {len(same)} | {before} | {saw} | {asked} | {back} |"
+
+
+def _saw(cell: dict[str, Any]) -> str:
+    return f"{cell['saw']} (wrong)" if cell["problems"] else str(cell["saw"])
 
 
 def _before(fault: str, place: str, phase: str) -> str:

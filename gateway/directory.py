@@ -105,6 +105,18 @@ class Directory:
                 return self._aggregators.at(node.aggregator)
         return self._asked
 
+    async def _look_everywhere(self, wanted: str | None) -> None:
+        """Find a publisher that has joined since, or that the aggregator asked so far cannot know.
+
+        While NATS is lost each aggregator knows its own nodes only, and says which others live.
+        """
+        for _ in range(self._aggregators.num_given):
+            await self.look()
+            is_found = bool(self.publishers) if wanted is None else wanted in self.publishers
+            if is_found or len(self._listing.aggregators) >= self._aggregators.num_given:
+                return
+            self._aggregators.move_on(self._asked)
+
     async def moved(self, node_id: str, lost: AggregatorClient) -> AggregatorClient | None:
         """Where a node is joined now whose aggregator was lost; None if it stays away.
 
@@ -144,7 +156,7 @@ class Directory:
         await self.look(max_age_s=FRESH_S)
         wanted = publisher or self._default
         if not self.publishers or (wanted or self.publishers[0]) not in self.publishers:
-            await self.look()  # it may have joined since
+            await self._look_everywhere(wanted)
         if publisher is not None:
             return self._named(publisher)
         return self._default_for(caller, without)

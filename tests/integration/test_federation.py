@@ -180,3 +180,17 @@ async def test_a_query_follows_its_publisher_when_the_aggregator_is_lost(tmp_pat
             await answer_of(publishers)  # the way leads through the aggregator that dies
             await cluster.aggregators[0].kill()
             assert (await answer_of(publishers)).answer  # at once: the first that is asked
+
+
+async def test_without_nats_a_gateway_finds_its_publisher_at_whichever_aggregator(
+    tmp_path: Path,
+) -> None:
+    async with running_cluster(tmp_path, tiny_model("llama"), [0, 1, 1]) as cluster:
+        endpoints = [endpoint(one.address) for one in cluster.aggregators]
+        own = certificates_of(GATEWAY)
+        await cluster.nats.kill()
+        await until(lambda: cluster.aggregators[0].knows() == ({"aggregator-0"}, {"node-0"}))
+        async with Publishers(
+            Aggregators(endpoints, own), QueryLimits(at_once=4), "publisher", certificates=own
+        ) as publishers:
+            assert (await answer_of(publishers)).answer

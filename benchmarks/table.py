@@ -170,9 +170,11 @@ def decoding_rows(decoding: dict[str, Any]) -> Iterator[Row]:
     )
 
 
-def concurrency_rows(concurrency: dict[str, Any]) -> Iterator[Row]:
-    """Each number of questions at once, and answers beside a long prompt."""
-    command = "`make bench-concurrency`"
+def concurrency_rows() -> Iterator[Row]:
+    """Each number of questions at once, and answers beside long prompts; none until measured."""
+    if not (RESULTS / "concurrency.json").exists():
+        return
+    concurrency, command = read("concurrency"), "`make bench-concurrency`"
     one = concurrency["at_once"]["1"]["together"]["decode_tokens_per_s"]
     for count, ways in concurrency["at_once"].items():
         if count == "1":
@@ -299,7 +301,7 @@ def rows() -> list[Row]:
         *frontier_rows(read("frontier")),
         *link_rows(read("links")["links"]),
         *decoding_rows(read("decoding")),
-        *concurrency_rows(read("concurrency")),
+        *concurrency_rows(),
         *sealing_rows(read("sealing"), read("sealing-short")),
         *load_rows(read("load")),
         *memory_rows(read("session"), read("session-bfloat16")),

@@ -1,7 +1,7 @@
 """Sending a request again where nothing was done for it: the gateway refused it, or is not there.
 
-A request whose connection broke, or whose answer has begun, is never sent again. One with a deadline
-has it for all its tries: what waiting in the gateway's line and pauses took is gone.
+A request whose connection broke, or whose answer has begun, is never sent again. One with a
+deadline has it for all its tries: what waiting in the gateway's line and pauses took is gone.
 """
 
 import json

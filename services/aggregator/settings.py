@@ -72,7 +72,12 @@ class AggregatorSettings(ServiceSettings):
     lease_s: float = Field(
         3.0, gt=0, le=60, description="Silence after which another aggregator is gone, seconds."
     )
-    max_nodes: int = Field(1000, ge=1, description="Nodes joined at once.")
+    max_nodes: int = Field(
+        1000,
+        ge=1,
+        description="Nodes joined at once; of those that left within the hour as many are "
+        "remembered, the latest.",
+    )
     max_sessions: int = Field(200, ge=1, description="Sessions open at once.")
     max_sessions_per_node: int = Field(
         16, ge=1, description="Sessions one node may have open at once as their publisher."

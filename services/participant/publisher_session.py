@@ -12,7 +12,6 @@ from fedattn.core.errors import (
     AggregatorUnavailableError,
     DeadlineExceededError,
     FedAttnError,
-    UnknownParticipantError,
 )
 from fedattn.core.request import SessionRequest, describe_prefix
 from fedattn.wire.aggregators import Aggregators
@@ -106,7 +105,7 @@ class PublisherSession:
                 return opened
             try:
                 return await self._follow(opened.redirect, opening)
-            except (AggregatorUnavailableError, UnknownParticipantError) as error:
+            except AggregatorUnavailableError as error:
                 name = opened.redirect.name
                 if name in unreachable or len(unreachable) == _MAX_REDIRECTS:
                     raise
@@ -119,8 +118,7 @@ class PublisherSession:
         """Open the session at the aggregator that serves it.
 
         Raises:
-            AggregatorUnavailableError: it cannot be reached.
-            UnknownParticipantError: it has not heard of this node yet.
+            AggregatorUnavailableError: it cannot be reached, or has not heard of this node yet.
             FedAttnError: it does not open the session.
         """
         self.server = server = self._aggregators.at(redirect.address)

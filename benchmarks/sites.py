@@ -234,9 +234,12 @@ def _measure_cut(link: Uplink, sides: tuple[Side, Side], cut_s: float) -> Iterat
     """Cut the link for a while, ask on both sides, heal it and wait until all is whole."""
     link.cut()
     end = time.monotonic() + cut_s
-    first = both(_timed_ask, sides)  # nobody has noticed yet
-    both(lambda side: _timed_list(side, side.nodes), sides)
-    yield "the others departed on both sides, since the cut", time.monotonic() - end + cut_s
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(both, _timed_ask, sides)  # nobody has noticed yet
+        departed = both(lambda side: _timed_list(side, side.nodes), sides)
+        first = asking.result()
+    for side, figure in zip(sides, departed, strict=True):
+        yield f"the others departed, since the cut, {side.name}", figure
     for side, (figure, found) in zip(sides, first, strict=True):
         yield f"first question after the cut, {side.name}", figure
         assert side.nodes <= {name for name, how in found.items() if how is Outcome.COMPLETE}, found

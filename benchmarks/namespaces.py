@@ -103,21 +103,21 @@ class EdgeLinks:
         """Give every node this link, from now on."""
         for index, name in enumerate(self.names):
             self._proxies[index].delay_s = link.delay_ms / 1e3
-            _shape(_device("h", index), link)
-            _shape(_device("n", index), link, namespace=name)
+            shape(_device("h", index), link)
+            shape(_device("n", index), link, namespace=name)
 
     def open(self) -> None:
         """Make namespaces and proxies."""
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         for index, name in enumerate(self.names):
             host, node = _device("h", index), _device("n", index)
-            _ip("netns", "add", name)
-            _ip("link", "add", host, "type", "veth", "peer", "name", node, "netns", name)
-            _ip("address", "add", f"10.77.{index}.1/24", "dev", host)
-            _ip("link", "set", host, "up")
-            _ip("-n", name, "address", "add", f"10.77.{index}.2/24", "dev", node)
-            _ip("-n", name, "link", "set", node, "up")
-            _ip("-n", name, "link", "set", "lo", "up")
+            ip("netns", "add", name)
+            ip("link", "add", host, "type", "veth", "peer", "name", node, "netns", name)
+            ip("address", "add", f"10.77.{index}.1/24", "dev", host)
+            ip("link", "set", host, "up")
+            ip("-n", name, "address", "add", f"10.77.{index}.2/24", "dev", node)
+            ip("-n", name, "link", "set", node, "up")
+            ip("-n", name, "link", "set", "lo", "up")
             proxy = _Proxy(self.aggregator_port)
             listening = asyncio.start_server(proxy.serve, f"10.77.{index}.1", 0)
             server = asyncio.run_coroutine_threadsafe(listening, self._loop).result()
@@ -140,16 +140,21 @@ def edge_links(aggregator_port: int, num_nodes: int) -> Iterator[EdgeLinks]:
     Raises:
         ConfigurationError: this machine or user cannot make them.
     """
-    if os.geteuid() != 0 or shutil.which("tc") is None:
-        raise ConfigurationError(
-            "emulated links need root and iproute2 (ip, tc); install it and run this as root"
-        )
+    require_namespaces()
     links = EdgeLinks(aggregator_port, [f"fedattn-{os.getpid()}-{i}" for i in range(num_nodes)])
     try:
         links.open()
         yield links
     finally:
         links.close()
+
+
+def require_namespaces() -> None:
+    """Raise ConfigurationError if this machine or user cannot make network namespaces."""
+    if os.geteuid() != 0 or shutil.which("tc") is None:
+        raise ConfigurationError(
+            "emulated links need root and iproute2 (ip, tc); install it and run this as root"
+        )
 
 
 def _device(end: str, index: int) -> str:
@@ -164,7 +169,8 @@ async def _cancel_all() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _shape(device: str, link: Link, namespace: str | None = None) -> None:
+def shape(device: str, link: Link, namespace: str | None = None) -> None:
+    """Give an interface the rate of a link, for what it sends."""
     command = ["tc", *(["-n", namespace] if namespace else []), "qdisc"]
     subprocess.run([*command, "delete", "dev", device, "root"], check=False, capture_output=True)  # noqa: S603
     if link.rate_mbit_s:
@@ -174,7 +180,8 @@ def _shape(device: str, link: Link, namespace: str | None = None) -> None:
         _run([*command, "add", "dev", device, *words])
 
 
-def _ip(*words: str) -> None:
+def ip(*words: str) -> None:
+    """Run `ip`; ConfigurationError with what it says if it fails."""
     _run(["ip", *words])
 
 

@@ -10,22 +10,14 @@ export COMPOSE_PROJECT_NAME=fedattn-cluster FEDATTN_PORT=${FEDATTN_PORT:-18000} 
 gateways=("http://127.0.0.1:$FEDATTN_PORT" "http://127.0.0.1:$FEDATTN_PORT_2")
 question='What does the ship Aurora carry, and at which pier does it lie?'
 
-if [[ -n ${COMPOSE:-} ]]; then compose=("$COMPOSE")
-elif docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
-compose+=(--env-file docker/cluster.env --profile cluster)
-
-finish() {
-  local code=$?
-  ((code == 0)) || "${compose[@]}" logs --tail 15 || true
-  "${compose[@]}" down --volumes --timeout 15 >/dev/null 2>&1 || true
-  rm -rf "$right"
-  exit "$code"
-}
-trap finish EXIT
+COMPOSE_FLAGS=(--env-file docker/cluster.env --profile cluster) LOG_LINES=15
+# shellcheck source=docker/compose.sh
+source docker/compose.sh
 
 fail() { say "FAILED: $*"; exit 1; }
 
 right=$(mktemp -d) # a file for each gateway whose last answer was right
+scratch+=("$right")
 begun=${EPOCHREALTIME/[.,]/}
 say() { # with the time since the begin, in tenths of a second
   local tenths=$(((${EPOCHREALTIME/[.,]/} - begun) / 100000))

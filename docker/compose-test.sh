@@ -7,19 +7,12 @@ cd "$(dirname "$0")/.."
 export COMPOSE_PROJECT_NAME=fedattn-test FEDATTN_PORT=${FEDATTN_PORT:-18000}
 url=http://127.0.0.1:$FEDATTN_PORT
 question='What does the ship Aurora carry, and at which pier does it lie?'
+
+COMPOSE_FLAGS=() LOG_LINES=20
+# shellcheck source=docker/compose.sh
+source docker/compose.sh
 logs=$(mktemp)
-
-if [[ -n ${COMPOSE:-} ]]; then compose=("$COMPOSE")
-elif docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
-
-finish() {
-  local code=$?
-  ((code == 0)) || "${compose[@]}" logs --tail 20 || true
-  "${compose[@]}" down --volumes --timeout 15 >/dev/null 2>&1 || true
-  rm -f "$logs"
-  exit "$code"
-}
-trap finish EXIT
+scratch+=("$logs")
 
 fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
+from fedattn.client.retrying import DEADLINE
 from fedattn.rest.query import QueryBody, SessionBody
 
 CONNECT_TIMEOUT_S = 10.0
@@ -30,6 +31,7 @@ class Call:
         headers: besides those that say who asks.
         query: of the URL.
         silence_s: longest time without a byte from the gateway, seconds.
+        deadline_s: of all tries and the pauses between them, as its document says; None for none.
     """
 
     method: str
@@ -38,6 +40,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     silence_s: float = _SHORT_S
+    deadline_s: float | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -49,6 +52,7 @@ class Call:
             "headers": self.headers,
             "params": self.query,
             "timeout": httpx.Timeout(self.silence_s, connect=CONNECT_TIMEOUT_S),
+            "extensions": {} if self.deadline_s is None else {DEADLINE: self.deadline_s},
         }
 
 
@@ -59,15 +63,23 @@ PARTICIPANTS = Call(method="GET", path="/v1/participants")
 def stream_query(body: QueryBody) -> Call:
     """Ask, and be told by events."""
     document = body.model_copy(update={"stream": True}).model_dump(mode="json")
-    silence_s = body.deadline_s + _MARGIN_S
-    return Call(method="POST", path=_QUERIES, document=document, silence_s=silence_s)
+    return _within(body.deadline_s, _QUERIES, document)
 
 
 def warm(body: SessionBody) -> Call:
     """Let the publisher fetch rows."""
-    document = body.model_dump(mode="json")
-    silence_s = body.deadline_s + _MARGIN_S
-    return Call(method="POST", path="/v1/warm", document=document, silence_s=silence_s)
+    return _within(body.deadline_s, "/v1/warm", body.model_dump(mode="json"))
+
+
+def _within(deadline_s: float, path: str, document: Any) -> Call:
+    """A call whose document says until when somebody waits for its end."""
+    return Call(
+        method="POST",
+        path=path,
+        document=document,
+        silence_s=deadline_s + _MARGIN_S,
+        deadline_s=deadline_s,
+    )
 
 
 def submit_query(body: QueryBody, idempotency_key: str | None) -> Call:

@@ -6,6 +6,7 @@ metadata, and comes out on the other side as the same Python class.
 
 import asyncio
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
@@ -142,7 +143,7 @@ def error_from_rpc(error: grpc.aio.AioRpcError, unreachable: FedAttnError) -> Fe
     match error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             if any(word in details for word in _TLS_WORDS):
-                return type(unreachable)(f"{unreachable}; TLS says: {details[:200]}")
+                return _with_reason(unreachable, f"TLS says: {details[:200]}")
             return unreachable
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return errors.DeadlineExceededError(
@@ -153,6 +154,13 @@ def error_from_rpc(error: grpc.aio.AioRpcError, unreachable: FedAttnError) -> Fe
                 "the peer does not offer this call; upgrade the older node"
             )
     return InternalError("the peer failed; see its log")
+
+
+def _with_reason(error: FedAttnError, reason: str) -> FedAttnError:
+    """The same error with more to say, and with all that it carries."""
+    longer = copy(error)
+    longer.args = (f"{error}; {reason}",)
+    return longer
 
 
 def _node_ids(text: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ class Departure:
     """A node that left.
 
     Attributes:
-        node: as it was then.
+        node: as it was then, without its key.
         left_at: when, by the clock of the registry.
         reason: why, in words that follow the name of the node.
     """
@@ -46,7 +46,7 @@ class Departures:
 
     def note(self, node: "Node", reason: str) -> None:
         """A node has left."""
-        self._by_id[node.node_id] = Departure(node, self._clock(), reason)
+        self._by_id[node.node_id] = Departure(node.as_departed(), self._clock(), reason)
 
     def forget(self, node_id: str) -> None:
         """It is back."""

@@ -5,7 +5,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cachetools import LRUCache
 
@@ -67,6 +67,13 @@ class Node:
     @property
     def fingerprint(self) -> str:
         return self.join.model_fingerprint
+
+    def as_departed(self) -> "Node":
+        """What is remembered of it: all but its key and commands, so a kilobyte or two."""
+        join = pb.Join()
+        join.CopyFrom(self.join)
+        join.ClearField("key")
+        return replace(self, join=join, send_away=None, outbox=Outbox(0))
 
     def send(self, message: pb.ControlResponse) -> None:
         """Queue a command; a node that reads none of them loses its membership."""

@@ -14,6 +14,7 @@ from fedattn.core.errors import (
     NodeBusyError,
     RateLimitedError,
     SessionAbortedError,
+    UnknownParticipantError,
     UnknownSessionError,
 )
 from fedattn.core.fair_places import Place
@@ -93,7 +94,7 @@ class Sessions:
             self._opening.add(call)
             opening = opening_from_wire(message)
             check_caller(opening.request.node_id)
-            publisher = self._registry.authenticate(opening.request.node_id, opening.node_token)
+            publisher = self._publisher_of(opening, message)
             server = self._server_of(message)
             if server != self._federation.own:
                 return pb.OpenSessionResponse(redirect=server.to_wire())
@@ -108,6 +109,22 @@ class Sessions:
             raise
         finally:
             self._opening.discard(call)
+
+    def _publisher_of(self, opening: Opening, message: pb.OpenSessionRequest) -> Node:
+        """Who asks.
+
+        Raises:
+            UnknownParticipantError: it is not joined, or not the node it says it is.
+            AggregatorUnavailableError: likewise, but another aggregator sent it here, which may
+                have heard of it first: this one is of no use to it yet.
+        """
+        try:
+            return self._registry.authenticate(opening.request.node_id, opening.node_token)
+        except UnknownParticipantError as error:
+            if message.redirected:
+                own = self._federation.own.name
+                raise AggregatorUnavailableError(f"aggregator {own}: {error}") from error
+            raise
 
     def _check_open(self) -> None:
         """Refuse sessions that would not end before this aggregator."""

@@ -44,7 +44,12 @@ class AggregatorSettings(ClusterSettings):
     nats_domains: str = Field(
         "", description="Further domains whose directories are read, with commas between."
     )
-    max_nodes: int = Field(1000, ge=1, description="Nodes joined at once.")
+    max_nodes: int = Field(
+        1000,
+        ge=1,
+        description="Nodes joined at once; of those that left within the hour as many are "
+        "remembered, the latest.",
+    )
     max_sessions: int = Field(200, ge=1, description="Sessions open at once.")
     max_sessions_per_node: int = Field(
         16, ge=1, description="Sessions one node may have open at once as their publisher."

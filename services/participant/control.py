@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
@@ -17,6 +17,7 @@ from fedattn.core.errors import (
     InternalError,
     InvalidInputError,
     NodeBusyError,
+    ProtocolMismatchError,
 )
 from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.clients import AggregatorClient
@@ -93,6 +94,8 @@ class ControlLoop:
         self._outgoing: _Outgoing = asyncio.Queue()
         self._is_leaving = False
         self._joined_with: Certificates | None = None
+        self._refusals: dict[str, str] = {}
+        """Why aggregators whose last word was that they speak another version do not admit it."""
 
     @property
     def _certificates(self) -> Certificates | None:
@@ -115,7 +118,8 @@ class ControlLoop:
 
         Raises:
             IncompatibleError, InvalidInputError: the aggregator will never admit this node. A
-                duplicate id is retried, since the lost older connection will end.
+                duplicate id is retried, since the lost older connection will end; and one that
+                speaks another version is passed over, unless all do.
         """
         while not self._is_leaving:
             raise_if_cancelled()  # what ended the stream may have been a cancellation
@@ -141,13 +145,34 @@ class ControlLoop:
         self._outgoing = outgoing
         tasks: set[asyncio.Task[None]] = set()
         home = self._aggregators.home
+        self._refusals.pop(home.address, None)
         try:
             await self._follow(home, outgoing, tasks)
+        except ProtocolMismatchError as error:
+            self._refuse(home, str(error))
         finally:
             self._leave(home)
             outgoing.put_nowait(None)  # ends _requests, which the ended call no longer does
             for task in tasks:
                 task.cancel()
+
+    def _refuse(self, home: AggregatorClient, why: str) -> NoReturn:
+        """Go on to an aggregator of this node's version: they are upgraded one after the other.
+
+        Raises:
+            ProtocolMismatchError: all speak another one.
+            AggregatorUnavailableError: this one does.
+        """
+        self._refusals[home.address] = why
+        num_refusals, num_given = len(self._refusals), self._aggregators.num_given
+        if num_refusals < num_given:
+            raise AggregatorUnavailableError(
+                f"the aggregator at {home.address} speaks another version: {why}; "
+                f"{num_refusals} of {num_given} addresses refused so, the next is tried"
+            )
+        raise ProtocolMismatchError(
+            "; ".join(f"{address}: {text}" for address, text in self._refusals.items())
+        )
 
     async def _follow(
         self, home: AggregatorClient, outgoing: _Outgoing, tasks: set[asyncio.Task[None]]

@@ -12,7 +12,6 @@ from fedattn.core.errors import (
     AggregatorUnavailableError,
     DeadlineExceededError,
     FedAttnError,
-    UnknownParticipantError,
 )
 from fedattn.core.request import SessionRequest, describe_prefix
 from fedattn.wire.aggregators import Aggregators
@@ -36,7 +35,7 @@ _COARSE_FROM_S = 10.0
 _REACH_WITHIN_S = 2.0
 """Longest wait for the connection to the aggregator of a session."""
 _MAX_REDIRECTS = 3
-"""Aggregators that may be out of reach before a query fails."""
+"""Aggregators that may be out of reach before the own one is told to serve."""
 
 
 class PublisherSession:
@@ -101,17 +100,20 @@ class PublisherSession:
         while True:
             opening = self._sign(disclosure, span_len)
             home = self.server = self._aggregators.home
-            opened = await home.open_session(opening, self.remaining_s, unreachable=unreachable)
+            is_last = len(unreachable) == _MAX_REDIRECTS
+            opened = await home.open_session(
+                opening, self.remaining_s, redirected=is_last, unreachable=unreachable
+            )
             if not opened.HasField("redirect"):
                 return opened
             try:
                 return await self._follow(opened.redirect, opening)
-            except (AggregatorUnavailableError, UnknownParticipantError) as error:
+            except AggregatorUnavailableError as error:
                 name = opened.redirect.name
-                if name in unreachable or len(unreachable) == _MAX_REDIRECTS:
+                if is_last or name in unreachable:
                     raise
                 log.warning("redirect_failed", aggregator=name, error=str(error))
-                unreachable.append(name)  # the next by the hash; at last the own one
+                unreachable.append(name)  # the next by the hash
 
     async def _follow(
         self, redirect: pb.AggregatorAddress, opening: Opening
@@ -119,8 +121,7 @@ class PublisherSession:
         """Open the session at the aggregator that serves it.
 
         Raises:
-            AggregatorUnavailableError: it cannot be reached.
-            UnknownParticipantError: it has not heard of this node yet.
+            AggregatorUnavailableError: it cannot be reached, or has not heard of this node yet.
             FedAttnError: it does not open the session.
         """
         self.server = server = self._aggregators.at(redirect.address)

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from benchmarks.uplink import enter, own_namespace
+
 multiprocessing.get_context("forkserver").set_forkserver_preload(
     [
         "tests.chaos.wall_clock",  # before all that takes the time
@@ -26,12 +28,15 @@ multiprocessing.get_context("forkserver").set_forkserver_preload(
 
 
 class Fork(ForkServerProcess):
-    """`python -m` with some words, as subprocess.Popen has it; its streams go to files."""
+    """`python -m` with some words, as subprocess.Popen has it; its streams go to files.
+
+    It is in the network namespace of the thread that starts it, as any child.
+    """
 
     def __init__(
         self, words: Sequence[str], environment: Mapping[str, str], stdout: Path, stderr: Path
     ) -> None:
-        arguments = (words, dict(environment), stdout, stderr)
+        arguments = (words, dict(environment), stdout, stderr, own_namespace())
         super().__init__(target=_run, args=arguments, daemon=True)
         self.start()
 
@@ -60,8 +65,16 @@ def run_cli(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.CompletedProcess(arguments, code, stdout.read_text(), stderr.read_text())
 
 
-def _run(words: Sequence[str], environment: dict[str, str], stdout: Path, stderr: Path) -> None:
+def _run(
+    words: Sequence[str],
+    environment: dict[str, str],
+    stdout: Path,
+    stderr: Path,
+    namespace: str | None,
+) -> None:
     os.setsid()  # as the parts of a network
+    if namespace is not None:
+        enter(namespace)
     os.environ.clear()
     os.environ.update(environment)
     for path, stream in ((stdout, sys.stdout), (stderr, sys.stderr)):

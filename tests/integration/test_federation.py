@@ -5,7 +5,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.model.loading import LoadedModel
@@ -109,6 +111,17 @@ async def test_sessions_are_shared_among_aggregators(tmp_path: Path) -> None:
         await until(lambda: sum(one.num_served() for one in cluster.aggregators) == 12)
         served = [one.num_served() for one in cluster.aggregators]
     assert sum(map(bool, served)) > 1  # all at one of three: once in 177,147
+
+
+async def test_an_unknown_contributor_is_told_by_the_first_aggregator_that_is_asked(
+    tmp_path: Path,
+) -> None:
+    async with running_cluster(tmp_path, tiny_model("llama"), [0, 1, 0]) as cluster:
+        with capture_logs() as logs:
+            for _ in range(8):  # half of them are sent on to the other aggregator
+                with pytest.raises(grpc.aio.AioRpcError, match="'stranger' is not joined"):
+                    await cluster.ask(contributors=["stranger"])
+        assert "redirect_failed" not in {one["event"] for one in logs}
 
 
 async def test_a_dead_aggregator_is_named_and_the_next_query_goes_on_without_it(

@@ -10,9 +10,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from fedattn.authority.issuing import check_name
-from fedattn.core.errors import AggregatorUnavailableError, InvalidRequestError
+from fedattn.core.errors import (
+    AggregatorUnavailableError,
+    InternalError,
+    InvalidRequestError,
+    UnknownParticipantError,
+)
 from fedattn.core.node_id import AGGREGATOR
 from fedattn.wire.aggregators import Aggregators
+from fedattn.wire.status import error_from_rpc
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1.federation_pb2 import Letter
@@ -172,14 +178,39 @@ async def test_nodes_of_a_site_know_each_other_while_its_uplink_is_cut(tmp_path:
         await hub.stop()
 
 
-async def test_a_second_aggregator_of_one_name_is_not_let_in(tmp_path: Path) -> None:
+async def test_an_aggregator_that_does_not_know_the_publisher_yet_is_of_no_use_to_it(
+    tmp_path: Path,
+) -> None:
+    nowhere = f"nats://127.0.0.1:{free_port()}"
+    async with running_nats(tmp_path) as nats, running_aggregators(nats.url, nowhere) as both:
+        own = certificates_of("publisher")
+        async with (
+            node_at(both[0], "publisher") as publisher,
+            direct_channel(both[1].address, own, peer=AGGREGATOR) as channel,
+        ):
+            for is_redirected, expected in (
+                (True, AggregatorUnavailableError),
+                (False, UnknownParticipantError),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await open_at(publisher, AggregatorStub(channel), redirected=is_redirected)
+                error = error_from_rpc(caught.value, InternalError("out of reach"))
+                assert type(error) is expected
+
+
+async def test_a_second_aggregator_of_one_name_is_not_let_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with running_nats(tmp_path) as nats, running_aggregators(nats.url) as (first,):
         await first.federation.wait_connected()
+        asked: list[str] = []
+        monkeypatch.setattr(first.servicer.roll, "holds", asked.append)
         second = FederatedAggregator(first.name, nats.url, certificates_of(f"{AGGREGATOR}-0"))
         with capture_logs() as logs:
             await second.start()
-            await until(lambda: any(one["event"] == "name_taken" for one in logs))
-        await second.stop()
+            await until(lambda: len(asked) >= 3)
+            await second.stop()
+        assert [one["event"] for one in logs].count("name_taken") == 1
         assert first.federation.living() == (Peer(first.name, first.address),)
 
 

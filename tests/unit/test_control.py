@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from fedattn.core.errors import AggregatorUnavailableError
+from fedattn.core.errors import AggregatorUnavailableError, ProtocolMismatchError
 from fedattn.wire.clients import Responses
 from fedattn.wire.identity import Identity
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant import control
 from services.participant.control import ControlLoop, longest_pause_s
-from tests.harness.homes import OneHome
+from tests.harness.homes import Homes, OneHome
 
 WELCOME = pb.ControlResponse(welcome=pb.Welcome(heartbeat_interval_s=3600))
 NUM_SHORT = 3
@@ -120,6 +120,54 @@ async def test_node_joins_again_after_a_second_welcome() -> None:
         await asyncio.wait({running})
     (why,) = [entry["error"] for entry in logs if entry["event"] == "not_joined"]
     assert "welcomed this node twice" in why
+
+
+class Versions(Aggregator):
+    """Refuses by version, is away, or keeps the stream, as its script says; the last for ever."""
+
+    def __init__(self, number: int, *script: str) -> None:
+        super().__init__()
+        self.address, self._script = f"127.0.0.1:{number}", list(script)
+
+    def control(self, _requests: object) -> Responses[Any]:
+        self.num_calls += 1
+        step = self._script.pop(0) if len(self._script) > 1 else self._script[0]
+        if step == "older":
+            raise ProtocolMismatchError(f"this aggregator speaks {self.num_calls}")
+        if step == "away":
+            raise AggregatorUnavailableError("nobody is there")
+        self.kept.set()
+        return Responses(Call(is_short=False), AggregatorUnavailableError(""))  # type: ignore[arg-type]
+
+
+def loop_between(*aggregators: Versions) -> ControlLoop:
+    return ControlLoop(Node(), Contributor(), Homes(*aggregators), 0.0)  # type: ignore[arg-type]
+
+
+async def test_a_node_goes_on_to_an_aggregator_of_its_own_version() -> None:
+    upgraded = Versions(2, "kept")
+    loop = loop_between(Versions(1, "older"), upgraded)
+    running = asyncio.create_task(loop.run())
+    await upgraded.kept.wait()
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_a_node_ends_once_all_aggregators_refuse_its_version() -> None:
+    with pytest.raises(ProtocolMismatchError) as caught:
+        await loop_between(Versions(1, "older"), Versions(2, "away", "older")).run()
+    assert str(caught.value) == (
+        "127.0.0.1:1: this aggregator speaks 2; 127.0.0.1:2: this aggregator speaks 2"
+    )
+
+
+async def test_an_aggregator_that_refused_and_is_away_now_may_be_upgraded() -> None:
+    first = Versions(1, "older", "away", "kept")
+    loop = loop_between(first, Versions(2, "away", "older", "older"))
+    running = asyncio.create_task(loop.run())
+    await first.kept.wait()
+    running.cancel()
+    await asyncio.wait({running})
 
 
 class Thinker:

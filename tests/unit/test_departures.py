@@ -60,6 +60,20 @@ def test_departures_are_forgotten_after_an_hour_and_beyond_so_many() -> None:
     assert network.departed() == []
 
 
+def test_of_a_node_that_left_no_key_and_no_command_is_kept() -> None:
+    network = Network()
+    message = join_message("a")
+    message.key.payload = bytes(91)
+    node = network.nodes.join(message)
+    node.send(pb.ControlResponse(cancel=pb.SessionCancel(session_id="s", reason="r" * 1000)))
+    network.nodes.leave(node)
+    (departure,) = network.nodes.departures.all()
+    assert not departure.node.join.HasField("key")
+    assert departure.node.outbox is not node.outbox
+    assert node.join.HasField("key")  # sessions that run still need it
+    assert departure.node.join.ByteSize() < 2048
+
+
 def test_nodes_are_told_of_nobody_who_left() -> None:
     network = Network()
     network.nodes.leave(network.join("a"))

@@ -141,6 +141,15 @@ def test_peer_out_of_reach_is_the_error_its_caller_names(code: grpc.StatusCode) 
     assert error_from_rpc(rpc_error(code), unreachable) is unreachable
 
 
+def test_what_tls_says_is_added_and_the_nodes_that_were_lost_are_named_still() -> None:
+    unreachable = errors.PublisherUnavailableError("b is away", lost=("b",))
+    failed = rpc_error(grpc.StatusCode.UNAVAILABLE, "Handshake failed")
+    error = error_from_rpc(failed, unreachable)
+    assert isinstance(error, errors.PublisherUnavailableError)
+    assert str(error) == "b is away; TLS says: Handshake failed"
+    assert error.lost == ("b",)
+
+
 @pytest.mark.parametrize(
     ("code", "leaf"),
     [

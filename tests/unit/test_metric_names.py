@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.metrics_table import DOCUMENT, SERVICES, MetricInfo, document, metrics_of
 
@@ -60,3 +61,19 @@ def test_prometheus_is_given_the_rules() -> None:
     ).read_text(encoding="utf-8")
     compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
     assert "./docker/monitoring/alerts.yml:/etc/prometheus/alerts.yml:ro" in compose
+
+
+def test_prometheus_scrapes_every_aggregator_and_gateway_that_compose_may_start() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    config = (ROOT / "docker/monitoring/prometheus.yml").read_text(encoding="utf-8")
+    for job in yaml.safe_load(config)["scrape_configs"]:
+        image = f"fedattn-{job['job_name']}"
+        services = {
+            name: bool(service.get("profiles"))
+            for name, service in compose["services"].items()
+            if service.get("image") == image and "monitoring" in service.get("networks", ())
+        }
+        always = {f"{name}:9100" for name, is_optional in services.items() if not is_optional}
+        assert {one for group in job["static_configs"] for one in group["targets"]} == always
+        found = {name for group in job["dns_sd_configs"] for name in group["names"]}
+        assert found == {name for name, is_optional in services.items() if is_optional}

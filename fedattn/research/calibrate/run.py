@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.plans import PlanSpec, RolePlans
+from fedattn.core.plans import PlanSpec, shared_plan
 from fedattn.core.profile import Profile
 from fedattn.core.row_scores import RowScorer, row_features
 from fedattn.core.selection import DEFAULT_SELECTOR, LEARNED
@@ -103,7 +103,7 @@ class Calibration:
             )
         shape = engine.model.shape
         self._sync_plan = PlanSpec("auto").resolve(shape.num_layers)
-        self._role_plans = RolePlans(contributors=self._sync_plan, publisher=self._sync_plan)
+        self._role_plans = shared_plan(self._sync_plan.layers)
 
     def run(self, report: Report) -> Profile:
         """Fit scores and shares, measure points on held-out worlds, choose the default.

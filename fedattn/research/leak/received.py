@@ -9,7 +9,7 @@ import numpy as np
 from fedattn.core.codecs import Codec
 from fedattn.core.compression import Compression
 from fedattn.core.errors import ContextTooLongError, InvalidRequestError
-from fedattn.core.plans import RolePlans, SyncPlan
+from fedattn.core.plans import RolePlans, SyncPlan, shared_plan
 from fedattn.core.row_scores import RowScorer
 from fedattn.core.spans import SessionLayout, Span, build_layout
 from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows, Queries
@@ -86,7 +86,7 @@ class Sending:
     @property
     def plans(self) -> RolePlans:
         """The same plan for both roles."""
-        return RolePlans(contributors=self.plan, publisher=self.plan)
+        return shared_plan(self.plan.layers)
 
 
 class NoisyExchange(InProcessExchange):

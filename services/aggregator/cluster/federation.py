@@ -35,6 +35,10 @@ _BEATS = 3
 _HELD, _NOT_HELD = b"held", b"not held"
 
 
+class _NameTakenError(nats.errors.Error):
+    """Another aggregator bears the name of this one."""
+
+
 class NatsFederation:
     """Writes what is joined here, reads what is joined elsewhere. Lives on the event loop.
 
@@ -56,7 +60,7 @@ class NatsFederation:
         self._connection: FederationConnection | None = None
         self._connected = asyncio.Event()
         self._is_retired = self._is_closed = False
-        self._epoch = ""
+        self._epoch = self._trouble = ""
         self._running: asyncio.Task[None] | None = None
         self._roster = Roster(own.name, lease_s)
 
@@ -122,8 +126,19 @@ class NatsFederation:
             try:
                 await self._live()
             except* Failure as errors:
-                log.warning("nats_lost", error=str(errors.exceptions[0])[:200])
+                self._note_trouble(errors.exceptions[0])
             await asyncio.sleep(_PAUSE_S)
+
+    def _note_trouble(self, error: Exception) -> None:
+        """Log why there is no connection, once until another reason or a connection comes."""
+        text = f"{type(error).__name__}: {error}"[:200]
+        if text == self._trouble:
+            return
+        self._trouble = text
+        if isinstance(error, _NameTakenError):
+            log.error("name_taken", name=self.own.name, hint="give each aggregator its own name")
+        else:
+            log.warning("nats_lost", error=text)
 
     async def _live(self) -> None:
         connection = await FederationConnection.open(self._access)
@@ -135,6 +150,7 @@ class NatsFederation:
             if self._is_closed:
                 return
             log.info("nats_connected", epoch=self._epoch[:8])
+            self._trouble = ""
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(connection.wait_lost())
                 tasks.create_task(self._beat(connection))
@@ -154,8 +170,7 @@ class NatsFederation:
             await connection.ask(self.own.name, b"", self._lease_s / 2)
         except Failure:
             return  # nobody answers
-        log.error("name_taken", name=self.own.name, hint="give each aggregator a name of its own")
-        raise nats.errors.Error(f"another aggregator answers as {self.own.name}")
+        raise _NameTakenError(f"another aggregator answers as {self.own.name}")
 
     def _begin_epoch(self, connection: FederationConnection) -> None:
         """What was written before does not count any more, and nothing of it is to be sent."""

@@ -1,11 +1,13 @@
 """A request is sent again only where nothing was done for it, and when the gateway wants it."""
 
+import json
 from email.utils import formatdate
 
 import httpx
 import pytest
 
 from fedattn.client.retrying import (
+    DEADLINE,
     AsyncRetryingTransport,
     RetryingTransport,
     retry_after_s,
@@ -24,7 +26,9 @@ def test_a_query_that_is_refused_for_now_is_asked_again(client: Blocking) -> Non
     with answering(NOT_NOW, NO_NODES, ANSWER) as gateway:
         assert client.call(gateway.url, "ask", "Who?", retries=2) == sample_answer()
     first, second, third = gateway.bodies
+    deadlines = [body.pop("deadline_s") for body in (first, second, third)]
     assert first == second == third
+    assert deadlines == sorted(deadlines, reverse=True)  # time passes
 
 
 def test_it_is_asked_again_so_often_and_no_more(client: Blocking) -> None:
@@ -91,6 +95,45 @@ def test_the_wait_is_the_one_that_the_gateway_asks_for() -> None:
     assert transport.handle_request(REQUEST).status_code == 200
     assert slept == [7, 3]
     assert [answer.is_closed for answer in answers] == [True, True, True]
+
+
+class Line:
+    """A gateway where a query waits for so long, and is refused then; time passes nowhere else."""
+
+    def __init__(self, waits_s: float, retry_after_s: int) -> None:
+        self.now, self.deadlines = 0.0, list[float]()
+        self._waits_s, self._retry_after_s = waits_s, retry_after_s
+
+    def refuse(self, request: httpx.Request) -> httpx.Response:
+        self.deadlines.append(json.loads(request.content)["deadline_s"])
+        self.now += min(self._waits_s, self.deadlines[-1])
+        return httpx.Response(429, headers={"Retry-After": str(self._retry_after_s)})
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def ask(self, deadline_s: float) -> None:
+        transport = RetryingTransport(httpx.MockTransport(self.refuse), 2, lambda: self.now)
+        transport._retrying.sleep = self.sleep
+        document = {"question": "Who?", "deadline_s": deadline_s}
+        request = httpx.Request(
+            "POST", REQUEST.url, json=document, extensions={DEADLINE: deadline_s}
+        )
+        assert transport.handle_request(request).status_code == 429
+
+
+def test_who_has_waited_a_whole_deadline_in_the_line_is_not_put_there_again() -> None:
+    line = Line(waits_s=120, retry_after_s=5)
+    line.ask(deadline_s=120)
+    assert line.deadlines == [120]
+    assert line.now == 120
+
+
+def test_a_deadline_is_one_for_all_tries_and_the_pauses_between_them() -> None:
+    line = Line(waits_s=50, retry_after_s=10)
+    line.ask(deadline_s=120)
+    assert line.deadlines == [120, 60]  # 50 in the line and 10 of pause; then 10 that are left
+    assert line.now == 110
 
 
 @pytest.mark.parametrize(

@@ -57,15 +57,8 @@ def _saw(cell: dict[str, Any]) -> str:
 
 
 def _before(fault: str, place: str, phase: str) -> str:
-    found = [
-        told for (name, where), told in _BEFORE.items() if name == fault and where in {phase, ""}
-    ]
-    found += [
-        told
-        for (name, where), told in _BEFORE.items()
-        if name == fault and where and where in place
-    ]
-    return found[0] if found else ""
+    where = {phase, *(place.split(" and ") if place else [""])}
+    return next((told for key, told in _BEFORE.items() if key[0] == fault and key[1] in where), "")
 
 
 def _seconds(all_s: list[float]) -> str:

@@ -71,10 +71,14 @@ def table(run: dict[str, Any]) -> str:
     """Markdown of a run."""
     cells = run["cells"]
     wrong = sum(bool(cell["problems"]) for cell in cells)
+    heard_s = max(cell["seconds"] for cell in cells if cell["fault"] != "freeze gateway")
+    back_s = max(cell["back_s"] for cell in cells)
     return "\n".join(
         [
             f"{len(cells)} faults, seed {run['seed']}, {run['aggregators']} aggregators; "
-            f"{wrong} with something wrong.",
+            f"{wrong} with something wrong. The client heard within {heard_s:.1f} s, but of a "
+            f"frozen gateway, which says nothing until it goes on; the next query was whole after "
+            f"{back_s:.1f} s at most.",
             "",
             "| fault | phase | times | before | what the client saw | after s | next whole s |",
             "|---|---|---|---|---|---|---|",

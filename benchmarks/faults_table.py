@@ -57,15 +57,8 @@ def _saw(cell: dict[str, Any]) -> str:
 
 
 def _before(fault: str, place: str, phase: str) -> str:
-    found = [
-        told for (name, where), told in _BEFORE.items() if name == fault and where in {phase, ""}
-    ]
-    found += [
-        told
-        for (name, where), told in _BEFORE.items()
-        if name == fault and where and where in place
-    ]
-    return found[0] if found else ""
+    where = {phase, *(place.split(" and ") if place else [""])}
+    return next((told for key, told in _BEFORE.items() if key[0] == fault and key[1] in where), "")
 
 
 def _seconds(all_s: list[float]) -> str:
@@ -78,10 +71,14 @@ def table(run: dict[str, Any]) -> str:
     """Markdown of a run."""
     cells = run["cells"]
     wrong = sum(bool(cell["problems"]) for cell in cells)
+    heard_s = max(cell["seconds"] for cell in cells if cell["fault"] != "freeze gateway")
+    back_s = max(cell["back_s"] for cell in cells)
     return "\n".join(
         [
             f"{len(cells)} faults, seed {run['seed']}, {run['aggregators']} aggregators; "
-            f"{wrong} with something wrong.",
+            f"{wrong} with something wrong. The client heard within {heard_s:.1f} s, but of a "
+            f"frozen gateway, which says nothing until it goes on; the next query was whole after "
+            f"{back_s:.1f} s at most.",
             "",
             "| fault | phase | times | before | what the client saw | after s | next whole s |",
             "|---|---|---|---|---|---|---|",

@@ -13,9 +13,9 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
 
 from fedattn.core.errors import ModelError
+from fedattn.model.hugging_face import AttentionInterface, AttentionMaskInterface
 
 ATTENTION_NAME = "fedattn"
 _CHANGES_NOTHING = frozenset({"position_ids", "use_cache"})

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
+
+from fedattn.core.errors import FedAttnError, ModelError
+from fedattn.model.families import check_config
+from fedattn.model.hugging_face import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedTokenizerFast,
+    transformers_logging,
 )
-from transformers.utils import logging as transformers_logging
-
-from fedattn.core.errors import FedAttnError, ModelError
-from fedattn.model.families import check_config
 
 _COMPUTED_WEIGHTS = ("rotary_emb.inv_freq",)  # old checkpoints hold what every loader computes
 

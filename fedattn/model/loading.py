@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from fedattn.core.costs import ModelSizes
 from fedattn.core.rotary import Rotary
@@ -12,6 +11,7 @@ from fedattn.core.row_bounds import RowBounds
 from fedattn.core.types import KvShape
 from fedattn.model.attention import ATTENTION_NAME, register_attention
 from fedattn.model.families import FAMILIES, BlockReader, block_reader, check_config
+from fedattn.model.hugging_face import AutoModelForCausalLM, PreTrainedTokenizerFast
 from fedattn.model.largest_rows import largest_rows
 from fedattn.model.prepare import PreparedModel, prepared_files, weights_folder
 

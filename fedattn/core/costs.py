@@ -17,6 +17,13 @@ from fedattn.core.spans import Member, Role, SessionLayout
 from fedattn.core.transfer import max_upload_size
 from fedattn.core.types import KvShape
 
+QUERIES_AT_ONCE = 256
+"""Queries that attend together: enough for the kernels, and a mask of 2 MiB (8 MiB as scores) over
+8k rows."""
+TOKENS_AT_ONCE = 1024
+"""Tokens that go through a feed-forward block together."""
+_FLOAT32 = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSizes:
@@ -86,12 +93,16 @@ class MemberCost:
         flops_decode: of the publisher's answer; 0 for contributors.
         peak_memory_bytes: weights, KV rows and the tensors of the largest block; without the
             memory of Python and its libraries.
+        session_memory_bytes: what the node's process holds more while the session runs: rows and
+            tensors, a publisher's rows once more for its decoder and as they came, a contributor's
+            frames.
     """
 
     traffic: MemberBytes
     flops_prefill: int
     flops_decode: int
     peak_memory_bytes: int
+    session_memory_bytes: int = 0
 
 
 def session_bytes(layout: SessionLayout, shape: KvShape) -> tuple[MemberBytes, ...]:
@@ -140,6 +151,7 @@ def session_costs(
                 flops_prefill=part.flops_prefill(),
                 flops_decode=part.flops_decode(),
                 peak_memory_bytes=part.peak_memory_bytes(),
+                session_memory_bytes=part.session_memory_bytes(traffic),
             )
         )
     return tuple(costs)
@@ -202,18 +214,36 @@ class _Part:
         A publisher keeps the rows it sees at every block; a contributor the public prefix, and one
         block's rows at a time.
         """
-        sizes, tokens = self._sizes, self._tokens
-        seen = [self._visible(layer) for layer in range(self._num_blocks)]
-        most = max(seen, default=0)
-        rows: float = self._prefix_len * sizes.kv.num_layers
+        return self._sizes.weight_bytes + self._rows_bytes() + self._tensors_bytes()
+
+    def session_memory_bytes(self, traffic: MemberBytes) -> int:
+        """Beside the weights, all at once."""
+        held = self._rows_bytes() + self._tensors_bytes() + traffic.total_up
         if self._is_publisher:
-            rows = sum(seen) + self._num_new_tokens * sizes.kv.num_layers
-        scalar = sizes.bytes_per_scalar
-        attention: float = 2 * tokens * sizes.hidden_size + 2 * tokens * sizes.query_width
-        attention += 2 * most * sizes.kv_width + tokens * most / 4  # and a mask of bytes
-        feed_forward = 2 * tokens * sizes.hidden_size + 3 * tokens * sizes.intermediate_size
-        kept = rows * sizes.kv.values_per_row
-        return sizes.weight_bytes + round(scalar * (kept + max(attention, feed_forward)))
+            sizes = self._sizes
+            seen = sum(map(self._visible, range(self._num_blocks)))
+            come = sum(map(self._received, range(self._num_blocks)))
+            fresh = seen + come + self._num_new_tokens * sizes.kv.num_layers
+            held += round(_FLOAT32 * fresh * sizes.kv.values_per_row)
+        return held
+
+    def _rows_bytes(self) -> int:
+        rows: float = self._prefix_len * self._sizes.kv.num_layers
+        if self._is_publisher:
+            rows = sum(map(self._visible, range(self._num_blocks)))
+            rows += self._num_new_tokens * self._sizes.kv.num_layers
+        return round(self._sizes.bytes_per_scalar * rows * self._sizes.kv.values_per_row)
+
+    def _tensors_bytes(self) -> int:
+        """Of the block that takes most; masks and feed-forward blocks a piece at a time."""
+        sizes, tokens = self._sizes, self._tokens
+        most = max(map(self._visible, range(self._num_blocks)), default=0)
+        attention = 2 * tokens * sizes.hidden_size + 2 * tokens * sizes.query_width
+        mask = min(tokens, QUERIES_AT_ONCE) * most * (1 + _FLOAT32)  # bools, and as scores
+        seen = round(sizes.bytes_per_scalar * (attention + 2 * most * sizes.kv_width) + mask)
+        wide = 3 * min(tokens, TOKENS_AT_ONCE) * sizes.intermediate_size
+        feed_forward = 2 * tokens * sizes.hidden_size + wide
+        return max(seen, sizes.bytes_per_scalar * feed_forward)
 
     def _visible(self, layer: int) -> float:
         """S: keys that the own tokens' queries are multiplied with at a layer."""

@@ -13,6 +13,7 @@ from fedattn.model.attention import ATTENTION_NAME, register_attention
 from fedattn.model.families import FAMILIES, BlockReader, block_reader, check_config
 from fedattn.model.hugging_face import AutoModelForCausalLM, PreTrainedTokenizerFast
 from fedattn.model.largest_rows import largest_rows
+from fedattn.model.pieces import compute_in_pieces
 from fedattn.model.prepare import PreparedModel, prepared_files, weights_folder
 
 _CPU = torch.device("cpu")
@@ -61,6 +62,8 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
     register_attention()
     network.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
     network.eval()
+    for layer in network.model.layers:  # type: ignore[union-attr]
+        compute_in_pieces(layer.mlp)
     sizes = _sizes(network)
     frequencies: torch.Tensor = network.model.rotary_emb.inv_freq  # type: ignore[union-attr,assignment]
     ends = network.generation_config.eos_token_id  # type: ignore[union-attr]

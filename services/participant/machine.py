@@ -40,7 +40,7 @@ def read_sensors(root: Path = _ROOT) -> Readings:
     """Read memory and temperature now; takes about a millisecond."""
     machine = psutil.virtual_memory()
     free = machine.available / machine.total
-    limit = _memory_limit(root)
+    limit = memory_limit(root)
     if limit is not None:
         free = min(free, max(0.0, 1 - _working_set(root) / limit))
     return Readings(memory_free=free, temperature_c=_hottest())
@@ -49,10 +49,15 @@ def read_sensors(root: Path = _ROOT) -> Readings:
 def read_memory(root: Path = _ROOT) -> Memory:
     """What a process of this control group has of the machine's memory now."""
     machine = psutil.virtual_memory()
-    limit = _memory_limit(root)
+    limit = memory_limit(root)
     if limit is None:
         return Memory(free=machine.available, total=machine.total)
     return Memory(free=min(machine.available, max(0, limit - _working_set(root))), total=limit)
+
+
+def resident_bytes() -> int:
+    """Memory that this process takes now, mapped weights included."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def usable_cpus(root: Path = _ROOT) -> int:
@@ -70,7 +75,7 @@ def _hottest() -> float | None:
     return max((value for value in values if 0 < value < _MAX_PLAUSIBLE_C), default=None)
 
 
-def _memory_limit(root: Path) -> int | None:
+def memory_limit(root: Path = _ROOT) -> int | None:
     """Bytes its control group may hold; None for no limit."""
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         text = _read(root, name)

@@ -188,6 +188,12 @@ class PublisherSession:
             required=self._query.options.require,
         )
 
+    def let_go(self, exchange: GrpcKvExchange, state_key: bytes) -> None:
+        """Hold on to cached rows that the session counts on, and to its state, but to no others."""
+        used = exchange.reuse.used_keys
+        self._cached_rows = {key: self._cached_rows[key] for key in used}
+        self._states = {key: self._states[key] for key in (state_key,) if key in self._states}
+
     def known_state(self, key: bytes, exchange: GrpcKvExchange) -> CachedState | None:
         """Rows of every block before the question, if nothing is to come that could change them."""
         return None if exchange.route.senders else self._states.get(key)

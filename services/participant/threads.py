@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import torch
 
+from fedattn.runtime.allocator import give_back
+
 T = TypeVar("T")
 
 
@@ -38,6 +40,10 @@ class NodeThreads:
             return work()
 
         return await self.run(on_threads)
+
+    def tidy(self) -> None:
+        """Return to the system what a session has freed, beside whatever runs."""
+        self.pool.submit(give_back)
 
     def close(self) -> None:
         """End the threads; running work is told to stop by its session."""

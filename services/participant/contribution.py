@@ -246,7 +246,7 @@ class Contributor:
             contributing.set("fedattn.span.tokens", len(part.accepted.span.token_ids))
             contributing.set("fedattn.cached", part.cached is not None)
             try:
-                await self._take_part(part, start, emit)
+                await self._take_part(part, start, emit, release)
             finally:
                 release()
                 self._node.threads.tidy()
@@ -261,7 +261,9 @@ class Contributor:
             raise
         await exchange.run(server, start.member_token)
 
-    async def _take_part(self, part: _Part, start: pb.SessionStart, emit: Emit) -> None:
+    async def _take_part(
+        self, part: _Part, start: pb.SessionStart, emit: Emit, release: Release
+    ) -> None:
         accepted, exchange = part.accepted, part.exchange
         session_id, outcome = accepted.session_id, SessionAbortedError.code
         transfer = asyncio.create_task(self._exchange(exchange, start))
@@ -273,6 +275,7 @@ class Contributor:
                 exchange.finish(compute_s)
                 await transfer
             outcome = "complete"
+            release()  # frames that are kept count by themselves
             self._cache_frames(exchange)
             self._node.metrics.prefilled(
                 compute_s, row_wait_s=exchange.wait_s, room_wait_s=exchange.room_wait_s

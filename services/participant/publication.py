@@ -117,6 +117,7 @@ class Publication:
             if self._query.options.wants_timeline:
                 self._complete_timelines(result, exchange.terms.layout.publisher.node_id)
             _describe_own(result.report, self._node.node_id, span)
+            release()  # nothing computes any more, and what is kept counts by itself
             self._cache(exchange, span)
             log.info("answered", session=exchange.terms.session_id, tokens=result.num_tokens)
             yield pb.QueryEvent(result=result)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import structlog
@@ -93,7 +93,7 @@ class Publication:
         self, opened: aggregator_pb2.OpenSessionResponse, span: PublisherSpan
     ) -> AsyncGenerator[pb.QueryEvent, None]:
         exchange = await self._session.exchange(opened.start, self._answering.emit_layer)
-        release = self._claim(exchange, span)
+        release = self._session.claim(exchange, exchange.reuse.state_key(span.context_version))
         transfer = asyncio.create_task(
             exchange.run(self._session.server, opened.start.member_token)
         )
@@ -127,17 +127,6 @@ class Publication:
             transfer.cancel()
             await asyncio.gather(transfer, answer, return_exceptions=True)
             release()
-
-    def _claim(self, exchange: GrpcKvExchange, span: PublisherSpan) -> Callable[[], None]:
-        """Memory for the session, for as long as it runs.
-
-        Raises:
-            NodeBusyError: there is not enough.
-        """
-        layout = exchange.terms.layout
-        self._session.let_go(exchange, exchange.reuse.state_key(span.context_version))
-        index, num_new = len(layout.members) - 1, self._query.sampling.max_new_tokens
-        return self._node.memory.take(self._node.session_memory(layout, index, num_new))
 
     def _answer(self, exchange: GrpcKvExchange, span: PublisherSpan) -> pb.QueryResult:
         """Runs in a model thread."""

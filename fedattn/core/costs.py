@@ -93,16 +93,12 @@ class MemberCost:
         flops_decode: of the publisher's answer; 0 for contributors.
         peak_memory_bytes: weights, KV rows and the tensors of the largest block; without the
             memory of Python and its libraries.
-        session_memory_bytes: what the node's process holds more while the session runs: rows and
-            tensors, a publisher's rows once more for its decoder and as they came, a contributor's
-            frames.
     """
 
     traffic: MemberBytes
     flops_prefill: int
     flops_decode: int
     peak_memory_bytes: int
-    session_memory_bytes: int = 0
 
 
 def session_bytes(layout: SessionLayout, shape: KvShape) -> tuple[MemberBytes, ...]:
@@ -151,10 +147,28 @@ def session_costs(
                 flops_prefill=part.flops_prefill(),
                 flops_decode=part.flops_decode(),
                 peak_memory_bytes=part.peak_memory_bytes(),
-                session_memory_bytes=part.session_memory_bytes(traffic),
             )
         )
     return tuple(costs)
+
+
+def session_memory(
+    layout: SessionLayout, sizes: ModelSizes, index: int, *, num_new_tokens: int = 0
+) -> int:
+    """Bytes that a member's process holds while the session runs, beside the weights.
+
+    Rows and tensors; of a publisher the rows once more for its decoder, and those that came as they
+    came; of a contributor its frames. Takes no time to speak of.
+
+    Args:
+        layout: the session.
+        sizes: of the model.
+        index: place of the member.
+        num_new_tokens: tokens the publisher decodes.
+    """
+    member, route = layout.members[index], route_session(layout)[index]
+    frames = sum(max_upload_size(member, sizes.kv, layer) for layer in route.uploads)
+    return frames + _Part(layout, sizes, member, route, num_new_tokens).session_bytes()
 
 
 class _Part:
@@ -216,9 +230,9 @@ class _Part:
         """
         return self._sizes.weight_bytes + self._rows_bytes() + self._tensors_bytes()
 
-    def session_memory_bytes(self, traffic: MemberBytes) -> int:
-        """Beside the weights, all at once."""
-        held = self._rows_bytes() + self._tensors_bytes() + traffic.total_up
+    def session_bytes(self) -> int:
+        """As `session_memory`, without frames."""
+        held = self._rows_bytes() + self._tensors_bytes()
         if self._is_publisher:
             sizes = self._sizes
             seen = sum(map(self._visible, range(self._num_blocks)))

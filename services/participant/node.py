@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fedattn.core.costs import session_costs
+from fedattn.core.costs import session_memory
 from fedattn.core.profile import Profile
 from fedattn.core.row_scores import RowScorer
 from fedattn.core.spans import SessionLayout
@@ -101,8 +101,7 @@ class ParticipantNode:
     def session_memory(self, layout: SessionLayout, index: int, num_new_tokens: int = 0) -> int:
         """Bytes that this node holds while a session runs, at a place in its layout."""
         sizes = self.prefiller.model.sizes
-        costs = session_costs(layout, sizes, num_new_tokens=num_new_tokens)
-        return costs[index].session_memory_bytes
+        return session_memory(layout, sizes, index, num_new_tokens=num_new_tokens)
 
     def listing(self, *, with_keys: bool = False, fingerprint: str = "") -> pb.ListNodesRequest:
         """This node asks its aggregator who is joined.

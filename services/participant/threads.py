@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from typing import TypeVar
 
@@ -43,7 +44,8 @@ class NodeThreads:
 
     def tidy(self) -> None:
         """Return to the system what a session has freed, beside whatever runs."""
-        self.pool.submit(give_back)
+        with suppress(RuntimeError):  # the node ends, and all its memory with it
+            self.pool.submit(give_back)
 
     def close(self) -> None:
         """End the threads; running work is told to stop by its session."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedattn.core.costs import session_costs
+from fedattn.core.costs import session_memory
 from fedattn.core.plans import PlanSpec, RolePlans
 from fedattn.core.spans import build_layout
 from fedattn.model.loading import read_sizes
@@ -58,8 +58,8 @@ def test_limits_hold_what_the_cost_model_expects(
         publisher=("publisher", TOKENS),
         plans=RolePlans(contributors=every, publisher=every),
     )
-    costs = session_costs(layout, sizes, num_new_tokens=64)
-    most = max(cost.session_memory_bytes for cost in costs)
+    places = range(len(layout.members))
+    most = max(session_memory(layout, sizes, place, num_new_tokens=64) for place in places)
     fixed = RUNTIME_BYTES + sizes.weight_bytes + sizes.weight_bytes // 4  # and int8 ones
     limits = to_bytes(lines["MemoryHigh"]), to_bytes(lines["MemoryMax"])
     assert fixed + most < (settings.memory or limits[0] * 9 // 10) < limits[0] < limits[1]

@@ -36,7 +36,7 @@ from services.participant.contribution import Contributor
 from services.participant.control import ControlLoop
 from services.participant.door import Door
 from services.participant.kv_cache import KvCache
-from services.participant.machine import memory_limit, resident_bytes, usable_cpus
+from services.participant.machine import memory_limit, own_bytes, usable_cpus
 from services.participant.memory import MemoryBudget, room_beside
 from services.participant.node import ParticipantNode
 from services.participant.policy import PolicyFile
@@ -123,12 +123,12 @@ def _make_budget(settings: ParticipantSettings, engine: Engine) -> MemoryBudget:
         ConfigurationError: the memory of the settings has no room for a session.
     """
     sizes = engine.model.sizes
-    fixed = resident_bytes()
+    fixed = own_bytes()
     if settings.publish:
         fixed += sizes.weight_bytes // sizes.bytes_per_scalar  # int8, for the decoder
     offered = memory_limit() or psutil.virtual_memory().total // 2
     room = room_beside(fixed, settings.memory, offered)
-    log.info("memory", model_mib=fixed >> 20, sessions_mib=room >> 20)
+    log.info("memory", own_mib=fixed >> 20, for_sessions_mib=room >> 20)
     return MemoryBudget(room)
 
 

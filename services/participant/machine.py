@@ -55,9 +55,10 @@ def read_memory(root: Path = _ROOT) -> Memory:
     return Memory(free=min(machine.available, max(0, limit - _working_set(root))), total=limit)
 
 
-def resident_bytes() -> int:
-    """Memory that this process takes now, mapped weights included."""
-    return int(psutil.Process().memory_info().rss)
+def own_bytes() -> int:
+    """Pages that this process holds now, without those of files, such as mapped weights."""
+    info = psutil.Process().memory_info()
+    return int(info.rss - getattr(info, "shared", 0))  # which not every platform tells
 
 
 def usable_cpus(root: Path = _ROOT) -> int:

@@ -103,8 +103,8 @@ def room_beside(fixed: int, memory: int, offered: int) -> int:
     """Bytes for sessions and caches.
 
     Args:
-        fixed: bytes of libraries, weights and public prefix.
-        memory: bytes that the node may take in all; 0 for nine tenths of what is offered, or
+        fixed: bytes of libraries, decoder and public prefix.
+        memory: bytes that the node may hold; 0 for nine tenths of what is offered, or
             LEAST_ROOM more than `fixed`.
         offered: bytes that its control group or machine has for it.
 
@@ -114,7 +114,7 @@ def room_beside(fixed: int, memory: int, offered: int) -> int:
     if memory:
         if memory - fixed < LEAST_ROOM:
             raise ConfigurationError(
-                f"memory {memory >> 20} MiB: libraries and model take {fixed >> 20}; expected "
+                f"memory {memory >> 20} MiB: libraries and decoder take {fixed >> 20}; expected "
                 f"at least {(fixed + LEAST_ROOM) >> 20} MiB, or choose a smaller model"
             )
         return memory - fixed

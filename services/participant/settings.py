@@ -87,9 +87,9 @@ class ParticipantSettings(ServiceSettings):
     memory: int = Field(
         0,
         ge=0,
-        description="Bytes that the node may take in all: libraries, model, running sessions and "
-        "what it keeps of them; 0 for nine tenths of what its control group may hold, or of half "
-        "the machine's.",
+        description="Bytes that the node may hold: libraries, sessions and what it keeps of them, "
+        "but not mapped weights, which the system can drop and read again; 0 for nine tenths of "
+        "what its control group may hold, or of half the machine's.",
     )
     rows_lifetime_s: float = Field(
         3600.0,

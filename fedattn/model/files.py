@@ -15,6 +15,7 @@ from fedattn.model.hugging_face import (
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedTokenizerFast,
+    for_inference,
     transformers_logging,
 )
 
@@ -61,7 +62,7 @@ class ModelFiles:
         """
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # its reports span many lines; ours is one
-        with self.reading("weights"):
+        with self.reading("weights"), for_inference():
             network, found = AutoModelForCausalLM.from_pretrained(
                 dtype=dtype, output_loading_info=True, **self._place()
             )

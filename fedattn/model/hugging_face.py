@@ -48,8 +48,12 @@ def _forget(stand_in: ModuleType) -> None:
 
 
 @contextmanager
-def _for_inference() -> Iterator[None]:
-    """While it lasts, torch has no `torch.distributed` and next to nothing of `torch._dynamo`."""
+def for_inference() -> Iterator[None]:
+    """While it lasts, torch has no `torch.distributed` and next to nothing of `torch._dynamo`.
+
+    For what imports modelling code, and for what computes on the meta device: the functions that
+    stand in for kernels there ask for the latter, to be left alone by it.
+    """
     found = None if _DYNAMO in sys.modules else find_spec(_DYNAMO)
     if found is None:
         yield
@@ -68,7 +72,7 @@ def _for_inference() -> Iterator[None]:
         _forget(stand_in)
 
 
-with _for_inference():
+with for_inference():
     import transformers.modeling_layers  # noqa: F401 - with it, what all families share
     from transformers import (
         AttentionInterface,
@@ -101,5 +105,6 @@ __all__ = [
     "TemperatureLogitsWarper",
     "TopKLogitsWarper",
     "TopPLogitsWarper",
+    "for_inference",
     "transformers_logging",
 ]

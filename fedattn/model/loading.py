@@ -11,7 +11,11 @@ from fedattn.core.row_bounds import RowBounds
 from fedattn.core.types import KvShape
 from fedattn.model.attention import ATTENTION_NAME, register_attention
 from fedattn.model.families import FAMILIES, BlockReader, block_reader, check_config
-from fedattn.model.hugging_face import AutoModelForCausalLM, PreTrainedTokenizerFast
+from fedattn.model.hugging_face import (
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+    for_inference,
+)
 from fedattn.model.largest_rows import largest_rows
 from fedattn.model.pieces import compute_in_pieces
 from fedattn.model.prepare import PreparedModel, prepared_files, weights_folder
@@ -90,7 +94,7 @@ def read_sizes(prepared: PreparedModel, dtype: torch.dtype = torch.float32) -> M
         ModelError: its config cannot be read, or asks for what our attention cannot do.
     """
     config = prepared_files(prepared).config()
-    with torch.device("meta"):
+    with for_inference(), torch.device("meta"):
         network = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return _sizes(network)
 

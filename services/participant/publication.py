@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import structlog
 
-from fedattn.core.errors import FedAttnError, SessionAbortedError
+from fedattn.core.errors import FedAttnError, NodeBusyError, SessionAbortedError
 from fedattn.runtime import tracing
 from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.requests import statement_from_wire
@@ -26,6 +26,7 @@ from services.participant.spans import query_span, tell_result
 log = structlog.get_logger(__name__)
 
 _REPORT_WITHIN_S = 15.0
+_LAST_WORD_S = 2.0
 
 
 class Publication:
@@ -93,10 +94,15 @@ class Publication:
         self, opened: aggregator_pb2.OpenSessionResponse, span: PublisherSpan
     ) -> AsyncGenerator[pb.QueryEvent, None]:
         exchange = await self._session.exchange(opened.start, self._answering.emit_layer)
-        release = self._session.claim(exchange, exchange.reuse.state_key(span.context_version))
         transfer = asyncio.create_task(
             exchange.run(self._session.server, opened.start.member_token)
         )
+        try:
+            state_key = exchange.reuse.state_key(span.context_version)
+            release = self._session.claim(exchange, state_key)
+        except NodeBusyError as error:
+            await _end_unbegun(exchange, transfer, error)
+            raise
         answer = asyncio.create_task(self._node.compute(lambda: self._answer(exchange, span)))
         answer.add_done_callback(lambda _: self._events.put_nowait(None))
         deadline = self._loop.call_later(
@@ -168,6 +174,16 @@ class Publication:
 
     def _emit(self, event: pb.QueryEvent) -> None:
         self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+
+async def _end_unbegun(
+    exchange: GrpcKvExchange, transfer: asyncio.Task[None], error: FedAttnError
+) -> None:
+    """Tell the others that this node cannot go on, so that nobody waits for it."""
+    exchange.fail(error)
+    await asyncio.wait({transfer}, timeout=_LAST_WORD_S)
+    transfer.cancel()
+    await asyncio.gather(transfer, return_exceptions=True)
 
 
 async def _await_report(transfer: asyncio.Task[None], within_s: float) -> None:

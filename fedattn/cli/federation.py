@@ -79,7 +79,7 @@ class NodeTable(Table):
     decode_weights: str | None = None
     threads: Annotated[int, Field(ge=0)] | None = None
     max_sessions: Count | None = None
-    rows_bytes: Annotated[int, Field(ge=0)] | None = None
+    memory: Annotated[int, Field(ge=0)] | None = None
     rows_lifetime_s: Annotated[float, Field(ge=0)] | None = None
     keep_warm_s: Annotated[float, Field(ge=0)] | None = None
 

@@ -19,8 +19,8 @@ def prepare_with_bar(model: str) -> "PreparedModel":
         ModelError: the model cannot be prepared.
     """
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
-    from transformers.utils import logging as transformers_logging
 
+    from fedattn.model.hugging_face import transformers_logging
     from fedattn.model.prepare import prepare_model
 
     transformers_logging.disable_progress_bar()  # ours is the only voice

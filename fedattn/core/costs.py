@@ -17,6 +17,13 @@ from fedattn.core.spans import Member, Role, SessionLayout
 from fedattn.core.transfer import max_upload_size
 from fedattn.core.types import KvShape
 
+QUERIES_AT_ONCE = 256
+"""Queries that attend together: enough for the kernels, and a mask of 2 MiB (8 MiB as scores) over
+8k rows."""
+TOKENS_AT_ONCE = 1024
+"""Tokens that go through a feed-forward block together."""
+_FLOAT32 = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSizes:
@@ -145,6 +152,25 @@ def session_costs(
     return tuple(costs)
 
 
+def session_memory(
+    layout: SessionLayout, sizes: ModelSizes, index: int, *, num_new_tokens: int = 0
+) -> int:
+    """Bytes that a member's process holds while the session runs, beside the weights.
+
+    Rows and tensors; of a publisher the rows once more for its decoder, and those that came as they
+    came; of a contributor its frames. Takes no time to speak of.
+
+    Args:
+        layout: the session.
+        sizes: of the model.
+        index: place of the member.
+        num_new_tokens: tokens the publisher decodes.
+    """
+    member, route = layout.members[index], route_session(layout)[index]
+    frames = sum(max_upload_size(member, sizes.kv, layer) for layer in route.uploads)
+    return frames + _Part(layout, sizes, member, route, num_new_tokens).session_bytes()
+
+
 class _Part:
     """One participant's computation."""
 
@@ -163,7 +189,10 @@ class _Part:
         self._prefix_len = layout.prefix_len
         self._is_kept = member.is_cached_by_owner
         others = [layout.members[other] for other in (*route.senders, *route.cached)]
-        self._seen = [self._visible(layer, others) for layer in range(sizes.kv.num_layers)]
+        self._received = [self._rows_of(others, layer) for layer in range(sizes.kv.num_layers)]
+        own = self._prefix_len + self._tokens
+        self._seen = [own + received for received in self._received]
+        """S of each layer: keys that the own tokens' queries are multiplied with."""
         self._num_new_tokens = num_new_tokens if self._is_publisher else 0
 
     @property
@@ -202,25 +231,41 @@ class _Part:
         A publisher keeps the rows it sees at every block; a contributor the public prefix, and one
         block's rows at a time.
         """
-        sizes, tokens = self._sizes, self._tokens
-        seen = self._seen[: self._num_blocks]
-        most = max(seen, default=0)
-        rows: float = self._prefix_len * sizes.kv.num_layers
-        if self._is_publisher:
-            rows = sum(seen) + self._num_new_tokens * sizes.kv.num_layers
-        scalar = sizes.bytes_per_scalar
-        attention: float = 2 * tokens * sizes.hidden_size + 2 * tokens * sizes.query_width
-        attention += 2 * most * sizes.kv_width + tokens * most / 4  # and a mask of bytes
-        feed_forward = 2 * tokens * sizes.hidden_size + 3 * tokens * sizes.intermediate_size
-        kept = rows * sizes.kv.values_per_row
-        return sizes.weight_bytes + round(scalar * (kept + max(attention, feed_forward)))
+        return self._sizes.weight_bytes + self._rows_bytes() + self._tensors_bytes()
 
-    def _visible(self, layer: int, others: list[Member]) -> float:
-        """S: keys that the own tokens' queries are multiplied with at a layer, mean over heads."""
-        own, num_heads = self._prefix_len + self._tokens, self._sizes.kv.num_kv_heads
+    def session_bytes(self) -> int:
+        """As `session_memory`, without frames."""
+        held = self._rows_bytes() + self._tensors_bytes()
+        if self._is_publisher:
+            sizes = self._sizes
+            fresh = sum(self._seen) + sum(self._received)
+            fresh += self._num_new_tokens * sizes.kv.num_layers
+            held += round(_FLOAT32 * fresh * sizes.kv.values_per_row)
+        return held
+
+    def _rows_bytes(self) -> int:
+        rows: float = self._prefix_len * self._sizes.kv.num_layers
+        if self._is_publisher:
+            rows = sum(self._seen) + self._num_new_tokens * self._sizes.kv.num_layers
+        return round(self._sizes.bytes_per_scalar * rows * self._sizes.kv.values_per_row)
+
+    def _tensors_bytes(self) -> int:
+        """Of the block that takes most; masks and feed-forward blocks a piece at a time."""
+        sizes, tokens = self._sizes, self._tokens
+        most = max(self._seen[: self._num_blocks], default=0)
+        attention = 2 * tokens * sizes.hidden_size + 2 * tokens * sizes.query_width
+        mask = min(tokens, QUERIES_AT_ONCE) * most * (1 + _FLOAT32)  # bools, and as scores
+        seen = round(sizes.bytes_per_scalar * (attention + 2 * most * sizes.kv_width) + mask)
+        wide = 3 * min(tokens, TOKENS_AT_ONCE) * sizes.intermediate_size
+        feed_forward = 2 * tokens * sizes.hidden_size + wide
+        return max(seen, sizes.bytes_per_scalar * feed_forward)
+
+    def _rows_of(self, others: list[Member], layer: int) -> float:
+        """Rows of others at a layer, mean over heads."""
         if layer not in self._route.receives:
-            return own
-        return own + sum(sum(one.head_counts(layer, num_heads)) for one in others) / num_heads
+            return 0
+        num_heads = self._sizes.kv.num_kv_heads
+        return sum(sum(other.head_counts(layer, num_heads)) for other in others) / num_heads
 
 
 def _projection_flops(sizes: ModelSizes, num_tokens: int) -> int:

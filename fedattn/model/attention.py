@@ -13,9 +13,9 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
 
 from fedattn.core.errors import ModelError
+from fedattn.model.hugging_face import AttentionInterface, AttentionMaskInterface
 
 ATTENTION_NAME = "fedattn"
 _CHANGES_NOTHING = frozenset({"position_ids", "use_cache"})
@@ -67,14 +67,40 @@ def sdpa(
     Returns:
         [B, Hq, T, D].
     """
+    heads, kv_heads = query.shape[1], keys.shape[1]
+    if heads != kv_heads and len(query) == 1 and query.device.type == "cpu":
+        return _grouped_sdpa(query, keys, values, mask, scaling)
     return scaled_dot_product_attention(
         query,
         keys,
         values,
         attn_mask=mask,
         scale=scaling,
-        enable_gqa=query.shape[1] != keys.shape[1],
+        enable_gqa=heads != kv_heads,
     )
+
+
+def _grouped_sdpa(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+) -> torch.Tensor:
+    """As `sdpa` for B = 1; on the CPU torch would copy keys and values for every query head.
+
+    A key/value head is a batch of its own, [Hkv, Hq / Hkv, S, D], of views.
+    """
+    grouped = query[0].unflatten(0, (keys.shape[1], -1))
+    if mask is not None and mask.shape[1] > 1:
+        mask = mask[0].unflatten(0, (keys.shape[1], -1))
+    return scaled_dot_product_attention(
+        grouped,
+        keys[0][:, None].expand(-1, grouped.shape[1], -1, -1),
+        values[0][:, None].expand(-1, grouped.shape[1], -1, -1),
+        attn_mask=mask,
+        scale=scaling,
+    ).flatten(0, 1)[None]
 
 
 def federated_attention(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows
-from fedattn.model.attention import sdpa
+from fedattn.model.attending import attend_rows
 from fedattn.model.exchange import KvExchange
 from fedattn.model.head_rows import RaggedRows, as_dense
 from fedattn.model.layer_cache import LayerCache, join_rows
@@ -75,22 +75,7 @@ class FederatedCache:
         rows = join_rows([*self._kept[layer], *received, own])
         if self._keeps_rows:
             self._kept[layer] = [rows]
-        groups = rows.groups()
-        outputs = [
-            self._attend(queries, group, scaling)
-            for queries, group in zip(query.chunk(len(groups), dim=1), groups, strict=True)
-        ]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-
-    def _attend(self, query: torch.Tensor, rows: LayerCache, scaling: float | None) -> torch.Tensor:
-        """Of the query heads that see these rows."""
-        mask = None  # a single query sees every key
-        if query.shape[2] > 1:
-            mask = rows.positions[None, :] <= self.query_positions[:, None]
-            mask = mask[None, None] if rows.biases is None else _with_biases(mask, rows.biases)
-        elif rows.biases is not None:
-            mask = rows.biases[None, None, None]
-        return sdpa(query, rows.keys, rows.values, mask, scaling)
+        return attend_rows(query, rows, self.query_positions, scaling)
 
     def end_exchange(self) -> None:
         """Only the span itself is traded; what follows is decoded alone."""
@@ -147,11 +132,6 @@ class FederatedCache:
             values=_to_numpy(own.values),
             positions=_positions_to_numpy(own.positions),
         )
-
-
-def _with_biases(visible: torch.Tensor, biases: torch.Tensor) -> torch.Tensor:
-    """[1, 1, T, S]: what is added to scores, of visible [T, S] and biases [S]."""
-    return torch.where(visible, biases, -torch.inf)[None, None]
 
 
 def _to_numpy(rows: torch.Tensor) -> FloatArray:

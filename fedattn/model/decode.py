@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
-from transformers import (
+
+from fedattn.core.sampling import NO_REPETITION_PENALTY, SamplingParams
+from fedattn.model.cache import FederatedCache
+from fedattn.model.hugging_face import (
     LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
@@ -13,9 +16,6 @@ from transformers import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
-
-from fedattn.core.sampling import NO_REPETITION_PENALTY, SamplingParams
-from fedattn.model.cache import FederatedCache
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import PrefillResult, forward_tokens
 

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
+
+from fedattn.core.errors import FedAttnError, ModelError
+from fedattn.model.families import check_config
+from fedattn.model.hugging_face import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedTokenizerFast,
+    for_inference,
+    transformers_logging,
 )
-from transformers.utils import logging as transformers_logging
-
-from fedattn.core.errors import FedAttnError, ModelError
-from fedattn.model.families import check_config
 
 _COMPUTED_WEIGHTS = ("rotary_emb.inv_freq",)  # old checkpoints hold what every loader computes
 
@@ -61,7 +62,7 @@ class ModelFiles:
         """
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # its reports span many lines; ours is one
-        with self.reading("weights"):
+        with self.reading("weights"), for_inference():
             network, found = AutoModelForCausalLM.from_pretrained(
                 dtype=dtype, output_loading_info=True, **self._place()
             )

@@ -4,9 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from transformers import PretrainedConfig
-
 from fedattn.core.errors import ModelError
+from fedattn.model.hugging_face import PretrainedConfig
 
 _INDECISIVE_KEYS = frozenset({
     "_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "return_dict",

@@ -61,10 +61,9 @@ class RaggedRows:
             biases=biases.to(dtype),
         )
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of keys, values and biases."""
-        return self.keys.nbytes + self.values.nbytes + self.biases.nbytes
+    def tensors(self) -> list[torch.Tensor]:
+        """All that it holds."""
+        return [self.keys, self.values, self.positions, self.biases]
 
     def select(self, chosen: torch.Tensor) -> "RaggedRows | None":
         """The rows of a mask [N] bool: the same object if it is all of them, None if none."""

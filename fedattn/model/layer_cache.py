@@ -44,30 +44,29 @@ class LayerCache:
         self.keys, self.values, self.positions = keys, values, positions
         self.others, self.biases = others, biases
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of keys and values."""
-        others = 0 if self.others is None else self.others.nbytes
-        return self.keys.nbytes + self.values.nbytes + others
+    def tensors(self) -> list[torch.Tensor]:
+        """All that it holds."""
+        others = [] if self.others is None else self.others.tensors()
+        return [self.keys, self.values, self.positions, *others]
 
     def groups(self) -> list["LayerCache"]:
         """The rows by what queries see: heads that see the same ones together.
 
         Returns:
-            Itself; or with `others` one for each of the Hkv heads, keys [1, 1, S + n, D], those of
-            others last. Each goes with as many query heads, in their order.
+            Itself; or with `others` one for each of the Hkv heads, keys [1, 1, n + S, D], those of
+            others first. Each goes with as many query heads, in their order.
         """
         if self.others is None:
             return [self]
         others, none = self.others, self.keys.new_zeros(len(self.positions))
         return [
             LayerCache(
-                torch.cat([self.keys[:, head : head + 1], others.keys[None, None, here]], dim=2),
+                torch.cat([others.keys[None, None, here], self.keys[:, head : head + 1]], dim=2),
                 torch.cat(
-                    [self.values[:, head : head + 1], others.values[None, None, here]], dim=2
+                    [others.values[None, None, here], self.values[:, head : head + 1]], dim=2
                 ),
-                torch.cat([self.positions, others.positions[here]]),
-                biases=torch.cat([none, others.biases[here]]),
+                torch.cat([others.positions[here], self.positions]),
+                biases=torch.cat([others.biases[here], none]),
             )
             for head, here in enumerate(head_slices(others.counts))
         ]
@@ -109,3 +108,13 @@ def join_rows(parts: list[LayerCache]) -> LayerCache:
         torch.cat([part.positions for part in parts]),
         others[0] if others else None,
     )
+
+
+def held_bytes(layers: list[LayerCache]) -> int:
+    """Bytes of the memory that rows lie in, once each: a view holds all that it is cut from."""
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for layer in layers
+        for tensor in layer.tensors()
+    }
+    return sum(storages.values())

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from fedattn.core.costs import ModelSizes
 from fedattn.core.rotary import Rotary
@@ -12,7 +11,13 @@ from fedattn.core.row_bounds import RowBounds
 from fedattn.core.types import KvShape
 from fedattn.model.attention import ATTENTION_NAME, register_attention
 from fedattn.model.families import FAMILIES, BlockReader, block_reader, check_config
+from fedattn.model.hugging_face import (
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+    for_inference,
+)
 from fedattn.model.largest_rows import largest_rows
+from fedattn.model.pieces import compute_in_pieces
 from fedattn.model.prepare import PreparedModel, prepared_files, weights_folder
 
 _CPU = torch.device("cpu")
@@ -61,16 +66,19 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
     register_attention()
     network.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
     network.eval()
+    backbone: Any = network.model
+    for layer in backbone.layers:
+        compute_in_pieces(layer.mlp)
     sizes = _sizes(network)
     frequencies: torch.Tensor = network.model.rotary_emb.inv_freq  # type: ignore[union-attr,assignment]
     ends = network.generation_config.eos_token_id  # type: ignore[union-attr]
     return LoadedModel(
-        backbone=cast("torch.nn.Module", network.model),
+        backbone=backbone,
         head=cast("torch.nn.Module", network.lm_head),
         shape=sizes.kv,
         sizes=sizes,
         rotary=Rotary(inverse_frequencies=frequencies.double().cpu().numpy()),
-        row_bounds=largest_rows(network.model, sizes.kv, FAMILIES[config.model_type].read_block),
+        row_bounds=largest_rows(backbone, sizes.kv, FAMILIES[config.model_type].read_block),
         max_positions=int(config.max_position_embeddings),
         end_token_ids=frozenset([ends] if isinstance(ends, int) else ends or []),  # type: ignore[arg-type]
         fingerprint=fingerprint,
@@ -86,7 +94,7 @@ def read_sizes(prepared: PreparedModel, dtype: torch.dtype = torch.float32) -> M
         ModelError: its config cannot be read, or asks for what our attention cannot do.
     """
     config = prepared_files(prepared).config()
-    with torch.device("meta"):
+    with for_inference(), torch.device("meta"):
         network = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return _sizes(network)
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerFast
-
 from fedattn.core.turns import Speaker, Turn
+from fedattn.model.hugging_face import PreTrainedTokenizerFast
 from fedattn.model.text import Detokenizer, whole_text
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant. Answer briefly, using the notes given."

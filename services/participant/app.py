@@ -4,17 +4,19 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import psutil
 import structlog
 import torch
 
 from fedattn import __version__
 from fedattn.core.profile import Profile
-from fedattn.model.engine import open_engine
+from fedattn.model.engine import Engine, open_engine
 from fedattn.model.placement import choose_decoder, choose_device, choose_dtype
 from fedattn.model.prepare import prepare_model
 from fedattn.passages.store import PassageStore
 from fedattn.passages.watching import keep_fresh
 from fedattn.profiles import KEPT_PROFILE, kept_profile, load_profile, shipped_profile
+from fedattn.runtime.allocator import share_arenas
 from fedattn.runtime.approvals import ApprovalStore
 from fedattn.runtime.audit import AuditLog
 from fedattn.runtime.background import keep_running
@@ -34,7 +36,8 @@ from services.participant.contribution import Contributor
 from services.participant.control import ControlLoop
 from services.participant.door import Door
 from services.participant.kv_cache import KvCache
-from services.participant.machine import usable_cpus
+from services.participant.machine import memory_limit, own_bytes, usable_cpus
+from services.participant.memory import MemoryBudget, room_beside
 from services.participant.node import ParticipantNode
 from services.participant.policy import PolicyFile
 from services.participant.pressure import PressureGauge, PressureLimits
@@ -47,6 +50,9 @@ log = structlog.get_logger(__name__)
 _GOODBYE_S = 1.0
 """Longest wait for the aggregator to take this node's goodbye."""
 
+_MOST_FRAMES, _MOST_ROWS = 64 << 20, 256 << 20
+"""Bytes that a cache of frames, of rows or of states holds, however much memory there is."""
+
 
 def build_node(
     settings: ParticipantSettings, certificates: OwnCertificates | None = None
@@ -58,6 +64,7 @@ def build_node(
         ConfigurationError: a setting does not fit this machine.
     """
     state = make_state_dir(settings.state_dir)
+    share_arenas()
     num_threads = settings.threads or usable_cpus()
     torch.set_num_threads(num_threads)
     device = choose_device(settings.device)
@@ -67,7 +74,9 @@ def build_node(
     engine = open_engine(prepared, settings.system_prompt, dtype=dtype, device=device)
     engine.prefiller.warm_prefix(engine.tokenizer.prefix())
     log.info("reading_context", is_given=settings.context is not None)
-    rows_bytes = settings.rows_bytes if settings.publish else 0
+    make_decoder = choose_decoder(settings.decode_weights, engine.model)
+    budget = _make_budget(settings, engine)
+    rows_bytes = min(budget.total // 2, _MOST_ROWS) if settings.publish else 0
     store = PassageStore(
         settings.context, state / PASSAGES_FILE, encoding=settings.context_encoding
     )
@@ -93,17 +102,34 @@ def build_node(
         max_sessions=settings.max_sessions,
         num_threads=num_threads,
         pressure=PressureGauge(_pressure_limits(settings)),
-        frames=KvCache(settings.frames_bytes),
-        rows=KvCache(rows_bytes // 2),
-        states=KvCache(rows_bytes // 2),
+        memory=budget,
+        frames=KvCache(min(budget.total // 4, _MOST_FRAMES), budget=budget),
+        rows=KvCache(rows_bytes, budget=budget),
+        states=KvCache(rows_bytes, budget=budget),
         rows_lifetime_s=settings.rows_lifetime_s,
         policy=PolicyFile(settings.policy, ApprovalGate(ApprovalStore(state))),
         audit=AuditLog(state / AUDIT_FILE),
         publishes=settings.publish,
         profile=profile,
         profile_path=kept_at if settings.calibrate == "auto" and profile is None else None,
-        make_decoder=choose_decoder(settings.decode_weights, engine.model),
+        make_decoder=make_decoder,
     )
+
+
+def _make_budget(settings: ParticipantSettings, engine: Engine) -> MemoryBudget:
+    """What sessions and caches may hold; the model is loaded, and its prefix computed.
+
+    Raises:
+        ConfigurationError: the memory of the settings has no room for a session.
+    """
+    sizes = engine.model.sizes
+    fixed = own_bytes()
+    if settings.publish:
+        fixed += sizes.weight_bytes // sizes.bytes_per_scalar  # int8, for the decoder
+    offered = memory_limit() or psutil.virtual_memory().total // 2
+    room = room_beside(fixed, settings.memory, offered)
+    log.info("memory", own_mib=fixed >> 20, for_sessions_mib=room >> 20)
+    return MemoryBudget(room)
 
 
 def _pressure_limits(settings: ParticipantSettings) -> PressureLimits:

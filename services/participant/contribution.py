@@ -59,6 +59,8 @@ class _Part:
     cached: CachedFrames | None
 
 
+Release = Callable[[], None]
+"""Gives memory back."""
 Emit = Callable[[pb.InviteReply], None]
 """Sends one more reply on the control stream."""
 
@@ -141,6 +143,7 @@ class Contributor:
         accepted = pending.accepted
         try:
             part = self._part(start, accepted)
+            release = self._claim(part)
         except FedAttnError as error:
             log.warning("terms_refused", session=session_id, code=error.code, error=str(error))
             self._refuse_terms(accepted, error, emit)
@@ -149,8 +152,20 @@ class Contributor:
             log.exception("terms_refused", session=session_id)
             self._refuse_terms(accepted, InternalError("it failed; see its log"), emit)
             return
-        work = self._take_part_traced(part, start, emit)
+        work = self._take_part_traced(part, start, emit, release)
         self._running[session_id] = (asyncio.create_task(work), part.exchange)
+
+    def _claim(self, part: _Part) -> Release:
+        """Memory for this node's part, for as long as it runs.
+
+        Raises:
+            NodeBusyError: there is not enough.
+        """
+        if part.cached is not None:
+            return lambda: None
+        layout = part.exchange.terms.layout
+        index = layout.members.index(part.exchange.member)
+        return self._node.memory.take(self._node.session_memory(layout, index))
 
     def _refuse_terms(self, accepted: Accepted, error: FedAttnError, emit: Emit) -> None:
         """Nothing leaves on terms that nobody agreed to."""
@@ -223,12 +238,18 @@ class Contributor:
         await asyncio.gather(*running, return_exceptions=True)
         await self._node.consent.settled()
 
-    async def _take_part_traced(self, part: _Part, start: pb.SessionStart, emit: Emit) -> None:
+    async def _take_part_traced(
+        self, part: _Part, start: pb.SessionStart, emit: Emit, release: Release
+    ) -> None:
         names = {NODE: self._node.node_id, SESSION: start.terms.session_id}
         with span("contribute", names, parent=start.traceparent) as contributing:
             contributing.set("fedattn.span.tokens", len(part.accepted.span.token_ids))
             contributing.set("fedattn.cached", part.cached is not None)
-            await self._take_part(part, start, emit)
+            try:
+                await self._take_part(part, start, emit, release)
+            finally:
+                release()
+                self._node.threads.tidy()
 
     async def _exchange(self, exchange: GrpcKvExchange, start: pb.SessionStart) -> None:
         """Move bytes through the aggregator of the session, if there are any."""
@@ -242,7 +263,9 @@ class Contributor:
             raise
         await exchange.run(server, start.member_token)
 
-    async def _take_part(self, part: _Part, start: pb.SessionStart, emit: Emit) -> None:
+    async def _take_part(
+        self, part: _Part, start: pb.SessionStart, emit: Emit, release: Release
+    ) -> None:
         accepted, exchange = part.accepted, part.exchange
         session_id, outcome = accepted.session_id, SessionAbortedError.code
         transfer = asyncio.create_task(self._exchange(exchange, start))
@@ -254,6 +277,7 @@ class Contributor:
                 exchange.finish(compute_s)
                 await transfer
             outcome = "complete"
+            release()  # frames that are kept count by themselves
             self._cache_frames(exchange)
             self._node.metrics.prefilled(
                 compute_s, row_wait_s=exchange.wait_s, room_wait_s=exchange.room_wait_s

@@ -13,14 +13,15 @@ from typing import Generic, TypeVar
 from cachetools import Cache, TLRUCache
 
 from fedattn.core.types import HeadRows
-from fedattn.model.layer_cache import LayerCache
+from fedattn.model.layer_cache import LayerCache, held_bytes
 from fedattn.wire.sealing import ContentKey
+from services.participant.memory import MemoryBudget
 
 FRAMES_LIFETIME_S = 86_400.0
 """A contributor's own frames; they are as private as its context, which it keeps too."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class CachedFrames:
     """Frames of one cache key, by layer, as they left.
 
@@ -38,7 +39,7 @@ class CachedFrames:
         return sum(len(frame) for frame in self.frames.values())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class CachedRows:
     """Decoded rows of one cache key, by layer."""
 
@@ -50,7 +51,7 @@ class CachedRows:
         return sum(rows.nbytes for rows in self.rows.values())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class CachedState:
     """A publisher's rows of every block before its question: all it needs to go on from there."""
 
@@ -59,7 +60,7 @@ class CachedState:
 
     @property
     def size(self) -> int:
-        return sum(layer.nbytes for layer in self.layers)
+        return held_bytes(self.layers)
 
 
 T = TypeVar("T", CachedFrames, CachedRows, CachedState)
@@ -71,16 +72,24 @@ class KvCache(Generic[T]):
     Args:
         max_bytes: of all entries; 0 keeps nothing.
         clock: seconds.
+        budget: that its entries count against; None for one of its own.
     """
 
-    def __init__(self, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+        budget: MemoryBudget | None = None,
+    ) -> None:
+        self._budget = budget or MemoryBudget(max_bytes)
+        self._budget.add(self)
         self._entries: TLRUCache[bytes, T] = TLRUCache(
             maxsize=max_bytes,
             ttu=lambda _key, entry, now: now + entry.lifetime_s,
             timer=clock,
             getsizeof=lambda entry: entry.size,
         )
-        self._used: dict[bytes, None] = {}  # keys, the most recently used last
+        self._used: dict[bytes, int] = {}  # numbers of uses by key, the most recent last
 
     @property
     def max_bytes(self) -> int:
@@ -88,14 +97,19 @@ class KvCache(Generic[T]):
 
     def put(self, key: bytes, entry: T) -> None:
         """Keep an entry, if it fits and may live at all."""
-        if key and 0 < entry.size <= self.max_bytes and entry.lifetime_s > 0:
+        size = entry.size
+        if not key or not 0 < size <= self.max_bytes or entry.lifetime_s <= 0:
+            return
+        self._entries.pop(key, None)
+        if self._budget.make_room(size):
             self._entries[key] = entry
             self._note_use(key)
+            self._budget.keep(entry, size)
 
     def expire(self) -> None:
         """Drop entries whose lifetime is over."""
         self._entries.expire()
-        self._used = {key: None for key in self._used if key in self._entries}
+        self._used = {key: use for key, use in self._used.items() if key in self._entries}
 
     def snapshot(self, limit: int) -> dict[bytes, T]:
         """The `limit` most recently used entries that live now; valid while referred to."""
@@ -109,6 +123,17 @@ class KvCache(Generic[T]):
             if self._entries.get(key) is not None:
                 self._note_use(key)
 
+    def oldest_use(self) -> int | None:
+        """As `Evictable.oldest_use`."""
+        self.expire()
+        return next(iter(self._used.values()), None)
+
+    def evict(self) -> None:
+        """As `Evictable.evict`."""
+        key = next(iter(self._used))
+        del self._used[key]
+        self._entries.pop(key, None)
+
     def _note_use(self, key: bytes) -> None:
         self._used.pop(key, None)
-        self._used[key] = None
+        self._used[key] = self._budget.next_use()

@@ -40,7 +40,7 @@ def read_sensors(root: Path = _ROOT) -> Readings:
     """Read memory and temperature now; takes about a millisecond."""
     machine = psutil.virtual_memory()
     free = machine.available / machine.total
-    limit = _memory_limit(root)
+    limit = memory_limit(root)
     if limit is not None:
         free = min(free, max(0.0, 1 - _working_set(root) / limit))
     return Readings(memory_free=free, temperature_c=_hottest())
@@ -49,10 +49,16 @@ def read_sensors(root: Path = _ROOT) -> Readings:
 def read_memory(root: Path = _ROOT) -> Memory:
     """What a process of this control group has of the machine's memory now."""
     machine = psutil.virtual_memory()
-    limit = _memory_limit(root)
+    limit = memory_limit(root)
     if limit is None:
         return Memory(free=machine.available, total=machine.total)
     return Memory(free=min(machine.available, max(0, limit - _working_set(root))), total=limit)
+
+
+def own_bytes() -> int:
+    """Pages that this process holds now, without those of files, such as mapped weights."""
+    info = psutil.Process().memory_info()
+    return int(info.rss - getattr(info, "shared", 0))  # which not every platform tells
 
 
 def usable_cpus(root: Path = _ROOT) -> int:
@@ -70,7 +76,7 @@ def _hottest() -> float | None:
     return max((value for value in values if 0 < value < _MAX_PLAUSIBLE_C), default=None)
 
 
-def _memory_limit(root: Path) -> int | None:
+def memory_limit(root: Path = _ROOT) -> int | None:
     """Bytes its control group may hold; None for no limit."""
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         text = _read(root, name)

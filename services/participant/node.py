@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fedattn.core.costs import session_memory
 from fedattn.core.profile import Profile
 from fedattn.core.row_scores import RowScorer
+from fedattn.core.spans import SessionLayout
 from fedattn.model.decode import Decoder, MakeDecoder
 from fedattn.model.decode_loop import DecodeLoop
 from fedattn.model.prefill import Prefiller
@@ -20,6 +22,7 @@ from services.participant.admission import Admission
 from services.participant.consent import Consent
 from services.participant.context import PrivateContext
 from services.participant.kv_cache import CachedFrames, CachedRows, CachedState, KvCache
+from services.participant.memory import MemoryBudget
 from services.participant.metrics import ParticipantMetrics
 from services.participant.policy import PolicyFile
 from services.participant.pressure import PressureGauge
@@ -42,6 +45,7 @@ class ParticipantNode:
     max_sessions: int
     num_threads: int
     pressure: PressureGauge
+    memory: MemoryBudget  # of sessions and caches
     frames: KvCache[CachedFrames]  # what it sent
     rows: KvCache[CachedRows]  # what it was sent as a publisher
     states: KvCache[CachedState]  # what it made of them
@@ -102,6 +106,11 @@ class ParticipantNode:
     async def compute(self, work: Callable[[], T]) -> T:
         """Run the model in a thread, on as many CPU threads as pressure allows."""
         return await self.threads.compute(work, self.pressure.threads(self.num_threads))
+
+    def session_memory(self, layout: SessionLayout, index: int, num_new_tokens: int = 0) -> int:
+        """Bytes that this node holds while a session runs, at a place in its layout."""
+        sizes = self.prefiller.model.sizes
+        return session_memory(layout, sizes, index, num_new_tokens=num_new_tokens)
 
     def listing(self, *, with_keys: bool = False, fingerprint: str = "") -> pb.ListNodesRequest:
         """This node asks its aggregator who is joined.

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import structlog
 
-from fedattn.core.errors import FedAttnError, SessionAbortedError
+from fedattn.core.errors import FedAttnError, NodeBusyError, SessionAbortedError
 from fedattn.runtime import tracing
 from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.requests import statement_from_wire
@@ -26,6 +26,7 @@ from services.participant.spans import query_span, tell_result
 log = structlog.get_logger(__name__)
 
 _REPORT_WITHIN_S = 15.0
+_LAST_WORD_S = 2.0
 
 
 class Publication:
@@ -70,9 +71,12 @@ class Publication:
                     spends_approval=_spends_approval(opened.start),
                 )
             )
-            async with aclosing(self._exchange_and_answer(opened, span)) as events:
-                async for event in events:
-                    yield event
+            try:
+                async with aclosing(self._exchange_and_answer(opened, span)) as events:
+                    async for event in events:
+                        yield event
+            finally:
+                node.threads.tidy()
 
     async def _open(self) -> tuple[aggregator_pb2.OpenSessionResponse, PublisherSpan]:
         """Settle who gives and is told what, and open the session for it."""
@@ -93,6 +97,12 @@ class Publication:
         transfer = asyncio.create_task(
             exchange.run(self._session.server, opened.start.member_token)
         )
+        try:
+            state_key = exchange.reuse.state_key(span.context_version)
+            release = self._session.claim(exchange, state_key)
+        except NodeBusyError as error:
+            await _end_unbegun(exchange, transfer, error)
+            raise
         answer = asyncio.create_task(self._node.compute(lambda: self._answer(exchange, span)))
         answer.add_done_callback(lambda _: self._events.put_nowait(None))
         deadline = self._loop.call_later(
@@ -113,6 +123,7 @@ class Publication:
             if self._query.options.wants_timeline:
                 self._complete_timelines(result, exchange.terms.layout.publisher.node_id)
             _describe_own(result.report, self._node.node_id, span)
+            release()  # nothing computes any more, and what is kept counts by itself
             self._cache(exchange, span)
             log.info("answered", session=exchange.terms.session_id, tokens=result.num_tokens)
             yield pb.QueryEvent(result=result)
@@ -121,6 +132,7 @@ class Publication:
             self._stop(exchange, SessionAbortedError("the query was cancelled"))
             transfer.cancel()
             await asyncio.gather(transfer, answer, return_exceptions=True)
+            release()
 
     def _answer(self, exchange: GrpcKvExchange, span: PublisherSpan) -> pb.QueryResult:
         """Runs in a model thread."""
@@ -162,6 +174,16 @@ class Publication:
 
     def _emit(self, event: pb.QueryEvent) -> None:
         self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+
+async def _end_unbegun(
+    exchange: GrpcKvExchange, transfer: asyncio.Task[None], error: FedAttnError
+) -> None:
+    """Tell the others that this node cannot go on, so that nobody waits for it."""
+    exchange.fail(error)
+    await asyncio.wait({transfer}, timeout=_LAST_WORD_S)
+    transfer.cancel()
+    await asyncio.gather(transfer, return_exceptions=True)
 
 
 async def _await_report(transfer: asyncio.Task[None], within_s: float) -> None:

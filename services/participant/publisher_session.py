@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -187,6 +187,23 @@ class PublisherSession:
             on_layer=on_layer,
             keeps=self._node.rows.max_bytes > 0,
             required=self._query.options.require,
+        )
+
+    def claim(self, exchange: GrpcKvExchange, state_key: bytes = b"") -> Callable[[], None]:
+        """Memory for the session, until what is returned is called.
+
+        Of what is cached, it holds on to the rows that it counts on and to the state of a key.
+
+        Raises:
+            NodeBusyError: there is not enough.
+        """
+        used = exchange.reuse.used_keys
+        self._cached_rows = {key: self._cached_rows[key] for key in used}
+        self._states = {key: self._states[key] for key in (state_key,) if key in self._states}
+        layout, sampling = exchange.terms.layout, self._query.sampling
+        last = len(layout.members) - 1
+        return self._node.memory.take(
+            self._node.session_memory(layout, last, sampling.max_new_tokens)
         )
 
     def known_state(self, key: bytes, exchange: GrpcKvExchange) -> CachedState | None:

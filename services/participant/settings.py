@@ -84,13 +84,12 @@ class ParticipantSettings(ServiceSettings):
     reconnect_max_s: float = Field(
         10.0, gt=0, description="Longest pause between attempts to reach the aggregator."
     )
-    frames_bytes: int = Field(
-        64 << 20, ge=0, description="Bytes of own KV frames kept for later sessions; 0 for none."
-    )
-    rows_bytes: int = Field(
-        256 << 20,
+    memory: int = Field(
+        0,
         ge=0,
-        description="Bytes of others' KV rows held for later queries by a publisher; 0 for none.",
+        description="Bytes that the node may hold: libraries, sessions and what it keeps of them, "
+        "but not mapped weights, which the system can drop and read again; 0 for nine tenths of "
+        "what its control group may hold, or of half the machine's.",
     )
     rows_lifetime_s: float = Field(
         3600.0,

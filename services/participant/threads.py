@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from typing import TypeVar
 
 import torch
+
+from fedattn.runtime.allocator import give_back
 
 T = TypeVar("T")
 
@@ -38,6 +41,11 @@ class NodeThreads:
             return work()
 
         return await self.run(on_threads)
+
+    def tidy(self) -> None:
+        """Return to the system what a session has freed, beside whatever runs."""
+        with suppress(RuntimeError):  # the node ends, and all its memory with it
+            self.pool.submit(give_back)
 
     def close(self) -> None:
         """End the threads; running work is told to stop by its session."""

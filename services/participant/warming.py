@@ -30,6 +30,7 @@ async def warm(
         session = PublisherSession(node, aggregators, query)
         opened = await session.open(await session.prepare(), span_len=1)
         exchange = await session.exchange(opened.start)
+        release = session.claim(exchange)
         transfer = asyncio.create_task(exchange.run(session.server, opened.start.member_token))
         try:
             async with asyncio.timeout(session.remaining_s):
@@ -42,6 +43,7 @@ async def warm(
         finally:
             transfer.cancel()
             await asyncio.gather(transfer, return_exceptions=True)
+            release()
         session.cache_rows(exchange)
         if exchange.report is None:
             raise AggregatorUnavailableError("the aggregator ended the session without its report")

@@ -32,6 +32,7 @@ from services.participant.app import Participant
 from services.participant.context import PrivateContext
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import KvCache
+from services.participant.memory import MemoryBudget
 from services.participant.node import ParticipantNode
 from services.participant.pressure import PressureGauge, PressureLimits
 from services.participant.settings import ParticipantSettings
@@ -191,6 +192,7 @@ def make_node(
         max_sessions=max_sessions,
         num_threads=torch.get_num_threads(),
         pressure=PressureGauge(PressureLimits()),
+        memory=MemoryBudget(1 << 30),
         frames=KvCache(1 << 24),
         rows=KvCache(1 << 24),
         states=KvCache(1 << 24),

@@ -3,6 +3,7 @@
 import weakref
 
 from services.participant.kv_cache import CachedFrames, KvCache
+from services.participant.memory import MemoryBudget
 
 
 class Clock:
@@ -82,7 +83,7 @@ def test_a_snapshot_takes_the_most_recently_used_whatever_their_lifetimes() -> N
 
 
 def test_a_snapshot_has_a_limit_and_outlives_its_entries() -> None:
-    kept: KvCache[CachedFrames] = KvCache(100)
+    kept: KvCache[CachedFrames] = KvCache(100, budget=MemoryBudget(200))
     for key in (b"a", b"b", b"c"):
         kept.put(key, frames(30))
     seen = kept.snapshot(2)

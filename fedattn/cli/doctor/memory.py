@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fedattn.core.costs import ModelSizes
     from services.participant.settings import ParticipantSettings
 
-_LIBRARIES_BYTES = 350 << 20
+_LIBRARIES_BYTES = 330 << 20
 """Python, torch and transformers, as measured for the profiles of edge devices."""
 _TOKENS, _PREFIX_TOKENS, _NEW_TOKENS = 512, 30, 64
 """Of each of three contexts and of the publisher's span; of the public prefix; of the answer."""
@@ -52,7 +52,7 @@ def check_memory(subject: Subject) -> Iterator[Found]:
 
 def needed_bytes(sizes: "ModelSizes", settings: "ParticipantSettings") -> int:
     """Memory of the node's process in a session of four nodes."""
-    from fedattn.core.costs import session_costs
+    from fedattn.core.costs import session_memory
 
     num_layers = sizes.kv.num_layers
     layout = build_layout(
@@ -62,10 +62,10 @@ def needed_bytes(sizes: "ModelSizes", settings: "ParticipantSettings") -> int:
         publisher=("publisher", _TOKENS),
         plans=shared_plan(range(num_layers)),
     )
-    *contributors, publisher = session_costs(layout, sizes, num_new_tokens=_NEW_TOKENS)
+    fixed = _LIBRARIES_BYTES + sizes.weight_bytes
     if not settings.publish:
-        largest = max(cost.peak_memory_bytes for cost in contributors)
-        return _LIBRARIES_BYTES + largest + settings.frames_bytes
+        contributors = range(len(layout.members) - 1)
+        return fixed + max(session_memory(layout, sizes, index) for index in contributors)
+    publisher = len(layout.members) - 1
     int8_bytes = sizes.weight_bytes // sizes.bytes_per_scalar
-    kept_bytes = settings.frames_bytes + settings.rows_bytes
-    return _LIBRARIES_BYTES + publisher.peak_memory_bytes + int8_bytes + kept_bytes
+    return fixed + int8_bytes + session_memory(layout, sizes, publisher, num_new_tokens=_NEW_TOKENS)

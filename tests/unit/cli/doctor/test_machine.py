@@ -84,8 +84,8 @@ def test_a_file_in_the_place_of_the_cache_is_a_problem(
 
 
 def test_a_publisher_needs_more_memory_than_a_contributor() -> None:
-    contributor = needed_bytes(SIZES, subject("--frames-bytes=0").settings)
-    publisher = needed_bytes(SIZES, subject("--frames-bytes=0", "--publish").settings)
+    contributor = needed_bytes(SIZES, subject().settings)
+    publisher = needed_bytes(SIZES, subject("--publish").settings)
     assert contributor > SIZES.weight_bytes
     assert publisher > contributor + SIZES.weight_bytes // 4
 

@@ -15,8 +15,6 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     Retrying,
-    stop_after_attempt,
-    stop_any,
     wait_random_exponential,
 )
 
@@ -47,7 +45,7 @@ class RetryingTransport(httpx.BaseTransport):
     ) -> None:
         self._inner, self._clock = inner, clock
         self._retrying = Retrying(
-            stop=stop_any(stop_after_attempt(retries + 1), _is_too_late),
+            stop=lambda state: state.attempt_number > retries or _is_too_late(state),
             retry=may_retry,
             wait=wait_s,
             before_sleep=_close,
@@ -75,7 +73,7 @@ class AsyncRetryingTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._inner, self._clock = inner, clock
         self._retrying = AsyncRetrying(
-            stop=stop_any(stop_after_attempt(retries + 1), _is_too_late),
+            stop=lambda state: state.attempt_number > retries or _is_too_late(state),
             retry=may_retry,
             wait=wait_s,
             before_sleep=_aclose,

@@ -24,7 +24,7 @@ def attend_rows(
 
     Args:
         query: [1, Hq, T, D] after RoPE.
-        rows: of one block; those later than the first query are last, in token order.
+        rows: of one block; the last T are those of the queries, and none of the others is later.
         positions: [T] int64 of the queries, increasing.
         scaling: factor on the scores, None for 1 / sqrt(D).
 
@@ -47,28 +47,23 @@ def _in_pieces(
     output = torch.empty_like(query)
     for start in range(0, num_queries, QUERIES_AT_ONCE):
         here = slice(start, start + QUERIES_AT_ONCE)
-        output[:, :, here] = _attend(query[:, :, here], rows, positions[here], scaling)
+        seen = rows.without_last(max(0, num_queries - here.stop))
+        output[:, :, here] = _attend(query[:, :, here], seen, positions[here], scaling)
     return output
 
 
 def _attend(
     query: torch.Tensor, rows: LayerCache, positions: torch.Tensor, scaling: float | None
 ) -> torch.Tensor:
-    seen = _seen_by_any(rows.positions, positions)
-    mask = None  # a single query sees every row that is left
+    mask = None  # a single query sees every row
     if len(positions) > 1:
-        mask = _is_visible(rows.positions[seen], positions)
+        mask = _is_visible(rows.positions, positions)
         if rows.biases is not None:
-            mask = torch.where(mask, rows.biases[seen], -torch.inf)
+            mask = torch.where(mask, rows.biases, -torch.inf)
         mask = mask[None, None]
     elif rows.biases is not None:
-        mask = rows.biases[None, None, None, seen]
-    return sdpa(query, rows.keys[:, :, seen], rows.values[:, :, seen], mask, scaling)
-
-
-def _seen_by_any(rows: torch.Tensor, queries: torch.Tensor) -> slice:
-    """Where the rows are that a piece's queries see, of positions [S] and [T]."""
-    return slice(int((rows <= queries[-1]).sum()))
+        mask = rows.biases[None, None, None]
+    return sdpa(query, rows.keys, rows.values, mask, scaling)
 
 
 def _is_visible(rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:

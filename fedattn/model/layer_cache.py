@@ -91,7 +91,11 @@ class LayerCache:
 
     def _cut(self, chosen: torch.Tensor | slice, others: RaggedRows | None) -> "LayerCache":
         return LayerCache(
-            self.keys[:, :, chosen], self.values[:, :, chosen], self.positions[chosen], others
+            self.keys[:, :, chosen],
+            self.values[:, :, chosen],
+            self.positions[chosen],
+            others,
+            None if self.biases is None else self.biases[chosen],
         )
 
     def _others_where(self, is_wanted: PositionTest) -> RaggedRows | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.harness.tiny import save_tiny_model
 
-HEAVY = ("sympy", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torch.onnx")
+HEAVY = ("torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torch.onnx")
 ANSWER = """
 from pathlib import Path
 import services.participant.app

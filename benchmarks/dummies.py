@@ -25,7 +25,8 @@ from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
 from fedattn.core.spans import PrefixMode, Span
 from fedattn.core.types import HeadRows, KvRows, KvShape
-from fedattn.wire.convert import chunk_to_wire, shape_to_wire
+from fedattn.wire.convert import shape_to_wire
+from fedattn.wire.exchange import EXCHANGE, write_chunk
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.protocol import MAX_MESSAGE_SIZE, PROTOCOL_VERSION
 from fedattn.wire.requests import Opening, opening_to_wire, request_to_wire, statement_to_wire
@@ -40,7 +41,6 @@ _HEARTBEAT_S = 5.0
 _JOINING_AT_ONCE = 50
 _OPEN_S = 60.0
 _JOIN_S = 300.0
-_EXCHANGE = "/fedattn.wire.v1.AggregatorService/Exchange"
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_SIZE),
     ("grpc.max_send_message_length", MAX_MESSAGE_SIZE),
@@ -49,21 +49,18 @@ _OPTIONS = [
 
 
 @cache
-def frame_messages(start: int, stop: int, layer: int) -> tuple[bytes, ...]:
-    """The chunks of one frame as they go over the wire."""
+def frame_messages(start: int, stop: int, layer: int, place: int) -> tuple[bytes, ...]:
+    """The chunks of one frame as they go over the wire, of the member at a place."""
     rows = np.ones((SHAPE.num_kv_heads, stop - start, SHAPE.head_dim), dtype=np.float32)
     span = Span(start, stop)
     kv = KvRows(keys=rows, values=rows, positions=np.arange(start, stop))
     frame = encode_frame(HeadRows.of(kv), layer, CODEC, span)
-    return tuple(
-        pb.ExchangeRequest(chunk=chunk_to_wire(chunk)).SerializeToString()
-        for chunk in split_frame(frame, layer)
-    )
+    return tuple(write_chunk(chunk, place) for chunk in split_frame(frame, layer))
 
 
 def frame_bytes(span_len: int) -> int:
     """Of one frame, as messages."""
-    return sum(len(message) for message in frame_messages(3, 3 + span_len, 0))
+    return sum(len(message) for message in frame_messages(3, 3 + span_len, 0, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,14 +251,14 @@ class DummyNode:
             member = terms.members[place]
             for number, layer in enumerate(() if is_publisher else pace.layers):
                 await asyncio.sleep(pace.due(begin, number) - time.monotonic())
-                for message in frame_messages(member.span_start, member.span_stop, layer):
+                for message in frame_messages(member.span_start, member.span_stop, layer, place):
                     yield message
             if is_publisher:
                 await received.wait()
             yield pb.ExchangeRequest(done=pb.MemberDone()).SerializeToString()
 
         channel = self.channel(start.aggregator)
-        method: Any = channel.stream_stream(_EXCHANGE)  # bytes: dummies should cost little
+        method: Any = channel.stream_stream(EXCHANGE)  # bytes: dummies should cost little
         call: AsyncIterable[bytes] = method(requests(), timeout=DEADLINE_S)
         missing = (len(terms.members) - 1) * len(pace.layers)
         async for data in call:

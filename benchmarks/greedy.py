@@ -27,7 +27,7 @@ import grpc
 import numpy as np
 import structlog
 
-from fedattn.core.chunks import split_frame
+from fedattn.core.chunks import Chunk, split_frame
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.errors import InternalError
 from fedattn.core.frames import encode_frame
@@ -35,6 +35,7 @@ from fedattn.core.request import describe_prefix
 from fedattn.core.spans import PrefixMode, Span
 from fedattn.core.types import HeadRows, KvRows
 from fedattn.model.loading import LoadedModel
+from fedattn.wire.exchange import write_chunk
 from fedattn.wire.session_options import prefix_to_wire
 from fedattn.wire.status import error_from_rpc
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -92,15 +93,18 @@ async def drip(node: RawNode, model: LoadedModel) -> None:
         await hold(node, start, pieces)
 
 
-async def hold(node: RawNode, start: pb.SessionStart, pieces: list[bytes] | None = None) -> None:
+async def hold(
+    node: RawNode, start: pb.SessionStart, pieces: list[bytes | memoryview] | None = None
+) -> None:
     """Attach, send pieces of a frame slowly, and stay until the stream ends."""
 
     async def requests() -> AsyncIterator[pb.ExchangeRequest]:
         yield hello(start)
+        place = [member.node_id for member in start.terms.members].index(node.node_id)
         offset, size = 0, sum(map(len, pieces or []))
         for piece in pieces or []:
-            chunk = pb.KvChunk(layer=1, offset=offset, frame_size=size, data=piece)
-            yield pb.ExchangeRequest(chunk=chunk)
+            chunk = Chunk(layer=1, offset=offset, frame_size=size, data=piece)
+            yield pb.ExchangeRequest.FromString(write_chunk(chunk, place))
             offset += len(piece)
             await asyncio.sleep(0.5)
         await asyncio.Event().wait()

@@ -92,7 +92,7 @@ async def measure_relay(aggregators: Aggregators, options: argparse.Namespace) -
 async def _relay_row(
     aggregators: Aggregators, span_len: int, port: int, bare: Meter
 ) -> dict[str, Any]:
-    message, *rest = frame_messages(3, 3 + span_len, LAYERS[0])
+    message, *rest = frame_messages(3, 3 + span_len, LAYERS[0], 0)
     pace = Pace(contributors=RELAY_CONTRIBUTORS, layers=ALL_LAYERS)
     frames = pace.contributors * len(pace.layers)
     count = max(3, min(10, int(RELAY_BYTES / frames / frame_bytes(span_len))))

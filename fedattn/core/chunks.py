@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from fedattn.core.errors import MalformedFrameError
 from fedattn.core.frames import (
     HEADER_SIZE,
-    FrameChecksum,
     FrameHeader,
     FrameSpec,
     ReceivedFrame,
@@ -32,19 +31,21 @@ class Chunk:
     layer: int
     offset: int
     frame_size: int
-    data: bytes
+    data: bytes | memoryview
 
 
 def split_frame(frame: bytes, layer: int) -> Iterator[Chunk]:
-    """Cut a frame into chunks in order."""
+    """Cut a frame into chunks in order; their data lie in it."""
+    view = memoryview(frame)
     for offset in range(0, len(frame), MAX_CHUNK_SIZE):
-        data = frame[offset : offset + MAX_CHUNK_SIZE]
+        data = view[offset : offset + MAX_CHUNK_SIZE]
         yield Chunk(layer=layer, offset=offset, frame_size=len(frame), data=data)
 
 
 class FrameValidator:
     """Checks the chunks of one sender as they pass, holding no more than a header.
 
+    It looks at order, sizes and header; who reads the rows holds them against seal or checksum.
     Frames of one sender come one after the other, each layer at most once.
 
     Args:
@@ -55,7 +56,6 @@ class FrameValidator:
         self._awaited = dict(specs)
         self._sender = next((spec.sender for spec in specs.values()), "a node that sends no rows")
         self._header: FrameHeader | None = None
-        self._checksum: FrameChecksum | None = None
         self._offset = 0
 
     @property
@@ -71,7 +71,6 @@ class FrameValidator:
 
         Raises:
             MalformedFrameError: out of order, too large, of a layer not awaited, or not fitting.
-            CorruptFrameError: it completes a frame whose checksum is wrong.
         """
         sender = self._sender
         if not 0 < len(chunk.data) <= MAX_CHUNK_SIZE:
@@ -102,13 +101,9 @@ class FrameValidator:
                 f"its frame says layer {header.layer} and {header.frame_size} bytes"
             )
         self._header = header
-        self._checksum = FrameChecksum(chunk.data[:HEADER_SIZE])
 
     def _continue(self, chunk: Chunk) -> FrameHeader | None:
         assert self._header is not None
-        assert self._checksum is not None
-        payload = memoryview(chunk.data)[HEADER_SIZE if chunk.offset == 0 else 0 :]
-        self._checksum.update(payload)
         self._offset += len(chunk.data)
         if self._offset > self._header.frame_size or chunk.frame_size != self._header.frame_size:
             raise MalformedFrameError(
@@ -118,9 +113,8 @@ class FrameValidator:
         if self._offset < self._header.frame_size:
             return None
         header = self._header
-        self._checksum.verify(header, self._sender)
         del self._awaited[chunk.layer]
-        self._header, self._checksum, self._offset = None, None, 0
+        self._header, self._offset = None, 0
         return header
 
 
@@ -136,13 +130,18 @@ class FrameAssembler:
         return self._validator.awaited_layers
 
     def add(self, chunk: Chunk) -> ReceivedFrame | None:
-        """Take the next chunk; returns the frame once it is complete, checked.
+        """Take the next chunk; returns the frame once it is complete.
+
+        A frame of one chunk is not copied: its body lies in the chunk.
 
         Raises:
-            FrameError: as `FrameValidator.accept`.
+            MalformedFrameError: as `FrameValidator.accept`.
         """
         header = self._validator.accept(chunk)
-        self._body += memoryview(chunk.data)[HEADER_SIZE if chunk.offset == 0 else 0 :]
+        data = memoryview(chunk.data)[HEADER_SIZE if chunk.offset == 0 else 0 :]
+        if header is not None and chunk.offset == 0:
+            return ReceivedFrame(header, data)
+        self._body += data
         if header is None:
             return None
         body, self._body = self._body, bytearray()

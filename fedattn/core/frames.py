@@ -16,7 +16,7 @@ Little-endian, 36 bytes of header, then the body:
     20      4     first position of the span, global
     24      4     positions in the span
     28      4     body size in bytes
-    32      4     CRC-32 of bytes 0..31 and the body
+    32      4     CRC-32 of bytes 0..31 and the body; 0 of a sealed frame
 
     body = the bitmaps and the biases, if there are any, then the payload of the codec
 
@@ -24,7 +24,8 @@ There is a bitmap for each head, head after head. It has one bit for each positi
 lowest bit first, set where a row of that head travels; it fills whole bytes. There is a bias for
 each row, a signed byte in sixteenths, from -127 to 127.
 A sealed body is encrypted, SEAL_SIZE bytes longer, and bound to bytes 0..31 of its header, which
-stay readable for whoever passes the frame on. The checksum covers the bytes as they travel.
+stay readable for whoever passes the frame on. Its seal shows any change, as the checksum does where
+there is none. Either is looked at by who reads the rows.
 """
 
 import struct
@@ -188,14 +189,15 @@ def encode_frame(
         first_position=span.start, span_len=len(span),
         body_size=len(bitmaps) + len(biases) + len(payload),
     )  # fmt: skip
-    return _join(header.fields(), bitmaps, biases, payload)
+    fields, body = header.fields(), (bitmaps, biases, payload)
+    return b"".join((fields, _CHECKSUM.pack(_checksum(fields, *body)), *body))
 
 
-def _join(fields: bytes, *body: bytes) -> bytes:
-    checksum = zlib.crc32(fields)
-    for part in body:
+def _checksum(*parts: bytes | bytearray | memoryview) -> int:
+    checksum = 0
+    for part in parts:
         checksum = zlib.crc32(part, checksum)
-    return b"".join((fields, _CHECKSUM.pack(checksum), *body))
+    return checksum
 
 
 def seal_frame(frame: bytes, seal: Seal) -> bytes:
@@ -209,11 +211,12 @@ def seal_frame(frame: bytes, seal: Seal) -> bytes:
     values[_SEALING_PLACE] = _SEALED
     values[_BODY_SIZE_PLACE] += SEAL_SIZE
     fields = _FIELDS.pack(*values)
-    return _join(fields, seal(values[_LAYER_PLACE], fields, memoryview(frame)[HEADER_SIZE:]))
+    body = seal(values[_LAYER_PLACE], fields, memoryview(frame)[HEADER_SIZE:])
+    return b"".join((fields, _CHECKSUM.pack(0), body))
 
 
 def open_frame(frame: "ReceivedFrame", unseal: Seal) -> "ReceivedFrame":
-    """A checked, sealed frame with its body in the clear; its header stays as it travelled.
+    """A sealed frame with its body in the clear; its header stays as it travelled.
 
     Raises:
         CorruptFrameError: from `unseal`; it is not what its sender sealed.
@@ -247,11 +250,14 @@ def parse_header(data: bytes | memoryview, sender: str) -> FrameHeader:
         )
     if codec is None:
         raise MalformedFrameError(f"frame from {sender}: codec {codec_id} is not known here")
+    checksum, is_sealed = _CHECKSUM.unpack_from(data, _FIELDS.size)[0], sealing == _SEALED
+    if is_sealed and checksum:
+        raise MalformedFrameError(f"frame from {sender}: it is sealed and has a checksum too")
     return FrameHeader(
         codec=codec, layer=layer, num_kv_heads=heads, head_dim=head_dim, num_rows=rows,
         has_bitmaps=encoding != _ALL_ROWS, has_biases=encoding == _BITMAPS_AND_BIASES,
-        is_sealed=sealing == _SEALED, first_position=first,
-        span_len=span_len, body_size=size, checksum=_CHECKSUM.unpack_from(data, _FIELDS.size)[0],
+        is_sealed=is_sealed, first_position=first,
+        span_len=span_len, body_size=size, checksum=checksum,
     )  # fmt: skip
 
 
@@ -293,7 +299,7 @@ def check_header(header: FrameHeader, spec: FrameSpec) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFrame:
-    """A whole frame whose header fits its session and whose checksum is right.
+    """A whole frame whose header fits its session; its body is still to be held against that.
 
     Attributes:
         header: what it says about itself, as it travelled.
@@ -304,30 +310,11 @@ class ReceivedFrame:
     body: bytes | bytearray | memoryview
 
 
-class FrameChecksum:
-    """CRC-32 of a frame whose bytes arrive in pieces."""
-
-    def __init__(self, header_bytes: bytes | memoryview) -> None:
-        self._crc = zlib.crc32(header_bytes[: _FIELDS.size])
-
-    def update(self, payload_part: bytes | memoryview) -> None:
-        self._crc = zlib.crc32(payload_part, self._crc)
-
-    def verify(self, header: FrameHeader, sender: str) -> None:
-        """Raise CorruptFrameError unless the bytes seen match the header's checksum."""
-        if self._crc != header.checksum:
-            raise CorruptFrameError(
-                f"frame from {sender} at layer {header.layer}: checksum expected "
-                f"{header.checksum:08x}, got {self._crc:08x}; the bytes changed on the way"
-            )
-
-
 def check_frame(data: bytes | bytearray | memoryview, spec: FrameSpec) -> ReceivedFrame:
-    """Check a whole frame at once.
+    """Check the header of a whole frame, and its size.
 
     Raises:
         MalformedFrameError: it does not fit `spec`.
-        CorruptFrameError: its checksum is wrong.
     """
     view = memoryview(data)
     header = parse_header(view, spec.sender)
@@ -337,21 +324,18 @@ def check_frame(data: bytes | bytearray | memoryview, spec: FrameSpec) -> Receiv
             f"frame from {spec.sender} at layer {header.layer}: expected {header.frame_size} "
             f"bytes, got {len(view)}"
         )
-    body = view[HEADER_SIZE:]
-    checksum = FrameChecksum(view)
-    checksum.update(body)
-    checksum.verify(header, spec.sender)
-    return ReceivedFrame(header, body)
+    return ReceivedFrame(header, view[HEADER_SIZE:])
 
 
 def decode_body(frame: ReceivedFrame, spec: FrameSpec, rotary: Rotary | None = None) -> HeadRows:
-    """Rows of a checked frame; keys come after RoPE.
+    """Rows of a frame in the clear; keys come after RoPE.
 
     Raises:
-        CorruptFrameError: positions or values are wrong.
+        CorruptFrameError: checksum, positions or values are wrong.
     """
     body = memoryview(frame.body)
     try:
+        _verify_checksum(frame)
         positions = _read_positions(body[: spec.bitmaps_size], spec)
         biases = _read_biases(body[spec.bitmaps_size :], spec)
         payload = body[spec.bitmaps_size + spec.biases_size :]
@@ -364,6 +348,18 @@ def decode_body(frame: ReceivedFrame, spec: FrameSpec, rotary: Rotary | None = N
     return HeadRows(
         keys=keys, values=values, positions=positions, counts=spec.counts, biases=biases
     )
+
+
+def _verify_checksum(frame: ReceivedFrame) -> None:
+    """Whether the bytes are those that left; a seal has shown it already."""
+    header = frame.header
+    if header.is_sealed:
+        return
+    if (found := _checksum(header.fields(), frame.body)) != header.checksum:
+        raise CorruptFrameError(
+            f"checksum expected {header.checksum:08x}, got {found:08x}; the bytes changed on the "
+            f"way"
+        )
 
 
 def decode_frame(

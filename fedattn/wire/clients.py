@@ -6,19 +6,19 @@ from contextlib import suppress
 from typing import Any, Generic, Self, TypeVar
 
 import grpc
-from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
 from fedattn.runtime.tracing import trace_metadata
 from fedattn.wire.channel import becomes_ready
+from fedattn.wire.exchange import EXCHANGE, Response, read_response, to_bytes
 from fedattn.wire.requests import Opening, opening_to_wire
 from fedattn.wire.status import error_from_rpc, raise_if_cancelled
 from fedattn.wire.stubs import AggregatorStub
 from fedattn.wire.texts import clean_texts
 from fedattn.wire.v1 import aggregator_pb2 as pb
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M")
 
 _LIST_TIMEOUT_S = 5.0
 _ALIVE_TIMEOUT_S = 2.0
@@ -31,10 +31,16 @@ class Responses(Generic[M]):
     Args:
         call: just made.
         unreachable: raised if the peer cannot be reached.
+        read: makes a response of what came, which is one if not given.
     """
 
-    def __init__(self, call: grpc.aio.StreamStreamCall[Any, M], unreachable: FedAttnError) -> None:
-        self._call = call
+    def __init__(
+        self,
+        call: grpc.aio.StreamStreamCall[Any, Any],
+        unreachable: FedAttnError,
+        read: Callable[[Any], M] = clean_texts,
+    ) -> None:
+        self._call, self._read = call, read
         self._responses = aiter(call)
         self._unreachable = unreachable
 
@@ -54,7 +60,7 @@ class Responses(Generic[M]):
             FedAttnError: as sent by the peer, or it cannot be reached.
         """
         try:
-            return clean_texts(await anext(self._responses))
+            return self._read(await anext(self._responses))
         except StopAsyncIteration:
             raise_if_cancelled()
             raise
@@ -106,14 +112,15 @@ class AggregatorClient:
         return Responses(self._stub.Control(requests), self._unreachable)
 
     def exchange(
-        self, requests: AsyncIterator[pb.ExchangeRequest], timeout_s: float
-    ) -> Responses[pb.ExchangeResponse]:
+        self, requests: AsyncIterator[pb.ExchangeRequest | bytes], timeout_s: float
+    ) -> Responses[Response]:
         """Rows of earlier members of a session."""
         lost = AggregatorUnavailableError(
             f"the aggregator at {self.address} was lost during the session"
         )
-        call = self._stub.Exchange(requests, timeout=timeout_s, metadata=trace_metadata())
-        return Responses(call, lost)
+        method: Any = self._channel().stream_stream(EXCHANGE, request_serializer=to_bytes)
+        call = method(requests, timeout=timeout_s, metadata=trace_metadata())
+        return Responses(call, lost, read_response)
 
     def tunnel(self, requests: AsyncIterator[pb.TunnelRequest]) -> Responses[pb.TunnelResponse]:
         """Bytes of the other end of a gateway's connection to a node."""

@@ -3,7 +3,6 @@
 import math
 from dataclasses import fields
 
-from fedattn.core.chunks import Chunk
 from fedattn.core.codecs import Codec, find_codec
 from fedattn.core.compression import SELECTION_FIELDS, SETTINGS_FIELDS, Compression
 from fedattn.core.costs import ModelSizes
@@ -106,25 +105,6 @@ def sizes_from_wire(message: aggregator_pb2.ModelSizes, shape: KvShape) -> Model
         vocab_size=message.vocab_size,
         weight_bytes=message.weight_bytes,
         bytes_per_scalar=message.bytes_per_scalar,
-    )
-
-
-def chunk_to_wire(chunk: Chunk, sender: int = 0) -> aggregator_pb2.KvChunk:
-    return aggregator_pb2.KvChunk(
-        sender=sender,
-        layer=chunk.layer,
-        offset=chunk.offset,
-        frame_size=chunk.frame_size,
-        data=chunk.data,
-    )
-
-
-def chunk_from_wire(message: aggregator_pb2.KvChunk) -> Chunk:
-    return Chunk(
-        layer=message.layer,
-        offset=message.offset,
-        frame_size=message.frame_size,
-        data=message.data,
     )
 
 

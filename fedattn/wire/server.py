@@ -14,6 +14,7 @@ from fedattn.core.errors import ConfigurationError, FedAttnError, InternalError
 from fedattn.runtime.listening import find_free
 from fedattn.runtime.tracing import TRACEPARENT, Kind, Span, span
 from fedattn.wire.call_limits import MAX_CALLS_PER_PEER, CallLimits
+from fedattn.wire.exchange import EXCHANGE
 from fedattn.wire.options import COMMON_OPTIONS, Options
 from fedattn.wire.peer_gate import PeerGate
 from fedattn.wire.revocation import Revocations
@@ -117,7 +118,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Lets in whom the gate lets in, and each with so many calls at once.
 
     Turns our errors into statuses, and everything unforeseen into a logged InternalError. A stream
-    may answer with a serialized message too: one that goes to many is serialized once.
+    may answer with a serialized message too: one that goes to many is serialized once. Requests of
+    an exchange come as bytes.
     """
 
     def __init__(self, gate: PeerGate) -> None:
@@ -145,7 +147,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             make = grpc.unary_unary_rpc_method_handler
             behavior = self._guard_unary(method, handler.unary_unary)
             serializer = handler.response_serializer
-        return make(behavior, handler.request_deserializer, serializer)
+        deserializer = None if method == EXCHANGE else handler.request_deserializer
+        return make(behavior, deserializer, serializer)
 
     def _guard_stream(
         self, method: str, behavior: Callable[[Any, Any], Any]

@@ -13,6 +13,7 @@ from fedattn.core.errors import (
     SessionAbortedError,
     error_from_code,
 )
+from fedattn.wire.exchange import Request, SentChunk
 from fedattn.wire.peer_gate import why_expelled
 from fedattn.wire.protocol import MAX_REASON_LENGTH
 from fedattn.wire.security import CheckCaller
@@ -29,7 +30,7 @@ _BREAKS_WITHIN_S = 1.0
 async def relay_member(  # noqa: PLR0913 - spelt out
     session: Session,
     member_token: str,
-    requests: AsyncIterator[pb.ExchangeRequest],
+    requests: AsyncIterator[Request],
     *,
     check_caller: CheckCaller,
     report_timeout_s: float,
@@ -69,7 +70,7 @@ async def relay_member(  # noqa: PLR0913 - spelt out
 async def _upload(
     session: Session,
     index: int,
-    requests: AsyncIterator[pb.ExchangeRequest],
+    requests: AsyncIterator[Request],
     report_timeout_s: float,
 ) -> None:
     try:
@@ -83,16 +84,15 @@ async def _upload(
         session.outboxes[index].close()  # also after its last word
 
 
-async def _take_all(
-    session: Session, index: int, requests: AsyncIterator[pb.ExchangeRequest]
-) -> None:
+async def _take_all(session: Session, index: int, requests: AsyncIterator[Request]) -> None:
     """Pass on a member's chunks until its last word."""
     async for request in requests:
+        if isinstance(request, SentChunk):
+            await session.accept(index, request)
+            continue
         match request.WhichOneof("body"):
             case "key":
                 session.pass_key(index, request)
-            case "chunk":
-                await session.accept(index, request)
             case "done":
                 session.complete(index, request.done)
                 return

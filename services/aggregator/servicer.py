@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.node_id import GATEWAY
 from fedattn.runtime.audit import AuditLog
+from fedattn.wire.exchange import read_requests
 from fedattn.wire.security import CheckCaller, check_caller
 from fedattn.wire.streams import next_within
 from fedattn.wire.texts import cleaned
@@ -101,13 +102,13 @@ class AggregatorServicer(aggregator_pb2_grpc.AggregatorServiceServicer):
         """Lay out a session and start its contributors."""
         return await self.sessions.open(request, _check_of(context))
 
-    async def Exchange(  # type: ignore[override]  # serialized ones too
-        self, request_iterator: AsyncIterator[pb.ExchangeRequest], context: Any
+    async def Exchange(  # type: ignore[override]  # as bytes
+        self, request_iterator: AsyncIterator[bytes], context: Any
     ) -> AsyncIterator[bytes | pb.ExchangeResponse]:
         """Rows of one member in, rows of earlier spans out."""
-        requests = cleaned(request_iterator)
+        requests = read_requests(request_iterator)
         first = await next_within(requests, self._settings.invite_timeout_s)
-        if first is None or first.WhichOneof("body") != "hello":
+        if not isinstance(first, pb.ExchangeRequest) or first.WhichOneof("body") != "hello":
             raise InvalidRequestError("the first message on the exchange stream must be Hello")
         relay = self.sessions.relay(first.hello, requests, _check_of(context))
         async with aclosing(relay) as responses:

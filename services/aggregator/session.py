@@ -11,11 +11,13 @@ from fedattn.core.chunks import Chunk
 from fedattn.core.errors import (
     FedAttnError,
     InvalidRequestError,
+    MalformedFrameError,
     SessionAbortedError,
     UnknownSessionError,
 )
 from fedattn.core.session import MemberState, SessionState
-from fedattn.wire.convert import chunk_from_wire, require_range
+from fedattn.wire.convert import require_range
+from fedattn.wire.exchange import SentChunk
 from fedattn.wire.protocol import MAX_REASON_LENGTH, MAX_SEALED_KEY_SIZE, MAX_SIGNATURE_SIZE
 from fedattn.wire.security import CheckCaller
 from fedattn.wire.timeline import MAX_TIME_S, timeline_from_wire
@@ -80,25 +82,26 @@ class Session:
                 return index
         raise UnknownSessionError(f"no member of session {self.session_id} has that token")
 
-    async def accept(self, sender: int, request: pb.ExchangeRequest) -> None:
+    async def accept(self, sender: int, sent: SentChunk) -> None:
         """Check a member's chunk and send it on to all who want it; waits while an outbox is full.
 
-        What is sent on is the member's own message, serialized once for all receivers:
-        ExchangeRequest and ExchangeResponse number `chunk` alike.
+        All receivers get the member's own message, the very bytes that came.
 
         Args:
             sender: place of the member it is from.
-            request: with a chunk.
+            sent: by it.
 
         Raises:
             FrameError: it is not what this member was to send.
         """
-        chunk = chunk_from_wire(request.chunk)
-        self.state.accept(sender, chunk)
-        self._pace.note(sender, chunk)
-        request.DiscardUnknownFields()
-        request.chunk.sender = sender
-        await self._forward(sender, chunk, request.SerializeToString())
+        if sent.sender != sender:
+            raise MalformedFrameError(
+                f"chunk from {self.state.member(sender).node_id} says it is of member "
+                f"{sent.sender}, expected its own place, {sender}"
+            )
+        self.state.accept(sender, sent.chunk)
+        self._pace.note(sender, sent.chunk)
+        await self._forward(sender, sent.chunk, sent.message)
 
     def pass_key(self, sender: int, request: pb.ExchangeRequest) -> None:
         """Pass on the key of a member's frames, sealed for one other: nobody here can open it.

@@ -19,6 +19,7 @@ from fedattn.core.errors import (
 from fedattn.core.fair_places import Place
 from fedattn.runtime.tracing import SESSION, current_span, traceparent
 from fedattn.wire.convert import require_range
+from fedattn.wire.exchange import Request
 from fedattn.wire.requests import Opening, opening_from_wire
 from fedattn.wire.security import CheckCaller
 from fedattn.wire.terms import terms_to_wire
@@ -173,7 +174,7 @@ class Sessions:
     async def relay(
         self,
         hello: pb.Hello,
-        requests: AsyncIterator[pb.ExchangeRequest],
+        requests: AsyncIterator[Request],
         check_caller: CheckCaller,
     ) -> AsyncGenerator[bytes | pb.ExchangeResponse, None]:
         """Serve one member's exchange stream, as `relay_member`.

@@ -27,7 +27,7 @@ from fedattn.core.transfer import write_frame
 from fedattn.core.types import HeadRows, KvRows, Queries
 from fedattn.runtime.tracing import NODE, SESSION, current_span, span
 from fedattn.wire.clients import AggregatorClient
-from fedattn.wire.convert import chunk_from_wire, chunk_to_wire
+from fedattn.wire.exchange import Response, SentChunk, write_chunk
 from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
@@ -287,7 +287,7 @@ class GrpcKvExchange:
             self._end_requests()
             self._release_all()
 
-    async def _requests(self, member_token: str) -> AsyncIterator[pb.ExchangeRequest]:
+    async def _requests(self, member_token: str) -> AsyncIterator[pb.ExchangeRequest | bytes]:
         hello = pb.Hello(session_id=self.terms.session_id, member_token=member_token)
         yield pb.ExchangeRequest(hello=hello)
         receivers = self.state.key_receivers(self._index)
@@ -311,7 +311,7 @@ class GrpcKvExchange:
             begin_s = self._timeline.now()
             self.bytes_sent[layer] = len(frame)
             for chunk in split_frame(frame, layer):
-                yield pb.ExchangeRequest(chunk=chunk_to_wire(chunk))
+                yield write_chunk(chunk, self._index)
             self._timeline.add(Activity.SEND, layer, begin_s)
             if self._keeps_frames:
                 self._sent[layer] = frame
@@ -327,10 +327,11 @@ class GrpcKvExchange:
             self._inbox.end(known)
             raise known from error
 
-    def _accept(self, response: pb.ExchangeResponse) -> None:
+    def _accept(self, response: Response) -> None:
+        if isinstance(response, SentChunk):
+            self._inbox.add(response.sender, response.chunk)
+            return
         match response.WhichOneof("body"):
-            case "chunk":
-                self._inbox.add(response.chunk.sender, chunk_from_wire(response.chunk))
             case "key":
                 self._sealing.accept(response.key)
             case "lost":

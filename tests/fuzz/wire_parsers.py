@@ -6,6 +6,7 @@ from functools import cache
 
 from fedattn.core.agreement import MemberStatement, PassageSpan
 from fedattn.core.budget import ByteBudget
+from fedattn.core.chunks import Chunk
 from fedattn.core.compression import Compression
 from fedattn.core.contexts import ContextSummary, SkipReason
 from fedattn.core.errors import FedAttnError
@@ -21,6 +22,7 @@ from fedattn.core.turns import Speaker, Turn
 from fedattn.core.types import KvShape
 from fedattn.wire import convert
 from fedattn.wire.contexts import context_from_wire, context_to_wire
+from fedattn.wire.exchange import read_request, write_chunk
 from fedattn.wire.hints import open_hint, read_node_key, seal_hint, sign_node_key
 from fedattn.wire.identity import Identity, Kind
 from fedattn.wire.protocol import PROTOCOL_VERSION
@@ -171,8 +173,13 @@ def _of_sessions() -> tuple[Parser, ...]:
             lambda message: timeline_from_wire(message.timeline, _SHAPE.num_layers),
             pb.MemberDone(wait_s=1.0, compute_s=2.0, timeline=slices),
         ),
-        message_parser(
-            "chunk", convert.chunk_from_wire, pb.KvChunk(layer=1, frame_size=9, data=b"row")
+        Parser(
+            name="chunk",
+            read=read_request,
+            seeds=(
+                write_chunk(Chunk(layer=1, offset=0, frame_size=9, data=b"row"), 0),
+                write_chunk(Chunk(layer=2, offset=900, frame_size=1 << 20, data=b"rows"), 3),
+            ),
         ),
     )
 

@@ -136,7 +136,7 @@ class Crowd:
     def attach(self, member: Member) -> None:
         """Open an exchange stream; a second one is refused."""
         call = Exchange(self._loop, self._aggregator.Exchange)
-        call.send(hello(member.start))
+        call.send(hello(member.start).SerializeToString())
         if member.call is None:
             member.call = call
         else:
@@ -273,7 +273,7 @@ class Crowd:
 
     def _exchange(self, member: Member, message: pb.ExchangeRequest) -> None:
         assert member.call is not None
-        member.call.send(message)
+        member.call.send(message.SerializeToString())
         self._settle()
 
     def _end(self, call: Control | Exchange, *, politely: bool) -> None:

@@ -10,7 +10,7 @@ from tests.harness.calls import Call
 from tests.harness.raw import frame_chunks
 
 Control = Call[pb.ControlRequest, pb.ControlResponse]
-Exchange = Call[pb.ExchangeRequest, bytes | pb.ExchangeResponse]
+Exchange = Call[bytes, bytes | pb.ExchangeResponse]
 
 
 @dataclass(slots=True, eq=False)
@@ -82,8 +82,7 @@ def pieces_of(start: pb.SessionStart, node_id: str) -> list[pb.ExchangeRequest]:
             whole = request.chunk
             half = len(whole.data) // 2
             for offset, data in ((0, whole.data[:half]), (half, whole.data[half:])):
-                piece = pb.KvChunk(
-                    layer=layer, offset=offset, frame_size=whole.frame_size, data=data
-                )
-                pieces.append(pb.ExchangeRequest(chunk=piece))
+                piece = pb.ExchangeRequest(chunk=whole)
+                piece.chunk.offset, piece.chunk.data = offset, data
+                pieces.append(piece)
     return pieces

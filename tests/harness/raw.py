@@ -17,7 +17,8 @@ from fedattn.core.node_id import AGGREGATOR
 from fedattn.core.request import SessionOptions, describe_prefix
 from fedattn.core.spans import PrefixMode, Span
 from fedattn.core.types import HeadRows, KvRows, KvShape
-from fedattn.wire.convert import chunk_to_wire, compression_to_wire, shape_to_wire
+from fedattn.wire.convert import compression_to_wire, shape_to_wire
+from fedattn.wire.exchange import write_chunk
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.security import Certificates
 from fedattn.wire.session_options import options_to_wire, prefix_to_wire
@@ -89,13 +90,15 @@ def edited(
 
 def frame_chunks(start: pb.SessionStart, node_id: str, layer: int) -> list[pb.ExchangeRequest]:
     """A member's valid frame of one layer."""
-    member = next(m for m in start.terms.members if m.node_id == node_id)
+    place = [member.node_id for member in start.terms.members].index(node_id)
+    member = start.terms.members[place]
     num_rows = member.span_stop - member.span_start
     rows = np.ones((SHAPE.num_kv_heads, num_rows, SHAPE.head_dim), dtype=np.float32)
     span = Span(member.span_start, member.span_stop)
     kv = KvRows(keys=rows, values=rows, positions=np.arange(span.start, span.stop))
     frame = encode_frame(HeadRows.of(kv), layer, CODEC, span)
-    return [pb.ExchangeRequest(chunk=chunk_to_wire(chunk)) for chunk in split_frame(frame, layer)]
+    chunks = (write_chunk(chunk, place) for chunk in split_frame(frame, layer))
+    return [pb.ExchangeRequest.FromString(chunk) for chunk in chunks]
 
 
 def hello(start: pb.SessionStart) -> pb.ExchangeRequest:

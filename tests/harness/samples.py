@@ -72,9 +72,13 @@ def kept_frame(codec: str = "bf16") -> bytes:
     return encode_frame(rows, LAYER, codec_by_name(codec), WIDE_SPAN, ROTARY)
 
 
+_SEALING = 7  # its place in the header
+
+
 def sealed(frame: bytes | bytearray) -> bytes:
-    """The same bytes with the right checksum."""
+    """The same bytes with the right checksum, which is none if the body is sealed."""
     checksum = zlib.crc32(frame[HEADER_SIZE:], zlib.crc32(frame[: HEADER_SIZE - 4]))
+    checksum = 0 if frame[_SEALING] else checksum
     return (
         bytes(frame[: HEADER_SIZE - 4]) + struct.pack("<I", checksum) + bytes(frame[HEADER_SIZE:])
     )

@@ -178,11 +178,12 @@ async def test_node_is_asked_in_spite_of_its_pause_if_nobody_else_is_there() -> 
 async def drip(start: pb.SessionStart, node_id: str) -> AsyncIterator[pb.ExchangeRequest]:
     """The head of a frame and then a byte at a time."""
     (whole,) = frame_chunks(start, node_id, 1)
-    data, size = whole.chunk.data, len(whole.chunk.data)
+    data = whole.chunk.data
     yield hello(start)
-    for begin, end in ((0, 100), *((i, i + 1) for i in range(100, size))):
-        piece = pb.KvChunk(layer=1, offset=begin, frame_size=size, data=data[begin:end])
-        yield pb.ExchangeRequest(chunk=piece)
+    for begin, end in ((0, 100), *((i, i + 1) for i in range(100, len(data)))):
+        piece = pb.ExchangeRequest(chunk=whole.chunk)
+        piece.chunk.offset, piece.chunk.data = begin, data[begin:end]
+        yield piece
         await asyncio.sleep(0.05)
 
 

@@ -4,7 +4,6 @@ The nodes are real and have certificates; the aggregator passes their messages o
 """
 
 import struct
-import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,6 +28,7 @@ from fedattn.wire.v1 import session_pb2
 from tests.harness.hostile import Tricks
 from tests.harness.identities import certificates_of
 from tests.harness.networks import query
+from tests.harness.samples import sealed
 from tests.harness.victims import (
     PUBLISHER,
     Victims,
@@ -44,13 +44,6 @@ Terms = session_pb2.SessionTerms
 async def victims(model: LoadedModel, tmp_path: Path) -> AsyncIterator[Victims]:
     async with running_victims(model, tmp_path) as running:
         yield running
-
-
-def recounted(frame: bytearray) -> bytes:
-    """The frame with a checksum that fits what it holds now."""
-    checksum = zlib.crc32(frame[HEADER_SIZE:], zlib.crc32(frame[: HEADER_SIZE - 4]))
-    frame[HEADER_SIZE - 4 : HEADER_SIZE] = struct.pack("<I", checksum)
-    return bytes(frame)
 
 
 async def test_honest_one_is_not_accused(victims: Victims) -> None:
@@ -126,18 +119,18 @@ class ChangesFrames(Tricks):
 
 def flip_signs(frame: bytearray) -> bytes:
     frame[HEADER_SIZE + 3] ^= 0x80
-    return recounted(frame)
+    return sealed(frame)
 
 
 def move_span(frame: bytearray) -> bytes:
     frame[20] ^= 1
-    return recounted(frame)
+    return sealed(frame)
 
 
 def cut(frame: bytearray) -> bytes:
     del frame[-SEAL_SIZE:]
     frame[28:32] = struct.pack("<I", len(frame) - HEADER_SIZE)
-    return recounted(frame)
+    return sealed(frame)
 
 
 def unseal(frame: bytearray) -> bytes:
@@ -184,7 +177,7 @@ class MovesLayers(Tricks):
             elif chunk.layer == 2 and self.first:
                 moved = bytearray(self.first)
                 moved[8] = 2
-                chunk.data = recounted(moved)
+                chunk.data = sealed(moved)
         yield response
 
 
@@ -214,7 +207,7 @@ class MixesSenders(Tricks):
         if chunk.layer in self.of_a and chunk.layer in self.of_b:
             mixed = self.of_a.pop(chunk.layer)
             header = mixed.chunk.data[:HEADER_SIZE]
-            mixed.chunk.data = recounted(bytearray(header + self.of_b[chunk.layer]))
+            mixed.chunk.data = sealed(bytearray(header + self.of_b[chunk.layer]))
             yield mixed
 
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedattn.core.chunks import MAX_CHUNK_SIZE, Chunk
 from fedattn.core.codecs import CODECS
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidRequestError, InvalidSamplingError
@@ -18,8 +17,7 @@ from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode
 from fedattn.core.types import KvShape
 from fedattn.wire import convert, session_options
-from fedattn.wire.protocol import MAX_MESSAGE_SIZE
-from fedattn.wire.v1 import aggregator_pb2, participant_pb2, session_pb2
+from fedattn.wire.v1 import participant_pb2, session_pb2
 from tests.harness.strategies import compressions
 
 
@@ -74,24 +72,6 @@ def test_prefix_travels_as_length_and_digest_of_its_token_ids() -> None:
     assert prefix.digest == hashlib.sha256(ids).digest()
     assert prefix.num_tokens == 2
     assert prefix.mode == session_pb2.PREFIX_MODE_PUBLIC
-
-
-def test_chunk_comes_back_from_the_wire_with_its_sender() -> None:
-    chunk = Chunk(layer=3, offset=7, frame_size=100, data=b"abc")
-    message = convert.chunk_to_wire(chunk, sender=5)
-    assert message.sender == 5
-    assert convert.chunk_from_wire(message) == chunk
-
-
-def test_largest_chunk_with_its_envelope_is_within_the_message_limit() -> None:
-    largest = 2**32 - 1
-    chunk = Chunk(layer=largest, offset=largest, frame_size=largest, data=bytes(MAX_CHUNK_SIZE))
-    wire = convert.chunk_to_wire(chunk, sender=largest)
-    for envelope in (
-        aggregator_pb2.ExchangeRequest(chunk=wire),
-        aggregator_pb2.ExchangeResponse(chunk=wire),
-    ):
-        assert envelope.ByteSize() <= MAX_MESSAGE_SIZE
 
 
 def test_sampling_comes_back_from_the_wire() -> None:

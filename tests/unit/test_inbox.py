@@ -277,3 +277,17 @@ def test_member_whose_rows_are_too_long_is_left_out_and_named() -> None:
     assert layer == 0
     assert reason.startswith("rows of a at block 0: keys of norm 1.414e+06, at most 1.25e+06 are")
     assert inbox.late_members().keys() == inbox.left_out().keys() == {0}
+
+
+def test_sender_whose_rows_changed_on_the_way_is_left_out_and_named() -> None:
+    inbox = make_inbox()
+    deliver(inbox, 0, 1)
+    span = make_state().member(1).span
+    frame = bytearray(encode_frame(HeadRows.of(_zeros(1)), 1, CODEC, span))
+    frame[-1] ^= 1
+    for chunk in split_frame(bytes(frame), 1):
+        inbox.add(1, chunk)
+    assert len(inbox.take(1)) == 1
+    layer, reason = inbox.late_members()[1]
+    assert layer == 1
+    assert "checksum expected" in reason

@@ -1,4 +1,4 @@
-"""What the aggregator does with a chunk: checked once, serialized once, shared by all receivers."""
+"""What the aggregator does with a chunk: checked once, passed on as it came to all receivers."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -14,6 +14,7 @@ from fedattn.core.errors import (
     CertificateRevokedError,
     FedAttnError,
     InternalError,
+    MalformedFrameError,
     PolicyRefusedError,
 )
 from fedattn.core.frames import encode_frame
@@ -23,7 +24,8 @@ from fedattn.core.session import MemberState
 from fedattn.core.spans import PrefixMode
 from fedattn.core.terms import SessionTerms
 from fedattn.core.types import KvShape
-from fedattn.wire.convert import chunk_from_wire, chunk_to_wire, shape_to_wire
+from fedattn.wire.convert import shape_to_wire
+from fedattn.wire.exchange import Request, SentChunk, read_request, read_response, write_chunk
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.aggregator import relay as relaying
 from services.aggregator.opened import OpenedMember, OpenedSession
@@ -85,13 +87,12 @@ def chunk_of(session: Session, layer: int) -> Chunk:
     return next(iter(split_frame(frame, layer)))
 
 
-async def relay(session: Session, chunks: list[Chunk], smuggled: bytes = b"") -> None:
-    """Let a send chunks, with bytes behind each message, and say that it is done."""
+async def relay(session: Session, chunks: list[Chunk], place: int = A) -> None:
+    """Let a send chunks that say whose they are, and say that it is done."""
 
-    async def requests() -> AsyncIterator[pb.ExchangeRequest]:
+    async def requests() -> AsyncIterator[Request]:
         for chunk in chunks:
-            message = pb.ExchangeRequest(chunk=chunk_to_wire(chunk)).SerializeToString()
-            yield pb.ExchangeRequest.FromString(message + smuggled)
+            yield read_request(write_chunk(chunk, place))
         yield pb.ExchangeRequest(done=pb.MemberDone())
 
     token = session.opened.members[A].token
@@ -100,7 +101,7 @@ async def relay(session: Session, chunks: list[Chunk], smuggled: bytes = b"") ->
 
 
 def relayed(
-    session: Session, token: str, requests: AsyncIterator[pb.ExchangeRequest]
+    session: Session, token: str, requests: AsyncIterator[Request]
 ) -> AsyncGenerator[bytes | pb.ExchangeResponse, None]:
     return relay_member(
         session,
@@ -121,17 +122,16 @@ async def test_receivers_share_one_message_that_says_who_sent_it() -> None:
         to_publisher = await session.outboxes[PUBLISHER].get()
         assert isinstance(to_b, bytes)
         assert to_b is to_publisher
-        message = pb.ExchangeResponse.FromString(to_b)
-        assert (message.chunk.sender, chunk_from_wire(message.chunk)) == (A, chunk)
+        assert read_response(to_b) == SentChunk(A, chunk, write_chunk(chunk, A))
 
 
-async def test_what_the_schema_does_not_know_is_not_passed_on() -> None:
+async def test_who_says_that_its_rows_are_anothers_is_lost() -> None:
     session = make_session()
-    unknown = bytes([0xFA, 0x07, 3]) + b"xyz"  # field 127, three bytes
-    await relay(session, [chunk_of(session, layer) for layer in (1, 2, 3)], unknown)
-    message = await session.outboxes[PUBLISHER].get()
-    assert isinstance(message, bytes)
-    assert b"xyz" not in message
+    with pytest.raises(MalformedFrameError, match="says it is of member 1, expected its own"):
+        await relay(session, [chunk_of(session, 1)], place=B)
+    notice = await session.outboxes[PUBLISHER].get()
+    assert isinstance(notice, pb.ExchangeResponse)
+    assert notice.lost.member == A
 
 
 async def test_publisher_lost_between_its_last_word_and_its_report_ends_the_session(
@@ -147,7 +147,7 @@ async def test_publisher_lost_between_its_last_word_and_its_report_ends_the_sess
     for contributor in (A, B):
         session.attach(session.opened.members[contributor].token, anybody)
 
-    async def requests() -> AsyncIterator[pb.ExchangeRequest]:
+    async def requests() -> AsyncIterator[Request]:
         yield pb.ExchangeRequest(done=pb.MemberDone())
 
     token = session.opened.members[PUBLISHER].token
@@ -183,7 +183,7 @@ async def test_whoever_lets_others_wait_until_they_go_on_is_blamed(frame_s: floa
     for index in (A, PUBLISHER):
         session.attach(session.opened.members[index].token, anybody)
     begun = replace(chunk_of(session, 1), data=chunk_of(session, 1).data[:40])
-    await session.accept(A, pb.ExchangeRequest(chunk=chunk_to_wire(begun)))
+    await session.accept(A, SentChunk(A, begun, write_chunk(begun, A)))
     session.lose_slow()
     session.lose_slow()
     session.send_report()
@@ -198,7 +198,7 @@ class Ends:
         self._requests = requests
         self.at_end = asyncio.Event()
 
-    async def __call__(self) -> AsyncIterator[pb.ExchangeRequest]:
+    async def __call__(self) -> AsyncIterator[Request]:
         for request in self._requests:
             yield request
         self.at_end.set()

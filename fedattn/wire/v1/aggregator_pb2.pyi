@@ -770,7 +770,9 @@ class ExchangeRequest(_message.Message):
 
     @_builtins.property
     def chunk(self) -> Global___KvChunk:
-        """Frames one after the other, each in order of offset, each awaited layer once."""
+        """Frames one after the other, each in order of offset, each awaited layer once. The number is that
+        of ExchangeResponse.chunk, so that the aggregator passes on the very bytes of the message.
+        """
 
     @_builtins.property
     def done(self) -> Global___MemberDone:
@@ -833,7 +835,9 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
 class KvChunk(_message.Message):
-    """A piece of one KV frame; the frame describes itself."""
+    """A piece of one KV frame; the frame describes itself. Alone in its message, and with its fields in
+    order and the data last, as Protobuf writes them: it is read where it lies.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -843,7 +847,7 @@ class KvChunk(_message.Message):
     FRAME_SIZE_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     sender: _builtins.int
-    """Place of the sender in token order, zero-based. Filled in by the aggregator."""
+    """Place of the sender in token order, zero-based; checked by the aggregator."""
     layer: _builtins.int
     """Zero-based layer of the frame."""
     offset: _builtins.int
@@ -949,9 +953,7 @@ class ExchangeResponse(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def chunk(self) -> Global___KvChunk:
-        """Frames of earlier members; those of one member come in order of offset. The number is that of
-        ExchangeRequest.chunk, so that the aggregator passes on the sender's own message.
-        """
+        """Frames of earlier members; those of one member come in order of offset."""
 
     @_builtins.property
     def lost(self) -> Global___MemberLost:

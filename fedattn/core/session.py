@@ -5,6 +5,7 @@ Each member goes its way once, left to right:
     WAITING -> ATTACHED -> COMPLETE
        \\________\\________ LOST
 
+A contributor of which nobody needs a row, as the publisher has cached them, is COMPLETE at once.
 LATE is a remark on a member others went on without; it may still complete for itself.
 """
 
@@ -108,7 +109,10 @@ class SessionState:
             for index in range(len(self.routes))
         )
         self.ledgers = tuple(
-            MemberLedger(FrameValidator(self.frame_specs(index, route.uploads)))
+            MemberLedger(
+                FrameValidator(self.frame_specs(index, route.uploads)),
+                state=MemberState.COMPLETE if self.is_idle(index) else MemberState.WAITING,
+            )
             for index, route in enumerate(self.routes)
         )
 
@@ -220,9 +224,13 @@ class SessionState:
             if route.uploads and ledger.state is MemberState.COMPLETE
         ]
 
+    def is_idle(self, index: int) -> bool:
+        """Whether a contributor has nothing to send, and so needs nothing: it opens no exchange."""
+        return not self.is_publisher(index) and not self.routes[index].uploads
+
     def is_publisher(self, index: int) -> bool:
         """Whether this member asks; it is the last in token order."""
-        return index == len(self.ledgers) - 1
+        return index == len(self.routes) - 1
 
     def member(self, index: int) -> Member:
         return self.layout.members[index]

@@ -1,21 +1,24 @@
 """A bounded queue of messages to one receiver."""
 
 import asyncio
-from collections import deque
+from heapq import heappop, heappush
+from itertools import count
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class Outbox(Generic[T]):
-    """First in, first out, bounded by bytes; a full one makes its writers wait.
+    """Lowest rank first, then first in, first out; bounded by bytes, and a full one makes its
+    writers wait.
 
     After `close` what is queued is still read, and further writes are dropped.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._items: deque[tuple[T, int]] = deque()
+        self._items: list[tuple[int, int, T, int]] = []  # a heap of (rank, number, item, size)
+        self._numbers = count()
         self._size = 0
         self._closed = False
         self._has_items = asyncio.Event()
@@ -30,7 +33,7 @@ class Outbox(Generic[T]):
         """Whether an item of `size` bytes need not wait; an empty outbox takes any."""
         return self._size == 0 or self._size + size <= self._max_bytes
 
-    async def put(self, item: T, size: int, timeout_s: float) -> bool:
+    async def put(self, item: T, size: int, timeout_s: float, rank: int = 0) -> bool:
         """Queue an item of `size` bytes once there is room.
 
         Returns:
@@ -43,13 +46,13 @@ class Outbox(Generic[T]):
             while not self._closed and not self.has_room(size):
                 self._has_room.clear()
                 await self._has_room.wait()
-        return self.push(item, size)
+        return self.push(item, size, rank)
 
-    def push(self, item: T, size: int = 0) -> bool:
+    def push(self, item: T, size: int = 0, rank: int = 0) -> bool:
         """Queue an item at once, room or not; False if the outbox is closed."""
         if self._closed:
             return False
-        self._items.append((item, size))
+        heappush(self._items, (rank, next(self._numbers), item, size))
         self._size += size
         self._has_items.set()
         return True
@@ -61,7 +64,7 @@ class Outbox(Generic[T]):
                 return None
             self._has_items.clear()
             await self._has_items.wait()
-        item, size = self._items.popleft()
+        _, _, item, size = heappop(self._items)
         self._size -= size
         self._has_room.set()
         return item

@@ -15,6 +15,7 @@ from fedattn.core.errors import (
     SessionAbortedError,
     UnknownSessionError,
 )
+from fedattn.core.plans import MAX_LAYERS
 from fedattn.core.session import MemberState, SessionState
 from fedattn.wire.convert import require_range
 from fedattn.wire.exchange import SentChunk
@@ -33,6 +34,8 @@ _MESSAGE_OVERHEAD = 1024
 """What a message costs in memory beyond its data, bytes."""
 
 
+_LAST = MAX_LAYERS
+"""Rank of what comes behind the rows of every block."""
 _GONE_ON = "others went on without rows they waited for"
 
 Blame = Callable[[str, str, float], object]
@@ -58,6 +61,10 @@ class Session:
         self.outboxes: tuple[Outbox[bytes | pb.ExchangeResponse], ...] = tuple(
             Outbox(outbox_bytes) for _ in state.ledgers
         )
+        for outbox, ledger in zip(self.outboxes, state.ledgers, strict=True):
+            if ledger.is_over:
+                outbox.close()
+        self._ranks = [0] * len(state.ledgers)
         self.over = asyncio.Event()
         self.errors: dict[int, FedAttnError] = {}
         self.streams: set[asyncio.Task[object]] = set()
@@ -123,21 +130,25 @@ class Session:
         self.outboxes[key.receiver].push(message, len(message) + _MESSAGE_OVERHEAD)
 
     async def _forward(self, sender: int, chunk: Chunk, message: bytes) -> None:
+        """Low blocks first, as receivers need them; those of one sender in the order they came."""
         size = len(message) + _MESSAGE_OVERHEAD
+        self._ranks[sender] = max(self._ranks[sender], chunk.layer)
         slow: list[int] = []
         for receiver in self.state.receivers(sender, chunk.layer):
             if not self.outboxes[receiver].has_room(size):
                 slow.append(receiver)
-            elif self.outboxes[receiver].push(message, size):
+            elif self.outboxes[receiver].push(message, size, self._ranks[sender]):
                 self.state.count_down(receiver, chunk.layer, len(chunk.data))
         if slow:
             with self._pace.held(sender):
-                await asyncio.gather(*(self._put_slowly(i, chunk, message, size) for i in slow))
+                await asyncio.gather(*(self._put_slowly(i, sender, chunk, message) for i in slow))
 
-    async def _put_slowly(self, receiver: int, chunk: Chunk, message: bytes, size: int) -> None:
+    async def _put_slowly(self, receiver: int, sender: int, chunk: Chunk, message: bytes) -> None:
         """Wait for a receiver that lags behind; lose it if it does not move."""
+        size = len(message) + _MESSAGE_OVERHEAD
         try:
-            if await self.outboxes[receiver].put(message, size, self._stall_timeout_s):
+            rank = self._ranks[sender]
+            if await self.outboxes[receiver].put(message, size, self._stall_timeout_s, rank):
                 self.state.count_down(receiver, chunk.layer, len(chunk.data))
         except TimeoutError:
             reason = f"it took too few rows for {self._stall_timeout_s:g} s"
@@ -187,7 +198,7 @@ class Session:
         self._end_member(index, error)
         notice = pb.ExchangeResponse(lost=pb.MemberLost(member=index, reason=reason))
         for receiver in self.state.successors(index):
-            self.outboxes[receiver].push(notice, _MESSAGE_OVERHEAD)
+            self.outboxes[receiver].push(notice, _MESSAGE_OVERHEAD, self._ranks[index])
         if self.state.is_publisher(index):
             self.abort(f"the publisher {node_id} is gone: {reason}")
         self._check_over()
@@ -231,7 +242,7 @@ class Session:
                 self._blame(self.state.member(index).node_id, _GONE_ON, self.begun_at)
         report = build_report(self.opened, self.state)
         message = pb.ExchangeResponse(report=report)
-        self.outboxes[-1].push(message, message.ByteSize())
+        self.outboxes[-1].push(message, message.ByteSize(), _LAST)
         self.outboxes[-1].close()
         self.abort("the publisher has all it needs")
 

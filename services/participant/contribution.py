@@ -231,7 +231,9 @@ class Contributor:
             await self._take_part(part, start, emit)
 
     async def _exchange(self, exchange: GrpcKvExchange, start: pb.SessionStart) -> None:
-        """Move bytes through the aggregator of the session."""
+        """Move bytes through the aggregator of the session, if there are any."""
+        if exchange.is_idle:
+            return
         home, address = self._aggregators.home, start.aggregator
         try:
             server = self._aggregators.at(address) if address else home

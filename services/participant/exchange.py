@@ -136,6 +136,11 @@ class GrpcKvExchange:
         return self.state.member(self._index)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing of this contributor is needed: the aggregator awaits no exchange."""
+        return self.state.is_idle(self._index)
+
+    @property
     def wait_s(self) -> float:
         """Time the model thread has waited for rows so far, seconds."""
         return self._inbox.wait_s

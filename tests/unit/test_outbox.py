@@ -69,3 +69,10 @@ async def test_discard_wakes_reader_and_writers() -> None:
     full.discard()
     assert not await writing
     assert await full.get() is None
+
+
+async def test_low_ranks_overtake_and_equal_ones_do_not() -> None:
+    outbox: Outbox[str] = Outbox(100)
+    for item, rank in (("a9", 9), ("a10", 10), ("b2", 2), ("b9", 9), ("key", 0)):
+        assert await outbox.put(item, 10, NEVER_S, rank)
+    assert [await outbox.get() for _ in range(5)] == ["key", "b2", "a9", "b9", "a10"]

@@ -16,6 +16,7 @@ from fedattn.core.errors import (
     InternalError,
     MalformedFrameError,
     PolicyRefusedError,
+    SessionAbortedError,
 )
 from fedattn.core.frames import encode_frame
 from fedattn.core.plans import RolePlans, SyncPlan
@@ -79,9 +80,9 @@ def make_session(pace: PaceLimits = NEVER_SLOW, blame: Blame = lambda *_: None) 
     return Session(opened, outbox_bytes=1 << 20, stall_timeout_s=3600.0, pace=pace, blame=blame)
 
 
-def chunk_of(session: Session, layer: int) -> Chunk:
-    """The only chunk of a's frame."""
-    member = session.state.member(A)
+def chunk_of(session: Session, layer: int, index: int = A) -> Chunk:
+    """The only chunk of a member's frame."""
+    member = session.state.member(index)
     rows = sample_rows(shape=FIVE_LAYERS, span=member.span)
     frame = encode_frame(rows, layer, member.compression.codec, member.span, ROTARY)
     return next(iter(split_frame(frame, layer)))
@@ -123,6 +124,34 @@ async def test_receivers_share_one_message_that_says_who_sent_it() -> None:
         assert isinstance(to_b, bytes)
         assert to_b is to_publisher
         assert read_response(to_b) == SentChunk(A, chunk, write_chunk(chunk, A))
+
+
+async def test_low_blocks_overtake_and_a_loss_is_told_behind_the_rows_that_came() -> None:
+    session = make_session()
+    for sender, layer in ((A, 1), (A, 2), (A, 3), (B, 1), (B, 2)):
+        chunk = chunk_of(session, layer, sender)
+        await session.accept(sender, SentChunk(sender, chunk, write_chunk(chunk, sender)))
+    session.mark_lost(B, SessionAbortedError("gone"))
+    order = []
+    for _ in range(6):
+        message = await session.outboxes[PUBLISHER].get()
+        if isinstance(message, bytes):
+            sent = read_response(message)
+            assert isinstance(sent, SentChunk)
+            order.append((sent.sender, sent.chunk.layer))
+        else:
+            order.append((message.lost.member, "lost"))
+    assert order == [(A, 1), (B, 1), (A, 2), (B, 2), (B, "lost"), (A, 3)]
+
+
+async def test_rows_of_one_sender_are_never_mixed_whatever_order_it_likes() -> None:
+    session = make_session()
+    layers = (3, 1, 2)
+    for layer in layers:
+        chunk = chunk_of(session, layer)
+        await session.accept(A, SentChunk(A, chunk, write_chunk(chunk, A)))
+    came = [read_response(await session.outboxes[PUBLISHER].get()) for _ in layers]
+    assert [one.chunk.layer for one in came] == list(layers)
 
 
 async def test_who_says_that_its_rows_are_anothers_is_lost() -> None:

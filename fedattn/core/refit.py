@@ -17,6 +17,7 @@ With scores s_qj of query q and row j, kept rows K and all rows A of one head:
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from fedattn.core.rotary import Rotary
 from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows
@@ -37,7 +38,7 @@ def behind_span(queries: FloatArray, rotary: Rotary) -> FloatArray:
     """Queries [Hq, T, D] of a span as they would be behind it: at most MAX_QUERIES of T tokens."""
     num_tokens = queries.shape[1]
     places = np.linspace(0, num_tokens - 1, num=min(num_tokens, MAX_QUERIES)).astype(np.int64)
-    return rotary.apply(queries[:, places], np.full(len(places), num_tokens))
+    return rotary.apply(queries[:, places], np.array([num_tokens]))
 
 
 def refit_rows(kept: HeadRows, rows: KvRows, free: IntArray, queries: FloatArray) -> HeadRows:
@@ -56,7 +57,7 @@ def refit_rows(kept: HeadRows, rows: KvRows, free: IntArray, queries: FloatArray
     for head, here in enumerate(kept.heads):
         stop = here.start
         for piece in pieces:
-            inside = np.isin(rows.positions[piece], kept.positions[here])
+            inside = _are_in(rows.positions[piece], kept.positions[here])
             begin, stop = stop, stop + int(inside.sum())
             if 0 < stop - begin < len(piece):
                 keys, old = rows.keys[head, piece], rows.values[head, piece]
@@ -64,6 +65,15 @@ def refit_rows(kept: HeadRows, rows: KvRows, free: IntArray, queries: FloatArray
                     groups[head], keys, old, np.flatnonzero(inside)
                 )
     return replace(kept, values=values, biases=biases)
+
+
+def _are_in(positions: IntArray, kept: IntArray) -> npt.NDArray[np.bool_]:
+    """Which of some positions are kept ones; both are sorted."""
+    if not len(kept):
+        return np.zeros(len(positions), dtype=np.bool_)
+    places = np.minimum(np.searchsorted(kept, positions), len(kept) - 1)
+    found: npt.NDArray[np.bool_] = kept[places] == positions
+    return found
 
 
 def refit_head(

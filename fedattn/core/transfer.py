@@ -56,7 +56,7 @@ def write_frame(  # noqa: PLR0917 - spelt out
             rows, scores, counts, keep_ends=compression.keep_ends, withheld=held_back
         )
     if compression.is_refitted and min(counts) < len(member.span):  # as `FrameSpec.biases_size`
-        free = np.setdiff1d(np.arange(rows.num_rows), held_back)
+        free = np.delete(np.arange(rows.num_rows), held_back)
         kept = refit_rows(kept, rows, free, behind_span(queries(), rotary))
     return encode_frame(kept, layer, compression.codec, member.computed_span, rotary)
 
@@ -79,6 +79,8 @@ def _scores(
 
 def _places(rows: KvRows, member: Member, tokens: Collection[int]) -> IntArray:
     """Indices of the rows of some tokens of the span; tokens that were not computed have none."""
+    if not tokens:
+        return np.empty(0, dtype=np.int64)
     return np.flatnonzero(np.isin(rows.positions - member.computed_span.start, list(tokens)))
 
 

@@ -69,7 +69,7 @@ class KvRows:
                 f"positions for {self.keys.shape[1]} rows"
             )
 
-        if (np.diff(self.positions) <= 0).any():
+        if (self.positions[1:] <= self.positions[:-1]).any():
             raise ValueError("KvRows needs strictly increasing positions")
 
     @property
@@ -113,7 +113,8 @@ class HeadRows:
                 f"HeadRows of {self.counts} rows needs {num_rows} keys and positions, "
                 f"got {len(self.keys)} and {self.positions.shape}"
             )
-        if any((np.diff(self.positions[head]) <= 0).any() for head in self.heads):
+        falls = np.flatnonzero(self.positions[1:] <= self.positions[:-1]) + 1
+        if not set(falls.tolist()) <= {head.start for head in self.heads}:
             raise ValueError("HeadRows needs strictly increasing positions within each head")
 
     @classmethod

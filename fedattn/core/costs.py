@@ -162,7 +162,8 @@ class _Part:
         self._is_publisher = member.role is Role.PUBLISHER
         self._prefix_len = layout.prefix_len
         self._is_kept = member.is_cached_by_owner
-        self._others = [layout.members[other] for other in (*route.senders, *route.cached)]
+        others = [layout.members[other] for other in (*route.senders, *route.cached)]
+        self._seen = [self._visible(layer, others) for layer in range(sizes.kv.num_layers)]
         self._num_new_tokens = num_new_tokens if self._is_publisher else 0
 
     @property
@@ -178,23 +179,22 @@ class _Part:
         if self._tokens == 0 or (not self._is_publisher and idle):
             return 0
         blocks = sum(
-            _block_flops(self._sizes, self._tokens, self._visible(layer))
-            for layer in range(self._num_blocks)
+            _block_flops(self._sizes, self._tokens, seen) for seen in self._seen[: self._num_blocks]
         )
         if self._is_publisher:
             return blocks + _head_flops(self._sizes)
         return blocks + _projection_flops(self._sizes, self._tokens)
 
     def flops_decode(self) -> int:
-        """One token a pass. The first comes of the prefill, and the last is not run."""
-        return sum(
-            _head_flops(self._sizes)
-            + sum(
-                _block_flops(self._sizes, 1, self._visible(layer) + step)
-                for layer in range(self._sizes.kv.num_layers)
-            )
-            for step in range(1, self._num_new_tokens)
-        )
+        """One token a pass. The first comes of the prefill, and the last is not run.
+
+        Pass n sees n tokens of the answer, all passes together P (P + 1) / 2.
+        """
+        passes = max(0, self._num_new_tokens - 1)
+        rest = _block_flops(self._sizes, 1, 0) * len(self._seen) + _head_flops(self._sizes)
+        of_answer = passes * (passes + 1) / 2
+        seen = (_attention_flops(self._sizes, passes * seen + of_answer) for seen in self._seen)
+        return passes * rest + sum(seen)
 
     def peak_memory_bytes(self) -> int:
         """Weights + KV rows + the larger of attention's and feed-forward's tensors.
@@ -203,7 +203,7 @@ class _Part:
         block's rows at a time.
         """
         sizes, tokens = self._sizes, self._tokens
-        seen = [self._visible(layer) for layer in range(self._num_blocks)]
+        seen = self._seen[: self._num_blocks]
         most = max(seen, default=0)
         rows: float = self._prefix_len * sizes.kv.num_layers
         if self._is_publisher:
@@ -215,16 +215,12 @@ class _Part:
         kept = rows * sizes.kv.values_per_row
         return sizes.weight_bytes + round(scalar * (kept + max(attention, feed_forward)))
 
-    def _visible(self, layer: int) -> float:
-        """S: keys that the own tokens' queries are multiplied with at a layer."""
-        return self._prefix_len + self._received(layer) + self._tokens
-
-    def _received(self, layer: int) -> float:
-        """Rows of others at a layer, mean over heads."""
+    def _visible(self, layer: int, others: list[Member]) -> float:
+        """S: keys that the own tokens' queries are multiplied with at a layer, mean over heads."""
+        own, num_heads = self._prefix_len + self._tokens, self._sizes.kv.num_kv_heads
         if layer not in self._route.receives:
-            return 0
-        num_heads = self._sizes.kv.num_kv_heads
-        return sum(sum(other.head_counts(layer, num_heads)) for other in self._others) / num_heads
+            return own
+        return own + sum(sum(one.head_counts(layer, num_heads)) for one in others) / num_heads
 
 
 def _projection_flops(sizes: ModelSizes, num_tokens: int) -> int:
@@ -237,10 +233,15 @@ def _block_flops(sizes: ModelSizes, num_tokens: int, num_visible: float) -> int:
 
     With d = Hq D and r = Hkv / Hq this is the paper's 2 T d^2 (2 + 2r) + 4 T S d + 6 T d F.
     """
-    attention = round(4 * num_tokens * num_visible * sizes.query_width)
+    attention = _attention_flops(sizes, num_tokens * num_visible)
     output = 2 * num_tokens * sizes.hidden_size * sizes.query_width
     feed_forward = 6 * num_tokens * sizes.hidden_size * sizes.intermediate_size
     return _projection_flops(sizes, num_tokens) + attention + output + feed_forward
+
+
+def _attention_flops(sizes: ModelSizes, num_pairs: float) -> int:
+    """Queries times keys, and weights times values: 4 Hq D of each pair of query and key."""
+    return round(4 * num_pairs * sizes.query_width)
 
 
 def _head_flops(sizes: ModelSizes) -> int:

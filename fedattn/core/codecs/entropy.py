@@ -70,12 +70,11 @@ class EntropyCodec:
         self.codec_id = codec_id
         self._key_scale = key_scale
         self._value_scale = value_scale
+        self._largest_bits = _largest_entropy(key_scale) + _largest_entropy(value_scale)
 
     def max_payload_size(self, head_dim: int, counts: HeadCounts) -> int:
         num_heads, num_scalars = len(_with_rows(counts)), sum(counts) * head_dim
-        num_bits = num_scalars * (
-            _largest_entropy(self._key_scale) + _largest_entropy(self._value_scale)
-        )
+        num_bits = num_scalars * self._largest_bits
         num_blocks = 3 + 2 * num_scalars // _BLOCK_CODES
         return (
             num_heads * (_SCALES_SIZE + head_dim)  # means: at worst a byte each

@@ -1,6 +1,7 @@
 """The state machine of a session's members."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -81,3 +82,16 @@ def test_session_is_over_when_everyone_is() -> None:
         ledger.move(MemberState.ATTACHED)
         ledger.move(MemberState.COMPLETE)
     assert state.is_over
+
+
+def test_contributors_of_whom_nobody_needs_rows_are_complete_from_the_start() -> None:
+    layout = make_state().layout
+    first, *others = layout.members
+    members = (replace(first, is_cached_by_publisher=True), *others)
+    state = SessionState(replace(layout, members=members), make_state().shape)
+    assert [ledger.state for ledger in state.ledgers] == [C, W, W]
+    assert state.is_idle(0)
+    assert not state.is_idle(2)
+    with pytest.raises(SessionStateError, match="is complete cannot be attached"):
+        state.ledgers[0].move(MemberState.ATTACHED)
+    assert state.key_receivers(0) == ()

@@ -156,7 +156,7 @@ def _lie(chunks: list[Chunk], random: Random) -> None:
         replace(chunk, layer=random.choice((0, 1, 3, 1 << 32))),
         replace(chunk, offset=max(0, chunk.offset + near)),
         replace(chunk, frame_size=max(0, chunk.frame_size + near)),
-        replace(chunk, data=chunk.data + b"\0"),
+        replace(chunk, data=bytes(chunk.data) + b"\0"),
         replace(chunk, data=b""),
         chunk,
     )

@@ -10,7 +10,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from fedattn.core.chunks import Chunk
-from fedattn.core.errors import InvalidRequestError, MalformedFrameError
+from fedattn.core.errors import FedAttnError, InvalidRequestError, MalformedFrameError
 from fedattn.wire.texts import clean_texts
 from fedattn.wire.v1 import aggregator_pb2 as pb
 
@@ -80,6 +80,11 @@ async def read_requests(messages: AsyncIterator[bytes]) -> AsyncIterator[Request
 def to_bytes(message: Message | bytes) -> bytes:
     """A message that is not serialized yet, serialized."""
     return message if isinstance(message, bytes) else message.SerializeToString()
+
+
+def decline_of(error: FedAttnError) -> pb.Decline:
+    """Why a contributor cannot take part, or cannot go on."""
+    return pb.Decline(code=error.code, message=str(error))
 
 
 def _parse(kind: type[M], message: bytes) -> M:

@@ -20,9 +20,10 @@ from fedattn.core.terms import check_session_id
 from fedattn.runtime.tracing import NODE, SESSION, current_span, span
 from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.contexts import context_to_wire
+from fedattn.wire.exchange import decline_of
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.acceptance import Accepted, accept
-from services.participant.exchange import GrpcKvExchange, decline_of
+from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedFrames
 from services.participant.node import ParticipantNode
 from services.participant.spans import prefill_span

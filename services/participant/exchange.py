@@ -27,7 +27,7 @@ from fedattn.core.transfer import write_frame
 from fedattn.core.types import HeadRows, KvRows, Queries
 from fedattn.runtime.tracing import NODE, SESSION, current_span, span
 from fedattn.wire.clients import AggregatorClient
-from fedattn.wire.exchange import Response, SentChunk, write_chunk
+from fedattn.wire.exchange import Response, SentChunk, decline_of, write_chunk
 from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
@@ -45,11 +45,6 @@ _DEADLINE_MARGIN_S = 10.0
 _NOT_WRITTEN = "its rows could not be written; see its log"
 _Outgoing = tuple[int, Future[bytes]] | pb.MemberDone | pb.Decline | None
 """(layer, frame being encoded), the last word, why there is none, or the end."""
-
-
-def decline_of(error: FedAttnError) -> pb.Decline:
-    """Why a contributor cannot take part, or cannot go on."""
-    return pb.Decline(code=error.code, message=str(error))
 
 
 class GrpcKvExchange:

@@ -1,5 +1,7 @@
 """A chunk is read where it lies: as Protobuf would, or refused."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,7 +107,7 @@ async def test_other_messages_are_read_with_clean_texts() -> None:
     failed = pb.ExchangeRequest(failed=pb.Decline(code="x", message="\x1b[2J"))
     lost = pb.ExchangeResponse(lost=pb.MemberLost(member=1, reason="\x1b[2J"))
 
-    async def messages():  # type: ignore[no-untyped-def]
+    async def messages() -> AsyncIterator[bytes]:
         yield failed.SerializeToString()
 
     (request,) = [one async for one in read_requests(messages())]

@@ -118,8 +118,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Lets in whom the gate lets in, and each with so many calls at once.
 
     Turns our errors into statuses, and everything unforeseen into a logged InternalError. A stream
-    may answer with a serialized message too: one that goes to many is serialized once. Requests of
-    an exchange come as bytes.
+    may answer with bytes too: a chunk passes on as it came. Requests of an exchange are bytes.
     """
 
     def __init__(self, gate: PeerGate) -> None:

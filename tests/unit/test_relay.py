@@ -126,22 +126,25 @@ async def test_receivers_share_one_message_that_says_who_sent_it() -> None:
         assert read_response(to_b) == SentChunk(A, chunk, write_chunk(chunk, A))
 
 
+def place_of(message: object) -> tuple[int, int]:
+    """Sender and block of a chunk."""
+    assert isinstance(message, bytes)
+    sent = read_response(message)
+    assert isinstance(sent, SentChunk)
+    return sent.sender, sent.chunk.layer
+
+
 async def test_low_blocks_overtake_and_a_loss_is_told_behind_the_rows_that_came() -> None:
     session = make_session()
     for sender, layer in ((A, 1), (A, 2), (A, 3), (B, 1), (B, 2)):
         chunk = chunk_of(session, layer, sender)
         await session.accept(sender, SentChunk(sender, chunk, write_chunk(chunk, sender)))
     session.mark_lost(B, SessionAbortedError("gone"))
-    order: list[tuple[int, int | str]] = []
-    for _ in range(6):
-        message = await session.outboxes[PUBLISHER].get()
-        if isinstance(message, bytes):
-            sent = read_response(message)
-            assert isinstance(sent, SentChunk)
-            order.append((sent.sender, sent.chunk.layer))
-        elif message is not None:
-            order.append((message.lost.member, "lost"))
-    assert order == [(A, 1), (B, 1), (A, 2), (B, 2), (B, "lost"), (A, 3)]
+    told = [await session.outboxes[PUBLISHER].get() for _ in range(6)]
+    notice = told.pop(4)
+    assert [place_of(message) for message in told] == [(A, 1), (B, 1), (A, 2), (B, 2), (A, 3)]
+    assert isinstance(notice, pb.ExchangeResponse)
+    assert notice.lost.member == B
 
 
 async def test_rows_of_one_sender_are_never_mixed_whatever_order_it_likes() -> None:
@@ -150,9 +153,8 @@ async def test_rows_of_one_sender_are_never_mixed_whatever_order_it_likes() -> N
     for layer in layers:
         chunk = chunk_of(session, layer)
         await session.accept(A, SentChunk(A, chunk, write_chunk(chunk, A)))
-    came = [await session.outboxes[PUBLISHER].get() for _ in layers]
-    sent = [read_response(message) for message in came if isinstance(message, bytes)]
-    assert [one.chunk.layer for one in sent if isinstance(one, SentChunk)] == list(layers)
+    came = [place_of(await session.outboxes[PUBLISHER].get()) for _ in layers]
+    assert came == [(A, layer) for layer in layers]
 
 
 async def test_who_says_that_its_rows_are_anothers_is_lost() -> None:

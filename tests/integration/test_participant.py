@@ -1,16 +1,19 @@
 """Participants over real sockets: publishing, contributing, and what can go wrong."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
 import pytest
+import torch
 
 from fedattn.core.errors import AggregatorUnavailableError
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.terms import SessionTerms
+from fedattn.model.decode import CacheState, TransformersDecoder
 from fedattn.model.loading import LoadedModel
 from fedattn.research.oracle import oracle_greedy
 from fedattn.wire.convert import sampling_to_wire
@@ -275,6 +278,18 @@ async def test_participant_joins_again_when_the_aggregator_comes_back(
         await running.__aexit__(None, None, None)
 
 
+class _LateDecoder(TransformersDecoder):
+    """Decodes once something has happened."""
+
+    def __init__(self, model: LoadedModel, happened: threading.Event) -> None:
+        super().__init__(model)
+        self._happened = happened
+
+    def step(self, states: Sequence[CacheState], tokens: Sequence[int]) -> torch.Tensor:
+        self._happened.wait()
+        return super().step(states, tokens)
+
+
 async def test_answer_survives_a_session_that_is_lost_while_decoding(
     model: LoadedModel,
 ) -> None:
@@ -288,13 +303,16 @@ async def test_answer_survives_a_session_that_is_lost_while_decoding(
         await enter(silent_contributor(address, model))
         node = make_node("publisher", model, None)
         node.publishes = True
+        is_lost = threading.Event()
+        node.make_decoder = lambda: _LateDecoder(model, is_lost)
         await enter(running_participant(node, address))
         way = await enter(way_to("publisher", address))
         events = []
         async for event in way.stub.Query(query(contributors=["silent"], plan="none")):
             events.append(event)
-            if sum(event.HasField("token") for event in events) == 1:
+            if event.HasField("token"):
                 servicer.sessions.close()
+                is_lost.set()
     result = events[-1].result
     assert result.num_tokens == NUM_NEW_TOKENS
     assert {member.node_id for member in result.report.members} == {"silent", "publisher"}

@@ -32,7 +32,7 @@ from tests.harness.networks import (
     query,
     running_network,
 )
-from tests.harness.raw import hello, raw_node
+from tests.harness.raw import frame_chunks, hello, raw_node
 from tests.harness.runners import make_node, running_aggregator, running_participant
 from tests.harness.scenarios import Scenario, context_words
 from tests.harness.tiny import word_tokenizer, words
@@ -231,8 +231,10 @@ async def test_session_fails_below_its_fewest_participants(
 
 
 @asynccontextmanager
-async def silent_contributor(address: str, model: LoadedModel) -> AsyncIterator[None]:
-    """A node that accepts, attaches, and then sends nothing."""
+async def silent_contributor(
+    address: str, model: LoadedModel, layers: tuple[int, ...] = ()
+) -> AsyncIterator[None]:
+    """A node that accepts, attaches, sends its rows of some layers, and then nothing."""
     shape = model.shape
     async with raw_node(
         address,
@@ -248,6 +250,9 @@ async def silent_contributor(address: str, model: LoadedModel) -> AsyncIterator[
 
             async def requests() -> AsyncIterator[object]:
                 yield hello(start)
+                for layer in layers:
+                    for chunk in frame_chunks(start, "silent", layer):
+                        yield chunk
                 await asyncio.Event().wait()
 
             call = node.stub.Exchange(requests())  # type: ignore[arg-type]
@@ -300,7 +305,7 @@ async def test_answer_survives_a_session_that_is_lost_while_decoding(
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         stack.push_async_callback(stop_aggregator, server, servicer, 0)
-        await enter(silent_contributor(address, model))
+        await enter(silent_contributor(address, model, layers=(1,)))
         node = make_node("publisher", model, None)
         node.publishes = True
         is_lost = threading.Event()
@@ -308,7 +313,7 @@ async def test_answer_survives_a_session_that_is_lost_while_decoding(
         await enter(running_participant(node, address))
         way = await enter(way_to("publisher", address))
         events = []
-        async for event in way.stub.Query(query(contributors=["silent"], plan="none")):
+        async for event in way.stub.Query(query(contributors=["silent"], plan="1")):
             events.append(event)
             if event.HasField("token"):
                 servicer.sessions.close()

@@ -3,7 +3,8 @@
 Its modelling code imports `torch.distributed`'s sharded tensors and `torch._dynamo`, and with them
 sympy: a sixth of what a node imports, and half of the time for it. Neither is used here, so while
 transformers is imported torch says that it was built without the one, and a stand-in takes the
-place of the other. (Sympy comes all the same once a network is made on the meta device.) Both are back afterwards, and are imported by whoever asks for them.
+place of the other. Both are back afterwards, and are imported by whoever asks for them. Sympy comes
+all the same once a network is made on the meta device.
 
 Every module imports these names from here. Whoever imported the modelling code before keeps what
 it has; a test holds that a node did not.

@@ -91,9 +91,9 @@ def _grouped_sdpa(
 
     A key/value head is a batch of its own, [Hkv, Hq / Hkv, S, D], of views.
     """
-    grouped = query[0].unflatten(0, (keys.shape[1], -1))
+    grouped = query[0].view(keys.shape[1], -1, *query.shape[2:])
     if mask is not None and mask.shape[1] > 1:
-        mask = mask[0].unflatten(0, (keys.shape[1], -1))
+        mask = mask[0].view(keys.shape[1], -1, *mask.shape[2:])
     return scaled_dot_product_attention(
         grouped,
         keys[0][:, None].expand(-1, grouped.shape[1], -1, -1),

@@ -59,7 +59,7 @@ class ParticipantMetrics:
             registry=registry,
         )
         self.answers_a_step = Histogram(
-            "fedattn_participant_answers_per_step",
+            "fedattn_participant_decode_step_answers",
             "Answers that a decoding step went on with together.",
             buckets=ANSWERS,
             registry=registry,

@@ -19,10 +19,10 @@ from tests.harness.scenarios import SCENARIOS, Scenario
 from tests.harness.tiny import FAMILIES, VOCABULARY, tiny_model
 
 
-class Largest(TorchDispatchMode):
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the scalars of the largest tensor that any operation makes."""
 
-    scalars = 0
+    scalars: int = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -85,6 +85,6 @@ def test_the_largest_tensor_of_a_prefill_grows_with_its_length(model: LoadedMode
 def _largest(model: LoadedModel, num_tokens: int) -> int:
     cache = FederatedCache(model.shape.num_layers, model.device)
     ids = [token % VOCABULARY for token in range(num_tokens)]
-    with Largest() as largest:
+    with Largest() as largest:  # type: ignore[no-untyped-call]
         forward_tokens(model, cache, ids, range(num_tokens))
-    return largest.scalars
+    return int(largest.scalars)

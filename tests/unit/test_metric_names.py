@@ -38,7 +38,7 @@ def test_names_say_whose_they_are_and_in_which_base_unit(service: str) -> None:
         if one.kind == "counter":
             assert one.name.endswith("_total")
         if one.kind == "histogram":
-            assert one.name.endswith(("_seconds", "_bytes"))
+            assert one.name.endswith(("_seconds", "_bytes", "_answers"))
         assert set(one.labels) <= LABELS.keys(), one.name
         assert one.meaning.endswith(".")
 

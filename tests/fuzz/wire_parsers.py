@@ -193,7 +193,7 @@ def _of_identities() -> tuple[Parser, ...]:
     return (
         message_parser(
             "signed request",
-            lambda signed: RequestReader(b).read(signed),
+            lambda signed: RequestReader(b, lambda: request.issued_at_s).read(signed),
             a.sign(Kind.REQUEST, payload),
         ),
         message_parser("signed statement", lambda one: read_statements([one], a, None), statement),

@@ -1,5 +1,6 @@
 """The gRPC side of the gateway: ways to the nodes that publish, and the queries running there."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self, TypeVar
@@ -153,7 +154,35 @@ class Publishers:
         Raises:
             FedAttnError: it has not; nothing of it runs any more.
         """
-        way = await self._connect(turn.publisher)
+        return await self._follow(
+            turn.publisher, lambda aggregator: self._start(caller, turn, request, aggregator)
+        )
+
+    async def _follow(self, node_id: str, attempt: Callable[[AggregatorClient], Awaitable[T]]) -> T:
+        """What an attempt comes to by the aggregator of a node; if that was lost, by its next."""
+        await self._directory.look(max_age_s=FRESH_S)  # it may have moved while the query waited
+        aggregator = self._directory.aggregator_of(node_id)
+        try:
+            return await attempt(aggregator)
+        except AggregatorUnavailableError:
+            moved = await self._directory.moved(node_id, aggregator)
+            if moved is None:
+                raise
+            return await attempt(moved)
+
+    async def _start(
+        self,
+        caller: Caller,
+        turn: Turn[QueryCall],
+        request: participant_pb2.QueryRequest,
+        aggregator: AggregatorClient,
+    ) -> QueryCall:
+        """Send a query by an aggregator.
+
+        Raises:
+            FedAttnError: it has not started; nothing of it runs any more.
+        """
+        way = await self._way(turn.publisher, aggregator)
 
         def end(call: QueryCall) -> None:
             self._running.discard(call)
@@ -172,21 +201,6 @@ class Publishers:
             await call.wait_started()
             unless_started.pop_all()
         return call
-
-    async def _connect(self, node_id: str) -> Way:
-        """The way to a node, to be given back.
-
-        Nothing has been asked yet, so a node whose aggregator was lost is followed to the next.
-        """
-        await self._directory.look(max_age_s=FRESH_S)  # it may have moved while the query waited
-        aggregator = self._directory.aggregator_of(node_id)
-        try:
-            return await self._way(node_id, aggregator)
-        except AggregatorUnavailableError:
-            moved = await self._directory.moved(node_id, aggregator)
-            if moved is None:
-                raise
-            return await self._way(node_id, moved)
 
     async def _way(self, node_id: str, aggregator: AggregatorClient) -> Way:
         way = await self._ways.take(node_id, aggregator, self.node_ids)
@@ -213,7 +227,11 @@ class Publishers:
         )
 
         async def send() -> participant_pb2.WarmResponse:
-            return await self._warm(caller, turn.publisher, _within(request, turn))
+            within = _within(request, turn)
+            return await self._follow(
+                turn.publisher,
+                lambda aggregator: self._warm(caller, turn.publisher, within, aggregator),
+            )
 
         try:
             async for step in turn.take(send):
@@ -224,9 +242,13 @@ class Publishers:
             turn.leave()
 
     async def _warm(
-        self, caller: Caller, node_id: str, request: participant_pb2.QueryRequest
+        self,
+        caller: Caller,
+        node_id: str,
+        request: participant_pb2.QueryRequest,
+        aggregator: AggregatorClient,
     ) -> participant_pb2.WarmResponse:
-        way = await self._connect(node_id)
+        way = await self._way(node_id, aggregator)
         try:
             timeout_s = request.options.deadline_s + DEADLINE_MARGIN_S
             response = await way.stub.Warm(request, timeout=timeout_s, metadata=trace_metadata())

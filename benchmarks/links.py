@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.namespaces import EdgeLinks, Link, edge_links
-from benchmarks.session import CONTRIBUTORS, PUBLISHER, QUESTION, make_contexts
+from benchmarks.session import CONTRIBUTORS, PUBLISHER, QUESTION, make_contexts, whole_texts
 from fedattn.cli.chrome_trace import chrome_trace
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.client import Client
@@ -60,11 +60,13 @@ def busiest_bytes(answer: QueryAnswer) -> int:
 
 def measure(tokens: int, repeats: int, codec: str, traces: Path | None) -> list[dict[str, Any]]:
     """Figures of each link."""
-    body = QueryBody(
-        question=QUESTION,
-        reuse=False,
-        compression=CompressionBody(codec=codec),
-        sampling=SamplingBody(max_new_tokens=1),
+    body = whole_texts(
+        QueryBody(
+            question=QUESTION,
+            reuse=False,
+            compression=CompressionBody(codec=codec),
+            sampling=SamplingBody(max_new_tokens=1),
+        )
     )
     traced = body.model_copy(update={"timeline": True})
     times: dict[Link, list[float]] = {link: [] for link in (FREE, *LINKS)}

@@ -34,6 +34,7 @@ from fedattn.client import Client
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.costs import session_bytes
+from fedattn.core.limits import MAX_NODE_TOKENS
 from fedattn.core.plans import shared_plan
 from fedattn.core.spans import build_layout
 from fedattn.model.engine import open_engine
@@ -62,6 +63,13 @@ def make_contexts(num_tokens: int) -> list[str]:
             text += f"Pump {number} of hall {node} reads {number * 37 % 90} degrees. "
         texts.append(text)
     return texts
+
+
+def whole_texts(body: QueryBody) -> QueryBody:
+    """The same question, for which no node leaves out passages of its text."""
+    return body.model_copy(
+        update={"node_tokens": MAX_NODE_TOKENS, "context_tokens": MAX_NODE_TOKENS}
+    )
 
 
 def cpu_seconds(network: LocalNetwork) -> float:
@@ -116,7 +124,9 @@ def measure_network(texts: list[str], plan: str, repeats: int, weights: str) -> 
     torch.set_num_threads(1)
     path = prepare_model("default").path
     plain = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    body = QueryBody(question=QUESTION, plan=plan, sampling=SamplingBody(max_new_tokens=1))
+    body = whole_texts(
+        QueryBody(question=QUESTION, plan=plan, sampling=SamplingBody(max_new_tokens=1))
+    )
     with tempfile.TemporaryDirectory() as folder, local_network() as network:
         network.start_aggregator()
         for node_id, text in zip((*CONTRIBUTORS, PUBLISHER), texts, strict=True):

@@ -14,6 +14,9 @@ each, `in a row` one question after the other. For each number of questions:
 - `--long`: time between tokens of running answers while `--prompts` prompts of so many tokens are
   prefilled, in turns and all at once.
 
+If the package xllamacpp is installed, llama.cpp's server answers the same questions, from the
+embedded model's own 4-bit file, with a slot for each and as many threads.
+
 Runs of all ways alternate; figures are medians of the repeats, percentiles over all of them.
 """
 
@@ -31,7 +34,9 @@ from typing import Any
 
 import torch
 
+from benchmarks import llama_cpp
 from benchmarks.concurrency_plot import plot
+from benchmarks.llama_cpp import LlamaServer
 from fedattn.core.plans import PlanSpec, RolePlans
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import build_layout
@@ -43,10 +48,12 @@ from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import LoadedModel
 from fedattn.model.placement import choose_decoder
 from fedattn.model.prefill import Prefiller, PrefillResult
+from fedattn.model.source import EMBEDDED_NAME, resolve_source
 
 TOGETHER, THREADS, IN_A_ROW = "together", "threads", "in a row"
 _FILES = ("json", "plot")
 WAYS = (TOGETHER, THREADS, IN_A_ROW)
+LLAMA_CPP = "llama.cpp"
 Generate = Callable[[PrefillResult], Iterator[int]]
 
 
@@ -168,6 +175,30 @@ class Bench:
         return gaps, duration
 
 
+def ask_llama(
+    server: LlamaServer, prompts: list[list[int]], answer: int, *, is_known: bool
+) -> list[Asked]:
+    """The same questions at the same time at llama.cpp; known ones need only be decoded."""
+    arrived = time.perf_counter()
+
+    def ask(slot: int, prompt: list[int]) -> Asked:
+        times = server.token_times(prompt, answer, slot=slot, is_known=is_known)
+        return Asked(arrived, times)
+
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        return list(pool.map(ask, range(len(prompts)), prompts))
+
+
+def start_llama(prompts: list[list[int]], threads: int, answer: int) -> LlamaServer | None:
+    """llama.cpp with room for these questions, if it is installed."""
+    if not llama_cpp.is_installed():
+        return None
+    path = resolve_source(EMBEDDED_NAME).path
+    assert path is not None, "the embedded model is a file"
+    room = -(-(max(map(len, prompts)) + answer) // 256) * 256
+    return LlamaServer(path, threads=threads, slots=len(prompts), room=room)
+
+
 def _ready(prefill: PrefillResult) -> PrefillResult:
     return prefill
 
@@ -190,28 +221,34 @@ def percentiles(values: list[float]) -> dict[str, float]:
 def measure(bench: Bench, prompts: list[list[int]], repeats: int) -> dict[str, Any]:
     """All ways with these questions."""
     ready = [bench.prefill(prompt) for prompt in prompts]
-    found: dict[str, Any] = {way: {"decode": [], "rate": [], "spread": []} for way in WAYS}
-    firsts: dict[str, list[float]] = {way: [] for way in WAYS}
-    gaps: dict[str, list[float]] = {way: [] for way in WAYS}
+    runs: dict[str, list[tuple[list[Asked], list[Asked]]]] = {way: [] for way in WAYS}
+    server = start_llama(prompts, bench.threads, bench.sampling.max_new_tokens)
+    if server is not None:
+        runs[LLAMA_CPP] = []
     for _ in range(repeats):
         for way in WAYS:
-            asked = bench.run(way, [partial(_ready, one) for one in ready])
-            paces = [one.tokens_per_s for one in asked]
-            found[way]["decode"].append(total_rate(asked))
-            found[way]["spread"].append((max(paces) - min(paces)) / statistics.fmean(paces))
-            asked = bench.run(way, [partial(bench.prefill, one) for one in prompts])
-            found[way]["rate"].append(total_rate(asked))
-            firsts[way] += [one.first_token_s for one in asked]
-            gaps[way] += [gap for one in asked for gap in one.gaps_s]
+            decoded = bench.run(way, [partial(_ready, one) for one in ready])
+            whole = bench.run(way, [partial(bench.prefill, one) for one in prompts])
+            runs[way].append((decoded, whole))
+        if server is not None:
+            ask = partial(ask_llama, server, prompts, bench.sampling.max_new_tokens)
+            whole = ask(is_known=False)
+            runs[LLAMA_CPP].append((ask(is_known=True), whole))
+    return {way: figures(of_way) for way, of_way in runs.items()}
+
+
+def figures(runs: list[tuple[list[Asked], list[Asked]]]) -> dict[str, Any]:
+    """Of one way: of each repeat decoding alone, and whole questions."""
+    paces = [[one.tokens_per_s for one in decoded] for decoded, _ in runs]
+    asked = [one for _, whole in runs for one in whole]
     return {
-        way: {
-            "decode_tokens_per_s": statistics.median(found[way]["decode"]),
-            "decode_spread": statistics.median(found[way]["spread"]),
-            "tokens_per_s": statistics.median(found[way]["rate"]),
-            "first_token_ms": percentiles(firsts[way]),
-            "between_tokens_ms": percentiles(gaps[way]),
-        }
-        for way in WAYS
+        "decode_tokens_per_s": statistics.median(total_rate(decoded) for decoded, _ in runs),
+        "decode_spread": statistics.median(
+            (max(each) - min(each)) / statistics.fmean(each) for each in paces
+        ),
+        "tokens_per_s": statistics.median(total_rate(whole) for _, whole in runs),
+        "first_token_ms": percentiles([one.first_token_s for one in asked]),
+        "between_tokens_ms": percentiles([gap for one in asked for gap in one.gaps_s]),
     }
 
 
@@ -266,11 +303,11 @@ def main() -> None:
     for count in arguments.at_once:
         row = measure(bench, prompts[:count], arguments.repeats)
         result["at_once"][count] = row
-        for way, figures in row.items():
-            first, gap = figures["first_token_ms"], figures["between_tokens_ms"]
+        for way, found in row.items():
+            first, gap = found["first_token_ms"], found["between_tokens_ms"]
             print(
-                f"{count:2} {way:9} decoding {figures['decode_tokens_per_s']:6.1f} tokens/s, paces "
-                f"{figures['decode_spread']:4.0%} apart; questions {figures['tokens_per_s']:6.1f}, "
+                f"{count:2} {way:9} decoding {found['decode_tokens_per_s']:6.1f} tokens/s, paces "
+                f"{found['decode_spread']:4.0%} apart; questions {found['tokens_per_s']:6.1f}, "
                 f"first token {first['p50']:5.0f} ms, p95 {first['p95']:5.0f}, "
                 f"between {gap['p50']:4.0f} ms, p95 {gap['p95']:4.0f}",
                 flush=True,
@@ -280,12 +317,12 @@ def main() -> None:
         for count in (count for count in arguments.at_once if count <= 8):
             row = measure_long(bench, prompts[:count], long, arguments.repeats)
             result["long"][count] = row
-            for way, figures in row.items():
-                gap = figures["between_tokens_ms"]
+            for way, found in row.items():
+                gap = found["between_tokens_ms"]
                 print(
                     f"{count:2} beside {arguments.prompts} prompts of {arguments.long}, {way:5} "
                     f"between {gap['p50']:4.0f} ms, p95 {gap['p95']:4.0f}, most {gap['max']:5.0f}; "
-                    f"prompts {figures['prefill_s']:.1f} s",
+                    f"prompts {found['prefill_s']:.1f} s",
                     flush=True,
                 )
     if arguments.json:

@@ -98,7 +98,7 @@ def test_plans_without_exchange_decode_too(model: LoadedModel) -> None:
         publisher=("publisher", 4),
         plans=RolePlans(contributors=none, publisher=none),
     )
-    exchange = InProcessExchange(KvStore(layout, model.shape, model.rotary), 0)
+    exchange = InProcessExchange(KvStore(layout, model.shape, model.rotaries), 0)
     prefill = Prefiller(model).publish(layout.publisher, [], [1, 2, 3, 4], exchange)
     decoder = FusedDecoder(model, INT8)
     assert (

@@ -11,6 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedattn.core.errors import ModelError
+from fedattn.model.fused_form import (
+    ACTIVATIONS,
+    BlockReader,
+    read_gated_block,
+    read_joined_block,
+    read_sandwiched_block,
+)
 
 Windows = tuple[int | None, ...]
 """Of every block, positions that a query sees, its own included; None for all earlier ones."""
@@ -21,66 +28,24 @@ kind; None if it turns nothing.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FusedBlock:
-    """Modules of one block that `FusedDecoder` runs; all linear layers may have a bias.
-
-        h += output(attention(rotate(query(norm(h))), rotate(key(norm(h))), value(norm(h))))
-        h += down(silu(gate(mlp_norm(h))) * up(mlp_norm(h)))
-
-    Attributes:
-        norm, mlp_norm: RMS norms.
-        query_key_value: three linear layers.
-        output, down: linear layers.
-        gate_up: two linear layers.
-        scaling: factor on the attention scores.
-    """
-
-    norm: Any
-    query_key_value: tuple[Any, Any, Any]
-    output: Any
-    mlp_norm: Any
-    gate_up: tuple[Any, Any]
-    down: Any
-    scaling: float
-
-
-BlockReader = Callable[[Any], FusedBlock]
-"""Finds the modules in a decoder layer of transformers."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """What one `model_type` needs.
 
     Attributes:
         windows: of every block of a configuration.
         bases: of every block of a configuration.
+        read_block: for `FusedDecoder`.
         knows: keys of `_NEUTRAL` that the other attributes take care of.
         rope_types: kinds of rotary embedding that its blocks may have.
         norm_offset: what its RMS norms add to their weights.
-        read_block: for `FusedDecoder`; None if its blocks are not of that form, so that those of
-            transformers decode.
     """
 
     windows: Callable[[Any], Windows]
     bases: Callable[[Any], Bases]
+    read_block: BlockReader
     knows: frozenset[str] = frozenset()
     rope_types: tuple[str, ...] = ("default", "linear", "llama3", "yarn")
     norm_offset: float = 0.0
-    read_block: BlockReader | None = None
-
-
-def _read_gated_block(layer: Any) -> FusedBlock:
-    attention, mlp = layer.self_attn, layer.mlp
-    return FusedBlock(
-        norm=layer.input_layernorm,
-        query_key_value=(attention.q_proj, attention.k_proj, attention.v_proj),
-        output=attention.o_proj,
-        mlp_norm=layer.post_attention_layernorm,
-        gate_up=(mlp.gate_proj, mlp.up_proj),
-        down=mlp.down_proj,
-        scaling=float(attention.scaling),
-    )
 
 
 def _no_windows(config: Any) -> Windows:
@@ -132,23 +97,27 @@ FAMILIES: dict[str, Family] = {
         bases=_bases_by_kind,
         rope_types=("default", "linear"),
         norm_offset=1.0,
+        read_block=read_sandwiched_block,
     ),
-    "llama": Family(windows=_no_windows, bases=_one_base, read_block=_read_gated_block),
-    "mistral": Family(windows=_one_window, bases=_one_base),
+    "llama": Family(windows=_no_windows, bases=_one_base, read_block=read_gated_block),
+    "mistral": Family(windows=_one_window, bases=_one_base, read_block=read_gated_block),
     "phi3": Family(
         windows=_one_window,
         bases=_one_base,
         knows=frozenset({"partial_rotary_factor"}),
         rope_types=("default", "longrope"),
+        read_block=read_joined_block,
     ),
-    "qwen2": Family(windows=_windows_by_layer, bases=_one_base, read_block=_read_gated_block),
-    "qwen3": Family(windows=_windows_by_layer, bases=_one_base),
+    "qwen2": Family(windows=_windows_by_layer, bases=_one_base, read_block=read_gated_block),
+    "qwen3": Family(windows=_windows_by_layer, bases=_one_base, read_block=read_gated_block),
     "smollm3": Family(
-        windows=_windows_by_layer, bases=_bases_but_some, knows=frozenset({"no_rope_layers"})
+        windows=_windows_by_layer,
+        bases=_bases_but_some,
+        knows=frozenset({"no_rope_layers"}),
+        read_block=read_gated_block,
     ),
 }
 
-_FUSED_ACTIVATIONS = frozenset({"silu", "swish"})
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attn_logit_softcapping": (None,),
     "final_logit_softcapping": (None,),
@@ -232,8 +201,8 @@ def activation_of(config: Any) -> str:
 
 def block_reader(config: Any) -> BlockReader | None:
     """How `FusedDecoder` reads the blocks of a checked model; None if it cannot run them."""
-    is_fused = activation_of(config) in _FUSED_ACTIVATIONS and not any(read_windows(config))
-    return FAMILIES[config.model_type].read_block if is_fused else None
+    is_known = activation_of(config) in ACTIVATIONS
+    return FAMILIES[config.model_type].read_block if is_known else None
 
 
 def _rope_parameters(config: Any, base: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from fedattn.core.types import KvShape
 from fedattn.model.attention import ATTENTION_NAME, register_attention
 from fedattn.model.families import (
     FAMILIES,
-    BlockReader,
     Windows,
     block_reader,
     check_config,
@@ -20,6 +19,7 @@ from fedattn.model.families import (
     read_max_positions,
     read_windows,
 )
+from fedattn.model.fused_form import BlockReader
 from fedattn.model.hugging_face import (
     AutoModelForCausalLM,
     PreTrainedTokenizerFast,

@@ -53,13 +53,15 @@ def _no_windows(config: Any) -> Windows:
     _require("sliding_window", getattr(config, "sliding_window", None), (None,))
     for layer, kind in enumerate(getattr(config, "layer_types", None) or []):
         _require(f"layer_types at block {layer}", kind, (_FULL,))
-    return (None,) * config.num_hidden_layers
+    windows: Windows = (None,) * config.num_hidden_layers
+    return windows
 
 
 def _one_window(config: Any) -> Windows:
     """The same window in all blocks, if there is one."""
     _require("layer_types", getattr(config, "layer_types", None), (None,))
-    return (config.sliding_window,) * config.num_hidden_layers
+    windows: Windows = (config.sliding_window,) * config.num_hidden_layers
+    return windows
 
 
 def _windows_by_layer(config: Any) -> Windows:
@@ -78,7 +80,8 @@ def _window_of(config: Any, layer: int, kind: str) -> int | None:
 
 
 def _one_base(config: Any) -> Bases:
-    return ("",) * config.num_hidden_layers
+    bases: Bases = ("",) * config.num_hidden_layers
+    return bases
 
 
 def _bases_but_some(config: Any) -> Bases:

@@ -150,7 +150,7 @@ def test_answers_in_one_batch_are_those_of_each_alone(
             [states[one] for one in taking_part], [at[one] for one in taking_part]
         )
         for one, row in zip(taking_part, logits, strict=True):
-            torch.testing.assert_close(row, alone[one][at[one]], atol=1e-5, rtol=0)
+            torch.testing.assert_close(row, alone[one][at[one]], atol=1e-4, rtol=0)
             at[one] += 1
     assert [
         state.position - prefill.next_position

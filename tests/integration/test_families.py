@@ -26,8 +26,8 @@ from tests.harness.tiny import (
     tiny_network,
 )
 
-WINDOWS = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
-CAPPED = {"attn_logit_softcapping": 30.0}
+WINDOWS: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
+CAPPED: dict[str, Any] = {"attn_logit_softcapping": 30.0}
 LONG = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
 YARN = {

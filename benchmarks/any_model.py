@@ -1,16 +1,20 @@
 """Does a model of one's own answer over a network as one model over the joined texts would?
 
-    python -m benchmarks.any_model MODEL [--plan all]
+    python -m benchmarks.any_model MODEL [--plan all] [--entries 40]
 
 Two notes and a question go to a network over gRPC, to the same members in one process, and to the
 one-model oracle. MODEL is what `fedattn model prepare` takes. Prints the answer of each, and the
-largest difference in the logits of its first token.
+largest difference in the logits of its first token. Entries of no concern lengthen the notes, so
+that a sliding window has something to leave behind.
 """
 
 import argparse
 import asyncio
+import logging
 import tempfile
 from pathlib import Path
+
+import structlog
 
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode import generate_tokens
@@ -27,11 +31,12 @@ NOTES = (
 QUESTION = "What does the ship Aurora carry, and at which pier does it lie?"
 
 
-def make_scenario(engine: Engine, plan: str) -> Scenario:
+def make_scenario(engine: Engine, plan: str, num_entries: int) -> Scenario:
     """The notes and the question, with one plan for everybody."""
+    entries = "\n".join(f"Entry {at}: wind south, nothing seen." for at in range(num_entries))
     return Scenario(
         name="any model",
-        contexts=NOTES,
+        contexts=tuple(f"{entries}\n{note}" for note in NOTES),
         question=QUESTION,
         plan=plan,
         publisher_plan=plan,
@@ -45,6 +50,7 @@ async def compare(engine: Engine, scenario: Scenario) -> None:
     layout, joined = scenario.layout(), scenario.joined()
     expected = oracle_logits(engine.model, layout, joined, [])[-1]
     greedy = oracle_greedy(engine.model, layout, joined, NUM_NEW_TOKENS)
+    print(f"{len(joined)} tokens, plan {scenario.plan}")
     print(f"{'oracle':<16} {engine.tokenizer.decode(greedy)!r}")
     for name, run in RUNNERS.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +68,7 @@ def decode(engine: Engine, scenario: Scenario) -> None:
         print("its blocks are not written out for decoding")
         return
     prefill = prefill_in_process(scenario, engine.model)[0]
-    sampling = SamplingParams.most_likely(NUM_NEW_TOKENS)
+    sampling = SamplingParams.most_likely(4 * NUM_NEW_TOKENS)
     for weights in DECODE_FORMATS:
         decoder = FusedDecoder(engine.model, weights)
         tokens = list(generate_tokens(engine.model, prefill, sampling, lambda d=decoder: d))
@@ -75,9 +81,11 @@ def main() -> None:
     parser.add_argument("model", help="folder, .gguf file or hub id")
     parser.add_argument("--plan", default="all", help="sync plan of every participant")
     parser.add_argument("--cache", type=Path, default=None, help="where prepared models are kept")
+    parser.add_argument("--entries", type=int, default=0, help="that lengthen each note")
     wanted = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     engine = open_engine(wanted.model, cache_dir=wanted.cache, progress=print)
-    scenario = make_scenario(engine, wanted.plan)
+    scenario = make_scenario(engine, wanted.plan, wanted.entries)
     asyncio.run(compare(engine, scenario))
     decode(engine, scenario)
 

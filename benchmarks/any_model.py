@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import logging
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -70,8 +71,8 @@ def decode(engine: Engine, scenario: Scenario) -> None:
     prefill = prefill_in_process(scenario, engine.model)[0]
     sampling = SamplingParams.most_likely(4 * NUM_NEW_TOKENS)
     for weights in DECODE_FORMATS:
-        decoder = FusedDecoder(engine.model, weights)
-        tokens = list(generate_tokens(engine.model, prefill, sampling, lambda d=decoder: d))
+        make = partial(FusedDecoder, engine.model, weights)
+        tokens = list(generate_tokens(engine.model, prefill, sampling, make))
         print(f"{'fused, ' + weights:<16} {engine.tokenizer.decode(tokens)!r}")
 
 

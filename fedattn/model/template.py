@@ -67,9 +67,9 @@ def end_of_turn(tokenizer: PreTrainedTokenizerFast) -> int | None:
         return None
     after_answer = _render_talk(tokenizer).partition(_MARKS[1])[2].lstrip()
     token_ids = tokenizer(after_answer, add_special_tokens=False)["input_ids"]
-    first = next(iter(token_ids), None)
     added = tokenizer.added_tokens_decoder
-    return int(first) if first in added and added[first].special else None
+    first: int | None = next(iter(token_ids), None)
+    return first if first is not None and first in added and added[first].special else None
 
 
 def _start_of_text(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -14,20 +14,25 @@ from fedattn.model.loading import wrap_model
 from tests.harness.tiny import tiny_network
 
 ARCHITECTURES = {"gemma3_text": "gemma3", "mistral": "llama"}
-GEMMA = {
+GEMMA: dict[str, Any] = {
     "head_dim": 64,
     "query_pre_attn_scalar": 256,
     "layer_types": ["sliding_attention"] * 5,
     "rope_parameters": None,
     "sliding_window": 8,
 }
-PHI = {
+PHI: dict[str, Any] = {
     "max_position_embeddings": 256,
     "partial_rotary_factor": 1.0,
     "rope_parameters": {"rope_theta": 1e4},
     "sliding_window": None,
 }
-READ = {"qwen2": {}, "qwen3": {"head_dim": 128}, "gemma3_text": GEMMA, "phi3": PHI}
+READ: dict[str, dict[str, Any]] = {
+    "qwen2": {},
+    "qwen3": {"head_dim": 128},
+    "gemma3_text": GEMMA,
+    "phi3": PHI,
+}
 
 
 def files_of(path: Path) -> ModelFiles:

@@ -1,11 +1,12 @@
 """Does a model of one's own answer over a network as one model over the joined texts would?
 
-    python -m benchmarks.any_model MODEL [--plan all] [--entries 40]
+    python -m benchmarks.any_model MODEL [--plan all] [--others 12]
 
 Two notes and a question go to a network over gRPC, to the same members in one process, and to the
 one-model oracle. MODEL is what `fedattn model prepare` takes. Prints the answer of each, and the
-largest difference in the logits of its first token. Entries of no concern lengthen the notes, so
-that a sliding window has something to leave behind.
+largest difference in the logits of its first token. Other members with notes of no concern come
+between the two, so that a sliding window has something to leave behind. Every note is one passage,
+so that a node tokenizes it as a whole.
 """
 
 import argparse
@@ -32,18 +33,23 @@ NOTES = (
 QUESTION = "What does the ship Aurora carry, and at which pier does it lie?"
 
 
-def make_scenario(engine: Engine, plan: str, num_entries: int) -> Scenario:
+def make_scenario(engine: Engine, plan: str, num_others: int) -> Scenario:
     """The notes and the question, with one plan for everybody."""
-    entries = "\n".join(f"Entry {at}: wind south, nothing seen." for at in range(num_entries))
+    first, last = NOTES
     return Scenario(
         name="any model",
-        contexts=tuple(f"{entries}\n{note}" for note in NOTES),
+        contexts=(first, *map(_note_of_no_concern, range(num_others)), last),
         question=QUESTION,
         plan=plan,
         publisher_plan=plan,
         num_layers=engine.model.shape.num_layers,
         tokenizer=engine.tokenizer,
     )
+
+
+def _note_of_no_concern(number: int) -> str:
+    watches = ", ".join(f"at {hour} wind {(number + hour) % 7} from the south" for hour in range(6))
+    return f"Watch {number}: {watches}."
 
 
 async def compare(engine: Engine, scenario: Scenario) -> None:
@@ -82,11 +88,11 @@ def main() -> None:
     parser.add_argument("model", help="folder, .gguf file or hub id")
     parser.add_argument("--plan", default="all", help="sync plan of every participant")
     parser.add_argument("--cache", type=Path, default=None, help="where prepared models are kept")
-    parser.add_argument("--entries", type=int, default=0, help="that lengthen each note")
+    parser.add_argument("--others", type=int, default=0, help="members with other notes")
     wanted = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     engine = open_engine(wanted.model, cache_dir=wanted.cache, progress=print)
-    scenario = make_scenario(engine, wanted.plan, wanted.entries)
+    scenario = make_scenario(engine, wanted.plan, wanted.others)
     asyncio.run(compare(engine, scenario))
     decode(engine, scenario)
 

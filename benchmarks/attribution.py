@@ -92,7 +92,7 @@ class Bench:
             plans=choose("none", "auto", model.shape.num_layers, model.fingerprint).plans,
             independent=True,
         )
-        store = KvStore(layout, model.shape, model.rotary)
+        store = KvStore(layout, model.shape, model.rotaries)
         for index, span in enumerate(spans):
             exchange = InProcessExchange(store, index)
             self._engine.prefiller.contribute(layout.members[index], prefix, span, exchange)

@@ -107,9 +107,9 @@ def measure_layer(
     encode_times, decode_times = [], []
     for _ in range(REPEATS):
         begun = time.perf_counter()
-        frame = encode_frame(HeadRows.of(rows), layer, codec, span, model.rotary)
+        frame = encode_frame(HeadRows.of(rows), layer, codec, span, model.rotaries[layer])
         middle = time.perf_counter()
-        decoded = decode_frame(frame, rules, model.rotary)
+        decoded = decode_frame(frame, rules, model.rotaries[layer])
         decode_times.append(time.perf_counter() - middle)
         encode_times.append(middle - begun)
     keys, values = (one.reshape(rows.keys.shape) for one in (decoded.keys, decoded.values))

@@ -99,7 +99,7 @@ class Bench:
             publisher=("publisher", len(token_ids)),
             plans=RolePlans(contributors=none, publisher=none),
         )
-        exchange = InProcessExchange(KvStore(layout, self.model.shape, self.model.rotary), 0)
+        exchange = InProcessExchange(KvStore(layout, self.model.shape, self.model.rotaries), 0)
         return self.prefiller.publish(layout.publisher, [], token_ids, exchange)
 
     def ways(self, way: str, cores: Cores | None = None) -> tuple[Generate, Callable[[], object]]:

@@ -42,7 +42,7 @@ NUM_TOKENS = 48
 
 @torch.inference_mode()
 def prefill(model: LoadedModel, token_ids: list[int]) -> PrefillResult:
-    cache = FederatedCache(model.shape.num_layers, model.device)
+    cache = FederatedCache(model.windows, model.device)
     hidden = forward_tokens(model, cache, token_ids, range(len(token_ids)))
     return PrefillResult(
         cache=cache, logits=model.head(hidden[-1:])[0], next_position=len(token_ids)

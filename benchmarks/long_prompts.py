@@ -58,7 +58,7 @@ def in_pieces(engine: Engine) -> Run:
 
     @torch.inference_mode()
     def run(ids: list[int]) -> torch.Tensor:
-        cache = FederatedCache(model.shape.num_layers, model.device)
+        cache = FederatedCache(model.windows, model.device)
         hidden = forward_tokens(model, cache, ids, range(len(ids)))
         logits: torch.Tensor = model.head(hidden[-1:])[0]
         return logits

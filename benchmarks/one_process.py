@@ -52,7 +52,7 @@ class OneProcess:
     def run(self, layout: SessionLayout) -> KvStore:
         """All members up to the first answer token; returns the frames that travelled."""
         prefiller, prefix = self.engine.prefiller, self.engine.tokenizer.prefix()
-        store = KvStore(layout, prefiller.shape, prefiller.model.rotary)
+        store = KvStore(layout, prefiller.shape, prefiller.model.rotaries)
         for index, token_ids in enumerate(self.contributors.values()):
             exchange = InProcessExchange(store, index)
             prefiller.contribute(layout.members[index], prefix, token_ids, exchange)

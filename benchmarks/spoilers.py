@@ -143,7 +143,7 @@ def make_rows(
             linear(normalized).view(len(hidden), -1, model.shape.head_dim).transpose(0, 1).numpy()
             for linear in block.query_key_value[1:]
         )
-    return model.rotary.apply(keys, positions), values
+    return model.rotaries[layer].apply(keys, positions), values
 
 
 class SpoiledExchange(InProcessExchange):
@@ -226,7 +226,7 @@ class Bench:
         spans = [cut.context(text) for text in (own, *CONTEXTS)]
         prefix, asked = cut.prefix(), cut.question(question)
         layout = self._layout(len(prefix), [len(span) for span in spans], len(asked))
-        store = KvStore(layout, model.shape, model.rotary)
+        store = KvStore(layout, model.shape, model.rotaries)
         session = Session(attack=ATTACKS[attack], model=model, is_checking=is_checking)
         prefiller = self._engine.prefiller
         try:

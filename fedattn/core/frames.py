@@ -169,7 +169,7 @@ def encode_frame(
         layer: zero-based.
         codec: how K and V are written.
         span: whose rows these are.
-        rotary: of the model; needed by codecs that send keys before RoPE.
+        rotary: of the block; needed by codecs that send keys before RoPE.
 
     Raises:
         InvalidRequestError: a value does not fit the codec.

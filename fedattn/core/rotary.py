@@ -21,11 +21,12 @@ R = 64. Longer ranges are computed each time; there they are a small part of the
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rotary:
-    """The rotation of one model.
+    """The rotation of one block.
 
     Attributes:
         inverse_frequencies: [R] float64, radians a position; channel i turns with channel i + R,
-            for i < R <= D / 2 (the half-split layout of Llama and Qwen2).
+            for i < R <= D / 2 (the half-split layout of Llama). No channel
+            turns where R is 0, and those from 2 R on never do.
     """
 
     inverse_frequencies: npt.NDArray[np.float64]

@@ -37,7 +37,7 @@ def write_frame(  # noqa: PLR0917 - spelt out
         layer: zero-based.
         rows: all computed rows of its span, keys after RoPE, at its computed positions.
         queries: fetches those of the same tokens; only rows that are refitted need them.
-        rotary: of the model.
+        rotary: of the block.
         scorer: for the selector `learned`.
         withheld: tokens of the span, counted from its first, whose rows never travel.
 

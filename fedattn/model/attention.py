@@ -9,6 +9,7 @@ ids without a mask are read as packed sequences. So every call passes a ready 4-
 and the mask function refuses to invent one.
 """
 
+from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
 
 import torch
@@ -23,7 +24,15 @@ _CHANGES_NOTHING = frozenset({"position_ids", "use_cache"})
 
 
 class KvView(Protocol):
-    """Attends for the queries of the running forward pass, whatever they see and wherever it is."""
+    """Attends for the queries of the running forward pass, whatever they see and wherever it is.
+
+    Attributes:
+        windows: of every block, positions that a query sees, its own included; None for all
+            earlier ones.
+    """
+
+    @property
+    def windows(self) -> Sequence[int | None]: ...
 
     def attend(
         self,
@@ -132,14 +141,24 @@ def federated_attention(
     Raises:
         ModelError: the block asks for another attention than this one.
     """
-    _refuse_others(others)
     layer = int(module.layer_idx)  # type: ignore[arg-type]
+    _check_window(layer, others.pop("sliding_window", None), kv_view.windows[layer])
+    _refuse_others(others)
     output = kv_view.attend(layer, query, key, value, scaling)
     return output.transpose(1, 2).contiguous(), None
 
 
+def _check_window(layer: int, asked: int | None, known: int | None) -> None:
+    """The block and the table of families must mean the same rows."""
+    if asked != known:
+        raise ModelError(
+            f"block {layer} of this model wants attention with sliding_window={asked}, expected "
+            f"{known}; use a model of a supported family"
+        )
+
+
 def _refuse_others(others: dict[str, Any]) -> None:
-    """A window, a soft cap, sinks: whatever is not known to change nothing is refused by name."""
+    """A soft cap, sinks: whatever is not known to change nothing is refused by name."""
     for key, value in others.items():
         if key in _CHANGES_NOTHING or value is None or (key == "dropout" and value == 0.0):
             continue
@@ -169,7 +188,7 @@ def run_model(
     """One forward pass of the Transformer blocks, without the language-model head.
 
     Args:
-        backbone: the inner model of a Llama- or Qwen2-family causal LM.
+        backbone: the inner model of a causal LM of a supported family.
         token_ids: [T] int64.
         positions: [T] int64 global positions.
         kv_view: what each layer's queries see.

@@ -22,6 +22,7 @@ from fedattn.model.cache import FederatedCache
 from fedattn.model.layer_cache import LayerCache
 from fedattn.model.likelihood import token_log_probs
 from fedattn.model.loading import LoadedModel
+from fedattn.model.positions import visible
 from fedattn.model.prefill import PrefillResult
 
 _POWER = 4
@@ -85,7 +86,7 @@ def attribute_answer(  # noqa: PLR0913, PLR0917 - spelt out
     if any(before.stop > after.start for before, after in pairwise(passages)):
         raise ValueError("passages overlap or are out of token order; sort and merge them")
     start = prefill.next_position
-    cache = FederatedCache(model.shape.num_layers, model.device)
+    cache = FederatedCache(model.windows, model.device)
     cache.seed([layer.before(start) for layer in prefill.cache.layers])
     cache.query_positions = torch.arange(start, start + len(answer), device=model.device)
     view = WatchedCache(cache, passages, frozenset(layers), members)
@@ -112,6 +113,7 @@ class WatchedCache:
         members: Sequence[Span] = (),
     ) -> None:
         self._cache = cache
+        self.windows = cache.windows
         self._passages = passages
         self._members = members
         self._layers = layers
@@ -136,7 +138,7 @@ class WatchedCache:
             groups = self._cache.layers[layer].groups()
             queries = (query[0].float() * factor).chunk(len(groups))
             for of_group, rows in zip(queries, groups, strict=True):
-                self._watch(of_group, rows)
+                self._watch(of_group, rows, self.windows[layer])
         return output
 
     def attribution(self, log_probs: tuple[float, ...]) -> Attribution:
@@ -151,7 +153,7 @@ class WatchedCache:
             influences=_of_all(drawn),
         )
 
-    def _watch(self, query: torch.Tensor, rows: LayerCache) -> None:
+    def _watch(self, query: torch.Tensor, rows: LayerCache, window: int | None) -> None:
         """Note the attention of scaled queries [Hq, T, D], of all or some heads, to their rows."""
         owners = _owners(rows.positions, self._passages)
         members = _owners(rows.positions, self._members)
@@ -160,8 +162,8 @@ class WatchedCache:
         peaks = torch.zeros(query.shape[0], device=query.device)
         for start in range(0, query.shape[1], _QUERIES_AT_ONCE):
             some = slice(start, start + _QUERIES_AT_ONCE)
-            visible = rows.positions[None, :] <= self._cache.query_positions[some, None]
-            weights = _weights(query[:, some], keys, visible, rows.biases)
+            seen = visible(self._cache.query_positions[some], rows.positions, window)
+            weights = _weights(query[:, some], keys, seen, rows.biases)
             drawn = _by_row(weights)
             self._mass.index_add_(0, owners.cpu(), drawn)
             self._drawn.index_add_(0, members.cpu(), drawn)
@@ -191,12 +193,12 @@ def _owners(positions: torch.Tensor, spans: Sequence[Span]) -> torch.Tensor:
 
 
 def _weights(
-    query: torch.Tensor, keys: torch.Tensor, visible: torch.Tensor, biases: torch.Tensor | None
+    query: torch.Tensor, keys: torch.Tensor, seen: torch.Tensor, biases: torch.Tensor | None
 ) -> torch.Tensor:
-    """Attention [Hq, T, S] of scaled queries [Hq, T, D] to keys [Hkv, S, D], visible [T, S]."""
+    """Attention [Hq, T, S] of scaled queries [Hq, T, D] to keys [Hkv, S, D], seen [T, S]."""
     heads, num_queries, size = query.shape
     grouped = query.reshape(keys.shape[0], -1, size)  # heads that share a key/value head
     scores = torch.bmm(grouped, keys.transpose(1, 2)).view(heads, num_queries, -1)
     if biases is not None:
         scores += biases.float()
-    return torch.softmax(scores.masked_fill(~visible, -torch.inf), dim=-1)
+    return torch.softmax(scores.masked_fill(~seen, -torch.inf), dim=-1)

@@ -1,6 +1,6 @@
 """The KV cache of one participant, whose layers exchange rows as the blocks run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -22,28 +22,30 @@ class FederatedCache:
     """Rows of all blocks: a `KvView` that trades rows on the first forward pass.
 
     Args:
-        num_layers: blocks of the model.
+        windows: of every block, as `KvView` has them.
         device: where the model computes.
         exchange: trades the rows of the first forward pass; None for no exchange at all.
         keeps_rows: False for a participant that will not decode, which saves the memory.
 
     Attributes:
+        windows: of every block.
         query_positions: [T] int64 of the tokens of the running forward pass.
         between_blocks: makes what each block's exchange happens in, where a prefill gives way.
     """
 
     def __init__(
         self,
-        num_layers: int,
+        windows: Sequence[int | None],
         device: torch.device,
         *,
         exchange: KvExchange | None = None,
         keeps_rows: bool = True,
     ) -> None:
+        self.windows = windows
         self._device = device
         self._exchange = exchange
         self._keeps_rows = keeps_rows
-        self._kept: list[list[LayerCache]] = [[] for _ in range(num_layers)]
+        self._kept: list[list[LayerCache]] = [[] for _ in windows]
         self.query_positions = torch.empty(0, dtype=torch.int64, device=device)
         self.between_blocks: Callable[[], AbstractContextManager[None]] = nullcontext
 
@@ -75,7 +77,7 @@ class FederatedCache:
         rows = join_rows([*self._kept[layer], *received, own])
         if self._keeps_rows:
             self._kept[layer] = [rows]
-        return attend_rows(query, rows, self.query_positions, scaling)
+        return attend_rows(query, rows, self.query_positions, self.windows[layer], scaling)
 
     def end_exchange(self) -> None:
         """Only the span itself is traded; what follows is decoded alone."""

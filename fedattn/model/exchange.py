@@ -1,7 +1,7 @@
 """The seam between algorithm and network: `KvExchange`, and its in-process implementation."""
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -54,7 +54,7 @@ class KvStore:
     Args:
         layout: the session.
         shape: sizes of KV rows.
-        rotary: for codecs that need keys before RoPE.
+        rotaries: of every block, for codecs that need keys before RoPE.
         responder: place of a contributor that answers too, as for `route_session`.
         scorer: for the selector `learned`.
         withheld: by participant, tokens of its span whose rows never travel.
@@ -64,7 +64,7 @@ class KvStore:
         self,
         layout: SessionLayout,
         shape: KvShape,
-        rotary: Rotary,
+        rotaries: Sequence[Rotary],
         responder: int | None = None,
         *,
         scorer: RowScorer | None = None,
@@ -72,7 +72,7 @@ class KvStore:
     ) -> None:
         self.layout = layout
         self.shape = shape
-        self.rotary = rotary
+        self.rotaries = rotaries
         self.routes = route_session(layout, responder)
         self.scorer = scorer
         self.withheld = withheld
@@ -106,7 +106,8 @@ class KvStore:
         """Decoded rows of a participant at a layer; waits as `get`."""
         member = self.layout.members[index]
         frame = check_frame(self.get(index, layer), frame_spec(member, self.shape, layer))
-        return place_rows(read_frame(frame, member, self.shape, self.rotary), member, self.rotary)
+        rotary = self.rotaries[layer]
+        return place_rows(read_frame(frame, member, self.shape, rotary), member, rotary)
 
     def kept_positions(self) -> dict[tuple[int, int], tuple[IntArray, ...]]:
         """Positions that travelled so far, of each head, by (participant, layer)."""
@@ -142,7 +143,9 @@ class InProcessExchange:
     def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
         store, index = self._store, self._index
         member, withheld = store.layout.members[index], store.withheld.get(index, ())
-        frame = write_frame(member, layer, rows, queries, store.rotary, store.scorer, withheld)
+        frame = write_frame(
+            member, layer, rows, queries, store.rotaries[layer], store.scorer, withheld
+        )
         store.put(index, layer, frame)
 
     def receive(self, layer: int) -> list[HeadRows]:

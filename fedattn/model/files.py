@@ -10,6 +10,7 @@ import torch
 
 from fedattn.core.errors import FedAttnError, ModelError
 from fedattn.model.families import check_config
+from fedattn.model.gguf_check import check_gguf, read_head
 from fedattn.model.hugging_face import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -37,10 +38,13 @@ class ModelFiles:
     remedy: str
 
     def config(self) -> Any:
-        """The configuration, once `check_config` has nothing against it."""
+        """The configuration, once neither `check_config` nor `check_gguf` is against it."""
         with self.reading("config"):
             config = AutoConfig.from_pretrained(**self._place())
         check_config(config, self.name)
+        if self.location.is_file():
+            with self.reading("config"):
+                check_gguf(read_head(self.location), config, self.name)
         return config
 
     def tokenizer(self) -> PreTrainedTokenizerFast:

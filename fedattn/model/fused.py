@@ -1,6 +1,6 @@
 """Decoding one token of each of several answers with little work around the arithmetic.
 
-Gated blocks of RMS norms and rotary attention (`FusedBlock`), written out in `fused_block.py`:
+Gated blocks of RMS norms and rotary attention (`fused_form.py`), written out in `fused_block.py`:
 caches of fixed size, no modules in between. The linear layers of all answers are one product, so
 that the weights are read once a step; attention is each answer's own. Weights are float32, shared
 with the model, or int8 (`packing.py`). `tests/contract/test_fused.py` holds float32 to the oracle.
@@ -13,11 +13,14 @@ from typing import Any
 import torch
 
 from fedattn.core.errors import ModelError
-from fedattn.model.fused_block import RotaryAngles, pack_block, pack_norm
+from fedattn.model.families import FAMILIES, activation_of, read_bases
+from fedattn.model.fused_block import Norms, Rotation, pack_block, rotation_at
+from fedattn.model.fused_form import ACTIVATIONS
 from fedattn.model.loading import LoadedModel
 from fedattn.model.packing import pack_float32, pack_int8
 from fedattn.model.prefill import PrefillResult
 from fedattn.model.roomy_rows import RoomyRows, with_room
+from fedattn.model.rotaries import read_turnings
 
 INT8, FLOAT32 = "int8", "float32"
 _PACKERS = {FLOAT32: pack_float32, INT8: pack_int8}
@@ -53,28 +56,42 @@ class FusedDecoder:
             raise ModelError("the fused decoder cannot run this model's blocks; decode in float32")
         pack = _PACKERS[weights]
         backbone: Any = model.backbone
-        eps = float(backbone.config.rms_norm_eps)
+        config = backbone.config
+        offset = FAMILIES[config.model_type].norm_offset
+        norms = Norms(eps=float(config.rms_norm_eps), offset=offset)
+        activation = ACTIVATIONS[activation_of(config)]
+        num_heads, shape = model.sizes.num_query_heads, model.shape
         self._embedding = backbone.embed_tokens.weight.detach()
-        self._angles = RotaryAngles(backbone.rotary_emb)
+        self._embedding_scale = float(getattr(backbone.embed_tokens, "embed_scale", 1.0))
+        self._windows, self._bases = model.windows, read_bases(config)
+        self._turnings = dict(
+            zip(self._bases, read_turnings(backbone.rotary_emb, self._bases), strict=True)
+        )
         self._blocks = [
-            pack_block(model.read_block(layer), pack, eps, model.sizes.num_query_heads, model.shape)
+            pack_block(model.read_block(layer), pack, norms, activation, num_heads, shape)
             for layer in backbone.layers
         ]
-        self._norm = pack_norm(backbone.norm, eps)
+        self._norm = norms.pack(backbone.norm)
         self._head = pack([model.head])
 
     def begin(self, prefill: PrefillResult, room: int) -> FusedState:
         """Copy the rows of a prefill, with room for so many steps."""
-        blocks = [with_room(layer, room) for layer in prefill.cache.layers]
-        return FusedState(blocks, prefill.next_position)
+        layers = zip(prefill.cache.layers, self._windows, strict=True)
+        start = prefill.next_position
+        return FusedState([with_room(rows, room, start, window) for rows, window in layers], start)
 
     @torch.inference_mode()
     def step(self, states: Sequence[FusedState], tokens: Sequence[int]) -> torch.Tensor:
         """As `Decoder.step`."""
-        hidden = self._embedding[torch.tensor(tokens)].float()
-        rotation = self._angles.at([state.position for state in states])
-        for index, block in enumerate(self._blocks):
-            hidden = block.run(hidden, [state.blocks[index] for state in states], rotation)
+        hidden = self._embedding[torch.tensor(tokens)].float() * self._embedding_scale
+        rotations = self._rotations([state.position for state in states])
+        for index, (block, base) in enumerate(zip(self._blocks, self._bases, strict=True)):
+            rows = [state.blocks[index] for state in states]
+            hidden = block.run(hidden, rows, rotations[base])
         for state in states:
             state.position += 1
         return self._head(self._norm(hidden))
+
+    def _rotations(self, positions: Sequence[int]) -> dict[str | None, Rotation]:
+        """Of every kind of block, at N global positions."""
+        return {base: rotation_at(turning, positions) for base, turning in self._turnings.items()}

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import rms_norm, silu
+from torch.nn.functional import rms_norm
 
 from fedattn.core.types import KvShape
-from fedattn.model.families import FusedBlock
+from fedattn.model.fused_form import Activation, FusedBlock
 from fedattn.model.packing import Linear, Pack
+from fedattn.model.projections import norm_factors
 from fedattn.model.roomy_rows import RoomyRows
+from fedattn.model.rotaries import Turning
 
 Norm = Callable[[torch.Tensor], torch.Tensor]
-"""[N, d] to the same, float32."""
+"""[..., d] to the same, float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,31 +27,32 @@ class Rotation:
     """RoPE at the positions of N tokens.
 
     Attributes:
-        cos, sin: [N, 1, D] float32.
+        cos, sin: [N, 1, 2 R] float32; R is 0 in blocks without positions.
     """
 
     cos: torch.Tensor
     sin: torch.Tensor
 
     def turn(self, heads: torch.Tensor) -> torch.Tensor:
-        """Rotate heads [N, H, D]."""
+        """Rotate the first 2 R scalars of heads [N, H, D]."""
+        size = self.cos.shape[-1]
+        if size == heads.shape[-1]:
+            return self._turn_all(heads)
+        if not size:
+            return heads
+        return torch.cat((self._turn_all(heads[..., :size]), heads[..., size:]), dim=-1)
+
+    def _turn_all(self, heads: torch.Tensor) -> torch.Tensor:
         half = heads.shape[-1] // 2
         turned = torch.cat((-heads[..., half:], heads[..., :half]), dim=-1)
         return heads * self.cos + turned * self.sin
 
 
-class RotaryAngles:
-    """Makes rotations from a rotary embedding of transformers."""
-
-    def __init__(self, embedding: Any) -> None:
-        self._frequencies = embedding.inv_freq.float()
-        self._scale = float(embedding.attention_scaling)
-
-    def at(self, positions: Sequence[int]) -> Rotation:
-        """The rotation at N global positions."""
-        angles = torch.tensor(positions)[:, None, None] * self._frequencies
-        angles = torch.cat((angles, angles), dim=-1)
-        return Rotation(angles.cos() * self._scale, angles.sin() * self._scale)
+def rotation_at(turning: Turning, positions: Sequence[int]) -> Rotation:
+    """The rotation at N global positions."""
+    angles = torch.tensor(positions)[:, None, None] * turning.frequencies
+    angles = torch.cat((angles, angles), dim=-1)
+    return Rotation(angles.cos() * turning.scale, angles.sin() * turning.scale)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +62,11 @@ class PackedBlock:
     Attributes:
         norm, mlp_norm: before attention and before the gated layers.
         qkv: [N, d] to [N, (Hq + 2 Hkv) D].
+        query_norm, key_norm: of every head; None for none.
         output: [N, Hq D] to [N, d].
+        attention_norm, down_norm: before the sums; None for none.
         gate_up: [N, d] to [N, 2 ff].
+        activation: of the gate.
         down: [N, ff] to [N, d].
         scaling: factor on the attention scores.
         num_heads: Hq.
@@ -69,10 +75,15 @@ class PackedBlock:
 
     norm: Norm
     qkv: Linear
+    query_norm: Norm | None
+    key_norm: Norm | None
     output: Linear
+    attention_norm: Norm | None
     mlp_norm: Norm
     gate_up: Linear
+    activation: Activation
     down: Linear
+    down_norm: Norm | None
     scaling: float
     num_heads: int
     shape: KvShape
@@ -85,14 +96,15 @@ class PackedBlock:
         Args:
             hidden: [N, d] float32.
             rows: of each answer at this block; a row is added to each.
-            rotation: at the positions of the tokens.
+            rotation: of this block, at the positions of the tokens.
 
         Returns:
             [N, d] float32.
         """
-        hidden = hidden + self.output(self._attend(self.norm(hidden), rows, rotation))
+        attended = self.output(self._attend(self.norm(hidden), rows, rotation))
+        hidden = hidden + _normed(self.attention_norm, attended)
         gate, up = self.gate_up(self.mlp_norm(hidden)).chunk(2, dim=-1)
-        return hidden + self.down(silu(gate) * up)
+        return hidden + _normed(self.down_norm, self.down(self.activation(gate) * up))
 
     def _attend(
         self, normed: torch.Tensor, rows: Sequence[RoomyRows], rotation: Rotation
@@ -100,7 +112,7 @@ class PackedBlock:
         """[N, d] to [N, Hq D]: project, rotate, append to the rows, attend to all of them."""
         kv_heads, size = self.shape.num_kv_heads, self.shape.head_dim
         heads = self.qkv(normed).view(len(rows), -1, size)
-        rotated = rotation.turn(heads[:, :-kv_heads])
+        rotated = rotation.turn(self._norm_heads(heads[:, :-kv_heads]))
         queries = rotated[:, : self.num_heads].view(len(rows), kv_heads, -1, size)
         own = torch.stack((rotated[:, -kv_heads:], heads[:, -kv_heads:]), dim=1)
         seen = [
@@ -109,32 +121,70 @@ class PackedBlock:
         ]
         return torch.stack(seen).flatten(1)
 
+    def _norm_heads(self, heads: torch.Tensor) -> torch.Tensor:
+        """Queries and keys [N, Hq + Hkv, D], each with the norm of its kind."""
+        if self.query_norm is None or self.key_norm is None:
+            return heads
+        queries, keys = heads[:, : self.num_heads], heads[:, self.num_heads :]
+        return torch.cat((self.query_norm(queries), self.key_norm(keys)), dim=1)
 
-def pack_norm(module: Any, eps: float) -> Norm:
-    """An RMS norm in float32."""
-    weight = module.weight.detach().float()
-    return lambda x: rms_norm(x, x.shape[-1:], weight, eps)
+
+def _normed(norm: Norm | None, hidden: torch.Tensor) -> torch.Tensor:
+    return hidden if norm is None else norm(hidden)
 
 
-def pack_block(
-    block: FusedBlock, pack: Pack, eps: float, num_heads: int, shape: KvShape
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Norms:
+    """Makes the RMS norms of a model, in float32.
+
+    Attributes:
+        eps: added to mean squares.
+        offset: added to weights.
+    """
+
+    eps: float
+    offset: float
+
+    def pack(self, module: Any) -> Norm:
+        """A norm."""
+        factors = norm_factors(module, self.offset)
+        return lambda x: rms_norm(x, x.shape[-1:], factors, self.eps)
+
+    def pack_if_any(self, module: Any) -> Norm | None:
+        """A norm that not every family has."""
+        return None if module is None else self.pack(module)
+
+
+def pack_block(  # noqa: PLR0913, PLR0917 - spelt out
+    block: FusedBlock,
+    pack: Pack,
+    norms: Norms,
+    activation: Activation,
+    num_heads: int,
+    shape: KvShape,
 ) -> PackedBlock:
     """A block with its linear layers packed.
 
     Args:
         block: its modules.
         pack: packs linear layers.
-        eps: of its norms.
+        norms: makes its norms.
+        activation: of its gates.
         num_heads: Hq.
         shape: of its rows.
     """
     return PackedBlock(
-        norm=pack_norm(block.norm, eps),
+        norm=norms.pack(block.norm),
         qkv=pack(block.query_key_value),
+        query_norm=norms.pack_if_any(block.query_norm),
+        key_norm=norms.pack_if_any(block.key_norm),
         output=pack([block.output]),
-        mlp_norm=pack_norm(block.mlp_norm, eps),
+        attention_norm=norms.pack_if_any(block.attention_norm),
+        mlp_norm=norms.pack(block.mlp_norm),
         gate_up=pack(block.gate_up),
+        activation=activation,
         down=pack([block.down]),
+        down_norm=norms.pack_if_any(block.down_norm),
         scaling=block.scaling,
         num_heads=num_heads,
         shape=shape,

@@ -89,6 +89,11 @@ class LayerCache:
         others = self._others_where(lambda positions: positions < position)
         return self._cut(slice(num_rows), others)
 
+    def since(self, position: int) -> "LayerCache":
+        """The rows from a global position on, and all of `others`; views of the same memory."""
+        num_before = int((self.positions < position).sum())
+        return self._cut(slice(num_before, None), self.others)
+
     def _cut(self, chosen: torch.Tensor | slice, others: RaggedRows | None) -> "LayerCache":
         return LayerCache(
             self.keys[:, :, chosen],

@@ -63,7 +63,7 @@ def log_probs_alone(
             f"expected the {len(span)} own tokens and an answer, got {len(token_ids)} and "
             f"{len(answer)} tokens"
         )
-    cache = FederatedCache(model.shape.num_layers, model.device)
+    cache = FederatedCache(model.windows, model.device)
     cache.seed([layer.before(prefix_len) for layer in prefill.cache.layers])
     positions = range(span.start, span.stop + len(answer) - 1)
     hidden = forward_tokens(model, cache, token_ids + answer[:-1], positions)

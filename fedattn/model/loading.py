@@ -10,7 +10,16 @@ from fedattn.core.rotary import Rotary
 from fedattn.core.row_bounds import RowBounds
 from fedattn.core.types import KvShape
 from fedattn.model.attention import ATTENTION_NAME, register_attention
-from fedattn.model.families import FAMILIES, BlockReader, block_reader, check_config
+from fedattn.model.families import (
+    FAMILIES,
+    Windows,
+    block_reader,
+    check_config,
+    read_bases,
+    read_max_positions,
+    read_windows,
+)
+from fedattn.model.fused_form import BlockReader
 from fedattn.model.hugging_face import (
     AutoModelForCausalLM,
     PreTrainedTokenizerFast,
@@ -19,6 +28,8 @@ from fedattn.model.hugging_face import (
 from fedattn.model.largest_rows import largest_rows
 from fedattn.model.pieces import compute_in_pieces
 from fedattn.model.prepare import PreparedModel, prepared_files, weights_folder
+from fedattn.model.projections import read_projections
+from fedattn.model.rotaries import read_turnings
 
 _CPU = torch.device("cpu")
 
@@ -32,7 +43,8 @@ class LoadedModel:
         head: the language-model head; maps hidden states [T, d] to logits [T, V].
         shape: sizes of its KV rows.
         sizes: what its costs follow from.
-        rotary: its rotary position embedding.
+        windows: of every block, positions that a query sees, its own included; None for all.
+        rotaries: of every block, its rotary position embedding.
         row_bounds: what its rows never exceed.
         max_positions: tokens in its window.
         end_token_ids: decoding ends before any of these.
@@ -46,7 +58,8 @@ class LoadedModel:
     head: torch.nn.Module
     shape: KvShape
     sizes: ModelSizes
-    rotary: Rotary
+    windows: Windows
+    rotaries: tuple[Rotary, ...]
     row_bounds: RowBounds
     max_positions: int
     end_token_ids: frozenset[int]
@@ -70,16 +83,20 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
     for layer in backbone.layers:
         compute_in_pieces(layer.mlp)
     sizes = _sizes(network)
-    frequencies: torch.Tensor = network.model.rotary_emb.inv_freq  # type: ignore[union-attr,assignment]
+    turnings = read_turnings(backbone.rotary_emb, read_bases(config))
+    offset = FAMILIES[config.model_type].norm_offset
+    projections = [read_projections(layer, offset) for layer in backbone.layers]
+    key_scales = [turning.longest(sizes.kv.head_dim) for turning in turnings]
     ends = network.generation_config.eos_token_id  # type: ignore[union-attr]
     return LoadedModel(
         backbone=backbone,
         head=cast("torch.nn.Module", network.lm_head),
         shape=sizes.kv,
         sizes=sizes,
-        rotary=Rotary(inverse_frequencies=frequencies.double().cpu().numpy()),
-        row_bounds=largest_rows(backbone, sizes.kv, FAMILIES[config.model_type].read_block),
-        max_positions=int(config.max_position_embeddings),
+        windows=read_windows(config),
+        rotaries=tuple(turning.rotary for turning in turnings),
+        row_bounds=largest_rows(projections, key_scales, sizes.kv),
+        max_positions=read_max_positions(config),
         end_token_ids=frozenset([ends] if isinstance(ends, int) else ends or []),  # type: ignore[arg-type]
         fingerprint=fingerprint,
         device=next(network.parameters()).device,

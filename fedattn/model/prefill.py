@@ -101,7 +101,7 @@ class Prefiller:
             token_ids: the last tokens of its span, at least one.
             known: rows of every block before them; they are shared, and never written.
         """
-        cache = FederatedCache(self.shape.num_layers, self.model.device)
+        cache = FederatedCache(self.model.windows, self.model.device)
         cache.seed(known)
         stop = member.span.stop
         hidden = self._run(cache, token_ids, range(stop - len(token_ids), stop))
@@ -139,7 +139,7 @@ class Prefiller:
         self, prefix: list[int], exchange: KvExchange, *, keeps_rows: bool
     ) -> FederatedCache:
         cache = FederatedCache(
-            self.shape.num_layers, self.model.device, exchange=exchange, keeps_rows=keeps_rows
+            self.model.windows, self.model.device, exchange=exchange, keeps_rows=keeps_rows
         )
         if prefix:
             cache.seed(self._prefix_rows(tuple(prefix)))
@@ -148,7 +148,7 @@ class Prefiller:
     def _prefix_rows(self, prefix: tuple[int, ...]) -> list[LayerCache]:
         kept, rows = self._prefix
         if kept != prefix:
-            cache = FederatedCache(self.shape.num_layers, self.model.device)
+            cache = FederatedCache(self.model.windows, self.model.device)
             forward_tokens(self.model, cache, list(prefix), range(len(prefix)))
             rows = cache.layers
             self._prefix = (prefix, rows)

@@ -23,6 +23,7 @@ from fedattn.model.files import ModelFiles
 from fedattn.model.fingerprint import fingerprint_model
 from fedattn.model.source import ModelSource, path_of, resolve_source
 from fedattn.model.store import claimed, default_cache_dir, written_at_once
+from fedattn.model.template import end_of_turn
 
 RECORD_NAME = "fedattn.json"
 FORMAT_VERSION = 2
@@ -127,6 +128,7 @@ def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedM
     tokenizer = files.tokenizer()
     progress("reading the weights")
     network = files.network(torch.float32)
+    _end_at(network, end_of_turn(tokenizer))
     prepared = PreparedModel(path=folder, fingerprint=fingerprint, name=source.name)
     progress("writing safetensors")
     with written_at_once(folder) as staging:
@@ -136,6 +138,14 @@ def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedM
         (staging / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n")
     progress("ready")
     return prepared
+
+
+def _end_at(network: Any, token: int | None) -> None:
+    """Let answers end at a token too: not every model's files name what its template ends with."""
+    ends = network.generation_config.eos_token_id
+    known = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    if token is not None and token not in known:
+        network.generation_config.eos_token_id = [*known, token]
 
 
 def prepared_files(prepared: PreparedModel, folder: Path | None = None) -> ModelFiles:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 from fedattn.core.turns import Speaker, Turn
 from fedattn.model.hugging_face import PreTrainedTokenizerFast
+from fedattn.model.template import template_parts
 from fedattn.model.text import Detokenizer, whole_text
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant. Answer briefly, using the notes given."
-_MARKS = tuple(f"\x02FEDATTN{number}\x02" for number in range(3))
-"""Nothing that a template strips."""
 
 
 class PromptTokenizer:
@@ -30,11 +29,11 @@ class PromptTokenizer:
     ) -> None:
         self.tokenizer = tokenizer
         self.system_prompt = system_prompt
-        header, end, to_assistant, to_user = self._template()
-        self._header = tuple(self._encode(header, private=False))
-        self._end = tuple(self._encode(end, private=False))
-        self._to_assistant = tuple(self._encode(to_assistant, private=False))
-        self._to_user = tuple(self._encode(to_user, private=False))
+        parts = template_parts(tokenizer, system_prompt)
+        self._header = tuple(self._encode(parts.header, private=False))
+        self._end = tuple(self._encode(parts.end, private=False))
+        self._to_assistant = tuple(self._encode(parts.to_assistant, private=False))
+        self._to_user = tuple(self._encode(parts.to_user, private=False))
         self._blank_line = tuple(self._encode("\n\n", private=False))
 
     def prefix(self) -> list[int]:
@@ -109,22 +108,3 @@ class PromptTokenizer:
             token_ids += self._encode(turn.text.strip(), private=True)
             was_answer = is_answer
         return token_ids
-
-    def _template(self) -> tuple[str, str, str, str]:
-        """Text before and after the only message of a user; from user to assistant, and back."""
-        if not self.tokenizer.chat_template:
-            return f"{self.system_prompt}\n\n", "\nAnswer:", "\nAnswer: ", "\n\n"
-        alone, answer, again = _MARKS
-        asked = self._render(("system", self.system_prompt), ("user", alone))
-        header, _, end = asked.partition(alone)
-        talk = self._render(("user", alone), ("assistant", answer), ("user", again))
-        after_first, _, after_second = talk.partition(alone)[2].partition(answer)
-        return header, end, after_first, after_second.partition(again)[0]
-
-    def _render(self, *messages: tuple[str, str]) -> str:
-        """What the template makes of roles and texts, up to where the answer begins."""
-        chat = [{"role": role, "content": text} for role, text in messages]
-        rendered = self.tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=True
-        )
-        return str(rendered)

@@ -4,6 +4,8 @@ Whoever gives a context does not know what will be asked. A model that repeats t
 word looks at whatever holds its content, and later questions look there too (arXiv 2505.23416).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -12,6 +14,7 @@ from fedattn.core.types import FloatArray, HeadRows, KvRows, KvShape, Queries
 from fedattn.model.attention import run_model
 from fedattn.model.cache import FederatedCache
 from fedattn.model.loading import LoadedModel
+from fedattn.model.positions import visible
 from fedattn.model.prefill import forward_tokens
 from fedattn.model.prompt import PromptTokenizer
 
@@ -40,9 +43,9 @@ class ContextRows:
         self.start = len(prefix)
         self.rows: list[KvRows] = []
         self.queries: list[Queries] = []
-        before = FederatedCache(model.shape.num_layers, model.device)
+        before = FederatedCache(model.windows, model.device)
         forward_tokens(model, before, prefix, range(self.start))
-        cache = FederatedCache(model.shape.num_layers, model.device, exchange=_Kept(self))
+        cache = FederatedCache(model.windows, model.device, exchange=_Kept(self))
         cache.seed(before.layers)
         forward_tokens(model, cache, token_ids, range(self.start, self.stop))
         self._layers = cache.layers
@@ -50,6 +53,10 @@ class ContextRows:
     @property
     def shape(self) -> KvShape:
         return self._model.shape
+
+    @property
+    def windows(self) -> Sequence[int | None]:
+        return self._model.windows
 
     @property
     def stop(self) -> int:
@@ -104,6 +111,7 @@ class _Replay:
 
     def __init__(self, context: ContextRows) -> None:
         self._context = context
+        self.windows = context.windows
         size = (context.shape.num_kv_heads, len(context.token_ids))
         device = context.keys_and_values(0)[0].device
         self.most = [torch.zeros(size, device=device) for _ in context.rows]
@@ -121,12 +129,12 @@ class _Replay:
         keys, values = (torch.cat(both, dim=2)[0] for both in zip(known, (key, value), strict=True))
         groups = query[0].reshape(keys.shape[0], -1, *query.shape[2:])  # [Hkv, G, n, D]
         scale = scaling or query.shape[-1] ** -0.5
-        ahead = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool).triu(1)
-        ahead = ahead.to(query.device)
+        positions = torch.arange(keys.shape[1], device=query.device)
+        hidden = ~visible(positions[-query.shape[2] :], positions, self.windows[layer])
         outputs = []
         for head, queries in enumerate(groups):
             scores = (queries @ keys[head].T).float() * scale  # [G, n, S]
-            scores[..., self._context.stop :].masked_fill_(ahead, -torch.inf)
+            scores.masked_fill_(hidden, -torch.inf)
             weights = torch.softmax(scores, dim=-1)
             looked = weights[..., self._context.start : self._context.stop].amax(dim=(0, 1))
             torch.maximum(self.most[layer][head], looked, out=self.most[layer][head])

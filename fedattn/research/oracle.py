@@ -38,16 +38,17 @@ class DenseMasks:
 
     def __init__(
         self,
+        model: LoadedModel,
         layout: SessionLayout,
         num_generated: int,
         kept: KeptPositions | None,
-        device: torch.device,
         responder: int | None = None,
     ) -> None:
+        self.windows = model.windows
         self._layout, self._responder = layout, responder
         self._num_generated, self._kept = num_generated, kept
         self._masks = [
-            torch.from_numpy(self._layer_masks(layer)).to(device)[None]
+            torch.from_numpy(self._layer_masks(layer)).to(model.device)[None]
             for layer in range(layout.num_layers)
         ]
 
@@ -95,7 +96,15 @@ class DenseMasks:
         ]
         return np.stack(
             [_with_copies(layout, mask[np.ix_(chosen, chosen)], chosen) for mask in masks]
-        )
+        ) & self._within_window(layer)
+
+    def _within_window(self, layer: int) -> npt.NDArray[np.bool_]:
+        """[S, S]: whether a query is less than the block's window behind a key."""
+        at = sequence_positions(self._layout, self._num_generated)
+        window = self.windows[layer]
+        limit = np.inf if window is None else window
+        within: npt.NDArray[np.bool_] = at[:, None] - at[None, :] < limit
+        return within
 
 
 class RefittedRows:
@@ -108,6 +117,7 @@ class RefittedRows:
 
     def __init__(self, masks: DenseMasks, travelled: Mapping[tuple[int, int], HeadRows]) -> None:
         self._masks, self._travelled = masks, travelled
+        self.windows = masks.windows
         self._remote = masks.remote()
 
     def attend(
@@ -153,6 +163,13 @@ class RefittedRows:
 
 def _shifted(layout: SessionLayout) -> list[Member]:
     return [member for member in layout.members if member.position_offset]
+
+
+def sequence_positions(layout: SessionLayout, num_generated: int) -> IntArray:
+    """[S] global positions of the sequence, copies of the prefix first."""
+    prefix = np.arange(layout.prefix_len)
+    copies = [member.position_offset + prefix for member in _shifted(layout)]
+    return np.concatenate([*copies, computed_positions(layout, num_generated)])
 
 
 def _with_copies(
@@ -201,11 +218,10 @@ def oracle_logits(  # noqa: PLR0913, PLR0917 - spelt out
         raise ValueError(f"expected {layout.num_tokens} tokens, got {len(token_ids)}")
     chosen = torch.from_numpy(computed_positions(layout, len(generated))).to(model.device)
     ids = torch.tensor(token_ids + generated, dtype=torch.int64, device=model.device)
-    masks = DenseMasks(layout, len(generated), kept, model.device, responder)
+    masks = DenseMasks(model, layout, len(generated), kept, responder)
     copies = _shifted(layout)
-    prefix = torch.arange(layout.prefix_len, device=model.device)
-    positions = torch.cat([*(member.position_offset + prefix for member in copies), chosen])
-    tokens = torch.cat([*(ids[prefix] for _ in copies), ids[chosen]])
+    positions = torch.from_numpy(sequence_positions(layout, len(generated))).to(model.device)
+    tokens = torch.cat([*(ids[: layout.prefix_len] for _ in copies), ids[chosen]])
     view = masks if travelled is None else RefittedRows(masks, travelled)
     hidden = run_model(model.backbone, tokens, positions, view)
     hidden = hidden[len(copies) * layout.prefix_len :]

@@ -31,7 +31,7 @@ def answer_as(
             is_received = _outside(Span(layout.prefix_len, layout.num_tokens))
         rows = join_rows([mine.where(_inside(responder.span)), received.where(is_received)])
         layers.append(rows.select(rows.positions.argsort()))
-    cache = FederatedCache(len(layers), prefill.logits.device)
+    cache = FederatedCache(prefill.cache.windows, prefill.logits.device)
     cache.seed(layers)
     return replace(prefill, cache=cache)
 

@@ -271,7 +271,7 @@ class Simulator:
         self._check_window(layout, max(settings.max_new_tokens, len(tokens.answer)))
         responder = _place(settings.responder, layout)
         model = self._prefiller.model
-        store = KvStore(layout, model.shape, model.rotary, responder, scorer=settings.scorer)
+        store = KvStore(layout, model.shape, model.rotaries, responder, scorer=settings.scorer)
         what = (tokens.prefix, tokens.contexts, settings)
         is_reused = settings.responder is None and self._last is not None and self._last[0] == what
         if is_reused and self._last is not None:

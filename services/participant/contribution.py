@@ -192,7 +192,7 @@ class Contributor:
             agreement.terms,
             agreement.index,
             self._node.threads.pool,
-            self._node.prefiller.model.rotary,
+            self._node.prefiller.model.rotaries,
             bounds=self._node.prefiller.model.row_bounds,
             sealing=agreement.sealing(accepted.identity, accepted.keys, content_key),
             keeps=self._node.frames.max_bytes > 0,

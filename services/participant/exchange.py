@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future
 
 import structlog
@@ -57,7 +57,7 @@ class GrpcKvExchange:
         terms: of the session.
         index: place of this node.
         executor: encodes frames.
-        rotary: of the model.
+        rotaries: of every block.
         bounds: of its rows, the own and the others'.
         sealing: how frames leave and are read; None for as they are.
         cached: rows a publisher has from earlier sessions, by cache key.
@@ -76,7 +76,7 @@ class GrpcKvExchange:
         terms: SessionTerms,
         index: int,
         executor: Executor,
-        rotary: Rotary,
+        rotaries: Sequence[Rotary],
         *,
         bounds: RowBounds,
         sealing: Sealing | None = None,
@@ -97,7 +97,7 @@ class GrpcKvExchange:
         self._inbox = RowInbox(
             self.state,
             index,
-            rotary,
+            rotaries,
             bounds=bounds,
             sealing=self._sealing,
             progress_timeout_s=terms.progress_timeout_s,
@@ -113,7 +113,7 @@ class GrpcKvExchange:
         self._withheld = withheld
         self._keeps_frames = keeps and not is_publisher
         self._executor = executor
-        self._rotary = rotary
+        self._rotaries = rotaries
         self._bounds = bounds
         self._on_layer = on_layer
         self._loop = asyncio.get_running_loop()
@@ -176,9 +176,8 @@ class GrpcKvExchange:
 
         def write() -> bytes:
             begin_s = self._timeline.now()
-            frame = write_frame(
-                self.member, layer, rows, queries, self._rotary, self._scorer, self._withheld
-            )
+            rotary, scorer = self._rotaries[layer], self._scorer
+            frame = write_frame(self.member, layer, rows, queries, rotary, scorer, self._withheld)
             frame = self._sealing.seal(frame)
             self._timeline.add(Activity.ENCODE, layer, begin_s)
             return frame

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from fedattn.core.chunks import Chunk, FrameAssembler
 from fedattn.core.errors import (
@@ -31,7 +31,7 @@ class RowInbox:
     Args:
         state: routes and members of the session.
         index: place of this member.
-        rotary: of the model.
+        rotaries: of every block.
         bounds: of its rows; who sends longer ones is left out.
         progress_timeout_s: longest wait in which nothing at all arrives.
         min_participants: fewest that must be left at a layer.
@@ -46,7 +46,7 @@ class RowInbox:
         self,
         state: SessionState,
         index: int,
-        rotary: Rotary,
+        rotaries: Sequence[Rotary],
         *,
         bounds: RowBounds,
         progress_timeout_s: float,
@@ -58,7 +58,7 @@ class RowInbox:
         timeline: Timeline | None = None,
     ) -> None:
         self._state = state
-        self._rotary = rotary
+        self._rotaries = rotaries
         self._bounds = bounds
         self._sealing = sealing or NoSealing()
         self._timeline = timeline or Timeline(is_on=False)
@@ -159,7 +159,7 @@ class RowInbox:
         parts |= {sender: cached.rows[layer] for sender, cached in self._cached.items()}
         self.arrivals = self._arrivals(layer, begun, frames, parts)
         placed = [
-            place_rows(parts[sender], self._state.member(sender), self._rotary)
+            place_rows(parts[sender], self._state.member(sender), self._rotaries[layer])
             for sender in sorted(parts)
         ]
         self._timeline.lap(Activity.DECODE, layer)
@@ -204,7 +204,7 @@ class RowInbox:
     def _read(self, sender: int, frame: ReceivedFrame) -> HeadRows:
         frame = self._sealing.open(sender, frame)
         member = self._state.member(sender)
-        rows = read_frame(frame, member, self._state.shape, self._rotary)
+        rows = read_frame(frame, member, self._state.shape, self._rotaries[frame.header.layer])
         self._bounds.check(rows, frame.header.layer, member.node_id)
         return rows
 

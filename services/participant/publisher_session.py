@@ -180,7 +180,7 @@ class PublisherSession:
             agreement.terms,
             agreement.index,
             self._node.threads.pool,
-            self._node.prefiller.model.rotary,
+            self._node.prefiller.model.rotaries,
             bounds=self._node.prefiller.model.row_bounds,
             sealing=agreement.sealing(self._identity, self._keys),
             cached=self._cached_rows,

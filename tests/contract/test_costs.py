@@ -55,7 +55,7 @@ def test_foretold_bytes_are_those_that_move(compression: Compression, codec: Cod
         publisher_plan="all",
         compression=replace(compression, codec=codec),
     )
-    store = KvStore(case.layout(), model.shape, model.rotary, scorer=random_scorer(model.shape))
+    store = KvStore(case.layout(), model.shape, model.rotaries, scorer=random_scorer(model.shape))
     run_all(case, Prefiller(model), store)
     for index, foretold in enumerate(session_bytes(store.layout, model.shape)):
         for layer, size in foretold.up.items():
@@ -67,7 +67,7 @@ def test_foretold_bytes_are_those_that_move(compression: Compression, codec: Cod
 @pytest.mark.parametrize("case", SCENARIOS, ids=lambda case: case.name)
 def test_every_byte_of_every_scenario_is_foretold(case: Scenario) -> None:
     model = tiny_model("llama")
-    store = KvStore(case.layout(), model.shape, model.rotary)
+    store = KvStore(case.layout(), model.shape, model.rotaries)
     run_all(case, Prefiller(model), store)
     foretold = session_bytes(store.layout, model.shape)
     assert store.uploaded_bytes == sum(member.total_up for member in foretold)
@@ -118,7 +118,7 @@ def require_operations_foretold(
     prefix, spans, question = case.tokens()
     prefiller = Prefiller(model)
     prefiller.warm_prefix(prefix)  # once a process
-    store = KvStore(layout, model.shape, model.rotary, scorer=random_scorer(model.shape))
+    store = KvStore(layout, model.shape, model.rotaries, scorer=random_scorer(model.shape))
     for index, token_ids in enumerate(spans):
         exchange = InProcessExchange(store, index)
         with counted() as counter:

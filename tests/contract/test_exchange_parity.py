@@ -11,9 +11,12 @@ from fedattn.model.loading import LoadedModel
 from fedattn.research.oracle import oracle_greedy, oracle_logits
 from tests.harness.runners import RUNNERS
 from tests.harness.scenarios import NUM_NEW_TOKENS, SCENARIOS, Scenario, context_words
-from tests.harness.tiny import FAMILIES, tiny_model, tiny_network
+from tests.harness.tiny import ALL_FAMILIES, FAMILIES, tiny_model, tiny_network
 
 TOLERANCE = 1e-4
+
+
+UNEVEN, MIXED, SEVERAL, INDEPENDENT = SCENARIOS[3], SCENARIOS[7], SCENARIOS[1], SCENARIOS[12]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -21,12 +24,33 @@ def model(request: pytest.FixtureRequest) -> LoadedModel:
     return tiny_model(request.param)
 
 
+@pytest.mark.parametrize("scenario", [UNEVEN, MIXED, INDEPENDENT], ids=lambda one: one.name)
+@pytest.mark.parametrize("family", sorted(set(ALL_FAMILIES) - set(FAMILIES)))
+async def test_every_other_family_gives_the_oracles_logits_and_tokens(
+    family: str, scenario: Scenario, tmp_path: Path
+) -> None:
+    await equals_the_oracle("in-process", scenario, tiny_model(family), tmp_path)
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "phi3", "smollm3"])
+async def test_blocks_of_unlike_families_give_the_oracles_tokens_over_grpc(
+    family: str, tmp_path: Path
+) -> None:
+    await equals_the_oracle("gRPC", UNEVEN, tiny_model(family), tmp_path)
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 @pytest.mark.parametrize("runner", RUNNERS)
 async def test_exchange_gives_the_oracles_logits_and_tokens(
     runner: str, scenario: Scenario, model: LoadedModel, tmp_path: Path
 ) -> None:
-    outcome = await RUNNERS[runner](scenario, model, tmp_path)
+    await equals_the_oracle(runner, scenario, model, tmp_path)
+
+
+async def equals_the_oracle(
+    runner: str, scenario: Scenario, model: LoadedModel, folder: Path
+) -> None:
+    outcome = await RUNNERS[runner](scenario, model, folder)
     layout, joined = scenario.layout(), scenario.joined()
     expected = oracle_logits(model, layout, joined, [])[-1]
     torch.testing.assert_close(outcome.logits, expected, atol=TOLERANCE, rtol=0)
@@ -48,12 +72,14 @@ async def test_exchange_moves_exactly_the_rows_that_are_needed(
     assert outcome.uploaded_bytes == expected
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize(
+    ("family", "runner"),
+    [*((family, "in-process") for family in ALL_FAMILIES), *((one, "gRPC") for one in FAMILIES)],
+)
 async def test_all_layers_equal_plain_transformers_on_the_joined_text(
     runner: str, family: str, tmp_path: Path
 ) -> None:
-    scenario = SCENARIOS[1]
+    scenario = SEVERAL
     outcome = await RUNNERS[runner](scenario, tiny_model(family), tmp_path)
     with torch.inference_mode():
         plain = tiny_network(family)(torch.tensor([scenario.joined()])).logits[0, -1]

@@ -19,12 +19,12 @@ from fedattn.research.oracle import oracle_greedy, oracle_logits
 from tests.harness.learned import ragged
 from tests.harness.runners import prefill_in_process
 from tests.harness.scenarios import LOSSLESS, SCENARIOS, Scenario
-from tests.harness.tiny import FAMILIES, tiny_model, tiny_network
+from tests.harness.tiny import ALL_FAMILIES, FAMILIES, UNLIKE_FAMILIES, tiny_model, tiny_network
 
 NUM_TOKENS = 8
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=UNLIKE_FAMILIES)
 def model(request: pytest.FixtureRequest) -> LoadedModel:
     return tiny_model(request.param)
 
@@ -37,6 +37,21 @@ def prefilled(scenario: Scenario, model: LoadedModel) -> PrefillResult:
 def test_float32_gives_the_oracles_logits_and_tokens(
     scenario: Scenario, model: LoadedModel
 ) -> None:
+    equals_the_oracle(scenario, model)
+
+
+@pytest.mark.parametrize("most_padding", [0, roomy_rows._MOST_PADDING])
+@pytest.mark.parametrize("case", [SCENARIOS[3], SCENARIOS[12]], ids=lambda case: case.name)
+@pytest.mark.parametrize("family", sorted(set(ALL_FAMILIES) - set(FAMILIES)))
+def test_every_other_family_gives_the_oracles_logits_and_tokens(
+    family: str, case: Scenario, most_padding: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows leave the windows of blocks while the answer is decoded."""
+    monkeypatch.setattr(roomy_rows, "_MOST_PADDING", most_padding)
+    equals_the_oracle(case, tiny_model(family))
+
+
+def equals_the_oracle(scenario: Scenario, model: LoadedModel) -> None:
     layout, joined = scenario.layout(), scenario.joined()
     prefill = prefilled(scenario, model)
     decoder = FusedDecoder(model, FLOAT32)
@@ -61,7 +76,7 @@ def test_int8_stays_near_float32(model: LoadedModel) -> None:
     assert 0 < float(difference) < 0.1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", UNLIKE_FAMILIES)
 def test_int8_of_a_model_in_half_precision_stays_near_its_blocks(family: str) -> None:
     half = wrap_model(tiny_network(family).to(torch.bfloat16), "f" * 64)
     prefill = prefilled(SCENARIOS[1], half)
@@ -98,7 +113,7 @@ def test_plans_without_exchange_decode_too(model: LoadedModel) -> None:
         publisher=("publisher", 4),
         plans=RolePlans(contributors=none, publisher=none),
     )
-    exchange = InProcessExchange(KvStore(layout, model.shape, model.rotary), 0)
+    exchange = InProcessExchange(KvStore(layout, model.shape, model.rotaries), 0)
     prefill = Prefiller(model).publish(layout.publisher, [], [1, 2, 3, 4], exchange)
     decoder = FusedDecoder(model, INT8)
     assert (

@@ -125,7 +125,7 @@ def test_only_candidates_can_be_found() -> None:
 
 
 def test_candidates_have_the_rows_of_a_forward_pass(model: LoadedModel) -> None:
-    cache = FederatedCache(model.shape.num_layers, model.device)
+    cache = FederatedCache(model.windows, model.device)
     with torch.inference_mode():
         forward_tokens(model, cache, PREFIX, range(3))
         known = cache.layers

@@ -20,7 +20,7 @@ from fedattn.research.leak.pieces import Piece, Withheld, find_pieces
 from fedattn.research.leak.received import Received, Sending, TokenRows, receive_rows
 from fedattn.research.leak.rounding import RoundedRow
 from services.participant.withheld import compile_pattern, withheld_tokens
-from tests.harness.tiny import FAMILIES, tiny_model, word_tokenizer
+from tests.harness.tiny import UNLIKE_FAMILIES, tiny_model, word_tokenizer
 
 PREFIX = [1, 2, 3]
 TEXT = [5, 40, 7, 88, 7, 61, 13, 29, 54, 2]
@@ -28,7 +28,7 @@ PAIRS = tuple(product(range(80, 90), range(20)))
 PIECE = Piece(start=3, candidates=PAIRS, truth=PAIRS.index((88, 7)))
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=UNLIKE_FAMILIES)
 def model(request: pytest.FixtureRequest) -> LoadedModel:
     return tiny_model(request.param)
 
@@ -90,7 +90,7 @@ def test_only_rows_that_travel_are_compared() -> None:
 
 
 def test_continuations_have_the_rows_of_a_forward_pass(model: LoadedModel) -> None:
-    cache = FederatedCache(model.shape.num_layers, model.device)
+    cache = FederatedCache(model.windows, model.device)
     tried = torch.tensor([[4, 9, 6], [42, 8, 77]])
     with torch.inference_mode():
         forward_tokens(model, cache, PREFIX, range(3))

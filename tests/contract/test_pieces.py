@@ -16,7 +16,7 @@ from fedattn.model.prefill import forward_tokens
 from fedattn.research.oracle import oracle_logits
 from tests.harness.runners import prefill_in_process
 from tests.harness.scenarios import SCENARIOS, Scenario
-from tests.harness.tiny import FAMILIES, VOCABULARY, tiny_model
+from tests.harness.tiny import UNLIKE_FAMILIES, VOCABULARY, tiny_model
 
 
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -34,7 +34,7 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=UNLIKE_FAMILIES)
 def model(request: pytest.FixtureRequest) -> LoadedModel:
     return tiny_model(request.param)
 
@@ -67,7 +67,7 @@ def test_rows_of_each_head_in_pieces_are_as_with_a_whole_mask() -> None:
     )
     keys, values = torch.randn(2, 1, 2, 6, 8)
     rows = LayerCache(keys, values, torch.cat([torch.tensor([0]), own]), others)
-    seen = attending.attend_rows(query, rows, own, None)
+    seen = attending.attend_rows(query, rows, own, None, None)
     for head, group in enumerate(rows.groups()):
         assert group.biases is not None
         mask = group.positions[None, :] <= own[:, None]
@@ -83,7 +83,7 @@ def test_the_largest_tensor_of_a_prefill_grows_with_its_length(model: LoadedMode
 
 @torch.inference_mode()
 def _largest(model: LoadedModel, num_tokens: int) -> int:
-    cache = FederatedCache(model.shape.num_layers, model.device)
+    cache = FederatedCache(model.windows, model.device)
     ids = [token % VOCABULARY for token in range(num_tokens)]
     with Largest() as largest:  # type: ignore[no-untyped-call]
         forward_tokens(model, cache, ids, range(num_tokens))

@@ -52,7 +52,7 @@ def test_everything_follows_the_model_to_its_device(
     real = wrap_model(network, "0" * 64)
     monkeypatch.setattr(loading, "largest_rows", lambda *_: real.row_bounds)
     network.to("meta").model.rotary_emb.inv_freq = torch.ones(4)  # type: ignore[union-attr]
-    model = replace(wrap_model(network, "0" * 64), rotary=real.rotary)
+    model = replace(wrap_model(network, "0" * 64), rotaries=real.rotaries)
     network.to("meta")
     assert model.device.type == "meta"
     rows: list[tuple[int, ...]] = []
@@ -67,7 +67,7 @@ def test_everything_follows_the_model_to_its_device(
     positions = {len(member.span): member.input_positions() for member in layout.members}
     monkeypatch.setattr(cache, "_positions_to_numpy", lambda tensor: positions[tensor.shape[0]])
     prefix, tokens, question = scenario.tokens()
-    store = KvStore(layout, model.shape, model.rotary)
+    store = KvStore(layout, model.shape, model.rotaries)
     prefiller = Prefiller(model)
     for index, token_ids in enumerate(tokens):
         exchange = InProcessExchange(store, index)

@@ -22,7 +22,7 @@ from fedattn.research.oracle import oracle_greedy, oracle_logits
 from tests.harness.learned import ragged
 from tests.harness.runners import prefill_in_process, run_grpc, run_in_process
 from tests.harness.scenarios import LOSSLESS, NUM_NEW_TOKENS, SCENARIOS, Scenario, context_words
-from tests.harness.tiny import FAMILIES, tiny_model, tiny_network
+from tests.harness.tiny import UNLIKE_FAMILIES, tiny_model, tiny_network
 
 TOLERANCE = 1e-4
 VARIED = [SCENARIOS[index] for index in (1, 3, 6, 8, 10, 12)] + [
@@ -33,7 +33,7 @@ VARIED = [SCENARIOS[index] for index in (1, 3, 6, 8, 10, 12)] + [
 GREEDY = SamplingParams.most_likely(NUM_NEW_TOKENS)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=UNLIKE_FAMILIES)
 def model(request: pytest.FixtureRequest) -> LoadedModel:
     return tiny_model(request.param)
 

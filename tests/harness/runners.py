@@ -75,7 +75,7 @@ def prefill_in_process(scenario: Scenario, model: LoadedModel) -> tuple[PrefillR
     prefiller = Prefiller(model)
     prefix, spans, question = scenario.tokens()
     layout = scenario.layout()
-    store = KvStore(layout, model.shape, model.rotary, scorer=random_scorer(model.shape))
+    store = KvStore(layout, model.shape, model.rotaries, scorer=random_scorer(model.shape))
     for index, token_ids in enumerate(spans):
         exchange = InProcessExchange(store, index)
         prefiller.contribute(layout.members[index], prefix, token_ids, exchange)
@@ -138,7 +138,7 @@ async def _publish(
         terms,
         agreement.index,
         node.threads.pool,
-        model.rotary,
+        model.rotaries,
         bounds=model.row_bounds,
         sealing=sealing,
     )

@@ -20,6 +20,9 @@ VOCABULARY = 97
 NUM_LAYERS = 5
 SYSTEM_PROMPT = "w1 w2 w3"
 FAMILIES = ("llama", "qwen2")
+"""Those that every contract is held to."""
+UNLIKE_FAMILIES = (*FAMILIES, "gemma3_text")
+"""And the one that is least like them, where windows and rotary embeddings matter."""
 TINY_SHAPE = KvShape(num_layers=NUM_LAYERS, num_kv_heads=2, head_dim=8)
 _SIZES = {
     "vocab_size": VOCABULARY,
@@ -33,11 +36,48 @@ _SIZES = {
     "bos_token_id": None,
     "pad_token_id": None,
 }
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+_OWN_SETTINGS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 8},
+    "smollm3": {
+        "no_rope_layers": [1, 0, 1, 1, 0],
+        "layer_types": [_FULL, _SLIDING, _FULL, _SLIDING, _FULL],
+        "use_sliding_window": True,
+        "sliding_window": 6,
+    },
+    "gemma3_text": {
+        "head_dim": 8,
+        "query_pre_attn_scalar": 12,
+        "layer_types": [_SLIDING, _SLIDING, _FULL, _SLIDING, _FULL],
+        "sliding_window": 5,
+        "rope_parameters": {
+            _SLIDING: {"rope_type": "default", "rope_theta": 100.0},
+            _FULL: {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4},
+        },
+    },
+    "phi3": {
+        "max_position_embeddings": 1024,
+        "original_max_position_embeddings": 256,
+        "partial_rotary_factor": 0.5,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "short_factor": [1.1, 1.7],
+            "long_factor": [2.0, 9.0],
+            "rope_theta": 1e4,
+        },
+        "sliding_window": 7,
+    },
+    "mistral": {"head_dim": 8, "sliding_window": 6},
+}
+"""Windows are shorter than the prompts of tests: else nothing would be seen of them."""
+ALL_FAMILIES = tuple(_OWN_SETTINGS)
 
 
 def configure_tiny(family: str, **settings: Any) -> Any:
     """Configuration of a tiny model, with settings of one's own."""
-    return AutoConfig.for_model(family, **{**_SIZES, **settings})
+    return AutoConfig.for_model(family, **{**_SIZES, **_OWN_SETTINGS[family], **settings})
 
 
 def tiny_network(family: str, seed: int = 0, **settings: Any) -> torch.nn.Module:

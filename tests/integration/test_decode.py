@@ -19,7 +19,7 @@ def prefill_alone(family: str) -> tuple[Prefiller, PrefillResult, list[int]]:
     prefix, _, question = scenario.tokens()
     prefiller = Prefiller(tiny_model(family))
     layout = scenario.layout()
-    store = KvStore(layout, prefiller.shape, prefiller.model.rotary)
+    store = KvStore(layout, prefiller.shape, prefiller.model.rotaries)
     exchange = InProcessExchange(store, 0)
     return (
         prefiller,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config
 
 from fedattn.core.errors import ConfigurationError, ModelError
 from fedattn.model.attention import federated_attention
@@ -18,10 +18,17 @@ from fedattn.model.loading import LoadedModel, load_model, read_sizes, wrap_mode
 from fedattn.model.placement import choose_decoder
 from fedattn.model.prefill import PrefillResult, forward_tokens
 from fedattn.model.prepare import PreparedModel, prepare_model
-from tests.harness.tiny import FAMILIES as TINY_FAMILIES
-from tests.harness.tiny import configure_tiny, save_tiny_model, tiny_model, tiny_network
+from tests.harness.tiny import (
+    ALL_FAMILIES,
+    configure_tiny,
+    save_tiny_model,
+    tiny_model,
+    tiny_network,
+)
 
-WINDOWS = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
+WINDOWS: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
+CAPPED: dict[str, Any] = {"attn_logit_softcapping": 30.0}
+LONG = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
 YARN = {
     "rope_type": "yarn",
@@ -40,13 +47,20 @@ LLAMA3 = {
 
 
 def test_every_family_has_a_tiny_model() -> None:
-    assert set(FAMILIES) == set(TINY_FAMILIES)
+    assert set(FAMILIES) == set(ALL_FAMILIES)
 
 
 @pytest.mark.parametrize(
     ("family", "settings", "said"),
     [
-        ("qwen2", WINDOWS, r"layer_types: .* at layer 2 sliding_attention, 3 layers"),
+        ("qwen2", WINDOWS | {"layer_types": ["chunked_attention"] * 5}, "layer_types at block 0"),
+        ("qwen2", {"layer_types": ["sliding_attention"] * 5}, "sliding_window: expected a number"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ("gemma3_text", {"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ("smollm3", {"no_rope_layers": [1, 0]}, "blocks with positions: expected 5, got 2"),
+        ("mistral", {"layer_types": ["full_attention"] * 5}, "layer_types"),
+        ("mistral", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ("qwen3", {"rope_parameters": YARN | {"rope_type": "longrope", **LONG}}, "rope_type"),
         ("llama", {"sliding_window": 8}, "sliding_window: expected None"),
         ("llama", {"attn_logit_softcapping": 30.0}, "attn_logit_softcapping: .* got 30.0"),
         ("llama", {"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
@@ -65,33 +79,44 @@ def test_what_would_be_answered_for_wrongly_is_refused_by_name(
         check_config(configure_tiny(family, **settings))
 
 
-def test_windows_that_no_layer_uses_are_no_reason_to_refuse() -> None:
-    check_config(configure_tiny("qwen2", **WINDOWS | {"max_window_layers": 5}))
+@pytest.mark.parametrize("family", ["gpt2", "gemma3", "gemma2", "ministral", "qwen3_moe"])
+def test_another_family_is_refused_by_name_and_told_which_are_taken(family: str) -> None:
+    with pytest.raises(ModelError, match=f"is of family '{family}'; supported are gemma3_text, "):
+        check_config(AutoConfig.for_model(family))
 
 
-def test_a_network_with_windows_is_refused_before_it_can_answer() -> None:
-    with pytest.raises(ModelError, match="sliding"):
-        wrap_model(tiny_network("qwen2", **WINDOWS), "f" * 64)
+def test_windows_are_those_of_the_layers_that_slide() -> None:
+    assert wrap_model(tiny_network("qwen2", **WINDOWS), "f" * 64).windows == (None, None, 8, 8, 8)
+    assert tiny_model("mistral").windows == (6,) * 5
 
 
-def test_a_source_with_windows_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    save_tiny_model(tmp_path / "m", "qwen2", **WINDOWS)
-    with pytest.raises(ModelError, match="model m would be answered for wrongly: layer_types"):
+def test_a_long_prompt_of_longrope_ends_where_its_keys_would_change() -> None:
+    assert tiny_model("phi3").max_positions == 256
+
+
+def test_a_network_with_soft_caps_is_refused_before_it_can_answer() -> None:
+    with pytest.raises(ModelError, match="attn_logit_softcapping"):
+        wrap_model(tiny_network("gemma3_text", **CAPPED), "f" * 64)
+
+
+def test_a_source_with_soft_caps_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "m", "gemma3_text", **CAPPED)
+    with pytest.raises(ModelError, match="model m would be answered for wrongly: attn_logit"):
         prepare_model(str(tmp_path / "m"), cache_dir=tmp_path / "c")
     assert not list((tmp_path / "c" / "models").glob("m-*/*"))
 
 
 @pytest.mark.parametrize("read", [load_model, read_sizes])
 def test_a_prepared_folder_of_another_kind_is_refused_too(tmp_path: Path, read: Any) -> None:
-    save_tiny_model(tmp_path, "qwen2", **WINDOWS)
-    with pytest.raises(ModelError, match="layer_types"):
+    save_tiny_model(tmp_path, "gemma3_text", **CAPPED)
+    with pytest.raises(ModelError, match="attn_logit_softcapping"):
         read(PreparedModel(path=tmp_path, fingerprint="f" * 64, name="m"))
 
 
-def plain_and_ours(**settings: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def plain_and_ours(family: str, **settings: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Last logits of plain transformers, and of all that can decode behind our seam."""
     ids = (torch.arange(40) * 7 % 97).tolist()
-    network = tiny_network("llama", **settings)
+    network = tiny_network(family, **settings)
     with torch.inference_mode():
         plain = network(torch.tensor([ids])).logits[0, -1]
     model = wrap_model(network, "f" * 64)
@@ -102,7 +127,7 @@ def plain_and_ours(**settings: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 
 def last_logits(model: LoadedModel, decoder: Decoder[Any], ids: list[int]) -> torch.Tensor:
-    cache = FederatedCache(model.shape.num_layers, model.device)
+    cache = FederatedCache(model.windows, model.device)
     with torch.inference_mode():
         forward_tokens(model, cache, ids[:-1], range(len(ids) - 1))
     prefill = PrefillResult(cache=cache, logits=torch.empty(0), next_position=len(ids) - 1)
@@ -110,18 +135,24 @@ def last_logits(model: LoadedModel, decoder: Decoder[Any], ids: list[int]) -> to
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("family", "settings"),
     [
-        {},
-        {"hidden_act": "gelu"},
-        {"rope_parameters": LINEAR},
-        {"rope_parameters": YARN},
-        {"rope_parameters": LLAMA3},
-        {"attention_bias": True, "mlp_bias": True},
+        *((family, {}) for family in ALL_FAMILIES),
+        ("llama", {"hidden_act": "gelu"}),
+        ("llama", {"rope_parameters": LINEAR}),
+        ("llama", {"rope_parameters": YARN}),
+        ("llama", {"rope_parameters": LLAMA3}),
+        ("llama", {"attention_bias": True, "mlp_bias": True}),
+        ("qwen2", WINDOWS),
+        ("qwen3", WINDOWS | {"rope_parameters": YARN}),
+        ("gemma3_text", {"attention_bias": True}),
+        ("mistral", {"sliding_window": None, "rope_parameters": YARN}),
+        ("phi3", {"sliding_window": None, "rope_parameters": {"rope_theta": 1e4}}),
+        ("smollm3", {"attention_bias": True, "rope_parameters": YARN}),
     ],
 )
-def test_what_is_taken_equals_plain_transformers(settings: dict[str, Any]) -> None:
-    plain, ours = plain_and_ours(**settings)
+def test_what_is_taken_equals_plain_transformers(family: str, settings: dict[str, Any]) -> None:
+    plain, ours = plain_and_ours(family, **settings)
     for logits in ours:
         torch.testing.assert_close(logits, plain, atol=1e-4, rtol=0)
 
@@ -158,9 +189,11 @@ def test_unknown_decode_weights_are_refused() -> None:
 )
 def test_attention_refuses_by_name_what_it_does_not_do(asked: dict[str, Any]) -> None:
     rows = torch.zeros(1, 2, 3, 4)
-    cache = FederatedCache(1, torch.device("cpu"))
+    cache = FederatedCache((None,), torch.device("cpu"))
+    module = torch.nn.Module()
+    module.layer_idx = 0  # type: ignore[assignment]
     with pytest.raises(ModelError, match=next(iter(asked))):
-        federated_attention(torch.nn.Module(), rows, rows, rows, None, kv_view=cache, **asked)
+        federated_attention(module, rows, rows, rows, None, kv_view=cache, **asked)
 
 
 def fingerprint(tmp_path: Path, config: Any) -> str:

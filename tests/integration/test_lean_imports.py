@@ -22,7 +22,7 @@ engine = open_engine(sys.argv[1], cache_dir=Path(sys.argv[2]))
 model = engine.model
 ids = engine.tokenizer.question("what is it")
 with torch.inference_mode():
-    cache = FederatedCache(model.shape.num_layers, model.device)
+    cache = FederatedCache(model.windows, model.device)
     hidden = forward_tokens(model, cache, ids, range(len(ids)))
     logits = model.head(hidden[-1:])[0]
 prefill = PrefillResult(cache=cache, logits=logits, next_position=len(ids))

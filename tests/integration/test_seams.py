@@ -6,13 +6,14 @@ import torch
 from fedattn.model.attention import ATTENTION_NAME, run_model, sdpa
 from fedattn.model.cache import FederatedCache
 from fedattn.model.layer_cache import LayerCache
-from tests.harness.tiny import FAMILIES, tiny_model
+from tests.harness.tiny import ALL_FAMILIES, FAMILIES, tiny_model
 
 
 class RecordingView:
     """Notes for which blocks it was asked, and with what."""
 
-    def __init__(self) -> None:
+    def __init__(self, windows: tuple[int | None, ...]) -> None:
+        self.windows = windows
         self.asked: list[int] = []
         self.shapes: set[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = set()
 
@@ -31,9 +32,10 @@ class RecordingView:
         return sdpa(query, key, value, mask, scaling)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_view_is_asked_for_every_block_in_order(family: str) -> None:
-    model, view = tiny_model(family), RecordingView()
+    model = tiny_model(family)
+    view = RecordingView(model.windows)
     with torch.inference_mode():
         run_model(model.backbone, torch.arange(4), torch.arange(4), view)
     shape = model.shape
@@ -57,7 +59,7 @@ def test_attention_of_a_wrapped_model_is_ours() -> None:
 
 def test_every_block_keeps_its_own_rows() -> None:
     model = tiny_model("llama")
-    cache = FederatedCache(model.shape.num_layers, model.device)
+    cache = FederatedCache(model.windows, model.device)
     cache.query_positions = torch.arange(3)
     with torch.inference_mode():
         run_model(model.backbone, torch.arange(3), cache.query_positions, cache)
@@ -89,20 +91,33 @@ def seen(cache: FederatedCache, first: int, *positions: int) -> list[list[bool]]
 
 def test_mask_reaches_back_over_gapped_positions() -> None:
     """Keys at 0 1 | 5 6 (own), queries 5 and 6: causal by position, not by place."""
-    cache = FederatedCache(1, torch.device("cpu"))
+    cache = FederatedCache((None,), torch.device("cpu"))
     cache.seed([rows_at(0, 0, 1)])
     assert seen(cache, 2, 5, 6) == [[True, True, True, False], [True, True, True, True]]
 
 
 def test_single_query_sees_every_key() -> None:
-    cache = FederatedCache(1, torch.device("cpu"))
+    cache = FederatedCache((None,), torch.device("cpu"))
     cache.seed([rows_at(0, 0, 1)])
     assert seen(cache, 2, 7) == [[True, True, True, False]]
 
 
+@pytest.mark.parametrize("positions", [(6,), (5, 6)])
+def test_a_window_counts_positions_and_not_rows(positions: tuple[int, ...]) -> None:
+    """Window 4, keys at 0 2 3 and the own ones: 2 is seen from 5, and not from 6."""
+    cache = FederatedCache((4,), torch.device("cpu"))
+    cache.seed(
+        [LayerCache(torch.zeros(1, 1, 2, 4), torch.eye(4)[None, None, :2], torch.tensor([2, 3]))]
+    )
+    expected = {5: [True, True, True, False], 6: [False, True, True, True]}
+    if len(positions) == 1:
+        expected = {6: [False, True, True, False]}
+    assert seen(cache, 2, *positions) == [expected[position] for position in positions]
+
+
 def test_rows_of_a_seed_are_never_written() -> None:
     shared = rows_at(0, 0, 1)
-    cache = FederatedCache(1, torch.device("cpu"))
+    cache = FederatedCache((None,), torch.device("cpu"))
     cache.seed([shared])
     seen(cache, 2, 5, 6)
     assert shared.positions.tolist() == [0, 1]
@@ -111,7 +126,7 @@ def test_rows_of_a_seed_are_never_written() -> None:
 
 
 def test_dropped_rows_are_forgotten_at_every_block() -> None:
-    cache = FederatedCache(2, torch.device("cpu"))
+    cache = FederatedCache((None, None), torch.device("cpu"))
     cache.seed([rows_at(0, 0, 1, 2), rows_at(0, 0, 1, 2)])
     cache.drop_last(2)
     assert [layer.positions.tolist() for layer in cache.layers] == [[0], [0]]

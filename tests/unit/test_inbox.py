@@ -52,7 +52,7 @@ def make_inbox(
     return RowInbox(
         make_state(),
         2,
-        ROTARY,
+        [ROTARY] * SHAPE.num_layers,
         bounds=BOUNDS,
         progress_timeout_s=timeout_s,
         min_participants=min_participants,
@@ -181,7 +181,7 @@ def test_member_that_waits_for_a_late_one_is_not_blamed_for_it() -> None:
     inbox = RowInbox(
         state,
         2,
-        ROTARY,
+        [ROTARY] * SHAPE.num_layers,
         bounds=BOUNDS,
         progress_timeout_s=0.5,
         min_participants=1,

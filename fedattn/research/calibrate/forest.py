@@ -18,12 +18,15 @@ import torch
 
 from fedattn.model.attention import run_model, sdpa
 from fedattn.model.loading import LoadedModel
+from fedattn.model.positions import visible
 
 QUESTION, GIVEN, LIKELY = range(3)
 _BRANCHES = 3
 
-HeadPast = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Keys and values [n, D] that all branches see, and biases [n], of one head at one layer."""
+HeadPast = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Keys and values [n, D] that all branches see, biases [n] and positions [n], of one head at one
+layer.
+"""
 Past = list[list[HeadPast]]
 """The same of every layer and head."""
 
@@ -64,10 +67,12 @@ class Forest:
 
     def __init__(self, model: LoadedModel, past: Past) -> None:
         self._model = model
-        self._seen = [list(heads) for heads in past]
+        self.windows = model.windows
+        self._past = past
+        self._own = [[(keys[:0], values[:0]) for keys, values, *_ in heads] for heads in past]
         none = torch.empty(0, dtype=torch.int64, device=model.device)
-        self._branches, self._positions = none, none
-        self._hidden = torch.empty(0, 0)
+        self._branches, self._positions, self._queries = none, none, none
+        self._is_of_branch = torch.empty(0, 0, dtype=torch.bool)
 
     @torch.inference_mode()
     def run(self, leaves: Leaves) -> torch.Tensor:
@@ -82,8 +87,7 @@ class Forest:
         self._positions = torch.cat([self._positions, positions])
         own, known = branches[:, None], self._branches[None]
         is_of_branch = (known == own) | (known == own - own % _BRANCHES)
-        is_visible = is_of_branch & (self._positions[None] <= positions[:, None])
-        self._hidden = torch.where(is_visible, 0.0, -torch.inf)  # added to scores
+        self._is_of_branch, self._queries = is_of_branch, positions
         return run_model(self._model.backbone, leaves.ids.to(device), positions, self)
 
     def attend(
@@ -95,13 +99,24 @@ class Forest:
         scaling: float | None,
     ) -> torch.Tensor:
         """As `KvView.attend`; one key/value head after the other."""
-        outputs = []
+        outputs, window = [], self.windows[layer]
+        is_seen = self._is_of_branch & visible(self._queries, self._positions, window)
         for head, queries in enumerate(query.chunk(key.shape[1], dim=1)):
-            keys, values, biases = self._seen[layer][head]
-            keys = torch.cat([keys, key[0, head]])
-            values = torch.cat([values, value[0, head]])
-            self._seen[layer][head] = keys, values, biases
-            past = biases.expand(len(self._hidden), -1)
-            mask = torch.cat([past, self._hidden.to(biases)], dim=1)[None, None]
-            outputs.append(sdpa(queries, keys[None, None], values[None, None], mask, scaling))
+            own = torch.stack([key[0, head], value[0, head]])
+            own_keys, own_values = (
+                torch.cat(both) for both in zip(self._own[layer][head], own, strict=True)
+            )
+            self._own[layer][head] = own_keys, own_values
+            keys, values, biases, positions = self._past[layer][head]
+            is_past_seen = visible(self._queries, positions, window)
+            mask = torch.cat(
+                [
+                    torch.where(is_past_seen, biases, -torch.inf),
+                    torch.where(is_seen, biases.new_zeros(()), -torch.inf),
+                ],
+                dim=1,
+            )[None, None]
+            keys = torch.cat([keys, own_keys])[None, None]
+            values = torch.cat([values, own_values])[None, None]
+            outputs.append(sdpa(queries, keys, values, mask, scaling))
         return torch.cat(outputs, dim=1)

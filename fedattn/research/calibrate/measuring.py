@@ -70,7 +70,7 @@ class WorldMeter:
         tokenizer, model = engine.tokenizer, engine.model
         self._prefix = tokenizer.prefix()
         self._spans = [tokenizer.context(text) for text in cases[0].contexts]
-        cache = FederatedCache(model.shape.num_layers, model.device)
+        cache = FederatedCache(model.windows, model.device)
         with torch.inference_mode():
             forward_tokens(model, cache, self._prefix, range(len(self._prefix)))
         self._prefix_rows = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
@@ -103,7 +103,7 @@ class WorldMeter:
             plans=plans,
             compression=compression,
         )
-        store = KvStore(layout, model.shape, model.rotary, scorer=scorer)
+        store = KvStore(layout, model.shape, model.rotaries, scorer=scorer)
         for index, (member, span) in enumerate(zip(layout.contributors, self._spans, strict=True)):
             exchange = InProcessExchange(store, index)
             self._engine.prefiller.contribute(member, self._prefix, span, exchange)
@@ -147,14 +147,20 @@ def _head_past(
     keys: torch.Tensor, values: torch.Tensor, parts: Sequence[HeadRows], head: int
 ) -> HeadPast:
     biases = keys.new_zeros(len(keys))
+    positions = torch.arange(len(keys), device=keys.device)
     for part in parts:
         here = part.heads[head]
         own = np.zeros(len(part.keys), np.float32) if part.biases is None else part.biases
-        keys, values, biases = (
+        keys, values, biases, positions = (
             torch.cat([known, torch.tensor(new[here]).to(known)])
-            for known, new in ((keys, part.keys), (values, part.values), (biases, own))
+            for known, new in (
+                (keys, part.keys),
+                (values, part.values),
+                (biases, own),
+                (positions, part.positions),
+            )
         )
-    return keys, values, biases
+    return keys, values, biases, positions
 
 
 def worlds_of(cases: Sequence[Case]) -> Iterator[list[Case]]:

@@ -149,7 +149,7 @@ class Calibration:
             shares.add(scores)
             for layer in self._sync_plan.layers:
                 rows = context.rows[layer]
-                keys = model.rotary.undo(rows.keys, rows.positions)
+                keys = model.rotaries[layer].undo(rows.keys, rows.positions)
                 fit.add(layer, row_features(keys, rows.values), scores[layer])
             report("texts", done, len(contexts))
         return fit.solve(), shares, sum(map(len, contexts))

@@ -73,7 +73,7 @@ def _hidden_states(
     try:
         ids = torch.tensor(token_ids, dtype=torch.int64, device=model.device)
         positions = torch.arange(len(token_ids), device=model.device)
-        run_model(model.backbone, ids, positions, DenseMasks(layout, 0, None, model.device))
+        run_model(model.backbone, ids, positions, DenseMasks(model, layout, 0, None))
     finally:
         for hook in hooks:
             hook.remove()

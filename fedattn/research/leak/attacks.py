@@ -71,12 +71,12 @@ def look_up(model: LoadedModel, received: Received) -> Recovery | None:
     begun = time.monotonic()
     rows = received.rows[0]
     vocabulary = torch.arange(model.sizes.vocab_size, device=model.device)
-    cache = FederatedCache(model.shape.num_layers, model.device)
+    cache = FederatedCache(model.windows, model.device)
     tables = [
         candidate_rows(model, cache.layers, batch, 0, [0])[0] for batch in split_batches(vocabulary)
     ]
     table = {0: torch.cat(tables, dim=2)}
-    keys = model.rotary.undo(rows.keys, rows.positions)
+    keys = model.rotaries[0].undo(rows.keys, rows.positions)
     found, gaps = [0] * len(received.truth), []
     for position, token_rows in by_token(replace(rows, keys=keys)).items():
         token, gap = ranked(vocabulary, distances(table, {0: token_rows}))
@@ -127,7 +127,7 @@ class _Walk:
             layer: by_token(received.rows[layer])
             for layer in sorted(received.rows)[: effort.num_blocks]
         }
-        self._cache = FederatedCache(model.shape.num_layers, model.device)
+        self._cache = FederatedCache(model.windows, model.device)
         self._logits = self._extend(received.prefix, range(len(received.prefix)))
 
     def step(self, position: int) -> tuple[int, float | None]:

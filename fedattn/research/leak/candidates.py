@@ -9,6 +9,7 @@ import torch
 from fedattn.model.attention import run_model
 from fedattn.model.layer_cache import LayerCache
 from fedattn.model.loading import LoadedModel
+from fedattn.model.positions import visible
 from fedattn.research.leak.received import TokenRows
 
 _BATCH = 512
@@ -29,15 +30,23 @@ class CandidateView:
 
     Args:
         known: rows of every block, at earlier positions.
+        windows: of every block.
         layers: blocks whose rows are wanted; the pass ends at the highest.
-        width: W.
+        positions: [W] int64 of the tokens of each.
 
     Attributes:
         rows: [2, Hkv, C * W, D] a block, keys after RoPE and values.
     """
 
-    def __init__(self, known: Sequence[LayerCache], layers: Sequence[int], width: int) -> None:
-        self._known, self._layers, self._width = known, frozenset(layers), width
+    def __init__(
+        self,
+        known: Sequence[LayerCache],
+        windows: Sequence[int | None],
+        layers: Sequence[int],
+        positions: torch.Tensor,
+    ) -> None:
+        self._known, self.windows, self._layers = known, windows, frozenset(layers)
+        self._positions, self._width = positions, len(positions)
         self.rows: dict[int, torch.Tensor] = {}
 
     def attend(
@@ -59,9 +68,13 @@ class CandidateView:
         by_candidate = (heads, -1, query.shape[2] // width, width, size)
         own_keys, own_values = key[0].reshape(by_candidate), value[0].reshape(by_candidate)
         scores = grouped @ known.keys[0, :, None].transpose(-1, -2)  # [Hkv, Hq / Hkv, C * W, S]
+        at, window = self._positions, self.windows[layer]
+        seen_known = visible(at, known.positions, window).repeat(query.shape[2] // width, 1)
+        scores = scores.masked_fill(~seen_known, -torch.inf)
         own = grouped.reshape(by_candidate) @ own_keys.transpose(-1, -2)
-        later = torch.ones(width, width, dtype=torch.bool, device=own.device).triu(1)
-        own = own.masked_fill(later, -torch.inf).flatten(2, 3)  # [Hkv, Hq / Hkv, C * W, W]
+        own = own.masked_fill(~visible(at, at, window), -torch.inf).flatten(
+            2, 3
+        )  # [Hkv, Hq / Hkv, C * W, W]
         scale = size**-0.5 if scaling is None else scaling
         weights = torch.softmax(torch.cat([scores, own], -1) * scale, dim=-1)
         seen = weights[..., :-width] @ known.values[0, :, None]
@@ -115,10 +128,10 @@ def continuation_rows(
         [2, Hkv, C, W, D] float32 a block: keys after RoPE, and values.
     """
     count, width = candidates.shape
-    view = CandidateView(known, layers, width)
-    positions = torch.arange(start, start + width, device=candidates.device).repeat(count)
+    at = torch.arange(start, start + width, device=candidates.device)
+    view = CandidateView(known, model.windows, layers, at)
     with suppress(_AllRowsSeen):
-        run_model(model.backbone, candidates.flatten(), positions, view)
+        run_model(model.backbone, candidates.flatten(), at.repeat(count), view)
     return {
         layer: rows.reshape(*rows.shape[:2], count, width, -1) for layer, rows in view.rows.items()
     }

@@ -183,7 +183,10 @@ class _Trial:
         found = continuation_rows(self._model, self._known, tried, self._start, layers)
         computed = {
             (layer, position): to_rounded(
-                self._model, self._codec, found[layer][:, :, :, position - self._start], position
+                self._model.rotaries[layer],
+                self._codec,
+                found[layer][:, :, :, position - self._start],
+                position,
             )
             for layer, position in rows
         }
@@ -193,6 +196,6 @@ class _Trial:
 
     @torch.inference_mode()
     def _compute_known(self, token_ids: list[int]) -> list[LayerCache]:
-        cache = FederatedCache(self._model.shape.num_layers, self._model.device)
+        cache = FederatedCache(self._model.windows, self._model.device)
         forward_tokens(self._model, cache, token_ids, range(len(token_ids)))
         return cache.layers

@@ -163,7 +163,7 @@ def receive_rows(
     lengths = (len(prefix), len(token_ids), len(withheld))
     layout = _layout(lengths, sending, model.shape.num_layers)
     scorer = sending.scorer
-    store = KvStore(layout, model.shape, model.rotary, scorer=scorer, withheld={0: withheld})
+    store = KvStore(layout, model.shape, model.rotaries, scorer=scorer, withheld={0: withheld})
     uploads = sorted(store.routes[0].uploads)
     if not uploads:
         raise InvalidRequestError("no rows travel with this plan; name at least one block")

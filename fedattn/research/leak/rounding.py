@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from fedattn.core.codecs import Codec
+from fedattn.core.rotary import Rotary
 from fedattn.core.types import FloatArray, HeadRows
 from fedattn.model.cache import FederatedCache
 from fedattn.model.loading import LoadedModel
@@ -40,14 +41,12 @@ class RoundedRow:
         return impossible.float().mean(dim=(0, 1, 3))
 
 
-def to_rounded(
-    model: LoadedModel, codec: Codec, computed: torch.Tensor, position: int
-) -> torch.Tensor:
-    """Computed rows of one position, [2, Hkv, C, D] with keys after RoPE, where a codec rounds."""
+def to_rounded(rotary: Rotary, codec: Codec, computed: torch.Tensor, position: int) -> torch.Tensor:
+    """Computed rows [2, Hkv, C, D] of one position, keys after RoPE, as a codec rounds them."""
     if not codec.keys_before_rope:
         return computed
     keys = computed[0].cpu().numpy()
-    undone = model.rotary.undo(keys, np.full(keys.shape[1], position))
+    undone = rotary.undo(keys, np.full(keys.shape[1], position))
     return torch.stack([torch.from_numpy(undone).to(computed.device), computed[1]])
 
 
@@ -59,9 +58,9 @@ def rounded_rows(
     How a frame was rounded stands in it: its scales, and for floats their exponents. Here the
     same bounds are worked out from the text, which tells the attacker nothing more.
     """
-    rows, codec = received.rows[layer], received.codec
-    given = _where_rounded(model, codec, rows)
-    encoded = _where_rounded(model, codec, _true_rows(model, received, layer))
+    rows, codec, rotary = received.rows[layer], received.codec, model.rotaries[layer]
+    given = _where_rounded(rotary, codec, rows)
+    encoded = _where_rounded(rotary, codec, _true_rows(model, received, layer))
     bounds = codec.error_bound(encoded.keys, encoded.values, encoded.counts)
     keys, values = (
         (bound + np.float32(_NOISE) * _size(array)).astype(np.float32)
@@ -81,11 +80,11 @@ def _size(array: FloatArray) -> FloatArray:
     return np.broadcast_to(size, array.shape)
 
 
-def _where_rounded(model: LoadedModel, codec: Codec, rows: HeadRows) -> HeadRows:
+def _where_rounded(rotary: Rotary, codec: Codec, rows: HeadRows) -> HeadRows:
     """Rows after RoPE as their codec sees them."""
     if not codec.keys_before_rope:
         return rows
-    return replace(rows, keys=model.rotary.undo(rows.keys, rows.positions))
+    return replace(rows, keys=rotary.undo(rows.keys, rows.positions))
 
 
 @torch.inference_mode()
@@ -93,7 +92,7 @@ def _true_rows(model: LoadedModel, received: Received, layer: int) -> HeadRows:
     """The rows that were received of a block, before they were encoded."""
     rows = received.rows[layer]
     token_ids = [*received.prefix, *received.truth]
-    cache = FederatedCache(model.shape.num_layers, model.device)
+    cache = FederatedCache(model.windows, model.device)
     forward_tokens(model, cache, token_ids, range(len(token_ids)))
     heads = np.repeat(np.arange(len(rows.counts)), rows.counts)
     true = cache.layers[layer]

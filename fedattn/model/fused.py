@@ -3,7 +3,7 @@
 Gated blocks of RMS norms and rotary attention (`FusedBlock`), written out in `fused_block.py`:
 caches of fixed size, no modules in between. The linear layers of all answers are one product, so
 that the weights are read once a step; attention is each answer's own. Weights are float32, shared
-with the model, or int8 (`packing.py`). `tests/contract/test_fused.py` holds float32 to the oracle.
+with the model, its own blocks, or int8 (`packing.py`). `tests/contract/test_fused.py` holds float32 to the oracle.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ import torch
 from fedattn.core.errors import ModelError
 from fedattn.model.fused_block import RotaryAngles, pack_block, pack_norm
 from fedattn.model.loading import LoadedModel
-from fedattn.model.packing import pack_float32, pack_int8
+from fedattn.model.packing import pack_blocks, pack_float32, pack_int8
 from fedattn.model.prefill import PrefillResult
 from fedattn.model.roomy_rows import RoomyRows, with_room
 
-INT8, FLOAT32 = "int8", "float32"
-_PACKERS = {FLOAT32: pack_float32, INT8: pack_int8}
+INT8, FLOAT32, BLOCKS = "int8", "float32", "blocks"
+_PACKERS = {FLOAT32: pack_float32, INT8: pack_int8, BLOCKS: pack_blocks}
 DECODE_FORMATS = tuple(_PACKERS)
 
 
@@ -42,7 +42,7 @@ class FusedDecoder:
 
     Args:
         model: on the CPU; in half precision only int8 weights spare a copy.
-        weights: one of DECODE_FORMATS.
+        weights: one of DECODE_FORMATS; blocks are those of the model, int8 a copy of floats.
 
     Raises:
         ModelError: its blocks are not of the form that is written out here.
@@ -54,7 +54,7 @@ class FusedDecoder:
         pack = _PACKERS[weights]
         backbone: Any = model.backbone
         eps = float(backbone.config.rms_norm_eps)
-        self._embedding = backbone.embed_tokens.weight.detach()
+        self._embed = backbone.embed_tokens
         self._angles = RotaryAngles(backbone.rotary_emb)
         self._blocks = [
             pack_block(model.read_block(layer), pack, eps, model.sizes.num_query_heads, model.shape)
@@ -71,7 +71,7 @@ class FusedDecoder:
     @torch.inference_mode()
     def step(self, states: Sequence[FusedState], tokens: Sequence[int]) -> torch.Tensor:
         """As `Decoder.step`."""
-        hidden = self._embedding[torch.tensor(tokens)].float()
+        hidden = self._embed(torch.tensor(tokens)).float()
         rotation = self._angles.at([state.position for state in states])
         for index, block in enumerate(self._blocks):
             hidden = block.run(hidden, [state.blocks[index] for state in states], rotation)

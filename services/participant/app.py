@@ -11,7 +11,7 @@ import torch
 from fedattn import __version__
 from fedattn.core.profile import Profile
 from fedattn.model.engine import Engine, open_engine
-from fedattn.model.placement import choose_decoder, choose_device, choose_dtype
+from fedattn.model.placement import choose_decoder, choose_device
 from fedattn.model.prepare import prepare_model
 from fedattn.passages.store import PassageStore
 from fedattn.passages.watching import keep_fresh
@@ -68,10 +68,9 @@ def build_node(
     num_threads = settings.threads or usable_cpus()
     torch.set_num_threads(num_threads)
     device = choose_device(settings.device)
-    dtype = choose_dtype(settings.weights, device)
     log.info("model", step=f"loading {settings.model}")
     prepared = prepare_model(settings.model, progress=lambda step: log.info("model", step=step))
-    engine = open_engine(prepared, settings.system_prompt, dtype=dtype, device=device)
+    engine = open_engine(prepared, settings.system_prompt, weights=settings.weights, device=device)
     engine.prefiller.warm_prefix(engine.tokenizer.prefix())
     log.info("reading_context", is_given=settings.context is not None)
     make_decoder = choose_decoder(settings.decode_weights, engine.model)
@@ -87,7 +86,7 @@ def build_node(
         "model_loaded",
         model=engine.name,
         device=str(device),
-        weights=str(dtype).removeprefix("torch."),
+        weights=engine.weights.name,
         threads=num_threads,
         context_tokens=context.summary.num_tokens,
     )
@@ -124,7 +123,7 @@ def _make_budget(settings: ParticipantSettings, engine: Engine) -> MemoryBudget:
     """
     sizes = engine.model.sizes
     fixed = own_bytes()
-    if settings.publish:
+    if settings.publish and not engine.model.is_in_blocks:
         fixed += sizes.weight_bytes // sizes.bytes_per_scalar  # int8, for the decoder
     offered = memory_limit() or psutil.virtual_memory().total // 2
     room = room_beside(fixed, settings.memory, offered)

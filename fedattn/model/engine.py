@@ -11,7 +11,6 @@ from fedattn.model.placement import AUTO, choose_weights
 from fedattn.model.prefill import Prefiller
 from fedattn.model.prepare import PreparedModel, prepare_model
 from fedattn.model.prompt import DEFAULT_SYSTEM_PROMPT, PromptTokenizer
-from fedattn.model.weights.choice import Weights
 
 _CPU = torch.device("cpu")
 
@@ -22,14 +21,12 @@ class Engine:
 
     Attributes:
         name: of the model, as its user called it.
-        weights: the form of its weights.
         model: the loaded model; its fingerprint is `model.fingerprint`.
         tokenizer: cuts prompts.
         prefiller: runs the model over spans.
     """
 
     name: str
-    weights: Weights
     model: LoadedModel
     tokenizer: PromptTokenizer
     prefiller: Prefiller
@@ -65,7 +62,6 @@ def open_engine(  # noqa: PLR0913 - spelt out
     tokenizer = PromptTokenizer(load_tokenizer(model), system_prompt or DEFAULT_SYSTEM_PROMPT)
     return Engine(
         name=model.name,
-        weights=chosen,
         model=loaded,
         tokenizer=tokenizer,
         prefiller=Prefiller(loaded),

@@ -3,7 +3,8 @@
 Gated blocks of RMS norms and rotary attention (`FusedBlock`), written out in `fused_block.py`:
 caches of fixed size, no modules in between. The linear layers of all answers are one product, so
 that the weights are read once a step; attention is each answer's own. Weights are float32, shared
-with the model, its own blocks, or int8 (`packing.py`). `tests/contract/test_fused.py` holds float32 to the oracle.
+with the model, its own blocks, or int8 (`packing.py`). `tests/contract/test_fused.py` holds
+float32 to the oracle.
 """
 
 from collections.abc import Sequence

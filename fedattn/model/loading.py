@@ -130,7 +130,8 @@ def _sizes(network: torch.nn.Module) -> ModelSizes:
         num_query_heads=config.num_attention_heads,
         intermediate_size=config.intermediate_size,
         vocab_size=config.vocab_size,
-        weight_bytes=sum(part.nbytes for part in [*weights, *matrices_of(network)]),
+        weight_bytes=sum(weight.nbytes for weight in weights)
+        + sum(matrix.nbytes for matrix in matrices_of(network)),
         bytes_per_scalar=weights[0].element_size(),
     )
 
@@ -183,9 +184,7 @@ def _blocks(prepared: PreparedModel, weights: Weights, config: Any) -> Any:
         )
     # blocks of the source are made with the folder, others beside them
     remedy_folder = None if weights.made_format is None else folder
-    files = replace(
-        prepared_files(prepared, remedy_folder), location=folder
-    )
+    files = replace(prepared_files(prepared, remedy_folder), location=folder)
     network = blocks_network(files, config)
     network.generation_config = prepared_files(prepared).generation_config()
     return network

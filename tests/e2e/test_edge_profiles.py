@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from fedattn.core.costs import session_memory
 from fedattn.core.plans import PlanSpec, RolePlans
@@ -49,7 +48,7 @@ def test_limits_hold_what_the_cost_model_expects(
         if name.startswith("FEDATTN_"):
             monkeypatch.setenv(name, value)
     settings = ParticipantSettings.load(["--node-id=a"])
-    sizes = read_sizes(prepare_model(lines["FEDATTN_PARTICIPANT_MODEL"]), torch.float32)
+    sizes = read_sizes(prepare_model(lines["FEDATTN_PARTICIPANT_MODEL"]))
     every = PlanSpec("all").resolve(sizes.kv.num_layers)
     layout = build_layout(
         num_layers=sizes.kv.num_layers,

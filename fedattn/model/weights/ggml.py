@@ -164,15 +164,15 @@ class Ggml:
     def _make_graph(self, shapes: tuple[Shape, ...], width: int, rows: int, threads: int) -> _Graph:
         base = self._base
         size = (2 * len(shapes) + 4) * base.ggml_tensor_overhead()
-        size += base.ggml_graph_overhead_custom(_GRAPH_NODES, False)  # noqa: FBT003 - of C
+        size += base.ggml_graph_overhead_custom(_GRAPH_NODES, False)
         buffer = ctypes.create_string_buffer(size)
-        context = base.ggml_init(_InitParams(size, ctypes.addressof(buffer), True))  # noqa: FBT003
+        context = base.ggml_init(_InitParams(size, ctypes.addressof(buffer), True))
         inputs = base.ggml_new_tensor_2d(context, _F32, width, rows)
         weights = [
             base.ggml_new_tensor_2d(context, form.number, width, out) for form, out in shapes
         ]
         outputs = [base.ggml_mul_mat(context, matrix, inputs) for matrix in weights]
-        graph = base.ggml_new_graph_custom(context, _GRAPH_NODES, False)  # noqa: FBT003
+        graph = base.ggml_new_graph_custom(context, _GRAPH_NODES, False)
         for output in outputs:
             base.ggml_build_forward_expand(graph, output)
         plan = self._cpu.ggml_graph_plan(graph, threads, None)
@@ -193,13 +193,11 @@ class Ggml:
 
     def _find_data_offset(self) -> int:
         """Where a `ggml_tensor` has its data pointer: looked for, since versions differ."""
-        context = self._base.ggml_init(_InitParams(1 << 16, None, False))  # noqa: FBT003
+        context = self._base.ggml_init(_InitParams(1 << 16, None, False))
         tensor = self._base.ggml_new_tensor_2d(context, _F32, 32, 1)
         data = self._base.ggml_get_data(tensor)
         offsets = range(0, self._base.ggml_tensor_overhead(), 8)
-        found = [
-            at for at in offsets if ctypes.c_void_p.from_address(tensor + at).value == data
-        ]
+        found = [at for at in offsets if ctypes.c_void_p.from_address(tensor + at).value == data]
         self._base.ggml_free(context)
         if len(found) != 1:
             raise RuntimeError("the tensors of this ggml are of an unknown layout")

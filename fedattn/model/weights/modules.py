@@ -24,7 +24,7 @@ class BlocksLinear(torch.nn.Module):
         super().__init__()
         self.matrix = matrix
         self.out_features, self.in_features = matrix.num_rows, matrix.width
-        self.register_parameter("bias", bias)
+        self.bias: torch.nn.Parameter | None = bias
 
     @property
     def weight(self) -> torch.Tensor:

@@ -110,7 +110,9 @@ def _place(network: Any, key: str, matrix: BlocksMatrix) -> None:
             f"{type(module).__name__}; prepare the model again"
         )
     if isinstance(module, torch.nn.Embedding):
-        _put(network, name, BlocksEmbedding(matrix, float(getattr(module, "scalar_embed_scale", 1))))
+        _put(
+            network, name, BlocksEmbedding(matrix, float(getattr(module, "scalar_embed_scale", 1)))
+        )
         if name == _EMBEDDING and network.config.tie_word_embeddings:
             _put(network, _HEAD, BlocksLinear(matrix))
     else:

@@ -109,5 +109,5 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
 def test_precisions() -> None:
     assert choose_weights("auto", UNREAD) == FLOAT32_WEIGHTS
     assert choose_weights("bfloat16", UNREAD).dtype is torch.bfloat16
-    with pytest.raises(ConfigurationError, match="expected one of auto, float32, .*, q4_k, got .int3"):
+    with pytest.raises(ConfigurationError, match=r"one of auto, float32, .*, q4_k, got .int3"):
         choose_weights("int3", UNREAD)

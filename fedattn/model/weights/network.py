@@ -1,13 +1,13 @@
 """Networks of transformers whose linear layers and embeddings are blocks."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from fedattn.core.errors import ModelError
 from fedattn.model.files import ModelFiles
-from fedattn.model.hugging_face import AutoModelForCausalLM, for_inference
+from fedattn.model.hugging_face import AutoModelForCausalLM, for_inference, no_init_weights
 from fedattn.model.weights.formats import BlockFormat
 from fedattn.model.weights.ggml import find_ggml, ggml
 from fedattn.model.weights.gguf_file import expand_slowly
@@ -19,13 +19,12 @@ _EMBEDDING, _HEAD = "model.embed_tokens", "lm_head"
 
 
 def empty_network(config: Any, dtype: torch.dtype = torch.float32) -> Any:
-    """A network that takes no memory; what only its code computes is there."""
-    with for_inference():
-        with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(config, dtype=dtype)
-        for name, module in list(network.named_modules()):
-            if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
-                _put(network, name, _made_again(module, config))
+    """A network whose matrices take no memory; what its code computes, such as angles, is there.
+
+    All on the meta device would take 40 MiB for sympy, which torch's code for that imports.
+    """
+    with for_inference(), no_init_weights(), _MatricesOnMeta():
+        network = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return network.eval()
 
 
@@ -153,10 +152,13 @@ def _put(network: Any, name: str, module: Any) -> None:
     setattr(network.get_submodule(owner), attribute, module)
 
 
-def _made_again(module: Any, config: Any) -> Any:
-    """A module with its buffers off the meta device: a rotary embedding, or a scaled one."""
-    if hasattr(module, "scalar_embed_scale"):
-        module.embed_scale = torch.tensor(module.scalar_embed_scale)
-        return module
-    make: Callable[..., Any] = type(module)
-    return make(config=config)
+class _MatricesOnMeta(TorchFunctionMode):
+    """While it lasts, modules find no memory for the matrices that they make."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func is torch.empty and given.get("device") is None:
+            given["device"] = "meta"
+        return func(*args, **given)

@@ -22,7 +22,8 @@ from fedattn.model.roomy_rows import RoomyRows, with_room
 
 INT8, FLOAT32, BLOCKS = "int8", "float32", "blocks"
 _PACKERS = {FLOAT32: pack_float32, INT8: pack_int8, BLOCKS: pack_blocks}
-DECODE_FORMATS = tuple(_PACKERS)
+DECODE_FORMATS = (FLOAT32, INT8)
+"""What float weights decode in."""
 
 
 @dataclass(slots=True)
@@ -43,7 +44,7 @@ class FusedDecoder:
 
     Args:
         model: on the CPU; in half precision only int8 weights spare a copy.
-        weights: one of DECODE_FORMATS; blocks are those of the model, int8 a copy of floats.
+        weights: one of DECODE_FORMATS, or BLOCKS for those of the model.
 
     Raises:
         ModelError: its blocks are not of the form that is written out here.

@@ -12,7 +12,7 @@ from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
 from fedattn.model.prepare import PreparedModel, prepare_model, weights_folder
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.model.support import copying_attention, gain_from_others
-from fedattn.model.weights.choice import FLOAT32_WEIGHTS
+from fedattn.model.weights.choice import FLOAT32_WEIGHTS, STORED_WEIGHTS
 from fedattn.research.oracle import oracle_greedy, oracle_logits
 from tests.harness.runners import RUNNERS, prefill_in_process
 from tests.harness.scenarios import NUM_NEW_TOKENS, Scenario
@@ -69,6 +69,18 @@ async def test_all_layers_equal_plain_transformers_on_real_weights(
     with torch.inference_mode():
         expected = plain(torch.tensor([scenario.joined()])).logits[0, -1]
     torch.testing.assert_close(outcome.logits, expected, atol=TOLERANCE, rtol=0)
+
+
+async def test_blocks_as_stored_equal_their_floats_over_the_network(
+    prepared: PreparedModel, model: LoadedModel, tmp_path: Path
+) -> None:
+    blocks = load_model(prepared, STORED_WEIGHTS)
+    scenario = make_scenario(prepared, blocks, "all")
+    outcome = await RUNNERS["gRPC"](scenario, blocks, tmp_path)
+    layout, joined = scenario.layout(), scenario.joined()
+    expected = oracle_logits(model, layout, joined, [])[-1]
+    torch.testing.assert_close(outcome.logits, expected, atol=TOLERANCE, rtol=0)
+    assert outcome.generated == oracle_greedy(model, layout, joined, NUM_NEW_TOKENS)
 
 
 @pytest.mark.parametrize(("answer", "source"), [("pier 4.", 0), ("300 boxes of tea.", 1)])

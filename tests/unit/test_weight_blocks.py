@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,26 @@ def test_products_of_blocks_round_the_rows_to_8_bits(form: BlockFormat) -> None:
     assert float((rounded - exact).norm() / exact.norm()) < 0.01
     alone = torch.cat([multiply(matrices, x[row : row + 1]) for row in range(5)])
     torch.testing.assert_close(alone, rounded, atol=1e-4, rtol=1e-5)
+
+
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(matrix_module, "_WORTH_A_THREAD", 256)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_products_are_the_same_on_two_threads() -> None:
+    matrix, x = random_matrix(BlockFormat.Q4_1, 25), torch.randn(20, 256)
+    torch.testing.assert_close(matrix.apply(x), x @ matrix.expand().T, atol=1e-4, rtol=1e-5)
+    for _ in range(3):
+        shared = multiply([matrix, matrix], x[:2])
+        torch.set_num_threads(1)
+        torch.testing.assert_close(shared, multiply([matrix, matrix], x[:2]), atol=1e-5, rtol=0)
+        torch.set_num_threads(2)
 
 
 def test_formats_may_differ_between_matrices_of_one_product() -> None:

@@ -6,6 +6,7 @@ graph of ggml; graphs are made once for each thread and shape, and each call set
 
 import ctypes
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -43,6 +44,28 @@ class _Plan(ctypes.Structure):
         ("abort_callback_data", ctypes.c_void_p),
         ("use_ref", ctypes.c_bool),
     )
+
+
+class _PoolParams(ctypes.Structure):
+    _fields_ = (
+        ("cpumask", ctypes.c_bool * 512),
+        ("n_threads", ctypes.c_int),
+        ("prio", ctypes.c_int),
+        ("poll", ctypes.c_uint32),
+        ("strict_cpu", ctypes.c_bool),
+        ("paused", ctypes.c_bool),
+    )
+
+
+class _Pool:
+    """Threads that wait for products; without, ggml starts some for each."""
+
+    def __init__(self, base: Any, cpu: Any, threads: int) -> None:
+        params = base.ggml_threadpool_params_default(threads)
+        params.poll = 0  # wait asleep: torch computes on the same cores in between
+        self.threads = threads
+        self.address: int = cpu.ggml_threadpool_new(ctypes.byref(params))
+        weakref.finalize(self, cpu.ggml_threadpool_free, self.address).atexit = False
 
 
 _ToFloat = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
@@ -175,7 +198,8 @@ class Ggml:
         graph = base.ggml_new_graph_custom(context, _GRAPH_NODES, False)
         for output in outputs:
             base.ggml_build_forward_expand(graph, output)
-        plan = self._cpu.ggml_graph_plan(graph, threads, None)
+        pool = self._pool(threads)
+        plan = self._cpu.ggml_graph_plan(graph, threads, pool.address if pool else None)
         work = ctypes.create_string_buffer(plan.work_size + 64)
         plan.work_data = ctypes.addressof(work)
         base.ggml_free(context)  # the buffer is ours, and stays
@@ -185,8 +209,17 @@ class Ggml:
             outputs=tuple(self._pointer(tensor) for tensor in outputs),
             graph=graph,
             plan=ctypes.byref(plan),
-            memory=(buffer, work, plan),
+            memory=(buffer, work, plan, pool),
         )
+
+    def _pool(self, threads: int) -> _Pool | None:
+        """Of the calling thread; None if it needs no other."""
+        if threads == 1:
+            return None
+        pool: _Pool | None = getattr(self._graphs, "pool", None)
+        if pool is None or pool.threads != threads:
+            pool = self._graphs.pool = _Pool(self._base, self._cpu, threads)
+        return pool
 
     def _pointer(self, tensor: int) -> ctypes.c_void_p:
         return ctypes.c_void_p.from_address(tensor + self._data_offset)
@@ -224,6 +257,9 @@ def _declare(base: Any, cpu: Any) -> None:
             ctypes.c_size_t,
             [integer, pointer, pointer, long, long, long, pointer],
         ),
+        (base.ggml_threadpool_params_default, _PoolParams, [integer]),
+        (cpu.ggml_threadpool_new, pointer, [pointer]),
+        (cpu.ggml_threadpool_free, None, [pointer]),
         (cpu.ggml_cpu_init, None, []),
         (cpu.ggml_graph_plan, _Plan, [pointer, integer, pointer]),
         (cpu.ggml_graph_compute, integer, [pointer, pointer]),

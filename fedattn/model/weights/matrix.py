@@ -1,7 +1,9 @@
 """A matrix of weights in blocks, and how it multiplies."""
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +16,9 @@ _FLOATS, _FLOATS_OF_FEW = 1 << 20, 1 << 18
 """Weights that are floats at a time; for few rows so many as stay in a core's cache."""
 _FEW = 12
 """Up to so many rows the blocks themselves are multiplied at least as fast as expanded ones."""
+_WORTH_A_THREAD = 1 << 17
+"""Weights that take longer to expand than a thread to wake."""
+_helpers = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="expand")
 _rooms: deque[torch.Tensor] = deque(maxlen=2)
 """Room for floats, [_FLOATS] each, for whichever threads multiply next."""
 
@@ -65,14 +70,27 @@ class BlocksMatrix:
         out = torch.empty(len(x), num_rows)
         most = _FLOATS if len(x) > _FEW else _FLOATS_OF_FEW
         at_once = max(1, min(num_rows, most // width))
-        kernels = ggml()
         with _room(at_once * width) as room:
             for start in range(0, num_rows, at_once):
                 part = self.blocks[start : start + at_once]
                 weights = room[: len(part) * width].view(-1, width)
-                kernels.expand(self.form, part, weights)
+                _expand(self.form, part, weights)
                 torch.mm(x, weights.T, out=out[:, start : start + at_once])
         return out
+
+
+def _expand(form: BlockFormat, blocks: torch.Tensor, out: torch.Tensor) -> None:
+    """As `Ggml.expand`, on as many threads as torch computes on if it is worth one."""
+    kernels, threads = ggml(), torch.get_num_threads()
+    if threads == 1 or out.numel() < threads * _WORTH_A_THREAD:
+        kernels.expand(form, blocks, out)
+        return
+    size = -(-len(blocks) // threads)
+    pairs = list(zip(blocks.split(size), out.split(size), strict=True))
+    others = [_helpers.submit(kernels.expand, form, *pair) for pair in pairs[1:]]
+    kernels.expand(form, *pairs[0])
+    for other in others:
+        other.result()
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from tests.harness.scenarios import NUM_NEW_TOKENS, SCENARIOS
 from tests.harness.tiny import FAMILIES, save_tiny_model, tiny_network
 
 TOLERANCE = 1e-4
-WIDTHS = {"hidden_size": 64, "num_attention_heads": 8, "intermediate_size": 96}
+WIDTHS: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 8, "intermediate_size": 96}
 Q8 = Weights(blocks="q8_0")
 
 

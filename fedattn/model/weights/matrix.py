@@ -86,9 +86,9 @@ def _expand(form: BlockFormat, blocks: torch.Tensor, out: torch.Tensor) -> None:
         kernels.expand(form, blocks, out)
         return
     size = -(-len(blocks) // threads)
-    pairs = list(zip(blocks.split(size), out.split(size), strict=True))
-    others = [_helpers.submit(kernels.expand, form, *pair) for pair in pairs[1:]]
-    kernels.expand(form, *pairs[0])
+    parts = [slice(start, start + size) for start in range(0, len(blocks), size)]
+    others = [_helpers.submit(kernels.expand, form, blocks[part], out[part]) for part in parts[1:]]
+    kernels.expand(form, blocks[parts[0]], out[parts[0]])
     for other in others:
         other.result()
 

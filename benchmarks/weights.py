@@ -33,16 +33,19 @@ from fedattn.research.tasks.retrieval import generate_cases
 
 _STEPS, _TOKENS = 24, 300
 _PEAK = """
-import sys
+import gc, sys
 import services.participant.app
 import torch
-from fedattn.runtime.allocator import share_arenas
+from fedattn.runtime.allocator import give_back, share_arenas
 from fedattn.model.engine import open_engine
 from benchmarks.weights import run_once, status
 share_arenas()
 torch.set_num_threads(1)
 form, publishes, model = sys.argv[1], sys.argv[2] == "1", sys.argv[3]
-run_once(open_engine(model, weights=form), publishes)
+engine = open_engine(model, weights=form)
+gc.collect()
+give_back()
+run_once(engine, publishes)
 print(status("VmHWM"))
 """
 

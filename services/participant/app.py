@@ -1,6 +1,7 @@
 """Composition of a participant: the one place where its parts meet."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fedattn.model.prepare import prepare_model
 from fedattn.passages.store import PassageStore
 from fedattn.passages.watching import keep_fresh
 from fedattn.profiles import KEPT_PROFILE, kept_profile, load_profile, shipped_profile
-from fedattn.runtime.allocator import share_arenas
+from fedattn.runtime.allocator import give_back, share_arenas
 from fedattn.runtime.approvals import ApprovalStore
 from fedattn.runtime.audit import AuditLog
 from fedattn.runtime.background import keep_running
@@ -72,6 +73,8 @@ def build_node(
     prepared = prepare_model(settings.model, progress=lambda step: log.info("model", step=step))
     weights = choose_weights(settings.weights, prepared, device)
     engine = open_engine(prepared, settings.system_prompt, weights=weights.name, device=device)
+    gc.collect()
+    give_back()  # reading a tokenizer leaves as much again behind
     engine.prefiller.warm_prefix(engine.tokenizer.prefix())
     log.info("reading_context", is_given=settings.context is not None)
     make_decoder = choose_decoder(settings.decode_weights, engine.model)

@@ -31,9 +31,10 @@ from fedattn.model.engine import open_engine
 from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import PrefillResult, forward_tokens
-from fedattn.model.prepare import prepare_model
+from fedattn.model.prepare import prepare_model, weights_folder
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.model.source import resolve_source
+from fedattn.model.weights.choice import FLOAT32_WEIGHTS
 from fedattn.research.prompts import tokenize_case
 from fedattn.research.tasks.retrieval import generate_cases
 
@@ -159,9 +160,10 @@ def main() -> None:
     transformers_logging.set_verbosity_error()
     torch.set_num_threads(arguments.threads)
     prepared = prepare_model("default")
-    engine = open_engine(prepared)
+    engine = open_engine(prepared, weights=FLOAT32)
     model = engine.model
-    speeds = measure_speed(prepared.path, model, arguments.repeats)
+    floats = weights_folder(prepared, FLOAT32_WEIGHTS)
+    speeds = measure_speed(floats, model, arguments.repeats)
     for name, speed in speeds.items():
         print(f"{name:14} {speed:6.1f} tokens/s, {speed / speeds['generate']:.2f} of generate")
     prompt = engine.tokenizer

@@ -29,7 +29,8 @@ from fedattn.model.cache import FederatedCache
 from fedattn.model.engine import Engine, open_engine
 from fedattn.model.hugging_face import AutoModelForCausalLM
 from fedattn.model.prefill import forward_tokens
-from fedattn.model.prepare import prepare_model
+from fedattn.model.prepare import prepare_model, weights_folder
+from fedattn.model.weights.choice import FLOAT32_WEIGHTS
 from fedattn.runtime.allocator import give_back
 
 Run = Callable[[list[int]], torch.Tensor]
@@ -117,7 +118,8 @@ def main() -> None:
     torch.set_num_threads(1)
     prepared = prepare_model("default")
     engine = open_engine(prepared)
-    network = AutoModelForCausalLM.from_pretrained(prepared.path, dtype=torch.float32)
+    floats = weights_folder(prepared, FLOAT32_WEIGHTS)
+    network = AutoModelForCausalLM.from_pretrained(floats, dtype=torch.float32)
     compare(engine, network, 64, 1)  # warm-up of both
     results = []
     for num_tokens in arguments.tokens:

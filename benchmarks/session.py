@@ -39,8 +39,9 @@ from fedattn.core.plans import shared_plan
 from fedattn.core.spans import build_layout
 from fedattn.model.engine import open_engine
 from fedattn.model.loading import load_tokenizer, read_sizes
-from fedattn.model.prepare import prepare_model
+from fedattn.model.prepare import prepare_model, weights_folder
 from fedattn.model.prompt import PromptTokenizer
+from fedattn.model.weights.choice import FLOAT32_WEIGHTS
 from fedattn.research.oracle import oracle_logits
 from fedattn.research.simulate import SimulationSettings, Simulator
 from fedattn.research.tasks.cases import Case
@@ -122,7 +123,7 @@ def run_prefill(plain: torch.nn.Module, ids: torch.Tensor) -> None:
 def measure_network(texts: list[str], plan: str, repeats: int, weights: str) -> dict[str, Any]:
     """CPU and memory of the network, and of one prefill of as many tokens."""
     torch.set_num_threads(1)
-    path = prepare_model("default").path
+    path = weights_folder(prepare_model("default"), FLOAT32_WEIGHTS)
     plain = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     body = whole_texts(
         QueryBody(question=QUESTION, plan=plan, sampling=SamplingBody(max_new_tokens=1))
@@ -184,7 +185,8 @@ def measure_in_process(texts: list[str], plan: str, repeats: int) -> dict[str, f
     """The same session's mathematics in this process: no network, no other process."""
     prepared = prepare_model("default")
     engine = open_engine(prepared)
-    plain = AutoModelForCausalLM.from_pretrained(prepared.path, dtype=torch.float32)
+    floats = weights_folder(prepared, FLOAT32_WEIGHTS)
+    plain = AutoModelForCausalLM.from_pretrained(floats, dtype=torch.float32)
     named = dict(zip((*CONTRIBUTORS, PUBLISHER), texts, strict=True))
     session = OneProcess.of(engine, named, QUESTION)
     layout = session.lay_out(plan, Compression(codec=codec_by_name("bf16")))
@@ -205,7 +207,8 @@ def measure_parity(texts: list[str]) -> dict[str, float]:
     engine = open_engine(prepared)
     model = engine.model
     simulator = Simulator(engine.prefiller, engine.tokenizer)
-    plain = AutoModelForCausalLM.from_pretrained(prepared.path, dtype=torch.float32)
+    floats = weights_folder(prepared, FLOAT32_WEIGHTS)
+    plain = AutoModelForCausalLM.from_pretrained(floats, dtype=torch.float32)
     differences: dict[str, float] = {}
     case = Case(contexts=tuple(texts), question=QUESTION, answer="pump")
     for plan in ("all", "auto", "none", "8-22"):

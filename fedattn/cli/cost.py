@@ -56,8 +56,8 @@ def cost(
     keep_ratio: KeepRatio = None,
     input_keep_ratio: InputKeepRatio = 1.0,
     weights: Annotated[
-        str, typer.Option(help="Precision it computes in: float32, bfloat16, float16.")
-    ] = "float32",
+        str, typer.Option(help="Form of the weights, as a participant's --weights.")
+    ] = "auto",
     max_new_tokens: MaxNewTokens = 64,
     as_json: AsJson = False,
 ) -> None:
@@ -68,12 +68,11 @@ def cost(
         prefix=prefix_tokens, contributors=_read_lengths(contexts), publisher=publisher_tokens
     )
     from fedattn.model.loading import read_sizes
-    from fedattn.model.placement import choose_dtype
+    from fedattn.model.placement import choose_weights
     from fedattn.model.prepare import prepare_model
 
-    dtype = choose_dtype(weights)
     prepared = prepare_model(model, progress=progress().print)
-    sizes = read_sizes(prepared, dtype)
+    sizes = read_sizes(prepared, choose_weights(weights, prepared))
     chosen = choose(plan, publisher_plan, sizes.kv.num_layers, prepared.fingerprint, wish)
     chosen.compression.check_shape(sizes.kv)
     layout = _lay_out(lengths, sizes, chosen.compression, chosen.plans)

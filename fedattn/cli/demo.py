@@ -82,15 +82,18 @@ def _one_model_answers(texts: list[str]) -> tuple[str, str]:
     from transformers.utils import logging as transformers_logging
 
     from fedattn.model.loading import load_tokenizer
-    from fedattn.model.prepare import prepare_model
+    from fedattn.model.prepare import prepare_model, weights_folder
     from fedattn.model.prompt import PromptTokenizer
+    from fedattn.model.weights.choice import FLOAT32_WEIGHTS
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     prepared = prepare_model("default")
     tokenizer = load_tokenizer(prepared)
     prompt = PromptTokenizer(tokenizer)
-    model = AutoModelForCausalLM.from_pretrained(prepared.path, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        weights_folder(prepared, FLOAT32_WEIGHTS), dtype=torch.float32
+    )
 
     def answer(contexts: list[str]) -> str:
         spans = [token for text in contexts for token in prompt.context(text)]

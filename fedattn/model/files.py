@@ -15,6 +15,7 @@ from fedattn.model.hugging_face import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedTokenizerFast,
     for_inference,
     transformers_logging,
@@ -57,6 +58,11 @@ class ModelFiles:
                 f"with a tokenizer.json; name a model that has it"
             )
         return tokenizer
+
+    def generation_config(self) -> Any:
+        """How answers end."""
+        with self.reading("generation config"):
+            return GenerationConfig.from_pretrained(self.location, local_files_only=True)
 
     def network(self, dtype: torch.dtype) -> Any:
         """The causal LM with its weights, memory-mapped if they are stored in this precision.

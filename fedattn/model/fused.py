@@ -3,7 +3,8 @@
 Gated blocks of RMS norms and rotary attention (`fused_form.py`), written out in `fused_block.py`:
 caches of fixed size, no modules in between. The linear layers of all answers are one product, so
 that the weights are read once a step; attention is each answer's own. Weights are float32, shared
-with the model, or int8 (`packing.py`). `tests/contract/test_fused.py` holds float32 to the oracle.
+with the model, its own blocks, or int8 (`packing.py`). `tests/contract/test_fused.py` holds
+float32 to the oracle.
 """
 
 from collections.abc import Sequence
@@ -17,14 +18,15 @@ from fedattn.model.families import FAMILIES, activation_of, read_bases
 from fedattn.model.fused_block import Norms, Rotation, pack_block, rotation_at
 from fedattn.model.fused_form import ACTIVATIONS
 from fedattn.model.loading import LoadedModel
-from fedattn.model.packing import pack_float32, pack_int8
+from fedattn.model.packing import pack_blocks, pack_float32, pack_int8
 from fedattn.model.prefill import PrefillResult
 from fedattn.model.roomy_rows import RoomyRows, with_room
 from fedattn.model.rotaries import read_turnings
 
-INT8, FLOAT32 = "int8", "float32"
-_PACKERS = {FLOAT32: pack_float32, INT8: pack_int8}
-DECODE_FORMATS = tuple(_PACKERS)
+INT8, FLOAT32, BLOCKS = "int8", "float32", "blocks"
+_PACKERS = {FLOAT32: pack_float32, INT8: pack_int8, BLOCKS: pack_blocks}
+DECODE_FORMATS = (FLOAT32, INT8)
+"""What float weights decode in."""
 
 
 @dataclass(slots=True)
@@ -45,7 +47,7 @@ class FusedDecoder:
 
     Args:
         model: on the CPU; in half precision only int8 weights spare a copy.
-        weights: one of DECODE_FORMATS.
+        weights: one of DECODE_FORMATS, or BLOCKS for those of the model.
 
     Raises:
         ModelError: its blocks are not of the form that is written out here.
@@ -61,8 +63,7 @@ class FusedDecoder:
         norms = Norms(eps=float(config.rms_norm_eps), offset=offset)
         activation = ACTIVATIONS[activation_of(config)]
         num_heads, shape = model.sizes.num_query_heads, model.shape
-        self._embedding = backbone.embed_tokens.weight.detach()
-        self._embedding_scale = float(getattr(backbone.embed_tokens, "embed_scale", 1.0))
+        self._embed = backbone.embed_tokens
         self._windows, self._bases = model.windows, read_bases(config)
         self._turnings = dict(
             zip(self._bases, read_turnings(backbone.rotary_emb, self._bases), strict=True)
@@ -83,7 +84,7 @@ class FusedDecoder:
     @torch.inference_mode()
     def step(self, states: Sequence[FusedState], tokens: Sequence[int]) -> torch.Tensor:
         """As `Decoder.step`."""
-        hidden = self._embedding[torch.tensor(tokens)].float() * self._embedding_scale
+        hidden = self._embed(torch.tensor(tokens)).float()
         rotations = self._rotations([state.position for state in states])
         for index, (block, base) in enumerate(zip(self._blocks, self._bases, strict=True)):
             rows = [state.blocks[index] for state in states]

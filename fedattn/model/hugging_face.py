@@ -81,6 +81,7 @@ with for_inference():
         AutoConfig,
         AutoModelForCausalLM,
         AutoTokenizer,
+        GenerationConfig,
         LogitsProcessorList,
         NoRepeatNGramLogitsProcessor,
         PretrainedConfig,
@@ -90,6 +91,7 @@ with for_inference():
         TopKLogitsWarper,
         TopPLogitsWarper,
     )
+    from transformers.initialization import no_init_weights
     from transformers.utils import logging as transformers_logging
 
 __all__ = [
@@ -98,6 +100,7 @@ __all__ = [
     "AutoConfig",
     "AutoModelForCausalLM",
     "AutoTokenizer",
+    "GenerationConfig",
     "LogitsProcessorList",
     "NoRepeatNGramLogitsProcessor",
     "PreTrainedTokenizerFast",
@@ -107,5 +110,6 @@ __all__ = [
     "TopKLogitsWarper",
     "TopPLogitsWarper",
     "for_inference",
+    "no_init_weights",
     "transformers_logging",
 ]

@@ -1,11 +1,13 @@
 """Loading a prepared model."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 
 from fedattn.core.costs import ModelSizes
+from fedattn.core.errors import ModelError
 from fedattn.core.rotary import Rotary
 from fedattn.core.row_bounds import RowBounds
 from fedattn.core.types import KvShape
@@ -27,9 +29,20 @@ from fedattn.model.hugging_face import (
 )
 from fedattn.model.largest_rows import largest_rows
 from fedattn.model.pieces import compute_in_pieces
-from fedattn.model.prepare import PreparedModel, prepared_files, weights_folder
+from fedattn.model.prepare import (
+    PreparedModel,
+    has_stored_blocks,
+    prepared_files,
+    read_network,
+    weights_folder,
+)
 from fedattn.model.projections import read_projections
 from fedattn.model.rotaries import read_turnings
+from fedattn.model.weights.choice import FLOAT32_WEIGHTS, Weights
+from fedattn.model.weights.formats import BlockFormat
+from fedattn.model.weights.modules import matrices_of
+from fedattn.model.weights.network import blocks_network
+from fedattn.model.weights.stored import BLOCKS_FILE
 
 _CPU = torch.device("cpu")
 
@@ -52,6 +65,7 @@ class LoadedModel:
         device: where it computes.
         read_block: finds the modules of a block for `FusedDecoder`; None if only transformers can
             run its blocks.
+        is_in_blocks: whether its weights are `BlocksLinear` and the like.
     """
 
     backbone: torch.nn.Module
@@ -66,6 +80,7 @@ class LoadedModel:
     fingerprint: str
     device: torch.device
     read_block: BlockReader | None
+    is_in_blocks: bool = False
 
 
 def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
@@ -85,7 +100,7 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
     sizes = _sizes(network)
     turnings = read_turnings(backbone.rotary_emb, read_bases(config))
     offset = FAMILIES[config.model_type].norm_offset
-    projections = [read_projections(layer, offset) for layer in backbone.layers]
+    projections = (read_projections(layer, offset) for layer in backbone.layers)  # one at a time
     key_scales = [turning.longest(sizes.kv.head_dim) for turning in turnings]
     ends = network.generation_config.eos_token_id  # type: ignore[union-attr]
     return LoadedModel(
@@ -101,19 +116,26 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
         fingerprint=fingerprint,
         device=next(network.parameters()).device,
         read_block=block_reader(config),
+        is_in_blocks=bool(matrices_of(network)),
     )
 
 
-def read_sizes(prepared: PreparedModel, dtype: torch.dtype = torch.float32) -> ModelSizes:
-    """Sizes of a prepared model in a precision, without loading its weights.
+def read_sizes(prepared: PreparedModel, weights: Weights = FLOAT32_WEIGHTS) -> ModelSizes:
+    """Sizes of a prepared model with weights of some form, without loading them.
 
     Raises:
         ModelError: its config cannot be read, or asks for what our attention cannot do.
     """
     config = prepared_files(prepared).config()
     with for_inference(), torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    return _sizes(network)
+        network = AutoModelForCausalLM.from_config(config, dtype=weights.dtype)
+    sizes = _sizes(network)
+    if weights.blocks is None:
+        return sizes
+    file = prepared.path / weights.name / BLOCKS_FILE
+    form = weights.made_format or BlockFormat.Q8_0
+    foretold = sizes.weight_bytes // 4 // form.block_size * form.row_bytes(form.block_size)
+    return replace(sizes, weight_bytes=file.stat().st_size if file.is_file() else foretold)
 
 
 def _sizes(network: torch.nn.Module) -> ModelSizes:
@@ -125,7 +147,8 @@ def _sizes(network: torch.nn.Module) -> ModelSizes:
         num_query_heads=config.num_attention_heads,
         intermediate_size=config.intermediate_size,
         vocab_size=config.vocab_size,
-        weight_bytes=sum(weight.nbytes for weight in weights),
+        weight_bytes=sum(weight.nbytes for weight in weights)
+        + sum(matrix.nbytes for matrix in matrices_of(network)),
         bytes_per_scalar=weights[0].element_size(),
     )
 
@@ -141,24 +164,57 @@ def _kv_shape(config: Any) -> KvShape:
 
 def load_model(
     prepared: PreparedModel,
-    dtype: torch.dtype = torch.float32,
+    weights: Weights = FLOAT32_WEIGHTS,
     device: torch.device = _CPU,
 ) -> LoadedModel:
     """Load the weights; on the CPU they are memory-mapped.
 
     Raises:
         ModelError: they cannot be read, or the model is not supported.
+        ConfigurationError: they are in blocks, for which the kernels are missing.
     """
-    prepared_files(prepared).config()  # refuses before weights are read
-    path = weights_folder(prepared, dtype) if device.type == "cpu" else prepared.path
-    network = prepared_files(prepared, path).network(dtype)
-    return wrap_model(network.to(device), prepared.fingerprint)
+    config = prepared_files(prepared).config()  # refuses before weights are read
+    network = _blocks(prepared, weights, config) if weights.blocks else None
+    if network is None:
+        network = _floats(prepared, weights.dtype, device)
+    return wrap_model(network.to(device), fingerprint_of(prepared, weights))
 
 
-def fastest_dtype() -> torch.dtype:
-    """bfloat16 where this CPU multiplies it in hardware, else float32."""
-    in_hardware = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001 - no public way to ask
-    return torch.bfloat16 if in_hardware else torch.float32
+def fingerprint_of(prepared: PreparedModel, weights: Weights) -> str:
+    """What nodes of a session have in common: the source, and what was made of its weights.
+
+    Blocks as they are stored compute what they do expanded, but for the order of sums. Those that
+    weights were brought to here do not.
+    """
+    form = weights.made_format
+    if form is None:
+        return prepared.fingerprint
+    return hashlib.sha256(f"{prepared.fingerprint}:{form.name}".encode()).hexdigest()
+
+
+def _blocks(prepared: PreparedModel, weights: Weights, config: Any) -> Any:
+    folder = weights_folder(prepared, weights)
+    if folder == prepared.path:
+        raise ModelError(
+            f"{prepared.path} has no weights {weights.name} and they cannot be written there; let "
+            f"this user write it, or set weights to float32"
+        )
+    # blocks of the source are made with the folder, others beside them
+    remedy_folder = None if weights.made_format is None else folder
+    files = replace(prepared_files(prepared, remedy_folder), location=folder)
+    network = blocks_network(files, config)
+    network.generation_config = prepared_files(prepared).generation_config()
+    return network
+
+
+def _floats(prepared: PreparedModel, dtype: torch.dtype, device: torch.device) -> Any:
+    weights = Weights(dtype=dtype)
+    path = weights_folder(prepared, weights) if device.type == "cpu" else prepared.path
+    if path == prepared.path and has_stored_blocks(prepared):
+        network = read_network(prepared, dtype)
+        network.generation_config = prepared_files(prepared).generation_config()
+        return network
+    return prepared_files(prepared, path).network(dtype)
 
 
 def load_tokenizer(prepared: PreparedModel) -> PreTrainedTokenizerFast:

@@ -1,4 +1,4 @@
-"""Linear layers packed for a few tokens at a time, in float32 or int8."""
+"""Linear layers packed for a few tokens at a time: float32, int8, or in blocks as they are."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
+from fedattn.model.weights.matrix import multiply
+from fedattn.model.weights.modules import BlocksLinear
+
 Linear = Callable[[torch.Tensor], torch.Tensor]
 """[N, in] to [N, out], float32; what a row becomes depends on no other row but by rounding."""
 Pack = Callable[[Sequence[Any]], Linear]
@@ -14,7 +17,9 @@ Pack = Callable[[Sequence[Any]], Linear]
 
 
 def pack_float32(modules: Sequence[Any]) -> Linear:
-    """The modules' own weights, without a copy if they are float32."""
+    """The modules' own weights, without a copy if they are float32 or in blocks."""
+    if any(isinstance(module, BlocksLinear) for module in modules):
+        return lambda x: torch.cat([module(x) for module in modules], dim=-1)
     pairs = [(module.weight.float(), _float_bias(module)) for module in modules]
     if len(pairs) == 1:
         weight, bias = pairs[0]
@@ -24,6 +29,21 @@ def pack_float32(modules: Sequence[Any]) -> Linear:
 
 def _float_bias(module: Any) -> torch.Tensor | None:
     return None if module.bias is None else module.bias.detach().float()
+
+
+def pack_blocks(modules: Sequence[Any]) -> Linear:
+    """The modules' own blocks; where one has floats, all as `pack_float32`."""
+    if not all(isinstance(module, BlocksLinear) for module in modules):
+        return pack_float32(modules)
+    matrices = [module.matrix for module in modules]
+    if all(module.bias is None for module in modules):
+        return lambda x: multiply(matrices, x)
+    biases = [
+        torch.zeros(module.out_features) if module.bias is None else module.bias.detach()
+        for module in modules
+    ]
+    bias = torch.cat(biases)
+    return lambda x: multiply(matrices, x).add_(bias)
 
 
 def pack_int8(modules: Sequence[Any]) -> Linear:

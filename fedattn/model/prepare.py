@@ -1,16 +1,18 @@
 """Turning any model source, once, into a folder that loads in a moment.
 
-A prepared folder holds config, tokenizer, weights in the compute precision (so that processes
-share them through the page cache) and `fedattn.json` with the fingerprint.
+A prepared folder holds config, tokenizer, weights as they are computed with (so that processes
+share them through the page cache) and `fedattn.json` with the fingerprint. Weights that come in
+blocks of a few bits stay in these, in the folder `stored`; others are float32.
 """
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,16 @@ from fedattn.model.fingerprint import fingerprint_model
 from fedattn.model.source import ModelSource, path_of, resolve_source
 from fedattn.model.store import claimed, default_cache_dir, written_at_once
 from fedattn.model.template import end_of_turn
+from fedattn.model.weights.choice import FLOAT32_WEIGHTS, STORED_WEIGHTS, Weights
+from fedattn.model.weights.gguf_file import NotInBlocksError, read_gguf
+from fedattn.model.weights.network import bring_to_blocks, empty_network, float_network
+from fedattn.model.weights.stored import BLOCKS_FILE, StoredTensors, write_tensors
 
 RECORD_NAME = "fedattn.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_FLOATS_FILE = "model.safetensors"
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 
@@ -127,12 +136,17 @@ def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedM
     progress("reading the tokenizer")
     tokenizer = files.tokenizer()
     progress("reading the weights")
-    network = files.network(torch.float32)
+    network, blocks = _read_weights(files, config)
     _end_at(network, end_of_turn(tokenizer))
     prepared = PreparedModel(path=folder, fingerprint=fingerprint, name=source.name)
     progress("writing safetensors")
     with written_at_once(folder) as staging:
-        _save_network(network, staging)
+        if blocks is None:
+            _save_network(network, staging)
+        else:
+            _save_config(network, staging)
+            (staging / STORED_WEIGHTS.name).mkdir()
+            write_tensors(blocks, staging / STORED_WEIGHTS.name / BLOCKS_FILE)
         tokenizer.save_pretrained(staging)
         record = asdict(prepared) | {"path": None, "format": FORMAT_VERSION}
         (staging / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n")
@@ -158,40 +172,79 @@ def prepared_files(prepared: PreparedModel, folder: Path | None = None) -> Model
     )
 
 
-def weights_folder(prepared: PreparedModel, dtype: torch.dtype) -> Path:
-    """Config and weights in a precision, which processes map and share.
+def _read_weights(files: ModelFiles, config: Any) -> tuple[Any, StoredTensors | None]:
+    """A network, and its weights in blocks if the source has them; else the network has them."""
+    if files.location.is_file():
+        network = empty_network(config)
+        try:
+            with files.reading("weights"):
+                return network, read_gguf(files.location, network)
+        except NotInBlocksError as error:
+            log.warning("weights of %s become float32: %s", files.name, error)
+    return files.network(torch.float32), None
 
-    Made beside the float32 ones when first asked for; where that may not be written, or there is
-    no room, the float32 ones are the answer, and every process converts them for itself.
+
+def has_stored_blocks(prepared: PreparedModel) -> bool:
+    """Whether its source has weights in blocks."""
+    return (prepared.path / STORED_WEIGHTS.name).is_dir()
+
+
+def weights_folder(prepared: PreparedModel, weights: Weights) -> Path:
+    """Weights in one form, which processes map and share.
+
+    Made beside those of the preparation when first asked for; where that may not be written, or
+    there is no room, those are the answer, and every process converts them for itself.
 
     Raises:
-        ModelError: the float32 ones cannot be read.
+        ModelError: those of the preparation cannot be read.
     """
-    folder = prepared.path / str(dtype).removeprefix("torch.")
+    folder = prepared.path / weights.name
     if folder.is_dir():
         return folder
-    if dtype == torch.float32 or not os.access(prepared.path, os.W_OK):
+    is_prepared = weights == FLOAT32_WEIGHTS and not has_stored_blocks(prepared)
+    if is_prepared or not os.access(prepared.path, os.W_OK):
         return prepared.path
-    network = prepared_files(prepared).network(dtype)
+    network = read_network(prepared, weights.dtype)
     with suppress(ModelError), claimed(folder):
         if not folder.is_dir():
             with written_at_once(folder) as staging:
-                _save_network(network, staging)
+                form = weights.made_format
+                if form is None:
+                    _save_network(network, staging)
+                else:
+                    write_tensors(bring_to_blocks(network, form), staging / BLOCKS_FILE)
     return folder if folder.is_dir() else prepared.path
+
+
+def read_network(prepared: PreparedModel, dtype: torch.dtype) -> Any:
+    """The network with float weights, from those of the preparation.
+
+    Raises:
+        ModelError: they cannot be read.
+    """
+    files = prepared_files(prepared)
+    if not has_stored_blocks(prepared):
+        return files.network(dtype)
+    stored = replace(files, location=prepared.path / STORED_WEIGHTS.name)
+    return float_network(stored, files.config(), dtype)
+
+
+def _save_config(network: Any, folder: Path) -> None:
+    vars(network.config).pop("quantization_config", None)  # GGUF: blocks, or dequantized
+    network.config.save_pretrained(folder)
+    network.generation_config.save_pretrained(folder)
 
 
 def _save_network(network: Any, folder: Path) -> None:
     """Config and weights; every tensor once, tied heads are restored by the loader."""
-    vars(network.config).pop("quantization_config", None)  # GGUF: dequantized while loading
-    network.config.save_pretrained(folder)
-    network.generation_config.save_pretrained(folder)
+    _save_config(network, folder)
     tensors: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     for name, tensor in network.state_dict().items():
         if tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
             tensors[name] = tensor.contiguous()
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / _FLOATS_FILE, metadata={"format": "pt"})
 
 
 def _fetch(source: ModelSource, progress: Progress) -> Path:

@@ -1,6 +1,7 @@
 """Composition of a participant: the one place where its parts meet."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -11,12 +12,12 @@ import torch
 from fedattn import __version__
 from fedattn.core.profile import Profile
 from fedattn.model.engine import Engine, open_engine
-from fedattn.model.placement import choose_decoder, choose_device, choose_dtype
+from fedattn.model.placement import choose_decoder, choose_device, choose_weights
 from fedattn.model.prepare import prepare_model
 from fedattn.passages.store import PassageStore
 from fedattn.passages.watching import keep_fresh
 from fedattn.profiles import KEPT_PROFILE, kept_profile, load_profile, shipped_profile
-from fedattn.runtime.allocator import share_arenas
+from fedattn.runtime.allocator import give_back, share_arenas
 from fedattn.runtime.approvals import ApprovalStore
 from fedattn.runtime.audit import AuditLog
 from fedattn.runtime.background import keep_running
@@ -68,10 +69,12 @@ def build_node(
     num_threads = settings.threads or usable_cpus()
     torch.set_num_threads(num_threads)
     device = choose_device(settings.device)
-    dtype = choose_dtype(settings.weights, device)
     log.info("model", step=f"loading {settings.model}")
     prepared = prepare_model(settings.model, progress=lambda step: log.info("model", step=step))
-    engine = open_engine(prepared, settings.system_prompt, dtype=dtype, device=device)
+    weights = choose_weights(settings.weights, prepared, device)
+    engine = open_engine(prepared, settings.system_prompt, weights=weights.name, device=device)
+    gc.collect()
+    give_back()  # reading a tokenizer leaves as much again behind
     engine.prefiller.warm_prefix(engine.tokenizer.prefix())
     log.info("reading_context", is_given=settings.context is not None)
     make_decoder = choose_decoder(settings.decode_weights, engine.model)
@@ -82,12 +85,14 @@ def build_node(
     )
     context = PrivateContext(store, engine.tokenizer, ContextLog())
     kept_at = prepared.path / KEPT_PROFILE
-    profile = _find_profile(settings.profile, engine.model.fingerprint, kept_at)
+    profile = _find_profile(
+        settings.profile, (prepared.fingerprint, engine.model.fingerprint), kept_at
+    )
     log.info(
         "model_loaded",
         model=engine.name,
         device=str(device),
-        weights=str(dtype).removeprefix("torch."),
+        weights=weights.name,
         threads=num_threads,
         context_tokens=context.summary.num_tokens,
     )
@@ -124,7 +129,7 @@ def _make_budget(settings: ParticipantSettings, engine: Engine) -> MemoryBudget:
     """
     sizes = engine.model.sizes
     fixed = own_bytes()
-    if settings.publish:
+    if settings.publish and not engine.model.is_in_blocks:
         fixed += sizes.weight_bytes // sizes.bytes_per_scalar  # int8, for the decoder
     offered = memory_limit() or psutil.virtual_memory().total // 2
     room = room_beside(fixed, settings.memory, offered)
@@ -142,19 +147,28 @@ def _pressure_limits(settings: ParticipantSettings) -> PressureLimits:
     )
 
 
-def _find_profile(path: Path | None, fingerprint: str, kept_at: Path) -> Profile | None:
+def _find_profile(
+    path: Path | None, fingerprints: tuple[str, str], kept_at: Path
+) -> Profile | None:
     """The profile of the settings, the shipped one, or one that a node made here before.
+
+    Args:
+        path: that of the settings.
+        fingerprints: of the model as its source has it, whose profiles hold for all forms of its
+            weights, and in the form that is loaded.
+        kept_at: where a node keeps one.
 
     Raises:
         InvalidPlanError: that of the settings is no profile of this model.
     """
+    source, loaded = fingerprints
     if path is None:
-        found = shipped_profile(fingerprint) or kept_profile(kept_at, fingerprint)
+        found = shipped_profile(source) or kept_profile(kept_at, loaded)
         if found is None:
             log.info("no_profile", hint="plan auto sends every row of every block but 0")
         return found
     profile = load_profile(path)
-    profile.check_model(fingerprint)
+    profile.check_model(loaded if profile.fingerprint == loaded else source)
     return profile
 
 

@@ -60,11 +60,14 @@ class ParticipantSettings(ServiceSettings):
     device: str = Field("auto", description="Where the model computes: auto, cpu, cuda or cuda:N.")
     weights: str = Field(
         "auto",
-        description="Precision: float32, bfloat16, float16, or auto (float16 on a GPU, else 32).",
+        description="Form of the weights: float32, bfloat16, float16; stored for the blocks of a "
+        "GGUF file; q8_0, q4_0 or q4_k to bring others to blocks; auto for stored where there are "
+        "blocks, else float32, and float16 on a GPU (docs/weights.md).",
     )
     decode_weights: str = Field(
         "auto",
-        description="Weights a publisher decodes with: float32, int8, auto (int8 where it fits).",
+        description="Weights a publisher decodes with: float32, int8, or auto: the blocks of "
+        "`weights` where it has them, else int8 where it fits.",
     )
     profile: Path | None = Field(
         None, description="Profile that says what plan `auto` is; default: the shipped one."

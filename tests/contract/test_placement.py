@@ -11,12 +11,16 @@ from fedattn.core.errors import ConfigurationError
 from fedattn.model import cache, loading
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import wrap_model
-from fedattn.model.placement import choose_device, choose_dtype
+from fedattn.model.placement import choose_device, choose_weights
 from fedattn.model.prefill import Prefiller, forward_tokens
+from fedattn.model.prepare import PreparedModel
+from fedattn.model.weights.choice import FLOAT32_WEIGHTS
 from fedattn.research.oracle import oracle_greedy, oracle_logits
 from tests.harness.runners import RUNNERS, run_in_process
 from tests.harness.scenarios import NUM_NEW_TOKENS, SCENARIOS
 from tests.harness.tiny import FAMILIES, tiny_model, tiny_network
+
+UNREAD = PreparedModel(path=Path("/nowhere"), fingerprint="0" * 64, name="unread")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -86,7 +90,7 @@ def test_auto_takes_the_gpu_that_torch_offers(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert choose_device("auto").type == "cuda"
     assert choose_device("cuda:0") == torch.device("cuda:0")
-    assert choose_dtype("auto", torch.device("cuda")) is torch.float16
+    assert choose_weights("auto", UNREAD, torch.device("cuda")).dtype is torch.float16
     with pytest.raises(ConfigurationError, match="offers 1 CUDA devices"):
         choose_device("cuda:1")
 
@@ -103,7 +107,7 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
 
 
 def test_precisions() -> None:
-    assert choose_dtype("auto") is torch.float32
-    assert choose_dtype("bfloat16") is torch.bfloat16
-    with pytest.raises(ConfigurationError, match="expected auto, float32, bfloat16, float16"):
-        choose_dtype("int3")
+    assert choose_weights("auto", UNREAD) == FLOAT32_WEIGHTS
+    assert choose_weights("bfloat16", UNREAD).dtype is torch.bfloat16
+    with pytest.raises(ConfigurationError, match=r"one of auto, float32, .*, q4_k, got .int3"):
+        choose_weights("int3", UNREAD)

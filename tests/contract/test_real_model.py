@@ -9,9 +9,10 @@ from transformers import AutoModelForCausalLM
 from fedattn.model.attribution import attribute_answer
 from fedattn.model.likelihood import log_probs_alone
 from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
-from fedattn.model.prepare import PreparedModel, prepare_model
+from fedattn.model.prepare import PreparedModel, prepare_model, weights_folder
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.model.support import copying_attention, gain_from_others
+from fedattn.model.weights.choice import FLOAT32_WEIGHTS, STORED_WEIGHTS
 from fedattn.research.oracle import oracle_greedy, oracle_logits
 from tests.harness.runners import RUNNERS, prefill_in_process
 from tests.harness.scenarios import NUM_NEW_TOKENS, Scenario
@@ -64,10 +65,22 @@ async def test_all_layers_equal_plain_transformers_on_real_weights(
 ) -> None:
     scenario = make_scenario(prepared, model, "all")
     outcome = await RUNNERS["gRPC"](scenario, model, tmp_path)
-    plain = AutoModelForCausalLM.from_pretrained(prepared.path, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(weights_folder(prepared, FLOAT32_WEIGHTS))
     with torch.inference_mode():
         expected = plain(torch.tensor([scenario.joined()])).logits[0, -1]
     torch.testing.assert_close(outcome.logits, expected, atol=TOLERANCE, rtol=0)
+
+
+async def test_blocks_as_stored_equal_their_floats_over_the_network(
+    prepared: PreparedModel, model: LoadedModel, tmp_path: Path
+) -> None:
+    blocks = load_model(prepared, STORED_WEIGHTS)
+    scenario = make_scenario(prepared, blocks, "all")
+    outcome = await RUNNERS["gRPC"](scenario, blocks, tmp_path)
+    layout, joined = scenario.layout(), scenario.joined()
+    expected = oracle_logits(model, layout, joined, [])[-1]
+    torch.testing.assert_close(outcome.logits, expected, atol=TOLERANCE, rtol=0)
+    assert outcome.generated == oracle_greedy(model, layout, joined, NUM_NEW_TOKENS)
 
 
 @pytest.mark.parametrize(("answer", "source"), [("pier 4.", 0), ("300 boxes of tea.", 1)])

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from fedattn.core.costs import session_memory
 from fedattn.core.plans import PlanSpec, RolePlans
 from fedattn.core.spans import build_layout
 from fedattn.model.loading import read_sizes
+from fedattn.model.placement import choose_weights
 from fedattn.model.prepare import prepare_model
 from services.participant.settings import ParticipantSettings
 
@@ -49,7 +49,9 @@ def test_limits_hold_what_the_cost_model_expects(
         if name.startswith("FEDATTN_"):
             monkeypatch.setenv(name, value)
     settings = ParticipantSettings.load(["--node-id=a"])
-    sizes = read_sizes(prepare_model(lines["FEDATTN_PARTICIPANT_MODEL"]), torch.float32)
+    prepared = prepare_model(lines["FEDATTN_PARTICIPANT_MODEL"])
+    weights = choose_weights(settings.weights, prepared)
+    sizes = read_sizes(prepared, weights)
     every = PlanSpec("all").resolve(sizes.kv.num_layers)
     layout = build_layout(
         num_layers=sizes.kv.num_layers,
@@ -60,7 +62,8 @@ def test_limits_hold_what_the_cost_model_expects(
     )
     places = range(len(layout.members))
     most = max(session_memory(layout, sizes, place, num_new_tokens=64) for place in places)
-    own = RUNTIME_BYTES + sizes.weight_bytes // 4 + most  # int8 ones are its own
+    int8_bytes = 0 if weights.blocks else sizes.weight_bytes // 4  # its own
+    own = RUNTIME_BYTES + int8_bytes + most
     limits = to_bytes(lines["MemoryHigh"]), to_bytes(lines["MemoryMax"])
     memory = settings.memory or limits[0] * 9 // 10 - sizes.weight_bytes
     assert own < memory < limits[0] - sizes.weight_bytes < limits[1]

@@ -19,7 +19,10 @@ from fedattn.model.loading import load_model, load_tokenizer, read_sizes
 from fedattn.model.prepare import PreparedModel, prepare_model, weights_folder
 from fedattn.model.source import resolve_source
 from fedattn.model.store import default_cache_dir, written_at_once
+from fedattn.model.weights.choice import Weights
 from tests.harness.tiny import save_tiny_model
+
+HALF = Weights(dtype=torch.bfloat16)
 
 
 @pytest.fixture
@@ -89,10 +92,10 @@ def test_a_prepared_folder_damaged_since_is_named_in_one_line(
 
 
 def test_a_damaged_copy_in_half_precision_is_named_itself(prepared: PreparedModel) -> None:
-    copy = weights_folder(prepared, torch.bfloat16)
+    copy = weights_folder(prepared, HALF)
     truncate(copy / "model.safetensors")
     with pytest.raises(ModelError, match=f"delete {copy}"):
-        load_model(prepared, torch.bfloat16)
+        load_model(prepared, HALF)
 
 
 @pytest.mark.parametrize("size", [0, 3, 100, 5000])
@@ -156,7 +159,7 @@ def test_a_full_disk_costs_the_shared_copy_in_half_precision_only(
         raise OSError(errno.ENOSPC, "no space")
 
     monkeypatch.setattr(prepare, "save_file", fail)
-    model = load_model(prepared, torch.bfloat16)
+    model = load_model(prepared, HALF)
     assert model.sizes.bytes_per_scalar == 2
     assert not (prepared.path / "bfloat16").exists()
 

@@ -13,7 +13,10 @@ from fedattn.model import prepare
 from fedattn.model.loading import load_model, load_tokenizer
 from fedattn.model.prepare import prepare_model, weights_folder
 from fedattn.model.prompt import PromptTokenizer
+from fedattn.model.weights.choice import Weights
 from tests.harness.tiny import FAMILIES, save_tiny_model
+
+HALF = Weights(dtype=torch.bfloat16)
 
 
 @pytest.fixture
@@ -40,8 +43,8 @@ def test_local_folder_is_converted_once_and_loads(tmp_path: Path, family: str) -
 
 def test_half_precision_weights_are_written_once_and_shared(folder: Path, tmp_path: Path) -> None:
     prepared = prepare_model(str(folder), cache_dir=tmp_path / "c")
-    halves = [load_model(prepared, torch.bfloat16) for _ in range(2)]
-    assert weights_folder(prepared, torch.bfloat16) == prepared.path / "bfloat16"
+    halves = [load_model(prepared, HALF) for _ in range(2)]
+    assert weights_folder(prepared, HALF) == prepared.path / "bfloat16"
     converted = load_model(prepared)
     converted.backbone.to(torch.bfloat16)
     for half in halves:
@@ -55,7 +58,7 @@ def test_half_precision_works_where_nothing_may_be_written(
 ) -> None:
     prepared = prepare_model(str(folder), cache_dir=tmp_path / "c")
     monkeypatch.setattr("fedattn.model.prepare.os.access", lambda *_: False)
-    model = load_model(prepared, torch.bfloat16)
+    model = load_model(prepared, HALF)
     assert next(model.backbone.parameters()).dtype == torch.bfloat16
     assert not (prepared.path / "bfloat16").exists()
 

@@ -18,14 +18,14 @@ _LIBRARIES_BYTES = 330 << 20
 """Python, torch and transformers, as measured for the profiles of edge devices."""
 _TOKENS, _PREFIX_TOKENS, _NEW_TOKENS = 512, 30, 64
 """Of each of three contexts and of the publisher's span; of the public prefix; of the answer."""
-_REMEDY = "choose a smaller --model, or --weights float16, or give the machine more memory"
+_REMEDY = "choose a smaller --model, or --weights q8_0, or give the machine more memory"
 
 
 def check_memory(subject: Subject) -> Iterator[Found]:
     """The cost model's word, against what is free and what there is at all."""
     require_extras("participant")
     from fedattn.model.loading import read_sizes
-    from fedattn.model.placement import choose_device, choose_dtype
+    from fedattn.model.placement import choose_device, choose_weights
     from fedattn.model.prepare import find_prepared
     from services.participant.machine import read_memory
 
@@ -39,8 +39,10 @@ def check_memory(subject: Subject) -> Iterator[Found]:
         yield skipped(f"{there}; what the model needs is known when it is prepared")
         return
     device = choose_device(subject.settings.device)
-    sizes = read_sizes(prepared, choose_dtype(subject.settings.weights, device))
-    needed = needed_bytes(sizes, subject.settings)
+    weights = choose_weights(subject.settings.weights, prepared, device)
+    sizes = read_sizes(prepared, weights)
+    decodes_int8 = weights.blocks is None and device.type == "cpu"
+    needed = needed_bytes(sizes, subject.settings, decodes_int8=decodes_int8)
     told = f"needs about {needed >> 20} MiB, {there}"
     if needed > memory.total:
         yield problem(told, _REMEDY)
@@ -50,8 +52,16 @@ def check_memory(subject: Subject) -> Iterator[Found]:
         yield ok(told)
 
 
-def needed_bytes(sizes: "ModelSizes", settings: "ParticipantSettings") -> int:
-    """Memory of the node's process in a session of four nodes."""
+def needed_bytes(
+    sizes: "ModelSizes", settings: "ParticipantSettings", *, decodes_int8: bool = True
+) -> int:
+    """Memory of the node's process in a session of four nodes.
+
+    Args:
+        sizes: of the model.
+        settings: of the node.
+        decodes_int8: whether a publisher has a second copy of its weights for that.
+    """
     from fedattn.core.costs import session_memory
 
     num_layers = sizes.kv.num_layers
@@ -67,5 +77,5 @@ def needed_bytes(sizes: "ModelSizes", settings: "ParticipantSettings") -> int:
         contributors = range(len(layout.members) - 1)
         return fixed + max(session_memory(layout, sizes, index) for index in contributors)
     publisher = len(layout.members) - 1
-    int8_bytes = sizes.weight_bytes // sizes.bytes_per_scalar
+    int8_bytes = sizes.weight_bytes // sizes.bytes_per_scalar if decodes_int8 else 0
     return fixed + int8_bytes + session_memory(layout, sizes, publisher, num_new_tokens=_NEW_TOKENS)

@@ -1,0 +1,75 @@
+"""Modules of torch whose weights are blocks: they take the place of a network's own.
+
+They compute in float32 as if the weights were expanded, so that what a token becomes does not
+depend on how many run at once. `multiply` of their matrices is faster for a few rows, and rounds.
+"""
+
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+from fedattn.model.weights.matrix import BlocksMatrix
+
+
+class BlocksLinear(torch.nn.Module):
+    """In place of `torch.nn.Linear`.
+
+    Args:
+        matrix: its weights.
+        bias: [out] float32, or None.
+    """
+
+    def __init__(self, matrix: BlocksMatrix, bias: torch.nn.Parameter | None = None) -> None:
+        super().__init__()
+        self.matrix = matrix
+        self.out_features, self.in_features = matrix.num_rows, matrix.width
+        self.bias: torch.nn.Parameter | None = bias
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """[out, in] float32, made anew each time."""
+        return self.matrix.expand()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., in] to [..., out], float32."""
+        if x.requires_grad and torch.is_grad_enabled():
+            return linear(x, self.weight, self.bias)
+        out = self.matrix.apply(x.reshape(-1, self.in_features))
+        if self.bias is not None:
+            out += self.bias
+        return out.view(*x.shape[:-1], self.out_features)
+
+
+class BlocksEmbedding(torch.nn.Module):
+    """In place of `torch.nn.Embedding`; expands the rows that it looks up.
+
+    Args:
+        matrix: its weights.
+        scale: factor on the rows.
+    """
+
+    def __init__(self, matrix: BlocksMatrix, scale: float = 1.0) -> None:
+        super().__init__()
+        self.matrix = matrix
+        self.scale = scale
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """[V, d] float32, made anew each time."""
+        return self.matrix.expand()
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """[...] int64 to [..., d] float32."""
+        rows = self.matrix.rows(ids)
+        return rows if self.scale == 1 else rows * self.scale
+
+
+def matrices_of(network: Any) -> list[BlocksMatrix]:
+    """Every matrix in blocks of a network, once."""
+    found = {id(module.matrix): module.matrix for module in network.modules() if _is_ours(module)}
+    return list(found.values())
+
+
+def _is_ours(module: Any) -> bool:
+    return isinstance(module, BlocksLinear | BlocksEmbedding)

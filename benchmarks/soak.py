@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.session import CONTRIBUTORS, PUBLISHER, make_contexts, peak_mib
+from benchmarks.session import CONTRIBUTORS, PUBLISHER, make_contexts, peak_mib, whole_texts
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.client import Client
 from fedattn.rest.query import QueryBody, SamplingBody
@@ -67,7 +67,7 @@ def soak(texts: list[str], questions: int, every: int, memory: int) -> list[tupl
                     plan=PLANS[number % len(PLANS)],
                     sampling=SamplingBody(max_new_tokens=8),
                 )
-                gateway.ask(body)
+                gateway.ask(whole_texts(body))
     return seen
 
 

@@ -5,9 +5,9 @@
 
 Prefill and decoding are CPU seconds of one thread, the least of runs in turn, so that other
 programs on the machine count little. Memory is the peak of a process of its own that imports what
-a participant does, prefills 300 tokens and, as a publisher, decodes 40. Quality is held against
-float32 over generated retrieval cases: negative log-likelihood of the given answers, and KL
-divergence of the distributions before their tokens.
+a participant does, prefills 300 tokens and, as a publisher, decodes 40. Quality is that of
+what a publisher decodes with (of float32 weights int8) over generated retrieval cases: negative
+log-likelihood of the given answers, and KL divergence from the first form before their tokens.
 """
 
 import argparse

@@ -201,7 +201,9 @@ def weights_folder(prepared: PreparedModel, weights: Weights) -> Path:
     folder = prepared.path / weights.name
     if folder.is_dir():
         return folder
-    is_prepared = weights == FLOAT32_WEIGHTS and not has_stored_blocks(prepared)
+    is_prepared = weights == STORED_WEIGHTS or (
+        weights == FLOAT32_WEIGHTS and not has_stored_blocks(prepared)
+    )
     if is_prepared or not os.access(prepared.path, os.W_OK):
         return prepared.path
     network = read_network(prepared, weights.dtype)

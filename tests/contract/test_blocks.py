@@ -105,6 +105,12 @@ def test_floats_are_brought_to_blocks_once(prepared: PreparedModel) -> None:
     assert float((blocks - plain.detach()).norm() / plain.detach().norm()) < 0.01
 
 
+def test_blocks_that_a_source_lacks_are_not_made_up(prepared: PreparedModel) -> None:
+    with pytest.raises(ModelError, match="has no weights stored"):
+        load_model(prepared, STORED_WEIGHTS)
+    assert not (prepared.path / "stored").exists()
+
+
 def test_blocks_made_here_are_another_model_and_those_stored_are_not(
     prepared: PreparedModel,
 ) -> None:

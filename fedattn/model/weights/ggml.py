@@ -225,7 +225,7 @@ class Ggml:
         return ctypes.c_void_p.from_address(tensor + self._data_offset)
 
     def _find_data_offset(self) -> int:
-        """Where a `ggml_tensor` has its data pointer: looked for, since versions differ."""
+        """Where a tensor of ggml has its data pointer: looked for, since versions differ."""
         context = self._base.ggml_init(_InitParams(1 << 16, None, False))
         tensor = self._base.ggml_new_tensor_2d(context, _F32, 32, 1)
         data = self._base.ggml_get_data(tensor)

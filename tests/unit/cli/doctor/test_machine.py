@@ -19,6 +19,7 @@ from fedattn.cli.doctor.proxies import check_proxy
 from fedattn.cli.doctor.versions import check_software
 from fedattn.core.costs import ModelSizes
 from fedattn.core.types import KvShape
+from fedattn.model.prepare import PreparedModel
 from services.participant.machine import Memory
 from tests.unit.cli.doctor.subjects import FakeGateway, states, subject
 
@@ -90,6 +91,9 @@ def test_a_publisher_needs_more_memory_than_a_contributor() -> None:
     assert publisher > contributor + SIZES.weight_bytes // 4
 
 
+PREPARED = PreparedModel(path=Path("/nowhere"), fingerprint="0" * 64, name="tiny")
+
+
 @pytest.mark.parametrize(
     ("memory", "state"),
     [
@@ -101,7 +105,7 @@ def test_a_publisher_needs_more_memory_than_a_contributor() -> None:
 def test_memory_is_held_against_what_the_model_needs(
     memory: Memory, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedattn.model.prepare.find_prepared", lambda _: object())
+    monkeypatch.setattr("fedattn.model.prepare.find_prepared", lambda _: PREPARED)
     monkeypatch.setattr("fedattn.model.loading.read_sizes", lambda *_: SIZES)
     monkeypatch.setattr("services.participant.machine.read_memory", lambda: memory)
     assert states(check_memory(subject())) == [state]

@@ -122,7 +122,7 @@ def test_changed_source_is_prepared_anew(folder: Path, tmp_path: Path) -> None:
 def test_other_family_is_refused_by_name(tmp_path: Path) -> None:
     config = GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=16, n_positions=8)
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
-    with pytest.raises(ModelError, match="family 'gpt2'; supported are llama, "):
+    with pytest.raises(ModelError, match="family 'gpt2'; supported are gemma3_text, llama, "):
         prepare_model(str(tmp_path / "gpt2"), cache_dir=tmp_path / "c")
     assert not list((tmp_path / "c" / "models").glob("gpt2*/*"))
 

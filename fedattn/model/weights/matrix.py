@@ -14,7 +14,7 @@ from fedattn.model.weights.ggml import ggml
 
 _FLOATS, _FLOATS_OF_FEW = 1 << 20, 1 << 18
 """Weights that are floats at a time; for few rows so many as stay in a core's cache."""
-_FEW = 12
+_FEW = 16
 """Up to so many rows the blocks themselves are multiplied at least as fast as expanded ones."""
 _WORTH_A_THREAD = 1 << 17
 """Weights that take longer to expand than a thread to wake."""
@@ -109,7 +109,7 @@ def multiply(matrices: Sequence[BlocksMatrix], x: torch.Tensor) -> torch.Tensor:
 
     Args:
         matrices: M of them.
-        x: [N, in] float32; up to 12 rows are rounded to 8 bits, a scale for each block.
+        x: [N, in] float32; up to 16 rows are rounded to 8 bits, a scale for each block.
 
     Returns:
         [N, sum of out] float32.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-from fedattn.model.weights.matrix import multiply
+from fedattn.model.weights.matrix import BlocksStack
 from fedattn.model.weights.modules import BlocksLinear
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
@@ -35,15 +35,15 @@ def pack_blocks(modules: Sequence[Any]) -> Linear:
     """The modules' own blocks; where one has floats, all as `pack_float32`."""
     if not all(isinstance(module, BlocksLinear) for module in modules):
         return pack_float32(modules)
-    matrices = [module.matrix for module in modules]
+    stack = BlocksStack([module.matrix for module in modules])
     if all(module.bias is None for module in modules):
-        return lambda x: multiply(matrices, x)
+        return stack
     biases = [
         torch.zeros(module.out_features) if module.bias is None else module.bias.detach()
         for module in modules
     ]
     bias = torch.cat(biases)
-    return lambda x: multiply(matrices, x).add_(bias)
+    return lambda x: stack(x).add_(bias)
 
 
 def pack_int8(modules: Sequence[Any]) -> Linear:

@@ -13,7 +13,7 @@ from fedattn.model.weights import matrix as matrix_module
 from fedattn.model.weights.formats import BlockFormat
 from fedattn.model.weights.ggml import ggml
 from fedattn.model.weights.gguf_file import expand_slowly
-from fedattn.model.weights.matrix import BlocksMatrix, multiply
+from fedattn.model.weights.matrix import BlocksMatrix, BlocksStack
 from fedattn.model.weights.modules import BlocksEmbedding, BlocksLinear
 from fedattn.model.weights.stored import BLOCKS_FILE, StoredTensors, read_tensors, write_tensors
 
@@ -58,9 +58,9 @@ def test_products_of_blocks_round_the_rows_to_8_bits(form: BlockFormat) -> None:
     matrices = [random_matrix(form, rows) for rows in (24, 8, 16)]
     x = torch.randn(5, 256, generator=torch.Generator().manual_seed(1))
     exact = torch.cat([x @ one.expand().T for one in matrices], dim=-1)
-    rounded = multiply(matrices, x)
+    rounded = BlocksStack(matrices)(x)
     assert float((rounded - exact).norm() / exact.norm()) < 0.01
-    alone = torch.cat([multiply(matrices, x[row : row + 1]) for row in range(5)])
+    alone = torch.cat([BlocksStack(matrices)(x[row : row + 1]) for row in range(5)])
     torch.testing.assert_close(alone, rounded, atol=1e-4, rtol=1e-5)
 
 
@@ -78,9 +78,9 @@ def test_products_are_the_same_on_two_threads() -> None:
     matrix, x = random_matrix(BlockFormat.Q4_1, 25), torch.randn(20, 256)
     torch.testing.assert_close(matrix.apply(x), x @ matrix.expand().T, atol=1e-4, rtol=1e-5)
     for _ in range(3):
-        shared = multiply([matrix, matrix], x[:2])
+        shared = BlocksStack([matrix, matrix])(x[:2])
         torch.set_num_threads(1)
-        torch.testing.assert_close(shared, multiply([matrix, matrix], x[:2]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(shared, BlocksStack([matrix, matrix])(x[:2]), atol=1e-5, rtol=0)
         torch.set_num_threads(2)
 
 
@@ -88,7 +88,7 @@ def test_formats_may_differ_between_matrices_of_one_product() -> None:
     matrices = [random_matrix(BlockFormat.Q4_K), random_matrix(BlockFormat.Q6_K, 8)]
     x = torch.randn(2, 256)
     exact = torch.cat([x @ one.expand().T for one in matrices], dim=-1)
-    assert float((multiply(matrices, x) - exact).norm() / exact.norm()) < 0.02
+    assert float((BlocksStack(matrices)(x) - exact).norm() / exact.norm()) < 0.02
 
 
 def test_a_linear_layer_has_its_bias_and_lets_gradients_through() -> None:

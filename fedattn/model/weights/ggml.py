@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ class _Graph:
     Attributes:
         weights, outputs: address of the data pointer of each matrix and product.
         inputs: likewise of the rows.
+        offsets: bytes from the first product to each.
         graph: address.
         plan: how it is computed.
         memory: what the addresses are in.
@@ -98,6 +100,7 @@ class _Graph:
     weights: tuple[ctypes.c_void_p, ...]
     inputs: ctypes.c_void_p
     outputs: tuple[ctypes.c_void_p, ...]
+    offsets: tuple[int, ...]
     graph: int
     plan: Any
     memory: tuple[Any, ...]
@@ -149,7 +152,7 @@ class Ggml:
 
     def multiply(
         self, shapes: tuple[Shape, ...], addresses: Sequence[int], x: torch.Tensor
-    ) -> list[torch.Tensor]:
+    ) -> torch.Tensor:
         """Products of rows with matrices in blocks; a row's depends on no other row.
 
         The rows are rounded to 8 bits, a scale for each block.
@@ -160,19 +163,24 @@ class Ggml:
             x: [N, in] float32, contiguous.
 
         Returns:
-            For each matrix [N, out] float32.
+            [N, sum of out] float32.
         """
-        graph = self._graph(shapes, x.shape[1], len(x), torch.get_num_threads())
-        products = [torch.empty(len(x), rows) for _, rows in shapes]
+        num_rows, width = x.shape
+        graph = self._graph(shapes, width, num_rows, torch.get_num_threads())
+        products = torch.empty(num_rows * sum(rows for _, rows in shapes))
         graph.inputs.value = x.data_ptr()
         for pointer, address in zip(graph.weights, addresses, strict=True):
             pointer.value = address
-        for pointer, product in zip(graph.outputs, products, strict=True):
-            pointer.value = product.data_ptr()
+        begin = products.data_ptr()
+        for pointer, offset in zip(graph.outputs, graph.offsets, strict=True):
+            pointer.value = begin + offset
         status = self._cpu.ggml_graph_compute(graph.graph, graph.plan)
         if status:
             raise RuntimeError(f"ggml could not multiply: status {status}")
-        return products
+        if num_rows == 1 or len(shapes) == 1:
+            return products.view(num_rows, -1)
+        parts = torch.split(products, [num_rows * rows for _, rows in shapes])
+        return torch.cat([part.view(num_rows, -1) for part in parts], dim=-1)
 
     def _graph(self, shapes: tuple[Shape, ...], width: int, rows: int, threads: int) -> _Graph:
         graphs: dict[Any, _Graph] = vars(self._graphs).setdefault("graphs", {})
@@ -207,6 +215,7 @@ class Ggml:
             weights=tuple(self._pointer(tensor) for tensor in weights),
             inputs=self._pointer(inputs),
             outputs=tuple(self._pointer(tensor) for tensor in outputs),
+            offsets=tuple(accumulate((4 * rows * out for _, out in shapes[:-1]), initial=0)),
             graph=graph,
             plan=ctypes.byref(plan),
             memory=(buffer, work, plan, pool),

@@ -104,19 +104,27 @@ def _room(count: int) -> Iterator[torch.Tensor]:
     _rooms.append(room)
 
 
-def multiply(matrices: Sequence[BlocksMatrix], x: torch.Tensor) -> torch.Tensor:
-    """Rows by several matrices that share their input, by the blocks as they are.
+class BlocksStack:
+    """Matrices that share their input, multiplied by the blocks as they are.
 
     Args:
         matrices: M of them.
-        x: [N, in] float32; up to 16 rows are rounded to 8 bits, a scale for each block.
-
-    Returns:
-        [N, sum of out] float32.
     """
-    if len(x) > _FEW:
-        return torch.cat([matrix.apply(x) for matrix in matrices], dim=-1)
-    shapes = tuple((matrix.form, matrix.num_rows) for matrix in matrices)
-    addresses = [matrix.blocks.data_ptr() for matrix in matrices]
-    products = ggml().multiply(shapes, addresses, x.contiguous())
-    return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
+
+    def __init__(self, matrices: Sequence[BlocksMatrix]) -> None:
+        self._matrices = tuple(matrices)
+        self._shapes = tuple((matrix.form, matrix.num_rows) for matrix in matrices)
+        self._addresses = [matrix.blocks.data_ptr() for matrix in matrices]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Rows by all matrices.
+
+        Args:
+            x: [N, in] float32; up to 16 rows are rounded to 8 bits, a scale for each block.
+
+        Returns:
+            [N, sum of out] float32.
+        """
+        if x.shape[0] > _FEW:
+            return torch.cat([matrix.apply(x) for matrix in self._matrices], dim=-1)
+        return ggml().multiply(self._shapes, self._addresses, x.contiguous())

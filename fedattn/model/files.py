@@ -10,7 +10,7 @@ import torch
 
 from fedattn.core.errors import FedAttnError, ModelError
 from fedattn.model.families import check_config
-from fedattn.model.gguf_check import check_gguf, read_head
+from fedattn.model.gguf_check import check_gguf, read_head, restore_rope
 from fedattn.model.hugging_face import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -45,7 +45,9 @@ class ModelFiles:
         check_config(config, self.name)
         if self.location.is_file():
             with self.reading("config"):
-                check_gguf(read_head(self.location), config, self.name)
+                head = read_head(self.location)
+                restore_rope(head, config)
+                check_gguf(head, config, self.name)
         return config
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -72,9 +74,12 @@ class ModelFiles:
         """
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # its reports span many lines; ours is one
+        place = self._place()
+        if self.location.is_file():
+            place["config"] = self.config()  # with what transformers drops
         with self.reading("weights"), for_inference():
             network, found = AutoModelForCausalLM.from_pretrained(
-                dtype=dtype, output_loading_info=True, **self._place()
+                dtype=dtype, output_loading_info=True, **place
             )
         missing = sorted(found["missing_keys"])
         surplus = [

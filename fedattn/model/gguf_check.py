@@ -1,7 +1,8 @@
-"""What a GGUF file asks for and transformers drops while reading it: refused by name.
+"""What a GGUF file asks for and transformers drops while reading it: restored, or refused by name.
 
 Its reader knows a table of keys and leaves the others out without an error: scaled RoPE, windows,
-the size of heads in some families. Such a file would load, and answer wrongly.
+the size of heads in some families. Such a file would load, and answer wrongly. The factors of Llama
+3.1 and later are those of its configuration in other words, so they are put back there.
 """
 
 import math
@@ -10,11 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedattn.core.errors import ModelError
+from fedattn.core.types import FloatArray
 from fedattn.model.families import read_windows
 
-_SCALED_ROPE = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
-"""Tensors of factors on rotary frequencies: Llama 3.1 and later, Phi-3 of 128k."""
+_LLAMA3_ROPE = "rope_freqs.weight"
+"""What rotary frequencies are divided by, [D / 2], in Llama 3.1 and later."""
+_SCALED_ROPE = ("rope_factors_long.weight", "rope_factors_short.weight")
+"""The same of Phi-3 of 128k."""
+_LLAMA3: dict[str, Any] = {
+    "rope_type": "llama3",
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+"""The scaling of all Llamas from 3.1 on, but for its `factor`."""
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "rope.scaling.type": ("none",),
     "rope.scaling.factor": (0.0, 1.0),
@@ -37,14 +50,16 @@ class GgufHead:
     Attributes:
         fields: values by key, without the prefix of the architecture.
         tensors: names of its tensors.
+        rope_factors: what rotary frequencies are divided by, [D / 2] float32; None for nothing.
     """
 
     fields: Mapping[str, Any]
     tensors: frozenset[str]
+    rope_factors: FloatArray | None = None
 
 
 def read_head(path: Path) -> GgufHead:
-    """Keys and names of tensors; reads no weights."""
+    """Keys, names of tensors and factors of RoPE; reads no weights."""
     from gguf import GGUFReader  # noqa: PLC0415 - only who prepares a GGUF file needs it
 
     reader = GGUFReader(path)
@@ -54,7 +69,38 @@ def read_head(path: Path) -> GgufHead:
         for key, field in reader.fields.items()
         if key.startswith(prefix)
     }
-    return GgufHead(fields, frozenset(tensor.name for tensor in reader.tensors))
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    factors = tensors.get(_LLAMA3_ROPE)
+    return GgufHead(
+        fields,
+        frozenset(tensors),
+        None if factors is None else np.array(factors.data, dtype=np.float32),
+    )
+
+
+def restore_rope(head: GgufHead, config: Any) -> None:
+    """Put the scaled RoPE of a Llama back into its configuration, if the factors are its own."""
+    if head.rope_factors is None or config.model_type != "llama":
+        return
+    given = dict(config.rope_parameters or {})
+    factor = float(head.rope_factors.max())
+    scaled = {**given, **_LLAMA3, "factor": factor}
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    expected = _llama3_factors(scaled, size)
+    if expected.shape == head.rope_factors.shape and np.allclose(
+        expected, head.rope_factors, rtol=1e-3
+    ):
+        config.rope_parameters = scaled
+
+
+def _llama3_factors(parameters: Mapping[str, Any], size: int) -> FloatArray:
+    """[D / 2] float32, from 1 for high frequencies to the factor for low ones (Llama 3.1)."""
+    length = parameters["original_max_position_embeddings"]
+    low, high = parameters["low_freq_factor"], parameters["high_freq_factor"]
+    turns = length * parameters["rope_theta"] ** (-np.arange(0, size, 2) / size) / (2 * np.pi)
+    smooth = np.clip((turns - low) / (high - low), 0, 1)
+    factors: FloatArray = (1 / ((1 - smooth) / parameters["factor"] + smooth)).astype(np.float32)
+    return factors
 
 
 def check_gguf(head: GgufHead, config: Any, name: str) -> None:
@@ -71,6 +117,8 @@ def check_gguf(head: GgufHead, config: Any, name: str) -> None:
     for tensor in _SCALED_ROPE:
         if tensor in head.tensors:
             raise _dropped(name, tensor, "scaled RoPE", "none")
+    if head.rope_factors is not None and config.rope_parameters.get("rope_type") != "llama3":
+        raise _dropped(name, _LLAMA3_ROPE, "scaled RoPE", "that of Llama 3.1")
     for key, neutral in _NEUTRAL.items():
         if head.fields.get(key, neutral[0]) not in neutral:
             raise _dropped(name, key, head.fields[key], neutral[-1])

@@ -27,11 +27,22 @@ PHI: dict[str, Any] = {
     "rope_parameters": {"rope_theta": 1e4},
     "sliding_window": None,
 }
+LLAMA3: dict[str, Any] = {
+    "rope_parameters": {
+        "rope_type": "llama3",
+        "rope_theta": 5e5,
+        "factor": 32.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+}
 READ: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "qwen3": {"head_dim": 128},
     "gemma3_text": GEMMA,
     "phi3": PHI,
+    "llama": LLAMA3,
 }
 
 
@@ -50,7 +61,8 @@ def write_gguf(path: Path, family: str, network: Any, **fields: Any) -> None:
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(1e6 if family == "gemma3_text" else 1e4)
+    base = (config.rope_parameters or {}).get("rope_theta", 1e6)
+    writer.add_rope_freq_base(base)
     writer.add_vocab_size(config.vocab_size)
     writer.add_pad_token_id(0)
     if getattr(config, "head_dim", None):
@@ -67,11 +79,23 @@ def write_gguf(path: Path, family: str, network: Any, **fields: Any) -> None:
     weights = network.state_dict()
     for gguf_name, own in by_gguf.items():
         offset = float(family == "gemma3_text" and "norm" in own)
-        writer.add_tensor(gguf_name, (weights[own] + offset).numpy())
+        values = (weights[own] + offset).numpy()
+        if family == "llama" and own.endswith(("q_proj.weight", "k_proj.weight")):
+            values = in_pairs(values, config.hidden_size // config.num_attention_heads)
+        writer.add_tensor(gguf_name, values)
+    if config.rope_parameters and config.rope_parameters.get("rope_type") == "llama3":
+        plain = 5e5 ** -(torch.arange(0, 4) / 4)
+        writer.add_tensor("rope_freqs.weight", (plain / network.model.rotary_emb.inv_freq).numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def in_pairs(weights: Any, size: int) -> Any:
+    """Rows of heads as files of Llama have them: scalars that turn together beside each other."""
+    heads = weights.reshape(-1, 2, size // 2, weights.shape[1])
+    return heads.swapaxes(1, 2).reshape(weights.shape)
 
 
 @pytest.mark.parametrize("family", READ)
@@ -109,7 +133,7 @@ def test_what_would_be_dropped_is_refused_by_name(
         files_of(tmp_path / "m.gguf").config()
 
 
-def test_scaled_rotary_frequencies_are_refused(tmp_path: Path) -> None:
+def test_rotary_frequencies_of_no_known_scaling_are_refused(tmp_path: Path) -> None:
     write_scaled(tmp_path / "m.gguf")
     with pytest.raises(ModelError, match=r"rope_freqs\.weight of the GGUF file, scaled RoPE"):
         files_of(tmp_path / "m.gguf").config()
@@ -119,7 +143,7 @@ def write_scaled(path: Path) -> None:
     """The beginning of a file of Llama 3.2."""
     writer = GGUFWriter(path, "llama")
     writer.add_block_count(5)
-    writer.add_tensor("rope_freqs.weight", torch.ones(4).numpy())
+    writer.add_tensor("rope_freqs.weight", torch.tensor([1.0, 3.0, 2.0, 7.0]).numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

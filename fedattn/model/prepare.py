@@ -176,11 +176,11 @@ def _read_weights(files: ModelFiles, config: Any) -> tuple[Any, StoredTensors | 
     """A network, and its weights in blocks if the source has them; else the network has them."""
     if files.location.is_file():
         network = empty_network(config)
-        try:
-            with files.reading("weights"):
+        with files.reading("weights"):
+            try:
                 return network, read_gguf(files.location, network)
-        except NotInBlocksError as error:
-            log.warning("weights of %s become float32: %s", files.name, error)
+            except NotInBlocksError as error:
+                log.warning("weights of %s become float32: %s", files.name, error)
     return files.network(torch.float32), None
 
 

@@ -48,14 +48,16 @@ class Writer:
 
     async def beat(self) -> None:
         while True:
-            for name in self.names:
-                lease = AggregatorLease(
-                    protocol_version=PROTOCOL_VERSION,
-                    aggregator=pb.AggregatorAddress(name=name, address=self.address),
-                    epoch=EPOCH,
-                )
-                await self.directory.put(lease_key(name), lease.SerializeToString())
+            await asyncio.gather(*map(self._write_lease, self.names))
             await asyncio.sleep(_BEAT_S)
+
+    async def _write_lease(self, name: str) -> None:
+        lease = AggregatorLease(
+            protocol_version=PROTOCOL_VERSION,
+            aggregator=pb.AggregatorAddress(name=name, address=self.address),
+            epoch=EPOCH,
+        )
+        await self.directory.put(lease_key(name), lease.SerializeToString())
 
     async def claim(self, join: pb.Join) -> None:
         """Say that a node has joined the liar just now."""

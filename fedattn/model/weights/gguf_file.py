@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedattn.core.errors import ModelError
 from fedattn.model.weights.formats import BlockFormat
 from fedattn.model.weights.matrix import BlocksMatrix
 from fedattn.model.weights.stored import StoredTensors
@@ -15,7 +14,7 @@ _BY_ROWS = frozenset({"TensorProcessor", "LlamaTensorProcessor", "Gemma2TensorPr
 """What transformers does to tensors of a file that moves whole rows of matrices, or only norms."""
 
 
-class NotInBlocksError(ModelError):
+class NotInBlocksError(Exception):
     """Weights of a file that cannot be used as they are stored."""
 
 

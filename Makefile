@@ -123,12 +123,15 @@ bench-load: setup ## aggregators under scheduled load from nodes without a model
 bench-scale: $(STAMP) ## what a federation of up to 100,000 nodes takes, by the results of bench-load
 	$(BIN)/python -m benchmarks.scale
 
-bench-all: setup ## all figures of docs/measured.md, some 40 minutes
+bench-all: setup ## all figures of docs/measured.md, an hour
 	$(BIN)/python -m benchmarks.session --json benchmarks/results/session.json
 	$(BIN)/python -m benchmarks.session --tokens 64 --json benchmarks/results/session-short.json
+	$(BIN)/python -m benchmarks.session --weights float32 --json benchmarks/results/session-float32.json
 	$(BIN)/python -m benchmarks.session --weights bfloat16 --json benchmarks/results/session-bfloat16.json
 	$(BIN)/python -m benchmarks.decoding --json benchmarks/results/decoding.json
 	$(BIN)/python -m benchmarks.concurrency --json benchmarks/results/concurrency.json --plot docs/concurrency.svg
+	$(BIN)/python -m benchmarks.soak --json benchmarks/results/soak.json
+	$(BIN)/python -m benchmarks.long_prompts --json benchmarks/results/long-prompts.json
 	$(BIN)/python -m benchmarks.sealing --json benchmarks/results/sealing.json
 	$(BIN)/python -m benchmarks.sealing --tokens 64 --json benchmarks/results/sealing-short.json
 	$(BIN)/python -m benchmarks.links --json benchmarks/results/links.json

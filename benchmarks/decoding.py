@@ -3,9 +3,9 @@
     python -m benchmarks.decoding [--threads 1] [--repeats 5] [--cases 60] [--json FILE]
 
 Prints tokens a second after the first token (medians of runs in turn), their ratios to `generate`,
-and what int8 weights cost: negative log-likelihood of the given answers of generated retrieval
-cases over the joined text, and how many greedy tokens are those of float32. If the package
-llama-cpp-python is installed, llama.cpp runs beside them on the embedded model's own 4-bit file.
+and what int8 weights and blocks cost: negative log-likelihood of the given answers of generated
+retrieval cases over the joined text, and how many greedy tokens are those of float32. If the
+package xllamacpp is installed, llama.cpp runs beside them on the embedded model's own 4-bit file.
 """
 
 import argparse
@@ -14,8 +14,6 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,17 +22,19 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from benchmarks import llama_cpp
+from benchmarks.llama_cpp import LlamaServer
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.cache import FederatedCache
 from fedattn.model.decode import Decoder, TransformersDecoder, generate_tokens
 from fedattn.model.engine import open_engine
-from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
+from fedattn.model.fused import BLOCKS, DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import PrefillResult, forward_tokens
 from fedattn.model.prepare import prepare_model, weights_folder
 from fedattn.model.prompt import PromptTokenizer
-from fedattn.model.source import resolve_source
-from fedattn.model.weights.choice import FLOAT32_WEIGHTS
+from fedattn.model.source import EMBEDDED_NAME, resolve_source
+from fedattn.model.weights.choice import FLOAT32_WEIGHTS, STORED
 from fedattn.research.prompts import tokenize_case
 from fedattn.research.tasks.retrieval import generate_cases
 
@@ -60,10 +60,13 @@ def tokens_per_second(run: Callable[[int], int]) -> float:
     return NUM_TOKENS / (times[1] - times[0])
 
 
-def measure_speed(path: Path, model: LoadedModel, repeats: int) -> dict[str, float]:
+def measure_speed(
+    path: Path, model: LoadedModel, stored: LoadedModel, repeats: int
+) -> dict[str, float]:
     ids = torch.randint(100, 40_000, (1, 300), generator=torch.Generator().manual_seed(0))
     plain: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    decoders = {name: FusedDecoder(model, name) for name in DECODE_FORMATS}
+    ways = {f"lean {name}": (model, name) for name in DECODE_FORMATS}
+    ways["lean blocks"] = stored, BLOCKS
 
     def generate(count: int) -> int:
         output = plain.generate(
@@ -75,7 +78,7 @@ def measure_speed(path: Path, model: LoadedModel, repeats: int) -> dict[str, flo
         )
         return int(output.shape[1] - ids.shape[1])
 
-    def ours(decoder: Decoder[Any]) -> Callable[[int], int]:
+    def ours(model: LoadedModel, decoder: Decoder[Any]) -> Callable[[int], int]:
         start = prefill(model, ids[0].tolist())
         endless = SamplingParams.most_likely(NUM_TOKENS + 1)
 
@@ -84,10 +87,11 @@ def measure_speed(path: Path, model: LoadedModel, repeats: int) -> dict[str, flo
 
         return run
 
-    runs = {"generate": generate, "blocks": ours(TransformersDecoder(model))}
-    runs |= {f"lean {name}": ours(decoder) for name, decoder in decoders.items()}
-    if find_spec("llama_cpp") is not None:
-        runs["llama.cpp"] = llama_cpp(ids[0].tolist())
+    runs = {"generate": generate, "transformers": ours(model, TransformersDecoder(model))}
+    for name, (of_way, form) in ways.items():
+        runs[name] = ours(of_way, FusedDecoder(of_way, form))
+    if llama_cpp.is_installed():
+        runs["llama.cpp"] = by_llama(ids[0].tolist())
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():
@@ -95,30 +99,26 @@ def measure_speed(path: Path, model: LoadedModel, repeats: int) -> dict[str, flo
     return {name: statistics.median(values[1:]) for name, values in speeds.items()}
 
 
-def llama_cpp(ids: list[int]) -> Callable[[int], int]:
-    """The same tokens by llama.cpp, from the file as it is shipped."""
-    llama: Any = import_module("llama_cpp")
-    threads = torch.get_num_threads()
-    path = str(resolve_source("default").path)
-    model = llama.Llama(path, n_threads=threads, n_threads_batch=threads, n_ctx=1024, verbose=False)
+def by_llama(ids: list[int]) -> Callable[[int], int]:
+    """The same question by llama.cpp, from the file as it is shipped."""
+    path = resolve_source(EMBEDDED_NAME).path
+    assert path is not None, "the embedded model is a file"
+    server = LlamaServer(path, threads=torch.get_num_threads(), slots=1, room=512)
 
     def run(count: int) -> int:
-        model.reset()
-        model.eval(ids)
-        for number in range(count - 1):
-            model.eval([100 + number])
-        return count
+        return len(server.token_times(ids, count, slot=0, is_known=True))
 
     return run
 
 
 def measure_quality(
-    model: LoadedModel, prompt: PromptTokenizer, num_cases: int
+    model: LoadedModel, stored: LoadedModel, prompt: PromptTokenizer, num_cases: int
 ) -> dict[str, float]:
     decoders = {name: FusedDecoder(model, name) for name in DECODE_FORMATS}
-    losses: dict[str, list[float]] = {name: [] for name in DECODE_FORMATS}
-    matches = dict.fromkeys(DECODE_FORMATS, 0)
-    same, total, same_answers = 0, 0, 0
+    decoders[BLOCKS] = FusedDecoder(stored, BLOCKS)
+    losses: dict[str, list[float]] = {name: [] for name in decoders}
+    matches = dict.fromkeys(decoders, 0)
+    same, total = dict.fromkeys(decoders, 0), 0
     for case in generate_cases(num_cases, seed=11):
         case_prompt = tokenize_case(case, prompt, model.shape.num_layers)
         start = prefill(model, case_prompt.token_ids)
@@ -134,17 +134,14 @@ def measure_quality(
             answers[name] = list(
                 generate_tokens(model, start, sampling, partial(decoders.__getitem__, name))
             )
-        pairs = list(zip(answers[FLOAT32], answers[INT8], strict=False))
-        same += sum(a == b for a, b in pairs)
-        total += max(len(answers[FLOAT32]), len(answers[INT8]))
-        same_answers += answers[FLOAT32] == answers[INT8]
+        total += len(answers[FLOAT32])
         for name, answer in answers.items():
+            same[name] += sum(a == b for a, b in zip(answers[FLOAT32], answer, strict=False))
             matches[name] += case.answer.lower() in prompt.decode(answer).lower()
     return {
         **{f"nll_{name}": statistics.fmean(values) for name, values in losses.items()},
         **{f"right_{name}": count for name, count in matches.items()},
-        "same_tokens": same / total,
-        "same_answers": same_answers / num_cases,
+        **{f"same_tokens_{name}": count / total for name, count in same.items()},
         "num_cases": num_cases,
     }
 
@@ -162,18 +159,18 @@ def main() -> None:
     prepared = prepare_model("default")
     engine = open_engine(prepared, weights=FLOAT32)
     model = engine.model
+    stored = open_engine(prepared, weights=STORED).model
     floats = weights_folder(prepared, FLOAT32_WEIGHTS)
-    speeds = measure_speed(floats, model, arguments.repeats)
+    speeds = measure_speed(floats, model, stored, arguments.repeats)
     for name, speed in speeds.items():
         print(f"{name:14} {speed:6.1f} tokens/s, {speed / speeds['generate']:.2f} of generate")
-    prompt = engine.tokenizer
-    quality = measure_quality(model, prompt, arguments.cases)
-    print(
-        f"NLL of given answers {quality['nll_float32']:.3f} float32, "
-        f"{quality['nll_int8']:.3f} int8; {quality['same_tokens']:.1%} of greedy tokens and "
-        f"{quality['same_answers']:.0%} of answers equal; {quality['right_float32']} and "
-        f"{quality['right_int8']} of {arguments.cases} answers right"
-    )
+    quality = measure_quality(model, stored, engine.tokenizer, arguments.cases)
+    for name in (FLOAT32, INT8, BLOCKS):
+        print(
+            f"{name:14} NLL of given answers {quality[f'nll_{name}']:.3f}, "
+            f"{quality[f'right_{name}']} of {arguments.cases} right, "
+            f"{quality[f'same_tokens_{name}']:.1%} of greedy tokens those of float32"
+        )
     if arguments.json:
         arguments.json.write_text(json.dumps({"speed": speeds, "quality": quality}, indent=2))
 

@@ -92,26 +92,55 @@ def session_rows(long: dict[str, Any], short: dict[str, Any]) -> Iterator[Row]:
     )
 
 
-def memory_rows(full: dict[str, Any], half: dict[str, Any]) -> Iterator[Row]:
-    for name, result in (("float32", full), ("bfloat16", half)):
+def memory_rows(stored: dict[str, Any]) -> Iterator[Row]:
+    forms = {"auto": stored, "float32": read("session-float32")}
+    forms["bfloat16"] = read("session-bfloat16")
+    bars = {("auto", "a"): "400 MiB peak", ("auto", "publisher"): "600 MiB peak"}
+    for name, result in forms.items():
         network = result["network"]
         for node in ("a", "publisher"):
-            what = "contributor" if node == "a" else "publisher, which decodes in int8"
             yield Row(
-                f"memory, `--weights {name}`, {what}: own pages; peak of the process with pages it "
-                f"shares; weights and rows by `fedattn cost`",
+                f"memory, `--weights {name}`, {'contributor' if node == 'a' else node}: own pages; "
+                f"peak of the process with pages it shares; weights and rows by `fedattn cost`",
                 f"{network['uss_mib'][node]}; {network['peak_mib'][node]}; "
                 f"{network['planned_mib'][node]} MiB",
-                "512 MiB" if (name, node) == ("bfloat16", "a") else "",
+                bars.get((name, node), ""),
                 "`make bench-all`",
             )
-    own = full["network"]["uss_mib"]
+    own = stored["network"]["uss_mib"]
     yield Row(
         "own pages of aggregator and gateway",
         f"{own['aggregator']}; {own['gateway']} MiB",
         "",
         "`make bench`",
     )
+
+
+def soak_rows(seen: list[dict[str, Any]]) -> Iterator[Row]:
+    """What a node holds after few and after many long questions."""
+    early, late = seen[1], seen[-1]
+    for node in ("a", "publisher"):
+        first, last = early["mib"][node], late["mib"][node]
+        yield Row(
+            f"memory, {'contributor' if node == 'a' else node}, after {early['questions']} and "
+            f"{late['questions']} questions over some 3,200 tokens, two plans in turn: own pages; "
+            f"peak",
+            f"{first['own']} and {last['own']}; {first['peak']} and {last['peak']} MiB",
+            "flat",
+            "`python -m benchmarks.soak`",
+        )
+
+
+def long_rows(prompts: list[dict[str, Any]]) -> Iterator[Row]:
+    for one in prompts:
+        yield Row(
+            f"a prompt of {one['tokens']} tokens at one node, beside transformers' own attention: "
+            f"memory above the weights, of it {one['rows_mib']:.0f} MiB rows; CPU time",
+            f"{one['pieces_peak_mib']:.0f} for {one['transformers_peak_mib']:.0f} MiB; "
+            f"{one['pieces_cpu_s']:.1f} for {one['transformers_cpu_s']:.1f} s",
+            "",
+            "`python -m benchmarks.long_prompts`",
+        )
 
 
 def link_rows(links: list[dict[str, Any]]) -> Iterator[Row]:
@@ -150,42 +179,44 @@ def sealing_rows(long: dict[str, Any], short: dict[str, Any]) -> Iterator[Row]:
 
 def decoding_rows(decoding: dict[str, Any]) -> Iterator[Row]:
     speed, quality = decoding["speed"], decoding["quality"]
-    llama = ""
-    if "llama.cpp" in speed:
-        llama = f"; llama.cpp {speed['llama.cpp']:.0f}"
+    beside = f"float32 {speed['lean float32']:.0f}, int8 {speed['lean int8']:.0f}"
+    llama = f"; llama.cpp {speed['llama.cpp']:.0f}" if "llama.cpp" in speed else ""
     yield Row(
-        f"decoding on one thread, int8 weights, against transformers' `generate` in float32 "
-        f"(tokens/s: {speed['lean int8']:.0f} and {speed['generate']:.0f}{llama})",
-        f"{speed['lean int8'] / speed['generate']:.1f}",
-        "4",
+        f"decoding on one thread, the blocks of the file as they are, against transformers' "
+        f"`generate` in float32 (tokens/s: {speed['lean blocks']:.0f} and "
+        f"{speed['generate']:.0f}; {beside}{llama})",
+        f"{speed['lean blocks'] / speed['generate']:.1f}",
+        "4; as llama.cpp",
         "`make bench-decoding`",
     )
-    yield Row(
-        f"what int8 costs: NLL of given answers; right answers of {quality['num_cases']}; greedy "
-        f"tokens equal to float32's",
-        f"{quality['nll_int8']:.3f} for {quality['nll_float32']:.3f}; {quality['right_int8']} for "
-        f"{quality['right_float32']}; {quality['same_tokens']:.0%}",
-        "",
-        "`make bench-decoding`",
-    )
+    for form in ("int8", "blocks"):
+        yield Row(
+            f"what decoding in {form} costs: NLL of given answers; right answers of "
+            f"{quality['num_cases']}; greedy tokens equal to float32's",
+            f"{quality[f'nll_{form}']:.3f} for {quality['nll_float32']:.3f}; "
+            f"{quality[f'right_{form}']} for {quality['right_float32']}; "
+            f"{quality[f'same_tokens_{form}']:.0%}",
+            "",
+            "`make bench-decoding`",
+        )
 
 
 def concurrency_rows() -> Iterator[Row]:
-    """Each number of questions at once, and answers beside long prompts; none until measured."""
-    if not (RESULTS / "concurrency.json").exists():
-        return
+    """Each number of questions at once, and answers beside long prompts."""
     concurrency, command = read("concurrency"), "`make bench-concurrency`"
     one = concurrency["at_once"]["1"]["together"]["decode_tokens_per_s"]
     for count, ways in concurrency["at_once"].items():
         if count == "1":
             continue
         together, row, threads = (ways[way] for way in ("together", "in a row", "threads"))
+        llama = ways.get("llama.cpp")
+        beside = f"; llama.cpp's server {llama['decode_tokens_per_s'] / one:.1f}" if llama else ""
         first, gap = together["first_token_ms"], together["between_tokens_ms"]
         firsts, gaps = row["first_token_ms"], row["between_tokens_ms"]
         yield Row(
             f"{count} questions at once: tokens a second while decoding, against one question "
-            f"({one:.0f}); the same with a thread and a batch each; how far the paces of the "
-            f"answers are apart",
+            f"({one:.0f}); the same with a thread and a batch each{beside}; how far the paces of "
+            f"the answers are apart",
             f"{together['decode_tokens_per_s'] / one:.1f}; "
             f"{threads['decode_tokens_per_s'] / one:.1f}; {together['decode_spread']:.0%}",
             "4; 20 %" if count == "8" else "",
@@ -304,7 +335,9 @@ def rows() -> list[Row]:
         *concurrency_rows(),
         *sealing_rows(read("sealing"), read("sealing-short")),
         *load_rows(read("load")),
-        *memory_rows(read("session"), read("session-bfloat16")),
+        *memory_rows(read("session")),
+        *soak_rows(read("soak")),
+        *long_rows(read("long-prompts")),
     ]
 
 

@@ -119,8 +119,8 @@ class Ggml:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._base: Any = ctypes.CDLL(str(folder / "libggml-base.so.0"), ctypes.RTLD_GLOBAL)
-        self._cpu: Any = ctypes.CDLL(str(folder / "libggml-cpu.so.0"), ctypes.RTLD_GLOBAL)
+        self._base: Any = ctypes.CDLL(str(folder / "libggml-base.so.0"))
+        self._cpu: Any = ctypes.CDLL(str(folder / "libggml-cpu.so.0"))
         _declare(self._base, self._cpu)
         self._cpu.ggml_cpu_init()
         self._to_float: dict[BlockFormat, Any] = {}

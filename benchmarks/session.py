@@ -36,6 +36,7 @@ from fedattn.core.compression import Compression
 from fedattn.core.costs import session_bytes
 from fedattn.core.limits import MAX_NODE_TOKENS
 from fedattn.core.plans import shared_plan
+from fedattn.core.share import Share
 from fedattn.core.spans import build_layout
 from fedattn.model.engine import open_engine
 from fedattn.model.loading import load_tokenizer, read_sizes
@@ -48,7 +49,7 @@ from fedattn.research.tasks.cases import Case
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.query import QueryBody, SamplingBody
 
-QUESTION = "Which pump was serviced last, and by whom?"
+QUESTION = "What does every pump of each hall read, in degrees?"
 CONTRIBUTORS = ("a", "b", "c")
 PUBLISHER = "publisher"
 
@@ -68,9 +69,8 @@ def make_contexts(num_tokens: int) -> list[str]:
 
 def whole_texts(body: QueryBody) -> QueryBody:
     """The same question, for which no node leaves out passages of its text."""
-    return body.model_copy(
-        update={"node_tokens": MAX_NODE_TOKENS, "context_tokens": MAX_NODE_TOKENS}
-    )
+    unbounded = {"node_tokens": MAX_NODE_TOKENS, "context_tokens": MAX_NODE_TOKENS}
+    return body.model_copy(update={"share": Share.NOTHING, **unbounded})
 
 
 def cpu_seconds(network: LocalNetwork) -> float:

@@ -15,8 +15,9 @@ import torch
 
 from fedattn.core.errors import ModelError
 from fedattn.model.families import FAMILIES, activation_of, read_bases
-from fedattn.model.fused_block import Norms, Rotation, pack_block, rotation_at
+from fedattn.model.fused_block import Rotation, pack_block, rotation_at
 from fedattn.model.fused_form import ACTIVATIONS
+from fedattn.model.fused_rest import Norms
 from fedattn.model.loading import LoadedModel
 from fedattn.model.packing import pack_blocks, pack_float32, pack_int8
 from fedattn.model.prefill import PrefillResult

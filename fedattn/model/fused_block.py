@@ -4,21 +4,17 @@ What a family has beyond this form gets a field of `PackedBlock`, filled in `pac
 where the arithmetic has it; `Rotation` is where a block's positions enter.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from fedattn.core.types import KvShape
 from fedattn.model.fused_form import Activation, FusedBlock
+from fedattn.model.fused_rest import Norm, Norms, Rest, pack_rest
 from fedattn.model.packing import Linear, Pack
-from fedattn.model.projections import norm_factors
 from fedattn.model.roomy_rows import RoomyRows
 from fedattn.model.rotaries import Turning
-
-Norm = Callable[[torch.Tensor], torch.Tensor]
-"""[..., d] to the same, float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +55,10 @@ class PackedBlock:
     """A `FusedBlock` ready to run on one token of each of N answers.
 
     Attributes:
-        norm, mlp_norm: before attention and before the gated layers.
+        norm: before attention.
         qkv: [N, d] to [N, (Hq + 2 Hkv) D].
         query_norm, key_norm: of every head; None for none.
-        output: [N, Hq D] to [N, d].
-        attention_norm, down_norm: before the sums; None for none.
-        gate_up: [N, d] to [N, 2 ff].
-        activation: of the gate.
-        down: [N, ff] to [N, d].
+        rest: what follows attention.
         scaling: factor on the attention scores.
         num_heads: Hq.
         shape: of its rows.
@@ -76,13 +68,7 @@ class PackedBlock:
     qkv: Linear
     query_norm: Norm | None
     key_norm: Norm | None
-    output: Linear
-    attention_norm: Norm | None
-    mlp_norm: Norm
-    gate_up: Linear
-    activation: Activation
-    down: Linear
-    down_norm: Norm | None
+    rest: Rest
     scaling: float
     num_heads: int
     shape: KvShape
@@ -100,10 +86,7 @@ class PackedBlock:
         Returns:
             [N, d] float32.
         """
-        attended = self.output(self._attend(self.norm(hidden), rows, rotation))
-        hidden = hidden + _normed(self.attention_norm, attended)
-        gate, up = self.gate_up(self.mlp_norm(hidden)).chunk(2, dim=-1)
-        return hidden + _normed(self.down_norm, self.down(self.activation(gate) * up))
+        return self.rest(hidden, self._attend(self.norm(hidden), rows, rotation))
 
     def _attend(
         self, normed: torch.Tensor, rows: Sequence[RoomyRows], rotation: Rotation
@@ -126,39 +109,6 @@ class PackedBlock:
             return heads
         queries, keys = heads[:, : self.num_heads], heads[:, self.num_heads :]
         return torch.cat((self.query_norm(queries), self.key_norm(keys)), dim=1)
-
-
-def _normed(norm: Norm | None, hidden: torch.Tensor) -> torch.Tensor:
-    return hidden if norm is None else norm(hidden)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Norms:
-    """Makes the RMS norms of a model, in float32.
-
-    Attributes:
-        eps: added to mean squares.
-        offset: added to weights.
-    """
-
-    eps: float
-    offset: float
-
-    def pack(self, module: Any) -> Norm:
-        """A norm."""
-        factors = norm_factors(module, self.offset)
-        scaled, size = factors * len(factors) ** 0.5, len(factors)
-
-        def run(x: torch.Tensor) -> torch.Tensor:
-            """Give x g / sqrt(mean(x^2) + eps), in half the calls of torch's own."""
-            squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
-            return torch.mul(x, scaled).mul_(squares.add_(size * self.eps).rsqrt_())
-
-        return run
-
-    def pack_if_any(self, module: Any) -> Norm | None:
-        """A norm that not every family has."""
-        return None if module is None else self.pack(module)
 
 
 def pack_block(  # noqa: PLR0913, PLR0917 - spelt out
@@ -184,13 +134,7 @@ def pack_block(  # noqa: PLR0913, PLR0917 - spelt out
         qkv=pack(block.query_key_value),
         query_norm=norms.pack_if_any(block.query_norm),
         key_norm=norms.pack_if_any(block.key_norm),
-        output=pack([block.output]),
-        attention_norm=norms.pack_if_any(block.attention_norm),
-        mlp_norm=norms.pack(block.mlp_norm),
-        gate_up=pack(block.gate_up),
-        activation=activation,
-        down=pack([block.down]),
-        down_norm=norms.pack_if_any(block.down_norm),
+        rest=pack_rest(block, pack, norms, activation),
         scaling=block.scaling,
         num_heads=num_heads,
         shape=shape,

@@ -1,12 +1,10 @@
 """ggml's kernels, called by ctypes: the libraries of the package libggml-python.
 
-Three functions are used: expand blocks to floats, bring floats to blocks, multiply. A product is a
-graph of ggml; graphs are made once for each thread and shape, and each call sets their pointers.
+Blocks are expanded to floats, floats brought to blocks, rows multiplied by blocks, and what follows
+attention in a block of a gated model is computed in one go.
 """
 
 import ctypes
-import threading
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,55 +17,10 @@ import torch
 
 from fedattn.core.errors import ConfigurationError
 from fedattn.model.weights.formats import BlockFormat
+from fedattn.model.weights.graphs import Draft, Graphs, InitParams, Plan, PoolParams
 
 _PACKAGE = "libggml"
 _F32 = 0
-_GRAPH_NODES = 8
-_MOST_GRAPHS = 256
-"""Of a thread; then it starts afresh. Shapes of a model times answers at once are fewer."""
-
-
-class _InitParams(ctypes.Structure):
-    _fields_ = (
-        ("mem_size", ctypes.c_size_t),
-        ("mem_buffer", ctypes.c_void_p),
-        ("no_alloc", ctypes.c_bool),
-    )
-
-
-class _Plan(ctypes.Structure):
-    _fields_ = (
-        ("work_size", ctypes.c_size_t),
-        ("work_data", ctypes.c_void_p),
-        ("n_threads", ctypes.c_int),
-        ("threadpool", ctypes.c_void_p),
-        ("abort_callback", ctypes.c_void_p),
-        ("abort_callback_data", ctypes.c_void_p),
-        ("use_ref", ctypes.c_bool),
-    )
-
-
-class _PoolParams(ctypes.Structure):
-    _fields_ = (
-        ("cpumask", ctypes.c_bool * 512),
-        ("n_threads", ctypes.c_int),
-        ("prio", ctypes.c_int),
-        ("poll", ctypes.c_uint32),
-        ("strict_cpu", ctypes.c_bool),
-        ("paused", ctypes.c_bool),
-    )
-
-
-class _Pool:
-    """Threads that wait for products; without, ggml starts some for each."""
-
-    def __init__(self, base: Any, cpu: Any, threads: int) -> None:
-        params = base.ggml_threadpool_params_default(threads)
-        params.poll = 0  # wait asleep: torch computes on the same cores in between
-        self.threads = threads
-        self.address: int = cpu.ggml_threadpool_new(ctypes.byref(params))
-        weakref.finalize(self, cpu.ggml_threadpool_free, self.address).atexit = False
-
 
 _ToFloat = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 
@@ -84,30 +37,26 @@ class _Traits(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Graph:
-    """Products of N rows with several matrices.
-
-    Attributes:
-        weights, outputs: address of the data pointer of each matrix and product.
-        inputs: likewise of the rows.
-        offsets: bytes from the first product to each.
-        graph: address.
-        plan: how it is computed.
-        memory: what the addresses are in.
-    """
-
-    weights: tuple[ctypes.c_void_p, ...]
-    inputs: ctypes.c_void_p
-    outputs: tuple[ctypes.c_void_p, ...]
-    offsets: tuple[int, ...]
-    graph: int
-    plan: Any
-    memory: tuple[Any, ...]
-
-
 Shape = tuple[BlockFormat, int]
 """Format and rows of a matrix."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatedForm:
+    """What `Ggml.finish_block` must know of a block besides addresses.
+
+    Attributes:
+        output, gate, up, down: formats of the matrices.
+        inner_size: ff.
+        eps: of the norm.
+    """
+
+    output: BlockFormat
+    gate: BlockFormat
+    up: BlockFormat
+    down: BlockFormat
+    inner_size: int
+    eps: float
 
 
 class Ggml:
@@ -130,8 +79,7 @@ class Ggml:
                 raise RuntimeError(f"{form.name} is of another size in this ggml")
             self._to_float[form] = traits.to_float
             self._base.ggml_quantize_init(form.number)
-        self._data_offset = self._find_data_offset()
-        self._graphs = threading.local()
+        self._graphs = Graphs(self._base, self._cpu)
 
     def expand(self, form: BlockFormat, blocks: torch.Tensor, out: torch.Tensor) -> None:
         """Fill `out` [N, in] float32 with the weights of `blocks` [N, bytes] uint8.
@@ -166,96 +114,96 @@ class Ggml:
             [N, sum of out] float32.
         """
         num_rows, width = x.shape
-        graph = self._graph(shapes, width, num_rows, torch.get_num_threads())
-        products = torch.empty(num_rows * sum(rows for _, rows in shapes))
-        graph.inputs.value = x.data_ptr()
-        for pointer, address in zip(graph.weights, addresses, strict=True):
-            pointer.value = address
-        begin = products.data_ptr()
-        for pointer, offset in zip(graph.outputs, graph.offsets, strict=True):
-            pointer.value = begin + offset
-        status = self._cpu.ggml_graph_compute(graph.graph, graph.plan)
-        if status:
-            raise RuntimeError(f"ggml could not multiply: status {status}")
+        sizes = [num_rows * rows for _, rows in shapes]
+        products = torch.empty(sum(sizes))
+
+        def draw() -> Draft:
+            draft = Draft(self._base)
+            inputs = draft.take(_F32, width, num_rows)
+            for matrix in [draft.take(form.number, width, rows) for form, rows in shapes]:
+                draft.result("ggml_mul_mat", matrix, inputs)
+            return draft
+
+        begins = accumulate((4 * size for size in sizes[:-1]), initial=products.data_ptr())
+        self._graphs.run(
+            (shapes, width, num_rows),
+            draw,
+            torch.get_num_threads(),
+            (x.data_ptr(), *addresses),
+            tuple(begins),
+        )
         if num_rows == 1 or len(shapes) == 1:
             return products.view(num_rows, -1)
-        parts = torch.split(products, [num_rows * rows for _, rows in shapes])
+        parts = torch.split(products, sizes)
         return torch.cat([part.view(num_rows, -1) for part in parts], dim=-1)
 
-    def _graph(self, shapes: tuple[Shape, ...], width: int, rows: int, threads: int) -> _Graph:
-        graphs: dict[Any, _Graph] = vars(self._graphs).setdefault("graphs", {})
-        key = (shapes, width, rows, threads)
-        graph = graphs.get(key)
-        if graph is None:
-            if len(graphs) >= _MOST_GRAPHS:
-                graphs.clear()
-            graph = graphs[key] = self._make_graph(shapes, width, rows, threads)
-        return graph
+    def finish_block(
+        self,
+        form: GatedForm,
+        addresses: Sequence[int],
+        attended: torch.Tensor,
+        hidden: torch.Tensor,
+    ) -> torch.Tensor:
+        """What follows attention in a gated block: h += W attended; h += down(silu(gate) * up).
 
-    def _make_graph(self, shapes: tuple[Shape, ...], width: int, rows: int, threads: int) -> _Graph:
-        base = self._base
-        size = (2 * len(shapes) + 4) * base.ggml_tensor_overhead()
-        size += base.ggml_graph_overhead_custom(_GRAPH_NODES, False)
-        buffer = ctypes.create_string_buffer(size)
-        context = base.ggml_init(_InitParams(size, ctypes.addressof(buffer), True))
-        inputs = base.ggml_new_tensor_2d(context, _F32, width, rows)
-        weights = [
-            base.ggml_new_tensor_2d(context, form.number, width, out) for form, out in shapes
-        ]
-        outputs = [base.ggml_mul_mat(context, matrix, inputs) for matrix in weights]
-        graph = base.ggml_new_graph_custom(context, _GRAPH_NODES, False)
-        for output in outputs:
-            base.ggml_build_forward_expand(graph, output)
-        pool = self._pool(threads)
-        plan = self._cpu.ggml_graph_plan(graph, threads, pool.address if pool else None)
-        work = ctypes.create_string_buffer(plan.work_size + 64)
-        plan.work_data = ctypes.addressof(work)
-        base.ggml_free(context)  # the buffer is ours, and stays
-        return _Graph(
-            weights=tuple(self._pointer(tensor) for tensor in weights),
-            inputs=self._pointer(inputs),
-            outputs=tuple(self._pointer(tensor) for tensor in outputs),
-            offsets=tuple(accumulate((4 * rows * out for _, out in shapes[:-1]), initial=0)),
-            graph=graph,
-            plan=ctypes.byref(plan),
-            memory=(buffer, work, plan, pool),
+        Gate and up are of the RMS norm of h. A row of the result depends on no other row.
+
+        Args:
+            form: of the block.
+            addresses: of W, the norm's factors [d] float32, gate, up and down.
+            attended: [N, in] float32, contiguous.
+            hidden: h, [N, d] float32, contiguous.
+
+        Returns:
+            [N, d] float32.
+        """
+        num_rows, size = hidden.shape
+        out = torch.empty(num_rows, size)
+        given = (attended.data_ptr(), hidden.data_ptr(), *addresses)
+        self._graphs.run(
+            (form, num_rows),
+            lambda: _draw_finish(self._base, form, num_rows, attended.shape[1], size),
+            torch.get_num_threads(),
+            given,
+            (out.data_ptr(),),
         )
+        return out
 
-    def _pool(self, threads: int) -> _Pool | None:
-        """Of the calling thread; None if it needs no other."""
-        if threads == 1:
-            return None
-        pool: _Pool | None = getattr(self._graphs, "pool", None)
-        if pool is None or pool.threads != threads:
-            pool = self._graphs.pool = _Pool(self._base, self._cpu, threads)
-        return pool
 
-    def _pointer(self, tensor: int) -> ctypes.c_void_p:
-        return ctypes.c_void_p.from_address(tensor + self._data_offset)
-
-    def _find_data_offset(self) -> int:
-        """Where a tensor of ggml has its data pointer: looked for, since versions differ."""
-        context = self._base.ggml_init(_InitParams(1 << 16, None, False))
-        tensor = self._base.ggml_new_tensor_2d(context, _F32, 32, 1)
-        data = self._base.ggml_get_data(tensor)
-        offsets = range(0, self._base.ggml_tensor_overhead(), 8)
-        found = [at for at in offsets if ctypes.c_void_p.from_address(tensor + at).value == data]
-        self._base.ggml_free(context)
-        if len(found) != 1:
-            raise RuntimeError("the tensors of this ggml are of an unknown layout")
-        return found[0]
+def _draw_finish(base: Any, form: GatedForm, rows: int, attended_size: int, size: int) -> Draft:
+    draft = Draft(base, rows * (6 * size + 3 * form.inner_size))
+    attended, hidden = draft.take(_F32, attended_size, rows), draft.take(_F32, size, rows)
+    output = draft.take(form.output.number, attended_size, size)
+    norm = draft.take(_F32, size)
+    gate = draft.take(form.gate.number, size, form.inner_size)
+    up = draft.take(form.up.number, size, form.inner_size)
+    down = draft.take(form.down.number, form.inner_size, size)
+    summed = draft.between("ggml_add", hidden, draft.between("ggml_mul_mat", output, attended))
+    normed = draft.between("ggml_mul", draft.between("ggml_rms_norm", summed, form.eps), norm)
+    gated = draft.between(
+        "ggml_swiglu_split",
+        draft.between("ggml_mul_mat", gate, normed),
+        draft.between("ggml_mul_mat", up, normed),
+    )
+    draft.result("ggml_add", summed, draft.between("ggml_mul_mat", down, gated))
+    return draft
 
 
 def _declare(base: Any, cpu: Any) -> None:
     """Argument and result types, as ggml.h and ggml-cpu.h have them."""
     pointer, integer, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     signatures: list[tuple[Any, Any, list[Any]]] = [
-        (base.ggml_init, pointer, [_InitParams]),
+        (base.ggml_init, pointer, [InitParams]),
+        (base.ggml_set_no_alloc, None, [pointer, ctypes.c_bool]),
         (base.ggml_free, None, [pointer]),
         (base.ggml_tensor_overhead, ctypes.c_size_t, []),
         (base.ggml_graph_overhead_custom, ctypes.c_size_t, [ctypes.c_size_t, ctypes.c_bool]),
         (base.ggml_new_tensor_2d, pointer, [pointer, integer, long, long]),
         (base.ggml_mul_mat, pointer, [pointer, pointer, pointer]),
+        (base.ggml_add, pointer, [pointer, pointer, pointer]),
+        (base.ggml_mul, pointer, [pointer, pointer, pointer]),
+        (base.ggml_rms_norm, pointer, [pointer, pointer, ctypes.c_float]),
+        (base.ggml_swiglu_split, pointer, [pointer, pointer, pointer]),
         (base.ggml_new_graph_custom, pointer, [pointer, ctypes.c_size_t, ctypes.c_bool]),
         (base.ggml_build_forward_expand, None, [pointer, pointer]),
         (base.ggml_get_data, pointer, [pointer]),
@@ -266,11 +214,11 @@ def _declare(base: Any, cpu: Any) -> None:
             ctypes.c_size_t,
             [integer, pointer, pointer, long, long, long, pointer],
         ),
-        (base.ggml_threadpool_params_default, _PoolParams, [integer]),
+        (base.ggml_threadpool_params_default, PoolParams, [integer]),
         (cpu.ggml_threadpool_new, pointer, [pointer]),
         (cpu.ggml_threadpool_free, None, [pointer]),
         (cpu.ggml_cpu_init, None, []),
-        (cpu.ggml_graph_plan, _Plan, [pointer, integer, pointer]),
+        (cpu.ggml_graph_plan, Plan, [pointer, integer, pointer]),
         (cpu.ggml_graph_compute, integer, [pointer, pointer]),
     ]
     for function, result, arguments in signatures:

@@ -14,7 +14,7 @@ from fedattn.model.weights.ggml import ggml
 
 _FLOATS, _FLOATS_OF_FEW = 1 << 20, 1 << 18
 """Weights that are floats at a time; for few rows so many as stay in a core's cache."""
-_FEW = 16
+FEW = 16
 """Up to so many rows the blocks themselves are multiplied at least as fast as expanded ones."""
 _WORTH_A_THREAD = 1 << 17
 """Weights that take longer to expand than a thread to wake."""
@@ -68,7 +68,7 @@ class BlocksMatrix:
         """
         width, num_rows = self.width, self.num_rows
         out = torch.empty(len(x), num_rows)
-        most = _FLOATS if len(x) > _FEW else _FLOATS_OF_FEW
+        most = _FLOATS if len(x) > FEW else _FLOATS_OF_FEW
         at_once = max(1, min(num_rows, most // width))
         with _room(at_once * width) as room:
             for start in range(0, num_rows, at_once):
@@ -107,12 +107,12 @@ def _room(count: int) -> Iterator[torch.Tensor]:
 class BlocksStack:
     """Matrices that share their input, multiplied by the blocks as they are.
 
-    Args:
+    Attributes:
         matrices: M of them.
     """
 
     def __init__(self, matrices: Sequence[BlocksMatrix]) -> None:
-        self._matrices = tuple(matrices)
+        self.matrices = tuple(matrices)
         self._shapes = tuple((matrix.form, matrix.num_rows) for matrix in matrices)
         self._addresses = [matrix.blocks.data_ptr() for matrix in matrices]
 
@@ -125,6 +125,6 @@ class BlocksStack:
         Returns:
             [N, sum of out] float32.
         """
-        if x.shape[0] > _FEW:
-            return torch.cat([matrix.apply(x) for matrix in self._matrices], dim=-1)
+        if x.shape[0] > FEW:
+            return torch.cat([matrix.apply(x) for matrix in self.matrices], dim=-1)
         return ggml().multiply(self._shapes, self._addresses, x.contiguous())

@@ -91,7 +91,7 @@ class BlocksRest:
     """By one graph of ggml, over blocks as they are; many rows at once by operations of torch.
 
     Args:
-        plain: the same, one operation after the other.
+        plain: the same, one operation after the other; an attribute too.
         stacks: output, gate and up, down.
         factors: [d] of the norm before gate and up.
         eps: of that norm.
@@ -105,7 +105,7 @@ class BlocksRest:
         eps: float,
     ) -> None:
         (output,), (gate, up), (down,) = (stack.matrices for stack in stacks)
-        self._plain, self._factors = plain, factors.contiguous()
+        self.plain, self._factors = plain, factors.contiguous()
         self._form = GatedForm(
             output=output.form,
             gate=gate.form,
@@ -119,7 +119,7 @@ class BlocksRest:
 
     def __call__(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         if hidden.shape[0] > FEW:
-            return self._plain(hidden, attended)
+            return self.plain(hidden, attended)
         return ggml().finish_block(
             self._form, self._addresses, attended.contiguous(), hidden.contiguous()
         )

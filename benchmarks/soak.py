@@ -24,7 +24,7 @@ from fedattn.client import Client
 from fedattn.rest.query import QueryBody, SamplingBody
 
 NODES = (*CONTRIBUTORS, PUBLISHER)
-PLANS = ("auto", "all")
+PLANS = ("auto", "1-29")
 Sample = dict[str, dict[str, int]]
 """By node: MiB by name."""
 

@@ -17,9 +17,9 @@ from itertools import pairwise
 import torch
 
 from fedattn.core.spans import Span
+from fedattn.model.attending import attend_rows
 from fedattn.model.attention import run_model
-from fedattn.model.cache import FederatedCache
-from fedattn.model.layer_cache import LayerCache
+from fedattn.model.layer_cache import LayerCache, join_rows
 from fedattn.model.likelihood import token_log_probs
 from fedattn.model.loading import LoadedModel
 from fedattn.model.positions import visible
@@ -86,34 +86,37 @@ def attribute_answer(  # noqa: PLR0913, PLR0917 - spelt out
     if any(before.stop > after.start for before, after in pairwise(passages)):
         raise ValueError("passages overlap or are out of token order; sort and merge them")
     start = prefill.next_position
-    cache = FederatedCache(model.windows, model.device)
-    cache.seed([layer.before(start) for layer in prefill.cache.layers])
-    cache.query_positions = torch.arange(start, start + len(answer), device=model.device)
-    view = WatchedCache(cache, passages, frozenset(layers), members)
+    known = [layer.before(start) for layer in prefill.cache.layers]
+    positions = torch.arange(start, start + len(answer), device=model.device)
+    view = WatchedRows(known, model.windows, positions, passages, frozenset(layers), members)
     ids = torch.tensor(answer, dtype=torch.int64, device=model.device)
-    hidden = run_model(model.backbone, ids, cache.query_positions, view)
+    hidden = run_model(model.backbone, ids, positions, view)
     return view.attribution(token_log_probs(model, prefill.logits, hidden[:-1], answer))
 
 
-class WatchedCache:
-    """A `KvView` that notes where the queries of one forward pass look.
+class WatchedRows:
+    """A `KvView` that notes where the queries of one forward pass look, and keeps no rows.
 
     Args:
-        cache: attends.
+        known: rows of every block before the pass.
+        windows: of every block.
+        positions: [T] int64 of the tokens of the pass.
         passages: R ranges of global positions.
         layers: where to watch.
         members: M ranges of global positions.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - spelt out
         self,
-        cache: FederatedCache,
+        known: Sequence[LayerCache],
+        windows: Sequence[int | None],
+        positions: torch.Tensor,
         passages: Sequence[Span],
         layers: frozenset[int],
         members: Sequence[Span] = (),
     ) -> None:
-        self._cache = cache
-        self.windows = cache.windows
+        self.windows = windows
+        self._known, self._positions = known, positions
         self._passages = passages
         self._members = members
         self._layers = layers
@@ -132,14 +135,15 @@ class WatchedCache:
         scaling: float | None,
     ) -> torch.Tensor:
         """As `KvView.attend`."""
-        output = self._cache.attend(layer, query, key, value, scaling)
+        positions, window = self._positions, self.windows[layer]
+        joined = join_rows([self._known[layer], LayerCache(key, value, positions)])
         if layer in self._layers:
             factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-            groups = self._cache.layers[layer].groups()
+            groups = joined.groups()
             queries = (query[0].float() * factor).chunk(len(groups))
             for of_group, rows in zip(queries, groups, strict=True):
-                self._watch(of_group, rows, self.windows[layer])
-        return output
+                self._watch(of_group, rows, window)
+        return attend_rows(query, joined, positions, window, scaling)
 
     def attribution(self, log_probs: tuple[float, ...]) -> Attribution:
         """What was seen so far."""
@@ -162,7 +166,7 @@ class WatchedCache:
         peaks = torch.zeros(query.shape[0], device=query.device)
         for start in range(0, query.shape[1], _QUERIES_AT_ONCE):
             some = slice(start, start + _QUERIES_AT_ONCE)
-            seen = visible(self._cache.query_positions[some], rows.positions, window)
+            seen = visible(self._positions[some], rows.positions, window)
             weights = _weights(query[:, some], keys, seen, rows.biases)
             drawn = _by_row(weights)
             self._mass.index_add_(0, owners.cpu(), drawn)

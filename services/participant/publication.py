@@ -13,7 +13,7 @@ from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.requests import statement_from_wire
 from fedattn.wire.v1 import aggregator_pb2, session_pb2
 from fedattn.wire.v1 import participant_pb2 as pb
-from services.participant.answering import Answering
+from services.participant.answering import Answering, Emit
 from services.participant.exchange import GrpcKvExchange
 from services.participant.kv_cache import CachedState
 from services.participant.node import ParticipantNode
@@ -37,8 +37,9 @@ class Publication:
         self._query = query
         self._loop = asyncio.get_running_loop()
         self._session = PublisherSession(node, aggregators, query)
-        self._answering = Answering(node, query, self._session.arrived, self._emit)
         self._events: asyncio.Queue[pb.QueryEvent | None] = asyncio.Queue()
+        emit = _emitter(self._loop, self._events)
+        self._answering = Answering(node, query, self._session.arrived, emit)
         self._opened_s = 0.0
 
     async def run(self) -> AsyncGenerator[pb.QueryEvent, None]:
@@ -172,8 +173,17 @@ class Publication:
         self._answering.stop(error)
         exchange.cancel(error)
 
-    def _emit(self, event: pb.QueryEvent) -> None:
-        self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+def _emitter(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[pb.QueryEvent | None]) -> Emit:
+    """Takes events from any thread.
+
+    It knows no `Publication`: in a cycle the rows of one would wait for the garbage collector.
+    """
+
+    def emit(event: pb.QueryEvent) -> None:
+        loop.call_soon_threadsafe(events.put_nowait, event)
+
+    return emit
 
 
 async def _end_unbegun(

@@ -1,10 +1,16 @@
 """Question after question over real sockets: what is counted never exceeds the budget."""
 
+import gc
+import weakref
+from typing import Any
+
 import pytest
 
 from fedattn.core.errors import NodeBusyError
 from services.participant.kv_cache import KvCache
 from services.participant.memory import MemoryBudget
+from services.participant.publication import Publication
+from tests.harness.nats import until
 from tests.harness.networks import Network, ask, failure
 
 ROOM = 260_000
@@ -40,6 +46,28 @@ async def test_counted_bytes_stay_within_the_budget(
     assert max(seen) <= ROOM
     assert any(budget.kept for budget in budgets)
     assert not any(budget.claimed for budget in budgets)
+
+
+async def test_nothing_of_a_query_waits_for_the_garbage_collector(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a session held would count, and be there, until one comes by."""
+    seen: list[weakref.ref[object]] = []
+    begin = Publication.__init__
+
+    def begun(self: Publication, *arguments: Any) -> None:
+        begin(self, *arguments)
+        seen.extend(map(weakref.ref, (self, self._session, self._answering)))
+
+    monkeypatch.setattr(Publication, "__init__", begun)
+    gc.disable()
+    try:
+        for number in range(3):
+            await ask(network, question=f"w{number} w{number + 1}")
+        await until(lambda: not any(one() for one in seen))
+    finally:
+        gc.enable()
+    assert len(seen) == 9
 
 
 async def test_a_session_that_does_not_fit_is_refused_by_the_publisher(network: Network) -> None:

@@ -4,8 +4,8 @@
         [--long 1500] [--prompts 2] [--threads N] [--repeats 5] [--json FILE] [--plot FILE]
 
 Questions of random tokens, half as long to half as long again as `--tokens`, and answers of one
-length. Three ways to decode: `together` is the node's loop, `threads` a thread and a batch of one
-each, `in a row` one question after the other. For each number of questions:
+length. Two ways to decode: `together` is the node's loop, `in a row` one question after the other.
+For each number of questions:
 
 - decoding alone, after all prefills: tokens a second of all together, and how far the pace of the
   fastest and the slowest answer are apart;
@@ -50,9 +50,9 @@ from fedattn.model.placement import choose_decoder
 from fedattn.model.prefill import Prefiller, PrefillResult
 from fedattn.model.source import EMBEDDED_NAME, resolve_source
 
-TOGETHER, THREADS, IN_A_ROW = "together", "threads", "in a row"
+TOGETHER, IN_A_ROW = "together", "in a row"
 _FILES = ("json", "plot")
-WAYS = (TOGETHER, THREADS, IN_A_ROW)
+WAYS = (TOGETHER, IN_A_ROW)
 LLAMA_CPP = "llama.cpp"
 Generate = Callable[[PrefillResult], Iterator[int]]
 

@@ -208,17 +208,15 @@ def concurrency_rows() -> Iterator[Row]:
     for count, ways in concurrency["at_once"].items():
         if count == "1":
             continue
-        together, row, threads = (ways[way] for way in ("together", "in a row", "threads"))
+        together, row = ways["together"], ways["in a row"]
         llama = ways.get("llama.cpp")
         beside = f"; llama.cpp's server {llama['decode_tokens_per_s'] / one:.1f}" if llama else ""
         first, gap = together["first_token_ms"], together["between_tokens_ms"]
         firsts, gaps = row["first_token_ms"], row["between_tokens_ms"]
         yield Row(
             f"{count} questions at once: tokens a second while decoding, against one question "
-            f"({one:.0f}); the same with a thread and a batch each{beside}; how far the paces of "
-            f"the answers are apart",
-            f"{together['decode_tokens_per_s'] / one:.1f}; "
-            f"{threads['decode_tokens_per_s'] / one:.1f}; {together['decode_spread']:.0%}",
+            f"({one:.0f}{beside}); how far the paces of the answers are apart",
+            f"{together['decode_tokens_per_s'] / one:.1f}; {together['decode_spread']:.0%}",
             "4; 20 %" if count == "8" else "",
             command,
         )

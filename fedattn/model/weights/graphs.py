@@ -19,7 +19,7 @@ _MOST_GRAPHS = 256
 
 
 class InitParams(ctypes.Structure):
-    """`ggml_init_params` of ggml.h."""
+    """As ggml.h has them."""
 
     _fields_ = (
         ("mem_size", ctypes.c_size_t),
@@ -29,7 +29,7 @@ class InitParams(ctypes.Structure):
 
 
 class Plan(ctypes.Structure):
-    """`ggml_cplan` of ggml-cpu.h."""
+    """How a graph is computed, as ggml-cpu.h has it."""
 
     _fields_ = (
         ("work_size", ctypes.c_size_t),
@@ -43,7 +43,7 @@ class Plan(ctypes.Structure):
 
 
 class PoolParams(ctypes.Structure):
-    """`ggml_threadpool_params` of ggml.h."""
+    """As ggml.h has them."""
 
     _fields_ = (
         ("cpumask", ctypes.c_bool * 512),

@@ -1,7 +1,7 @@
 """The form of block that `FusedDecoder` writes out, and where its modules are in each family."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -54,7 +54,7 @@ BlockReader = Callable[[Any], FusedBlock]
 
 
 def read_gated_block(layer: Any) -> FusedBlock:
-    """Llama and its likes; Qwen3 norms queries and keys too."""
+    """Llama and its likes; Qwen3 and Gemma 3 norm queries and keys too."""
     attention, mlp = layer.self_attn, layer.mlp
     return FusedBlock(
         norm=layer.input_layernorm,
@@ -71,19 +71,11 @@ def read_gated_block(layer: Any) -> FusedBlock:
 
 def read_sandwiched_block(layer: Any) -> FusedBlock:
     """Gemma 3: a norm before and one after each half."""
-    attention, mlp = layer.self_attn, layer.mlp
-    return FusedBlock(
-        norm=layer.input_layernorm,
-        query_key_value=(attention.q_proj, attention.k_proj, attention.v_proj),
-        query_norm=attention.q_norm,
-        key_norm=attention.k_norm,
-        output=attention.o_proj,
+    return replace(
+        read_gated_block(layer),
         attention_norm=layer.post_attention_layernorm,
         mlp_norm=layer.pre_feedforward_layernorm,
-        gate_up=(mlp.gate_proj, mlp.up_proj),
-        down=mlp.down_proj,
         down_norm=layer.post_feedforward_layernorm,
-        scaling=float(attention.scaling),
     )
 
 

@@ -23,15 +23,12 @@ from fedattn.model.families import (
 )
 from fedattn.model.fused_form import BlockReader
 from fedattn.model.hugging_face import (
-    AutoModelForCausalLM,
     PreTrainedTokenizerFast,
-    for_inference,
 )
 from fedattn.model.largest_rows import largest_rows
 from fedattn.model.pieces import compute_in_pieces
 from fedattn.model.prepare import (
     PreparedModel,
-    has_stored_blocks,
     prepared_files,
     read_network,
     weights_folder,
@@ -41,7 +38,7 @@ from fedattn.model.rotaries import read_turnings
 from fedattn.model.weights.choice import FLOAT32_WEIGHTS, Weights
 from fedattn.model.weights.formats import BlockFormat
 from fedattn.model.weights.modules import matrices_of
-from fedattn.model.weights.network import blocks_network
+from fedattn.model.weights.network import blocks_network, empty_network
 from fedattn.model.weights.stored import BLOCKS_FILE
 
 _CPU = torch.device("cpu")
@@ -127,9 +124,7 @@ def read_sizes(prepared: PreparedModel, weights: Weights = FLOAT32_WEIGHTS) -> M
         ModelError: its config cannot be read, or asks for what our attention cannot do.
     """
     config = prepared_files(prepared).config()
-    with for_inference(), torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config, dtype=weights.dtype)
-    sizes = _sizes(network)
+    sizes = _sizes(empty_network(config, weights.dtype))
     if weights.blocks is None:
         return sizes
     file = prepared.path / weights.name / BLOCKS_FILE
@@ -174,9 +169,10 @@ def load_model(
         ConfigurationError: they are in blocks, for which the kernels are missing.
     """
     config = prepared_files(prepared).config()  # refuses before weights are read
-    network = _blocks(prepared, weights, config) if weights.blocks else None
-    if network is None:
-        network = _floats(prepared, weights.dtype, device)
+    if weights.blocks is None:
+        network = _floats(prepared, weights, device)
+    else:
+        network = _blocks(prepared, weights, config)
     return wrap_model(network.to(device), fingerprint_of(prepared, weights))
 
 
@@ -207,14 +203,11 @@ def _blocks(prepared: PreparedModel, weights: Weights, config: Any) -> Any:
     return network
 
 
-def _floats(prepared: PreparedModel, dtype: torch.dtype, device: torch.device) -> Any:
-    weights = Weights(dtype=dtype)
+def _floats(prepared: PreparedModel, weights: Weights, device: torch.device) -> Any:
     path = weights_folder(prepared, weights) if device.type == "cpu" else prepared.path
-    if path == prepared.path and has_stored_blocks(prepared):
-        network = read_network(prepared, dtype)
-        network.generation_config = prepared_files(prepared).generation_config()
-        return network
-    return prepared_files(prepared, path).network(dtype)
+    if path == prepared.path:
+        return read_network(prepared, weights.dtype)
+    return prepared_files(prepared, path).network(weights.dtype)
 
 
 def load_tokenizer(prepared: PreparedModel) -> PreTrainedTokenizerFast:

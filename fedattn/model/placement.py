@@ -6,7 +6,7 @@ import torch
 
 from fedattn.core.errors import ConfigurationError
 from fedattn.model.decode import MakeDecoder, TransformersDecoder
-from fedattn.model.fused import BLOCKS, FLOAT32, INT8, FusedDecoder
+from fedattn.model.fused import BLOCKS, DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prepare import PreparedModel, has_stored_blocks
 from fedattn.model.weights.choice import FLOAT32_WEIGHTS, STORED, STORED_WEIGHTS, Weights
@@ -103,8 +103,8 @@ def choose_decoder(weights: str, model: LoadedModel) -> MakeDecoder:
     Raises:
         ConfigurationError: it is none of these, or does not fit the device or the model.
     """
-    if weights not in {FLOAT32, INT8, AUTO}:
-        formats = ", ".join((AUTO, FLOAT32, INT8))
+    if weights not in {*DECODE_FORMATS, AUTO}:
+        formats = ", ".join((AUTO, *DECODE_FORMATS))
         raise ConfigurationError(f"decode_weights: expected one of {formats}, got {weights!r}")
     hindrance = _hindrance_of_int8(model)
     if weights == INT8 and hindrance:

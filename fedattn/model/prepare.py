@@ -228,7 +228,9 @@ def read_network(prepared: PreparedModel, dtype: torch.dtype) -> Any:
     if not has_stored_blocks(prepared):
         return files.network(dtype)
     stored = replace(files, location=prepared.path / STORED_WEIGHTS.name)
-    return float_network(stored, files.config(), dtype)
+    network = float_network(stored, files.config(), dtype)
+    network.generation_config = files.generation_config()
+    return network
 
 
 def _save_config(network: Any, folder: Path) -> None:

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import gguf
-import numpy as np
 import pytest
 import torch
+from gguf import GGMLQuantizationType
 from torch.nn.functional import silu
 from transformers import AutoModelForCausalLM
 
@@ -32,14 +31,15 @@ from fedattn.model.weights.network import (
     float_network,
 )
 from fedattn.model.weights.stored import BLOCKS_FILE, write_tensors
-from fedattn.research.oracle import oracle_greedy, oracle_logits
+from fedattn.research.oracle import oracle_greedy
+from tests.harness.gguf_files import write_gguf
+from tests.harness.parity import equals_the_oracle
 from tests.harness.runners import RUNNERS, prefill_in_process
-from tests.harness.scenarios import NUM_NEW_TOKENS, SCENARIOS
+from tests.harness.scenarios import SCENARIOS
 from tests.harness.tiny import FAMILIES, save_tiny_model, tiny_network
 
-TOLERANCE = 1e-4
 WIDTHS: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 8, "intermediate_size": 96}
-Q8 = Weights(blocks="q8_0")
+Q8, HALF = Weights(blocks="q8_0"), Weights(dtype=torch.bfloat16)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -56,11 +56,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 async def test_exchange_gives_the_oracles_logits_and_tokens(
     runner: str, scenario: Any, model: LoadedModel, tmp_path: Path
 ) -> None:
-    outcome = await RUNNERS[runner](scenario, model, tmp_path)
-    layout, joined = scenario.layout(), scenario.joined()
-    expected = oracle_logits(model, layout, joined, [])[-1]
-    torch.testing.assert_close(outcome.logits, expected, atol=TOLERANCE, rtol=0)
-    assert outcome.generated == oracle_greedy(model, layout, joined, NUM_NEW_TOKENS)
+    await equals_the_oracle(runner, scenario, model, tmp_path)
 
 
 def test_only_norms_and_biases_are_floats(model: LoadedModel) -> None:
@@ -120,6 +116,20 @@ def test_floats_are_brought_to_blocks_once(prepared: PreparedModel) -> None:
     floats = load_model(prepared)
     blocks, plain = [one.backbone.layers[2].mlp.up_proj.weight for one in (models[0], floats)]  # type: ignore[index,union-attr]
     assert float((blocks - plain.detach()).norm() / plain.detach().norm()) < 0.01
+
+
+@pytest.mark.parametrize("weights", [STORED_WEIGHTS, FLOAT32_WEIGHTS, HALF])
+def test_answers_end_alike_in_every_form_of_weights(weights: Weights, tmp_path: Path) -> None:
+    """At tokens that the preparation added to those of the configuration, too."""
+    network: Any = tiny_network("llama", **WIDTHS)
+    network.generation_config.eos_token_id = [2, 7]
+    network.config.save_pretrained(tmp_path)
+    network.generation_config.save_pretrained(tmp_path)
+    (tmp_path / "stored").mkdir()
+    write_tensors(bring_to_blocks(network, BlockFormat.Q8_0), tmp_path / "stored" / BLOCKS_FILE)
+    prepared = PreparedModel(path=tmp_path, fingerprint="f" * 64, name="tiny")
+    for _ in range(2):  # the second time as it was written the first time
+        assert load_model(prepared, weights).end_token_ids == {2, 7}
 
 
 def test_blocks_that_a_source_lacks_are_not_made_up(prepared: PreparedModel) -> None:
@@ -183,43 +193,12 @@ def test_what_a_source_lacks_or_a_gpu_cannot_is_refused(prepared: PreparedModel)
         choose_weights("q8_0", prepared, torch.device("cuda"))
 
 
-def write_gguf(path: Path, network: Any) -> None:
-    """A file as llama.cpp's converter writes it: rows of queries and keys in another order."""
-    config = network.config
-    writer = gguf.GGUFWriter(path, config.model_type)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(256)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(config.vocab_size)
-    names = gguf.get_tensor_name_map(
-        gguf.MODEL_ARCH[config.model_type.upper()], config.num_hidden_layers
-    )
-    for key, tensor in network.state_dict().items():
-        name, _, suffix = key.rpartition(".")
-        values = tensor.numpy()
-        if config.model_type == "llama" and name.endswith(("q_proj", "k_proj")):
-            heads = len(values) // 8
-            values = values.reshape(heads, 2, 4, *values.shape[1:]).swapaxes(1, 2)
-            values = np.ascontiguousarray(values.reshape(tensor.shape))
-        kind = gguf.GGMLQuantizationType.Q8_0 if values.ndim == 2 else None
-        stored = gguf.quantize(values, kind) if kind is not None else values
-        writer.add_tensor(f"{names.get_name(name)}.{suffix}", stored, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_blocks_of_a_gguf_file_are_what_transformers_reads_in_it(
     family: str, tmp_path: Path
 ) -> None:
     source: Any = tiny_network(family, **WIDTHS)
-    write_gguf(tmp_path / "tiny.gguf", source)
+    write_gguf(tmp_path / "tiny.gguf", family, source, GGMLQuantizationType.Q8_0)
     tensors = read_gguf(tmp_path / "tiny.gguf", empty_network(source.config))
     assert {one.form for one in tensors.matrices.values()} == {BlockFormat.Q8_0}
     write_tensors(tensors, tmp_path / BLOCKS_FILE)

@@ -8,13 +8,10 @@ import torch
 from fedattn.core.routing import route_session
 from fedattn.core.transfer import max_upload_size
 from fedattn.model.loading import LoadedModel
-from fedattn.research.oracle import oracle_greedy, oracle_logits
+from tests.harness.parity import TOLERANCE, equals_the_oracle
 from tests.harness.runners import RUNNERS
-from tests.harness.scenarios import NUM_NEW_TOKENS, SCENARIOS, Scenario, context_words
+from tests.harness.scenarios import SCENARIOS, Scenario, context_words
 from tests.harness.tiny import ALL_FAMILIES, FAMILIES, tiny_model, tiny_network
-
-TOLERANCE = 1e-4
-
 
 UNEVEN, MIXED, SEVERAL, INDEPENDENT = SCENARIOS[3], SCENARIOS[7], SCENARIOS[1], SCENARIOS[12]
 
@@ -45,16 +42,6 @@ async def test_exchange_gives_the_oracles_logits_and_tokens(
     runner: str, scenario: Scenario, model: LoadedModel, tmp_path: Path
 ) -> None:
     await equals_the_oracle(runner, scenario, model, tmp_path)
-
-
-async def equals_the_oracle(
-    runner: str, scenario: Scenario, model: LoadedModel, folder: Path
-) -> None:
-    outcome = await RUNNERS[runner](scenario, model, folder)
-    layout, joined = scenario.layout(), scenario.joined()
-    expected = oracle_logits(model, layout, joined, [])[-1]
-    torch.testing.assert_close(outcome.logits, expected, atol=TOLERANCE, rtol=0)
-    assert outcome.generated == oracle_greedy(model, layout, joined, NUM_NEW_TOKENS)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)

@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 import torch
 from gguf import GGUFWriter
-from transformers.modeling_gguf_pytorch_utils import TensorProcessor, get_gguf_hf_weights_map
 
 from fedattn.core.errors import ModelError
 from fedattn.model.files import ModelFiles
 from fedattn.model.loading import wrap_model
+from tests.harness.gguf_files import write_gguf
 from tests.harness.tiny import tiny_network
 
-ARCHITECTURES = {"gemma3_text": "gemma3", "mistral": "llama"}
 GEMMA: dict[str, Any] = {
     "head_dim": 64,
     "query_pre_attn_scalar": 256,
@@ -48,54 +47,6 @@ READ: dict[str, dict[str, Any]] = {
 
 def files_of(path: Path) -> ModelFiles:
     return ModelFiles(name="m", location=path, remedy="get another")
-
-
-def write_gguf(path: Path, family: str, network: Any, **fields: Any) -> None:
-    """A file as converters of llama.cpp write it; norms of Gemma with their one added."""
-    config, name = network.config, ARCHITECTURES.get(family, family)
-    writer = GGUFWriter(path, name)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    base = (config.rope_parameters or {}).get("rope_theta", 1e6)
-    writer.add_rope_freq_base(base)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_pad_token_id(0)
-    if getattr(config, "head_dim", None):
-        writer.add_key_length(config.head_dim)
-        writer.add_value_length(config.head_dim)
-    if family == "gemma3_text":
-        writer.add_sliding_window(config.sliding_window)
-    for key, value in fields.items():
-        add = writer.add_string if isinstance(value, str) else writer.add_float32
-        (writer.add_uint32 if isinstance(value, int) else add)(
-            f"{name}.{key.replace('__', '.')}", value
-        )
-    by_gguf = get_gguf_hf_weights_map(network, TensorProcessor())
-    weights = network.state_dict()
-    for gguf_name, own in by_gguf.items():
-        offset = float(family == "gemma3_text" and "norm" in own)
-        values = (weights[own] + offset).numpy()
-        if family == "llama" and own.endswith(("q_proj.weight", "k_proj.weight")):
-            values = in_pairs(values, config.hidden_size // config.num_attention_heads)
-        writer.add_tensor(gguf_name, values)
-    if config.rope_parameters and config.rope_parameters.get("rope_type") == "llama3":
-        plain = 5e5 ** -(torch.arange(0, 4) / 4)
-        writer.add_tensor("rope_freqs.weight", (plain / network.model.rotary_emb.inv_freq).numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def in_pairs(weights: Any, size: int) -> Any:
-    """Rows of heads as files of Llama have them: scalars that turn together beside each other."""
-    heads = weights.reshape(-1, 2, size // 2, weights.shape[1])
-    return heads.swapaxes(1, 2).reshape(weights.shape)
 
 
 @pytest.mark.parametrize("family", READ)

@@ -1,13 +1,14 @@
 """A whole network of processes on this machine's loopback."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -25,6 +26,7 @@ _POLL_S = 0.1
 _STOP_GRACE_S = 15.0
 _LOG_TAIL_LINES = 20
 _CERTIFICATE_DAYS = 30
+_PORTS = range(20_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,10 +249,15 @@ def local_network(
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on, below those that systems give outgoing connections.
+
+    One of the latter may be taken by any connection between this call and the listening.
+    """
+    for port in random.sample(_PORTS, k=100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ConfigurationError("no free port found on 127.0.0.1; end programs that listen there")
 
 
 def _start_process(command: list[str], log_path: Path) -> subprocess.Popen[bytes]:

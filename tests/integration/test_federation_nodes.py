@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from fedattn.authority.issuing import check_name
+from fedattn.cli.network import free_port
 from fedattn.core.errors import (
     AggregatorUnavailableError,
     InternalError,
@@ -32,7 +33,6 @@ from tests.harness.nats import (
     NO_NATS,
     FederatedAggregator,
     NatsServer,
-    free_port,
     running_nats,
     until,
 )

@@ -10,13 +10,14 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from fedattn.cli.network import free_port
 from fedattn.wire.protocol import PROTOCOL_VERSION
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1.federation_pb2 import AggregatorLease, Letter, NodeEntry
 from fedattn.wire.v1.session_pb2 import OUTCOME_COMPLETE as COMPLETE
 from services.aggregator.cluster.roster import entry_key, lease_key
 from services.aggregator.peer import MAX_PEERS
-from tests.harness.nats import BINARY, NO_NATS, free_port, until
+from tests.harness.nats import BINARY, NO_NATS, until
 from tests.harness.tiny import tiny_model
 from tests.integration.test_federation import NODES, Cluster, outcomes, running_cluster
 

@@ -200,11 +200,11 @@ class _Part:
         """Blocks computed whole: all of a publisher's, a contributor's below its last upload."""
         if self._is_publisher:
             return self._sizes.kv.num_layers
-        return 0 if self._is_kept else self._route.last_upload or 0
+        return 0 if self._is_kept else self._route.last_needed or 0
 
     def flops_prefill(self) -> int:
         """Blocks, then the head for one token; a contributor's last upload is projections only."""
-        idle = self._is_kept or self._route.last_upload is None
+        idle = self._is_kept or self._route.last_needed is None
         if self._tokens == 0 or (not self._is_publisher and idle):
             return 0
         blocks = sum(

@@ -59,12 +59,22 @@ class SyncPlan:
             )
 
 
+NOWHERE = SyncPlan(())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolePlans:
-    """The sync plan of each role."""
+    """The sync plan of each role.
+
+    Attributes:
+        contributors: where contributors attend to each other's rows.
+        publisher: where the publisher attends to rows that it was sent.
+        asked: where it asks contributors whose rows stay with them; they attend to nobody.
+    """
 
     contributors: SyncPlan
     publisher: SyncPlan
+    asked: SyncPlan = NOWHERE
 
     @property
     def num_travelling(self) -> int:
@@ -80,7 +90,7 @@ class RolePlans:
 def shared_plan(layers: Iterable[int]) -> RolePlans:
     """The same sync layers for both roles, in any order."""
     plan = SyncPlan(tuple(sorted(layers)))
-    return RolePlans(contributors=plan, publisher=plan)
+    return RolePlans(contributors=plan, publisher=plan, asked=plan)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Who owns which tokens of the global sequence, and who synchronises where."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import pairwise
@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from fedattn.core.compression import Compression, num_kept
-from fedattn.core.plans import RolePlans, SyncPlan
+from fedattn.core.plans import NOWHERE, RolePlans, SyncPlan
 from fedattn.core.types import HeadCounts, IntArray
 
 
@@ -66,6 +66,8 @@ class Member:
             attends to nobody.
         num_withheld: rows that never travel, because its owner does not let them.
         is_sealed: whether its frames are sealed, for those alone who need its rows.
+        answers: blocks at which a contributor attends for the publisher's queries, instead of
+            sending rows: those stay with it, and nobody else sees them. It attends to nobody.
     """
 
     node_id: str
@@ -80,6 +82,12 @@ class Member:
     position_offset: int = 0
     num_withheld: int = 0
     is_sealed: bool = False
+    answers: SyncPlan = NOWHERE
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether its rows stay with it."""
+        return bool(self.answers.layers)
 
     @property
     def computed_span(self) -> Span:
@@ -132,6 +140,8 @@ class SessionLayout:
             raise ValueError("a session needs a publisher, and its span comes last")
         if any(member.role is Role.PUBLISHER for member in self.members[:-1]):
             raise ValueError("a session has exactly one publisher")
+        if len({member.answers for member in self.members if member.is_asked}) > 1:
+            raise ValueError("all contributors that are asked answer at the same blocks")
         if len({member.node_id for member in self.members}) != len(self.members):
             raise ValueError("a node takes part in a session once")
         if self.members[0].span.start != self.prefix_len:
@@ -151,6 +161,9 @@ class SessionLayout:
                 )
             if member.position_offset and (member.role is Role.PUBLISHER or member.plan.layers):
                 raise ValueError(f"{member.node_id} attends to others, so it cannot be shifted")
+            member.answers.check(self.num_layers)
+            if member.is_asked and (member.role is Role.PUBLISHER or member.plan.layers):
+                raise ValueError(f"{member.node_id} attends to others, so it cannot be asked")
 
     @property
     def publisher(self) -> Member:
@@ -195,6 +208,7 @@ def build_layout(
     compression: Compression | None = None,
     independent: bool = False,
     is_sealed: bool = False,
+    asked: Collection[str] = (),
 ) -> SessionLayout:
     """Lay the participants out in token order.
 
@@ -208,21 +222,25 @@ def build_layout(
         independent: contributors compute as if each followed the public prefix alone, so that
             their rows fit any order. Their plan must be empty.
         is_sealed: whether frames are sealed.
+        asked: ids of contributors whose rows stay with them.
     """
     members: list[Member] = []
     start = prefix_len
     for node_id, num_tokens in [*contributors, publisher]:
         is_publisher = len(members) == len(contributors)
         span = Span(start, start + num_tokens)
+        plan = plans.publisher if is_publisher else plans.contributors
+        is_asked = not is_publisher and node_id in asked
         members.append(
             Member(
                 node_id=node_id,
                 role=Role.PUBLISHER if is_publisher else Role.CONTRIBUTOR,
                 span=span,
-                plan=plans.publisher if is_publisher else plans.contributors,
+                plan=NOWHERE if is_asked else plan,
                 compression=compression or Compression(),
                 position_offset=start - prefix_len if independent and not is_publisher else 0,
                 is_sealed=is_sealed,
+                answers=plans.asked if is_asked else NOWHERE,
             )
         )
         start = span.stop

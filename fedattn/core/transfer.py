@@ -47,7 +47,7 @@ def write_frame(  # noqa: PLR0917 - spelt out
         InternalError: there is no scorer, and rows are to be chosen by it.
     """
     compression, counts = member.compression, member.head_counts(layer, len(rows.keys))
-    held_back = _places(rows, member, withheld)
+    held_back = places_of(rows, member, withheld)
     if min(counts) == rows.num_rows and not withheld:
         kept = HeadRows.of(rows)
     else:
@@ -77,7 +77,7 @@ def _scores(
     return scorer.scores(layer, rotary.undo(rows.keys, rows.positions), rows.values)
 
 
-def _places(rows: KvRows, member: Member, tokens: Collection[int]) -> IntArray:
+def places_of(rows: KvRows, member: Member, tokens: Collection[int]) -> IntArray:
     """Indices of the rows of some tokens of the span; tokens that were not computed have none."""
     if not tokens:
         return np.empty(0, dtype=np.int64)

@@ -55,7 +55,8 @@ def visibility_mask(
     """Mask of one layer and key/value head for the joined sequence.
 
     Query i of participant p sees key j if and only if j <= i and one of: p owns j; j is in the
-    public prefix; p synchronises at this layer and j was kept by its owner there, for this head.
+    public prefix; p synchronises at this layer and j was kept by its owner there, for this head. Rows
+    of an owner that is asked are seen by the publisher alone, where that owner answers.
     Dropped input tokens see nothing and are seen by nobody.
 
     Example: prefix 1 token, contributor 2 tokens, publisher 2 tokens, only the publisher syncs:
@@ -95,5 +96,9 @@ def visibility_mask(
     takes_part = np.zeros(len(owners), dtype=np.bool_)
     takes_part[computed_positions(layout, num_generated)] = True
     received = owner_syncs[:, None] & travels[None, :]
+    for index, member in enumerate(layout.contributors):
+        if member.is_asked:
+            asks = (owners == len(layout.members) - 1) & (layer in member.answers)
+            received[:, owners == index] = asks[:, None] & travels[owners == index]
     mask: npt.NDArray[np.bool_] = causal & (same_owner | public | received)
     return mask & takes_part[:, None] & takes_part[None, :]

@@ -12,10 +12,14 @@ Example, pieces of 2, prefix at 0 and 1, own tokens at 4 to 7, a received row at
 
 import torch
 
+from fedattn.core.asked import UNSEEN
 from fedattn.core.costs import QUERIES_AT_ONCE
 from fedattn.model.attention import sdpa
 from fedattn.model.layer_cache import LayerCache
 from fedattn.model.positions import seen_from, visible
+
+_SCORES_AT_ONCE = 64
+"""Queries whose scores are in memory together, [Hq, 64, S]."""
 
 
 def attend_rows(
@@ -41,6 +45,55 @@ def attend_rows(
     parts = zip(query.chunk(len(groups), dim=1), groups, strict=True)
     outputs = [_in_pieces(queries, group, positions, window, scaling) for queries, group in parts]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+def attend_partly(
+    query: torch.Tensor,
+    rows: LayerCache,
+    positions: torch.Tensor,
+    window: int | None,
+    scaling: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `attend_rows` for some of the rows that the queries see, to be merged with the others.
+
+    The rows may be any, in any order, and be seen by none of the queries.
+
+    Returns:
+        [1, Hq, T, D] float32, and the logarithm of the sum of the exponentials of the scores,
+        [1, Hq, T] float32; UNSEEN, and 0 in the first, for a query that sees no row.
+    """
+    groups = rows.groups()
+    parts = zip(query.chunk(len(groups), dim=1), groups, strict=True)
+    factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+    outputs, lses = [], []
+    for queries, group in parts:
+        pieces = [
+            _attend_partly(queries[0, :, some].float() * factor, group, positions[some], window)
+            for some in _slices(query.shape[2], _SCORES_AT_ONCE)
+        ]
+        outputs.append(torch.cat([output for output, _ in pieces], dim=1))
+        lses.append(torch.cat([lse for _, lse in pieces], dim=1))
+    return torch.cat(outputs)[None], torch.cat(lses)[None]
+
+
+def _slices(length: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, length, size)]
+
+
+def _attend_partly(
+    query: torch.Tensor, rows: LayerCache, positions: torch.Tensor, window: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of scaled queries [Hq, T, D] to their rows: output [Hq, T, D] and lse [Hq, T]."""
+    keys, values = rows.keys[0].float(), rows.values[0].float()
+    heads, num_queries, size = query.shape
+    grouped = query.reshape(keys.shape[0], -1, size)  # heads that share a key/value head
+    scores = torch.bmm(grouped, keys.transpose(1, 2)).view(heads, num_queries, -1)
+    if rows.biases is not None:
+        scores += rows.biases.float()
+    scores = scores.masked_fill(~visible(positions, rows.positions, window), -torch.inf)
+    lse = torch.logsumexp(scores, dim=-1).clamp_min(float(UNSEEN))
+    weights = torch.exp(scores - lse[..., None]).view(keys.shape[0], -1, keys.shape[1])
+    return torch.bmm(weights, values).view(heads, num_queries, size), lse
 
 
 def _in_pieces(

@@ -1,14 +1,15 @@
 """The KV cache of one participant, whose layers exchange rows as the blocks run."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
 from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows
-from fedattn.model.attending import attend_rows
+from fedattn.model.asked import merge_parts
+from fedattn.model.attending import attend_partly, attend_rows
 from fedattn.model.exchange import KvExchange
 from fedattn.model.head_rows import RaggedRows, as_dense
 from fedattn.model.layer_cache import LayerCache, join_rows
@@ -24,7 +25,8 @@ class FederatedCache:
     Args:
         windows: of every block, as `KvView` has them.
         device: where the model computes.
-        exchange: trades the rows of the first forward pass; None for no exchange at all.
+        exchange: trades the rows of the first forward pass, and asks others in every one; None for
+            no exchange at all.
         keeps_rows: False for a participant that will not decode, which saves the memory.
 
     Attributes:
@@ -44,6 +46,7 @@ class FederatedCache:
         self.windows = windows
         self._device = device
         self._exchange = exchange
+        self._is_trading = self._is_asking = True
         self._keeps_rows = keeps_rows
         self._kept: list[list[LayerCache]] = [[] for _ in windows]
         self.query_positions = torch.empty(0, dtype=torch.int64, device=device)
@@ -72,16 +75,35 @@ class FederatedCache:
             LastUploadDone: the owner has just sent its last layer, and will not decode.
         """
         own = LayerCache(key, value, self.query_positions)
+        asked = self._asked_at(layer)
+        if asked is not None:
+            factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+            asked.ask(layer, _to_numpy(query * factor), int(self.query_positions[0]))
         with self.between_blocks():
             received = self._trade(layer, own, query, scaling)
         rows = join_rows([*self._kept[layer], *received, own])
         if self._keeps_rows:
             self._kept[layer] = [rows]
-        return attend_rows(query, rows, self.query_positions, self.windows[layer], scaling)
+        positions, window = self.query_positions, self.windows[layer]
+        if asked is None:
+            return attend_rows(query, rows, positions, window, scaling)
+        output, lse = attend_partly(query, rows, positions, window, scaling)
+        with self.between_blocks():
+            parts = asked.parts(layer)
+        return merge_parts(output, lse, parts.values()).to(query.dtype)
 
     def end_exchange(self) -> None:
-        """Only the span itself is traded; what follows is decoded alone."""
-        self._exchange = None
+        """Only rows of the span itself are traded; later tokens are asked for all the same."""
+        self._is_trading = False
+
+    @contextmanager
+    def without_asking(self) -> Iterator[None]:
+        """Passes within it see the rows that are here, and no others."""
+        self._is_asking = False
+        try:
+            yield
+        finally:
+            self._is_asking = True
 
     def rows_before(self, num_rows: int) -> list[LayerCache]:
         """Rows of every block without the newest so many; views of the same memory."""
@@ -91,17 +113,22 @@ class FederatedCache:
         """Forget the newest rows of every block, as if they had never been decoded."""
         self.seed(self.rows_before(num_rows))
 
+    def _asked_at(self, layer: int) -> KvExchange | None:
+        """Where the queries of this pass go, if others answer them."""
+        exchange = self._exchange if self._is_asking else None
+        return exchange if exchange is not None and layer in exchange.route.asks else None
+
     def _trade(
         self, layer: int, own: LayerCache, query: torch.Tensor, scaling: float | None
     ) -> list[LayerCache]:
         """Send own rows and return those of the others, if any come here."""
-        if self._exchange is None:
+        if self._exchange is None or not self._is_trading:
             return []
         route = self._exchange.route
-        if layer in route.uploads:
+        if layer in route.needed:
             factor = query.shape[-1] ** -0.5 if scaling is None else scaling
             self._exchange.send(layer, self._own_rows(own), lambda: _to_numpy(query * factor))
-        if layer == route.last_upload and not self._keeps_rows:
+        if layer == route.last_needed and not self._keeps_rows:
             raise LastUploadDone
         if layer not in route.receives:
             return []

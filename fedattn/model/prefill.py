@@ -63,7 +63,7 @@ class Prefiller:
             token_ids: token ids of the own span.
             exchange: where rows go to and come from.
         """
-        if exchange.route.last_upload is None:
+        if exchange.route.last_needed is None:
             return
         cache = self._start(prefix, exchange, keeps_rows=False)
         with suppress(LastUploadDone):

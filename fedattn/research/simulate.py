@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from fedattn.core.asked import DEFAULT_QUERY_CODEC, query_codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.errors import ContextTooLongError, InvalidRequestError
 from fedattn.core.plans import RolePlans
@@ -37,6 +38,8 @@ class SimulationSettings:
         max_new_tokens: most tokens to decode.
         responder: who answers, from 1 in token order; None for the publisher, who is last.
         independent: contributors compute as if each followed the public prefix alone.
+        asked: contributors, from 0, whose rows stay with them.
+        query_codec: how queries to them, and what they make of rows, are written.
     """
 
     plans: RolePlans
@@ -46,6 +49,8 @@ class SimulationSettings:
     max_new_tokens: int = 32
     responder: int | None = None
     independent: bool = False
+    asked: tuple[int, ...] = ()
+    query_codec: str = DEFAULT_QUERY_CODEC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +276,15 @@ class Simulator:
         self._check_window(layout, max(settings.max_new_tokens, len(tokens.answer)))
         responder = _place(settings.responder, layout)
         model = self._prefiller.model
-        store = KvStore(layout, model.shape, model.rotaries, responder, scorer=settings.scorer)
+        store = KvStore(
+            layout,
+            model.shape,
+            model.rotaries,
+            responder,
+            scorer=settings.scorer,
+            windows=model.windows,
+            query_codec=query_codec_by_name(settings.query_codec),
+        )
         what = (tokens.prefix, tokens.contexts, settings)
         is_reused = settings.responder is None and self._last is not None and self._last[0] == what
         if is_reused and self._last is not None:
@@ -309,6 +322,7 @@ class Simulator:
             plans=settings.plans,
             compression=settings.compression,
             independent=settings.independent,
+            asked=[f"contributor-{i + 1}" for i in settings.asked],
         )
 
     def _check_window(self, layout: SessionLayout, num_new: int) -> None:

@@ -14,6 +14,7 @@ from tests.harness.scenarios import SCENARIOS, Scenario, context_words
 from tests.harness.tiny import ALL_FAMILIES, FAMILIES, tiny_model, tiny_network
 
 UNEVEN, MIXED, SEVERAL, INDEPENDENT = SCENARIOS[3], SCENARIOS[7], SCENARIOS[1], SCENARIOS[12]
+ASKED = SCENARIOS[14:17]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -21,7 +22,7 @@ def model(request: pytest.FixtureRequest) -> LoadedModel:
     return tiny_model(request.param)
 
 
-@pytest.mark.parametrize("scenario", [UNEVEN, MIXED, INDEPENDENT], ids=lambda one: one.name)
+@pytest.mark.parametrize("scenario", [UNEVEN, MIXED, INDEPENDENT, *ASKED], ids=lambda one: one.name)
 @pytest.mark.parametrize("family", sorted(set(ALL_FAMILIES) - set(FAMILIES)))
 async def test_every_other_family_gives_the_oracles_logits_and_tokens(
     family: str, scenario: Scenario, tmp_path: Path

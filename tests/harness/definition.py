@@ -37,9 +37,15 @@ def sees(
     participant, owner = owner_of(layout, query), owner_of(layout, key)
     if owner in {participant, PUBLIC}:
         return True
-    if participant is PUBLIC or layer not in layout.members[participant].plan.layers:
+    if participant is PUBLIC:
         return False
     assert owner is not PUBLIC
+    if answers := layout.members[owner].answers.layers:
+        is_seen = participant == len(layout.members) - 1 and layer in answers
+    else:
+        is_seen = layer in layout.members[participant].plan.layers
+    if not is_seen:
+        return False
     return (owner, layer) not in kept or key in kept[owner, layer][head]
 
 

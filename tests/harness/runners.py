@@ -75,7 +75,8 @@ def prefill_in_process(scenario: Scenario, model: LoadedModel) -> tuple[PrefillR
     prefiller = Prefiller(model)
     prefix, spans, question = scenario.tokens()
     layout = scenario.layout()
-    store = KvStore(layout, model.shape, model.rotaries, scorer=random_scorer(model.shape))
+    scorer = random_scorer(model.shape)
+    store = KvStore(layout, model.shape, model.rotaries, scorer=scorer, windows=model.windows)
     for index, token_ids in enumerate(spans):
         exchange = InProcessExchange(store, index)
         prefiller.contribute(layout.members[index], prefix, token_ids, exchange)

@@ -28,6 +28,8 @@ class Scenario:
     tokenizer: PromptTokenizer = field(default_factory=word_tokenizer)
     compression: Compression = LOSSLESS
     independent: bool = False
+    asked: tuple[int, ...] = ()
+    asked_plan: str = "none"
 
     def node_ids(self) -> list[str]:
         return [f"node-{index}" for index in range(len(self.contexts))]
@@ -36,6 +38,7 @@ class Scenario:
         return RolePlans(
             contributors=PlanSpec(self.plan).resolve(self.num_layers),
             publisher=PlanSpec(self.publisher_plan).resolve(self.num_layers),
+            asked=PlanSpec(self.asked_plan).resolve(self.num_layers),
         )
 
     def tokens(self) -> tuple[list[int], list[list[int]], list[int]]:
@@ -58,6 +61,7 @@ class Scenario:
             plans=self.plans(),
             compression=self.compression,
             independent=self.independent,
+            asked=[self.node_ids()[index] for index in self.asked],
         )
 
     def joined(self) -> list[int]:
@@ -103,5 +107,30 @@ SCENARIOS = (
         plan="none",
         publisher_plan="all",
         independent=True,
+    ),
+    Scenario(
+        name="one of three is asked",
+        contexts=context_words(6, 9, 4),
+        plan="all",
+        publisher_plan="all",
+        asked=(1,),
+        asked_plan="1,3,4",
+    ),
+    Scenario(
+        name="all are asked, uneven and one of them empty",
+        contexts=context_words(13, 0, 1),
+        plan="all",
+        publisher_plan="all",
+        asked=(0, 1, 2),
+        asked_plan="0-3",
+    ),
+    Scenario(
+        name="independent contributors, two of them asked",
+        contexts=context_words(6, 7, 4),
+        plan="none",
+        publisher_plan="1-4",
+        independent=True,
+        asked=(0, 2),
+        asked_plan="2,4",
     ),
 )

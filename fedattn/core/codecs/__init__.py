@@ -4,7 +4,7 @@ To add one: give it a new `CodecId`, implement `Codec` in a file of its own, lis
 the property, golden-frame and parity tests pick it up from there.
 """
 
-from fedattn.core.codecs.codec import Codec, CodecId
+from fedattn.core.codecs.codec import Codec, CodecId, VectorCodec
 from fedattn.core.codecs.entropy import EntropyCodec
 from fedattn.core.codecs.int4 import Int4Codec
 from fedattn.core.codecs.int8 import Int8Codec
@@ -13,7 +13,7 @@ from fedattn.core.errors import InvalidRequestError
 
 __all__ = [
     "AUTO_CODEC", "CODECS", "CODEC_LADDER", "CODEC_NAMES", "DEFAULT_CODEC", "Codec", "CodecId",
-    "codec_by_name", "find_codec",
+    "VECTOR_CODECS", "VectorCodec", "codec_by_name", "find_codec",
 ]  # fmt: skip
 
 CODECS: tuple[Codec, ...] = (
@@ -25,6 +25,8 @@ CODECS: tuple[Codec, ...] = (
     EntropyCodec("entropy-medium", CodecId.ENTROPY_MEDIUM, key_scale=0.5, value_scale=1.1),
     EntropyCodec("entropy-coarse", CodecId.ENTROPY_COARSE, key_scale=0.8, value_scale=1.5),
 )
+VECTOR_CODECS: tuple[VectorCodec, ...] = (*RAW_CODECS, Int8Codec())
+"""For queries, and what is made of rows that stay where they are."""
 DEFAULT_CODEC = "auto"
 AUTO_CODEC = "entropy-finest"
 """What `auto` stands for: the best quality for its bytes, by measurement (docs/compression.md)."""

@@ -20,6 +20,38 @@ class CodecId(IntEnum):
     ENTROPY_FINEST = 9
 
 
+class VectorCodec(Protocol):
+    """Turns vectors of one kind into bytes and back, each by itself: queries, or what they found.
+
+    Stateless, usable from any thread.
+    """
+
+    @property
+    def name(self) -> str:
+        """For users."""
+
+    @property
+    def codec_id(self) -> CodecId:
+        """For the wire."""
+
+    def vectors_size(self, num_vectors: int, size: int) -> int:
+        """Bytes of so many vectors of so many scalars."""
+
+    def encode_vectors(self, rows: FloatArray) -> bytes:
+        """Encode [N, D] float32.
+
+        Raises:
+            OverflowError: a value is NaN or outside the range of the format.
+        """
+
+    def decode_vectors(self, payload: memoryview, num_vectors: int, size: int) -> FloatArray:
+        """Decode to [N, D] float32. The caller has checked the size.
+
+        Raises:
+            CorruptFrameError: it holds a value that is not finite.
+        """
+
+
 class Codec(Protocol):
     """Turns the K and V of one layer into bytes and back. Stateless, usable from any thread.
 

@@ -47,6 +47,21 @@ class Int8Codec:
             )
         )
 
+    def vectors_size(self, num_vectors: int, size: int) -> int:
+        return num_vectors * (2 + size)
+
+    def encode_vectors(self, rows: FloatArray) -> bytes:
+        check_range(rows, _LARGEST_FP16 * _STEPS, self.name)
+        scales = row_scales(rows, _STEPS)
+        return scales.astype("<f2").tobytes() + _quantise(rows, scales).tobytes()
+
+    def decode_vectors(self, payload: memoryview, num_vectors: int, size: int) -> FloatArray:
+        scales = np.frombuffer(payload, dtype="<f2", count=num_vectors)
+        require_finite(scales, self.name)
+        codes = np.frombuffer(payload, dtype=np.int8, offset=scales.nbytes)
+        decoded: FloatArray = codes.reshape(num_vectors, size) * scales.astype(np.float32)[:, None]
+        return decoded
+
     def decode(
         self, payload: memoryview, head_dim: int, counts: HeadCounts
     ) -> tuple[FloatArray, FloatArray]:

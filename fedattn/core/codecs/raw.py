@@ -46,20 +46,26 @@ class RawCodec:
         return self._bound(keys), self._bound(values)
 
     def encode(self, keys: FloatArray, values: FloatArray, counts: HeadCounts) -> bytes:
-        return self._pack(keys) + self._pack(values)
+        return self.encode_vectors(keys) + self.encode_vectors(values)
 
     def decode(
         self, payload: memoryview, head_dim: int, counts: HeadCounts
     ) -> tuple[FloatArray, FloatArray]:
+        both = self.decode_vectors(payload, 2 * sum(counts), head_dim)
+        return both[: sum(counts)], both[sum(counts) :]
+
+    def vectors_size(self, num_vectors: int, size: int) -> int:
+        return num_vectors * size * self._item_size
+
+    def decode_vectors(self, payload: memoryview, num_vectors: int, size: int) -> FloatArray:
         scalars = self._unpack(payload)
         require_finite(scalars, self.name)
-        both = scalars.reshape(2, sum(counts), head_dim)
-        return both[0], both[1]
+        return scalars.reshape(num_vectors, size)
 
     def _bound(self, rows: FloatArray) -> FloatArray:
         return np.maximum(np.abs(rows), np.float32(self.smallest)) * np.float32(self.relative_error)
 
-    def _pack(self, rows: FloatArray) -> bytes:
+    def encode_vectors(self, rows: FloatArray) -> bytes:
         check_range(rows, self.largest, self.name)
         match self.codec_id:
             case CodecId.RAW_FP32:

@@ -57,7 +57,7 @@ def approve(
         return
     output().print(
         f"approved for {entry.publisher}: {uses} times until {_time(entry.expires_at)}, at most "
-        f"{entry.rows} rows ({entry.keep_ratio:.0%}) at {len(entry.blocks)} blocks, "
+        f"{_rows(entry)} at {len(entry.blocks)} blocks, "
         f"{entry.bytes} bytes",
         soft_wrap=True,
     )
@@ -127,11 +127,17 @@ def _table(entries: tuple[Approval, ...]) -> Table:
             ",".join(map(str, entry.blocks)),
             _time(entry.asked_at),
             _time(entry.expires_at),
-            f"{entry.rows} ({entry.keep_ratio:.0%})",
+            _rows(entry),
             str(entry.bytes),
             str(entry.uses_left or ""),
         )
     return table
+
+
+def _rows(entry: Approval) -> str:
+    if entry.is_asked:
+        return "answers, no rows"
+    return f"{entry.rows} rows ({entry.keep_ratio:.0%})"
 
 
 def _time(seconds: float) -> str:

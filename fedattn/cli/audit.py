@@ -13,7 +13,7 @@ from fedattn.runtime.audit_chain import Chain, read_log
 
 _COLUMNS = (
     "number", "time", "event", "session", "publisher", "subject", "purpose", "share", "blocks",
-    "rows", "keep_ratio", "bytes", "receivers", "outcome", "detail",
+    "rows", "keep_ratio", "answers", "bytes", "receivers", "outcome", "detail",
 )  # fmt: skip
 
 _SHORTENED = {"session": 8, "time": len("2026-11-30T12:00:00")}

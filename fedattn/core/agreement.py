@@ -13,7 +13,8 @@ from fedattn.core.budget import Rung
 from fedattn.core.compression import Compression
 from fedattn.core.costs import session_bytes
 from fedattn.core.errors import TermsRefusedError
-from fedattn.core.request import PublicKey, SessionOptions, SessionRequest
+from fedattn.core.plans import NOWHERE
+from fedattn.core.request import Exchange, PublicKey, SessionOptions, SessionRequest
 from fedattn.core.reuse import rows_identity, with_cache_keys
 from fedattn.core.spans import Member, PrefixMode, Role, SessionLayout
 from fedattn.core.terms import SessionTerms
@@ -52,6 +53,7 @@ class MemberStatement:
         passages: what its span is made of, in order; the prefix, if it owns that, is none of them.
         fit: how well they fit what is asked, 0 to 1; 0 if that is not known.
         is_approved: whether a person approved it for this session, and that approval is spent.
+        is_asked: whether its rows stay with it, and it answers the publisher's queries instead.
     """
 
     session_id: str
@@ -67,6 +69,7 @@ class MemberStatement:
     passages: tuple[PassageSpan, ...] = ()
     fit: float = 0.0
     is_approved: bool = False
+    is_asked: bool = False
 
     @property
     def text_len(self) -> int:
@@ -106,7 +109,7 @@ def check_agreement(
     if terms.deadline_s > options.deadline_s:
         _refuse("a deadline in seconds of at most", options.deadline_s, terms.deadline_s)
     for member in layout.members:
-        _check_member(member, layout, request)
+        _check_member(member, layout, request, statements.get(member.node_id))
     _check_named(layout, options.contributors)
     _check_required(layout, options)
     if options.budget is not None and not options.budget.allows(
@@ -182,10 +185,15 @@ def _check_reuse(
             )
 
 
-def _check_member(member: Member, layout: SessionLayout, request: SessionRequest) -> None:
-    """At the blocks that were asked for, and placed and sealed so."""
-    is_publisher = member.role is Role.PUBLISHER
-    plan = request.plans.publisher if is_publisher else request.plans.contributors
+def _check_member(
+    member: Member, layout: SessionLayout, request: SessionRequest, said: MemberStatement | None
+) -> None:
+    """At the blocks that were asked for, and placed and sealed so; asked if it says so."""
+    is_publisher, plans = member.role is Role.PUBLISHER, request.plans
+    is_asked = not is_publisher and said is not None and said.is_asked
+    plan = plans.publisher if is_publisher else NOWHERE if is_asked else plans.contributors
+    answers = plans.asked if is_asked else NOWHERE
+    _expect(f"blocks at which {member.node_id} answers", str(answers), str(member.answers))
     _expect(f"sync layers of {member.node_id}", str(plan), str(member.plan))
     shift = member.span.start - layout.prefix_len
     is_shifted = request.options.independent and not is_publisher
@@ -234,6 +242,9 @@ def _check_statement(
         _refuse(f"tokens of the text of {name} up to", asked, said.text_len)
     _expect(f"rows that {name} withholds", said.num_withheld, member.num_withheld)
     _expect(f"a key of {name}", request.key is not None, said.key is not None)
+    exchange = request.options.exchange
+    if exchange is not Exchange.AUTO:
+        _expect(f"exchange of {name}", exchange is Exchange.ASK, said.is_asked)
     if member.cache_lifetime_s > said.cache_lifetime_s:
         _refuse(f"seconds that {name} lets its rows be cached, up to", said.cache_lifetime_s,
                 member.cache_lifetime_s)  # fmt: skip

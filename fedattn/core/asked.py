@@ -1,14 +1,14 @@
 """Attention over rows that stay with their owner: what travels instead.
 
-At a block where the publisher asks, it sends its queries, already scaled. Each owner gives back what
-they make of its rows: output o = softmax(q K^T) V and the logarithm of the softmax's denominator,
-lse = log sum exp(q K^T), both for its own rows alone. From such parts p, the publisher's own among
-them, follows attention over all rows:
+At a block where the publisher asks, it sends its queries, already scaled. Each owner gives back
+what they make of its rows: output o = softmax(q K^T) V and the logarithm of the softmax's
+denominator, lse = log sum exp(q K^T), both for its own rows alone. From such parts p, the
+publisher's own among them, follows attention over all rows:
 
     lse = log sum_p exp(lse_p)        output = sum_p exp(lse_p - lse) o_p
 
-which is exact. A *piece* is one message with queries of a few tokens, or the part that answers them.
-Little-endian, 32 bytes of header, then the body:
+which is exact. A *piece* is one message with queries of a few tokens, or the part that answers
+them. Little-endian, 32 bytes of header, then the body:
 
     offset  size  field
     0       4     magic "FAP1"

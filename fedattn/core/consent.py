@@ -15,9 +15,10 @@ class Ask:
         num_rows: most rows of one head it would send at each of them, in the mean: so many tokens'
             worth. Heads may keep rows of different tokens, so rows of more tokens may travel.
         keep_ratio: the same, as a share of all its tokens.
-        num_bytes: most bytes it would send in all.
+        num_bytes: most bytes it would send in all; of answers, as many as are expected.
         session_id: of the session.
         share: what the node was told of the question.
+        is_asked: whether rows stay with the node, and it answers the publisher's queries.
     """
 
     publisher: str
@@ -29,6 +30,7 @@ class Ask:
     session_id: str
     share: str = ""
     keep_ratio: float = 1.0
+    is_asked: bool = False
 
     @property
     def who(self) -> tuple[str, str, str]:
@@ -39,6 +41,7 @@ class Ask:
         """Whether who has this much is to get what `other` asks for."""
         return (
             self.who == other.who
+            and self.is_asked == other.is_asked
             and set(other.layers) <= set(self.layers)
             and other.num_rows <= self.num_rows
             and other.num_bytes <= self.num_bytes

@@ -34,6 +34,7 @@ class RowSource(StrEnum):
     COMPUTED = "computed"  # it computed and sent them
     CONTRIBUTOR_CACHE = "contributor_cache"  # it sent frames it had cached
     PUBLISHER_CACHE = "publisher_cache"  # the publisher had them cached; nothing travelled
+    ASKED = "asked"  # they stayed with their owner, which answered queries
 
 
 class FinishReason(StrEnum):

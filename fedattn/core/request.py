@@ -38,6 +38,19 @@ def check_label(name: str, text: str) -> str:
     return text
 
 
+class Exchange(StrEnum):
+    """How a contributor lets the publisher attend to its rows.
+
+    ROWS: it sends them.
+    ASK: they stay with it; it answers the publisher's queries (`fedattn.core.asked`).
+    AUTO: as its owner's policy has it; rows if that leaves both open.
+    """
+
+    ROWS = "rows"
+    ASK = "ask"
+    AUTO = "auto"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
     """What a query says about its session; every node on its way passes it on.
@@ -60,6 +73,7 @@ class SessionOptions:
         context_tokens: most tokens of all contributors' texts together; None for no limit.
         require: contributors without all of whose rows there is no answer.
         without: nodes that take no part, since a first try lost them.
+        exchange: how contributors let the publisher attend to their rows.
     """
 
     contributors: tuple[str, ...] = ()
@@ -77,6 +91,7 @@ class SessionOptions:
     context_tokens: int | None = None
     require: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    exchange: Exchange = Exchange.AUTO
 
     def __post_init__(self) -> None:
         for name, text in (("subject", self.subject), ("purpose", self.purpose)):
@@ -90,6 +105,11 @@ class SessionOptions:
         if self.independent and self.prefix is not PrefixMode.PUBLIC:
             raise InvalidRequestError(
                 f"independent: contributors need the public prefix before them, got prefix "
+                f"{self.prefix.value!r}; leave one of the two out"
+            )
+        if self.exchange is Exchange.ASK and self.prefix is not PrefixMode.PUBLIC:
+            raise InvalidRequestError(
+                f"exchange ask: contributors need the public prefix before them, got prefix "
                 f"{self.prefix.value!r}; leave one of the two out"
             )
 
@@ -189,6 +209,11 @@ class SessionRequest:
             raise InvalidRequestError(
                 "independent contributors attend to nobody; leave out their sync layers"
             )
+        if self.options.exchange is Exchange.ASK and not self.plans.asked.layers:
+            raise InvalidRequestError(
+                "exchange ask: the plan of the publisher has no block to ask at; give it some, or "
+                "leave the plan out"
+            )
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
@@ -204,7 +229,7 @@ class SessionRequest:
             InvalidPlanError: a sync layer is none of its blocks.
             InvalidRequestError: shares are not those of its heads.
         """
-        for plan in (self.plans.contributors, self.plans.publisher):
+        for plan in (self.plans.contributors, self.plans.publisher, self.plans.asked):
             plan.check(shape.num_layers)
         for compression in (self.compression, *self.coarser):
             compression.check_shape(shape)

@@ -47,6 +47,9 @@ def with_cache_keys(
     known = True
     routes = route_session(cold)[:-1]
     for member, version, route in zip(cold.contributors, versions, routes, strict=True):
+        if member.is_asked:  # its rows reach nobody, and so nobody's follow from them
+            keys.append(b"")
+            continue
         known = known and bool(version)
         parts = _parts(member, version)
         _add(chain, *parts)

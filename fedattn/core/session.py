@@ -55,6 +55,8 @@ class MemberLedger:
         complaints: by place of a member that went on without it, why it says it did.
         timeline: what it did when, if it was asked to tell.
         keys_passed: places of members that were passed the key of its frames.
+        num_pieces: of queries that the publisher sent, or that a member answered.
+        is_asked: whether it answers queries until the publisher is done.
     """
 
     validator: FrameValidator
@@ -68,6 +70,8 @@ class MemberLedger:
     complaints: dict[int, str] = field(default_factory=dict)
     timeline: list[Slice] = field(default_factory=list)
     keys_passed: set[int] = field(default_factory=set)
+    num_pieces: int = 0
+    is_asked: bool = False
 
     def move(self, state: MemberState) -> None:
         """Take the next step.
@@ -105,13 +109,14 @@ class SessionState:
         self.shape = shape
         self.routes: tuple[Route, ...] = route_session(layout)
         self._successors = tuple(
-            tuple(i for i, route in enumerate(self.routes) if index in route.senders)
+            tuple(i for i, route in enumerate(self.routes) if index in route.sources)
             for index in range(len(self.routes))
         )
         self.ledgers = tuple(
             MemberLedger(
                 FrameValidator(self.frame_specs(index, route.uploads)),
                 state=MemberState.COMPLETE if self.is_idle(index) else MemberState.WAITING,
+                is_asked=bool(route.answers),
             )
             for index, route in enumerate(self.routes)
         )
@@ -130,6 +135,38 @@ class SessionState:
         ledger = self.ledgers[sender]
         ledger.validator.accept(chunk)
         ledger.bytes_up[chunk.layer] = ledger.bytes_up.get(chunk.layer, 0) + len(chunk.data)
+
+    def take_queries(self, number: int, layer: int, size: int) -> tuple[int, ...]:
+        """Check and count queries of the publisher; the members that are to answer them.
+
+        Raises:
+            InvalidRequestError: they are not the next, or of a layer at which nobody is asked.
+        """
+        ledger, route = self.ledgers[-1], self.routes[-1]
+        if number != ledger.num_pieces or layer not in route.asks:
+            raise InvalidRequestError(
+                f"queries {number} at layer {layer} are not awaited: expected "
+                f"{ledger.num_pieces}, at a layer of {sorted(route.asks)}"
+            )
+        ledger.num_pieces += 1
+        ledger.bytes_up[layer] = ledger.bytes_up.get(layer, 0) + size
+        return tuple(index for index in route.asked if not self.ledgers[index].is_over)
+
+    def take_part(self, sender: int, number: int, layer: int, size: int) -> None:
+        """Check and count what a member that is asked makes of queries.
+
+        Raises:
+            InvalidRequestError: it is not asked, or these are not the next queries.
+        """
+        ledger = self.ledgers[sender]
+        is_next = number == ledger.num_pieces < self.ledgers[-1].num_pieces
+        if layer not in self.routes[sender].answers or not is_next:
+            raise InvalidRequestError(
+                f"{self.member(sender).node_id} answers queries {number} at layer {layer}, "
+                f"expected {ledger.num_pieces} of {self.ledgers[-1].num_pieces} that were sent"
+            )
+        ledger.num_pieces += 1
+        ledger.bytes_up[layer] = ledger.bytes_up.get(layer, 0) + size
 
     def receivers(self, sender: int, layer: int) -> tuple[int, ...]:
         """Members that want a sender's rows of a layer and are still there."""
@@ -168,9 +205,11 @@ class SessionState:
         passed.add(receiver)
 
     def key_receivers(self, sender: int) -> tuple[int, ...]:
-        """Members that read any frame of this one, and need its key."""
-        uploads = self.routes[sender].uploads
-        return tuple(i for i in self._successors[sender] if self.routes[i].receives & uploads)
+        """Members that read any frame of this one, its queries or its parts, and need its key."""
+        route = self.routes[sender]
+        rows = (i for i in self._successors[sender] if self.routes[i].receives & route.uploads)
+        asks = self._successors[sender] if route.answers else ()
+        return tuple(sorted({*rows, *asks, *route.asked}))
 
     def successors(self, index: int) -> tuple[int, ...]:
         """Members that receive from this one at any layer."""
@@ -221,12 +260,12 @@ class SessionState:
             for member, route, ledger in zip(
                 self.layout.contributors, self.routes, self.ledgers, strict=False
             )
-            if route.uploads and ledger.state is MemberState.COMPLETE
+            if route.needed and ledger.state is MemberState.COMPLETE
         ]
 
     def is_idle(self, index: int) -> bool:
         """Whether a contributor has nothing to send, and so needs nothing: it opens no exchange."""
-        return not self.is_publisher(index) and not self.routes[index].uploads
+        return not self.is_publisher(index) and not self.routes[index].needed
 
     def is_publisher(self, index: int) -> bool:
         """Whether this member asks; it is the last in token order."""

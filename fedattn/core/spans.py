@@ -140,8 +140,6 @@ class SessionLayout:
             raise ValueError("a session needs a publisher, and its span comes last")
         if any(member.role is Role.PUBLISHER for member in self.members[:-1]):
             raise ValueError("a session has exactly one publisher")
-        if len({member.answers for member in self.members if member.is_asked}) > 1:
-            raise ValueError("all contributors that are asked answer at the same blocks")
         if len({member.node_id for member in self.members}) != len(self.members):
             raise ValueError("a node takes part in a session once")
         if self.members[0].span.start != self.prefix_len:
@@ -153,17 +151,23 @@ class SessionLayout:
             if before.span.stop != after.span.start:
                 raise ValueError(f"spans must be adjacent, got {before.span} then {after.span}")
         for member in self.members:
-            member.plan.check(self.num_layers)
-            if not 0 <= member.position_offset <= member.span.start - self.prefix_len:
-                raise ValueError(
-                    f"{member.node_id} cannot compute before the prefix ends: its span starts at "
-                    f"{member.span.start}, the position_offset is {member.position_offset}"
-                )
-            if member.position_offset and (member.role is Role.PUBLISHER or member.plan.layers):
-                raise ValueError(f"{member.node_id} attends to others, so it cannot be shifted")
-            member.answers.check(self.num_layers)
-            if member.is_asked and (member.role is Role.PUBLISHER or member.plan.layers):
-                raise ValueError(f"{member.node_id} attends to others, so it cannot be asked")
+            self._check_member(member)
+        if len({member.answers for member in self.members if member.is_asked}) > 1:
+            raise ValueError("all contributors that are asked answer at the same blocks")
+
+    def _check_member(self, member: Member) -> None:
+        member.plan.check(self.num_layers)
+        member.answers.check(self.num_layers)
+        if not 0 <= member.position_offset <= member.span.start - self.prefix_len:
+            raise ValueError(
+                f"{member.node_id} cannot compute before the prefix ends: its span starts at "
+                f"{member.span.start}, the position_offset is {member.position_offset}"
+            )
+        attends = member.role is Role.PUBLISHER or bool(member.plan.layers)
+        if member.position_offset and attends:
+            raise ValueError(f"{member.node_id} attends to others, so it cannot be shifted")
+        if member.is_asked and attends:
+            raise ValueError(f"{member.node_id} attends to others, so it cannot be asked")
 
     @property
     def publisher(self) -> Member:

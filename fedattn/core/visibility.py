@@ -55,8 +55,8 @@ def visibility_mask(
     """Mask of one layer and key/value head for the joined sequence.
 
     Query i of participant p sees key j if and only if j <= i and one of: p owns j; j is in the
-    public prefix; p synchronises at this layer and j was kept by its owner there, for this head. Rows
-    of an owner that is asked are seen by the publisher alone, where that owner answers.
+    public prefix; p synchronises at this layer and j was kept by its owner there, for this head.
+    Rows of an owner that is asked are seen by the publisher alone, where that owner answers.
     Dropped input tokens see nothing and are seen by nobody.
 
     Example: prefix 1 token, contributor 2 tokens, publisher 2 tokens, only the publisher syncs:

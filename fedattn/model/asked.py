@@ -22,6 +22,9 @@ class AskedRows:
         rotaries: of every block.
         windows: of every block, positions that a query sees; None for all earlier ones.
         withheld: tokens of the span, counted from its first, that no query sees.
+
+    Attributes:
+        member: whose rows these are.
     """
 
     def __init__(
@@ -31,7 +34,7 @@ class AskedRows:
         windows: Sequence[int | None],
         withheld: Collection[int] = (),
     ) -> None:
-        self._member, self._rotaries, self._windows = member, rotaries, windows
+        self.member, self._rotaries, self._windows = member, rotaries, windows
         self._withheld = withheld
         self._rows: dict[int, LayerCache] = {}
 
@@ -42,13 +45,13 @@ class AskedRows:
 
     def keep(self, layer: int, rows: KvRows) -> None:
         """Take all computed rows of a block, as `KvExchange.send` has them."""
-        free = np.delete(np.arange(rows.num_rows), places_of(rows, self._member, self._withheld))
+        free = np.delete(np.arange(rows.num_rows), places_of(rows, self.member, self._withheld))
         kept = HeadRows.of(
             KvRows(
                 keys=rows.keys[:, free], values=rows.values[:, free], positions=rows.positions[free]
             )
         )
-        placed = place_rows(kept, self._member, self._rotaries[layer])
+        placed = place_rows(kept, self.member, self._rotaries[layer])
         shape = (1, len(rows.keys), len(free), -1)
         self._rows[layer] = LayerCache(
             torch.from_numpy(placed.keys).view(shape),

@@ -10,7 +10,7 @@ import torch
 from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows
 from fedattn.model.asked import merge_parts
 from fedattn.model.attending import attend_partly, attend_rows
-from fedattn.model.exchange import KvExchange
+from fedattn.model.exchange import AskingExchange, KvExchange
 from fedattn.model.head_rows import RaggedRows, as_dense
 from fedattn.model.layer_cache import LayerCache, join_rows
 
@@ -113,10 +113,13 @@ class FederatedCache:
         """Forget the newest rows of every block, as if they had never been decoded."""
         self.seed(self.rows_before(num_rows))
 
-    def _asked_at(self, layer: int) -> KvExchange | None:
+    def _asked_at(self, layer: int) -> AskingExchange | None:
         """Where the queries of this pass go, if others answer them."""
         exchange = self._exchange if self._is_asking else None
-        return exchange if exchange is not None and layer in exchange.route.asks else None
+        if exchange is None or layer not in exchange.route.asks:
+            return None
+        assert isinstance(exchange, AskingExchange)
+        return exchange
 
     def _trade(
         self, layer: int, own: LayerCache, query: torch.Tensor, scaling: float | None

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fedattn.core.asked import (
     PartialAttention,
@@ -60,6 +60,10 @@ class KvExchange(Protocol):
             UnavailableError: too few participants are left.
         """
 
+
+@runtime_checkable
+class AskingExchange(KvExchange, Protocol):
+    """A `KvExchange` of a publisher that asks others: its route says where."""
 
     def ask(self, layer: int, queries: FloatArray, first_position: int) -> None:
         """Send queries to those who answer at a layer in `route.asks`; returns at once.
@@ -206,7 +210,7 @@ class InProcessExchange:
         return [self._store.rows(sender, layer) for sender in self.route.senders]
 
     def ask(self, layer: int, queries: FloatArray, first_position: int) -> None:
-        """As `KvExchange.ask`; queries and parts pass the codec, as on the network."""
+        """As `AskingExchange.ask`; queries and parts pass the codec, as on the network."""
         heads, num_tokens, size = queries.shape
         header = PieceHeader(
             kind=PieceKind.QUERIES,

@@ -54,6 +54,10 @@ class Approval(BaseModel):
     )
     keep_ratio: float = Field(1.0, description="The same as a share of its tokens.", examples=[0.3])
     bytes: int = Field(description="Most bytes in all.", examples=[18816])
+    is_asked: bool = Field(
+        False,
+        description="Whether its rows stay with the node, and it answers the publisher's queries.",
+    )
     asked_at: float = Field(description="Seconds since 1970.", examples=[1764334800.0])
     expires_at: float = Field(
         description="When the ask or the decision is forgotten, seconds since 1970.",
@@ -72,6 +76,7 @@ class Approval(BaseModel):
             num_rows=self.rows,
             keep_ratio=self.keep_ratio,
             num_bytes=self.bytes,
+            is_asked=self.is_asked,
             session_id="",
         )
 
@@ -193,6 +198,7 @@ class ApprovalStore:
             rows=ask.num_rows,
             keep_ratio=ask.keep_ratio,
             bytes=ask.num_bytes,
+            is_asked=ask.is_asked,
             asked_at=now,
             expires_at=now + PENDING_S,
         )

@@ -51,6 +51,7 @@ class AuditEvent:
         passages: numbers of the passages that took part.
         rows: rows of one head at each of them, in the mean.
         keep_ratio: share of all tokens that those are, 0 to 1.
+        answers: tokens whose queries were answered, those of each block counted; then no rows left.
         bytes: bytes in all.
         receivers: ids of the nodes that got rows.
         outcome: how it ended, such as complete or policy_refused.
@@ -67,6 +68,7 @@ class AuditEvent:
     blocks: tuple[int, ...] = ()
     rows: int = 0
     keep_ratio: float = 0.0
+    answers: int = 0
     bytes: int = 0
     receivers: tuple[str, ...] = ()
     outcome: str = ""

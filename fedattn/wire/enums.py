@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from fedattn.core.contexts import SkipReason
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.report import FinishReason, NodeState, Outcome, Pressure, RowSource
-from fedattn.core.request import Kem
+from fedattn.core.request import Exchange, Kem
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode, Role
 from fedattn.core.timeline import Activity
@@ -80,5 +80,6 @@ PRESSURES = EnumMap(Pressure, aggregator_pb2.Pressure, "PRESSURE")
 NODE_STATES = EnumMap(NodeState, aggregator_pb2.NodeState, "NODE_STATE")
 SPEAKERS = EnumMap(Speaker, participant_pb2.Speaker, "SPEAKER")
 SHARES = EnumMap(Share, session_pb2.Share, "SHARE")
+EXCHANGES = EnumMap(Exchange, session_pb2.Exchange, "EXCHANGE")
 KEMS = EnumMap(Kem, session_pb2.Kem, "KEM")
 SKIP_REASONS = EnumMap(SkipReason, session_pb2.SkipReason, "SKIP_REASON")

@@ -2,7 +2,7 @@
 
 from fedattn.core.chunks import MAX_CHUNK_SIZE
 
-PROTOCOL_VERSION = 12
+PROTOCOL_VERSION = 13
 BEAT_S, SILENCE_S = 3.0, 12.0
 """Longest pause between two events of a query, and after how long without one its gateway ends it.
 """

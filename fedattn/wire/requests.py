@@ -95,6 +95,7 @@ def request_to_wire(request: SessionRequest) -> session_pb2.SessionRequest:
         issued_at_s=request.issued_at_s,
         key=key_to_wire(request.key),
         hint_digest=request.hint_digest,
+        asked_sync_layers=request.plans.asked.layers,
     )
 
 
@@ -123,6 +124,7 @@ def request_from_wire(payload: bytes) -> SessionRequest:
         plans=RolePlans(
             contributors=SyncPlan(tuple(message.contributor_sync_layers)),
             publisher=SyncPlan(tuple(message.publisher_sync_layers)),
+            asked=SyncPlan(tuple(message.asked_sync_layers)),
         ),
         compression=compression_from_wire(message.compression),
         coarser=tuple(map(compression_from_wire, message.coarser)),
@@ -154,6 +156,7 @@ def statement_to_wire(statement: MemberStatement) -> session_pb2.MemberStatement
             for one in statement.passages
         ],
         fit=statement.fit,
+        is_asked=statement.is_asked,
     )
 
 
@@ -187,6 +190,7 @@ def statement_from_wire(payload: bytes) -> MemberStatement:
         key=key_from_wire(message.key) if message.HasField("key") else None,
         passages=_passages_from_wire(message),
         fit=message.fit,
+        is_asked=message.is_asked,
     )
 
 

@@ -7,7 +7,7 @@ from fedattn.core.request import (
     SessionOptions,
 )
 from fedattn.wire.convert import require_range
-from fedattn.wire.enums import PREFIX_MODES, SHARES
+from fedattn.wire.enums import EXCHANGES, PREFIX_MODES, SHARES
 from fedattn.wire.v1 import session_pb2
 
 MAX_TOKENS = 1 << 24
@@ -70,6 +70,7 @@ def options_to_wire(options: SessionOptions) -> session_pb2.SessionOptions:
         context_tokens=options.context_tokens or 0,
         require=options.require,
         without=options.without,
+        exchange=EXCHANGES.to_wire(options.exchange),
     )
 
 
@@ -102,4 +103,5 @@ def options_from_wire(message: session_pb2.SessionOptions) -> SessionOptions:
         context_tokens=message.context_tokens or None,
         require=tuple(message.require),
         without=tuple(message.without),
+        exchange=EXCHANGES.from_wire(message.exchange),
     )

@@ -81,6 +81,7 @@ def _member_to_wire(member: Member) -> session_pb2.Member:
         cache_lifetime_s=member.cache_lifetime_s,
         position_offset=member.position_offset,
         num_withheld=member.num_withheld,
+        answer_layers=member.answers.layers,
     )
 
 
@@ -103,4 +104,5 @@ def _member_from_wire(message: session_pb2.Member, is_sealed: bool) -> Member:
         position_offset=message.position_offset,
         num_withheld=message.num_withheld,
         is_sealed=is_sealed,
+        answers=SyncPlan(tuple(message.answer_layers)),
     )

@@ -52,6 +52,7 @@ class Acceptance:
         cache_lifetime_s: how long the publisher may cache its rows.
         context_version: of its context; empty if nothing is to be reused.
         cached_keys: cache keys whose frames it has cached.
+        is_asked: whether its rows stay with it.
     """
 
     node: Node
@@ -66,6 +67,7 @@ class Acceptance:
     cache_lifetime_s: float
     context_version: bytes
     cached_keys: frozenset[bytes]
+    is_asked: bool
 
 
 class Invitations:
@@ -193,6 +195,7 @@ def _judge(node: Node, reply: pb.InviteReply) -> Acceptance | FedAttnError:
         cache_lifetime_s=said.cache_lifetime_s,
         context_version=said.context_version,
         cached_keys=frozenset(reply.cached_keys),
+        is_asked=said.is_asked,
     )
 
 

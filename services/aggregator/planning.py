@@ -26,6 +26,7 @@ def lay_out(
         plans=request.plans,
         independent=request.options.independent,
         is_sealed=request.key is not None,
+        asked=[one.node.node_id for one in accepted if one.is_asked],
     )
     contributors = tuple(
         replace(member, num_withheld=acceptance.num_withheld)

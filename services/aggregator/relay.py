@@ -93,6 +93,10 @@ async def _take_all(session: Session, index: int, requests: AsyncIterator[Reques
         match request.WhichOneof("body"):
             case "key":
                 session.pass_key(index, request)
+            case "queries":
+                await session.pass_queries(index, request)
+            case "part":
+                await session.pass_part(index, request)
             case "done":
                 session.complete(index, request.done)
                 return

@@ -62,19 +62,20 @@ def _describe(state: SessionState, index: int, opened: OpenedMember) -> pb.Membe
         detail=_detail(state, index)[:MAX_TEXT_LENGTH],
         planned=_cost_to_wire(opened.planned),
         compression=compression_to_wire(member.compression),
-        sync_layers=member.plan.layers,
+        sync_layers=member.answers.layers if member.is_asked else member.plan.layers,
         row_source=_row_source(member, state.routes[index]),
         timeline=timeline_to_wire(ledger.timeline),
         context=None if opened.context is None else context_to_wire(opened.context),
         num_passages=opened.num_passages,
         text_len=opened.text_len,
+        round_trips=ledger.num_pieces,
     )
 
 
 def _missing_from(ledger: MemberLedger) -> int | None:
     """First layer that others were without; one that sends still, at the report, is late for it."""
     is_lost = _state(ledger) == pb.OUTCOME_LOST
-    return ledger.missing_from or (min(ledger.awaited) if is_lost else None)
+    return ledger.missing_from or (min(ledger.awaited, default=None) if is_lost else None)
 
 
 def _detail(state: SessionState, index: int) -> str:
@@ -83,6 +84,8 @@ def _detail(state: SessionState, index: int) -> str:
 
 
 def _row_source(member: Member, route: Route) -> "pb.RowSource.ValueType":
+    if member.is_asked:
+        return pb.ROW_SOURCE_ASKED
     if member.is_cached_by_publisher and not route.uploads:
         return pb.ROW_SOURCE_PUBLISHER_CACHE
     return pb.ROW_SOURCE_CONTRIBUTOR_CACHE if member.is_cached_by_owner else pb.ROW_SOURCE_COMPUTED
@@ -91,6 +94,8 @@ def _row_source(member: Member, route: Route) -> "pb.RowSource.ValueType":
 def _state(ledger: MemberLedger) -> "pb.Outcome.ValueType":
     if ledger.late_from is not None:
         return pb.OUTCOME_LATE
+    if ledger.is_asked and ledger.state is MemberState.LOST:
+        return pb.OUTCOME_LOST
     if ledger.state is MemberState.COMPLETE or not ledger.awaited:
         return pb.OUTCOME_COMPLETE
     return pb.OUTCOME_LOST

@@ -3,10 +3,11 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
+from fedattn.core.asked import MAX_PIECE_SIZE
 from fedattn.core.chunks import Chunk
 from fedattn.core.errors import (
     FedAttnError,
@@ -36,6 +37,7 @@ _MESSAGE_OVERHEAD = 1024
 
 _LAST = MAX_LAYERS
 """Rank of what comes behind the rows of every block."""
+_LAST_QUERIES = pb.ExchangeResponse(last_queries=pb.LastQueries())
 _GONE_ON = "others went on without rows they waited for"
 
 Blame = Callable[[str, str, float], object]
@@ -129,6 +131,59 @@ class Session:
         message = request.SerializeToString()
         self.outboxes[key.receiver].push(message, len(message) + _MESSAGE_OVERHEAD)
 
+    async def pass_queries(self, sender: int, request: pb.ExchangeRequest) -> None:
+        """Pass queries of the publisher on to all who are asked.
+
+        Raises:
+            InvalidRequestError: they are not the publisher's next.
+        """
+        piece = request.queries
+        if not self.state.is_publisher(sender):
+            raise InvalidRequestError(f"{self.state.member(sender).node_id} may ask nobody")
+        self._check_piece(sender, piece)
+        size = len(piece.data)
+        receivers = self.state.take_queries(piece.number, piece.layer, size)
+        message = pb.ExchangeResponse(queries=piece)
+        await self._deliver(receivers, message, piece.layer, size)
+
+    async def pass_part(self, sender: int, request: pb.ExchangeRequest) -> None:
+        """Pass what a member makes of queries back to the publisher.
+
+        Raises:
+            InvalidRequestError: the member was to send none, or another.
+        """
+        piece = request.part
+        self._check_piece(sender, piece)
+        self.state.take_part(sender, piece.number, piece.layer, len(piece.data))
+        receivers = () if self.state.ledgers[-1].is_over else (len(self.outboxes) - 1,)
+        message = pb.ExchangeResponse(part=piece)
+        await self._deliver(receivers, message, piece.layer, len(piece.data))
+
+    def _check_piece(self, sender: int, piece: pb.AskedPiece) -> None:
+        """Hold a piece against its bounds, and say whose it is."""
+        name = self.state.member(sender).node_id
+        require_range(f"size of a piece from {name}", len(piece.data), 1, MAX_PIECE_SIZE)
+        piece.sender = sender
+        piece.DiscardUnknownFields()
+
+    async def _deliver(
+        self,
+        receivers: Iterable[int],
+        response: pb.ExchangeResponse,
+        layer: int,
+        num_bytes: int,
+    ) -> None:
+        """Before all rows that wait: nothing is computed meanwhile at either end."""
+        message = response.SerializeToString()
+        size = len(message) + _MESSAGE_OVERHEAD
+        for receiver in receivers:
+            try:
+                if await self.outboxes[receiver].put(message, size, self._stall_timeout_s):
+                    self.state.count_down(receiver, layer, num_bytes)
+            except TimeoutError:
+                reason = f"it took too few queries for {self._stall_timeout_s:g} s"
+                self.mark_lost(receiver, SessionAbortedError(reason))
+
     async def _forward(self, sender: int, chunk: Chunk, message: bytes) -> None:
         """Low blocks first, as receivers need them; those of one sender in the order they came."""
         size = len(message) + _MESSAGE_OVERHEAD
@@ -179,11 +234,15 @@ class Session:
         ledger.timeline = timeline
         route = self.state.routes[index]
         for late in done.late:
-            if late.member in route.senders and late.from_layer in route.receives:
+            is_row = late.member in route.senders and late.from_layer in route.receives
+            if is_row or (late.member in route.asked and late.from_layer in route.asks):
                 reason = late.reason[:MAX_REASON_LENGTH]
                 self.state.note_late(late.member, late.from_layer, reason, by=index)
         if not self.state.is_publisher(index):  # the publisher still gets its report
             self.outboxes[index].close()
+        else:
+            for asked in route.asked:
+                self.outboxes[asked].push(_LAST_QUERIES, _MESSAGE_OVERHEAD, _LAST)
         self._check_over()
 
     def mark_lost(self, index: int, error: FedAttnError) -> None:
@@ -238,6 +297,8 @@ class Session:
     def send_report(self) -> None:
         """Tell the publisher what everyone did, and end the session: nobody needs more rows."""
         for index, ledger in enumerate(self.state.ledgers):
+            if ledger.is_asked and ledger.late_from is not None:
+                self._blame(self.state.member(index).node_id, _GONE_ON, self.begun_at)
             if not ledger.is_over and ledger.awaited and self._pace.is_at_fault(index):
                 self._blame(self.state.member(index).node_id, _GONE_ON, self.begun_at)
         report = build_report(self.opened, self.state)

@@ -101,6 +101,7 @@ async def _accept(
     signed.request.check_shape(node.prefiller.shape)
     policy = await node.consent.current_policy()
     wish = _wish(node, invite, signed.request, policy)
+    is_asked = policy.is_asked(signed.request, owns_prefix=invite.owns_prefix)
     prefix = list(node.prefix) if invite.owns_prefix else []
     most = await node.threads.run(lambda: _most_tokens(node, wish))
     leave = await node.consent.give_leave(
@@ -112,6 +113,7 @@ async def _accept(
         pressure_keep_ratio=node.pressure.max_keep_ratio,
         can_score=node.scorer is not None,
         lifetime_s=node.rows_lifetime_s,
+        part_size=_part_size(node) if is_asked else None,
     )
     span, keys = await _choose(node, invite.session_id, signed.request, wish, policy, prefix)
     statement = MemberStatement(
@@ -122,12 +124,13 @@ async def _accept(
         max_keep_ratio=leave.max_keep_ratio,
         can_score=node.scorer is not None,
         num_withheld=len(span.withheld),
-        context_version=span.version,
+        context_version=b"" if is_asked else span.version,
         cache_lifetime_s=leave.cache_lifetime_s,
         key=None if keys is None else keys.public,
         passages=span.spans,
         fit=span.fit,
         is_approved=leave.approval is not None,
+        is_asked=is_asked,
     )
     return Accepted(
         signed=signed,
@@ -140,6 +143,11 @@ async def _accept(
         identity=node.identity.pinned(),
         place=place,
     )
+
+
+def _part_size(node: ParticipantNode) -> int:
+    """Bytes of what this node makes of one token's queries at a block, in float32."""
+    return 4 * node.prefiller.model.sizes.num_query_heads * (node.prefiller.shape.head_dim + 1)
 
 
 def _wish(

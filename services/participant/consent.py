@@ -30,7 +30,7 @@ _SUMMARY_EVERY_S = 60.0
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Leave:
     """What the owner lets leave in one session.
 
@@ -44,8 +44,8 @@ class Leave:
 
     policy: Policy
     ask: Ask
-    max_keep_ratio: float
-    cache_lifetime_s: float
+    max_keep_ratio: float = 1.0
+    cache_lifetime_s: float = 0.0
     approval: Approval | None = None
 
 
@@ -90,6 +90,7 @@ class Consent:
         pressure_keep_ratio: float,
         can_score: bool,
         lifetime_s: float,
+        part_size: int | None = None,
     ) -> Leave:
         """Let a session have rows, and write that down before any leaves.
 
@@ -103,6 +104,8 @@ class Consent:
             pressure_keep_ratio: most of the rows that heat and memory allow.
             can_score: whether this node has scores to choose rows by.
             lifetime_s: how long the node's settings let others cache rows.
+            part_size: bytes of what it makes of one token's queries at a block, if it is asked;
+                None if it sends rows.
 
         Raises:
             PolicyRefusedError, ApprovalNeededError: the owner does not want it, or has to decide.
@@ -110,6 +113,9 @@ class Consent:
             SessionStateError: a session of this id has leave already.
             InvalidRequestError: shares of heads hide how many rows are asked for.
         """
+        if part_size is not None:
+            ask = _describe_asked(session_id, request, part_size)
+            return await self._let(Leave(policy, ask))
         most = min(pressure_keep_ratio, policy.max_keep_ratio(span_len))
         members = _members(
             request, span_len, num_withheld, can_score=can_score, max_keep_ratio=most
@@ -122,13 +128,21 @@ class Consent:
                 f"keep ratio says; ask with a profile of this model"
             )
         lifetime_s = policy.cap_lifetime(lifetime_s)
-        leave = Leave(policy=policy, ask=ask, max_keep_ratio=most, cache_lifetime_s=lifetime_s)
-        giving = self._spawn(self._give(leave, policy))
+        return await self._let(Leave(policy, ask, max_keep_ratio=most, cache_lifetime_s=lifetime_s))
+
+    async def _let(self, leave: Leave) -> Leave:
+        giving = self._spawn(self._give(leave, leave.policy))
         try:
             return await asyncio.shield(giving)
         except asyncio.CancelledError:
             self._spawn(self._take_back(giving))
             raise
+
+    def spend_answers(self, session_id: str, count: int) -> None:
+        """Count answers to a publisher's queries before they are made; as of `PolicyFile`."""
+        leave = self._open.get(session_id)
+        if leave is not None:
+            self.policy.spend_answers(leave.policy, session_id, count)
 
     def refuse(
         self, session_id: str, request: SessionRequest | None, error: FedAttnError
@@ -175,6 +189,7 @@ class Consent:
         num_rows: float,
         span_len: int,
         passages: tuple[int, ...] = (),
+        num_answers: int = 0,
     ) -> None:
         """Write down what left.
 
@@ -186,6 +201,8 @@ class Consent:
             num_rows: rows of one head in each of them, in the mean.
             span_len: tokens of the span.
             passages: numbers of the passages they are of.
+            num_answers: tokens whose queries were answered, those of each block counted; then no
+                row has left.
         """
         leave = self._settle(session_id, sum(frames.values()))
         if leave is None:
@@ -194,9 +211,10 @@ class Consent:
         event = replace(
             event,
             blocks=tuple(sorted(frames)),
+            answers=num_answers,
             passages=passages if frames else (),
-            rows=math.ceil(num_rows) if frames else 0,
-            keep_ratio=_share(num_rows, span_len) if frames else 0.0,
+            rows=math.ceil(num_rows) if frames and not num_answers else 0,
+            keep_ratio=_share(num_rows, span_len) if frames and not num_answers else 0.0,
             bytes=sum(frames.values()),
             receivers=tuple(sorted(receivers)) if frames else (),
         )
@@ -354,6 +372,24 @@ def _describe(
         ),
         session_id=session_id,
         share=request.options.share.value,
+    )
+
+
+def _describe_asked(session_id: str, request: SessionRequest, part_size: int) -> Ask:
+    """What is expected to be asked of a node whose rows stay."""
+    layers = request.plans.asked.layers
+    num_tokens = request.span_len + request.max_new_tokens
+    return Ask(
+        publisher=request.node_id,
+        subject=request.options.subject,
+        purpose=request.options.purpose,
+        layers=layers,
+        num_rows=0,
+        keep_ratio=0.0,
+        num_bytes=len(layers) * num_tokens * part_size,
+        session_id=session_id,
+        share=request.options.share.value,
+        is_asked=True,
     )
 
 

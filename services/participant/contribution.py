@@ -17,6 +17,7 @@ from fedattn.core.errors import (
 from fedattn.core.request import SessionRequest
 from fedattn.core.spans import PrefixMode
 from fedattn.core.terms import check_session_id
+from fedattn.model.asked import AskedRows
 from fedattn.runtime.tracing import NODE, SESSION, current_span, span
 from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.contexts import context_to_wire
@@ -188,16 +189,24 @@ class Contributor:
         is_first = request.prefix.mode is PrefixMode.FIRST and agreement.index == 0
         if accepted.owns_prefix != is_first:
             raise TermsRefusedError("the terms differ in who owns the prefix")
+        model, session_id = self._node.prefiller.model, accepted.session_id
+        asked_rows = None
+        if member.is_asked:
+            withheld = accepted.span.withheld
+            asked_rows = AskedRows(member, model.rotaries, model.windows, withheld)
         exchange = GrpcKvExchange(
             agreement.terms,
             agreement.index,
             self._node.threads.pool,
-            self._node.prefiller.model.rotaries,
-            bounds=self._node.prefiller.model.row_bounds,
+            model.rotaries,
+            bounds=model.row_bounds,
             sealing=agreement.sealing(accepted.identity, accepted.keys, content_key),
             keeps=self._node.frames.max_bytes > 0,
             scorer=self._node.scorer,
             withheld=accepted.span.withheld,
+            asked_rows=asked_rows,
+            query_shape=(model.sizes.num_query_heads, model.shape.head_dim),
+            spend=lambda tokens: self._node.consent.spend_answers(session_id, tokens),
         )
         others = set(exchange.receivers()) - {request.node_id}
         accepted.leave.policy.check_receivers(sorted(others))
@@ -270,11 +279,13 @@ class Contributor:
         accepted, exchange = part.accepted, part.exchange
         session_id, outcome = accepted.session_id, SessionAbortedError.code
         transfer = asyncio.create_task(self._exchange(exchange, start))
+        answering = asyncio.create_task(_answer_all(exchange))
         try:
             with self._node.metrics.session("contributor"):
                 begun = time.monotonic()
                 await self._node.compute(lambda: self._compute(part))
                 compute_s = time.monotonic() - begun - exchange.wait_s - exchange.room_wait_s
+                compute_s += await answering
                 exchange.finish(compute_s)
                 await transfer
             outcome = "complete"
@@ -291,6 +302,7 @@ class Contributor:
                 passages=[one.number for one in accepted.span.spans],
                 publisher=accepted.signed.request.node_id,
                 blocks=sorted(exchange.bytes_sent),
+                answers=exchange.num_answered,
             )
         except FedAttnError as error:
             outcome = error.code
@@ -303,6 +315,7 @@ class Contributor:
             log.exception("session_failed", session=session_id)
             await self._say_why(part, transfer, InternalError("it failed; see its log"), emit)
         finally:
+            answering.cancel()
             await self._end(part, transfer, outcome)
 
     async def _say_why(
@@ -323,6 +336,8 @@ class Contributor:
                 await asyncio.gather(transfer, return_exceptions=True)
             finally:
                 frames, member = exchange.bytes_sent, exchange.member
+                if exchange.answers is not None:
+                    frames = exchange.answers.bytes_sent
                 num_heads = exchange.terms.shape.num_kv_heads
                 await self._node.consent.note_sent(
                     session_id,
@@ -332,6 +347,7 @@ class Contributor:
                     num_rows=member.mean_rows(frames, num_heads),
                     span_len=len(member.span),
                     passages=tuple(one.number for one in part.accepted.span.spans),
+                    num_answers=exchange.num_answered,
                 )
         finally:
             part.accepted.place.release()
@@ -351,3 +367,11 @@ class Contributor:
             return
         for layer in sorted(exchange.route.uploads):
             exchange.send_frame(layer, part.cached.frames[layer])
+
+
+async def _answer_all(exchange: GrpcKvExchange) -> float:
+    """Answer the publisher while and after this node computes, if it is asked; seconds it took."""
+    if exchange.answers is None:
+        return 0.0
+    await exchange.answers.run()
+    return exchange.answers.compute_s

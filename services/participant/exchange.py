@@ -3,11 +3,12 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future
 
 import structlog
 
+from fedattn.core.asked import DEFAULT_QUERY_CODEC, PartialAttention, query_codec_by_name
 from fedattn.core.chunks import split_frame
 from fedattn.core.errors import (
     CorruptFrameError,
@@ -24,16 +25,20 @@ from fedattn.core.spans import Member
 from fedattn.core.terms import SessionTerms
 from fedattn.core.timeline import Activity, Timeline
 from fedattn.core.transfer import write_frame
-from fedattn.core.types import HeadRows, KvRows, Queries
+from fedattn.core.types import FloatArray, HeadRows, KvRows, Queries
+from fedattn.model.asked import AskedRows
 from fedattn.runtime.tracing import NODE, SESSION, current_span, span
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.exchange import Response, SentChunk, decline_of, write_chunk
 from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
+from services.participant.answers import Answers
 from services.participant.arrivals import LayerArrivals, LayerListener
+from services.participant.asking import Asking
 from services.participant.inbox import RowInbox
 from services.participant.kv_cache import CachedFrames, CachedRows
+from services.participant.losses import Losses
 from services.participant.report import corrected_report
 from services.participant.sealing import NoSealing, Sealing
 from services.participant.session_reuse import SessionReuse
@@ -43,8 +48,8 @@ log = structlog.get_logger(__name__)
 MAX_FRAMES_IN_FLIGHT = 4
 _DEADLINE_MARGIN_S = 10.0
 _NOT_WRITTEN = "its rows could not be written; see its log"
-_Outgoing = tuple[int, Future[bytes]] | pb.MemberDone | pb.Decline | None
-"""(layer, frame being encoded), the last word, why there is none, or the end."""
+_Outgoing = tuple[int, Future[bytes]] | pb.ExchangeRequest | pb.MemberDone | pb.Decline | None
+"""(layer, frame being encoded), a piece, the last word, why there is none, or the end."""
 
 
 class GrpcKvExchange:
@@ -66,6 +71,10 @@ class GrpcKvExchange:
         withheld: tokens of its span whose rows never travel.
         keeps: whether frames sent and rows received are kept for later sessions.
         required: ids of members without all of whose rows it cannot go on.
+        query_codec: how a publisher's queries, and what others make of them, are written.
+        asked_rows: of a contributor that is asked; takes them.
+        query_shape: query heads of the model, and their size.
+        spend: as of `Answers`.
 
     Raises:
         SessionStateError: the terms count on rows that are not cached here.
@@ -86,6 +95,10 @@ class GrpcKvExchange:
         scorer: RowScorer | None = None,
         withheld: Collection[int] = (),
         required: Collection[str] = (),
+        query_codec: str = DEFAULT_QUERY_CODEC,
+        asked_rows: AskedRows | None = None,
+        query_shape: tuple[int, int] = (0, 0),
+        spend: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.terms = terms
         self.state = SessionState(terms.layout, terms.shape)
@@ -94,6 +107,9 @@ class GrpcKvExchange:
         self._timeline = Timeline(is_on=terms.wants_timeline)
         is_publisher = self.state.is_publisher(index)
         self._sealing = sealing or NoSealing()
+        self._loop = asyncio.get_running_loop()
+        self._outgoing: asyncio.Queue[_Outgoing] = asyncio.Queue()
+        self._losses = Losses(self.state, terms.min_participants if is_publisher else 0, required)
         self._inbox = RowInbox(
             self.state,
             index,
@@ -101,12 +117,33 @@ class GrpcKvExchange:
             bounds=bounds,
             sealing=self._sealing,
             progress_timeout_s=terms.progress_timeout_s,
-            min_participants=terms.min_participants if is_publisher else 0,
-            required=required,
+            losses=self._losses,
             cached=self.reuse.find_cached(cached or {}),
             keeps_rows=keeps and is_publisher,
             timeline=self._timeline,
         )
+        self._asking = Asking(
+            self.state,
+            self.route,
+            codec=query_codec_by_name(query_codec),
+            sealing=self._sealing,
+            losses=self._losses,
+            progress_timeout_s=terms.progress_timeout_s,
+            send=self._send,
+        )
+        self._layers_asked: set[int] = set()
+        self.answers: Answers | None = None
+        if self.route.answers:
+            assert asked_rows is not None, "who is asked keeps its rows"
+            self.answers = Answers(
+                asked_rows,
+                (index, len(self.state.routes) - 1),
+                query_shape,
+                sealing=self._sealing,
+                executor=executor,
+                send=self._send,
+                spend=spend,
+            )
         self._sent: dict[int, bytes] = {}
         self.bytes_sent: dict[int, int] = {}
         self._scorer = scorer
@@ -116,8 +153,6 @@ class GrpcKvExchange:
         self._rotaries = rotaries
         self._bounds = bounds
         self._on_layer = on_layer
-        self._loop = asyncio.get_running_loop()
-        self._outgoing: asyncio.Queue[_Outgoing] = asyncio.Queue()
         self._in_flight = threading.BoundedSemaphore(MAX_FRAMES_IN_FLIGHT)
         self._report: session_pb2.SessionReport | None = None
         self.room_wait_s = 0.0  # of the model thread, for own rows to leave
@@ -137,8 +172,18 @@ class GrpcKvExchange:
 
     @property
     def wait_s(self) -> float:
-        """Time the model thread has waited for rows so far, seconds."""
-        return self._inbox.wait_s
+        """Time the model thread has waited for others so far, seconds."""
+        return self._inbox.wait_s + self._asking.wait_s
+
+    @property
+    def num_queries(self) -> int:
+        """Pieces of queries sent so far: round trips."""
+        return self._asking.num_pieces
+
+    @property
+    def num_answered(self) -> int:
+        """Tokens whose queries were answered so far, those of each block counted."""
+        return 0 if self.answers is None else self.answers.num_tokens
 
     @property
     def report(self) -> session_pb2.SessionReport | None:
@@ -162,16 +207,20 @@ class GrpcKvExchange:
 
     def left_out(self) -> dict[int, tuple[int, str]]:
         """Member -> first layer at which this one had to go on without it, and why."""
-        return self._inbox.left_out()
+        return self._losses.left_out()
 
     def late_members(self) -> dict[int, tuple[int, str]]:
         """The same of those that were late and not lost."""
-        return self._inbox.late_members()
+        return self._losses.late_members()
 
     # -- model thread ----------------------------------------------------------------------------
 
     def send(self, layer: int, rows: KvRows, queries: Queries) -> None:
         self._check_own(rows, layer)
+        if self.answers is not None:
+            self._losses.check()
+            self.answers.keep(layer, rows)
+            return
         self._make_room(layer)
 
         def write() -> bytes:
@@ -203,13 +252,13 @@ class GrpcKvExchange:
         self._enqueue(layer, encoded)
 
     def _make_room(self, layer: int) -> None:
-        self._inbox.check()
+        self._losses.check()
         self._timeline.lap(Activity.COMPUTE, layer)
         begun = time.monotonic()
         self._in_flight.acquire()  # released when the frame has left, or the session has ended
         self.room_wait_s += time.monotonic() - begun
         try:
-            self._inbox.check()  # the session may have ended meanwhile
+            self._losses.check()  # the session may have ended meanwhile
         except FedAttnError:
             self._in_flight.release()
             raise
@@ -229,6 +278,22 @@ class GrpcKvExchange:
         self._on_layer(came)
         return parts
 
+    def ask(self, layer: int, queries: FloatArray, first_position: int) -> None:
+        self._asking.ask(layer, queries, first_position)
+
+    def parts(self, layer: int) -> Mapping[int, PartialAttention]:
+        is_first = layer not in self._layers_asked  # later passes are part of decoding
+        if is_first:
+            self._timeline.lap(Activity.COMPUTE, layer)
+        parts = self._asking.parts(layer)
+        if is_first:
+            self._layers_asked.add(layer)
+            self._timeline.lap(Activity.WAIT, layer)
+        return parts
+
+    def _send(self, message: pb.ExchangeRequest) -> None:
+        self._loop.call_soon_threadsafe(self._outgoing.put_nowait, message)
+
     # -- event loop ------------------------------------------------------------------------------
 
     def finish(self, compute_s: float) -> None:
@@ -236,7 +301,7 @@ class GrpcKvExchange:
         self._timeline.lap(Activity.COMPUTE, self.terms.shape.num_layers - 1)
         late = self.late_members()
         done = pb.MemberDone(
-            wait_s=self._inbox.wait_s,
+            wait_s=self.wait_s,
             compute_s=compute_s,
             late=[
                 pb.LateMember(member=member, from_layer=layer, reason=reason)
@@ -252,7 +317,7 @@ class GrpcKvExchange:
 
     def cancel(self, error: FedAttnError) -> None:
         """End the session for this member; the model thread stops at its next step."""
-        self._inbox.end(error)
+        self._losses.end(error)
 
     async def run(self, aggregator: AggregatorClient, member_token: str) -> None:
         """Move bytes until the aggregator ends the stream.
@@ -277,12 +342,13 @@ class GrpcKvExchange:
             with aggregator.exchange(self._requests(member_token), timeout_s) as responses:
                 async for response in responses:
                     self._accept(response)
-            self._inbox.end(SessionAbortedError("the aggregator ended the exchange"))
+            self._losses.end(SessionAbortedError("the aggregator ended the exchange"))
         except FedAttnError as error:
-            self._inbox.end(error)
+            self._losses.end(error)
             raise
         finally:
-            self._inbox.end(InternalError("the exchange was cancelled"))
+            self._losses.end(InternalError("the exchange was cancelled"))
+            self._end_answers()
             self._end_requests()
             self._release_all()
 
@@ -301,6 +367,9 @@ class GrpcKvExchange:
             if isinstance(item, pb.Decline):
                 yield pb.ExchangeRequest(failed=item)
                 return
+            if isinstance(item, pb.ExchangeRequest):
+                yield item
+                continue
             layer, encoding = item
             try:
                 frame = await self._encoded(encoding)
@@ -323,7 +392,7 @@ class GrpcKvExchange:
             known = error if isinstance(error, FedAttnError) else InternalError(_NOT_WRITTEN)
             if known is not error:
                 log.exception("encoding_failed", session=self.terms.session_id)
-            self._inbox.end(known)
+            self._losses.end(known)
             raise known from error
 
     def _accept(self, response: Response) -> None:
@@ -334,9 +403,20 @@ class GrpcKvExchange:
             case "key":
                 self._sealing.accept(response.key)
             case "lost":
-                self._inbox.mark_lost(response.lost.member, response.lost.reason)
+                self._losses.mark_lost(response.lost.member, response.lost.reason)
+            case "queries":
+                if self.answers is not None:
+                    self.answers.add(response.queries)
+            case "part":
+                self._asking.add(response.part)
+            case "last_queries":
+                self._end_answers()
             case "report":
                 self._report = response.report
+
+    def _end_answers(self) -> None:
+        if self.answers is not None:
+            self.answers.end()
 
     def _end_requests(self) -> None:
         """Drop what has not left, and end `_requests`, which the ended call no longer does."""

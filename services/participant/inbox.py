@@ -1,16 +1,10 @@
 """Rows of earlier spans as they arrive, and what the model thread does when they do not."""
 
-import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from fedattn.core.chunks import Chunk, FrameAssembler
-from fedattn.core.errors import (
-    FedAttnError,
-    FrameError,
-    MalformedFrameError,
-    NotEnoughParticipantsError,
-)
+from fedattn.core.errors import FrameError, MalformedFrameError
 from fedattn.core.frames import ReceivedFrame
 from fedattn.core.rotary import Rotary
 from fedattn.core.row_bounds import RowBounds
@@ -20,6 +14,7 @@ from fedattn.core.transfer import place_rows, read_frame
 from fedattn.core.types import HeadRows
 from services.participant.arrivals import Arrival
 from services.participant.kv_cache import CachedRows
+from services.participant.losses import Losses
 from services.participant.sealing import NoSealing, Sealing
 
 
@@ -34,12 +29,14 @@ class RowInbox:
         rotaries: of every block.
         bounds: of its rows; who sends longer ones is left out.
         progress_timeout_s: longest wait in which nothing at all arrives.
-        min_participants: fewest that must be left at a layer.
-        required: ids of members that must be among them.
+        losses: told who is left out, and knows who is lost.
         cached: rows from earlier sessions, by place of their owner.
         sealing: how frames are read; None for as they are.
         keeps_rows: whether received rows are kept for later sessions.
         timeline: told what the model thread waited for.
+
+    Attributes:
+        losses: of the session.
     """
 
     def __init__(  # noqa: PLR0913 - spelt out
@@ -50,8 +47,7 @@ class RowInbox:
         *,
         bounds: RowBounds,
         progress_timeout_s: float,
-        min_participants: int,
-        required: Collection[str] = (),
+        losses: Losses,
         cached: Mapping[int, CachedRows],
         sealing: Sealing | None = None,
         keeps_rows: bool = False,
@@ -69,18 +65,12 @@ class RowInbox:
         }
         self._frames: dict[tuple[int, int], ReceivedFrame] = {}
         self._came_at: dict[tuple[int, int], float] = {}
-        self._lost: set[int] = set()
-        self._late: dict[int, int] = {}
-        self._reasons: dict[int, str] = {}
-        self._missed: dict[int, int] = {}
-        self._error: FedAttnError | None = None
+        self.losses = losses
         self._last_arrival = 0.0
-        self._changed = threading.Condition()
         self._cached = cached
         self._keeps_rows = keeps_rows
         self._received: dict[int, dict[int, HeadRows]] = {}
         self._progress_timeout_s = progress_timeout_s
-        self._min_participants, self._required = min_participants, required
         self.wait_s = 0.0
         self.arrivals: tuple[Arrival, ...] = ()
 
@@ -95,33 +85,14 @@ class RowInbox:
         if sender not in self._assemblers:
             raise MalformedFrameError(f"rows of member {sender} do not belong here")
         frame = self._assemblers[sender].add(chunk)
-        with self._changed:
+        with self.losses.changed:
             self._last_arrival = time.monotonic()
-            if frame is not None and sender not in self._late:
+            if frame is not None and sender not in self.losses.late:
                 self._frames[sender, chunk.layer] = frame
                 self._came_at[sender, chunk.layer] = self._last_arrival
-            self._changed.notify_all()
-
-    def mark_lost(self, sender: int, reason: str) -> None:
-        """An earlier member sends no more."""
-        with self._changed:
-            self._lost.add(sender)
-            self._reasons.setdefault(sender, reason)
-            self._changed.notify_all()
-
-    def end(self, error: FedAttnError) -> None:
-        """The session is over: whoever waits gets this error."""
-        with self._changed:
-            self._error = self._error or error
-            self._changed.notify_all()
+            self.losses.changed.notify_all()
 
     # -- model thread ----------------------------------------------------------------------------
-
-    def check(self) -> None:
-        """Raise the session's error, if it is over."""
-        with self._changed:
-            if self._error is not None:
-                raise self._error
 
     def take(self, layer: int) -> list[HeadRows]:
         """Rows of all earlier spans at a layer, a part each in token order; waits for them.
@@ -133,26 +104,27 @@ class RowInbox:
             FedAttnError: the session is over, or too few participants are left.
         """
         begun = time.monotonic()
-        with self._changed:
+        with self.losses.changed:
             since = begun
-            while self._error is None and (missing := self._missing(layer)):
+            while self.losses.error is None and (missing := self._missing(layer)):
                 left_s = max(since, self._last_arrival) + self._progress_timeout_s
                 left_s -= time.monotonic()
                 if left_s > 0:
-                    self._changed.wait(left_s)
+                    self.losses.changed.wait(left_s)
                     continue
                 reason = f"no rows for {self._progress_timeout_s:g} s"
                 for sender in self._culprits(missing):
-                    self._leave_out(sender, layer, reason)
+                    self.losses.leave_out(sender, layer, reason)
                 since = time.monotonic()
             self.wait_s += time.monotonic() - begun
-            if self._error is not None:
-                raise self._error
+            if self.losses.error is not None:
+                raise self.losses.error
             frames = self._pop_frames(layer)
         self._timeline.lap(Activity.WAIT, layer)
         parts = self._decode(frames, layer)
-        with self._changed:
-            self._require_enough(layer, parts)
+        with self.losses.changed:
+            left_out = [sender for sender in self._route.senders if sender not in parts]
+            self.losses.require_enough(layer, left_out)
         if self._keeps_rows:
             for sender, rows in parts.items():
                 self._received.setdefault(sender, {})[layer] = rows
@@ -170,7 +142,7 @@ class RowInbox:
             sender: frame
             for sender in self._route.senders
             if (frame := self._frames.pop((sender, layer), None)) is not None
-            and sender not in self._late
+            and sender not in self.losses.late
         }
 
     def _arrivals(
@@ -197,8 +169,8 @@ class RowInbox:
             try:
                 parts[sender] = self._read(sender, frame)
             except FrameError as error:
-                with self._changed:
-                    self._leave_out(sender, layer, str(error))
+                with self.losses.changed:
+                    self.losses.leave_out(sender, layer, str(error))
         return parts
 
     def _read(self, sender: int, frame: ReceivedFrame) -> HeadRows:
@@ -207,10 +179,6 @@ class RowInbox:
         rows = read_frame(frame, member, self._state.shape, self._rotaries[frame.header.layer])
         self._bounds.check(rows, frame.header.layer, member.node_id)
         return rows
-
-    def _leave_out(self, sender: int, layer: int, reason: str) -> None:
-        self._late[sender] = layer
-        self._reasons.setdefault(sender, reason)
 
     def _culprits(self, missing: list[int]) -> list[int]:
         """Those that cannot be waiting for another missing one themselves."""
@@ -229,50 +197,9 @@ class RowInbox:
             if rows.keys() == self._route.receives
         }
 
-    def left_out(self) -> dict[int, tuple[int, str]]:
-        """Member -> first layer at which this one had to go on without it, and why."""
-        with self._changed:
-            return self._with_reasons(self._missed)
-
-    def late_members(self) -> dict[int, tuple[int, str]]:
-        """The same of those that were late and not lost."""
-        with self._changed:
-            return self._with_reasons(self._late)
-
-    def _with_reasons(self, layers: Mapping[int, int]) -> dict[int, tuple[int, str]]:
-        return {sender: (layer, self._reasons[sender]) for sender, layer in layers.items()}
-
     def _missing(self, layer: int) -> list[int]:
         return [
             sender
             for sender in self._route.senders
-            if sender not in self._late
-            and sender not in self._lost
-            and (sender, layer) not in self._frames
+            if not self.losses.is_out(sender) and (sender, layer) not in self._frames
         ]
-
-    def _require_enough(self, layer: int, parts: dict[int, HeadRows]) -> None:
-        left_out = [sender for sender in self._route.senders if sender not in parts]
-        for sender in left_out:
-            self._missed.setdefault(sender, layer)
-        ids = {sender: self._state.member(sender).node_id for sender in left_out}
-        for sender in left_out:
-            if ids[sender] in self._required:
-                raise NotEnoughParticipantsError(
-                    f"the query requires {ids[sender]}, and {self._explain(sender)} from layer "
-                    f"{layer} on; ask again, or leave it out of `require`"
-                )
-        remaining = len(self._state.layout.members) - len(left_out)
-        if left_out and remaining < self._min_participants:
-            names = ", ".join(self._explain(sender) for sender in left_out)
-            raise NotEnoughParticipantsError(
-                f"{remaining} participants are left at layer {layer}, "
-                f"{self._min_participants} are required: {names}",
-                lost=tuple(ids.values()),
-            )
-
-    def _explain(self, sender: int) -> str:
-        node_id = self._state.member(sender).node_id
-        if sender in self._late:
-            return f"{node_id} is late ({self._reasons[sender]})"
-        return f"{node_id} is lost ({self._reasons.get(sender, 'no reason given')})"

@@ -143,6 +143,25 @@ class PolicyFile:
         """A session is over here and has sent so much: this counts from now on."""
         self._hour.settle(session_id, num_bytes)
 
+    def spend_answers(self, policy: Policy, session_id: str, count: int) -> None:
+        """Count answers to queries before they are made.
+
+        Args:
+            policy: as the session was let in.
+            session_id: of a session that runs.
+            count: tokens whose queries are to be answered at one block.
+
+        Raises:
+            PolicyRefusedError: the owner lets no more be asked.
+        """
+        of_session, of_hour = self._hour.answer(session_id, count)
+        for rule, got, limit in (
+            ("max_answers_per_query", of_session, policy.max_answers_per_query),
+            ("max_answers_per_hour", of_hour, policy.max_answers_per_hour),
+        ):
+            if limit is not None and got > limit:
+                refuse(rule, f"{got} answers were asked for", str(limit))
+
     def _check_hour(self, policy: Policy, ask: Ask) -> None:
         queries = self._hour.num_sessions(but=ask.session_id)
         limit = policy.max_queries_per_hour

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, mode
 from fedattn.core.consent import Ask
 from fedattn.core.errors import PolicyRefusedError
 from fedattn.core.limits import MAX_TOPIC_LENGTH
+from fedattn.core.request import Exchange, SessionRequest
 from fedattn.core.share import Share
 from fedattn.passages.choice import Order, Standing
 from services.participant.opening_hours import DAYS, OpeningWindow, is_open
@@ -37,6 +38,8 @@ class Policy(BaseModel):
         tuple[Share, ...],
         Field(title=f"a list of some of {', '.join(Share)}"),
     ] = tuple(Share)
+    rows_may_leave: Annotated[bool, Strict()] = Field(True, title="true or false")
+    may_be_asked: Annotated[bool, Strict()] = Field(True, title="true or false")
     standing_order: Order = Field("newest", title='"newest" or "first"')
     standing_topic: str = Field(
         "", max_length=MAX_TOPIC_LENGTH, title="words, up to 2000 characters"
@@ -47,6 +50,8 @@ class Policy(BaseModel):
     max_bytes_per_query: WholeNumber | None = Field(None, ge=0, title="a whole number from 0")
     max_bytes_per_hour: WholeNumber | None = Field(None, ge=0, title="a whole number from 0")
     max_queries_per_hour: WholeNumber | None = Field(None, ge=0, title="a whole number from 0")
+    max_answers_per_query: WholeNumber | None = Field(None, ge=0, title="a whole number from 0")
+    max_answers_per_hour: WholeNumber | None = Field(None, ge=0, title="a whole number from 0")
     hours: str | None = Field(None, title='hours such as "08:00-18:00" or "22:00-06:00"')
     days: Names = Field(DAYS, min_length=1, title=f"a list of some of {', '.join(DAYS)}")
     cache_lifetime_s: Annotated[float, Strict()] | None = Field(
@@ -106,6 +111,28 @@ class Policy(BaseModel):
         """
         if share not in self.shares:
             refuse("shares", f"share {share.value} was asked for", ", ".join(self.shares) or "none")
+
+    def is_asked(self, request: SessionRequest, *, owns_prefix: bool) -> bool:
+        """Whether this node answers the publisher's queries in a session, and no row leaves it.
+
+        Raises:
+            PolicyRefusedError: the owner does not want it the way that was asked for.
+        """
+        exchange = request.options.exchange
+        if self.rows_may_leave and exchange is not Exchange.ASK:
+            return False
+        wanted = f"exchange {exchange.value} was asked for"
+        if exchange is Exchange.ROWS:
+            refuse("rows_may_leave", wanted, "ask")
+        if not self.may_be_asked:
+            refuse("may_be_asked", wanted, "rows" if self.rows_may_leave else "neither")
+        if not request.plans.asked.layers or owns_prefix:
+            refuse(
+                "rows_may_leave",
+                "the prefix would be its own" if owns_prefix else "there is no block to ask at",
+                "ask, behind the public prefix",
+            )
+        return True
 
     def max_keep_ratio(self, num_rows: int) -> float:
         """Most of so many rows that may be sent at each block."""

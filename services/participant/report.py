@@ -47,6 +47,7 @@ def _blame(member: pb.MemberReport, layer: int, reason: str, own_id: str) -> Non
     """Say that this node went on without it, unless the aggregator says so too."""
     if member.state not in _LEFT_OUT:
         member.state, member.missing_from_layer, member.detail = pb.OUTCOME_LATE, layer, ""
+    member.missing_from_layer = member.missing_from_layer or layer
     if not _is_told(member.detail, own_id, reason):
         own_word = f"{own_id}: {reason.replace(';', ',')}"
         member.detail = "; ".join(filter(None, [own_word, member.detail]))

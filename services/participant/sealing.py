@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from fedattn.core.asked import Seal
 from fedattn.core.errors import CorruptFrameError, FedAttnError, FrameError
 from fedattn.core.frames import ReceivedFrame, open_frame, seal_frame
 from fedattn.core.request import PublicKey
@@ -47,6 +48,17 @@ class Sealing(Protocol):
             FrameError: it is not what that member sealed for this one.
         """
 
+    @property
+    def piece_seal(self) -> Seal | None:
+        """Encrypts own pieces of queries or of what is made of them; None in plaintext."""
+
+    def piece_opener(self, sender: int) -> Seal | None:
+        """Decrypts those of another member; None in plaintext.
+
+        Raises:
+            CorruptFrameError: the key for them is missing.
+        """
+
 
 class NoSealing:
     """Plaintext: frames leave as they are."""
@@ -64,6 +76,11 @@ class NoSealing:
 
     def open(self, sender: int, frame: ReceivedFrame) -> ReceivedFrame:  # noqa: ARG002
         return frame
+
+    piece_seal = None
+
+    def piece_opener(self, sender: int) -> None:
+        """Nothing is sealed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +151,8 @@ class SessionSealing:
         return seal_frame(frame, self.content_key.seal)
 
     def open(self, sender: int, frame: ReceivedFrame) -> ReceivedFrame:
-        key = self._keys.get(sender)
         where = f"frame from {self._name(sender)} at layer {frame.header.layer}"
-        if key is None:
-            why = self._faults.get(sender, "none came before it")
-            raise CorruptFrameError(f"{where} cannot be opened, the key for it is missing: {why}")
+        key = self._key_of(sender, where)
         try:
             return open_frame(frame, key.open)
         except FrameError as error:
@@ -146,6 +160,20 @@ class SessionSealing:
                 f"{where} cannot be opened: {error}; somebody between changed it, or sent it from "
                 f"elsewhere"
             ) from None
+
+    @property
+    def piece_seal(self) -> Seal:
+        return self.content_key.seal
+
+    def piece_opener(self, sender: int) -> Seal:
+        return self._key_of(sender, f"piece from {self._name(sender)}").open
+
+    def _key_of(self, sender: int, where: str) -> ContentKey:
+        key = self._keys.get(sender)
+        if key is None:
+            why = self._faults.get(sender, "none came before it")
+            raise CorruptFrameError(f"{where} cannot be opened, the key for it is missing: {why}")
+        return key
 
     def _name(self, index: int) -> str:
         return self._terms.layout.members[index].node_id

@@ -12,10 +12,11 @@ MAX_SESSIONS = 10_000
 """An hour holds no more; who comes after that is to be refused."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Running:
     since: float
     ask: Ask
+    answers: int = 0
 
 
 @dataclass(slots=True)
@@ -27,7 +28,7 @@ class SlidingHour:
 
     monotonic: Callable[[], float]
     _running: dict[str, _Running] = field(default_factory=dict)
-    _ended: deque[tuple[float, int]] = field(default_factory=deque)
+    _ended: deque[tuple[float, int, int]] = field(default_factory=deque)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def num_sessions(self, but: str = "") -> int:
@@ -41,7 +42,18 @@ class SlidingHour:
         with self._lock:
             self._forget_old()
             running = sum(it.ask.num_bytes for name, it in self._running.items() if name != but)
-            return running + sum(num_bytes for _, num_bytes in self._ended)
+            return running + sum(num_bytes for _, num_bytes, _ in self._ended)
+
+    def answer(self, session_id: str, count: int) -> tuple[int, int]:
+        """Count answers of a running session; those of it, and of all within the hour."""
+        with self._lock:
+            self._forget_old()
+            running = self._running.get(session_id)
+            if running is not None:
+                running.answers += count
+            everywhere = sum(it.answers for it in self._running.values())
+            everywhere += sum(answers for _, _, answers in self._ended)
+            return 0 if running is None else running.answers, everywhere
 
     def has_admitted(self, ask: Ask) -> bool:
         """Whether its session runs, and was admitted with at least what is asked for now."""
@@ -52,14 +64,17 @@ class SlidingHour:
         """Count a session; one that runs is not counted twice."""
         with self._lock:
             running = self._running.get(ask.session_id)
-            since = self.monotonic() if running is None else running.since
-            self._running[ask.session_id] = _Running(since, ask)
+            if running is None:
+                self._running[ask.session_id] = _Running(self.monotonic(), ask)
+            else:
+                running.ask = ask
 
     def settle(self, session_id: str, num_bytes: int) -> None:
         """A session is over; what it really sent counts for an hour from now."""
         with self._lock:
-            self._running.pop(session_id, None)
-            self._ended.append((self.monotonic(), num_bytes))
+            running = self._running.pop(session_id, None)
+            answers = 0 if running is None else running.answers
+            self._ended.append((self.monotonic(), num_bytes, answers))
 
     def _forget_old(self) -> None:
         """An hour after its end, or after its start if nobody told of its end."""

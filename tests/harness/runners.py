@@ -89,11 +89,14 @@ async def run_grpc(scenario: Scenario, model: LoadedModel, folder: Path) -> Outc
     async with AsyncExitStack() as stack:
         own = certificates_of(AGGREGATOR)
         address = await stack.enter_async_context(running_aggregator(certificates=own))
-        for node_id, text in zip(scenario.node_ids(), scenario.contexts, strict=True):
+        for index, node_id in enumerate(scenario.node_ids()):
+            text = scenario.contexts[index]
             path = folder / f"{node_id}.txt"
             path.write_text(text)
             own = certificates_of(node_id)
             node = make_node(node_id, model, path, scenario.tokenizer, own)
+            if index in scenario.asked:
+                node.consent.policy = every_block(rows_may_leave=False)
             node.profile = profile_of(model.shape, model.fingerprint)
             await stack.enter_async_context(running_participant(node, address))
         own = certificates_of(PUBLISHER)
@@ -142,12 +145,14 @@ async def _publish(
         model.rotaries,
         bounds=model.row_bounds,
         sealing=sealing,
+        query_codec="fp32",
     )
     transfer = asyncio.create_task(exchange.run(aggregator, start.member_token))
     own_prefix = prefix if terms.layout.prefix_len else []
     prefill = await node.threads.run(
         lambda: node.prefiller.publish(exchange.member, own_prefix, question, exchange)
     )
+    generated = await node.threads.run(lambda: _decode(model, prefill, 0).generated)
     exchange.finish(0.0)
     await transfer
     report = exchange.report
@@ -158,8 +163,17 @@ async def _publish(
     }
     expected[PUBLISHER] = session_pb2.OUTCOME_COMPLETE
     assert {member.node_id: member.state for member in report.members} == expected
-    frames = [one.up for member in report.members for one in member.layers if one.up]
-    return _decode(model, prefill, sum(frames) - SEAL_SIZE * len(frames))
+    frames = [
+        one.up
+        for member in report.members
+        for one in member.layers
+        if one.up and not member.round_trips
+    ]
+    return Outcome(
+        logits=prefill.logits.clone(),
+        generated=generated,
+        uploaded_bytes=sum(frames) - SEAL_SIZE * len(frames),
+    )
 
 
 def _decode(model: LoadedModel, prefill: PrefillResult, uploaded_bytes: int) -> Outcome:

@@ -19,6 +19,7 @@ from fedattn.core.spans import build_layout
 from fedattn.core.types import HeadRows, KvRows, KvShape
 from services.participant.arrivals import Arrival
 from services.participant.inbox import RowInbox
+from services.participant.losses import Losses
 from tests.harness.samples import ROTARY
 
 SHAPE = KvShape(num_layers=3, num_kv_heads=1, head_dim=2)
@@ -55,8 +56,7 @@ def make_inbox(
         [ROTARY] * SHAPE.num_layers,
         bounds=BOUNDS,
         progress_timeout_s=timeout_s,
-        min_participants=min_participants,
-        required=required,
+        losses=Losses(make_state(), min_participants, required),
         cached={},
     )
 
@@ -120,7 +120,7 @@ def test_it_tells_what_came_from_whom() -> None:
         Arrival(node_id="a", num_rows=2, num_bytes=sizes[0], wait_s=0),
         Arrival(node_id="b", num_rows=1, num_bytes=sizes[1], wait_s=0),
     )
-    inbox.mark_lost(1, "gone")
+    inbox.losses.mark_lost(1, "gone")
     deliver(inbox, 0, 1)
     take(inbox, 1)
     assert [arrival.node_id for arrival in inbox.arrivals] == ["a"]
@@ -131,7 +131,7 @@ def test_lost_member_is_left_out_once_its_rows_end() -> None:
     deliver(inbox, 0, 0)
     deliver(inbox, 0, 1)
     deliver(inbox, 1, 0)
-    inbox.mark_lost(1, "gone")
+    inbox.losses.mark_lost(1, "gone")
     assert take(inbox, 0).num_rows == 3
     assert take(inbox, 1).positions.tolist() == [1, 2]
 
@@ -144,7 +144,7 @@ def test_late_member_is_left_out_from_that_layer_on_and_noted() -> None:
     deliver(inbox, 1, 1)
     deliver(inbox, 0, 1)
     assert take(inbox, 1).positions.tolist() == [1, 2]
-    assert inbox.late_members() == {1: (0, "no rows for 1e-06 s")}
+    assert inbox.losses.late_members() == {1: (0, "no rows for 1e-06 s")}
 
 
 def test_news_of_another_member_does_not_shorten_the_wait() -> None:
@@ -152,11 +152,11 @@ def test_news_of_another_member_does_not_shorten_the_wait() -> None:
     rows: list[int] = []
     thread = threading.Thread(target=lambda: rows.append(take(inbox, 0).num_rows))
     thread.start()
-    inbox.mark_lost(1, "gone")
+    inbox.losses.mark_lost(1, "gone")
     deliver(inbox, 0, 0)
     thread.join()
     assert rows == [2]
-    assert inbox.late_members() == {}
+    assert inbox.losses.late_members() == {}
 
 
 def test_unreadable_rows_cost_their_sender_alone() -> None:
@@ -164,10 +164,10 @@ def test_unreadable_rows_cost_their_sender_alone() -> None:
     deliver(inbox, 0, 0)
     deliver(inbox, 1, 0, value=float("nan"))
     assert take(inbox, 0).positions.tolist() == [1, 2]
-    layer, reason = inbox.late_members()[1]
+    layer, reason = inbox.losses.late_members()[1]
     assert layer == 0
     assert "frame from b at layer 0" in reason
-    assert inbox.left_out().keys() == {1}
+    assert inbox.losses.left_out().keys() == {1}
 
 
 def test_member_that_waits_for_a_late_one_is_not_blamed_for_it() -> None:
@@ -184,24 +184,24 @@ def test_member_that_waits_for_a_late_one_is_not_blamed_for_it() -> None:
         [ROTARY] * SHAPE.num_layers,
         bounds=BOUNDS,
         progress_timeout_s=0.5,
-        min_participants=1,
+        losses=Losses(state),
         cached={},
     )
     rows: list[int] = []
     thread = threading.Thread(target=lambda: rows.append(take(inbox, 1).num_rows))
     thread.start()
-    while 0 not in inbox.late_members():
+    while 0 not in inbox.losses.late_members():
         pass
     deliver(inbox, 1, 1)
     thread.join()
     assert rows == [1]
-    assert list(inbox.late_members()) == [0]
+    assert list(inbox.losses.late_members()) == [0]
 
 
 def test_too_few_participants_end_the_wait_naming_who_is_missing() -> None:
     inbox = make_inbox(min_participants=3)
     deliver(inbox, 0, 0)
-    inbox.mark_lost(1, "its connection broke")
+    inbox.losses.mark_lost(1, "its connection broke")
     with pytest.raises(
         NotEnoughParticipantsError, match=r"b is lost \(its connection broke\)"
     ) as caught:
@@ -211,10 +211,10 @@ def test_too_few_participants_end_the_wait_naming_who_is_missing() -> None:
 
 def test_without_a_required_member_there_is_no_answer_and_without_another_there_is() -> None:
     inbox = make_inbox(required=("b",))
-    inbox.mark_lost(0, "this node stops")
+    inbox.losses.mark_lost(0, "this node stops")
     deliver(inbox, 1, 0)
     assert len(inbox.take(0)) == 1
-    inbox.mark_lost(1, "its connection broke")
+    inbox.losses.mark_lost(1, "its connection broke")
     with pytest.raises(NotEnoughParticipantsError) as caught:
         take(inbox, 1)
     assert str(caught.value) == (
@@ -229,7 +229,7 @@ def test_a_required_member_that_is_lost_after_its_last_rows_is_complete() -> Non
     for layer in range(3):
         deliver(inbox, 0, layer)
         deliver(inbox, 1, layer)
-    inbox.mark_lost(1, "its connection broke")
+    inbox.losses.mark_lost(1, "its connection broke")
     assert [len(inbox.take(layer)) for layer in range(3)] == [2, 2, 2]
 
 
@@ -245,8 +245,8 @@ def test_end_of_the_session_wakes_who_waits() -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    inbox.end(SessionAbortedError("first reason"))
-    inbox.end(SessionAbortedError("second reason"))
+    inbox.losses.end(SessionAbortedError("first reason"))
+    inbox.losses.end(SessionAbortedError("second reason"))
     thread.join()
     assert [str(error) for error in caught] == ["first reason"]
 
@@ -273,10 +273,10 @@ def test_member_whose_rows_are_too_long_is_left_out_and_named() -> None:
     assert take(inbox, 0).positions.tolist() == [3]
     deliver(inbox, 1, layer=1)
     assert take(inbox, 1).positions.tolist() == [3]  # nothing more is awaited of a
-    (layer, reason) = inbox.late_members()[0]
+    (layer, reason) = inbox.losses.late_members()[0]
     assert layer == 0
     assert reason.startswith("rows of a at block 0: keys of norm 1.414e+06, at most 1.25e+06 are")
-    assert inbox.late_members().keys() == inbox.left_out().keys() == {0}
+    assert inbox.losses.late_members().keys() == inbox.losses.left_out().keys() == {0}
 
 
 def test_sender_whose_rows_changed_on_the_way_is_left_out_and_named() -> None:
@@ -288,6 +288,6 @@ def test_sender_whose_rows_changed_on_the_way_is_left_out_and_named() -> None:
     for chunk in split_frame(bytes(frame), 1):
         inbox.add(1, chunk)
     assert len(inbox.take(1)) == 1
-    layer, reason = inbox.late_members()[1]
+    layer, reason = inbox.losses.late_members()[1]
     assert layer == 1
     assert "checksum expected" in reason

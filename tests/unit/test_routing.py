@@ -73,7 +73,7 @@ def test_worked_example_of_the_docstring() -> None:
         route({2, 3}, {1}, 0),
         route(set(), {2, 3}, 0, 1),
     )
-    assert [r.last_upload for r in routes] == [3, 3, None]
+    assert [r.last_needed for r in routes] == [3, 3, None]
 
 
 def test_nobody_uploads_for_a_publisher_that_never_syncs() -> None:

@@ -12,8 +12,17 @@ from fedattn.core.codecs.raw import RAW_CODECS
 from fedattn.core.errors import InvalidRequestError
 
 __all__ = [
-    "AUTO_CODEC", "CODECS", "CODEC_LADDER", "CODEC_NAMES", "DEFAULT_CODEC", "Codec", "CodecId",
-    "VECTOR_CODECS", "VectorCodec", "codec_by_name", "find_codec",
+    "AUTO_CODEC",
+    "CODECS",
+    "CODEC_LADDER",
+    "CODEC_NAMES",
+    "DEFAULT_CODEC",
+    "VECTOR_CODECS",
+    "Codec",
+    "CodecId",
+    "VectorCodec",
+    "codec_by_name",
+    "find_codec",
 ]  # fmt: skip
 
 CODECS: tuple[Codec, ...] = (

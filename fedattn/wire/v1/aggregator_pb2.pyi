@@ -764,6 +764,8 @@ class ExchangeRequest(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """First message of the stream, once."""
@@ -788,6 +790,14 @@ class ExchangeRequest(_message.Message):
     def failed(self) -> Global___Decline:
         """Last message of the stream instead of done: why the member cannot go on."""
 
+    @_builtins.property
+    def queries(self) -> Global___AskedPiece:
+        """Of the publisher, for all members that are asked: queries, numbered from 0."""
+
+    @_builtins.property
+    def part(self) -> Global___AskedPiece:
+        """Of a member that is asked: what it makes of queries, each number once and in their order."""
+
     def __init__(
         self,
         *,
@@ -796,12 +806,14 @@ class ExchangeRequest(_message.Message):
         done: Global___MemberDone | None = ...,
         key: _session_pb2.SealedKey | None = ...,
         failed: Global___Decline | None = ...,
+        queries: Global___AskedPiece | None = ...,
+        part: Global___AskedPiece | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "done", b"done", "failed", b"failed", "hello", b"hello", "key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "done", b"done", "failed", b"failed", "hello", b"hello", "key", b"key", "part", b"part", "queries", b"queries"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "done", b"done", "failed", b"failed", "hello", b"hello", "key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "done", b"done", "failed", b"failed", "hello", b"hello", "key", b"key", "part", b"part", "queries", b"queries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "chunk", "done", "key", "failed"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "chunk", "done", "key", "failed", "queries", "part"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -874,9 +886,43 @@ class KvChunk(_message.Message):
 Global___KvChunk: _TypeAlias = KvChunk  # noqa: Y015
 
 @_typing.final
-class MemberDone(_message.Message):
-    """The member has sent and received all it needs."""
+class AskedPiece(_message.Message):
+    """The member has sent and received all it needs.
+    A piece of queries, or what a member's rows make of it (`fedattn.core.asked`).
+    """
 
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    sender: _builtins.int
+    """Place of the sender in token order, zero-based; checked by the aggregator."""
+    layer: _builtins.int
+    """Zero-based layer, one at which members are asked."""
+    number: _builtins.int
+    """Number of the queries in the session, from 0; a part has that of its queries."""
+    data: _builtins.bytes
+    """The piece; up to 1 MiB - 1 KiB."""
+    def __init__(
+        self,
+        *,
+        sender: _builtins.int = ...,
+        layer: _builtins.int = ...,
+        number: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "layer", b"layer", "number", b"number", "sender", b"sender"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskedPiece: _TypeAlias = AskedPiece  # noqa: Y015
+
+@_typing.final
+class MemberDone(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WAIT_S_FIELD_NUMBER: _builtins.int
@@ -951,6 +997,9 @@ class ExchangeResponse(_message.Message):
     LOST_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    LAST_QUERIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def chunk(self) -> Global___KvChunk:
         """Frames of earlier members; those of one member come in order of offset."""
@@ -965,7 +1014,21 @@ class ExchangeResponse(_message.Message):
 
     @_builtins.property
     def key(self) -> _session_pb2.SealedKey:
-        """Key of an earlier member's frames, before the first of them; once a member."""
+        """Key of an earlier member's frames, before the first of them; once a member. Of the publisher
+        for members that are asked.
+        """
+
+    @_builtins.property
+    def queries(self) -> Global___AskedPiece:
+        """For a member that is asked: queries of the publisher."""
+
+    @_builtins.property
+    def part(self) -> Global___AskedPiece:
+        """For the publisher: what a member makes of its queries."""
+
+    @_builtins.property
+    def last_queries(self) -> Global___LastQueries:
+        """For a member that is asked: no more queries come, and its last word is awaited."""
 
     def __init__(
         self,
@@ -974,21 +1037,39 @@ class ExchangeResponse(_message.Message):
         lost: Global___MemberLost | None = ...,
         report: _session_pb2.SessionReport | None = ...,
         key: _session_pb2.SealedKey | None = ...,
+        queries: Global___AskedPiece | None = ...,
+        part: Global___AskedPiece | None = ...,
+        last_queries: Global___LastQueries | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "key", b"key", "lost", b"lost", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "key", b"key", "last_queries", b"last_queries", "lost", b"lost", "part", b"part", "queries", b"queries", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "key", b"key", "lost", b"lost", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "key", b"key", "last_queries", b"last_queries", "lost", b"lost", "part", b"part", "queries", b"queries", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["chunk", "lost", "report", "key"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["chunk", "lost", "report", "key", "queries", "part", "last_queries"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___ExchangeResponse: _TypeAlias = ExchangeResponse  # noqa: Y015
 
 @_typing.final
-class MemberLost(_message.Message):
+class LastQueries(_message.Message):
     """Rows of this member will not come any more."""
 
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LastQueries: _TypeAlias = LastQueries  # noqa: Y015
+
+@_typing.final
+class MemberLost(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MEMBER_FIELD_NUMBER: _builtins.int

@@ -143,6 +143,32 @@ SHARE_QUESTION: Share.ValueType  # 3
 """The question itself."""
 Global___Share: _TypeAlias = Share  # noqa: Y015
 
+class _Exchange:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExchangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exchange.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXCHANGE_UNSPECIFIED: _Exchange.ValueType  # 0
+    EXCHANGE_ROWS: _Exchange.ValueType  # 1
+    """It sends them."""
+    EXCHANGE_ASK: _Exchange.ValueType  # 2
+    """They stay with it: it answers the publisher's queries."""
+    EXCHANGE_AUTO: _Exchange.ValueType  # 3
+    """As its owner's policy has it; rows if that leaves both open."""
+
+class Exchange(_Exchange, metaclass=_ExchangeEnumTypeWrapper):
+    """How a contributor lets the publisher attend to its rows."""
+
+EXCHANGE_UNSPECIFIED: Exchange.ValueType  # 0
+EXCHANGE_ROWS: Exchange.ValueType  # 1
+"""It sends them."""
+EXCHANGE_ASK: Exchange.ValueType  # 2
+"""They stay with it: it answers the publisher's queries."""
+EXCHANGE_AUTO: Exchange.ValueType  # 3
+"""As its owner's policy has it; rows if that leaves both open."""
+Global___Exchange: _TypeAlias = Exchange  # noqa: Y015
+
 class _Kem:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -218,6 +244,8 @@ class _RowSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RowSource.V
     """It sent frames it had cached."""
     ROW_SOURCE_PUBLISHER_CACHE: _RowSource.ValueType  # 3
     """The publisher had cached them already; nothing travelled."""
+    ROW_SOURCE_ASKED: _RowSource.ValueType  # 4
+    """They stayed with it; it answered the publisher's queries."""
 
 class RowSource(_RowSource, metaclass=_RowSourceEnumTypeWrapper):
     """Where a contributor's rows came from."""
@@ -229,6 +257,8 @@ ROW_SOURCE_CONTRIBUTOR_CACHE: RowSource.ValueType  # 2
 """It sent frames it had cached."""
 ROW_SOURCE_PUBLISHER_CACHE: RowSource.ValueType  # 3
 """The publisher had cached them already; nothing travelled."""
+ROW_SOURCE_ASKED: RowSource.ValueType  # 4
+"""They stayed with it; it answered the publisher's queries."""
 Global___RowSource: _TypeAlias = RowSource  # noqa: Y015
 
 class _Outcome:
@@ -518,6 +548,7 @@ class Member(_message.Message):
     CACHE_LIFETIME_S_FIELD_NUMBER: _builtins.int
     POSITION_OFFSET_FIELD_NUMBER: _builtins.int
     NUM_WITHHELD_FIELD_NUMBER: _builtins.int
+    ANSWER_LAYERS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node; 1 to 64 characters of [A-Za-z0-9._-]."""
     role: Global___Role.ValueType
@@ -548,6 +579,12 @@ class Member(_message.Message):
     def compression(self) -> Global___Compression:
         """What it sends of its rows."""
 
+    @_builtins.property
+    def answer_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Zero-based blocks at which it answers the publisher's queries, strictly increasing: then its rows
+        stay with it, and it has no sync layers. None for a member that sends rows.
+        """
+
     def __init__(
         self,
         *,
@@ -563,10 +600,11 @@ class Member(_message.Message):
         cache_lifetime_s: _builtins.float = ...,
         position_offset: _builtins.int = ...,
         num_withheld: _builtins.int = ...,
+        answer_layers: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_key", b"cache_key", "cache_lifetime_s", b"cache_lifetime_s", "compression", b"compression", "is_cached_by_owner", b"is_cached_by_owner", "is_cached_by_publisher", b"is_cached_by_publisher", "node_id", b"node_id", "num_withheld", b"num_withheld", "position_offset", b"position_offset", "role", b"role", "span_start", b"span_start", "span_stop", b"span_stop", "sync_layers", b"sync_layers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_layers", b"answer_layers", "cache_key", b"cache_key", "cache_lifetime_s", b"cache_lifetime_s", "compression", b"compression", "is_cached_by_owner", b"is_cached_by_owner", "is_cached_by_publisher", b"is_cached_by_publisher", "node_id", b"node_id", "num_withheld", b"num_withheld", "position_offset", b"position_offset", "role", b"role", "span_start", b"span_start", "span_stop", b"span_stop", "sync_layers", b"sync_layers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -621,6 +659,7 @@ class SessionOptions(_message.Message):
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     REQUIRE_FIELD_NUMBER: _builtins.int
     WITHOUT_FIELD_NUMBER: _builtins.int
+    EXCHANGE_FIELD_NUMBER: _builtins.int
     prefix: Global___PrefixMode.ValueType
     """Whether the prefix is public or owned by the first participant."""
     min_participants: _builtins.int
@@ -645,6 +684,8 @@ class SessionOptions(_message.Message):
     """Most tokens of each contributor's text; 0 for no limit."""
     context_tokens: _builtins.int
     """Most tokens of all contributors' texts together; those that fit best take part. 0 for no limit."""
+    exchange: Global___Exchange.ValueType
+    """How contributors let the publisher attend to their rows."""
     @_builtins.property
     def contributors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Contributors in token order; empty for all that are joined, by id."""
@@ -681,10 +722,11 @@ class SessionOptions(_message.Message):
         context_tokens: _builtins.int = ...,
         require: _abc.Iterable[_builtins.str] | None = ...,
         without: _abc.Iterable[_builtins.str] | None = ...,
+        exchange: Global___Exchange.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "context_tokens", b"context_tokens", "contributors", b"contributors", "deadline_s", b"deadline_s", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_tokens", b"node_tokens", "prefix", b"prefix", "purpose", b"purpose", "require", b"require", "share", b"share", "subject", b"subject", "timeline", b"timeline", "without", b"without"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "context_tokens", b"context_tokens", "contributors", b"contributors", "deadline_s", b"deadline_s", "exchange", b"exchange", "independent", b"independent", "min_participants", b"min_participants", "no_reuse", b"no_reuse", "node_tokens", b"node_tokens", "prefix", b"prefix", "purpose", b"purpose", "require", b"require", "share", b"share", "subject", b"subject", "timeline", b"timeline", "without", b"without"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -769,6 +811,7 @@ class SessionRequest(_message.Message):
     HINT_DIGEST_FIELD_NUMBER: _builtins.int
     COMPRESSION_FIELD_NUMBER: _builtins.int
     COARSER_FIELD_NUMBER: _builtins.int
+    ASKED_SYNC_LAYERS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the publisher's node."""
     span_len: _builtins.int
@@ -811,6 +854,10 @@ class SessionRequest(_message.Message):
         the byte budget. Up to 16 with a byte budget, none without.
         """
 
+    @_builtins.property
+    def asked_sync_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Zero-based blocks at which it asks contributors whose rows stay with them; strictly increasing."""
+
     def __init__(
         self,
         *,
@@ -827,10 +874,11 @@ class SessionRequest(_message.Message):
         hint_digest: _builtins.bytes = ...,
         compression: Global___Compression | None = ...,
         coarser: _abc.Iterable[Global___Compression] | None = ...,
+        asked_sync_layers: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "key", b"key", "options", b"options", "prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coarser", b"coarser", "compression", b"compression", "contributor_sync_layers", b"contributor_sync_layers", "hint_digest", b"hint_digest", "issued_at_s", b"issued_at_s", "key", b"key", "max_new_tokens", b"max_new_tokens", "node_id", b"node_id", "nonce", b"nonce", "options", b"options", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_sync_layers", b"asked_sync_layers", "coarser", b"coarser", "compression", b"compression", "contributor_sync_layers", b"contributor_sync_layers", "hint_digest", b"hint_digest", "issued_at_s", b"issued_at_s", "key", b"key", "max_new_tokens", b"max_new_tokens", "node_id", b"node_id", "nonce", b"nonce", "options", b"options", "prefix", b"prefix", "publisher_sync_layers", b"publisher_sync_layers", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -937,6 +985,7 @@ class MemberStatement(_message.Message):
     FIT_FIELD_NUMBER: _builtins.int
     CAN_SCORE_FIELD_NUMBER: _builtins.int
     IS_APPROVED_FIELD_NUMBER: _builtins.int
+    IS_ASKED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Id of the session it was invited to."""
     request_digest: _builtins.bytes
@@ -964,6 +1013,8 @@ class MemberStatement(_message.Message):
     """
     is_approved: _builtins.bool
     """Whether a person approved it for this session, which has spent that approval."""
+    is_asked: _builtins.bool
+    """Whether its rows stay with it, and it answers the publisher's queries instead."""
     @_builtins.property
     def key(self) -> Global___PublicKey:
         """What other members seal keys to; absent in plaintext."""
@@ -990,10 +1041,11 @@ class MemberStatement(_message.Message):
         fit: _builtins.float = ...,
         can_score: _builtins.bool = ...,
         is_approved: _builtins.bool = ...,
+        is_asked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "can_score", b"can_score", "context_version", b"context_version", "fit", b"fit", "is_approved", b"is_approved", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "num_withheld", b"num_withheld", "passages", b"passages", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_lifetime_s", b"cache_lifetime_s", "can_score", b"can_score", "context_version", b"context_version", "fit", b"fit", "is_approved", b"is_approved", "is_asked", b"is_asked", "key", b"key", "max_keep_ratio", b"max_keep_ratio", "node_id", b"node_id", "num_withheld", b"num_withheld", "passages", b"passages", "request_digest", b"request_digest", "session_id", b"session_id", "span_len", b"span_len"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1217,6 +1269,7 @@ class MemberReport(_message.Message):
     NUM_PASSAGES_FIELD_NUMBER: _builtins.int
     TEXT_LEN_FIELD_NUMBER: _builtins.int
     INFLUENCE_FIELD_NUMBER: _builtins.int
+    ROUND_TRIPS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Id of the node."""
     role: Global___Role.ValueType
@@ -1242,6 +1295,10 @@ class MemberReport(_message.Message):
     influence: _builtins.float
     """Share of the attention of the answer to all members' rows that its rows drew, 0 to 1; of its
     publisher's finding, absent if there was no answer.
+    """
+    round_trips: _builtins.int
+    """Round trips of the publisher's queries: how many pieces of them it answered; of the publisher, how
+    many it sent.
     """
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerBytes]:
@@ -1288,10 +1345,11 @@ class MemberReport(_message.Message):
         num_passages: _builtins.int = ...,
         text_len: _builtins.int = ...,
         influence: _builtins.float | None = ...,
+        round_trips: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_influence", b"_influence", "compression", b"compression", "context", b"context", "influence", b"influence", "planned", b"planned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_influence", b"_influence", "compression", b"compression", "compute_s", b"compute_s", "context", b"context", "detail", b"detail", "influence", b"influence", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "num_passages", b"num_passages", "planned", b"planned", "role", b"role", "row_source", b"row_source", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "text_len", b"text_len", "timeline", b"timeline", "wait_s", b"wait_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_influence", b"_influence", "compression", b"compression", "compute_s", b"compute_s", "context", b"context", "detail", b"detail", "influence", b"influence", "layers", b"layers", "missing_from_layer", b"missing_from_layer", "node_id", b"node_id", "num_passages", b"num_passages", "planned", b"planned", "role", b"role", "round_trips", b"round_trips", "row_source", b"row_source", "span_len", b"span_len", "state", b"state", "sync_layers", b"sync_layers", "text_len", b"text_len", "timeline", b"timeline", "wait_s", b"wait_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__influence: _TypeAlias = _typing.Literal["influence"]  # noqa: Y015
     _WhichOneofArgType__influence: _TypeAlias = _typing.Literal["_influence", b"_influence"]  # noqa: Y015

@@ -1,0 +1,108 @@
+"""A contributor's side of an asked exchange: its rows stay, and it attends for the publisher."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import replace
+
+from fedattn.core.asked import PieceHeader, PieceKind, read_header, read_piece, write_piece
+from fedattn.core.errors import MalformedFrameError
+from fedattn.core.types import KvRows
+from fedattn.model.asked import AskedRows
+from fedattn.wire.v1 import aggregator_pb2 as pb
+from services.participant.sealing import Sealing
+
+
+class Answers:
+    """Answers the publisher's queries in their order, each once the rows of its block are there.
+
+    Lives on the event loop, but for `keep`, which the model thread calls.
+
+    Args:
+        rows: of this node.
+        place: of this node and of the publisher in token order.
+        query_shape: query heads of the model, and their size.
+        sealing: of the session.
+        executor: computes.
+        send: takes a message for the publisher.
+        spend: told the tokens of each piece of queries before it is answered; raises
+            `PolicyRefusedError` where the owner lets no more be asked.
+    """
+
+    def __init__(  # noqa: PLR0913 - spelt out
+        self,
+        rows: AskedRows,
+        place: tuple[int, int],
+        query_shape: tuple[int, int],
+        *,
+        sealing: Sealing,
+        executor: Executor,
+        send: Callable[[pb.ExchangeRequest], None],
+        spend: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._rows, self._query_shape = rows, query_shape
+        self._index, self._publisher = place
+        self._sealing, self._executor, self._send, self._spend = sealing, executor, send, spend
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[pb.AskedPiece | None] = asyncio.Queue()
+        self._kept = {layer: asyncio.Event() for layer in rows.member.answers.layers}
+        self._next = 0
+        self.bytes_sent: dict[int, int] = {}
+        self.num_tokens = 0
+        self.compute_s = 0.0
+
+    def keep(self, layer: int, rows: KvRows) -> None:
+        """Take the rows of a block, from the model thread."""
+        self._rows.keep(layer, rows)
+        self._loop.call_soon_threadsafe(self._kept[layer].set)
+
+    def add(self, piece: pb.AskedPiece) -> None:
+        """Take queries of the publisher."""
+        self._queue.put_nowait(piece)
+
+    def end(self) -> None:
+        """No more queries come."""
+        self._queue.put_nowait(None)
+
+    async def run(self) -> None:
+        """Answer until no more queries come.
+
+        Raises:
+            FrameError: what came is none of the publisher's queries.
+            PolicyRefusedError: the owner lets no more be asked.
+        """
+        while (piece := await self._queue.get()) is not None:
+            header = self._check(piece)
+            self._spend(header.num_tokens)
+            await self._kept[header.layer].wait()
+            work = self._loop.run_in_executor(self._executor, self._answer, piece.data, header)
+            data = await work
+            self.num_tokens += header.num_tokens
+            self.bytes_sent[header.layer] = self.bytes_sent.get(header.layer, 0) + len(data)
+            part = pb.AskedPiece(layer=header.layer, number=header.number, data=data)
+            self._send(pb.ExchangeRequest(part=part))
+
+    def _check(self, piece: pb.AskedPiece) -> PieceHeader:
+        header = read_header(piece.data, "the publisher")
+        is_sealed = self._sealing.piece_seal is not None
+        shape = header.num_heads, header.head_dim
+        expected = (PieceKind.QUERIES, piece.layer, self._query_shape, self._next, is_sealed)
+        got = (header.kind, header.layer, shape, header.number, header.is_sealed)
+        if got != expected or header.layer not in self._kept:
+            raise MalformedFrameError(
+                f"queries {piece.number} of the publisher at block {piece.layer} are not those "
+                f"awaited here: expected number {self._next}, heads {self._query_shape} and a "
+                f"block of {self._rows.member.answers}"
+            )
+        self._next += 1
+        return header
+
+    def _answer(self, data: bytes, header: PieceHeader) -> bytes:
+        begun = time.monotonic()
+        queries = read_piece(data, header, self._sealing.piece_opener(self._publisher))
+        part = self._rows.answer(header.layer, queries.vectors, header.first_position)
+        answered = replace(header, kind=PieceKind.PART)
+        sent = write_piece(answered, part.output, part.lse, self._sealing.piece_seal)
+        self.compute_s += time.monotonic() - begun
+        return sent

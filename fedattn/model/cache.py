@@ -1,12 +1,14 @@
 """The KV cache of one participant, whose layers exchange rows as the blocks run."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from fedattn.core.asked import PartialAttention
 from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows
 from fedattn.model.asked import merge_parts
 from fedattn.model.attending import attend_partly, attend_rows
@@ -15,8 +17,41 @@ from fedattn.model.head_rows import RaggedRows, as_dense
 from fedattn.model.layer_cache import LayerCache, join_rows
 
 
+_MOST_RECALLED = 32
+"""Tokens of a pass; more are never drafted at once."""
+
+
 class LastUploadDone(Exception):  # noqa: N818 - control flow, not an error
     """Ends a contributor's forward pass once nothing more of it can reach anybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """What others made of the last tokens of the last pass that asked them.
+
+    Attributes:
+        positions: [T] int64 of those tokens.
+        parts: one of each that answered.
+    """
+
+    positions: torch.Tensor
+    parts: tuple[PartialAttention, ...]
+
+    @classmethod
+    def last_of(cls, positions: torch.Tensor, parts: Collection[PartialAttention]) -> "_Answered":
+        """Of a pass, as many as may be recalled."""
+        last = slice(-_MOST_RECALLED, None)
+        return cls(positions[last], tuple(_cut(part, last) for part in parts))
+
+    def at(self, position: int) -> list[PartialAttention]:
+        """Parts of the newest token up to a position; none if there is none."""
+        count = int((self.positions <= position).sum())
+        return [_cut(part, slice(count - 1, count)) for part in self.parts] if count else []
+
+
+def _cut(part: PartialAttention, tokens: slice) -> PartialAttention:
+    """A copy of what was made of some tokens."""
+    return PartialAttention(output=part.output[:, tokens].copy(), lse=part.lse[:, tokens].copy())
 
 
 class FederatedCache:
@@ -47,6 +82,8 @@ class FederatedCache:
         self._device = device
         self._exchange = exchange
         self._is_trading = self._is_asking = True
+        self._answered: dict[int, _Answered] = {}
+        self._recalled_position: int | None = None
         self._keeps_rows = keeps_rows
         self._kept: list[list[LayerCache]] = [[] for _ in windows]
         self.query_positions = torch.empty(0, dtype=torch.int64, device=device)
@@ -85,12 +122,15 @@ class FederatedCache:
         if self._keeps_rows:
             self._kept[layer] = [rows]
         positions, window = self.query_positions, self.windows[layer]
-        if asked is None:
+        parts: Collection[PartialAttention] = self._recall(layer)
+        if asked is None and not parts:
             return attend_rows(query, rows, positions, window, scaling)
         output, lse = attend_partly(query, rows, positions, window, scaling)
-        with self.between_blocks():
-            parts = asked.parts(layer)
-        return merge_parts(output, lse, parts.values()).to(query.dtype)
+        if asked is not None:
+            with self.between_blocks():
+                parts = asked.parts(layer).values()
+            self._answered[layer] = _Answered.last_of(positions, parts)
+        return merge_parts(output, lse, parts).to(query.dtype)
 
     def end_exchange(self) -> None:
         """Only rows of the span itself are traded; later tokens are asked for all the same."""
@@ -104,6 +144,18 @@ class FederatedCache:
             yield
         finally:
             self._is_asking = True
+
+    @contextmanager
+    def recalling(self) -> Iterator[None]:
+        """As `without_asking`, for single tokens that are only guessed: to each, others say again
+        what they made of the newest token that is here now.
+        """
+        self._recalled_position = int(self.layers[0].positions[-1])
+        try:
+            with self.without_asking():
+                yield
+        finally:
+            self._recalled_position = None
 
     def rows_before(self, num_rows: int) -> list[LayerCache]:
         """Rows of every block without the newest so many; views of the same memory."""
@@ -120,6 +172,13 @@ class FederatedCache:
             return None
         assert isinstance(exchange, AskingExchange)
         return exchange
+
+    def _recall(self, layer: int) -> list[PartialAttention]:
+        """What others made of the token that is recalled, if one is and they were asked."""
+        answered = self._answered.get(layer)
+        if answered is None or self._recalled_position is None:
+            return []
+        return answered.at(self._recalled_position)
 
     def _trade(
         self, layer: int, own: LayerCache, query: torch.Tensor, scaling: float | None

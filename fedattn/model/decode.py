@@ -1,6 +1,7 @@
 """Decoding the answer from the publisher's cache. Needs no network."""
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -42,6 +43,12 @@ class TokenChooser:
             scores = self._processors(chosen, logits[None])[0]
         self._chosen.append(int(scores.argmax() if self._is_greedy else self._draw(scores)))
         return self._chosen[-1]
+
+    def fork(self) -> "TokenChooser":
+        """Another that would go on as this one does, with the same random numbers."""
+        other = copy(self)
+        other._generator, other._chosen = self._generator.clone_state(), list(self._chosen)
+        return other
 
     def _draw(self, scores: torch.Tensor) -> torch.Tensor:
         probabilities = torch.softmax(scores, dim=-1)
@@ -152,6 +159,13 @@ class AnswerTokens:
             return None
         self.steps_left -= 1
         return token
+
+    def guess(self, count: int) -> "AnswerTokens":
+        """The next tokens at most so many, as if they were of the answer; it stays as it was."""
+        other = copy(self)
+        other._chooser = self._chooser.fork()
+        other.steps_left = min(count, self.steps_left)
+        return other
 
 
 def generate_tokens(

@@ -108,10 +108,10 @@ class Prefiller:
         logits = self.model.head(hidden[-1:])[0].float()
         return PrefillResult(cache=cache, logits=logits, next_position=stop)
 
-    def warm_prefix(self, prefix: list[int]) -> None:
-        """Compute the rows of a public prefix ahead of the first session."""
+    def warm_prefix(self, prefix: list[int]) -> list[LayerCache]:
+        """Compute the rows of a public prefix ahead of the first session; they are shared."""
         with torch.inference_mode():
-            self._prefix_rows(tuple(prefix))
+            return self._prefix_rows(tuple(prefix))
 
     def _forward(self, member: Member, token_ids: list[int], cache: FederatedCache) -> torch.Tensor:
         """Run the tokens of the span that take part, trading rows on the way."""

@@ -1,15 +1,34 @@
 """Modules of torch whose weights are blocks: they take the place of a network's own.
 
 They compute in float32 as if the weights were expanded, so that what a token becomes does not
-depend on how many run at once. `multiply` of their matrices is faster for a few rows, and rounds.
+depend on how many run at once. Within `direct_products` a few rows are multiplied by the blocks as
+they are, as `FusedDecoder` has it: several times faster, and rounded.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch.nn.functional import linear
 
-from fedattn.model.weights.matrix import BlocksMatrix
+from fedattn.model.weights.matrix import FEW, BlocksMatrix, BlocksStack
+
+_is_direct = ContextVar("direct products", default=False)
+
+
+@contextmanager
+def direct_products() -> Iterator[None]:
+    """Up to 16 rows are multiplied by stored blocks within it, in this thread.
+
+    They are rounded to 8 bits, a scale for each block; a row's product depends on no other row.
+    """
+    token = _is_direct.set(True)
+    try:
+        yield
+    finally:
+        _is_direct.reset(token)
 
 
 class BlocksLinear(torch.nn.Module):
@@ -23,6 +42,7 @@ class BlocksLinear(torch.nn.Module):
     def __init__(self, matrix: BlocksMatrix, bias: torch.nn.Parameter | None = None) -> None:
         super().__init__()
         self.matrix = matrix
+        self._stack = BlocksStack([matrix])
         self.out_features, self.in_features = matrix.num_rows, matrix.width
         self.bias: torch.nn.Parameter | None = bias
 
@@ -35,7 +55,9 @@ class BlocksLinear(torch.nn.Module):
         """[..., in] to [..., out], float32."""
         if x.requires_grad and torch.is_grad_enabled():
             return linear(x, self.weight, self.bias)
-        out = self.matrix.apply(x.reshape(-1, self.in_features))
+        rows = x.reshape(-1, self.in_features)
+        is_direct = _is_direct.get() and len(rows) <= FEW
+        out = self._stack(rows) if is_direct else self.matrix.apply(rows)
         if self.bias is not None:
             out += self.bias
         return out.view(*x.shape[:-1], self.out_features)

@@ -1,0 +1,224 @@
+"""At which blocks a publisher asks contributors whose rows stay with them: search, then a table.
+
+    python -m benchmarks.asked_plan search [--model NAME] [--json FILE]
+    python -m benchmarks.asked_plan table --plans FILE [--cases 40] [--long-cases 20] [--json FILE]
+
+Contributors attend to nobody, each as if it followed the public prefix alone. The search leaves out
+blocks whose loss moves the distribution least from that of asking at every block but 0 (KL along
+the answer which that gives); it needs no right answers. The table is of other worlds.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedattn.core.errors import InvalidPlanError
+from fedattn.core.plans import NOWHERE, PlanSpec, RolePlans, SyncPlan
+from fedattn.core.spans import build_layout
+from fedattn.model.engine import Engine, open_engine
+from fedattn.model.exchange import InProcessExchange, KvStore
+from fedattn.model.layer_cache import LayerCache
+from fedattn.research.calibrate.forest import HeadPast, Past
+from fedattn.research.calibrate.measuring import worlds_of
+from fedattn.research.calibrate.questions import Questions
+from fedattn.research.tasks.cases import Case, is_right
+from fedattn.research.tasks.worlds import WorldShape, generate_worlds
+
+SEARCH_SEED, TABLE_SEED = 3_000_001, 3_000_017
+SEARCH_WORLDS = ((200, 2), (600, 1))
+"""(tokens a context, worlds) that the search asks."""
+SEARCH_QUESTIONS = 6
+LENGTHS = (200, 600)
+SIZES = (6, 8, 10, 13, 18)
+SCHEDULES = ("middle", "deep-half", "uniform")
+RESAMPLES = 2000
+
+
+class AskedWorld:
+    """One world whose contributors have computed their rows.
+
+    Args:
+        engine: of the model.
+        cases: questions about the same contexts.
+    """
+
+    def __init__(self, engine: Engine, cases: Sequence[Case]) -> None:
+        model, tokenizer = engine.model, engine.tokenizer
+        self._cases, self._tokenizer = cases, tokenizer
+        prefix, spans = tokenizer.prefix(), [tokenizer.context(one) for one in cases[0].contexts]
+        num_layers = model.shape.num_layers
+        names = [f"contributor-{at}" for at in range(len(spans))]
+        self.every = SyncPlan(tuple(range(1, num_layers)))
+        layout = build_layout(
+            num_layers=num_layers,
+            prefix_len=len(prefix),
+            contributors=list(zip(names, map(len, spans), strict=True)),
+            publisher=("publisher", 1),
+            plans=RolePlans(contributors=NOWHERE, publisher=NOWHERE, asked=self.every),
+            independent=True,
+            asked=names,
+        )
+        store = KvStore(layout, model.shape, model.rotaries, windows=model.windows)
+        for index, (member, span) in enumerate(zip(layout.contributors, spans, strict=True)):
+            exchange = InProcessExchange(store, index)
+            engine.prefiller.contribute(member, prefix, span, exchange)
+        self._prefix = engine.prefiller.warm_prefix(prefix)
+        self._asked = [store.asked[index].layers for index in range(len(spans))]
+        whole = self.past(self.every)
+        start = len(prefix) + sum(map(len, spans))
+        self._questions = Questions(engine, cases, start, whole)
+
+    def past(self, plan: SyncPlan) -> Past:
+        """What a publisher sees that asks at some blocks: rows of others there, merged exactly."""
+        pasts = []
+        for layer, rows in enumerate(self._prefix):
+            others = [asked[layer] for asked in self._asked] if layer in plan else []
+            pasts.append(_heads([rows, *others]))
+        return pasts
+
+    def divergence(self, plan: SyncPlan) -> float:
+        """Mean KL over the questions, nats a token."""
+        return float(np.mean([kl for kl, _ in self._questions.compare(self.past(plan))]))
+
+    def measure(self, plan: SyncPlan) -> list[tuple[float, float, bool]]:
+        """Of each question: KL, change of the given answer's NLL, whether the answer is right."""
+        past = self.past(plan)
+        texts = [self._tokenizer.decode(one) for one in self._questions.answers(past)]
+        found = self._questions.compare(past)
+        return [
+            (kl, change, is_right(text, case))
+            for (kl, change), text, case in zip(found, texts, self._cases, strict=True)
+        ]
+
+
+def _heads(parts: Sequence[LayerCache]) -> list[HeadPast]:
+    keys = torch.cat([part.keys[0] for part in parts], dim=1)
+    values = torch.cat([part.values[0] for part in parts], dim=1)
+    positions = torch.cat([part.positions for part in parts])
+    none = torch.zeros(len(positions))
+    return [(keys[head], values[head], none, positions) for head in range(len(keys))]
+
+
+def worlds(engine: Engine, length: int, num_cases: int, questions: int, seed: int) -> list[Any]:
+    """Worlds of so many questions together."""
+    shape = WorldShape(length=length, num_questions=questions)
+
+    def count(text: str) -> int:
+        return len(engine.tokenizer.plain(text))
+
+    cases = generate_worlds(num_cases, shape, count, seed=seed)
+    return [AskedWorld(engine, same) for same in worlds_of(cases)]
+
+
+def search(engine: Engine) -> dict[str, Any]:
+    """Leave out blocks, a few a round and those first that are missed least."""
+    asked = [
+        world
+        for length, count in SEARCH_WORLDS
+        for world in worlds(
+            engine, length, count * SEARCH_QUESTIONS, SEARCH_QUESTIONS, SEARCH_SEED
+        )
+    ]
+    kept = list(asked[0].every.layers)
+    steps = []
+    while len(kept) > min(SIZES):
+        losses = {
+            layer: np.mean(
+                [one.divergence(SyncPlan(tuple(x for x in kept if x != layer))) for one in asked]
+            )
+            for layer in kept
+        }
+        dropped = sorted(kept, key=losses.__getitem__)[: _dropped_of(len(kept))]
+        kept = [layer for layer in kept if layer not in dropped]
+        plan = SyncPlan(tuple(kept))
+        kl = float(np.mean([one.divergence(plan) for one in asked]))
+        steps.append({"blocks": len(kept), "plan": str(plan), "kl": kl, "dropped": dropped})
+        print(f"{len(kept):3} blocks, KL {kl:.4f}: {plan}", flush=True)
+    return {"model": engine.model.fingerprint, "steps": steps}
+
+
+def _dropped_of(num_kept: int) -> int:
+    """Few where a block matters, so that every size of the table is reached."""
+    return next(
+        min(most, num_kept - size)
+        for size, most in ((18, 3), (13, 2), (0, 1))
+        if num_kept > size
+    )
+
+
+def candidates(found: dict[str, Any], num_layers: int) -> dict[str, SyncPlan]:
+    """Plans of the table, by name."""
+    plans = {"every block but 0": SyncPlan(tuple(range(1, num_layers)))}
+    by_size = {step["blocks"]: step["plan"] for step in found["steps"]}
+    for size in sorted(set(SIZES) & set(by_size), reverse=True):
+        plans[f"found, {size}"] = PlanSpec(by_size[size]).resolve(num_layers)
+    for name in SCHEDULES:
+        try:
+            plans[f"{name}@10"] = PlanSpec(f"{name}@10").resolve(num_layers)
+        except InvalidPlanError:
+            continue
+    return plans
+
+
+def table(engine: Engine, found: dict[str, Any], cases: dict[int, int]) -> list[dict[str, Any]]:
+    """A row a length and plan, printed as it comes."""
+    rows = []
+    plans = candidates(found, engine.model.shape.num_layers)
+    for length, num_cases in cases.items():
+        asked = worlds(engine, length, num_cases, 5, TABLE_SEED)
+        for name, plan in plans.items():
+            each = [one for world in asked for one in world.measure(plan)]
+            kl, change, right = (np.array(column, dtype=float) for column in zip(*each, strict=True))
+            row = {
+                "length": length, "name": name, "plan": str(plan), "blocks": len(plan.layers),
+                "questions": len(each), "right": int(right.sum()),
+                "kl": _interval(kl), "nll_change": _interval(change),
+            }  # fmt: skip
+            rows.append(row)
+            print(
+                f"{length:4} {name:18} right {row['right']:2}/{len(each)}  "
+                f"KL {_shown(row['kl'])}  NLL {_shown(row['nll_change'], '+')}  {plan}",
+                flush=True,
+            )
+    return rows
+
+
+def _interval(values: Any) -> list[float]:
+    """Mean, and 95 % of means of as many questions drawn from these again."""
+    drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values))).mean(axis=1)
+    return [float(values.mean()), *map(float, np.percentile(drawn, (2.5, 97.5)))]
+
+
+def _shown(interval: list[float], sign: str = "") -> str:
+    mean, low, high = (format(one, f"{sign}.3f") for one in interval)
+    return f"{mean} [{low}, {high}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("what", choices=("search", "table"))
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--plans", type=Path, help="what the search wrote")
+    parser.add_argument("--cases", type=int, default=40)
+    parser.add_argument("--long-cases", type=int, default=20)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    engine = open_engine(arguments.model, weights="float32")
+    if arguments.what == "search":
+        result: Any = search(engine)
+    else:
+        found = json.loads(arguments.plans.read_text()) if arguments.plans else {"steps": []}
+        numbers = (arguments.cases, arguments.long_cases)
+        result = table(engine, found, dict(zip(LENGTHS, numbers, strict=True)))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

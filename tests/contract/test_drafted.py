@@ -1,0 +1,130 @@
+"""Answers with drafts are those of decoding token by token."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+
+import pytest
+
+from fedattn.core.sampling import SamplingParams
+from fedattn.model.decode import generate_tokens
+from fedattn.model.draft_pace import DraftPace
+from fedattn.model.drafted import DraftCounts, generate_drafted
+from fedattn.model.loading import LoadedModel
+from fedattn.research.oracle import oracle_greedy
+from tests.harness.runners import prefill_in_process
+from tests.harness.scenarios import SCENARIOS, Scenario
+from tests.harness.tiny import ALL_FAMILIES, tiny_model
+
+NUM_TOKENS = 24
+PLAIN = SamplingParams.most_likely(NUM_TOKENS)
+WARM = replace(PLAIN, temperature=0.8)
+SETTINGS = (
+    replace(PLAIN, repetition_penalty=1.6),
+    replace(PLAIN, no_repeat_ngram_size=2),
+    WARM,
+    replace(WARM, top_p=0.7, seed=3),
+    replace(WARM, top_k=5, repetition_penalty=1.3, no_repeat_ngram_size=3, seed=9),
+)
+ASKED = [scenario for scenario in SCENARIOS if scenario.asked]
+
+
+class Always(DraftPace):
+    """As many drafts, whatever they cost."""
+
+    def __init__(self, num_drafts: int) -> None:
+        super().__init__()
+        self._num_drafts = num_drafts
+
+    def choose(self, most: int) -> int:
+        return min(self._num_drafts, most)
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    return tiny_model("llama")
+
+
+def undrafted(model: LoadedModel, scenario: Scenario, sampling: SamplingParams) -> list[int]:
+    return list(generate_tokens(model, prefill_in_process(scenario, model)[0], sampling))
+
+
+def drafted(
+    model: LoadedModel, scenario: Scenario, sampling: SamplingParams, num_drafts: int
+) -> tuple[list[int], DraftCounts]:
+    prefill, counts = prefill_in_process(scenario, model)[0], DraftCounts()
+    pace = Always(num_drafts)
+    tokens = list(generate_drafted(model, prefill, sampling, pace=pace, counts=counts))
+    rows = prefill.cache.layers[0].positions
+    assert int(rows[-1]) == prefill.next_position + len(tokens) - 2  # of all but the last token
+    assert rows.unique().numel() == len(rows)
+    return tokens, counts
+
+
+@pytest.mark.parametrize("scenario", ASKED, ids=lambda one: one.name)
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_greedy_answers_are_the_oracles(family: str, scenario: Scenario) -> None:
+    model = tiny_model(family)
+    expected = oracle_greedy(model, scenario.layout(), scenario.joined(), NUM_TOKENS)
+    tokens, counts = drafted(model, scenario, PLAIN, num_drafts=3)
+    assert tokens == expected == undrafted(model, scenario, PLAIN)
+    assert counts.passes + counts.accepted >= NUM_TOKENS - 1
+
+
+@pytest.mark.parametrize("num_drafts", [0, 1, 5])
+@pytest.mark.parametrize("sampling", SETTINGS)
+def test_any_sampling_gives_the_tokens_of_no_drafts(
+    sampling: SamplingParams, num_drafts: int, model: LoadedModel
+) -> None:
+    for scenario in ASKED:
+        expected = undrafted(model, scenario, sampling)
+        assert drafted(model, scenario, sampling, num_drafts)[0] == expected
+
+
+def test_drafts_that_are_right_save_passes(model: LoadedModel) -> None:
+    """With nobody to ask, drafts are the answer itself, by any seed."""
+    for sampling in (PLAIN, WARM):
+        tokens, counts = drafted(model, SCENARIOS[2], sampling, num_drafts=4)
+        assert tokens == undrafted(model, SCENARIOS[2], sampling)
+        assert counts.accepted == counts.drafted
+        assert counts.passes == -(-(NUM_TOKENS - 1) // 5)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_short_answers_have_no_token_too_many(most: int, model: LoadedModel) -> None:
+    sampling = replace(PLAIN, max_new_tokens=most)
+    prefill = prefill_in_process(ASKED[0], model)[0]
+    assert len(list(generate_drafted(model, prefill, sampling, pace=Always(8)))) == most
+
+
+@pytest.mark.parametrize("num_drafts", [0, 2, 6])
+@pytest.mark.parametrize("place", range(8))
+def test_answers_end_before_an_end_token(
+    place: int, num_drafts: int, model: LoadedModel
+) -> None:
+    scenario = ASKED[1]
+    ending = undrafted(model, scenario, WARM)[place]
+    ended = replace(model, end_token_ids=frozenset({ending}))
+    expected = undrafted(ended, scenario, WARM)
+    prefill = prefill_in_process(scenario, ended)[0]
+    assert list(generate_drafted(ended, prefill, WARM, pace=Always(num_drafts))) == expected
+
+
+def test_what_is_left_unread_leaves_a_cache_that_others_may_go_on_with(model: LoadedModel) -> None:
+    scenario = ASKED[0]
+    prefill = prefill_in_process(scenario, model)[0]
+    answer: Iterator[int] = generate_drafted(model, prefill, PLAIN, pace=Always(5))
+    begun = [token for token, _ in zip(answer, range(4), strict=False)]
+    assert begun == undrafted(model, scenario, PLAIN)[:4]
+    rows = prefill.cache.layers[0].positions
+    assert rows.unique().numel() == len(rows)
+
+
+def test_measured_times_decide_how_many_are_drafted(model: LoadedModel) -> None:
+    """A clock that stands still while drafting: passes cost all, so drafts are many."""
+    scenario, ticks = ASKED[0], count()
+    sampling = replace(PLAIN, max_new_tokens=60)
+    prefill, counts = prefill_in_process(scenario, model)[0], DraftCounts()
+    clock = lambda: float(next(ticks) // 3)  # noqa: E731 - begin, drafted, done
+    list(generate_drafted(model, prefill, sampling, counts=counts, clock=clock))
+    assert counts.passes < 59

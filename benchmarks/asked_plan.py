@@ -120,9 +120,7 @@ def search(engine: Engine) -> dict[str, Any]:
     asked = [
         world
         for length, count in SEARCH_WORLDS
-        for world in worlds(
-            engine, length, count * SEARCH_QUESTIONS, SEARCH_QUESTIONS, SEARCH_SEED
-        )
+        for world in worlds(engine, length, count * SEARCH_QUESTIONS, SEARCH_QUESTIONS, SEARCH_SEED)
     ]
     kept = list(asked[0].every.layers)
     steps = []
@@ -145,9 +143,7 @@ def search(engine: Engine) -> dict[str, Any]:
 def _dropped_of(num_kept: int) -> int:
     """Few where a block matters, so that every size of the table is reached."""
     return next(
-        min(most, num_kept - size)
-        for size, most in ((18, 3), (13, 2), (0, 1))
-        if num_kept > size
+        min(most, num_kept - size) for size, most in ((18, 3), (13, 2), (0, 1)) if num_kept > size
     )
 
 
@@ -173,7 +169,9 @@ def table(engine: Engine, found: dict[str, Any], cases: dict[int, int]) -> list[
         asked = worlds(engine, length, num_cases, 5, TABLE_SEED)
         for name, plan in plans.items():
             each = [one for world in asked for one in world.measure(plan)]
-            kl, change, right = (np.array(column, dtype=float) for column in zip(*each, strict=True))
+            kl, change, right = (
+                np.array(column, dtype=float) for column in zip(*each, strict=True)
+            )
             row = {
                 "length": length, "name": name, "plan": str(plan), "blocks": len(plan.layers),
                 "questions": len(each), "right": int(right.sum()),

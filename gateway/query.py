@@ -46,4 +46,6 @@ def session_to_wire(body: SessionBody, caller: Caller) -> participant_pb2.QueryR
         sampling=sampling_to_wire(SamplingParams()),
         compression=wish_to_wire(body.compression.value),
         options=options_to_wire(options),
+        asked_plan=body.asked_plan or "",
+        query_codec=body.query_codec,
     )

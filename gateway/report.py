@@ -8,6 +8,7 @@ from fedattn.core.errors import InvalidInputError, ProtocolMismatchError
 from fedattn.core.report import NodeState, Outcome
 from fedattn.rest.answers import (
     AnswerSource,
+    AskedReport,
     LayerEvent,
     LayerTraffic,
     NodeHealth,
@@ -99,12 +100,29 @@ def answer_from_wire(result: participant_pb2.QueryResult) -> QueryAnswer:
         totals=Totals(
             time_to_first_token_s=result.time_to_first_token_s,
             tokens_per_s=_tokens_per_s(result),
-            kv_bytes=sum(participant.bytes_up for participant in participants),
+            kv_bytes=_kv_bytes(participants, "bytes_up"),
+            asked_bytes=sum(one.bytes_up for one in participants if one.round_trips),
             planned_kv_bytes=sum(part.planned.bytes_up for part in participants if part.planned),
-            kv_bytes_down=sum(participant.bytes_down for participant in participants),
+            kv_bytes_down=_kv_bytes(participants, "bytes_down"),
             budget_steps=result.budget_steps,
         ),
+        asked=_asked(result.asked) if result.HasField("asked") else None,
     )
+
+
+def _asked(decoding: participant_pb2.AskedDecoding) -> AskedReport:
+    return AskedReport(
+        passes=decoding.passes,
+        drafted=decoding.drafted,
+        accepted=decoding.accepted,
+        draft_s=decoding.draft_s,
+        pass_s=decoding.pass_s,
+    )
+
+
+def _kv_bytes(participants: list[ParticipantReport], way: str) -> int:
+    """Of frames; queries and answers to them are none."""
+    return sum(getattr(one, way) for one in participants if not one.round_trips)
 
 
 def warm_from_wire(response: participant_pb2.WarmResponse) -> WarmAnswer:
@@ -227,6 +245,7 @@ def _report_from_wire(member: session_pb2.MemberReport) -> ParticipantReport:
             sync_layers=list(member.sync_layers),
             compression=_compression(member) if member.HasField("compression") else None,
             rows=ROW_SOURCES.find(member.row_source),
+            round_trips=member.round_trips,
             planned=_planned(member.planned) if member.HasField("planned") else None,
             timeline=[_slice(piece) for piece in member.timeline],
             **_context_counts(member),

@@ -131,6 +131,8 @@ def _state(member: ParticipantReport) -> str:
     """How its part ended, or that its rows were there before."""
     if member.state is Outcome.COMPLETE and member.rows in _CACHED:
         return member.rows.replace("_", " ")
+    if member.state is Outcome.COMPLETE and member.rows is RowSource.ASKED:
+        return f"asked {member.round_trips} times"
     if member.missing_from_layer is not None:
         return f"{member.state} from block {member.missing_from_layer}"
     return member.state
@@ -190,8 +192,15 @@ def totals_line(answer: QueryAnswer) -> str:
     totals = answer.totals
     speed = totals.tokens_per_s
     decoding = f", then {speed:.1f} tokens/s" if speed else ""
+    asked = ""
+    if answer.asked is not None:
+        trips = max((one.round_trips for one in answer.participants), default=0)
+        asked = (
+            f"; {trips} round trips, {totals.asked_bytes / 1024:.1f} KiB of queries and answers, "
+            f"{answer.asked.accepted} of {answer.asked.drafted} drafts held"
+        )
     return (
-        f"first token after {totals.time_to_first_token_s:.2f} s{decoding}; "
+        f"first token after {totals.time_to_first_token_s:.2f} s{decoding}{asked}; "
         f"KV sent {totals.kv_bytes / 1024:.1f} KiB "
         f"of {totals.planned_kv_bytes / 1024:.1f} planned ({_how(answer)}{_steps(totals)})"
     )

@@ -12,8 +12,10 @@ from fedattn.cli.options import (
     AUTO,
     ApiKey,
     AsJson,
+    AskedPlan,
     Authority,
     Codec,
+    Exchanging,
     Gateway,
     Independent,
     InputKeepRatio,
@@ -23,6 +25,7 @@ from fedattn.cli.options import (
     Plan,
     Prefix,
     PublisherPlan,
+    QueryCodec,
     Seed,
     Selector,
     read_wish,
@@ -32,9 +35,11 @@ from fedattn.cli.plans import check_gateway_plan
 from fedattn.cli.terminal import output, progress, write_json
 from fedattn.client import Client
 from fedattn.client.connection import DEFAULT_GATEWAY
+from fedattn.core.asked import DEFAULT_QUERY_CODEC
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MIN_PARTICIPANTS
 from fedattn.core.report import FinishReason
+from fedattn.core.request import Exchange
 from fedattn.core.sampling import DEFAULT_NO_REPEAT_NGRAM_SIZE, DEFAULT_REPETITION_PENALTY
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
@@ -58,6 +63,9 @@ def ask(
     ] = None,
     plan: Plan = "auto",
     publisher_plan: PublisherPlan = None,
+    exchange: Exchanging = Exchange.AUTO,
+    asked_plan: AskedPlan = None,
+    query_codec: QueryCodec = DEFAULT_QUERY_CODEC,
     codec: Codec = DEFAULT_CODEC,
     keep_ratio: KeepRatio = None,
     selector: Selector = AUTO,
@@ -148,6 +156,9 @@ def ask(
         require=_split(require) or [],
         plan=plan,
         publisher_plan=publisher_plan,
+        exchange=exchange,
+        asked_plan=asked_plan,
+        query_codec=query_codec,
         compression=CompressionBody.of(wish),
         kv_budget_bytes=kv_budget_bytes,
         link_rate_mbit_s=link_rate_mbit_s,

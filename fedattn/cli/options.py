@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
+from fedattn.core.asked import QUERY_CODEC_NAMES
 from fedattn.core.codecs import CODEC_NAMES, DEFAULT_CODEC, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.limits import MAX_SEED
 from fedattn.core.profile import CompressionWish
+from fedattn.core.request import Exchange
 from fedattn.core.sampling import MAX_NEW_TOKENS
 from fedattn.core.selection import SELECTOR_NAMES, check_selector
 from fedattn.core.spans import PrefixMode
@@ -43,6 +45,20 @@ Independent = Annotated[
         "--independent",
         help="Contributors follow the public prefix alone; --plan is the publisher's.",
     ),
+]
+Exchanging = Annotated[
+    Exchange,
+    typer.Option(
+        "--exchange",
+        help="rows: contributors send their rows; ask: rows stay, queries go to them; auto: as "
+        "their owners' policies say.",
+    ),
+]
+AskedPlan = Annotated[
+    str | None, typer.Option(help="Blocks to ask at where rows stay; default: as the profile says.")
+]
+QueryCodec = Annotated[
+    str, typer.Option(help=f"How such queries are written: {', '.join(QUERY_CODEC_NAMES)}.")
 ]
 Prefix = Annotated[PrefixMode, typer.Option(help="public, or first as in the paper.")]
 

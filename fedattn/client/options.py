@@ -2,6 +2,7 @@
 
 from typing import TypedDict
 
+from fedattn.core.request import Exchange
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
 from fedattn.rest.faults import checked
@@ -47,6 +48,9 @@ class SessionOptions(TypedDict, total=False):
     require: list[str]
     plan: str
     publisher_plan: str | None
+    exchange: Exchange | str
+    asked_plan: str | None
+    query_codec: str
     compression: CompressionOptions | CompressionBody
     kv_budget_bytes: int | None
     link_rate_mbit_s: float | None

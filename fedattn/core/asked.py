@@ -53,6 +53,7 @@ _CLEAR, _SEALED = 0, 1
 _LSE_SIZE = 4
 _BY_ID = {codec.codec_id: codec for codec in VECTOR_CODECS}
 _BY_NAME = {codec.name: codec for codec in VECTOR_CODECS}
+QUERY_CODEC_NAMES = tuple(_BY_NAME)
 DEFAULT_QUERY_CODEC = "bf16"
 
 Seal = Callable[[int, bytes, bytes | memoryview], bytes]

@@ -10,15 +10,18 @@ The answer is replayed: one forward pass over its tokens by the blocks of transf
 decoded it. Cost: A tokens through the model, and at the given layers A x S weights a head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 
+from fedattn.core.asked import PartialAttention
 from fedattn.core.spans import Span
-from fedattn.model.attending import attend_rows
+from fedattn.model.asked import merge_parts
+from fedattn.model.attending import attend_partly, attend_rows
 from fedattn.model.attention import run_model
+from fedattn.model.exchange import AskingExchange
 from fedattn.model.layer_cache import LayerCache, join_rows
 from fedattn.model.likelihood import token_log_probs
 from fedattn.model.loading import LoadedModel
@@ -61,6 +64,7 @@ def attribute_answer(  # noqa: PLR0913, PLR0917 - spelt out
     passages: Sequence[Span],
     layers: Sequence[int],
     members: Sequence[Span] = (),
+    exchange: AskingExchange | None = None,
 ) -> Attribution:
     """Replay an answer and see where its tokens look; leaves the cache as it is.
 
@@ -77,6 +81,8 @@ def attribute_answer(  # noqa: PLR0913, PLR0917 - spelt out
             travel are missed by nobody.
         layers: the publisher's sync layers.
         members: global positions of each member's span, in token order.
+        exchange: asks members whose rows are not here, once more; None if there are none. Of
+            passages of theirs it cannot be told which drew attention.
 
     Raises:
         ValueError: no answer, or passages overlap or are out of order.
@@ -88,7 +94,8 @@ def attribute_answer(  # noqa: PLR0913, PLR0917 - spelt out
     start = prefill.next_position
     known = [layer.before(start) for layer in prefill.cache.layers]
     positions = torch.arange(start, start + len(answer), device=model.device)
-    view = WatchedRows(known, model.windows, positions, passages, frozenset(layers), members)
+    watched = frozenset(layers) | (exchange.route.asks if exchange is not None else frozenset())
+    view = WatchedRows(known, model.windows, positions, passages, watched, members, exchange)
     ids = torch.tensor(answer, dtype=torch.int64, device=model.device)
     hidden = run_model(model.backbone, ids, positions, view)
     return view.attribution(token_log_probs(model, prefill.logits, hidden[:-1], answer))
@@ -104,6 +111,7 @@ class WatchedRows:
         passages: R ranges of global positions.
         layers: where to watch.
         members: M ranges of global positions.
+        exchange: asks members whose rows are not known here; None if there are none.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - spelt out
@@ -114,7 +122,9 @@ class WatchedRows:
         passages: Sequence[Span],
         layers: frozenset[int],
         members: Sequence[Span] = (),
+        exchange: AskingExchange | None = None,
     ) -> None:
+        self._exchange = exchange
         self.windows = windows
         self._known, self._positions = known, positions
         self._passages = passages
@@ -137,13 +147,31 @@ class WatchedRows:
         """As `KvView.attend`."""
         positions, window = self._positions, self.windows[layer]
         joined = join_rows([self._known[layer], LayerCache(key, value, positions)])
-        if layer in self._layers:
-            factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-            groups = joined.groups()
-            queries = (query[0].float() * factor).chunk(len(groups))
-            for of_group, rows in zip(queries, groups, strict=True):
-                self._watch(of_group, rows, window)
-        return attend_rows(query, joined, positions, window, scaling)
+        if layer not in self._layers:
+            return attend_rows(query, joined, positions, window, scaling)
+        scaled = query[0].float() * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+        share = torch.ones(scaled.shape[:2], device=query.device)
+        if self._exchange is None or layer not in self._exchange.route.asks:
+            output = attend_rows(query, joined, positions, window, scaling)
+        else:
+            self._exchange.ask(layer, scaled.cpu().numpy(), int(positions[0]))
+            own = attend_partly(scaled[None], joined, positions, window, 1.0)
+            parts = self._exchange.parts(layer)
+            output = merge_parts(*own, parts.values()).to(query.dtype)
+            share = self._note_parts(own[1][0], parts)
+        groups = joined.groups()
+        by_group = zip(scaled.chunk(len(groups)), share.chunk(len(groups)), groups, strict=True)
+        for of_group, share_of_group, rows in by_group:
+            self._watch(of_group, share_of_group, rows, window)
+        return output
+
+    def _note_parts(self, lse: torch.Tensor, parts: Mapping[int, PartialAttention]) -> torch.Tensor:
+        """Note what rows drew that are not here; the share [Hq, T] of those that are."""
+        others = [torch.from_numpy(part.lse).to(lse.device) for part in parts.values()]
+        shares = torch.softmax(torch.stack([lse, *others]), dim=0)
+        for member, drawn in zip(parts, shares[1:], strict=True):
+            self._drawn[member] += float(drawn.double().sum())
+        return shares[0]
 
     def attribution(self, log_probs: tuple[float, ...]) -> Attribution:
         """What was seen so far."""
@@ -157,8 +185,13 @@ class WatchedRows:
             influences=_of_all(drawn),
         )
 
-    def _watch(self, query: torch.Tensor, rows: LayerCache, window: int | None) -> None:
-        """Note the attention of scaled queries [Hq, T, D], of all or some heads, to their rows."""
+    def _watch(
+        self, query: torch.Tensor, share: torch.Tensor, rows: LayerCache, window: int | None
+    ) -> None:
+        """Note the attention of scaled queries [Hq, T, D], of all or some heads, to their rows.
+
+        Those have a share [Hq, T] of all attention.
+        """
         owners = _owners(rows.positions, self._passages)
         members = _owners(rows.positions, self._members)
         is_inside = owners < len(self._passages)
@@ -167,7 +200,7 @@ class WatchedRows:
         for start in range(0, query.shape[1], _QUERIES_AT_ONCE):
             some = slice(start, start + _QUERIES_AT_ONCE)
             seen = visible(self._positions[some], rows.positions, window)
-            weights = _weights(query[:, some], keys, seen, rows.biases)
+            weights = _weights(query[:, some], keys, seen, rows.biases) * share[:, some, None]
             drawn = _by_row(weights)
             self._mass.index_add_(0, owners.cpu(), drawn)
             self._drawn.index_add_(0, members.cpu(), drawn)

@@ -16,7 +16,6 @@ from fedattn.model.exchange import AskingExchange, KvExchange
 from fedattn.model.head_rows import RaggedRows, as_dense
 from fedattn.model.layer_cache import LayerCache, join_rows
 
-
 _MOST_RECALLED = 32
 """Tokens of a pass; more are never drafted at once."""
 

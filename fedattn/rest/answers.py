@@ -139,9 +139,14 @@ class ParticipantReport(ContextCounts):
     )
     rows: RowSource | None = Field(
         description="computed: it computed its rows; contributor_cache: it sent frames it had "
-        "cached; publisher_cache: the publisher had its rows cached and nothing travelled. Null if "
-        "nobody counted.",
+        "cached; publisher_cache: the publisher had its rows cached and nothing travelled; asked: "
+        "they stayed with it, and it answered queries. Null if nobody counted.",
         examples=["publisher_cache"],
+    )
+    round_trips: int = Field(
+        0,
+        description="Pieces of queries that it answered; of the publisher, those it sent.",
+        examples=[0],
     )
     planned: PlannedCost | None = Field(
         description="What was foretold for it; null for excluded nodes."
@@ -184,6 +189,12 @@ class Totals(BaseModel):
     kv_bytes_down: int = Field(
         description="Bytes of all frames as delivered to receivers.", examples=[18560]
     )
+    asked_bytes: int = Field(
+        0,
+        description="Bytes of queries to contributors whose rows stay with them, and of their "
+        "answers, each counted once.",
+        examples=[0],
+    )
     budget_steps: int = Field(
         description="Steps that the session went down to keep its byte budget, of those that the "
         "model's profile allows; 0: everything is as was asked. The participants say how their "
@@ -207,6 +218,21 @@ class Retried(BaseModel):
     )
     detail: str = Field(
         description="The same for people.", examples=["publisher node-b cannot be reached"]
+    )
+
+
+class AskedReport(BaseModel):
+    """Decoding while rows stay with contributors: tokens are drafted, then asked about together."""
+
+    passes: int = Field(
+        description="Passes that asked, behind the prefill; each at all asked blocks.",
+        examples=[14],
+    )
+    drafted: int = Field(description="Tokens that were drafted.", examples=[22])
+    accepted: int = Field(description="Drafts that became tokens of the answer.", examples=[17])
+    draft_s: float = Field(description="Time that drafting took, seconds.", examples=[0.61])
+    pass_s: float = Field(
+        description="Time that the passes took, waiting included, seconds.", examples=[1.1]
     )
 
 
@@ -240,6 +266,10 @@ class QueryAnswer(BaseModel):
         description="Members in token order, then excluded nodes."
     )
     totals: Totals = Field(description="The session in numbers.")
+    asked: AskedReport | None = Field(
+        None,
+        description="How it was decoded while rows stayed with their owners; null if none did.",
+    )
     retried: Retried | None = Field(
         None, description="Who was lost in a first try; null if there was one try only."
     )

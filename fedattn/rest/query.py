@@ -10,6 +10,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from fedattn.core.asked import DEFAULT_QUERY_CODEC, QUERY_CODEC_NAMES, query_codec_by_name
 from fedattn.core.budget import ByteBudget
 from fedattn.core.codecs import CODEC_NAMES, DEFAULT_CODEC, codec_by_name
 from fedattn.core.compression import SETTINGS_FIELDS, Compression, RowSettings
@@ -29,7 +30,7 @@ from fedattn.core.limits import (
 from fedattn.core.node_id import check_node_id
 from fedattn.core.plans import PLAN_TEXT, PlanSpec
 from fedattn.core.profile import CompressionWish
-from fedattn.core.request import LABEL_TEXT, SessionOptions
+from fedattn.core.request import LABEL_TEXT, Exchange, SessionOptions
 from fedattn.core.sampling import MAX_STOP_LENGTH, MAX_STOP_STRINGS, SamplingParams
 from fedattn.core.selection import SELECTOR_NAMES, check_selector
 from fedattn.core.share import Share
@@ -46,9 +47,15 @@ def _check_codec(name: str) -> str:
     return name
 
 
+def _check_query_codec(name: str) -> str:
+    query_codec_by_name(name)
+    return name
+
+
 NodeId = Annotated[str, AfterValidator(check_node_id)]
 PlanText = Annotated[str, AfterValidator(lambda text: PlanSpec(text).text)]
 CodecName = Annotated[str, AfterValidator(_check_codec)]
+QueryCodecName = Annotated[str, AfterValidator(_check_query_codec)]
 SelectorName = Annotated[
     str, AfterValidator(lambda name: name if name == AUTO else check_selector(name))
 ]
@@ -161,6 +168,26 @@ class SessionBody(BaseModel):
         None,
         description="Sync plan of the publisher; the same as plan if absent.",
         examples=["all"],
+    )
+    exchange: Exchange = Field(
+        Exchange.AUTO,
+        strict=False,
+        description="How contributors let the publisher attend to their rows. rows: they send "
+        "them; ask: the rows stay with them, and they answer the publisher's queries at every "
+        "asked block and pass; auto: as the policy of each node has it, rows if that leaves both "
+        "open.",
+    )
+    asked_plan: PlanText | None = Field(
+        None,
+        description="Blocks at which contributors are asked whose rows stay with them; as the "
+        "profile says, or those of the publisher, if absent.",
+        examples=["7,9,10-12"],
+    )
+    query_codec: QueryCodecName = Field(
+        DEFAULT_QUERY_CODEC,
+        description="How queries to such contributors, and what they make of their rows, are "
+        f"written: {', '.join(QUERY_CODEC_NAMES)}.",
+        json_schema_extra={"enum": list(QUERY_CODEC_NAMES)},
     )
     compression: CompressionBody = Field(
         default_factory=CompressionBody, description="How contributors' rows travel."
@@ -277,6 +304,7 @@ class SessionBody(BaseModel):
             node_tokens=self.node_tokens,
             context_tokens=self.context_tokens,
             require=tuple(self.require),
+            exchange=self.exchange,
         )
 
     @model_validator(mode="after")

@@ -1,13 +1,14 @@
 """The model thread of one query: prefill with exchange, decode, and tell what happens."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import asdict
 
 from fedattn.core.agreement import PassageSpan
 from fedattn.core.errors import FedAttnError
 from fedattn.core.sampling import SamplingParams
+from fedattn.model.drafted import DraftCounts, generate_drafted
 from fedattn.model.layer_cache import LayerCache
 from fedattn.model.prefill import PrefillResult
 from fedattn.model.text import TextStream
@@ -54,7 +55,7 @@ class Answering:
         own: PublisherSpan,
         known: CachedState | None,
         passages: Mapping[int, tuple[PassageSpan, ...]],
-        on_prefilled: Callable[[float], object],
+        on_exchanged: Callable[[float], object],
     ) -> pb.QueryResult:
         """The answer; of its report, the influence of every member.
 
@@ -63,7 +64,7 @@ class Answering:
             own: span of the publisher.
             known: rows before the question, if they are cached.
             passages: of the contributors, by their places.
-            on_prefilled: told the seconds of computing, once the network is not needed any more.
+            on_exchanged: told the seconds of computing, once the network is not needed any more.
 
         Raises:
             FedAttnError: the session failed, or `stop` was called.
@@ -73,16 +74,20 @@ class Answering:
         with prefill_span(node_id, exchange):
             prefill = self._prefill(exchange, own, known)
         compute_s = time.monotonic() - begun - exchange.wait_s
-        on_prefilled(compute_s)
+        asking = exchange if exchange.route.asked else None
+        if asking is None:
+            on_exchanged(compute_s)
         self._node.metrics.prefilled(
             compute_s, row_wait_s=exchange.wait_s, room_wait_s=exchange.room_wait_s
         )
         with span("decode", {NODE: node_id}):
-            result, answer = self._decode(prefill)
+            result, answer = self._decode(prefill, asks=asking is not None)
         layout, model = exchange.terms.layout, self._node.prefiller.model
         placed = place_passages(layout, passages, own.passages)
         with span("find sources", {NODE: node_id}):
-            result.MergeFrom(find_sources(model, prefill, answer, placed, layout))
+            result.MergeFrom(find_sources(model, prefill, answer, placed, layout, asking))
+        if asking is not None:
+            on_exchanged(time.monotonic() - begun - exchange.wait_s)
         support = result.support if result.HasField("support") else 0.0
         result.is_supported = support >= self._query.min_support
         result.prompt_tokens = prefill.next_position
@@ -99,14 +104,28 @@ class Answering:
         self.state = prefill.cache.rows_before(len(own.question))
         return prefill
 
-    def _decode(self, prefill: PrefillResult) -> tuple[pb.QueryResult, list[int]]:
+    def _tokens(
+        self, prefill: PrefillResult, counts: DraftCounts | None
+    ) -> Generator[int, None, None]:
+        """Of the answer: in one batch with other answers, or by itself where others are asked."""
+        node, sampling = self._node, self._query.sampling
+        if counts is None:
+            yield from node.decode_loop.generate(prefill, sampling)
+            return
+        with node.prefiller.cores.prefilling() as turn:
+            prefill.cache.between_blocks = turn.away
+            model = node.prefiller.model
+            yield from generate_drafted(model, prefill, sampling, counts=counts)
+
+    def _decode(self, prefill: PrefillResult, *, asks: bool) -> tuple[pb.QueryResult, list[int]]:
         """The text, and the tokens it is made of."""
+        counts = DraftCounts() if asks else None
         node, sampling = self._node, self._query.sampling
         stream = TextStream(node.tokenizer.detokenizer(), sampling.stop)
         pieces: list[str] = []
         answer: list[int] = []
         first_token_at = token_at = 0.0
-        with closing(node.decode_loop.generate(prefill, sampling)) as tokens:
+        with closing(self._tokens(prefill, counts)) as tokens:
             for token in tokens:
                 answer.append(token)
                 before, token_at = token_at, time.monotonic()
@@ -129,6 +148,7 @@ class Answering:
             num_tokens=len(answer),
             time_to_first_token_s=first_token_at - self._arrived,
             decode_s=ended - first_token_at,
+            asked=None if counts is None else pb.AskedDecoding(**asdict(counts)),
         )
         return result, answer
 

@@ -187,6 +187,7 @@ class PublisherSession:
             on_layer=on_layer,
             keeps=self._node.rows.max_bytes > 0,
             required=self._query.options.require,
+            query_codec=self._query.query_codec,
         )
 
     def claim(self, exchange: GrpcKvExchange, state_key: bytes = b"") -> Callable[[], None]:

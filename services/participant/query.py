@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+from fedattn.core.asked import DEFAULT_QUERY_CODEC, query_codec_by_name
 from fedattn.core.errors import EmptyQuestionError
 from fedattn.core.limits import MAX_QUESTION_LENGTH, MAX_TOPIC_LENGTH
 from fedattn.core.plans import PlanSpec
@@ -29,6 +30,7 @@ class Query:
         options: of the session.
         topic: words that contributors are told, if they are told a topic.
         min_support: least support of an answer that counts as supported, 0 to 1.
+        query_codec: how queries are written to contributors whose rows stay with them.
     """
 
     resolved: Resolved
@@ -38,6 +40,7 @@ class Query:
     options: SessionOptions = field(default_factory=SessionOptions)
     topic: str = ""
     min_support: float = 0.0
+    query_codec: str = DEFAULT_QUERY_CODEC
 
     @property
     def words(self) -> str:
@@ -92,10 +95,17 @@ def query_from_wire(
     publisher = PlanSpec(request.publisher_plan or request.plan)
     contributors = PlanSpec("none" if options.independent else request.plan)
     wish = wish_from_wire(request.compression) if request.HasField("compression") else None
+    resolved = resolve(contributors, publisher, num_layers, profile, wish)
+    if request.asked_plan:
+        asked = PlanSpec(request.asked_plan).resolve(num_layers)
+        resolved = replace(resolved, plans=replace(resolved.plans, asked=asked))
+    query_codec = request.query_codec or DEFAULT_QUERY_CODEC
+    query_codec_by_name(query_codec)
     return Query(
         question=request.question,
         turns=turns_from_wire(request.turns),
-        resolved=resolve(contributors, publisher, num_layers, profile, wish),
+        resolved=resolved,
+        query_codec=query_codec,
         sampling=sampling_from_wire(request.sampling),
         options=options,
         topic=request.topic,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fedattn.core.agreement import PassageSpan
 from fedattn.core.spans import Member, SessionLayout, Span
 from fedattn.model.attribution import attribute_answer
+from fedattn.model.exchange import AskingExchange
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import PrefillResult
 from fedattn.model.support import copying_attention
@@ -63,12 +64,13 @@ def _place(member: Member, passages: tuple[PassageSpan, ...], begin: int) -> lis
     return placed
 
 
-def find_sources(
+def find_sources(  # noqa: PLR0913, PLR0917 - spelt out
     model: LoadedModel,
     prefill: PrefillResult,
     answer: list[int],
     placed: list[PlacedPassage],
     layout: SessionLayout,
+    exchange: AskingExchange | None = None,
 ) -> pb.QueryResult:
     """What an answer rests on: a result with its sources, its support, the influence of every
     member in a report, and nothing else.
@@ -79,18 +81,21 @@ def find_sources(
         answer: its token ids; nothing is said of an answer without any.
         placed: all passages; nothing is said of sources and support if there is none.
         layout: of the session.
+        exchange: asks members whose rows stay with them; None if there are none. Then nothing is
+            said of support, and of passages only where their rows are here.
     """
     result = pb.QueryResult()
     if not answer:
         return result
     spans, members = [one.span for one in placed], [member.span for member in layout.members]
     layers = layout.publisher.plan.layers
-    seen = attribute_answer(model, prefill, answer, spans, layers, members)
+    seen = attribute_answer(model, prefill, answer, spans, layers, members, exchange)
     for member, influence in zip(layout.members, seen.influences, strict=True):
         result.report.members.add(node_id=member.node_id, influence=min(1.0, influence))
     if not placed:
         return result
-    result.support = copying_attention(seen)
+    if exchange is None:
+        result.support = copying_attention(seen)
     ranked = sorted(zip(seen.shares, placed, strict=True), key=lambda pair: -pair[0])
     for share, one in ranked[:MAX_SOURCES]:
         if share > 0:

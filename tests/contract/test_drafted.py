@@ -99,9 +99,7 @@ def test_short_answers_have_no_token_too_many(most: int, model: LoadedModel) -> 
 
 @pytest.mark.parametrize("num_drafts", [0, 2, 6])
 @pytest.mark.parametrize("place", range(8))
-def test_answers_end_before_an_end_token(
-    place: int, num_drafts: int, model: LoadedModel
-) -> None:
+def test_answers_end_before_an_end_token(place: int, num_drafts: int, model: LoadedModel) -> None:
     scenario = ASKED[1]
     ending = undrafted(model, scenario, WARM)[place]
     ended = replace(model, end_token_ids=frozenset({ending}))

@@ -83,6 +83,8 @@ class QueryRequest(_message.Message):
     MIN_SUPPORT_FIELD_NUMBER: _builtins.int
     TURNS_FIELD_NUMBER: _builtins.int
     COMPRESSION_FIELD_NUMBER: _builtins.int
+    ASKED_PLAN_FIELD_NUMBER: _builtins.int
+    QUERY_CODEC_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question; 1 to 32768 characters."""
     plan: _builtins.str
@@ -93,6 +95,12 @@ class QueryRequest(_message.Message):
     """Words of the question that contributors are told, if share is TOPIC; up to 2000 characters."""
     min_support: _builtins.float
     """Least support that makes QueryResult.is_supported true; 0 to 1."""
+    asked_plan: _builtins.str
+    """Blocks at which contributors are asked whose rows stay with them, written as plan; empty for as
+    the publisher's profile of the model says.
+    """
+    query_codec: _builtins.str
+    """How queries to them, and what they make of rows, are written: fp32, fp16, bf16 or int8; empty for bf16."""
     @_builtins.property
     def sampling(self) -> Global___Sampling:
         """How to choose tokens."""
@@ -121,10 +129,12 @@ class QueryRequest(_message.Message):
         min_support: _builtins.float = ...,
         turns: _abc.Iterable[Global___Turn] | None = ...,
         compression: _session_pb2.CompressionWish | None = ...,
+        asked_plan: _builtins.str = ...,
+        query_codec: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "options", b"options", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "min_support", b"min_support", "options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "question", b"question", "sampling", b"sampling", "topic", b"topic", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_plan", b"asked_plan", "compression", b"compression", "min_support", b"min_support", "options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "query_codec", b"query_codec", "question", b"question", "sampling", b"sampling", "topic", b"topic", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -418,6 +428,7 @@ class QueryResult(_message.Message):
     SUPPORT_FIELD_NUMBER: _builtins.int
     IS_SUPPORTED_FIELD_NUMBER: _builtins.int
     BUDGET_STEPS_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The whole answer."""
     finish_reason: Global___FinishReason.ValueType
@@ -446,6 +457,10 @@ class QueryResult(_message.Message):
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnswerSource]:
         """Passages that drew the answer's attention, those with the most first."""
 
+    @_builtins.property
+    def asked(self) -> Global___AskedDecoding:
+        """How the answer was decoded, if contributors were asked; else absent."""
+
     def __init__(
         self,
         *,
@@ -460,16 +475,55 @@ class QueryResult(_message.Message):
         support: _builtins.float | None = ...,
         is_supported: _builtins.bool = ...,
         budget_steps: _builtins.int = ...,
+        asked: Global___AskedDecoding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_support", b"_support", "report", b"report", "support", b"support"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_support", b"_support", "asked", b"asked", "report", b"report", "support", b"support"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_support", b"_support", "budget_steps", b"budget_steps", "decode_s", b"decode_s", "finish_reason", b"finish_reason", "is_supported", b"is_supported", "num_tokens", b"num_tokens", "prompt_tokens", b"prompt_tokens", "report", b"report", "sources", b"sources", "support", b"support", "text", b"text", "time_to_first_token_s", b"time_to_first_token_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_support", b"_support", "asked", b"asked", "budget_steps", b"budget_steps", "decode_s", b"decode_s", "finish_reason", b"finish_reason", "is_supported", b"is_supported", "num_tokens", b"num_tokens", "prompt_tokens", b"prompt_tokens", "report", b"report", "sources", b"sources", "support", b"support", "text", b"text", "time_to_first_token_s", b"time_to_first_token_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__support: _TypeAlias = _typing.Literal["support"]  # noqa: Y015
     _WhichOneofArgType__support: _TypeAlias = _typing.Literal["_support", b"_support"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__support) -> _WhichOneofReturnType__support | None: ...
 
 Global___QueryResult: _TypeAlias = QueryResult  # noqa: Y015
+
+@_typing.final
+class AskedDecoding(_message.Message):
+    """Decoding while rows stay with contributors: a few tokens are drafted, then asked about together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSES_FIELD_NUMBER: _builtins.int
+    DRAFTED_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    DRAFT_S_FIELD_NUMBER: _builtins.int
+    PASS_S_FIELD_NUMBER: _builtins.int
+    passes: _builtins.int
+    """Passes that asked, behind the prefill: at each block one round trip."""
+    drafted: _builtins.int
+    """Tokens that were drafted."""
+    accepted: _builtins.int
+    """Drafts that became tokens of the answer."""
+    draft_s: _builtins.float
+    """Time that drafting took, seconds."""
+    pass_s: _builtins.float
+    """Time that the passes took, waiting included, seconds."""
+    def __init__(
+        self,
+        *,
+        passes: _builtins.int = ...,
+        drafted: _builtins.int = ...,
+        accepted: _builtins.int = ...,
+        draft_s: _builtins.float = ...,
+        pass_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "draft_s", b"draft_s", "drafted", b"drafted", "pass_s", b"pass_s", "passes", b"passes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskedDecoding: _TypeAlias = AskedDecoding  # noqa: Y015
 
 @_typing.final
 class AnswerSource(_message.Message):

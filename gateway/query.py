@@ -1,6 +1,6 @@
 """From bodies of requests to the wire. Making a body has checked it."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.share import Share
@@ -48,4 +48,5 @@ def session_to_wire(body: SessionBody, caller: Caller) -> participant_pb2.QueryR
         options=options_to_wire(options),
         asked_plan=body.asked_plan or "",
         query_codec=body.query_codec,
+        link=None if body.link is None else participant_pb2.Link(**asdict(body.link)),
     )

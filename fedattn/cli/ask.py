@@ -80,6 +80,10 @@ def ask(
     link_time_s: Annotated[
         float | None, typer.Option(help="Seconds the KV may take on that link.")
     ] = None,
+    link_rtt_ms: Annotated[
+        float | None,
+        typer.Option(help="Round trip on that link; with the rate, --exchange auto goes by it."),
+    ] = None,
     prefix: Prefix = PrefixMode.PUBLIC,
     max_new_tokens: MaxNewTokens = 64,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
@@ -163,6 +167,7 @@ def ask(
         kv_budget_bytes=kv_budget_bytes,
         link_rate_mbit_s=link_rate_mbit_s,
         link_time_s=link_time_s,
+        link_rtt_ms=link_rtt_ms,
         prefix=prefix,
         min_participants=min_participants,
         deadline_s=deadline,

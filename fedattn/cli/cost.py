@@ -1,6 +1,6 @@
 """`fedattn cost`."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +19,7 @@ from fedattn.cli.options import (
 )
 from fedattn.cli.plans import choose
 from fedattn.cli.terminal import output, plain_table, progress, write_json
+from fedattn.core.asked_costs import ExchangeTimes, Link, exchange_times
 from fedattn.core.codecs import DEFAULT_CODEC, codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.costs import MemberCost, ModelSizes, session_bytes, session_costs
@@ -59,6 +60,12 @@ def cost(
         str, typer.Option(help="Form of the weights, as a participant's --weights.")
     ] = "auto",
     max_new_tokens: MaxNewTokens = 64,
+    link_rate_mbit_s: Annotated[
+        float, typer.Option(min=0.001, max=1e6, help="Rate of every node's link.")
+    ] = 100.0,
+    link_rtt_ms: Annotated[
+        float, typer.Option(min=0, max=60_000, help="Round trip between a node and the aggregator.")
+    ] = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Say what a query would cost each participant: bytes, FLOPs, memory. Runs nothing."""
@@ -78,12 +85,15 @@ def cost(
     layout = _lay_out(lengths, sizes, chosen.compression, chosen.plans)
     costs = session_costs(layout, sizes, num_new_tokens=max_new_tokens)
     reference = _uncompressed_bytes(lengths, sizes)
+    link = Link(bytes_per_s=link_rate_mbit_s * 1e6 / 8, round_trip_s=link_rtt_ms / 1e3)
+    times = exchange_times(layout, chosen.plans, sizes, link, max_new_tokens)
     if as_json:
-        write_json(_to_json(layout, costs, reference))
+        write_json(_to_json(layout, costs, reference) | {"exchange": asdict(times)})
         return
     out = output()
     out.print(_table(layout, costs, sizes.kv.num_kv_heads))
     out.print(_total_line(costs, reference))
+    out.print(_exchange_line(times, chosen.plans))
 
 
 def _read_lengths(text: str) -> tuple[int, ...]:
@@ -125,6 +135,15 @@ def _total_line(costs: tuple[MemberCost, ...], reference: int) -> str:
     total = sum(cost.traffic.total_up for cost in costs)
     share = f"1/{reference / total:.1f} of" if total else "instead of"
     return f"KV sent {total / 1024:.1f} KiB at most, {share} bf16 at every layer"
+
+
+def _exchange_line(times: ExchangeTimes, plans: RolePlans) -> str:
+    blocks = len(plans.asked.layers)
+    return (
+        f"asked instead, at {blocks} blocks: {times.asked_bytes / 1024:.1f} KiB, "
+        f"{times.round_trips} round trips; over that link rows take {times.rows:.2f} s, asking "
+        f"{times.asked:.2f} s besides computing"
+    )
 
 
 def _table(layout: SessionLayout, costs: tuple[MemberCost, ...], num_heads: int) -> Table:

@@ -55,6 +55,7 @@ class SessionOptions(TypedDict, total=False):
     kv_budget_bytes: int | None
     link_rate_mbit_s: float | None
     link_time_s: float | None
+    link_rtt_ms: float | None
     prefix: PrefixMode | str
     independent: bool
     min_participants: int

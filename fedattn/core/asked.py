@@ -162,6 +162,11 @@ def tokens_a_piece(num_heads: int, head_dim: int, codec: VectorCodec) -> int:
     return max(1, (MAX_PIECE_SIZE - HEADER_SIZE - SEAL_SIZE) // a_token)
 
 
+def piece_size(header: PieceHeader) -> int:
+    """Bytes of a whole piece, seal included."""
+    return HEADER_SIZE + header.body_size + (SEAL_SIZE if header.is_sealed else 0)
+
+
 def write_piece(header: PieceHeader, vectors: FloatArray, lse: FloatArray | None = None,
                 seal: Seal | None = None) -> bytes:  # fmt: skip
     """A piece as it travels.
@@ -209,7 +214,7 @@ def read_header(data: bytes, sender: str) -> PieceHeader:
         number=number, num_tokens=num_tokens, first_position=first_position,
         is_sealed=sealing == _SEALED,
     )  # fmt: skip
-    expected = HEADER_SIZE + header.body_size + (SEAL_SIZE if header.is_sealed else 0)
+    expected = piece_size(header)
     if not num_tokens or len(data) != expected or len(data) > MAX_PIECE_SIZE:
         raise MalformedFrameError(
             f"{where} has {len(data)} bytes for {num_tokens} tokens, expected {expected}, at most "

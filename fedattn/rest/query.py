@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.dataclasses import dataclass
 
 from fedattn.core.asked import DEFAULT_QUERY_CODEC, QUERY_CODEC_NAMES, query_codec_by_name
+from fedattn.core.asked_costs import Link
 from fedattn.core.budget import ByteBudget
 from fedattn.core.codecs import CODEC_NAMES, DEFAULT_CODEC, codec_by_name
 from fedattn.core.compression import SETTINGS_FIELDS, Compression, RowSettings
@@ -205,7 +206,7 @@ class SessionBody(BaseModel):
         gt=0,
         le=1_000_000,
         description="Rate of the slowest participant's link; with link_time_s a byte budget for "
-        "each link, in either direction.",
+        "each link, in either direction; with link_rtt_ms what exchange auto goes by.",
         examples=[20.0],
     )
     link_time_s: Annotated[float | None, Field(allow_inf_nan=False)] = Field(
@@ -214,6 +215,14 @@ class SessionBody(BaseModel):
         le=MAX_DEADLINE_S,
         description="Time the frames may take on a link of link_rate_mbit_s.",
         examples=[0.5],
+    )
+    link_rtt_ms: Annotated[float | None, Field(allow_inf_nan=False)] = Field(
+        None,
+        ge=0,
+        le=60_000,
+        description="Time of a small message from a participant to the aggregator and back. With "
+        "link_rate_mbit_s: exchange auto asks where that is faster than sending rows.",
+        examples=[1.0],
     )
     prefix: PrefixMode = Field(
         PrefixMode.PUBLIC,
@@ -290,6 +299,15 @@ class SessionBody(BaseModel):
         return ByteBudget(kv_bytes=self.kv_budget_bytes, link_bytes=link_bytes)
 
     @property
+    def link(self) -> Link | None:
+        """What the exchange is chosen by; None if it does not say."""
+        if self.link_rate_mbit_s is None or self.link_rtt_ms is None:
+            return None
+        return Link(
+            bytes_per_s=self.link_rate_mbit_s * 1e6 / 8, round_trip_s=self.link_rtt_ms / 1e3
+        )
+
+    @property
     def options(self) -> SessionOptions:
         """What it says about its session."""
         return SessionOptions(
@@ -314,9 +332,11 @@ class SessionBody(BaseModel):
         Raises:
             InvalidRequestError: fields that do not go together.
         """
-        if (self.link_rate_mbit_s is None) != (self.link_time_s is None):
+        uses = [self.link_time_s, self.link_rtt_ms]
+        if (self.link_rate_mbit_s is None) != all(use is None for use in uses):
             raise InvalidRequestError(
-                "link_rate_mbit_s and link_time_s make a byte budget together; give both or neither"
+                "link_rate_mbit_s goes with link_time_s, for a byte budget, or with link_rtt_ms, "
+                "for the choice of the exchange; give it with one of them, or none of the three"
             )
         if self.contributors is not None and not self.contributors:
             raise InvalidRequestError(

@@ -6,11 +6,13 @@ from typing import Self
 
 import structlog
 
+from fedattn.core.asked_costs import exchange_times
 from fedattn.core.errors import ContextTooLongError, FedAttnError
 from fedattn.core.limits import MAX_MEMBERS
 from fedattn.core.profile import context_tokens_of
-from fedattn.core.request import SessionOptions
+from fedattn.core.request import Exchange, SessionOptions
 from fedattn.core.share import Hint
+from fedattn.core.spans import PrefixMode, build_layout
 from fedattn.core.token_budget import node_tokens
 from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.hints import read_node_key, seal_hint
@@ -66,12 +68,49 @@ async def prepare_disclosure(
     peers = _peers(node, query.options, nodes.nodes)
     with_text = [one for one in peers if one.context.num_tokens or not one.HasField("context")]
     budget = _TokenBudget.of(node, query, max(1, len(with_text)), question_len)
+    options = replace(query.options, node_tokens=budget.each, context_tokens=budget.contributors)
+    texts = [min(one.context.num_tokens, budget.each) for one in with_text]
+    exchange = _choose_exchange(node, query, texts, question_len + budget.own)
     return Disclosure(
-        options=replace(query.options, node_tokens=budget.each, context_tokens=budget.contributors),
+        options=replace(options, exchange=exchange),
         node_tokens=budget.own,
         hint=hint,
         sealed={} if hint is None else await node.threads.run(lambda: _seal(node, hint, peers)),
     )
+
+
+def _choose_exchange(
+    node: ParticipantNode, query: Query, texts: Sequence[int], span_len: int
+) -> Exchange:
+    """Exchange `auto` over a link that the query states: what takes less time.
+
+    Nodes whose policy has one of the two only decline the other. Without a link it stays `auto`,
+    which each node's policy settles.
+
+    Args:
+        node: the publisher.
+        query: what is asked.
+        texts: tokens that each contributor gives, about.
+        span_len: tokens of the publisher's span, about.
+    """
+    options, plans, sizes = query.options, query.resolved.plans, node.prefiller.model.sizes
+    can_ask = bool(plans.asked.layers) and options.prefix is PrefixMode.PUBLIC
+    if options.exchange is not Exchange.AUTO or query.link is None or not (texts and can_ask):
+        return options.exchange
+    layout = build_layout(
+        num_layers=sizes.kv.num_layers,
+        prefix_len=len(node.prefix),
+        contributors=[(f"{index}", max(1, length)) for index, length in enumerate(texts)],
+        publisher=(node.node_id, max(1, span_len)),
+        plans=plans,
+        compression=query.resolved.compression,
+        is_sealed=node.identity.is_verifying,
+    )
+    times = exchange_times(
+        layout, plans, sizes, query.link, query.sampling.max_new_tokens, query.query_codec
+    )
+    log.info("exchange_chosen", rows_s=round(times.rows, 3), asked_s=round(times.asked, 3))
+    return Exchange.ASK if times.asked < times.rows else Exchange.AUTO
 
 
 def _peers(

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from fedattn.core.asked import DEFAULT_QUERY_CODEC, query_codec_by_name
+from fedattn.core.asked_costs import Link
 from fedattn.core.errors import EmptyQuestionError
 from fedattn.core.limits import MAX_QUESTION_LENGTH, MAX_TOPIC_LENGTH
 from fedattn.core.plans import PlanSpec
@@ -31,6 +32,7 @@ class Query:
         topic: words that contributors are told, if they are told a topic.
         min_support: least support of an answer that counts as supported, 0 to 1.
         query_codec: how queries are written to contributors whose rows stay with them.
+        link: of all nodes, by which exchange `auto` is settled; None if it does not say.
     """
 
     resolved: Resolved
@@ -41,6 +43,7 @@ class Query:
     topic: str = ""
     min_support: float = 0.0
     query_codec: str = DEFAULT_QUERY_CODEC
+    link: Link | None = None
 
     @property
     def words(self) -> str:
@@ -110,7 +113,12 @@ def query_from_wire(
         options=options,
         topic=request.topic,
         min_support=request.min_support,
+        link=_link_from_wire(request.link) if request.HasField("link") else None,
     )
+
+
+def _link_from_wire(link: participant_pb2.Link) -> Link:
+    return Link(bytes_per_s=link.bytes_per_s, round_trip_s=link.round_trip_s)
 
 
 def default_query(num_layers: int, profile: Profile | None) -> Query:

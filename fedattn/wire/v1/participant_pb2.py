@@ -25,43 +25,45 @@ _sym_db = _symbol_database.Default()
 from fedattn.wire.v1 import session_pb2 as fedattn_dot_wire_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!fedattn/wire/v1/participant.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\x1a\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\"\xcf\x02\n\x0cQueryRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x16\n\x0epublisher_plan\x18\x03 \x01(\t\x12+\n\x08sampling\x18\x04 \x01(\x0b\x32\x19.fedattn.wire.v1.Sampling\x12\x30\n\x07options\x18\x05 \x01(\x0b\x32\x1f.fedattn.wire.v1.SessionOptions\x12\r\n\x05topic\x18\x06 \x01(\t\x12\x13\n\x0bmin_support\x18\x07 \x01(\x01\x12$\n\x05turns\x18\x08 \x03(\x0b\x32\x15.fedattn.wire.v1.Turn\x12\x35\n\x0b\x63ompression\x18\t \x01(\x0b\x32 .fedattn.wire.v1.CompressionWish\x12\x12\n\nasked_plan\x18\n \x01(\t\x12\x13\n\x0bquery_codec\x18\x0b \x01(\t\"?\n\x04Turn\x12)\n\x07speaker\x18\x01 \x01(\x0e\x32\x18.fedattn.wire.v1.Speaker\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xab\x01\n\x08Sampling\x12\x16\n\x0emax_new_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x1a\n\x12repetition_penalty\x18\x07 \x01(\x01\x12\x1c\n\x14no_repeat_ngram_size\x18\x08 \x01(\r\"\xfd\x01\n\nQueryEvent\x12\x30\n\x06opened\x18\x01 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionOpenedH\x00\x12/\n\x05layer\x18\x02 \x01(\x0b\x32\x1e.fedattn.wire.v1.LayerProgressH\x00\x12+\n\x05token\x18\x03 \x01(\x0b\x32\x1a.fedattn.wire.v1.TokenTextH\x00\x12.\n\x06result\x18\x04 \x01(\x0b\x32\x1c.fedattn.wire.v1.QueryResultH\x00\x12\'\n\x05\x61live\x18\x05 \x01(\x0b\x32\x16.fedattn.wire.v1.AliveH\x00\x42\x06\n\x04\x62ody\"\x07\n\x05\x41live\"\x87\x01\n\rSessionOpened\x12,\n\x05terms\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionTerms\x12/\n\x08\x65xcluded\x18\x02 \x03(\x0b\x32\x1d.fedattn.wire.v1.MemberReport\x12\x17\n\x0fspends_approval\x18\x03 \x01(\x08\"l\n\rLayerProgress\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x10\n\x08num_rows\x18\x02 \x01(\r\x12\x0e\n\x06wait_s\x18\x03 \x01(\x01\x12*\n\x08\x61rrivals\x18\x04 \x03(\x0b\x32\x18.fedattn.wire.v1.Arrival\"O\n\x07\x41rrival\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08num_rows\x18\x02 \x01(\r\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06wait_s\x18\x04 \x01(\x01\"\x19\n\tTokenText\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x8a\x03\n\x0bQueryResult\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x34\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1d.fedattn.wire.v1.FinishReason\x12\x12\n\nnum_tokens\x18\x03 \x01(\r\x12\x1d\n\x15time_to_first_token_s\x18\x04 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x05 \x01(\x01\x12\x15\n\rprompt_tokens\x18\x06 \x01(\r\x12.\n\x06report\x18\x07 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionReport\x12.\n\x07sources\x18\x08 \x03(\x0b\x32\x1d.fedattn.wire.v1.AnswerSource\x12\x14\n\x07support\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0cis_supported\x18\n \x01(\x08\x12\x14\n\x0c\x62udget_steps\x18\x0b \x01(\r\x12-\n\x05\x61sked\x18\x0c \x01(\x0b\x32\x1e.fedattn.wire.v1.AskedDecodingB\n\n\x08_support\"c\n\rAskedDecoding\x12\x0e\n\x06passes\x18\x01 \x01(\r\x12\x0f\n\x07\x64rafted\x18\x02 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\r\x12\x0f\n\x07\x64raft_s\x18\x04 \x01(\x01\x12\x0e\n\x06pass_s\x18\x05 \x01(\x01\">\n\x0c\x41nswerSource\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05share\x18\x03 \x01(\x01\">\n\x0cWarmResponse\x12.\n\x06report\x18\x01 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionReport*_\n\x07Speaker\x12\x17\n\x13SPEAKER_UNSPECIFIED\x10\x00\x12\x12\n\x0eSPEAKER_SYSTEM\x10\x01\x12\x10\n\x0cSPEAKER_USER\x10\x02\x12\x15\n\x11SPEAKER_ASSISTANT\x10\x03*v\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_END\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x03\x32\xa1\x01\n\x12ParticipantService\x12\x45\n\x05Query\x12\x1d.fedattn.wire.v1.QueryRequest\x1a\x1b.fedattn.wire.v1.QueryEvent0\x01\x12\x44\n\x04Warm\x12\x1d.fedattn.wire.v1.QueryRequest\x1a\x1d.fedattn.wire.v1.WarmResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!fedattn/wire/v1/participant.proto\x12\x0f\x66\x65\x64\x61ttn.wire.v1\x1a\x1d\x66\x65\x64\x61ttn/wire/v1/session.proto\"\xf4\x02\n\x0cQueryRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x16\n\x0epublisher_plan\x18\x03 \x01(\t\x12+\n\x08sampling\x18\x04 \x01(\x0b\x32\x19.fedattn.wire.v1.Sampling\x12\x30\n\x07options\x18\x05 \x01(\x0b\x32\x1f.fedattn.wire.v1.SessionOptions\x12\r\n\x05topic\x18\x06 \x01(\t\x12\x13\n\x0bmin_support\x18\x07 \x01(\x01\x12$\n\x05turns\x18\x08 \x03(\x0b\x32\x15.fedattn.wire.v1.Turn\x12\x35\n\x0b\x63ompression\x18\t \x01(\x0b\x32 .fedattn.wire.v1.CompressionWish\x12\x12\n\nasked_plan\x18\n \x01(\t\x12\x13\n\x0bquery_codec\x18\x0b \x01(\t\x12#\n\x04link\x18\x0c \x01(\x0b\x32\x15.fedattn.wire.v1.Link\"1\n\x04Link\x12\x13\n\x0b\x62ytes_per_s\x18\x01 \x01(\x01\x12\x14\n\x0cround_trip_s\x18\x02 \x01(\x01\"?\n\x04Turn\x12)\n\x07speaker\x18\x01 \x01(\x0e\x32\x18.fedattn.wire.v1.Speaker\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xab\x01\n\x08Sampling\x12\x16\n\x0emax_new_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x1a\n\x12repetition_penalty\x18\x07 \x01(\x01\x12\x1c\n\x14no_repeat_ngram_size\x18\x08 \x01(\r\"\xfd\x01\n\nQueryEvent\x12\x30\n\x06opened\x18\x01 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionOpenedH\x00\x12/\n\x05layer\x18\x02 \x01(\x0b\x32\x1e.fedattn.wire.v1.LayerProgressH\x00\x12+\n\x05token\x18\x03 \x01(\x0b\x32\x1a.fedattn.wire.v1.TokenTextH\x00\x12.\n\x06result\x18\x04 \x01(\x0b\x32\x1c.fedattn.wire.v1.QueryResultH\x00\x12\'\n\x05\x61live\x18\x05 \x01(\x0b\x32\x16.fedattn.wire.v1.AliveH\x00\x42\x06\n\x04\x62ody\"\x07\n\x05\x41live\"\x87\x01\n\rSessionOpened\x12,\n\x05terms\x18\x01 \x01(\x0b\x32\x1d.fedattn.wire.v1.SessionTerms\x12/\n\x08\x65xcluded\x18\x02 \x03(\x0b\x32\x1d.fedattn.wire.v1.MemberReport\x12\x17\n\x0fspends_approval\x18\x03 \x01(\x08\"l\n\rLayerProgress\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x10\n\x08num_rows\x18\x02 \x01(\r\x12\x0e\n\x06wait_s\x18\x03 \x01(\x01\x12*\n\x08\x61rrivals\x18\x04 \x03(\x0b\x32\x18.fedattn.wire.v1.Arrival\"O\n\x07\x41rrival\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08num_rows\x18\x02 \x01(\r\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06wait_s\x18\x04 \x01(\x01\"\x19\n\tTokenText\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x8a\x03\n\x0bQueryResult\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x34\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1d.fedattn.wire.v1.FinishReason\x12\x12\n\nnum_tokens\x18\x03 \x01(\r\x12\x1d\n\x15time_to_first_token_s\x18\x04 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x05 \x01(\x01\x12\x15\n\rprompt_tokens\x18\x06 \x01(\r\x12.\n\x06report\x18\x07 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionReport\x12.\n\x07sources\x18\x08 \x03(\x0b\x32\x1d.fedattn.wire.v1.AnswerSource\x12\x14\n\x07support\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0cis_supported\x18\n \x01(\x08\x12\x14\n\x0c\x62udget_steps\x18\x0b \x01(\r\x12-\n\x05\x61sked\x18\x0c \x01(\x0b\x32\x1e.fedattn.wire.v1.AskedDecodingB\n\n\x08_support\"c\n\rAskedDecoding\x12\x0e\n\x06passes\x18\x01 \x01(\r\x12\x0f\n\x07\x64rafted\x18\x02 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\r\x12\x0f\n\x07\x64raft_s\x18\x04 \x01(\x01\x12\x0e\n\x06pass_s\x18\x05 \x01(\x01\">\n\x0c\x41nswerSource\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05share\x18\x03 \x01(\x01\">\n\x0cWarmResponse\x12.\n\x06report\x18\x01 \x01(\x0b\x32\x1e.fedattn.wire.v1.SessionReport*_\n\x07Speaker\x12\x17\n\x13SPEAKER_UNSPECIFIED\x10\x00\x12\x12\n\x0eSPEAKER_SYSTEM\x10\x01\x12\x10\n\x0cSPEAKER_USER\x10\x02\x12\x15\n\x11SPEAKER_ASSISTANT\x10\x03*v\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_END\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x03\x32\xa1\x01\n\x12ParticipantService\x12\x45\n\x05Query\x12\x1d.fedattn.wire.v1.QueryRequest\x1a\x1b.fedattn.wire.v1.QueryEvent0\x01\x12\x44\n\x04Warm\x12\x1d.fedattn.wire.v1.QueryRequest\x1a\x1d.fedattn.wire.v1.WarmResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedattn.wire.v1.participant_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SPEAKER']._serialized_start=1909
-  _globals['_SPEAKER']._serialized_end=2004
-  _globals['_FINISHREASON']._serialized_start=2006
-  _globals['_FINISHREASON']._serialized_end=2124
+  _globals['_SPEAKER']._serialized_start=1997
+  _globals['_SPEAKER']._serialized_end=2092
+  _globals['_FINISHREASON']._serialized_start=2094
+  _globals['_FINISHREASON']._serialized_end=2212
   _globals['_QUERYREQUEST']._serialized_start=86
-  _globals['_QUERYREQUEST']._serialized_end=421
-  _globals['_TURN']._serialized_start=423
-  _globals['_TURN']._serialized_end=486
-  _globals['_SAMPLING']._serialized_start=489
-  _globals['_SAMPLING']._serialized_end=660
-  _globals['_QUERYEVENT']._serialized_start=663
-  _globals['_QUERYEVENT']._serialized_end=916
-  _globals['_ALIVE']._serialized_start=918
-  _globals['_ALIVE']._serialized_end=925
-  _globals['_SESSIONOPENED']._serialized_start=928
-  _globals['_SESSIONOPENED']._serialized_end=1063
-  _globals['_LAYERPROGRESS']._serialized_start=1065
-  _globals['_LAYERPROGRESS']._serialized_end=1173
-  _globals['_ARRIVAL']._serialized_start=1175
-  _globals['_ARRIVAL']._serialized_end=1254
-  _globals['_TOKENTEXT']._serialized_start=1256
-  _globals['_TOKENTEXT']._serialized_end=1281
-  _globals['_QUERYRESULT']._serialized_start=1284
-  _globals['_QUERYRESULT']._serialized_end=1678
-  _globals['_ASKEDDECODING']._serialized_start=1680
-  _globals['_ASKEDDECODING']._serialized_end=1779
-  _globals['_ANSWERSOURCE']._serialized_start=1781
-  _globals['_ANSWERSOURCE']._serialized_end=1843
-  _globals['_WARMRESPONSE']._serialized_start=1845
-  _globals['_WARMRESPONSE']._serialized_end=1907
-  _globals['_PARTICIPANTSERVICE']._serialized_start=2127
-  _globals['_PARTICIPANTSERVICE']._serialized_end=2288
+  _globals['_QUERYREQUEST']._serialized_end=458
+  _globals['_LINK']._serialized_start=460
+  _globals['_LINK']._serialized_end=509
+  _globals['_TURN']._serialized_start=511
+  _globals['_TURN']._serialized_end=574
+  _globals['_SAMPLING']._serialized_start=577
+  _globals['_SAMPLING']._serialized_end=748
+  _globals['_QUERYEVENT']._serialized_start=751
+  _globals['_QUERYEVENT']._serialized_end=1004
+  _globals['_ALIVE']._serialized_start=1006
+  _globals['_ALIVE']._serialized_end=1013
+  _globals['_SESSIONOPENED']._serialized_start=1016
+  _globals['_SESSIONOPENED']._serialized_end=1151
+  _globals['_LAYERPROGRESS']._serialized_start=1153
+  _globals['_LAYERPROGRESS']._serialized_end=1261
+  _globals['_ARRIVAL']._serialized_start=1263
+  _globals['_ARRIVAL']._serialized_end=1342
+  _globals['_TOKENTEXT']._serialized_start=1344
+  _globals['_TOKENTEXT']._serialized_end=1369
+  _globals['_QUERYRESULT']._serialized_start=1372
+  _globals['_QUERYRESULT']._serialized_end=1766
+  _globals['_ASKEDDECODING']._serialized_start=1768
+  _globals['_ASKEDDECODING']._serialized_end=1867
+  _globals['_ANSWERSOURCE']._serialized_start=1869
+  _globals['_ANSWERSOURCE']._serialized_end=1931
+  _globals['_WARMRESPONSE']._serialized_start=1933
+  _globals['_WARMRESPONSE']._serialized_end=1995
+  _globals['_PARTICIPANTSERVICE']._serialized_start=2215
+  _globals['_PARTICIPANTSERVICE']._serialized_end=2376
 # @@protoc_insertion_point(module_scope)

@@ -85,6 +85,7 @@ class QueryRequest(_message.Message):
     COMPRESSION_FIELD_NUMBER: _builtins.int
     ASKED_PLAN_FIELD_NUMBER: _builtins.int
     QUERY_CODEC_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question; 1 to 32768 characters."""
     plan: _builtins.str
@@ -117,6 +118,10 @@ class QueryRequest(_message.Message):
     def compression(self) -> _session_pb2.CompressionWish:
         """How rows travel; absent for as the publisher's profile of the model says."""
 
+    @_builtins.property
+    def link(self) -> Global___Link:
+        """What exchange AUTO of the options goes by; absent: rows, where a node's policy leaves both open."""
+
     def __init__(
         self,
         *,
@@ -131,14 +136,41 @@ class QueryRequest(_message.Message):
         compression: _session_pb2.CompressionWish | None = ...,
         asked_plan: _builtins.str = ...,
         query_codec: _builtins.str = ...,
+        link: Global___Link | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "options", b"options", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "link", b"link", "options", b"options", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_plan", b"asked_plan", "compression", b"compression", "min_support", b"min_support", "options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "query_codec", b"query_codec", "question", b"question", "sampling", b"sampling", "topic", b"topic", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_plan", b"asked_plan", "compression", b"compression", "link", b"link", "min_support", b"min_support", "options", b"options", "plan", b"plan", "publisher_plan", b"publisher_plan", "query_codec", b"query_codec", "question", b"question", "sampling", b"sampling", "topic", b"topic", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryRequest: _TypeAlias = QueryRequest  # noqa: Y015
+
+@_typing.final
+class Link(_message.Message):
+    """Links of all nodes to the aggregator, as the query says they are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    ROUND_TRIP_S_FIELD_NUMBER: _builtins.int
+    bytes_per_s: _builtins.float
+    """Rate in either direction, bytes a second; above 0."""
+    round_trip_s: _builtins.float
+    """Of one small message there and back, seconds; 0 to 60."""
+    def __init__(
+        self,
+        *,
+        bytes_per_s: _builtins.float = ...,
+        round_trip_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_s", b"bytes_per_s", "round_trip_s", b"round_trip_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Link: _TypeAlias = Link  # noqa: Y015
 
 @_typing.final
 class Turn(_message.Message):

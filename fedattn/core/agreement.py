@@ -196,7 +196,7 @@ def _check_member(
     _expect(f"blocks at which {member.node_id} answers", str(answers), str(member.answers))
     _expect(f"sync layers of {member.node_id}", str(plan), str(member.plan))
     shift = member.span.start - layout.prefix_len
-    is_shifted = request.options.independent and not is_publisher
+    is_shifted = is_asked or (request.options.independent and not is_publisher)
     _expect(f"position of {member.node_id}", shift if is_shifted else 0, member.position_offset)
     _expect(f"sealing of {member.node_id}", request.key is not None, member.is_sealed)
 

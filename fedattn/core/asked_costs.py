@@ -98,7 +98,7 @@ def asked_bytes(
     return tuple(traffic)
 
 
-def exchange_times(  # noqa: PLR0913, PLR0917 - spelt out
+def exchange_times(  # noqa: PLR0917 - spelt out
     layout: SessionLayout,
     plans: RolePlans,
     sizes: ModelSizes,

@@ -229,7 +229,7 @@ class _Part:
         """Weights + KV rows + the larger of attention's and feed-forward's tensors.
 
         A publisher keeps the rows it sees at every block; a contributor the public prefix, and one
-        block's rows at a time.
+        block's rows at a time, or those of all blocks where it answers.
         """
         return self._sizes.weight_bytes + self._rows_bytes() + self._tensors_bytes()
 
@@ -245,6 +245,7 @@ class _Part:
 
     def _rows_bytes(self) -> int:
         rows: float = self._prefix_len * self._sizes.kv.num_layers
+        rows += self._tokens * len(self._route.answers)
         if self._is_publisher:
             rows = sum(self._seen) + self._num_new_tokens * self._sizes.kv.num_layers
         return round(self._sizes.bytes_per_scalar * rows * self._sizes.kv.values_per_row)

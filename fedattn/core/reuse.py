@@ -28,6 +28,22 @@ def rows_identity(fingerprint: str, request: SessionRequest) -> bytes:
     return b":".join((fingerprint.encode(), request.prefix_identity))
 
 
+def asked_key(request: SessionRequest, version: bytes, member: Member) -> bytes:
+    """Names all that the rows of a contributor that is asked follow from; for itself alone.
+
+    Args:
+        request: of the session.
+        version: of its text; none if nothing is to be reused, and then there is no key.
+        member: the contributor.
+    """
+    if not version:
+        return b""
+    digest = hashlib.sha256()
+    _add(digest, request.prefix_identity, version, _layers(member.answers.layers))
+    _add(digest, repr(member.compression.plain).encode(), b"%d" % member.num_withheld)
+    return digest.digest()
+
+
 def with_cache_keys(
     layout: SessionLayout, identity: bytes, versions: Sequence[bytes]
 ) -> SessionLayout:

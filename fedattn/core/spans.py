@@ -67,7 +67,8 @@ class Member:
         num_withheld: rows that never travel, because its owner does not let them.
         is_sealed: whether its frames are sealed, for those alone who need its rows.
         answers: blocks at which a contributor attends for the publisher's queries, instead of
-            sending rows: those stay with it, and nobody else sees them. It attends to nobody.
+            sending rows: those stay with it, and nobody else sees them. It attends to nobody, and
+            computes right behind the public prefix.
     """
 
     node_id: str
@@ -226,7 +227,7 @@ def build_layout(
         independent: contributors compute as if each followed the public prefix alone, so that
             their rows fit any order. Their plan must be empty.
         is_sealed: whether frames are sealed.
-        asked: ids of contributors whose rows stay with them.
+        asked: ids of contributors whose rows stay with them; they compute as independent ones.
     """
     members: list[Member] = []
     start = prefix_len
@@ -235,6 +236,7 @@ def build_layout(
         span = Span(start, start + num_tokens)
         plan = plans.publisher if is_publisher else plans.contributors
         is_asked = not is_publisher and node_id in asked
+        is_independent = not is_publisher and independent
         members.append(
             Member(
                 node_id=node_id,
@@ -242,7 +244,7 @@ def build_layout(
                 span=span,
                 plan=NOWHERE if is_asked else plan,
                 compression=compression or Compression(),
-                position_offset=start - prefix_len if independent and not is_publisher else 0,
+                position_offset=start - prefix_len if is_asked or is_independent else 0,
                 is_sealed=is_sealed,
                 answers=plans.asked if is_asked else NOWHERE,
             )

@@ -1,6 +1,7 @@
 """Rows that stay with their owner, and what the publisher's queries make of them."""
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -8,8 +9,8 @@ import torch
 from fedattn.core.asked import PartialAttention
 from fedattn.core.rotary import Rotary
 from fedattn.core.spans import Member
-from fedattn.core.transfer import place_rows, places_of
-from fedattn.core.types import FloatArray, HeadRows, KvRows
+from fedattn.core.transfer import places_of
+from fedattn.core.types import FloatArray, KvRows
 from fedattn.model.attending import attend_partly
 from fedattn.model.layer_cache import LayerCache
 
@@ -22,9 +23,12 @@ class AskedRows:
         rotaries: of every block.
         windows: of every block, positions that a query sees; None for all earlier ones.
         withheld: tokens of the span, counted from its first, that no query sees.
+        known: rows kept in an earlier session of the same text.
 
     Attributes:
         member: whose rows these are.
+        kept: rows by block, where they are computed: right behind the public prefix, so that they
+            are good for every session.
     """
 
     def __init__(
@@ -33,30 +37,19 @@ class AskedRows:
         rotaries: Sequence[Rotary],
         windows: Sequence[int | None],
         withheld: Collection[int] = (),
+        known: Mapping[int, LayerCache] = MappingProxyType({}),
     ) -> None:
         self.member, self._rotaries, self._windows = member, rotaries, windows
         self._withheld = withheld
-        self._rows: dict[int, LayerCache] = {}
-
-    @property
-    def layers(self) -> Mapping[int, LayerCache]:
-        """What is kept so far."""
-        return self._rows
+        self.kept: dict[int, LayerCache] = dict(known)
 
     def keep(self, layer: int, rows: KvRows) -> None:
         """Take all computed rows of a block, as `KvExchange.send` has them."""
         free = np.delete(np.arange(rows.num_rows), places_of(rows, self.member, self._withheld))
-        kept = HeadRows.of(
-            KvRows(
-                keys=rows.keys[:, free], values=rows.values[:, free], positions=rows.positions[free]
-            )
-        )
-        placed = place_rows(kept, self.member, self._rotaries[layer])
-        shape = (1, len(rows.keys), len(free), -1)
-        self._rows[layer] = LayerCache(
-            torch.from_numpy(placed.keys).view(shape),
-            torch.from_numpy(placed.values).view(shape),
-            torch.from_numpy(placed.positions[: len(free)]),
+        self.kept[layer] = LayerCache(
+            torch.from_numpy(rows.keys[None, :, free]),
+            torch.from_numpy(rows.values[None, :, free]),
+            torch.from_numpy(rows.positions[free]),
         )
 
     @torch.inference_mode()
@@ -68,9 +61,11 @@ class AskedRows:
             queries: [Hq, T, D] float32 after RoPE, scaled.
             first_position: global, of the first of the T tokens; the others follow it.
         """
-        rows, num_tokens = self._rows[layer], queries.shape[1]
-        positions = torch.arange(first_position, first_position + num_tokens)
-        query = torch.from_numpy(np.require(queries, requirements="W"))[None]
+        rows, num_tokens, offset = self.kept[layer], queries.shape[1], self.member.position_offset
+        first = first_position - offset
+        positions = torch.arange(first, first + num_tokens)
+        turned = self._rotaries[layer].undo(queries, np.array([offset]))
+        query = torch.from_numpy(turned)[None]
         output, lse = attend_partly(query, rows, positions, self._windows[layer], 1.0)
         return PartialAttention(output=output[0].numpy(), lse=lse[0].numpy())
 

@@ -101,7 +101,7 @@ async def _accept(
     signed.request.check_shape(node.prefiller.shape)
     policy = await node.consent.current_policy()
     wish = _wish(node, invite, signed.request, policy)
-    is_asked = policy.is_asked(signed.request, owns_prefix=invite.owns_prefix)
+    is_asked = policy.is_asked(signed.request)
     prefix = list(node.prefix) if invite.owns_prefix else []
     most = await node.threads.run(lambda: _most_tokens(node, wish))
     leave = await node.consent.give_leave(

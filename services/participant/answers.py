@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 
@@ -10,6 +10,7 @@ from fedattn.core.asked import PieceHeader, PieceKind, read_header, read_piece, 
 from fedattn.core.errors import MalformedFrameError
 from fedattn.core.types import KvRows
 from fedattn.model.asked import AskedRows
+from fedattn.model.layer_cache import LayerCache
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.sealing import Sealing
 
@@ -47,10 +48,22 @@ class Answers:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[pb.AskedPiece | None] = asyncio.Queue()
         self._kept = {layer: asyncio.Event() for layer in rows.member.answers.layers}
+        for layer in rows.kept:
+            self._kept[layer].set()
         self._next = 0
         self.bytes_sent: dict[int, int] = {}
         self.num_tokens = 0
         self.compute_s = 0.0
+
+    @property
+    def kept(self) -> Mapping[int, LayerCache]:
+        """Rows by block, for later sessions."""
+        return self._rows.kept
+
+    @property
+    def has_all(self) -> bool:
+        """Whether nothing is left to compute."""
+        return self._rows.kept.keys() == self._kept.keys()
 
     def keep(self, layer: int, rows: KvRows) -> None:
         """Take the rows of a block, from the model thread."""

@@ -15,7 +15,8 @@ from fedattn.core.errors import (
     TermsRefusedError,
 )
 from fedattn.core.request import SessionRequest
-from fedattn.core.spans import PrefixMode
+from fedattn.core.reuse import asked_key
+from fedattn.core.spans import Member, PrefixMode
 from fedattn.core.terms import check_session_id
 from fedattn.model.asked import AskedRows
 from fedattn.runtime.tracing import NODE, SESSION, current_span, span
@@ -25,7 +26,7 @@ from fedattn.wire.exchange import decline_of
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.acceptance import Accepted, accept
 from services.participant.exchange import GrpcKvExchange
-from services.participant.kv_cache import CachedFrames
+from services.participant.kv_cache import CachedAsked, CachedFrames
 from services.participant.node import ParticipantNode
 from services.participant.spans import prefill_span
 from services.participant.terms import RequestReader, SignedRequest, agree
@@ -34,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 _START_WITHIN_S = 60.0
 """An accepted session that has not started by then gives its place back."""
+_MOST_ASKED = 64
 _LAST_WORD_S = 2.0
 """Time to say why a session cannot go on, on its own stream, where nothing overtakes it."""
 
@@ -190,10 +192,7 @@ class Contributor:
         if accepted.owns_prefix != is_first:
             raise TermsRefusedError("the terms differ in who owns the prefix")
         model, session_id = self._node.prefiller.model, accepted.session_id
-        asked_rows = None
-        if member.is_asked:
-            withheld = accepted.span.withheld
-            asked_rows = AskedRows(member, model.rotaries, model.windows, withheld)
+        asked_rows = self._asked_rows(accepted, member) if member.is_asked else None
         exchange = GrpcKvExchange(
             agreement.terms,
             agreement.index,
@@ -214,6 +213,20 @@ class Contributor:
         if member.is_cached_by_owner and not is_held:
             raise SessionStateError("the terms count on frames that are not cached here")
         return _Part(accepted=accepted, exchange=exchange, cached=cached)
+
+    def _asked_rows(self, accepted: Accepted, member: Member) -> AskedRows:
+        """What this node is asked about, with what it still has of it."""
+        node, request = self._node, accepted.signed.request
+        key = asked_key(request, accepted.span.version, member)
+        known = node.asked.snapshot(_MOST_ASKED).get(key) if request.options.reuse else None
+        node.asked.touch([key])
+        return AskedRows(
+            member,
+            node.prefiller.model.rotaries,
+            node.prefiller.model.windows,
+            accepted.span.withheld,
+            known={} if known is None else known.layers,
+        )
 
     def cancel(self, cancel: pb.SessionCancel) -> None:
         """Forget or end a session."""
@@ -290,7 +303,7 @@ class Contributor:
                 await transfer
             outcome = "complete"
             release()  # frames that are kept count by themselves
-            self._cache_frames(exchange)
+            self._cache(part)
             self._node.metrics.prefilled(
                 compute_s, row_wait_s=exchange.wait_s, room_wait_s=exchange.room_wait_s
             )
@@ -353,13 +366,20 @@ class Contributor:
             part.accepted.place.release()
             self._running.pop(session_id, None)
 
-    def _cache_frames(self, exchange: GrpcKvExchange) -> None:
-        """Keep what was sent for later sessions."""
+    def _cache(self, part: _Part) -> None:
+        """Keep what was sent, or asked about, for later sessions."""
+        exchange, accepted = part.exchange, part.accepted
         self._node.frames.put(exchange.member.cache_key, exchange.cacheable_frames())
+        if exchange.answers is not None:
+            version = accepted.span.version
+            key = asked_key(accepted.signed.request, version, exchange.member)
+            self._node.asked.put(key, CachedAsked(exchange.answers.kept))
 
     def _compute(self, part: _Part) -> None:
         """Send this node's rows: computed now, or frames it has cached."""
         exchange, token_ids = part.exchange, part.accepted.span.token_ids
+        if exchange.answers is not None and exchange.answers.has_all:
+            return
         if part.cached is None:
             prefix = list(self._node.prefix) if exchange.terms.layout.prefix_len else []
             with prefill_span(self._node.node_id, exchange):

@@ -1,7 +1,8 @@
 """What a node keeps from one session for the next, in memory, bounded, least recently used first.
 
-A contributor caches the frames it sent; a publisher the rows it received, and its own state
-before the question. All by cache key (`fedattn.core.reuse`). Nothing is written to disk.
+A contributor caches the frames it sent, or the rows it is asked about; a publisher the rows it
+received, and its own state before the question. All by cache key (`fedattn.core.reuse`). Nothing
+is written to disk.
 """
 
 import time
@@ -63,7 +64,19 @@ class CachedState:
         return held_bytes(self.layers)
 
 
-T = TypeVar("T", CachedFrames, CachedRows, CachedState)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class CachedAsked:
+    """Rows of a contributor that is asked, of every block where it answers; they never leave."""
+
+    layers: Mapping[int, LayerCache]
+    lifetime_s: float = FRAMES_LIFETIME_S
+
+    @property
+    def size(self) -> int:
+        return held_bytes(list(self.layers.values()))
+
+
+T = TypeVar("T", CachedFrames, CachedRows, CachedState, CachedAsked)
 
 
 class KvCache(Generic[T]):

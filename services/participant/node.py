@@ -21,7 +21,13 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.admission import Admission
 from services.participant.consent import Consent
 from services.participant.context import PrivateContext
-from services.participant.kv_cache import CachedFrames, CachedRows, CachedState, KvCache
+from services.participant.kv_cache import (
+    CachedAsked,
+    CachedFrames,
+    CachedRows,
+    CachedState,
+    KvCache,
+)
 from services.participant.memory import MemoryBudget
 from services.participant.metrics import ParticipantMetrics
 from services.participant.policy import PolicyFile
@@ -49,6 +55,7 @@ class ParticipantNode:
     frames: KvCache[CachedFrames]  # what it sent
     rows: KvCache[CachedRows]  # what it was sent as a publisher
     states: KvCache[CachedState]  # what it made of them
+    asked: KvCache[CachedAsked]  # what it is asked about
     rows_lifetime_s: float  # how long others may hold its rows
     make_decoder: MakeDecoder  # for the first query
     policy: PolicyFile  # of its owner

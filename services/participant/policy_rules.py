@@ -12,6 +12,7 @@ from fedattn.core.errors import PolicyRefusedError
 from fedattn.core.limits import MAX_TOPIC_LENGTH
 from fedattn.core.request import Exchange, SessionRequest
 from fedattn.core.share import Share
+from fedattn.core.spans import PrefixMode
 from fedattn.passages.choice import Order, Standing
 from services.participant.opening_hours import DAYS, OpeningWindow, is_open
 from services.participant.withheld import BUILT_IN, Pattern, compile_pattern
@@ -112,7 +113,7 @@ class Policy(BaseModel):
         if share not in self.shares:
             refuse("shares", f"share {share.value} was asked for", ", ".join(self.shares) or "none")
 
-    def is_asked(self, request: SessionRequest, *, owns_prefix: bool) -> bool:
+    def is_asked(self, request: SessionRequest) -> bool:
         """Whether this node answers the publisher's queries in a session, and no row leaves it.
 
         Raises:
@@ -126,12 +127,10 @@ class Policy(BaseModel):
             refuse("rows_may_leave", wanted, "ask")
         if not self.may_be_asked:
             refuse("may_be_asked", wanted, "rows" if self.rows_may_leave else "neither")
-        if not request.plans.asked.layers or owns_prefix:
-            refuse(
-                "rows_may_leave",
-                "the prefix would be its own" if owns_prefix else "there is no block to ask at",
-                "ask, behind the public prefix",
-            )
+        if not request.plans.asked.layers:
+            refuse("rows_may_leave", "there is no block to ask at", "ask, at one block or more")
+        if request.prefix.mode is not PrefixMode.PUBLIC:
+            refuse("rows_may_leave", f"prefix {request.prefix.mode.value} was asked for", "public")
         return True
 
     def max_keep_ratio(self, num_rows: int) -> float:

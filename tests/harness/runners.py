@@ -211,6 +211,7 @@ def make_node(
         frames=KvCache(1 << 24),
         rows=KvCache(1 << 24),
         states=KvCache(1 << 24),
+        asked=KvCache(1 << 24),
         rows_lifetime_s=60,
         policy=every_block(),
     )

@@ -20,7 +20,7 @@ from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.participant.policy import PolicyFile
 from tests.harness.networks import Network, ask, failure, running_network
-from tests.harness.tiny import NUM_LAYERS
+from tests.harness.tiny import NUM_LAYERS, words
 
 ROWS, ASK = EXCHANGES.to_wire(Exchange.ROWS), EXCHANGES.to_wire(Exchange.ASK)
 
@@ -178,7 +178,7 @@ async def test_the_record_says_that_no_row_left(model: LoadedModel, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "told"),
     [
         ({"plan": "none", "asked_plan": "none"}, "no block to ask at"),
         ({"asked_plan": "99"}, "block 99"),
@@ -186,10 +186,32 @@ async def test_the_record_says_that_no_row_left(model: LoadedModel, tmp_path: Pa
     ],
 )
 async def test_what_cannot_be_asked_is_refused_before_anybody_is_invited(
-    changes: dict[str, str], words: str, model: LoadedModel, tmp_path: Path
+    changes: dict[str, str], told: str, model: LoadedModel, tmp_path: Path
 ) -> None:
     async with network_of(model, tmp_path) as network:
         error = await failure(network, **alone(exchange=ASK, **changes))
-    assert words in str(error)
+    assert told in str(error)
     if "plan" in changes:
         assert isinstance(error, InvalidRequestError)
+
+
+async def test_a_second_question_computes_nothing_at_those_who_are_asked(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    async with network_of(model, tmp_path) as network:
+        prefillers = [network.nodes[name].prefiller for name in ("node-0", "node-1")]
+        first = result_of(await ask(network, **alone(exchange=ASK)))
+        computed = [prefiller.num_forwards for prefiller in prefillers]
+        second = result_of(
+            await ask(network, **alone(exchange=ASK, contributors=["node-1", "node-0"]))
+        )
+        again = result_of(await ask(network, **alone(exchange=ASK)))
+        assert [prefiller.num_forwards for prefiller in prefillers] == computed
+        network.contexts["node-0"].write_text(words(70, 9))
+        await ask(network, **alone(exchange=ASK))
+        assert [prefiller.num_forwards for prefiller in prefillers] == [
+            computed[0] + 1,
+            computed[1],
+        ]
+    assert again.text == first.text
+    assert second.num_tokens == first.num_tokens  # places in token order may change

@@ -1,6 +1,7 @@
 """Pieces of queries and of what rows make of them: what is written is read, all else is refused."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from fedattn.wire.sealing import ContentKey
 
 
 def header_of(
-    codec: VectorCodec, kind: PieceKind = PieceKind.QUERIES, **changes: int
+    codec: VectorCodec, kind: PieceKind = PieceKind.QUERIES, **changes: Any
 ) -> PieceHeader:
     usual = PieceHeader(
         kind=kind, codec=codec, layer=3, num_heads=4, head_dim=8, number=7, num_tokens=5,

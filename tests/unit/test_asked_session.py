@@ -3,6 +3,7 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def make_state() -> SessionState:
 
 
 def piece(
-    number: int, layer: int = 1, kind: PieceKind = PieceKind.QUERIES, **changes: int
+    number: int, layer: int = 1, kind: PieceKind = PieceKind.QUERIES, **changes: Any
 ) -> bytes:
     header = PieceHeader(
         kind=kind, codec=FP32, layer=layer, num_heads=HEADS, head_dim=2, number=number,

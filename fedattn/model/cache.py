@@ -30,6 +30,8 @@ class FederatedCache:
     Attributes:
         windows: of every block.
         query_positions: [T] int64 of the tokens of the running forward pass.
+        last_queries: of every block, the last query of the newest forward pass, scaled
+            [1, Hq, 1, D]; empty before it gets there.
         between_blocks: makes what each block's exchange happens in, where a prefill gives way.
     """
 
@@ -47,6 +49,7 @@ class FederatedCache:
         self._keeps_rows = keeps_rows
         self._kept: list[list[LayerCache]] = [[] for _ in windows]
         self.query_positions = torch.empty(0, dtype=torch.int64, device=device)
+        self.last_queries = [torch.empty(0, device=device)] * len(windows)
         self.between_blocks: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def seed(self, layers: list[LayerCache]) -> None:
@@ -77,6 +80,7 @@ class FederatedCache:
         rows = join_rows([*self._kept[layer], *received, own])
         if self._keeps_rows:
             self._kept[layer] = [rows]
+            self.last_queries[layer] = query[:, :, -1:] * _factor(query, scaling)
         return attend_rows(query, rows, self.query_positions, self.windows[layer], scaling)
 
     def end_exchange(self) -> None:
@@ -99,7 +103,7 @@ class FederatedCache:
             return []
         route = self._exchange.route
         if layer in route.uploads:
-            factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+            factor = _factor(query, scaling)
             self._exchange.send(layer, self._own_rows(own), lambda: _to_numpy(query * factor))
         if layer == route.last_upload and not self._keeps_rows:
             raise LastUploadDone
@@ -134,6 +138,11 @@ class FederatedCache:
             values=_to_numpy(own.values),
             positions=_positions_to_numpy(own.positions),
         )
+
+
+def _factor(query: torch.Tensor, scaling: float | None) -> float:
+    """What scores are scaled by."""
+    return float(query.shape[-1]) ** -0.5 if scaling is None else scaling
 
 
 def _to_numpy(rows: torch.Tensor) -> FloatArray:

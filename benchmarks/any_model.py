@@ -1,6 +1,6 @@
 """Does a model of one's own answer over a network as one model over the joined texts would?
 
-    python -m benchmarks.any_model MODEL [--plan all] [--others 12]
+    python -m benchmarks.any_model MODEL [--plan all] [--others 0]
 
 Two notes and a question go to a network over gRPC, to the same members in one process, and to the
 one-model oracle. MODEL is what `fedattn model prepare` takes. Prints the answer of each, and the

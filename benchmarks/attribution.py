@@ -24,7 +24,7 @@ from fedattn.model.decode import generate_tokens
 from fedattn.model.engine import Engine, open_engine
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.fused import INT8, FusedDecoder
-from fedattn.model.likelihood import log_probs_alone
+from fedattn.model.likelihood import log_probs_alone, log_probs_of
 from fedattn.model.prefill import PrefillResult
 from fedattn.model.support import (
     copying_attention,
@@ -63,14 +63,15 @@ class Bench:
         model, sampling = self._engine.model, SamplingParams.most_likely(NUM_NEW_TOKENS)
         answer = list(generate_tokens(model, prefill, sampling, lambda: self._decoder))
         attribution = self._attribute(prefill, layout, answer)
+        decoded = log_probs_of(model, prefill, answer)
         own = (layout.publisher.span, question)
         alone = log_probs_alone(model, prefill, own, answer, layout.prefix_len)
         return is_right(self._engine.tokenizer.decode(answer), case), {
-            "mean_probability": mean_probability(attribution.log_probs),
-            "least_probability": least_probability(attribution.log_probs),
+            "mean_probability": mean_probability(decoded),
+            "least_probability": least_probability(decoded),
             "passage_attention": passage_attention(attribution),
             "copying_attention": copying_attention(attribution),
-            "gain_from_others": gain_from_others(attribution.log_probs, alone),
+            "gain_from_others": gain_from_others(decoded, alone),
         }
 
     def _attribute(

@@ -6,24 +6,26 @@ therefore counts each attention weight in its fourth power, which leaves nothing
 and nearly all of what is pointed. First tokens and the own question draw much attention whatever
 is asked, so shares are among the passages alone.
 
-The answer is replayed: one forward pass over its tokens by the blocks of transformers, whoever
-decoded it. Cost: A tokens through the model, and at the given layers A x S weights a head.
+Each token is judged by the query that chose it, its predecessor's, since a retrieval head looks at
+the row that it is about to copy. The first one's is the prompt's last query, which prefill keeps.
+For the others the answer but its last token is replayed by the blocks of transformers, whoever
+decoded it. Cost: A - 1 tokens through the blocks up to the last given layer, nothing for A = 1, and
+at the given layers A x S weights a head.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 
-from fedattn.core.asked import PartialAttention
 from fedattn.core.spans import Span
 from fedattn.model.asked import merge_parts
 from fedattn.model.attending import attend_partly, attend_rows
 from fedattn.model.attention import run_model
 from fedattn.model.exchange import AskingExchange
 from fedattn.model.layer_cache import LayerCache, join_rows
-from fedattn.model.likelihood import token_log_probs
 from fedattn.model.loading import LoadedModel
 from fedattn.model.positions import visible
 from fedattn.model.prefill import PrefillResult
@@ -35,16 +37,15 @@ _QUERIES_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
-    """What the tokens of an answer attended to, at the given layers.
+    """What the queries that chose an answer's tokens attended to, at the given layers.
 
     Attributes:
         shares: how much of the answer each passage gave, 0 to 1; they add up to 1, or are all 0 if
             no row of any passage was seen.
-        masses: attention on each passage, of 1 for all that a token sees (prefix, passages, own
-            question, answer so far); mean over answer tokens, query heads and layers.
-        peak: attention on the single row of all passages that an answer token attends to most, 0
-            to 1; mean over answer tokens, of the head that has the most.
-        log_probs: log-probability of each answer token, nats.
+        masses: attention on each passage, of 1 for all that a query sees (prefix, passages, own
+            question, answer so far); mean over queries, query heads and layers.
+        peak: attention on the single row of all passages that a query attends to most, 0 to 1;
+            mean over queries, of the head that has the most.
         influences: how much of the attention on all members' rows each member's drew, 0 to 1; they
             add up to 1, or are all 0 if no row of any was seen.
     """
@@ -52,7 +53,6 @@ class Attribution:
     shares: tuple[float, ...]
     masses: tuple[float, ...]
     peak: float
-    log_probs: tuple[float, ...]
     influences: tuple[float, ...] = ()
 
 
@@ -66,12 +66,12 @@ def attribute_answer(  # noqa: PLR0913, PLR0917 - spelt out
     members: Sequence[Span] = (),
     exchange: AskingExchange | None = None,
 ) -> Attribution:
-    """Replay an answer and see where its tokens look; leaves the cache as it is.
+    """Replay an answer and see where the model looked for it; leaves the cache as it is.
 
     Example, prefix [0, 2), one contributor [2, 6) with two passages, question [6, 9), answer of 2:
 
         passages    [2, 4) [4, 6)
-        queries     positions 9 and 10, at layers where rows of [2, 6) came
+        queries     positions 8 and 9, at layers where rows of [2, 6) came
 
     Args:
         model: the model.
@@ -93,21 +93,31 @@ def attribute_answer(  # noqa: PLR0913, PLR0917 - spelt out
         raise ValueError("passages overlap or are out of token order; sort and merge them")
     start = prefill.next_position
     known = [layer.before(start) for layer in prefill.cache.layers]
-    positions = torch.arange(start, start + len(answer), device=model.device)
+    positions = torch.arange(start - 1, start + len(answer) - 1, device=model.device)
     watched = frozenset(layers) | (exchange.route.asks if exchange is not None else frozenset())
-    view = WatchedRows(known, model.windows, positions, passages, watched, members, exchange)
-    ids = torch.tensor(answer, dtype=torch.int64, device=model.device)
-    hidden = run_model(model.backbone, ids, positions, view)
-    return view.attribution(token_log_probs(model, prefill.logits, hidden[:-1], answer))
+    first = prefill.last_queries
+    view = WatchedRows(known, model.windows, positions, first, passages, watched, members, exchange)
+    replayed = torch.tensor(answer[:-1], dtype=torch.int64, device=model.device)
+    if len(replayed):
+        with suppress(SeenEnough):
+            run_model(model.backbone, replayed, positions[1:], view)
+    else:
+        view.watch_first()
+    return view.attribution()
+
+
+class SeenEnough(Exception):  # noqa: N818 - control flow, not an error
+    """Ends a replay at the last layer to watch."""
 
 
 class WatchedRows:
-    """A `KvView` that notes where the queries of one forward pass look, and keeps no rows.
+    """A `KvView` that notes where queries look, and keeps no rows.
 
     Args:
-        known: rows of every block before the pass.
+        known: rows of every block before the replay.
         windows: of every block.
-        positions: [T] int64 of the tokens of the pass.
+        positions: [A] int64 of the queries; the replay's are all but the first.
+        first: of every block, the query [1, Hq, 1, D] before the replay, scaled.
         passages: R ranges of global positions.
         layers: where to watch.
         members: M ranges of global positions.
@@ -119,6 +129,7 @@ class WatchedRows:
         known: Sequence[LayerCache],
         windows: Sequence[int | None],
         positions: torch.Tensor,
+        first: Sequence[torch.Tensor],
         passages: Sequence[Span],
         layers: frozenset[int],
         members: Sequence[Span] = (),
@@ -127,10 +138,11 @@ class WatchedRows:
         self._exchange = exchange
         self.windows = windows
         self._known, self._positions = known, positions
+        self._first = first
         self._passages = passages
         self._members = members
         self._layers = layers
-        self._num_weights = 0  # softmax rows seen: layers x Hq x T
+        self._num_weights = 0  # softmax rows seen: layers x Hq x A
         self._mass = torch.zeros(len(passages) + 1, dtype=torch.float64)  # [R + 1], last: the rest
         self._pointed = torch.zeros_like(self._mass)
         self._drawn = torch.zeros(len(members) + 1, dtype=torch.float64)  # [M + 1] likewise
@@ -144,36 +156,29 @@ class WatchedRows:
         value: torch.Tensor,
         scaling: float | None,
     ) -> torch.Tensor:
-        """As `KvView.attend`."""
-        positions, window = self._positions, self.windows[layer]
+        """As `KvView.attend`.
+
+        Raises:
+            SeenEnough: nothing above this layer is watched.
+        """
+        positions = self._positions[1:]
         joined = join_rows([self._known[layer], LayerCache(key, value, positions)])
         if layer not in self._layers:
-            return attend_rows(query, joined, positions, window, scaling)
-        scaled = query[0].float() * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-        share = torch.ones(scaled.shape[:2], device=query.device)
-        if self._exchange is None or layer not in self._exchange.route.asks:
-            output = attend_rows(query, joined, positions, window, scaling)
+            output = attend_rows(query, joined, positions, self.windows[layer], scaling)
         else:
-            self._exchange.ask(layer, scaled.cpu().numpy(), int(positions[0]))
-            own = attend_partly(scaled[None], joined, positions, window, 1.0)
-            parts = self._exchange.parts(layer)
-            output = merge_parts(*own, parts.values()).to(query.dtype)
-            share = self._note_parts(own[1][0], parts)
-        groups = joined.groups()
-        by_group = zip(scaled.chunk(len(groups)), share.chunk(len(groups)), groups, strict=True)
-        for of_group, share_of_group, rows in by_group:
-            self._watch(of_group, share_of_group, rows, window)
+            factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+            queries = torch.cat([self._first[layer], query * factor], dim=2)
+            output = self._watch_all(layer, queries, joined)[:, :, 1:].to(query.dtype)
+        if layer >= max(self._layers, default=0):
+            raise SeenEnough
         return output
 
-    def _note_parts(self, lse: torch.Tensor, parts: Mapping[int, PartialAttention]) -> torch.Tensor:
-        """Note what rows drew that are not here; the share [Hq, T] of those that are."""
-        others = [torch.from_numpy(part.lse).to(lse.device) for part in parts.values()]
-        shares = torch.softmax(torch.stack([lse, *others]), dim=0)
-        for member, drawn in zip(parts, shares[1:], strict=True):
-            self._drawn[member] += float(drawn.double().sum())
-        return shares[0]
+    def watch_first(self) -> None:
+        """Note what the query before the replay looks at, where nothing is replayed."""
+        for layer in sorted(self._layers):
+            self._watch_all(layer, self._first[layer], self._known[layer])
 
-    def attribution(self, log_probs: tuple[float, ...]) -> Attribution:
+    def attribution(self) -> Attribution:
         """What was seen so far."""
         pointed, drawn = self._pointed[:-1], self._drawn[:-1]
         masses = self._mass[:-1] / max(1, self._num_weights)
@@ -181,16 +186,37 @@ class WatchedRows:
             shares=_of_all(pointed),
             masses=tuple(masses.tolist()),
             peak=self._peak,
-            log_probs=log_probs,
             influences=_of_all(drawn),
         )
+
+    def _watch_all(self, layer: int, query: torch.Tensor, rows: LayerCache) -> torch.Tensor:
+        """Note the attention of scaled queries [1, Hq, A, D] to the rows of a block, and to those
+        that others have; what they make of all of them, [1, Hq, A, D] float32.
+        """
+        window = self.windows[layer]
+        output, lse = attend_partly(query, rows, self._positions, window, 1.0)
+        share = torch.ones_like(lse[0])
+        if self._exchange is not None and layer in self._exchange.route.asks:
+            queries = query[0].float().cpu().numpy()
+            self._exchange.ask(layer, queries, int(self._positions[0]))
+            parts = self._exchange.parts(layer)
+            others = [torch.from_numpy(part.lse).to(lse.device) for part in parts.values()]
+            shares = torch.softmax(torch.stack([lse[0], *others]), dim=0)
+            for member, drawn in zip(parts, shares[1:], strict=True):
+                self._drawn[member] += float(drawn.double().sum())
+            output, share = merge_parts(output, lse, parts.values()), shares[0]
+        groups = rows.groups()
+        heads = query[0].float().chunk(len(groups)), share.chunk(len(groups))
+        for of_group, share_of_group, own in zip(*heads, groups, strict=True):
+            self._watch(of_group, share_of_group, own, window)
+        return output
 
     def _watch(
         self, query: torch.Tensor, share: torch.Tensor, rows: LayerCache, window: int | None
     ) -> None:
-        """Note the attention of scaled queries [Hq, T, D], of all or some heads, to their rows.
+        """Note the attention of scaled queries [Hq, A, D], of all or some heads, to their rows.
 
-        Those have a share [Hq, T] of all attention.
+        Those have a share [Hq, A] of all attention.
         """
         owners = _owners(rows.positions, self._passages)
         members = _owners(rows.positions, self._members)

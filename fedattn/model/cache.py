@@ -66,6 +66,8 @@ class FederatedCache:
     Attributes:
         windows: of every block.
         query_positions: [T] int64 of the tokens of the running forward pass.
+        last_queries: of every block, the last query of the newest forward pass, scaled
+            [1, Hq, 1, D]; empty before it gets there.
         between_blocks: makes what each block's exchange happens in, where a prefill gives way.
     """
 
@@ -86,6 +88,7 @@ class FederatedCache:
         self._keeps_rows = keeps_rows
         self._kept: list[list[LayerCache]] = [[] for _ in windows]
         self.query_positions = torch.empty(0, dtype=torch.int64, device=device)
+        self.last_queries = [torch.empty(0, device=device)] * len(windows)
         self.between_blocks: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def seed(self, layers: list[LayerCache]) -> None:
@@ -113,13 +116,14 @@ class FederatedCache:
         own = LayerCache(key, value, self.query_positions)
         asked = self._asked_at(layer)
         if asked is not None:
-            factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-            asked.ask(layer, _to_numpy(query * factor), int(self.query_positions[0]))
+            queries = _to_numpy(query * _factor(query, scaling))
+            asked.ask(layer, queries, int(self.query_positions[0]))
         with self.between_blocks():
             received = self._trade(layer, own, query, scaling)
         rows = join_rows([*self._kept[layer], *received, own])
         if self._keeps_rows:
             self._kept[layer] = [rows]
+            self.last_queries[layer] = query[:, :, -1:] * _factor(query, scaling)
         positions, window = self.query_positions, self.windows[layer]
         parts: Collection[PartialAttention] = self._recall(layer)
         if asked is None and not parts:
@@ -187,7 +191,7 @@ class FederatedCache:
             return []
         route = self._exchange.route
         if layer in route.needed:
-            factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+            factor = _factor(query, scaling)
             self._exchange.send(layer, self._own_rows(own), lambda: _to_numpy(query * factor))
         if layer == route.last_needed and not self._keeps_rows:
             raise LastUploadDone
@@ -222,6 +226,11 @@ class FederatedCache:
             values=_to_numpy(own.values),
             positions=_positions_to_numpy(own.positions),
         )
+
+
+def _factor(query: torch.Tensor, scaling: float | None) -> float:
+    """What scores are scaled by."""
+    return float(query.shape[-1]) ** -0.5 if scaling is None else scaling
 
 
 def _to_numpy(rows: torch.Tensor) -> FloatArray:

@@ -35,6 +35,29 @@ def token_log_probs(
 
 
 @torch.inference_mode()
+def log_probs_of(
+    model: LoadedModel, prefill: PrefillResult, answer: list[int]
+) -> tuple[float, ...]:
+    """Log-probabilities of an answer as decoded; leaves the cache as it is.
+
+    Args:
+        model: the model.
+        prefill: what the answer was decoded from, before or after decoding.
+        answer: A >= 1 token ids.
+
+    Returns:
+        A numbers, nats, none above 0.
+    """
+    start = prefill.next_position
+    cache = FederatedCache(model.windows, model.device)
+    cache.seed([layer.before(start) for layer in prefill.cache.layers])
+    hidden = torch.empty(0, device=model.device)
+    if len(answer) > 1:
+        hidden = forward_tokens(model, cache, answer[:-1], range(start, start + len(answer) - 1))
+    return token_log_probs(model, prefill.logits, hidden, answer)
+
+
+@torch.inference_mode()
 def log_probs_alone(
     model: LoadedModel,
     prefill: PrefillResult,

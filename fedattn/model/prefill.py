@@ -24,11 +24,14 @@ class PrefillResult:
         cache: rows of every block.
         logits: [V] float32 for the token after the span.
         next_position: global position of that token.
+        last_queries: of every block, the query of the token before it, [1, Hq, 1, D] after RoPE and
+            scaled as attention scales it.
     """
 
     cache: FederatedCache
     logits: torch.Tensor
     next_position: int
+    last_queries: tuple[torch.Tensor, ...] = ()
 
 
 class Prefiller:
@@ -87,8 +90,7 @@ class Prefiller:
             raise ValueError("publish needs the publisher and at least one token")
         cache = self._start(prefix, exchange, keeps_rows=True)
         hidden = self._forward(member, token_ids, cache)
-        logits = self.model.head(hidden[-1:])[0].float()
-        return PrefillResult(cache=cache, logits=logits, next_position=member.span.stop)
+        return self._result(cache, hidden, member.span.stop)
 
     @torch.inference_mode()
     def resume(
@@ -105,8 +107,15 @@ class Prefiller:
         cache.seed(known)
         stop = member.span.stop
         hidden = self._run(cache, token_ids, range(stop - len(token_ids), stop))
-        logits = self.model.head(hidden[-1:])[0].float()
-        return PrefillResult(cache=cache, logits=logits, next_position=stop)
+        return self._result(cache, hidden, stop)
+
+    def _result(self, cache: FederatedCache, hidden: torch.Tensor, stop: int) -> PrefillResult:
+        return PrefillResult(
+            cache=cache,
+            logits=self.model.head(hidden[-1:])[0].float(),
+            next_position=stop,
+            last_queries=tuple(cache.last_queries),
+        )
 
     def warm_prefix(self, prefix: list[int]) -> list[LayerCache]:
         """Compute the rows of a public prefix ahead of the first session; they are shared."""

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -192,8 +192,9 @@ def has_stored_blocks(prepared: PreparedModel) -> bool:
 def weights_folder(prepared: PreparedModel, weights: Weights) -> Path:
     """Weights in one form, which processes map and share.
 
-    Made beside those of the preparation when first asked for; where that may not be written, or
-    there is no room, those are the answer, and every process converts them for itself.
+    Made beside those of the preparation when first asked for, by one process while others wait;
+    where that may not be written, or there is no room, those are the answer, and every process
+    converts them for itself.
 
     Raises:
         ModelError: those of the preparation cannot be read.
@@ -206,16 +207,25 @@ def weights_folder(prepared: PreparedModel, weights: Weights) -> Path:
     )
     if is_prepared or not os.access(prepared.path, os.W_OK):
         return prepared.path
-    network = read_network(prepared, weights.dtype)
-    with suppress(ModelError), claimed(folder):
+    with ExitStack() as claim:
+        try:
+            claim.enter_context(claimed(folder))
+        except ModelError:
+            return prepared.path
         if not folder.is_dir():
-            with written_at_once(folder) as staging:
-                form = weights.made_format
-                if form is None:
-                    _save_network(network, staging)
-                else:
-                    write_tensors(bring_to_blocks(network, form), staging / BLOCKS_FILE)
+            network = read_network(prepared, weights.dtype)
+            with suppress(ModelError):
+                _write_weights(network, weights, folder)
     return folder if folder.is_dir() else prepared.path
+
+
+def _write_weights(network: Any, weights: Weights, folder: Path) -> None:
+    with written_at_once(folder) as staging:
+        form = weights.made_format
+        if form is None:
+            _save_network(network, staging)
+        else:
+            write_tensors(bring_to_blocks(network, form), staging / BLOCKS_FILE)
 
 
 def read_network(prepared: PreparedModel, dtype: torch.dtype) -> Any:

@@ -1,7 +1,8 @@
-"""What an answer attended to, against full attention matrices of one model over the joined text."""
+"""Where an answer was looked for, against full attention of one model over the joined text."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,11 @@ from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import SessionLayout, Span
 from fedattn.core.visibility import computed_positions
 from fedattn.model.attention import run_model
-from fedattn.model.attribution import Attribution, attribute_answer
+from fedattn.model.attribution import Attribution, WatchedRows, attribute_answer
 from fedattn.model.decode import generate_tokens
 from fedattn.model.exchange import KvStore
 from fedattn.model.fused import FLOAT32, FusedDecoder
-from fedattn.model.likelihood import log_probs_alone
+from fedattn.model.likelihood import log_probs_alone, log_probs_of
 from fedattn.model.loading import LoadedModel
 from fedattn.research.oracle import DenseMasks, RefittedRows, oracle_logits
 from tests.harness.learned import ragged
@@ -64,6 +65,11 @@ def assert_equals(
     assert got.peak == pytest.approx(peak, abs=TOLERANCE)
 
 
+def chosen_by(weights: torch.Tensor, answer: list[int]) -> torch.Tensor:
+    """Of weights [Hq, S, S] over a text with its answer, those of the queries before its tokens."""
+    return weights[:, -len(answer) - 1 : -1]
+
+
 class FullAttention(RefittedRows):
     """The oracle's view, which keeps whole attention matrices [Hq, S, S]."""
 
@@ -90,7 +96,7 @@ class FullAttention(RefittedRows):
 def oracle_attention(
     model: LoadedModel, scenario: Scenario, store: KvStore
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Weights [Hq, A, S] of the answer at the publisher's sync layers, and positions [S]."""
+    """Weights [Hq, A, S] before each answer token at the publisher's sync layers, positions [S]."""
     layout = scenario.layout()
     chosen = torch.from_numpy(computed_positions(layout, len(ANSWER)))
     shifted = [member.position_offset for member in layout.members if member.position_offset]
@@ -100,7 +106,7 @@ def oracle_attention(
     tokens = torch.cat([*(ids[prefix] for _ in shifted), ids[chosen]])
     view = FullAttention(model, layout, len(ANSWER), store)
     run_model(model.backbone, tokens, positions, view)
-    weights = [view.noted[layer][:, -len(ANSWER) :] for layer in layout.publisher.plan.layers]
+    weights = [chosen_by(view.noted[layer], ANSWER) for layer in layout.publisher.plan.layers]
     return weights, positions
 
 
@@ -119,11 +125,23 @@ def test_attribution_equals_full_attention_of_the_oracle(
     passages = halves(layout)
     layers = layout.publisher.plan.layers
     got = attribute_answer(model, prefill, ANSWER, passages, layers)
-    assert_equals(got, *oracle_attention(model, scenario, store), passages)
-    args = (model, layout, scenario.joined(), ANSWER[:-1], store.kept_positions())
-    logits = oracle_logits(*args, travelled=store.travelled())[-len(ANSWER) :]
-    expected = torch.log_softmax(logits, -1)[torch.arange(len(ANSWER)), torch.tensor(ANSWER)]
-    assert got.log_probs == pytest.approx(expected.tolist(), abs=1e-4)
+    weights, positions = oracle_attention(model, scenario, store)
+    assert_equals(got, weights, positions, passages)
+    got = attribute_answer(model, prefill, ANSWER[:1], passages, layers)
+    first = [one[:, :1] for one in weights]
+    assert_equals(got, first, positions, passages)
+
+
+@pytest.mark.parametrize("answer", [ANSWER, ANSWER[:1]])
+@pytest.mark.parametrize("scenario", FILLED, ids=lambda scenario: scenario.name)
+def test_likelihoods_are_those_of_the_oracle(
+    scenario: Scenario, answer: list[int], model: LoadedModel
+) -> None:
+    prefill, store = prefill_in_process(scenario, model)
+    args = (model, scenario.layout(), scenario.joined(), answer[:-1], store.kept_positions())
+    logits = oracle_logits(*args, travelled=store.travelled())[-len(answer) :]
+    expected = torch.log_softmax(logits, -1)[torch.arange(len(answer)), torch.tensor(answer)]
+    assert log_probs_of(model, prefill, answer) == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("family", UNLIKE_FAMILIES)
@@ -137,7 +155,7 @@ def test_all_layers_equal_the_attention_of_plain_transformers(family: str) -> No
     ids = torch.tensor([scenario.joined() + ANSWER])
     with torch.inference_mode():
         attentions = plain(ids, output_attentions=True).attentions
-    weights = [one[0, :, -len(ANSWER) :] for one in attentions]
+    weights = [chosen_by(one[0], ANSWER) for one in attentions]
     assert_equals(got, weights, torch.arange(ids.shape[1]), passages)
 
 
@@ -158,6 +176,27 @@ def test_both_decoders_leave_what_the_replay_needs_and_the_replay_leaves_it_alon
     assert all(result == results[0] for result in results)
 
 
+@pytest.mark.parametrize(("num_tokens", "ran"), [(1, []), (3, [0, 1, 2])])
+def test_only_blocks_that_are_watched_run_again(
+    num_tokens: int, ran: list[int], model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single token was chosen by the prompt's last query; nothing follows the last sync layer."""
+    prefill, _ = prefill_in_process(SCENARIOS[1], model)
+    attended: list[int] = []
+    attend = WatchedRows.attend
+
+    def note(view: WatchedRows, layer: int, *rest: Any) -> torch.Tensor:
+        attended.append(layer)
+        return attend(view, layer, *rest)
+
+    monkeypatch.setattr(WatchedRows, "attend", note)
+    got = attribute_answer(
+        model, prefill, ANSWER[:num_tokens], halves(SCENARIOS[1].layout()), (0, 2)
+    )
+    assert attended == ran
+    assert sum(got.shares) == pytest.approx(1)
+
+
 def test_a_long_answer_is_watched_in_parts(model: LoadedModel) -> None:
     """130 tokens are three parts: the mean of all is the mean of what each token attends to."""
     scenario = SCENARIOS[1]
@@ -169,8 +208,7 @@ def test_a_long_answer_is_watched_in_parts(model: LoadedModel) -> None:
     positions = torch.arange(len(ids))
     with torch.inference_mode():
         run_model(model.backbone, ids, positions, view)
-    assert_equals(got, [one[:, -len(answer) :] for one in view.noted], positions, passages)
-    assert len(got.log_probs) == len(answer)
+    assert_equals(got, [chosen_by(one, answer) for one in view.noted], positions, passages)
 
 
 def test_shares_are_among_the_passages_and_masses_of_everything(model: LoadedModel) -> None:
@@ -208,14 +246,12 @@ def test_nothing_is_due_to_passages_that_were_never_seen(
     got = attribute_answer(model, prefill, ANSWER, halves(scenario.layout()), layers)
     assert set(got.shares) == set(got.masses) == {0.0}
     assert got.peak == 0.0
-    assert len(got.log_probs) == len(ANSWER)
 
 
 def test_no_passages_is_no_error(model: LoadedModel) -> None:
     prefill, _ = prefill_in_process(SCENARIOS[1], model)
     got = attribute_answer(model, prefill, ANSWER[:1], [], range(NUM_LAYERS))
     assert got.shares == got.masses == ()
-    assert len(got.log_probs) == 1
 
 
 def test_overlapping_passages_and_empty_answers_are_refused(model: LoadedModel) -> None:

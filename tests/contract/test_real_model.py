@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fedattn.model.attribution import attribute_answer
-from fedattn.model.likelihood import log_probs_alone
+from fedattn.model.likelihood import log_probs_alone, log_probs_of
 from fedattn.model.loading import LoadedModel, load_model, load_tokenizer
 from fedattn.model.prepare import PreparedModel, prepare_model, weights_folder
 from fedattn.model.prompt import PromptTokenizer
@@ -96,4 +96,5 @@ def test_an_answer_is_drawn_from_the_text_that_has_it(
     assert copying_attention(found) > 0.5
     own = (layout.publisher.span, scenario.tokens()[2])
     alone = log_probs_alone(model, prefill, own, token_ids, layout.prefix_len)
-    assert gain_from_others(found.log_probs, alone) > 0.5
+    decoded = log_probs_of(model, prefill, token_ids)
+    assert gain_from_others(decoded, alone) > 0.5

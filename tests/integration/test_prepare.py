@@ -1,6 +1,8 @@
 """Preparing models: sources, the cache folder, fingerprints, refusals."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,21 @@ def test_half_precision_weights_are_written_once_and_shared(folder: Path, tmp_pa
         assert half.fingerprint == prepared.fingerprint
         pairs = zip(half.backbone.parameters(), converted.backbone.parameters(), strict=True)
         assert all(torch.equal(mapped, own) for mapped, own in pairs)
+
+
+def test_weights_that_another_process_has_made_meanwhile_are_not_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare_model(str(folder), cache_dir=tmp_path / "c")
+
+    @contextmanager
+    def claimed_later(made: Path) -> Iterator[None]:
+        made.mkdir()
+        yield
+
+    monkeypatch.setattr("fedattn.model.prepare.claimed", claimed_later)
+    monkeypatch.setattr("fedattn.model.prepare.read_network", None)
+    assert weights_folder(prepared, HALF) == prepared.path / "bfloat16"
 
 
 def test_half_precision_works_where_nothing_may_be_written(

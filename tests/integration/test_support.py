@@ -17,9 +17,7 @@ LOG_PROBS = (math.log(0.5), math.log(0.25), 0.0)
 
 
 def attribution(*masses: float, peak: float = 0.0) -> Attribution:
-    return Attribution(
-        shares=tuple(0.0 for _ in masses), masses=masses, peak=peak, log_probs=LOG_PROBS
-    )
+    return Attribution(shares=tuple(0.0 for _ in masses), masses=masses, peak=peak)
 
 
 def test_probabilities_are_mean_and_least() -> None:

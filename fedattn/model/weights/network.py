@@ -59,10 +59,11 @@ def float_network(files: ModelFiles, config: Any, dtype: torch.dtype) -> Any:
     network = empty_network(config, dtype)
     with files.reading("weights"):
         tensors = read_tensors(files.location / BLOCKS_FILE)
-        floats = dict(tensors.floats)
-        for name, matrix in tensors.matrices.items():
-            floats[name] = matrix.expand() if find_ggml() else expand_slowly(matrix)
-        _fill(network, {name: value.to(dtype) for name, value in floats.items()}, files)
+        floats = {name: value.to(dtype) for name, value in tensors.floats.items()}
+        for name, matrix in tensors.matrices.items():  # float32 of one of them at a time
+            whole = matrix.expand() if find_ggml() else expand_slowly(matrix)
+            floats[name] = whole.to(dtype)
+        _fill(network, floats, files)
     return network
 
 

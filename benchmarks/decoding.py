@@ -28,7 +28,8 @@ from fedattn.core.sampling import SamplingParams
 from fedattn.model.cache import FederatedCache
 from fedattn.model.decode import Decoder, TransformersDecoder, generate_tokens
 from fedattn.model.engine import open_engine
-from fedattn.model.fused import BLOCKS, DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
+from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
+from fedattn.model.graph_decoder import GraphDecoder
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import PrefillResult, forward_tokens
 from fedattn.model.prepare import prepare_model, weights_folder
@@ -39,6 +40,7 @@ from fedattn.research.prompts import tokenize_case
 from fedattn.research.tasks.retrieval import generate_cases
 
 NUM_TOKENS = 48
+BLOCKS = "blocks"
 
 
 @torch.inference_mode()
@@ -65,8 +67,10 @@ def measure_speed(
 ) -> dict[str, float]:
     ids = torch.randint(100, 40_000, (1, 300), generator=torch.Generator().manual_seed(0))
     plain: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    ways = {f"lean {name}": (model, name) for name in DECODE_FORMATS}
-    ways["lean blocks"] = stored, BLOCKS
+    ways: dict[str, tuple[LoadedModel, Decoder[Any]]] = {
+        f"lean {name}": (model, FusedDecoder(model, name)) for name in DECODE_FORMATS
+    }
+    ways["lean blocks"] = stored, GraphDecoder(stored)
 
     def generate(count: int) -> int:
         output = plain.generate(
@@ -88,8 +92,8 @@ def measure_speed(
         return run
 
     runs = {"generate": generate, "transformers": ours(model, TransformersDecoder(model))}
-    for name, (of_way, form) in ways.items():
-        runs[name] = ours(of_way, FusedDecoder(of_way, form))
+    for name, (of_way, decoder) in ways.items():
+        runs[name] = ours(of_way, decoder)
     if llama_cpp.is_installed():
         runs["llama.cpp"] = by_llama(ids[0].tolist())
     speeds: dict[str, list[float]] = {name: [] for name in runs}
@@ -114,8 +118,8 @@ def by_llama(ids: list[int]) -> Callable[[int], int]:
 def measure_quality(
     model: LoadedModel, stored: LoadedModel, prompt: PromptTokenizer, num_cases: int
 ) -> dict[str, float]:
-    decoders = {name: FusedDecoder(model, name) for name in DECODE_FORMATS}
-    decoders[BLOCKS] = FusedDecoder(stored, BLOCKS)
+    decoders: dict[str, Decoder[Any]] = {name: FusedDecoder(model, name) for name in DECODE_FORMATS}
+    decoders[BLOCKS] = GraphDecoder(stored)
     losses: dict[str, list[float]] = {name: [] for name in decoders}
     matches = dict.fromkeys(decoders, 0)
     same, total = dict.fromkeys(decoders, 0), 0

@@ -3,8 +3,8 @@
 Gated blocks of RMS norms and rotary attention (`fused_form.py`), written out in `fused_block.py`:
 caches of fixed size, no modules in between. The linear layers of all answers are one product, so
 that the weights are read once a step; attention is each answer's own. Weights are float32, shared
-with the model, its own blocks, or int8 (`packing.py`). `tests/contract/test_fused.py` holds
-float32 to the oracle.
+with the model, or int8 (`packing.py`). `tests/contract/test_fused.py` holds float32 to the oracle.
+A model in blocks has a decoder of its own (`graph_decoder.py`).
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from fedattn.model.fused_block import Rotation, pack_block, rotation_at
 from fedattn.model.fused_form import ACTIVATIONS
 from fedattn.model.fused_rest import Norms
 from fedattn.model.loading import LoadedModel
-from fedattn.model.packing import pack_blocks, pack_float32, pack_int8
+from fedattn.model.packing import pack_float32, pack_int8
 from fedattn.model.prefill import PrefillResult
 from fedattn.model.roomy_rows import RoomyRows, with_room
 from fedattn.model.rotaries import read_turnings
 
-INT8, FLOAT32, BLOCKS = "int8", "float32", "blocks"
-_PACKERS = {FLOAT32: pack_float32, INT8: pack_int8, BLOCKS: pack_blocks}
+INT8, FLOAT32 = "int8", "float32"
+_PACKERS = {FLOAT32: pack_float32, INT8: pack_int8}
 DECODE_FORMATS = (FLOAT32, INT8)
 """What float weights decode in."""
 
@@ -48,7 +48,7 @@ class FusedDecoder:
 
     Args:
         model: on the CPU; in half precision only int8 weights spare a copy.
-        weights: one of DECODE_FORMATS, or BLOCKS for those of the model.
+        weights: one of DECODE_FORMATS.
 
     Raises:
         ModelError: its blocks are not of the form that is written out here.

@@ -1,4 +1,4 @@
-"""Linear layers packed for a few tokens at a time: float32, int8, or in blocks as they are."""
+"""Linear layers packed for a few tokens at a time: float32 or int8."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-from fedattn.model.weights.matrix import BlocksStack
 from fedattn.model.weights.modules import BlocksLinear
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
@@ -29,21 +28,6 @@ def pack_float32(modules: Sequence[Any]) -> Linear:
 
 def _float_bias(module: Any) -> torch.Tensor | None:
     return None if module.bias is None else module.bias.detach().float()
-
-
-def pack_blocks(modules: Sequence[Any]) -> Linear:
-    """The modules' own blocks; where one has floats, all as `pack_float32`."""
-    if not all(isinstance(module, BlocksLinear) for module in modules):
-        return pack_float32(modules)
-    stack = BlocksStack([module.matrix for module in modules])
-    if all(module.bias is None for module in modules):
-        return stack
-    biases = [
-        torch.zeros(module.out_features) if module.bias is None else module.bias.detach()
-        for module in modules
-    ]
-    bias = torch.cat(biases)
-    return lambda x: stack(x).add_(bias)
 
 
 def pack_int8(modules: Sequence[Any]) -> Linear:

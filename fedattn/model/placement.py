@@ -6,7 +6,8 @@ import torch
 
 from fedattn.core.errors import ConfigurationError
 from fedattn.model.decode import MakeDecoder, TransformersDecoder
-from fedattn.model.fused import BLOCKS, DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
+from fedattn.model.fused import DECODE_FORMATS, FLOAT32, INT8, FusedDecoder
+from fedattn.model.graph_decoder import GraphDecoder
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prepare import PreparedModel, has_stored_blocks
 from fedattn.model.weights.choice import FLOAT32_WEIGHTS, STORED, STORED_WEIGHTS, Weights
@@ -110,7 +111,7 @@ def choose_decoder(weights: str, model: LoadedModel) -> MakeDecoder:
     if weights == INT8 and hindrance:
         raise ConfigurationError(f"decode_weights int8 {hindrance}, or decode_weights to float32")
     if weights == AUTO and model.is_in_blocks and model.read_block is not None:
-        return lambda: FusedDecoder(model, BLOCKS)
+        return lambda: GraphDecoder(model)
     if weights == FLOAT32 or hindrance:
         return lambda: TransformersDecoder(model)
     return lambda: FusedDecoder(model, INT8)

@@ -1,15 +1,11 @@
 """ggml's kernels, called by ctypes: the libraries of the package libggml-python.
 
-Blocks are expanded to floats, floats brought to blocks, rows multiplied by blocks, and what follows
-attention in a block of a gated model is computed in one go.
+Blocks are expanded to floats, floats brought to blocks, and graphs computed.
 """
 
 import ctypes
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +13,9 @@ import torch
 
 from fedattn.core.errors import ConfigurationError
 from fedattn.model.weights.formats import BlockFormat
-from fedattn.model.weights.graphs import Draft, Graphs, InitParams, Plan, PoolParams
+from fedattn.model.weights.graphs import InitParams, Library, Plan, PoolParams
 
 _PACKAGE = "libggml"
-_F32 = 0
 
 _ToFloat = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 
@@ -35,28 +30,6 @@ class _Traits(ctypes.Structure):
         ("to_float", _ToFloat),
         ("from_float_ref", ctypes.c_void_p),
     )
-
-
-Shape = tuple[BlockFormat, int]
-"""Format and rows of a matrix."""
-
-
-@dataclass(frozen=True, slots=True)
-class GatedForm:
-    """What `Ggml.finish_block` must know of a block besides addresses.
-
-    Attributes:
-        output, gate, up, down: formats of the matrices.
-        inner_size: ff.
-        eps: of the norm.
-    """
-
-    output: BlockFormat
-    gate: BlockFormat
-    up: BlockFormat
-    down: BlockFormat
-    inner_size: int
-    eps: float
 
 
 class Ggml:
@@ -79,7 +52,7 @@ class Ggml:
                 raise RuntimeError(f"{form.name} is of another size in this ggml")
             self._to_float[form] = traits.to_float
             self._base.ggml_quantize_init(form.number)
-        self._graphs = Graphs(self._base, self._cpu)
+        self.graphs = Library(self._base, self._cpu)
 
     def expand(self, form: BlockFormat, blocks: torch.Tensor, out: torch.Tensor) -> None:
         """Fill `out` [N, in] float32 with the weights of `blocks` [N, bytes] uint8.
@@ -98,112 +71,33 @@ class Ggml:
         )
         return blocks
 
-    def multiply(
-        self, shapes: tuple[Shape, ...], addresses: Sequence[int], x: torch.Tensor
-    ) -> torch.Tensor:
-        """Products of rows with matrices in blocks; a row's depends on no other row.
-
-        The rows are rounded to 8 bits, a scale for each block.
-
-        Args:
-            shapes: of the matrices.
-            addresses: where each begins.
-            x: [N, in] float32, contiguous.
-
-        Returns:
-            [N, sum of out] float32.
-        """
-        num_rows, width = x.shape
-        sizes = [num_rows * rows for _, rows in shapes]
-        products = torch.empty(sum(sizes))
-
-        def draw() -> Draft:
-            draft = Draft(self._base)
-            inputs = draft.take(_F32, width, num_rows)
-            for matrix in [draft.take(form.number, width, rows) for form, rows in shapes]:
-                draft.result("ggml_mul_mat", matrix, inputs)
-            return draft
-
-        begins = accumulate((4 * size for size in sizes[:-1]), initial=products.data_ptr())
-        self._graphs.run(
-            (shapes, width, num_rows),
-            draw,
-            torch.get_num_threads(),
-            (x.data_ptr(), *addresses),
-            tuple(begins),
-        )
-        if num_rows == 1 or len(shapes) == 1:
-            return products.view(num_rows, -1)
-        parts = torch.split(products, sizes)
-        return torch.cat([part.view(num_rows, -1) for part in parts], dim=-1)
-
-    def finish_block(
-        self,
-        form: GatedForm,
-        addresses: Sequence[int],
-        attended: torch.Tensor,
-        hidden: torch.Tensor,
-    ) -> torch.Tensor:
-        """What follows attention in a gated block: h += W attended; h += down(silu(gate) * up).
-
-        Gate and up are of the RMS norm of h. A row of the result depends on no other row.
-
-        Args:
-            form: of the block.
-            addresses: of W, the norm's factors [d] float32, gate, up and down.
-            attended: [N, in] float32, contiguous.
-            hidden: h, [N, d] float32, contiguous.
-
-        Returns:
-            [N, d] float32.
-        """
-        num_rows, size = hidden.shape
-        out = torch.empty(num_rows, size)
-        given = (attended.data_ptr(), hidden.data_ptr(), *addresses)
-        self._graphs.run(
-            (form, num_rows),
-            lambda: _draw_finish(self._base, form, num_rows, attended.shape[1], size),
-            torch.get_num_threads(),
-            given,
-            (out.data_ptr(),),
-        )
-        return out
-
-
-def _draw_finish(base: Any, form: GatedForm, rows: int, attended_size: int, size: int) -> Draft:
-    draft = Draft(base, rows * (6 * size + 3 * form.inner_size))
-    attended, hidden = draft.take(_F32, attended_size, rows), draft.take(_F32, size, rows)
-    output = draft.take(form.output.number, attended_size, size)
-    norm = draft.take(_F32, size)
-    gate = draft.take(form.gate.number, size, form.inner_size)
-    up = draft.take(form.up.number, size, form.inner_size)
-    down = draft.take(form.down.number, form.inner_size, size)
-    summed = draft.between("ggml_add", hidden, draft.between("ggml_mul_mat", output, attended))
-    normed = draft.between("ggml_mul", draft.between("ggml_rms_norm", summed, form.eps), norm)
-    gated = draft.between(
-        "ggml_swiglu_split",
-        draft.between("ggml_mul_mat", gate, normed),
-        draft.between("ggml_mul_mat", up, normed),
-    )
-    draft.result("ggml_add", summed, draft.between("ggml_mul_mat", down, gated))
-    return draft
-
 
 def _declare(base: Any, cpu: Any) -> None:
     """Argument and result types, as ggml.h and ggml-cpu.h have them."""
     pointer, integer, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+    real, size = ctypes.c_float, ctypes.c_size_t
+    of_one, of_two = [pointer] * 2, [pointer] * 3
     signatures: list[tuple[Any, Any, list[Any]]] = [
         (base.ggml_init, pointer, [InitParams]),
-        (base.ggml_set_no_alloc, None, [pointer, ctypes.c_bool]),
         (base.ggml_free, None, [pointer]),
         (base.ggml_tensor_overhead, ctypes.c_size_t, []),
         (base.ggml_graph_overhead_custom, ctypes.c_size_t, [ctypes.c_size_t, ctypes.c_bool]),
-        (base.ggml_new_tensor_2d, pointer, [pointer, integer, long, long]),
-        (base.ggml_mul_mat, pointer, [pointer, pointer, pointer]),
-        (base.ggml_add, pointer, [pointer, pointer, pointer]),
-        (base.ggml_mul, pointer, [pointer, pointer, pointer]),
-        (base.ggml_rms_norm, pointer, [pointer, pointer, ctypes.c_float]),
-        (base.ggml_swiglu_split, pointer, [pointer, pointer, pointer]),
+        (base.ggml_new_tensor_4d, pointer, [pointer, integer, *[long] * 4]),
+        (base.ggml_nbytes, ctypes.c_size_t, [pointer]),
+        (base.ggml_view_1d, pointer, [*of_one, long, size]),
+        (base.ggml_view_2d, pointer, [*of_one, long, long, size, size]),
+        (base.ggml_view_3d, pointer, [*of_one, long, long, long, size, size, size]),
+        (base.ggml_reshape_3d, pointer, [*of_one, long, long, long]),
+        (base.ggml_cont, pointer, of_one),
+        (base.ggml_mul_mat, pointer, of_two),
+        (base.ggml_add, pointer, of_two),
+        (base.ggml_mul, pointer, of_two),
+        (base.ggml_rms_norm, pointer, [*of_one, real]),
+        (base.ggml_set_rows, pointer, [*of_two, pointer]),
+        (base.ggml_soft_max_ext_inplace, pointer, [*of_two, real, real]),
+        (base.ggml_rope_ext, pointer, [*of_two, pointer, *[integer] * 3, *[real] * 6]),
+        *((getattr(base, f"ggml_{act}glu"), pointer, of_one) for act in ("swi", "ge")),
+        *((getattr(base, f"ggml_{act}glu_split"), pointer, of_two) for act in ("swi", "ge")),
         (base.ggml_new_graph_custom, pointer, [pointer, ctypes.c_size_t, ctypes.c_bool]),
         (base.ggml_build_forward_expand, None, [pointer, pointer]),
         (base.ggml_get_data, pointer, [pointer]),

@@ -1,21 +1,22 @@
-"""Graphs of ggml over memory of torch: drawn once for each thread and shape, run by pointers.
+"""Graphs of ggml over memory of torch: drawn once, run again and again.
 
-A graph's inputs and results are where its caller says at each run; what is computed in between lies
-in memory of its own, which all blocks of a model share.
+What a graph reads from outside lies where it was said to lie when it was drawn. What is computed in
+between lies in rooms, which one part of a graph after the other uses.
 """
 
 import ctypes
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-_MOST_NODES = 16
-_MOST_TENSORS = 24
+import torch
+
 _ALIGNMENT = 64
-_MOST_GRAPHS = 256
-"""Of a thread; then it starts afresh. Shapes of a model times answers at once are fewer."""
+F32, F16, I32, I64 = 0, 1, 26, 27
+"""Numbers of formats in ggml, beside those of blocks."""
+_NUMBERS = {torch.float32: F32, torch.float16: F16, torch.int32: I32, torch.int64: I64}
 
 
 class InitParams(ctypes.Structure):
@@ -67,133 +68,133 @@ class _Pool:
 
 
 class Draft:
-    """A graph while it is drawn. Sizes are in ggml's order: scalars a row, then rows.
+    """A graph while it is drawn. Tensors are addresses, sizes in ggml's order: scalars a row first.
 
     Args:
-        base: the library.
-        num_floats: room for what is computed in between.
-
-    Attributes:
-        given: tensors whose memory the caller gives, in the order in which they were asked for.
-        results: tensors whose memory the caller gives too.
+        library: ggml.
+        most_tensors: that it may get.
     """
 
-    def __init__(self, base: Any, num_floats: int = 0) -> None:
-        self._base = base
-        size = _MOST_TENSORS * (base.ggml_tensor_overhead() + _ALIGNMENT) + 4 * num_floats
-        size += base.ggml_graph_overhead_custom(_MOST_NODES, False)
-        self.memory = ctypes.create_string_buffer(size)
-        parameters = InitParams(size, ctypes.addressof(self.memory), True)
-        self._context = base.ggml_init(parameters)
-        self.given: list[int] = []
-        self.results: list[int] = []
+    def __init__(self, library: "Library", most_tensors: int) -> None:
+        self._base, self._data_offset = library.base, library.data_offset
+        size = most_tensors * (self._base.ggml_tensor_overhead() + _ALIGNMENT)
+        size += self._base.ggml_graph_overhead_custom(most_tensors, False)
+        self._memory = ctypes.create_string_buffer(size)
+        parameters = InitParams(size, ctypes.addressof(self._memory), True)
+        self._context = self._base.ggml_init(parameters)
+        self.graph: int = self._base.ggml_new_graph_custom(self._context, most_tensors, False)
+        self._kept: list[Any] = [self._memory]
+        self._rooms: list[torch.Tensor] = []
+        self._next_room = 0
 
-    def take(self, number: int, width: int, rows: int = 1) -> int:
-        """A tensor of a format of ggml that comes from outside."""
-        self._base.ggml_set_no_alloc(self._context, True)
-        self.given.append(self._base.ggml_new_tensor_2d(self._context, number, width, rows))
-        return self.given[-1]
+    def take(self, tensor: torch.Tensor, *sizes: int, number: int | None = None) -> int:
+        """A contiguous tensor from outside, which the graph keeps alive.
+
+        Args:
+            tensor: where it lies.
+            sizes: up to 4; those of the tensor if left out.
+            number: of its format in ggml, if it is in blocks.
+        """
+        self._kept.append(tensor)
+        four = [*(sizes or reversed(tensor.shape)), 1, 1, 1][:4]
+        number = _NUMBERS[tensor.dtype] if number is None else number
+        taken: int = self._base.ggml_new_tensor_4d(self._context, number, *four)
+        self._data_of(taken).value = tensor.data_ptr()
+        return taken
+
+    def view(self, of: int, *sizes: int, strides: tuple[int, ...] = (), offset: int = 0) -> int:
+        """A part of a tensor.
+
+        Args:
+            of: the tensor.
+            sizes: up to 3.
+            strides: bytes from a row to the next, and so on: one fewer than sizes.
+            offset: bytes before it.
+        """
+        make = getattr(self._base, f"ggml_view_{len(sizes)}d")
+        view: int = make(self._context, of, *sizes, *strides, offset)
+        return view
+
+    def reshape(self, of: int, *sizes: int) -> int:
+        """The same contiguous memory in another shape of 3 sizes."""
+        reshaped: int = self._base.ggml_reshape_3d(self._context, of, *sizes)
+        return reshaped
 
     def between(self, function: str, *arguments: Any) -> int:
-        """What a function of ggml makes, for other functions."""
-        self._base.ggml_set_no_alloc(self._context, False)
-        tensor: int = getattr(self._base, function)(self._context, *arguments)
-        return tensor
+        """What a function of ggml makes, in a room."""
+        made = self.within(function, *arguments)
+        self._data_of(made).value = self._room(self._base.ggml_nbytes(made))
+        return made
 
-    def result(self, function: str, *arguments: Any) -> None:
-        """What a function of ggml makes, for the caller."""
-        self._base.ggml_set_no_alloc(self._context, True)
-        self.results.append(getattr(self._base, function)(self._context, *arguments))
+    def within(self, function: str, *arguments: Any) -> int:
+        """What a function of ggml makes in the memory of its arguments."""
+        made: int = getattr(self._base, f"ggml_{function}")(self._context, *arguments)
+        return made
 
-    def close(self) -> int:
-        """The address of the finished graph."""
-        graph: int = self._base.ggml_new_graph_custom(self._context, _MOST_NODES, False)
-        for tensor in self.results:
-            self._base.ggml_build_forward_expand(graph, tensor)
+    def into(self, memory: torch.Tensor, offset: int, function: str, *arguments: Any) -> None:
+        """What a function of ggml makes, in memory from so many scalars on; computed next."""
+        made = self.within(function, *arguments)
+        self._kept.append(memory)
+        self._data_of(made).value = memory.data_ptr() + offset * memory.element_size()
+        self.compute(made)
+
+    def compute(self, tensor: int) -> None:
+        """Have a tensor, and what it is made of, computed after whatever was so far."""
+        self._base.ggml_build_forward_expand(self.graph, tensor)
+
+    @contextmanager
+    def lent_rooms(self) -> Iterator[None]:
+        """What comes after this may write over all that is made in between during it."""
+        before = self._next_room
+        yield
+        self._next_room = before
+
+    def close(self) -> list[Any]:
+        """What the finished graph lies in and reads."""
         self._base.ggml_free(self._context)  # the memory is ours, and stays
-        return graph
+        return self._kept
+
+    def _room(self, num_bytes: int) -> int:
+        number, self._next_room = self._next_room, self._next_room + 1
+        if number == len(self._rooms):
+            self._rooms.append(torch.empty(0, dtype=torch.uint8))
+        if self._rooms[number].nbytes < num_bytes:
+            self._rooms[number] = torch.empty(num_bytes, dtype=torch.uint8)
+            self._kept.append(self._rooms[number])
+        return self._rooms[number].data_ptr()
+
+    def _data_of(self, tensor: int) -> ctypes.c_void_p:
+        return ctypes.c_void_p.from_address(tensor + self._data_offset)
 
 
-@dataclass(frozen=True, slots=True)
-class _Graph:
-    """A graph that is run again and again.
-
-    Attributes:
-        given, results: the data pointer of each.
-        graph: address.
-        plan: how it is computed.
-        memory: what the addresses are in.
-    """
-
-    given: tuple[ctypes.c_void_p, ...]
-    results: tuple[ctypes.c_void_p, ...]
-    graph: int
-    plan: Any
-    memory: tuple[Any, ...]
-
-
-class Graphs:
-    """Runs graphs, and keeps them for each thread.
+class Library:
+    """ggml, as far as graphs go.
 
     Args:
-        base, cpu: the libraries, with their functions declared.
+        base, cpu: its libraries, with their functions declared.
 
     Raises:
         RuntimeError: they are of an unknown version.
     """
 
     def __init__(self, base: Any, cpu: Any) -> None:
-        self._base, self._cpu = base, cpu
-        self._data_offset = self._find_data_offset()
+        self.base, self.cpu = base, cpu
+        self.data_offset = self._find_data_offset()
         self._kept = threading.local()
 
-    def run(
-        self,
-        key: Hashable,
-        draw: Callable[[], Draft],
-        threads: int,
-        given: Sequence[int],
-        results: Sequence[int],
-    ) -> None:
-        """Compute on so many threads.
-
-        Args:
-            key: of the graph; another for every shape.
-            draw: makes it.
-            threads: to compute on.
-            given: addresses, in the order of the draft.
-            results: likewise.
-        """
-        graph = self._find((key, threads), draw, threads)
-        for pointer, address in zip(graph.given, given, strict=True):
-            pointer.value = address
-        for pointer, address in zip(graph.results, results, strict=True):
-            pointer.value = address
-        status = self._cpu.ggml_graph_compute(graph.graph, graph.plan)
-        if status:
-            raise RuntimeError(f"ggml could not compute: status {status}")
-
-    def _find(self, key: Hashable, draw: Callable[[], Draft], threads: int) -> _Graph:
-        graphs: dict[Hashable, _Graph] = vars(self._kept).setdefault("graphs", {})
-        graph = graphs.get(key)
-        if graph is None:
-            if len(graphs) >= _MOST_GRAPHS:
-                graphs.clear()
-            graph = graphs[key] = self._make(draw(), threads)
-        return graph
-
-    def _make(self, draft: Draft, threads: int) -> _Graph:
-        graph, pool = draft.close(), self._pool(threads)
-        plan = self._cpu.ggml_graph_plan(graph, threads, pool.address if pool else None)
+    def draw(self, draft: Draft, threads: int) -> Callable[[], None]:
+        """What computes a finished draft on so many threads; for the calling thread alone."""
+        graph, kept, pool = draft.graph, draft.close(), self._pool(threads)
+        plan = self.cpu.ggml_graph_plan(graph, threads, pool.address if pool else None)
         work = ctypes.create_string_buffer(plan.work_size + _ALIGNMENT)
         plan.work_data = ctypes.addressof(work)
-        return _Graph(
-            given=tuple(map(self._pointer, draft.given)),
-            results=tuple(map(self._pointer, draft.results)),
-            graph=graph,
-            plan=ctypes.byref(plan),
-            memory=(draft.memory, work, plan, pool),
-        )
+        kept += [plan, work, pool]
+        compute = self.cpu.ggml_graph_compute
+
+        def run(_kept: list[Any] = kept) -> None:
+            compute(graph, ctypes.byref(plan))
+
+        return run
 
     def _pool(self, threads: int) -> _Pool | None:
         """Of the calling thread; None if it needs no other."""
@@ -201,20 +202,17 @@ class Graphs:
             return None
         pool: _Pool | None = getattr(self._kept, "pool", None)
         if pool is None or pool.threads != threads:
-            pool = self._kept.pool = _Pool(self._base, self._cpu, threads)
+            pool = self._kept.pool = _Pool(self.base, self.cpu, threads)
         return pool
-
-    def _pointer(self, tensor: int) -> ctypes.c_void_p:
-        return ctypes.c_void_p.from_address(tensor + self._data_offset)
 
     def _find_data_offset(self) -> int:
         """Where a tensor of ggml has its data pointer: looked for, since versions differ."""
-        context = self._base.ggml_init(InitParams(1 << 16, None, False))
-        tensor = self._base.ggml_new_tensor_2d(context, 0, 32, 1)
-        data = self._base.ggml_get_data(tensor)
-        offsets = range(0, self._base.ggml_tensor_overhead(), 8)
+        context = self.base.ggml_init(InitParams(1 << 16, None, False))
+        tensor = self.base.ggml_new_tensor_4d(context, F32, 32, 1, 1, 1)
+        data = self.base.ggml_get_data(tensor)
+        offsets = range(0, self.base.ggml_tensor_overhead(), 8)
         found = [at for at in offsets if ctypes.c_void_p.from_address(tensor + at).value == data]
-        self._base.ggml_free(context)
+        self.base.ggml_free(context)
         if len(found) != 1:
             raise RuntimeError("the tensors of this ggml are of an unknown layout")
         return found[0]

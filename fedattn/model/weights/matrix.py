@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +14,7 @@ from fedattn.model.weights.ggml import ggml
 
 _FLOATS, _FLOATS_OF_FEW = 1 << 20, 1 << 18
 """Weights that are floats at a time; for few rows so many as stay in a core's cache."""
-FEW = 16
-"""Up to so many rows the blocks themselves are multiplied at least as fast as expanded ones."""
+_FEW = 16
 _WORTH_A_THREAD = 1 << 17
 """Weights that take longer to expand than a thread to wake."""
 _helpers = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="expand")
@@ -68,7 +67,7 @@ class BlocksMatrix:
         """
         width, num_rows = self.width, self.num_rows
         out = torch.empty(len(x), num_rows)
-        most = _FLOATS if len(x) > FEW else _FLOATS_OF_FEW
+        most = _FLOATS if len(x) > _FEW else _FLOATS_OF_FEW
         at_once = max(1, min(num_rows, most // width))
         with _room(at_once * width) as room:
             for start in range(0, num_rows, at_once):
@@ -102,29 +101,3 @@ def _room(count: int) -> Iterator[torch.Tensor]:
         room = torch.empty(max(count, _FLOATS))
     yield room if len(room) >= count else torch.empty(count)
     _rooms.append(room)
-
-
-class BlocksStack:
-    """Matrices that share their input, multiplied by the blocks as they are.
-
-    Attributes:
-        matrices: M of them.
-    """
-
-    def __init__(self, matrices: Sequence[BlocksMatrix]) -> None:
-        self.matrices = tuple(matrices)
-        self._shapes = tuple((matrix.form, matrix.num_rows) for matrix in matrices)
-        self._addresses = [matrix.blocks.data_ptr() for matrix in matrices]
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Rows by all matrices.
-
-        Args:
-            x: [N, in] float32; up to 16 rows are rounded to 8 bits, a scale for each block.
-
-        Returns:
-            [N, sum of out] float32.
-        """
-        if x.shape[0] > FEW:
-            return torch.cat([matrix.apply(x) for matrix in self.matrices], dim=-1)
-        return ggml().multiply(self._shapes, self._addresses, x.contiguous())

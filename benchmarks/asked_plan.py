@@ -32,9 +32,10 @@ from fedattn.research.tasks.worlds import WorldShape, generate_worlds
 SEARCH_SEED, TABLE_SEED = 3_000_001, 3_000_017
 SEARCH_WORLDS = ((200, 2), (600, 1))
 """(tokens a context, worlds) that the search asks."""
-SEARCH_QUESTIONS = 6
+SEARCH_QUESTIONS = 4
 LENGTHS = (200, 600)
-SIZES = (6, 8, 10, 13, 18)
+SIZES = (23, 18, 13, 10, 8, 6)
+"""Blocks after each round of the search."""
 SCHEDULES = ("middle", "deep-half", "uniform")
 RESAMPLES = 2000
 
@@ -104,7 +105,9 @@ def _heads(parts: Sequence[LayerCache]) -> list[HeadPast]:
     return [(keys[head], values[head], none, positions) for head in range(len(keys))]
 
 
-def worlds(engine: Engine, length: int, num_cases: int, questions: int, seed: int) -> list[Any]:
+def worlds(
+    engine: Engine, length: int, num_cases: int, questions: int, seed: int
+) -> list[AskedWorld]:
     """Worlds of so many questions together."""
     shape = WorldShape(length=length, num_questions=questions)
 
@@ -126,37 +129,30 @@ def search(engine: Engine) -> dict[str, Any]:
     ]
     kept = list(asked[0].every.layers)
     steps = []
-    while len(kept) > min(SIZES):
+    for size in SIZES:
         losses = {
-            layer: np.mean(
-                [one.divergence(SyncPlan(tuple(x for x in kept if x != layer))) for one in asked]
-            )
+            layer: _mean_divergence(asked, [other for other in kept if other != layer])
             for layer in kept
         }
-        dropped = sorted(kept, key=losses.__getitem__)[: _dropped_of(len(kept))]
+        dropped = sorted(kept, key=losses.__getitem__)[: max(0, len(kept) - size)]
         kept = [layer for layer in kept if layer not in dropped]
-        plan = SyncPlan(tuple(kept))
-        kl = float(np.mean([one.divergence(plan) for one in asked]))
-        steps.append({"blocks": len(kept), "plan": str(plan), "kl": kl, "dropped": dropped})
+        plan, kl = SyncPlan(tuple(kept)), _mean_divergence(asked, kept)
+        steps.append({"blocks": len(kept), "plan": str(plan), "kl": kl, "losses": losses})
         print(f"{len(kept):3} blocks, KL {kl:.4f}: {plan}", flush=True)
     return {"model": engine.model.fingerprint, "steps": steps}
 
 
-def _dropped_of(num_kept: int) -> int:
-    """Few where a block matters, so that every size of the table is reached."""
-    return next(
-        min(most, num_kept - size)
-        for size, most in ((18, 3), (13, 2), (0, 1))
-        if num_kept > size
-    )
+def _mean_divergence(asked: Sequence[AskedWorld], layers: Sequence[int]) -> float:
+    plan = SyncPlan(tuple(layers))
+    return float(np.mean([one.divergence(plan) for one in asked]))
 
 
 def candidates(found: dict[str, Any], num_layers: int) -> dict[str, SyncPlan]:
     """Plans of the table, by name."""
     plans = {"every block but 0": SyncPlan(tuple(range(1, num_layers)))}
     by_size = {step["blocks"]: step["plan"] for step in found["steps"]}
-    for size in sorted(set(SIZES) & set(by_size), reverse=True):
-        plans[f"found, {size}"] = PlanSpec(by_size[size]).resolve(num_layers)
+    for size, plan in by_size.items():
+        plans[f"found, {size}"] = PlanSpec(plan).resolve(num_layers)
     for name in SCHEDULES:
         try:
             plans[f"{name}@10"] = PlanSpec(f"{name}@10").resolve(num_layers)

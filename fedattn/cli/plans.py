@@ -31,9 +31,7 @@ def choose(
     """
     contributors = _resolve(plan, num_layers, fingerprint, wish)
     publisher = _resolve(publisher_plan or plan, num_layers, fingerprint, wish)
-    plans = RolePlans(
-        contributors=contributors.plans.contributors, publisher=publisher.plans.publisher
-    )
+    plans = replace(publisher.plans, contributors=contributors.plans.contributors)
     return replace(publisher, plans=plans)
 
 

@@ -69,7 +69,8 @@ class RolePlans:
     Attributes:
         contributors: where contributors attend to each other's rows.
         publisher: where the publisher attends to rows that it was sent.
-        asked: where it asks contributors whose rows stay with them; they attend to nobody.
+        asked: where it asks contributors whose rows stay with them; they attend to nobody. Nowhere
+            in a profile that has not measured it.
     """
 
     contributors: SyncPlan

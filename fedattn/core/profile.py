@@ -63,7 +63,7 @@ class Profile:
         fingerprint: of the model, hex SHA-256.
         num_layers: its blocks.
         num_kv_heads: its key/value heads.
-        plans: sync layers of both roles at every point.
+        plans: sync layers of both roles at every point, and where to ask owners of rows.
         points: from the best quality to the fewest bytes; `fewer_bytes` grows strictly.
         default: index of the point that `auto` takes.
         scorer: says which rows to keep; None if every point keeps all.
@@ -87,6 +87,7 @@ class Profile:
     def __post_init__(self) -> None:
         self.plans.contributors.check(self.num_layers)
         self.plans.publisher.check(self.num_layers)
+        self.plans.asked.check(self.num_layers)
         ratios = [point.fewer_bytes for point in self.points]
         if not ratios or any(b <= a for a, b in pairwise(ratios)):
             raise InvalidPlanError(f"a profile's points must save more and more, got {ratios}")
@@ -229,7 +230,10 @@ def resolve(
 def resolve_plans(
     contributors: PlanSpec, publisher: PlanSpec, num_layers: int, profile: Profile | None
 ) -> RolePlans:
-    """The sync layers of both roles; as `resolve`."""
+    """The sync layers of both roles, and where contributors are asked; as `resolve`.
+
+    The publisher's plan says both where rows are received and where their owners are asked.
+    """
     for spec in (contributors, publisher):
         if profile is None and spec.fewer_bytes is not None:
             raise InvalidPlanError(
@@ -243,9 +247,11 @@ def resolve_plans(
         plan: SyncPlan = getattr(profile.plans, role)
         return plan
 
+    asked = resolve_one(publisher, "asked")
     return RolePlans(
         contributors=resolve_one(contributors, "contributors"),
         publisher=resolve_one(publisher, "publisher"),
+        asked=asked if asked.layers or not publisher.is_auto else publisher.resolve(num_layers),
     )
 
 

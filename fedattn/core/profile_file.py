@@ -34,6 +34,7 @@ def write_profile(profile: Profile) -> str:
         "num_kv_heads": profile.num_kv_heads,
         "contributors": str(profile.plans.contributors) or "none",
         "publisher": str(profile.plans.publisher) or "none",
+        **({"asked": str(profile.plans.asked)} if profile.plans.asked.layers else {}),
         "default": profile.default,
         "least_rows": profile.least_rows,
         **({} if profile.context_tokens is None else {"context_tokens": profile.context_tokens}),
@@ -64,6 +65,7 @@ def read_profile(text: str, name: str) -> Profile:
             plans=RolePlans(
                 contributors=_read_layers(document["contributors"]),
                 publisher=_read_layers(document["publisher"]),
+                asked=_read_layers(document.get("asked", "none")),
             ),
             points=tuple(_read_point(point) for point in document["points"]),
             default=int(document["default"]),

@@ -3,18 +3,26 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import pytest
+import torch
 
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode import generate_tokens
 from fedattn.model.draft_pace import DraftPace
 from fedattn.model.drafted import DraftCounts, generate_drafted
-from fedattn.model.loading import LoadedModel
+from fedattn.model.files import ModelFiles
+from fedattn.model.loading import LoadedModel, wrap_model
+from fedattn.model.prefill import forward_tokens
+from fedattn.model.weights.formats import BlockFormat
+from fedattn.model.weights.modules import direct_products
+from fedattn.model.weights.network import blocks_network, bring_to_blocks
+from fedattn.model.weights.stored import BLOCKS_FILE, write_tensors
 from fedattn.research.oracle import oracle_greedy
 from tests.harness.runners import prefill_in_process
 from tests.harness.scenarios import SCENARIOS, Scenario
-from tests.harness.tiny import ALL_FAMILIES, tiny_model
+from tests.harness.tiny import ALL_FAMILIES, tiny_model, tiny_network
 
 NUM_TOKENS = 24
 PLAIN = SamplingParams.most_likely(NUM_TOKENS)
@@ -43,6 +51,16 @@ class Always(DraftPace):
 @pytest.fixture(scope="module")
 def model() -> LoadedModel:
     return tiny_model("llama")
+
+
+@pytest.fixture(scope="module")
+def blocks_model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    folder = tmp_path_factory.mktemp("blocks")
+    sizes = {"hidden_size": 64, "num_attention_heads": 8, "intermediate_size": 96}
+    network: Any = tiny_network("llama", **sizes)
+    write_tensors(bring_to_blocks(network, BlockFormat.Q4_0), folder / BLOCKS_FILE)
+    files = ModelFiles(name="tiny", location=folder, remedy="make it again")
+    return wrap_model(blocks_network(files, network.config), "f" * 64)
 
 
 def undrafted(model: LoadedModel, scenario: Scenario, sampling: SamplingParams) -> list[int]:
@@ -79,6 +97,32 @@ def test_any_sampling_gives_the_tokens_of_no_drafts(
     for scenario in ASKED:
         expected = undrafted(model, scenario, sampling)
         assert drafted(model, scenario, sampling, num_drafts)[0] == expected
+
+
+@pytest.mark.parametrize("sampling", [PLAIN, WARM])
+def test_weights_in_blocks_give_the_same_tokens_with_any_number_of_drafts(
+    sampling: SamplingParams, blocks_model: LoadedModel
+) -> None:
+    """They round to 8 bits, so a token must be the same to the bit in a pass of any size."""
+    for scenario in ASKED:
+        expected = drafted(blocks_model, scenario, sampling, 0)[0]
+        for num_drafts in (1, 4, 8):
+            assert drafted(blocks_model, scenario, sampling, num_drafts)[0] == expected
+
+
+@torch.inference_mode()
+def test_a_token_is_the_same_to_the_bit_in_a_pass_of_any_size(blocks_model: LoadedModel) -> None:
+    cache = prefill_in_process(ASKED[2], blocks_model)[0].cache
+    start, tokens = int(cache.layers[0].positions[-1]) + 1, [5, 17, 80, 3, 3, 41, 9, 60, 2]
+    with direct_products():
+        positions = range(start, start + len(tokens))
+        together = forward_tokens(blocks_model, cache, tokens, positions)
+        cache.drop_last(len(tokens))
+        alone = [
+            forward_tokens(blocks_model, cache, [token], [at])
+            for token, at in zip(tokens, positions, strict=True)
+        ]
+    assert torch.equal(together, torch.cat(alone))
 
 
 def test_drafts_that_are_right_save_passes(model: LoadedModel) -> None:

@@ -26,7 +26,7 @@ from fedattn.model.layer_cache import LayerCache
 from fedattn.research.calibrate.forest import HeadPast, Past
 from fedattn.research.calibrate.measuring import worlds_of
 from fedattn.research.calibrate.questions import Questions
-from fedattn.research.tasks.cases import Case, is_right
+from fedattn.research.tasks.cases import Case
 from fedattn.research.tasks.worlds import WorldShape, generate_worlds
 
 SEARCH_SEED, TABLE_SEED = 3_000_001, 3_000_017
@@ -34,9 +34,9 @@ SEARCH_WORLDS = ((200, 2), (600, 1))
 """(tokens a context, worlds) that the search asks."""
 SEARCH_QUESTIONS = 4
 LENGTHS = (200, 600)
-SIZES = (23, 18, 13, 10, 8, 6)
+SIZES = (26, 23, 18, 13, 10, 8, 6)
 """Blocks after each round of the search."""
-SCHEDULES = ("middle", "deep-half", "uniform")
+SCHEDULES = ("middle",)
 RESAMPLES = 2000
 
 
@@ -50,7 +50,6 @@ class AskedWorld:
 
     def __init__(self, engine: Engine, cases: Sequence[Case]) -> None:
         model, tokenizer = engine.model, engine.tokenizer
-        self._cases, self._tokenizer = cases, tokenizer
         prefix, spans = tokenizer.prefix(), [tokenizer.context(one) for one in cases[0].contexts]
         num_layers = model.shape.num_layers
         names = [f"contributor-{at}" for at in range(len(spans))]
@@ -82,19 +81,13 @@ class AskedWorld:
             pasts.append(_heads([rows, *others]))
         return pasts
 
+    def compare(self, plan: SyncPlan) -> list[tuple[float, float]]:
+        """Of each question: KL, and the change of the given answer's NLL; nats a token."""
+        return self._questions.compare(self.past(plan))
+
     def divergence(self, plan: SyncPlan) -> float:
         """Mean KL over the questions, nats a token."""
-        return float(np.mean([kl for kl, _ in self._questions.compare(self.past(plan))]))
-
-    def measure(self, plan: SyncPlan) -> list[tuple[float, float, bool]]:
-        """Of each question: KL, change of the given answer's NLL, whether the answer is right."""
-        past = self.past(plan)
-        texts = [self._tokenizer.decode(one) for one in self._questions.answers(past)]
-        found = self._questions.compare(past)
-        return [
-            (kl, change, is_right(text, case))
-            for (kl, change), text, case in zip(found, texts, self._cases, strict=True)
-        ]
+        return float(np.mean([kl for kl, _ in self.compare(plan)]))
 
 
 def _heads(parts: Sequence[LayerCache]) -> list[HeadPast]:
@@ -123,9 +116,7 @@ def search(engine: Engine) -> dict[str, Any]:
     asked = [
         world
         for length, count in SEARCH_WORLDS
-        for world in worlds(
-            engine, length, count * SEARCH_QUESTIONS, SEARCH_QUESTIONS, SEARCH_SEED
-        )
+        for world in worlds(engine, length, count * SEARCH_QUESTIONS, SEARCH_QUESTIONS, SEARCH_SEED)
     ]
     kept = list(asked[0].every.layers)
     steps = []
@@ -168,16 +159,16 @@ def table(engine: Engine, found: dict[str, Any], cases: dict[int, int]) -> list[
     for length, num_cases in cases.items():
         asked = worlds(engine, length, num_cases, 5, TABLE_SEED)
         for name, plan in plans.items():
-            each = [one for world in asked for one in world.measure(plan)]
-            kl, change, right = (np.array(column, dtype=float) for column in zip(*each, strict=True))
+            each = [one for world in asked for one in world.compare(plan)]
+            kl, change = (np.array(column) for column in zip(*each, strict=True))
             row = {
                 "length": length, "name": name, "plan": str(plan), "blocks": len(plan.layers),
-                "questions": len(each), "right": int(right.sum()),
+                "questions": len(each),
                 "kl": _interval(kl), "nll_change": _interval(change),
             }  # fmt: skip
             rows.append(row)
             print(
-                f"{length:4} {name:18} right {row['right']:2}/{len(each)}  "
+                f"{length:4} {name:18} {len(each):3} questions  "
                 f"KL {_shown(row['kl'])}  NLL {_shown(row['nll_change'], '+')}  {plan}",
                 flush=True,
             )

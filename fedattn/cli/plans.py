@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedattn.core.errors import InvalidPlanError
-from fedattn.core.plans import PlanSpec, RolePlans
+from fedattn.core.plans import PlanSpec
 from fedattn.core.profile import CompressionWish, Profile, Resolved, resolve
 from fedattn.profiles import load_profile, shipped_profile
 

@@ -85,9 +85,7 @@ def attend_partly(
 def _pieces(num_queries: int, most: int) -> list[slice]:
     """Queries that attend together."""
     size = 1 if num_queries <= _ONE_BY_ONE else most
-    return [
-        slice(start, min(start + size, num_queries)) for start in range(0, num_queries, size)
-    ]
+    return [slice(start, min(start + size, num_queries)) for start in range(0, num_queries, size)]
 
 
 def _attend_partly(

@@ -24,7 +24,7 @@ from tests.harness.runners import prefill_in_process
 from tests.harness.scenarios import SCENARIOS, Scenario
 from tests.harness.tiny import ALL_FAMILIES, tiny_model, tiny_network
 
-NUM_TOKENS = 24
+NUM_TOKENS = 14
 PLAIN = SamplingParams.most_likely(NUM_TOKENS)
 WARM = replace(PLAIN, temperature=0.8)
 SETTINGS = (
@@ -79,10 +79,9 @@ def drafted(
     return tokens, counts
 
 
-@pytest.mark.parametrize("scenario", ASKED, ids=lambda one: one.name)
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_greedy_answers_are_the_oracles(family: str, scenario: Scenario) -> None:
-    model = tiny_model(family)
+def test_greedy_answers_are_the_oracles(family: str) -> None:
+    model, scenario = tiny_model(family), ASKED[ALL_FAMILIES.index(family) % len(ASKED)]
     expected = oracle_greedy(model, scenario.layout(), scenario.joined(), NUM_TOKENS)
     tokens, counts = drafted(model, scenario, PLAIN, num_drafts=3)
     assert tokens == expected == undrafted(model, scenario, PLAIN)
@@ -94,9 +93,9 @@ def test_greedy_answers_are_the_oracles(family: str, scenario: Scenario) -> None
 def test_any_sampling_gives_the_tokens_of_no_drafts(
     sampling: SamplingParams, num_drafts: int, model: LoadedModel
 ) -> None:
-    for scenario in ASKED:
-        expected = undrafted(model, scenario, sampling)
-        assert drafted(model, scenario, sampling, num_drafts)[0] == expected
+    scenario = ASKED[num_drafts % len(ASKED)]
+    expected = undrafted(model, scenario, sampling)
+    assert drafted(model, scenario, sampling, num_drafts)[0] == expected
 
 
 @pytest.mark.parametrize("sampling", [PLAIN, WARM])
@@ -104,10 +103,9 @@ def test_weights_in_blocks_give_the_same_tokens_with_any_number_of_drafts(
     sampling: SamplingParams, blocks_model: LoadedModel
 ) -> None:
     """They round to 8 bits, so a token must be the same to the bit in a pass of any size."""
-    for scenario in ASKED:
-        expected = drafted(blocks_model, scenario, sampling, 0)[0]
-        for num_drafts in (1, 4, 8):
-            assert drafted(blocks_model, scenario, sampling, num_drafts)[0] == expected
+    expected = drafted(blocks_model, ASKED[1], sampling, 0)[0]
+    for num_drafts in (1, 4, 8):
+        assert drafted(blocks_model, ASKED[1], sampling, num_drafts)[0] == expected
 
 
 @torch.inference_mode()
@@ -141,11 +139,8 @@ def test_short_answers_have_no_token_too_many(most: int, model: LoadedModel) -> 
     assert len(list(generate_drafted(model, prefill, sampling, pace=Always(8)))) == most
 
 
-@pytest.mark.parametrize("num_drafts", [0, 2, 6])
-@pytest.mark.parametrize("place", range(8))
-def test_answers_end_before_an_end_token(
-    place: int, num_drafts: int, model: LoadedModel
-) -> None:
+@pytest.mark.parametrize(("place", "num_drafts"), [(0, 2), (1, 0), (2, 2), (3, 6), (4, 3), (5, 2)])
+def test_answers_end_before_an_end_token(place: int, num_drafts: int, model: LoadedModel) -> None:
     scenario = ASKED[1]
     ending = undrafted(model, scenario, WARM)[place]
     ended = replace(model, end_token_ids=frozenset({ending}))

@@ -88,7 +88,8 @@ def test_auto_is_the_default_point_or_the_best_that_saves_so_much(plan: str, ind
 
 
 @pytest.mark.parametrize(
-    ("plan", "asked"), [("auto", (2,)), ("auto@1/4", (2,)), ("1", (1,)), ("none", ()), ("all", (0, 1, 2))]
+    ("plan", "asked"),
+    [("auto", (2,)), ("auto@1/4", (2,)), ("1", (1,)), ("none", ()), ("all", (0, 1, 2))],
 )
 def test_the_publishers_plan_says_where_owners_of_rows_are_asked(
     plan: str, asked: tuple[int, ...], tmp_path: Path

@@ -26,16 +26,17 @@ from fedattn.model.layer_cache import LayerCache
 from fedattn.research.calibrate.forest import HeadPast, Past
 from fedattn.research.calibrate.measuring import worlds_of
 from fedattn.research.calibrate.questions import Questions
-from fedattn.research.tasks.cases import Case, is_right
+from fedattn.research.tasks.cases import Case
 from fedattn.research.tasks.worlds import WorldShape, generate_worlds
 
 SEARCH_SEED, TABLE_SEED = 3_000_001, 3_000_017
 SEARCH_WORLDS = ((200, 2), (600, 1))
 """(tokens a context, worlds) that the search asks."""
-SEARCH_QUESTIONS = 6
+SEARCH_QUESTIONS = 4
 LENGTHS = (200, 600)
-SIZES = (6, 8, 10, 13, 18)
-SCHEDULES = ("middle", "deep-half", "uniform")
+SIZES = (26, 23, 18, 13, 10, 8, 6)
+"""Blocks after each round of the search."""
+SCHEDULES = ("middle",)
 RESAMPLES = 2000
 
 
@@ -49,7 +50,6 @@ class AskedWorld:
 
     def __init__(self, engine: Engine, cases: Sequence[Case]) -> None:
         model, tokenizer = engine.model, engine.tokenizer
-        self._cases, self._tokenizer = cases, tokenizer
         prefix, spans = tokenizer.prefix(), [tokenizer.context(one) for one in cases[0].contexts]
         num_layers = model.shape.num_layers
         names = [f"contributor-{at}" for at in range(len(spans))]
@@ -81,19 +81,13 @@ class AskedWorld:
             pasts.append(_heads([rows, *others]))
         return pasts
 
+    def compare(self, plan: SyncPlan) -> list[tuple[float, float]]:
+        """Of each question: KL, and the change of the given answer's NLL; nats a token."""
+        return self._questions.compare(self.past(plan))
+
     def divergence(self, plan: SyncPlan) -> float:
         """Mean KL over the questions, nats a token."""
-        return float(np.mean([kl for kl, _ in self._questions.compare(self.past(plan))]))
-
-    def measure(self, plan: SyncPlan) -> list[tuple[float, float, bool]]:
-        """Of each question: KL, change of the given answer's NLL, whether the answer is right."""
-        past = self.past(plan)
-        texts = [self._tokenizer.decode(one) for one in self._questions.answers(past)]
-        found = self._questions.compare(past)
-        return [
-            (kl, change, is_right(text, case))
-            for (kl, change), text, case in zip(found, texts, self._cases, strict=True)
-        ]
+        return float(np.mean([kl for kl, _ in self.compare(plan)]))
 
 
 def _heads(parts: Sequence[LayerCache]) -> list[HeadPast]:
@@ -104,7 +98,9 @@ def _heads(parts: Sequence[LayerCache]) -> list[HeadPast]:
     return [(keys[head], values[head], none, positions) for head in range(len(keys))]
 
 
-def worlds(engine: Engine, length: int, num_cases: int, questions: int, seed: int) -> list[Any]:
+def worlds(
+    engine: Engine, length: int, num_cases: int, questions: int, seed: int
+) -> list[AskedWorld]:
     """Worlds of so many questions together."""
     shape = WorldShape(length=length, num_questions=questions)
 
@@ -124,35 +120,30 @@ def search(engine: Engine) -> dict[str, Any]:
     ]
     kept = list(asked[0].every.layers)
     steps = []
-    while len(kept) > min(SIZES):
+    for size in SIZES:
         losses = {
-            layer: np.mean(
-                [one.divergence(SyncPlan(tuple(x for x in kept if x != layer))) for one in asked]
-            )
+            layer: _mean_divergence(asked, [other for other in kept if other != layer])
             for layer in kept
         }
-        dropped = sorted(kept, key=losses.__getitem__)[: _dropped_of(len(kept))]
+        dropped = sorted(kept, key=losses.__getitem__)[: max(0, len(kept) - size)]
         kept = [layer for layer in kept if layer not in dropped]
-        plan = SyncPlan(tuple(kept))
-        kl = float(np.mean([one.divergence(plan) for one in asked]))
-        steps.append({"blocks": len(kept), "plan": str(plan), "kl": kl, "dropped": dropped})
+        plan, kl = SyncPlan(tuple(kept)), _mean_divergence(asked, kept)
+        steps.append({"blocks": len(kept), "plan": str(plan), "kl": kl, "losses": losses})
         print(f"{len(kept):3} blocks, KL {kl:.4f}: {plan}", flush=True)
     return {"model": engine.model.fingerprint, "steps": steps}
 
 
-def _dropped_of(num_kept: int) -> int:
-    """Few where a block matters, so that every size of the table is reached."""
-    return next(
-        min(most, num_kept - size) for size, most in ((18, 3), (13, 2), (0, 1)) if num_kept > size
-    )
+def _mean_divergence(asked: Sequence[AskedWorld], layers: Sequence[int]) -> float:
+    plan = SyncPlan(tuple(layers))
+    return float(np.mean([one.divergence(plan) for one in asked]))
 
 
 def candidates(found: dict[str, Any], num_layers: int) -> dict[str, SyncPlan]:
     """Plans of the table, by name."""
     plans = {"every block but 0": SyncPlan(tuple(range(1, num_layers)))}
     by_size = {step["blocks"]: step["plan"] for step in found["steps"]}
-    for size in sorted(set(SIZES) & set(by_size), reverse=True):
-        plans[f"found, {size}"] = PlanSpec(by_size[size]).resolve(num_layers)
+    for size, plan in by_size.items():
+        plans[f"found, {size}"] = PlanSpec(plan).resolve(num_layers)
     for name in SCHEDULES:
         try:
             plans[f"{name}@10"] = PlanSpec(f"{name}@10").resolve(num_layers)
@@ -168,18 +159,16 @@ def table(engine: Engine, found: dict[str, Any], cases: dict[int, int]) -> list[
     for length, num_cases in cases.items():
         asked = worlds(engine, length, num_cases, 5, TABLE_SEED)
         for name, plan in plans.items():
-            each = [one for world in asked for one in world.measure(plan)]
-            kl, change, right = (
-                np.array(column, dtype=float) for column in zip(*each, strict=True)
-            )
+            each = [one for world in asked for one in world.compare(plan)]
+            kl, change = (np.array(column) for column in zip(*each, strict=True))
             row = {
                 "length": length, "name": name, "plan": str(plan), "blocks": len(plan.layers),
-                "questions": len(each), "right": int(right.sum()),
+                "questions": len(each),
                 "kl": _interval(kl), "nll_change": _interval(change),
             }  # fmt: skip
             rows.append(row)
             print(
-                f"{length:4} {name:18} right {row['right']:2}/{len(each)}  "
+                f"{length:4} {name:18} {len(each):3} questions  "
                 f"KL {_shown(row['kl'])}  NLL {_shown(row['nll_change'], '+')}  {plan}",
                 flush=True,
             )

@@ -8,6 +8,10 @@ Example, pieces of 2, prefix at 0 and 1, own tokens at 4 to 7, a received row at
 
     queries 4 5     rows 0 1 3 4 5          mask [2, 5]
     queries 6 7     rows 0 1 3 4 5 6 7      mask [2, 7]
+
+A few queries are a piece each: what a token becomes then is the same to the bit, whatever number of
+tokens run with it. Sums in another order would be enough for weights in blocks, which round, to
+move logits as far as rounding itself does.
 """
 
 import torch
@@ -20,6 +24,8 @@ from fedattn.model.positions import seen_from, visible
 
 _SCORES_AT_ONCE = 64
 """Queries whose scores are in memory together, [Hq, 64, S]."""
+_ONE_BY_ONE = 9
+"""Up to so many queries attend alone."""
 
 
 def attend_rows(
@@ -56,7 +62,7 @@ def attend_partly(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `attend_rows` for some of the rows that the queries see, to be merged with the others.
 
-    The rows may be any, in any order, and be seen by none of the queries.
+    The rows are in token order; there may be none that a query sees.
 
     Returns:
         [1, Hq, T, D] float32, and the logarithm of the sum of the exponentials of the scores,
@@ -69,21 +75,24 @@ def attend_partly(
     for queries, group in parts:
         pieces = [
             _attend_partly(queries[0, :, some].float() * factor, group, positions[some], window)
-            for some in _slices(query.shape[2], _SCORES_AT_ONCE)
+            for some in _pieces(query.shape[2], _SCORES_AT_ONCE)
         ]
         outputs.append(torch.cat([output for output, _ in pieces], dim=1))
         lses.append(torch.cat([lse for _, lse in pieces], dim=1))
     return torch.cat(outputs)[None], torch.cat(lses)[None]
 
 
-def _slices(length: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, length, size)]
+def _pieces(num_queries: int, most: int) -> list[slice]:
+    """Queries that attend together."""
+    size = 1 if num_queries <= _ONE_BY_ONE else most
+    return [slice(start, min(start + size, num_queries)) for start in range(0, num_queries, size)]
 
 
 def _attend_partly(
     query: torch.Tensor, rows: LayerCache, positions: torch.Tensor, window: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of scaled queries [Hq, T, D] to their rows: output [Hq, T, D] and lse [Hq, T]."""
+    """Of scaled queries [Hq, T, D] to rows: output [Hq, T, D] and lse [Hq, T]."""
+    rows = rows.before(int(positions[-1]) + 1)
     keys, values = rows.keys[0].float(), rows.values[0].float()
     heads, num_queries, size = query.shape
     grouped = query.reshape(keys.shape[0], -1, size)  # heads that share a key/value head
@@ -105,12 +114,12 @@ def _in_pieces(
 ) -> torch.Tensor:
     """Of the query heads that see these rows."""
     num_queries = query.shape[2]
-    if num_queries <= QUERIES_AT_ONCE:
+    pieces = _pieces(num_queries, QUERIES_AT_ONCE)
+    if len(pieces) == 1:
         return _attend(query, rows, positions, window, scaling)
     output = torch.empty_like(query)
-    for start in range(0, num_queries, QUERIES_AT_ONCE):
-        here = slice(start, start + QUERIES_AT_ONCE)
-        seen = rows.without_last(max(0, num_queries - here.stop))
+    for here in pieces:
+        seen = rows.without_last(num_queries - here.stop)
         output[:, :, here] = _attend(query[:, :, here], seen, positions[here], window, scaling)
     return output
 

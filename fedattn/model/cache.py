@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,42 +14,11 @@ from fedattn.model.attending import attend_partly, attend_rows
 from fedattn.model.exchange import AskingExchange, KvExchange
 from fedattn.model.head_rows import RaggedRows, as_dense
 from fedattn.model.layer_cache import LayerCache, join_rows
-
-_MOST_RECALLED = 32
-"""Tokens of a pass; more are never drafted at once."""
+from fedattn.model.recalled import Recollection
 
 
 class LastUploadDone(Exception):  # noqa: N818 - control flow, not an error
     """Ends a contributor's forward pass once nothing more of it can reach anybody."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Answered:
-    """What others made of the last tokens of the last pass that asked them.
-
-    Attributes:
-        positions: [T] int64 of those tokens.
-        parts: one of each that answered.
-    """
-
-    positions: torch.Tensor
-    parts: tuple[PartialAttention, ...]
-
-    @classmethod
-    def last_of(cls, positions: torch.Tensor, parts: Collection[PartialAttention]) -> "_Answered":
-        """Of a pass, as many as may be recalled."""
-        last = slice(-_MOST_RECALLED, None)
-        return cls(positions[last], tuple(_cut(part, last) for part in parts))
-
-    def at(self, position: int) -> list[PartialAttention]:
-        """Parts of the newest token up to a position; none if there is none."""
-        count = int((self.positions <= position).sum())
-        return [_cut(part, slice(count - 1, count)) for part in self.parts] if count else []
-
-
-def _cut(part: PartialAttention, tokens: slice) -> PartialAttention:
-    """A copy of what was made of some tokens."""
-    return PartialAttention(output=part.output[:, tokens].copy(), lse=part.lse[:, tokens].copy())
 
 
 class FederatedCache:
@@ -83,8 +51,8 @@ class FederatedCache:
         self._device = device
         self._exchange = exchange
         self._is_trading = self._is_asking = True
-        self._answered: dict[int, _Answered] = {}
-        self._recalled_position: int | None = None
+        self._is_recalling = False
+        self._recalled: dict[int, Recollection] = {}
         self._keeps_rows = keeps_rows
         self._kept: list[list[LayerCache]] = [[] for _ in windows]
         self.query_positions = torch.empty(0, dtype=torch.int64, device=device)
@@ -115,24 +83,20 @@ class FederatedCache:
         """
         own = LayerCache(key, value, self.query_positions)
         asked = self._asked_at(layer)
+        factor = _factor(query, scaling)
         if asked is not None:
-            queries = _to_numpy(query * _factor(query, scaling))
-            asked.ask(layer, queries, int(self.query_positions[0]))
+            asked.ask(layer, _to_numpy(query * factor), int(self.query_positions[0]))
         with self.between_blocks():
             received = self._trade(layer, own, query, scaling)
         rows = join_rows([*self._kept[layer], *received, own])
         if self._keeps_rows:
             self._kept[layer] = [rows]
-            self.last_queries[layer] = query[:, :, -1:] * _factor(query, scaling)
+            self.last_queries[layer] = query[:, :, -1:] * factor
         positions, window = self.query_positions, self.windows[layer]
-        parts: Collection[PartialAttention] = self._recall(layer)
-        if asked is None and not parts:
+        if asked is None and not (self._is_recalling and layer in self._recalled):
             return attend_rows(query, rows, positions, window, scaling)
         output, lse = attend_partly(query, rows, positions, window, scaling)
-        if asked is not None:
-            with self.between_blocks():
-                parts = asked.parts(layer).values()
-            self._answered[layer] = _Answered.last_of(positions, parts)
+        parts = self._parts(layer, asked, _to_numpy(query * factor))
         return merge_parts(output, lse, parts).to(query.dtype)
 
     def end_exchange(self) -> None:
@@ -150,15 +114,16 @@ class FederatedCache:
 
     @contextmanager
     def recalling(self) -> Iterator[None]:
-        """As `without_asking`, for single tokens that are only guessed: to each, others say again
-        what they made of the newest token that is here now.
+        """As `without_asking`, but to each token others say again what they made of one like it.
+
+        For tokens that are only guessed.
         """
-        self._recalled_position = int(self.layers[0].positions[-1])
+        self._is_recalling = True
         try:
             with self.without_asking():
                 yield
         finally:
-            self._recalled_position = None
+            self._is_recalling = False
 
     def rows_before(self, num_rows: int) -> list[LayerCache]:
         """Rows of every block without the newest so many; views of the same memory."""
@@ -176,12 +141,17 @@ class FederatedCache:
         assert isinstance(exchange, AskingExchange)
         return exchange
 
-    def _recall(self, layer: int) -> list[PartialAttention]:
-        """What others made of the token that is recalled, if one is and they were asked."""
-        answered = self._answered.get(layer)
-        if answered is None or self._recalled_position is None:
-            return []
-        return answered.at(self._recalled_position)
+    def _parts(
+        self, layer: int, asked: AskingExchange | None, queries: FloatArray
+    ) -> Collection[PartialAttention]:
+        """What others make of queries that they were asked, or are likely to if they were not."""
+        if asked is None:
+            return [self._recalled[layer].like(queries)]
+        with self.between_blocks():
+            parts = asked.parts(layer).values()
+        if parts:
+            self._recalled.setdefault(layer, Recollection()).add(queries, parts)
+        return parts
 
     def _trade(
         self, layer: int, own: LayerCache, query: torch.Tensor, scaling: float | None

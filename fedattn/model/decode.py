@@ -1,7 +1,7 @@
 """Decoding the answer from the publisher's cache. Needs no network."""
 
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -43,12 +43,6 @@ class TokenChooser:
             scores = self._processors(chosen, logits[None])[0]
         self._chosen.append(int(scores.argmax() if self._is_greedy else self._draw(scores)))
         return self._chosen[-1]
-
-    def fork(self) -> "TokenChooser":
-        """Another that would go on as this one does, with the same random numbers."""
-        other = copy(self)
-        other._generator, other._chosen = self._generator.clone_state(), list(self._chosen)
-        return other
 
     def _draw(self, scores: torch.Tensor) -> torch.Tensor:
         probabilities = torch.softmax(scores, dim=-1)
@@ -161,9 +155,10 @@ class AnswerTokens:
         return token
 
     def guess(self, count: int) -> "AnswerTokens":
-        """The next tokens at most so many, as if they were of the answer; it stays as it was."""
-        other = copy(self)
-        other._chooser = self._chooser.fork()
+        """Tokens that may follow, at most so many; it goes on as this one would, which stays as it
+        is: with the same choices behind it and the same random numbers before it.
+        """
+        other = deepcopy(self)
         other.steps_left = min(count, self.steps_left)
         return other
 

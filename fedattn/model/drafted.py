@@ -1,9 +1,9 @@
-"""Decoding an answer while rows stay with others: tokens are drafted here, then asked about together.
+"""Decoding while rows stay with others: tokens are drafted here, then asked about together.
 
 A pass that asks waits for the others at every asked block, whatever number of tokens it has. So a
 few tokens are drafted first, by the publisher's own blocks, without asking: in place of what others
-would say to a draft they say again what they made of the newest token that is certain. One pass
-then takes all drafts, and gives the true distribution after each. Example, certain so far 5:
+would make of a draft's queries comes what they made of similar ones (`recalled.py`). One pass then
+takes all drafts, and gives the true distribution after each. Example, certain so far 5:
 
     drafted from 5              7 8 9
     one pass over 5 7 8 9       chooses 7 8 2, then the draft 9 does not hold
@@ -11,7 +11,7 @@ then takes all drafts, and gives the true distribution after each. Example, cert
 
 A token is always the one that `TokenChooser` takes from the true distribution, with one draw of its
 own generator, drafts or not: an answer is that of decoding token by token, greedy or by the same
-seed. Drafts are chosen by a fork of the chooser, with the random numbers that it will use too.
+seed. Drafts are chosen by a copy of the chooser, with the random numbers that it will use too.
 """
 
 import time
@@ -47,7 +47,7 @@ class DraftCounts:
     pass_s: float = 0.0
 
 
-def generate_drafted(
+def generate_drafted(  # noqa: PLR0913 - spelt out
     model: LoadedModel,
     prefill: PrefillResult,
     sampling: SamplingParams,

@@ -11,7 +11,7 @@ import pytest
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.errors import InvalidPlanError, InvalidRequestError
-from fedattn.core.plans import PlanSpec, shared_plan
+from fedattn.core.plans import NOWHERE, PlanSpec, SyncPlan, shared_plan
 from fedattn.core.profile import CompressionWish, Profile, ProfilePoint, Resolved, resolve
 from fedattn.core.profile_file import MAX_PROFILE_BYTES, read_profile, write_profile
 from fedattn.core.types import KvShape
@@ -85,6 +85,36 @@ def test_auto_is_the_default_point_or_the_best_that_saves_so_much(plan: str, ind
     if index:  # a budget first goes down to the same without more of short texts
         assert found.compression == replace(found.coarser[0], least_rows=7)
     assert not any(one.least_rows for one in found.coarser)
+
+
+@pytest.mark.parametrize(
+    ("plan", "asked"),
+    [("auto", (2,)), ("auto@1/4", (2,)), ("1", (1,)), ("none", ()), ("all", (0, 1, 2))],
+)
+def test_the_publishers_plan_says_where_owners_of_rows_are_asked(
+    plan: str, asked: tuple[int, ...], tmp_path: Path
+) -> None:
+    made = profile()
+    path = tmp_path / "found.json"
+    path.write_text(write_profile(replace(made, plans=replace(made.plans, asked=SyncPlan((2,))))))
+    assert resolved(plan, load_profile(path)).plans.asked == SyncPlan(asked)
+
+
+def test_without_a_measured_plan_owners_of_rows_are_asked_at_every_block_but_the_first(
+    tmp_path: Path,
+) -> None:
+    made = profile()
+    path = tmp_path / "found.json"
+    path.write_text(write_profile(replace(made, plans=replace(made.plans, asked=NOWHERE))))
+    assert "asked" not in json.loads(path.read_text())
+    assert resolved("auto", load_profile(path)).plans.asked == SyncPlan((1, 2))
+    assert resolved("auto").plans.asked == SyncPlan((1, 2))
+
+
+def test_a_profile_asks_at_blocks_that_the_model_has() -> None:
+    made = profile()
+    with pytest.raises(InvalidPlanError, match="names block 3"):
+        replace(made, plans=replace(made.plans, asked=SyncPlan((3,))))
 
 
 def test_more_than_the_smallest_point_saves_is_refused() -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from safetensors.torch import save_file
 
 from fedattn.model.graph_layers import GraphLinear
 from fedattn.model.weights import matrix as matrix_module
+from fedattn.model.weights.direct import DirectProduct
 from fedattn.model.weights.formats import BlockFormat
 from fedattn.model.weights.ggml import ggml
 from fedattn.model.weights.gguf_file import expand_slowly
 from fedattn.model.weights.graphs import Draft
 from fedattn.model.weights.matrix import BlocksMatrix
-from fedattn.model.weights.modules import BlocksEmbedding, BlocksLinear
+from fedattn.model.weights.modules import BlocksEmbedding, BlocksLinear, direct_products
 from fedattn.model.weights.stored import BLOCKS_FILE, StoredTensors, read_tensors, write_tensors
 
 FORMATS = [BlockFormat.Q4_0, BlockFormat.Q4_1, BlockFormat.Q5_0, BlockFormat.Q5_1]
@@ -117,6 +119,23 @@ def test_a_linear_layer_has_its_bias_and_lets_gradients_through() -> None:
     (gradient,) = torch.autograd.grad(layer(x).sum(), x)
     (expected,) = torch.autograd.grad(plain(x).sum(), x)
     torch.testing.assert_close(gradient, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_direct_products_are_for_few_rows_and_for_this_thread_only() -> None:
+    matrix = random_matrix(BlockFormat.Q8_0)
+    bias = torch.nn.Parameter(torch.randn(24), requires_grad=False)
+    layer, x = BlocksLinear(matrix, bias), torch.randn(1, 5, 256)
+    exact, rounded = layer(x), DirectProduct(matrix)(x[0]) + bias
+    with direct_products():
+        assert torch.equal(layer(x)[0], rounded)
+        each = [layer(x[:, at : at + 1]) for at in range(5)]
+        assert torch.equal(torch.cat(each, dim=1), layer(x))  # to the bit
+        many = torch.randn(17, 256)
+        torch.testing.assert_close(layer(many), matrix.apply(many) + bias, atol=0, rtol=0)
+        with ThreadPoolExecutor(1) as elsewhere:
+            assert torch.equal(elsewhere.submit(layer, x).result(), exact)
+    assert torch.equal(layer(x), exact)
+    assert not torch.equal(exact[0], rounded)
 
 
 def test_an_embedding_expands_the_rows_it_looks_up() -> None:

@@ -2,7 +2,7 @@
 
 They compute in float32 as if the weights were expanded, so that what a token becomes does not
 depend on how many run at once. Within `direct_products` a few rows are multiplied by the blocks as
-they are, as `FusedDecoder` has it: several times faster, and rounded.
+they are, as `GraphDecoder` has it: several times faster, and rounded.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-from fedattn.model.weights.matrix import FEW, BlocksMatrix, BlocksStack
+from fedattn.model.weights.direct import MOST_ROWS, DirectProduct
+from fedattn.model.weights.matrix import BlocksMatrix
 
 _is_direct = ContextVar("direct products", default=False)
 
@@ -42,7 +43,7 @@ class BlocksLinear(torch.nn.Module):
     def __init__(self, matrix: BlocksMatrix, bias: torch.nn.Parameter | None = None) -> None:
         super().__init__()
         self.matrix = matrix
-        self._stack = BlocksStack([matrix])
+        self._direct = DirectProduct(matrix)
         self.out_features, self.in_features = matrix.num_rows, matrix.width
         self.bias: torch.nn.Parameter | None = bias
 
@@ -56,8 +57,8 @@ class BlocksLinear(torch.nn.Module):
         if x.requires_grad and torch.is_grad_enabled():
             return linear(x, self.weight, self.bias)
         rows = x.reshape(-1, self.in_features)
-        is_direct = _is_direct.get() and len(rows) <= FEW
-        out = self._stack(rows) if is_direct else self.matrix.apply(rows)
+        is_direct = _is_direct.get() and len(rows) <= MOST_ROWS
+        out = self._direct(rows) if is_direct else self.matrix.apply(rows)
         if self.bias is not None:
             out += self.bias
         return out.view(*x.shape[:-1], self.out_features)

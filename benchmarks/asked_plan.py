@@ -19,7 +19,8 @@ import torch
 
 from fedattn.core.errors import InvalidPlanError
 from fedattn.core.plans import NOWHERE, PlanSpec, RolePlans, SyncPlan
-from fedattn.core.spans import build_layout
+from fedattn.core.rotary import Rotary
+from fedattn.core.spans import Member, build_layout
 from fedattn.model.engine import Engine, open_engine
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.layer_cache import LayerCache
@@ -68,7 +69,10 @@ class AskedWorld:
             exchange = InProcessExchange(store, index)
             engine.prefiller.contribute(member, prefix, span, exchange)
         self._prefix = engine.prefiller.warm_prefix(prefix)
-        self._asked = [store.asked[index].layers for index in range(len(spans))]
+        self._asked = [
+            {layer: _placed(rows, member, model.rotaries[layer]) for layer, rows in kept.items()}
+            for member, kept in ((one.member, one.kept) for one in store.asked.values())
+        ]
         whole = self.past(self.every)
         start = len(prefix) + sum(map(len, spans))
         self._questions = Questions(engine, cases, start, whole)
@@ -88,6 +92,13 @@ class AskedWorld:
     def divergence(self, plan: SyncPlan) -> float:
         """Mean KL over the questions, nats a token."""
         return float(np.mean([kl for kl, _ in self.compare(plan)]))
+
+
+def _placed(rows: LayerCache, member: Member, rotary: Rotary) -> LayerCache:
+    """Rows where the session has them."""
+    offset = member.position_offset
+    keys = rotary.apply(rows.keys[0].numpy(), np.array([offset]))
+    return LayerCache(torch.from_numpy(keys)[None], rows.values, rows.positions + offset)
 
 
 def _heads(parts: Sequence[LayerCache]) -> list[HeadPast]:
@@ -161,7 +172,7 @@ def table(engine: Engine, found: dict[str, Any], cases: dict[int, int]) -> list[
         for name, plan in plans.items():
             each = [one for world in asked for one in world.compare(plan)]
             kl, change = (np.array(column) for column in zip(*each, strict=True))
-            row = {
+            row: dict[str, Any] = {
                 "length": length, "name": name, "plan": str(plan), "blocks": len(plan.layers),
                 "questions": len(each),
                 "kl": _interval(kl), "nll_change": _interval(change),

@@ -76,7 +76,7 @@ def measure(tokens: int, repeats: int, links_to_try: tuple[Link, ...]) -> list[d
         port = network.aggregator_address.port
         with edge_links(port, len(CONTRIBUTORS) + 1) as links:
             start_nodes(network, links, make_contexts(tokens), Path(folder))
-            gateway = Client(network.gateway_url, timeout_s=900)
+            gateway = Client(network.gateway_url)
             for exchange in EXCHANGES:
                 gateway.ask(query_of(exchange, reuse=True))  # warm-up, and fills what nodes keep
             for _ in range(repeats):

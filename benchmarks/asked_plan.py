@@ -161,7 +161,7 @@ def table(engine: Engine, found: dict[str, Any], cases: dict[int, int]) -> list[
         for name, plan in plans.items():
             each = [one for world in asked for one in world.compare(plan)]
             kl, change = (np.array(column) for column in zip(*each, strict=True))
-            row = {
+            row: dict[str, Any] = {
                 "length": length, "name": name, "plan": str(plan), "blocks": len(plan.layers),
                 "questions": len(each),
                 "kl": _interval(kl), "nll_change": _interval(change),

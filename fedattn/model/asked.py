@@ -83,8 +83,9 @@ def merge_parts(
     Returns:
         [1, Hq, T, D] float32.
     """
-    lses = torch.stack([lse, *(torch.from_numpy(part.lse)[None].to(lse.device) for part in parts)])
-    outputs = [output, *(torch.from_numpy(part.output)[None].to(lse.device) for part in parts)]
+    others = [torch.tensor(part.lse, device=lse.device)[None] for part in parts]
+    lses = torch.stack([lse, *others])
+    outputs = [output, *(torch.tensor(part.output, device=lse.device)[None] for part in parts)]
     weights = torch.softmax(lses, dim=0)[..., None]
     merged = torch.zeros_like(output)
     for one, weight in zip(outputs, weights, strict=True):

@@ -200,7 +200,7 @@ class WatchedRows:
             queries = query[0].float().cpu().numpy()
             self._exchange.ask(layer, queries, int(self._positions[0]))
             parts = self._exchange.parts(layer)
-            others = [torch.from_numpy(part.lse).to(lse.device) for part in parts.values()]
+            others = [torch.tensor(part.lse, device=lse.device) for part in parts.values()]
             shares = torch.softmax(torch.stack([lse[0], *others]), dim=0)
             for member, drawn in zip(parts, shares[1:], strict=True):
                 self._drawn[member] += float(drawn.double().sum())

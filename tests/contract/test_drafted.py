@@ -21,7 +21,7 @@ from fedattn.model.weights.network import blocks_network, bring_to_blocks
 from fedattn.model.weights.stored import BLOCKS_FILE, write_tensors
 from fedattn.research.oracle import oracle_greedy
 from tests.harness.runners import prefill_in_process
-from tests.harness.scenarios import SCENARIOS, Scenario
+from tests.harness.scenarios import ASKED_SCENARIOS, SCENARIOS, Scenario
 from tests.harness.tiny import ALL_FAMILIES, tiny_model, tiny_network
 
 NUM_TOKENS = 14
@@ -34,7 +34,7 @@ SETTINGS = (
     replace(WARM, top_p=0.7, seed=3),
     replace(WARM, top_k=5, repetition_penalty=1.3, no_repeat_ngram_size=3, seed=9),
 )
-ASKED = [scenario for scenario in SCENARIOS if scenario.asked]
+ASKED = ASKED_SCENARIOS
 
 
 class Always(DraftPace):

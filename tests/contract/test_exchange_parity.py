@@ -10,11 +10,11 @@ from fedattn.core.transfer import max_upload_size
 from fedattn.model.loading import LoadedModel
 from tests.harness.parity import TOLERANCE, equals_the_oracle
 from tests.harness.runners import RUNNERS
-from tests.harness.scenarios import SCENARIOS, Scenario, context_words
+from tests.harness.scenarios import ASKED_SCENARIOS, SCENARIOS, Scenario, context_words
 from tests.harness.tiny import ALL_FAMILIES, FAMILIES, tiny_model, tiny_network
 
 UNEVEN, MIXED, SEVERAL, INDEPENDENT = SCENARIOS[3], SCENARIOS[7], SCENARIOS[1], SCENARIOS[12]
-ASKED = SCENARIOS[14:17]
+ALL = (*SCENARIOS, *ASKED_SCENARIOS)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -22,7 +22,9 @@ def model(request: pytest.FixtureRequest) -> LoadedModel:
     return tiny_model(request.param)
 
 
-@pytest.mark.parametrize("scenario", [UNEVEN, MIXED, INDEPENDENT, *ASKED], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "scenario", [UNEVEN, MIXED, INDEPENDENT, *ASKED_SCENARIOS], ids=lambda one: one.name
+)
 @pytest.mark.parametrize("family", sorted(set(ALL_FAMILIES) - set(FAMILIES)))
 async def test_every_other_family_gives_the_oracles_logits_and_tokens(
     family: str, scenario: Scenario, tmp_path: Path
@@ -37,7 +39,7 @@ async def test_blocks_of_unlike_families_give_the_oracles_tokens_over_grpc(
     await equals_the_oracle("gRPC", UNEVEN, tiny_model(family), tmp_path)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", ALL, ids=lambda scenario: scenario.name)
 @pytest.mark.parametrize("runner", RUNNERS)
 async def test_exchange_gives_the_oracles_logits_and_tokens(
     runner: str, scenario: Scenario, model: LoadedModel, tmp_path: Path
@@ -45,7 +47,7 @@ async def test_exchange_gives_the_oracles_logits_and_tokens(
     await equals_the_oracle(runner, scenario, model, tmp_path)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", ALL, ids=lambda scenario: scenario.name)
 @pytest.mark.parametrize("runner", RUNNERS)
 async def test_exchange_moves_exactly_the_rows_that_are_needed(
     runner: str, scenario: Scenario, model: LoadedModel, tmp_path: Path

@@ -108,6 +108,10 @@ SCENARIOS = (
         publisher_plan="all",
         independent=True,
     ),
+)
+"""Rows travel; whatever decodes has them all."""
+
+ASKED_SCENARIOS = (
     Scenario(
         name="one of three is asked",
         contexts=context_words(6, 9, 4),
@@ -134,3 +138,4 @@ SCENARIOS = (
         asked_plan="2,4",
     ),
 )
+"""Rows of some stay with them, and are asked for in decoding too."""

@@ -5,12 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import torch
 
+from fedattn.core.answer_bounds import AnswerBounds
 from fedattn.core.asked import PartialAttention
 from fedattn.core.rotary import Rotary
 from fedattn.core.spans import Member
 from fedattn.core.transfer import place_rows, places_of
 from fedattn.core.types import FloatArray, HeadRows, KvRows
-from fedattn.model.attending import attend_partly
+from fedattn.model.blunting import add_noise, attend_bluntly
 from fedattn.model.layer_cache import LayerCache
 
 
@@ -22,6 +23,7 @@ class AskedRows:
         rotaries: of every block.
         windows: of every block, positions that a query sees; None for all earlier ones.
         withheld: tokens of the span, counted from its first, that no query sees.
+        bounds: of queries and answers; None for those that change no honest one, but for lengths.
     """
 
     def __init__(
@@ -30,9 +32,11 @@ class AskedRows:
         rotaries: Sequence[Rotary],
         windows: Sequence[int | None],
         withheld: Collection[int] = (),
+        bounds: AnswerBounds | None = None,
     ) -> None:
         self._member, self._rotaries, self._windows = member, rotaries, windows
-        self._withheld = withheld
+        self._withheld, self._bounds = withheld, bounds or AnswerBounds()
+        self._random = np.random.default_rng(self._bounds.seed)
         self._rows: dict[int, LayerCache] = {}
 
     @property
@@ -64,12 +68,19 @@ class AskedRows:
             layer: one that is kept.
             queries: [Hq, T, D] float32 after RoPE, scaled.
             first_position: global, of the first of the T tokens; the others follow it.
+
+        Raises:
+            CorruptFrameError: the bounds refuse them.
         """
-        rows, num_tokens = self._rows[layer], queries.shape[1]
+        rows, num_tokens, bounds = self._rows[layer], queries.shape[1], self._bounds
+        bounds.check(queries, layer, first_position, self._member)
         positions = torch.arange(first_position, first_position + num_tokens)
         query = torch.from_numpy(np.require(queries, requirements="W"))[None]
-        output, lse = attend_partly(query, rows, positions, self._windows[layer], 1.0)
-        return PartialAttention(output=output[0].numpy(), lse=lse[0].numpy())
+        output, lse = attend_bluntly(
+            query, rows, positions, self._windows[layer], bounds.least_rows
+        )
+        part = PartialAttention(output=output[0].numpy(), lse=lse[0].numpy())
+        return add_noise(part, rows, bounds.noise, self._random) if bounds.noise else part
 
 
 def merge_parts(

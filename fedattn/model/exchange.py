@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol
 
+from fedattn.core.answer_bounds import AnswerBounds
 from fedattn.core.asked import (
     PartialAttention,
     Piece,
@@ -96,6 +97,7 @@ class KvStore:
         withheld: by participant, tokens of its span whose rows never travel.
         windows: of every block, where contributors are asked.
         query_codec: of queries and what they make of rows.
+        bounds: of queries and answers, for `AskedRows`.
     """
 
     def __init__(  # noqa: PLR0913 - spelt out
@@ -109,6 +111,7 @@ class KvStore:
         withheld: Mapping[int, Collection[int]] = MappingProxyType({}),
         windows: Sequence[int | None] = (),
         query_codec: VectorCodec | None = None,
+        bounds: AnswerBounds | None = None,
     ) -> None:
         self.layout = layout
         self.shape = shape
@@ -118,7 +121,7 @@ class KvStore:
         self.withheld = withheld
         self.query_codec = query_codec or query_codec_by_name("fp32")
         self.asked = {
-            index: AskedRows(member, rotaries, windows, withheld.get(index, ()))
+            index: AskedRows(member, rotaries, windows, withheld.get(index, ()), bounds)
             for index, member in enumerate(layout.members)
             if member.is_asked
         }

@@ -61,7 +61,6 @@ class KvExchange(Protocol):
             UnavailableError: too few participants are left.
         """
 
-
     def ask(self, layer: int, queries: FloatArray, first_position: int) -> None:
         """Send queries to those who answer at a layer in `route.asks`; returns at once.
 

@@ -5,6 +5,7 @@ Candidates run through the blocks below the lowest asked one, behind what was fo
 one whose key fits best to what was heard is taken (`Heard`).
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -195,7 +196,7 @@ def _rounded(queries: FloatArray, codec: VectorCodec) -> FloatArray:
 
 @torch.inference_mode()
 def reconstruct(
-    model: LoadedModel, conversation: Conversation, effort: Effort, noise: float = ROUNDING
+    model: LoadedModel, conversation: Conversation, effort: Effort, noise: float = 0.0
 ) -> Recovery:
     """Try tokens one position after the other, behind what was found so far.
 
@@ -205,12 +206,12 @@ def reconstruct(
         model: the model.
         conversation: what was heard.
         effort: how much is tried; of the blocks, the lowest.
-        noise: of outputs, as `Heard` has it.
+        noise: that the owner is known to add, as `AnswerBounds.noise`.
     """
-    begun = time.monotonic()
+    begun, error = time.monotonic(), math.hypot(noise, ROUNDING)
     layers = sorted(conversation.told)[: effort.num_blocks]
     heads = model.shape.num_kv_heads
-    heard = {layer: Heard(conversation.told[layer], heads, noise) for layer in layers}
+    heard = {layer: Heard(conversation.told[layer], heads, error) for layer in layers}
     cache = FederatedCache(model.windows, model.device)
     start = len(conversation.prefix)
     logits = _extend(model, cache, conversation.prefix, range(start))

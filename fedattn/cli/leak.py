@@ -82,6 +82,10 @@ def leak(
     query_length: Annotated[
         float, typer.Option(min=0.001, help="Of its queries, times the median of honest ones.")
     ] = 1.0,
+    guided: Annotated[
+        bool,
+        typer.Option("--guided", help="With --exchange ask: seek each token behind the true ones."),
+    ] = False,
     least_rows: Annotated[
         float,
         typer.Option(help="With --exchange ask: rows that attention is spread over at least."),
@@ -156,7 +160,7 @@ def leak(
     if exchange is Exchange.ROWS:
         attacker = Attacker(engine, sending, effort, hidden)
     else:
-        publisher = Publisher(question=question, style=style)
+        publisher = Publisher(question=question, style=style, is_guided=guided)
         attacker = AskedAttacker(engine, asking, publisher, effort)
     attacks = [Attack(name) for name in chosen]
     running = ((path, list(attacker.run(text, attacks))) for path, text in given.items())

@@ -22,9 +22,7 @@ HEADS, KV_HEADS, ROWS, SIZE = 4, 2, 12, 2
 SPAN = Span(3, 3 + ROWS)
 MEMBER = Member(node_id="a", role=Role.CONTRIBUTOR, span=SPAN, plan=NOWHERE, answers=SyncPlan((0,)))
 RANDOM = np.random.default_rng(3)
-KEYS, VALUES = (
-    RANDOM.standard_normal((KV_HEADS, ROWS, SIZE)).astype(np.float32) for _ in range(2)
-)
+KEYS, VALUES = (RANDOM.standard_normal((KV_HEADS, ROWS, SIZE)).astype(np.float32) for _ in range(2))
 QUERIES = 6 * RANDOM.standard_normal((HEADS, 5, SIZE)).astype(np.float32)
 
 

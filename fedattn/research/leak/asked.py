@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
 import torch
 
 from fedattn.core.answer_bounds import AnswerBounds
-from fedattn.core.asked import DEFAULT_QUERY_CODEC, query_codec_by_name
+from fedattn.core.asked import DEFAULT_QUERY_CODEC, query_codec_by_name, tokens_a_piece
 from fedattn.core.codecs import VectorCodec
 from fedattn.core.compression import Compression
 from fedattn.core.plans import NOWHERE, RolePlans, SyncPlan
@@ -34,6 +33,8 @@ from fedattn.research.simulate import CaseTokens, SimulationSettings, Simulator
 
 ROUNDING = 2.0**-9 / 3**0.5
 """Standard deviation of what bf16 rounds, as a share."""
+_ANSWER_TOKENS = 32
+"""Of an honest publisher's answer at most."""
 _FIRST, _LATER = 64, 512
 """Candidates in a forward pass: mostly the first ones will do."""
 
@@ -104,7 +105,6 @@ def overhear(
     token_ids: list[int],
     question: str,
     asking: Asking,
-    num_new: int = 32,
 ) -> Conversation:
     """What an honest publisher hears while it answers one question about one text.
 
@@ -114,7 +114,6 @@ def overhear(
         token_ids: of the private text.
         question: what is asked.
         asking: where and how.
-        num_new: tokens of the answer at most.
 
     Raises:
         ContextTooLongError: text, question and answer do not fit the model's window.
@@ -130,7 +129,7 @@ def overhear(
     settings = SimulationSettings(
         plans=asking.plans,
         compression=Compression(),
-        max_new_tokens=num_new,
+        max_new_tokens=_ANSWER_TOKENS,
         asked=(0,),
         query_codec=asking.codec.name,
         bounds=asking.bounds,
@@ -173,7 +172,11 @@ def interrogate(
     exchange = ListeningExchange(store, 1, told)
     made = chosen_queries(model, prefix, asking.plan.layers, style)
     for layer, queries in made.items():
-        exchange.ask(layer, queries, layout.publisher.span.start)
+        heads, num_tokens, size = queries.shape
+        at_once = tokens_a_piece(heads, size, asking.codec)
+        for first in range(0, num_tokens, at_once):
+            some = queries[:, first : first + at_once]
+            exchange.ask(layer, some, layout.publisher.span.start)
     return Conversation(prefix=tuple(prefix), truth=tuple(token_ids), told=told)
 
 
@@ -196,7 +199,12 @@ def _rounded(queries: FloatArray, codec: VectorCodec) -> FloatArray:
 
 @torch.inference_mode()
 def reconstruct(
-    model: LoadedModel, conversation: Conversation, effort: Effort, noise: float = 0.0
+    model: LoadedModel,
+    conversation: Conversation,
+    effort: Effort,
+    noise: float = 0.0,
+    *,
+    is_guided: bool = False,
 ) -> Recovery:
     """Try tokens one position after the other, behind what was found so far.
 
@@ -207,62 +215,67 @@ def reconstruct(
         conversation: what was heard.
         effort: how much is tried; of the blocks, the lowest.
         noise: that the owner is known to add, as `AnswerBounds.noise`.
+        is_guided: whether each token is sought behind the true ones: what an attacker finds who
+            makes up for errors, at best.
     """
-    begun, error = time.monotonic(), math.hypot(noise, ROUNDING)
-    layers = sorted(conversation.told)[: effort.num_blocks]
-    heads = model.shape.num_kv_heads
-    heard = {layer: Heard(conversation.told[layer], heads, error) for layer in layers}
-    cache = FederatedCache(model.windows, model.device)
-    start = len(conversation.prefix)
-    logits = _extend(model, cache, conversation.prefix, range(start))
-    found, gaps = [], []
-    for position in range(start, start + len(conversation.truth)):
-        token, gap = _best(model, cache, heard, logits, position, effort)
-        found.append(token)
-        gaps.append(gap)
-        logits = _extend(model, cache, [token], [position])
-        for layer, of_layer in heard.items():
-            rows = cache.layers[layer]
-            of_layer.take_off(rows.keys[0, :, -1:].float(), rows.values[0, :, -1:].float())
+    begun = time.monotonic()
+    search = _Search(model, conversation, effort, math.hypot(noise, ROUNDING))
+    steps = []
+    for position, token in enumerate(conversation.truth, start=len(conversation.prefix)):
+        found, gap = search.best(position)
+        search.go_on(token if is_guided else found, position)
+        steps.append((found, gap))
     return Recovery(
         truth=conversation.truth,
-        found=tuple(found),
-        gaps=tuple(gaps),
+        found=tuple(token for token, _ in steps),
+        gaps=tuple(gap for _, gap in steps),
         seconds=time.monotonic() - begun,
     )
 
 
-def _best(  # noqa: PLR0913 - spelt out
-    model: LoadedModel,
-    cache: FederatedCache,
-    heard: Mapping[int, Heard],
-    logits: torch.Tensor,
-    position: int,
-    effort: Effort,
-) -> tuple[int, float]:
-    """The token that fits best, and the gap to the second best."""
-    tried = logits.argsort(descending=True)[: effort.num_candidates]
-    far = torch.empty(0)
-    for batch in _batches(tried):
-        rows = candidate_rows(model, cache.layers, batch, position, list(heard))
-        logs = [one.distances(rows[layer][0]).log() for layer, one in heard.items()]
-        far = torch.cat([far, torch.stack(logs).mean(dim=0).exp()])
-        best = ranked(tried[: len(far)], far)
-        if best[1] >= effort.enough:
-            break
-    return best
+class _Search:
+    """The state of a reconstruction: rows of prefix and found tokens, and what they leave."""
+
+    def __init__(
+        self, model: LoadedModel, conversation: Conversation, effort: Effort, error: float
+    ) -> None:
+        self._model, self._effort = model, effort
+        self._heard = {
+            layer: Heard(conversation.told[layer], model.shape.num_kv_heads, error)
+            for layer in sorted(conversation.told)[: effort.num_blocks]
+        }
+        self._cache = FederatedCache(model.windows, model.device)
+        prefix = conversation.prefix
+        self._logits = self._extend(prefix, range(len(prefix)))
+
+    def go_on(self, token: int, position: int) -> None:
+        """Take a token for known."""
+        self._logits = self._extend([token], [position])
+        for layer, heard in self._heard.items():
+            rows = self._cache.layers[layer]
+            heard.take_off(rows.keys[0, :, -1:].float(), rows.values[0, :, -1:].float())
+
+    def best(self, position: int) -> tuple[int, float]:
+        """The token that fits best at a position, and the gap to the second best."""
+        tried = self._logits.argsort(descending=True)[: self._effort.num_candidates]
+        known, far = self._cache.layers, torch.empty(0)
+        for batch in _batches(tried):
+            rows = candidate_rows(self._model, known, batch, position, list(self._heard))
+            logs = [one.distances(*rows[layer]).log() for layer, one in self._heard.items()]
+            far = torch.cat([far, torch.stack(logs).mean(dim=0).exp()])
+            best = ranked(tried[: len(far)], far)
+            if best[1] >= self._effort.enough:
+                break
+        return best
+
+    def _extend(self, token_ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+        """Logits [V] after more tokens."""
+        hidden = forward_tokens(self._model, self._cache, list(token_ids), positions)
+        logits: torch.Tensor = self._model.head(hidden[-1:])[0].float()
+        return logits
 
 
 def _batches(tried: torch.Tensor) -> Iterator[torch.Tensor]:
     yield tried[:_FIRST]
     for start in range(_FIRST, len(tried), _LATER):
         yield tried[start : start + _LATER]
-
-
-def _extend(
-    model: LoadedModel, cache: FederatedCache, token_ids: Sequence[int], positions: Sequence[int]
-) -> torch.Tensor:
-    """Logits [V] after more tokens."""
-    hidden = forward_tokens(model, cache, list(token_ids), positions)
-    logits: torch.Tensor = model.head(hidden[-1:])[0].float()
-    return logits

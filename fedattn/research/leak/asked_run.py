@@ -1,4 +1,4 @@
-"""Every attack on texts whose rows stay with their owner, and what the same setting does to answers."""
+"""Every attack on texts whose rows stay with their owner, and what a setting does to answers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +21,12 @@ class Publisher:
     Attributes:
         question: of the honest one, who listens.
         style: queries that the dishonest one makes up.
+        is_guided: whether each token is sought behind the true ones, for `reconstruct`.
     """
 
     question: str
     style: QueryStyle
+    is_guided: bool = False
 
 
 class AskedAttacker:
@@ -65,7 +67,11 @@ class AskedAttacker:
         for attack in attacks:
             conversation = self._converse(attack, token_ids)
             recovery = reconstruct(
-                engine.model, conversation, self._effort, self._asking.bounds.noise
+                engine.model,
+                conversation,
+                self._effort,
+                self._asking.bounds.noise,
+                is_guided=self._publisher.is_guided,
             )
             yield Outcome(
                 attack=attack,

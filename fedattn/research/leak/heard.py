@@ -4,8 +4,10 @@ Of M queries of a key/value head, o_m = sum_j w_mj v_j over the owner's rows j, 
 w_mj = exp(q_m k_j - lse_m) follow from one key each: lse comes along. So with outputs as the rows
 of a matrix Y [M, D], Y = W V, and the weights of every row are a combination of the columns of Y as
 long as there are no more rows than these. A candidate's key gives weights of its own. Only those of
-a key that is among the rows lie in the span of Y, but for rounding and noise: what is known as
-subspace tests in array processing (R. O. Schmidt, Multiple emitter location, 1986).
+a key that is among the rows lie in the span of Y, but for rounding and noise; and the combination
+of outputs that passes such weights and as little else as it can is the value that goes with that
+key. Both are old in array processing: subspace tests (R. O. Schmidt, Multiple emitter location,
+1986) and least variance (J. Capon, High-resolution frequency-wavenumber spectrum analysis, 1969).
 """
 
 from collections.abc import Sequence
@@ -62,27 +64,33 @@ class Heard:
         self._error = (noise * self._unit.double()) ** 2 * outputs.shape[1]
         self._basis = self._make_basis()
 
-    def distances(self, keys: torch.Tensor) -> torch.Tensor:
-        """How little candidates fit, [C] float32.
+    def distances(self, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """How little candidates fit, [C] float32: 0 fits, 1 does not.
 
-        The share of the length of a candidate's weights that lies outside of the span of what was
-        heard, geometric mean over heads: 0 fits, 1 does not.
+        Geometric mean, over heads, of two: the share of the length of a candidate's weights that
+        lies outside of the span of what was heard; and 1 - cosine between its value and the one
+        that goes with such weights.
 
         Args:
             keys: [Hkv, C, D] after RoPE.
+            values: [Hkv, C, D].
         """
         logs = self._queries @ keys.transpose(1, 2) - self._lse  # [Hkv, M, C]
         weights = (logs - logs.amax(dim=1, keepdim=True).clamp_min(0)).exp().double()
-        inside = (self._basis @ weights).square().sum(dim=1)  # [Hkv, C]
+        within = self._basis @ weights  # [Hkv, D + 1, C]
         whole = weights.square().sum(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-        outside = (1 - inside / whole).clamp_min(0).sqrt()
-        return (outside + _LEAST).log().mean(dim=0).exp().float()
+        outside = (1 - within.square().sum(dim=1) / whole).clamp_min(0).sqrt()  # [Hkv, C]
+        passed = (weights - self._basis.transpose(1, 2) @ within).transpose(1, 2) @ self._left
+        apart = 1 - torch.cosine_similarity(passed[..., :-1], values.double(), dim=-1)
+        both = (outside + _LEAST).log() + (apart + _LEAST).log()
+        return (both.mean(dim=0) / 2).exp().float()
 
     def take_off(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Subtract what one row has to do with it, now that it is thought to be known.
 
         Args:
-            keys, values: [Hkv, 1, D], keys after RoPE.
+            keys: [Hkv, 1, D] after RoPE.
+            values: [Hkv, 1, D].
         """
         logs = self._queries @ keys.transpose(1, 2) - self._lse  # [Hkv, M, 1]
         row = torch.cat([values, self._unit], dim=-1)  # [Hkv, 1, D + 1]

@@ -34,8 +34,9 @@ ASK = f"--exchange ask --plan {PLAN} --enough 0.8 --candidates"
 LISTEN, CHOOSE = "--attack overheard", "--attack chosen --query-tokens"
 SETTINGS = {
     "honest publisher": f"{ASK} 1000 {LISTEN}",
-    "chosen, 14 tokens": f"{ASK} 1000 {CHOOSE} 14",
+    "honest publisher, guided": f"{ASK} 1000 {LISTEN} --guided",
     "chosen, 20 tokens": f"{ASK} 1000 {CHOOSE} 20",
+    "chosen, 20 tokens, guided": f"{ASK} 1000 {CHOOSE} 20 --guided",
     "honest publisher, noise 0.1": f"{ASK} 300 {LISTEN} --noise 0.1",
     "honest publisher, noise 0.3": f"{ASK} 300 {LISTEN} --noise 0.3",
     "honest publisher, noise 0.1, guided": f"{ASK} 300 {LISTEN} --noise 0.1 --guided",
@@ -56,7 +57,12 @@ SETTINGS = {
     "chosen, 320 tokens, noise 0.3, 3 blocks": f"{ASK} 300 {CHOOSE} 320 --noise 0.3 --blocks 3",
 }
 """Options of `fedattn leak` by what they stand for."""
-UNBOUNDED = {"honest publisher", "chosen, 14 tokens", "chosen, 20 tokens"}
+UNBOUNDED = {
+    "honest publisher",
+    "honest publisher, guided",
+    "chosen, 20 tokens",
+    "chosen, 20 tokens, guided",
+}
 """Settings measured on all notes; the others on the first alone."""
 BOUNDS = {
     "noise 0.03": AnswerBounds(noise=0.03, seed=0),
@@ -135,6 +141,24 @@ class Costs:
         )
 
 
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown: what was recovered, a row a setting, then what bounds cost, a row a bound."""
+    lines = ["| setting | recovered | query tokens | options |", "| --- | --- | --- | --- |"]
+    for name in [name for name in SETTINGS if name in results]:
+        found = results[name]["attacks"][0]["found"]
+        tokens = results[name]["texts"][0]["outcomes"][0]["query_tokens"]
+        lines.append(f"| {name} | {found:.0%} | {tokens:,} | `{SETTINGS[name]}` |")
+    lines += ["", "| bound | KL | NLL change | right answers |", "| --- | --- | --- | --- |"]
+    for name in [name for name in BOUNDS if name in results]:
+        cost = results[name]
+        mean, low, high = cost["nll"]
+        lines.append(
+            f"| {name} | {cost['kl']:.3f} | {mean:+.3f} [{low:+.3f}, {high:+.3f}] | "
+            f"{cost['right']} of {cost['cases']}, {cost['right_unbounded']} without |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True)
@@ -148,7 +172,8 @@ def main() -> None:
             measured = measure(name) if costs is None else costs.measure(BOUNDS[name])
             known = json.loads(given.json.read_text()) if given.json.exists() else {}
             given.json.write_text(json.dumps({**known, name: measured}, indent=1) + "\n")
-            print(name, json.dumps(measured)[:300], flush=True)
+            print(name, flush=True)
+    print(table(json.loads(given.json.read_text())))
 
 
 if __name__ == "__main__":

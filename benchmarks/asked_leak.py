@@ -38,23 +38,20 @@ SETTINGS = {
     "chosen, 20 tokens": f"{ASK} 1000 {CHOOSE} 20",
     "chosen, 20 tokens, guided": f"{ASK} 1000 {CHOOSE} 20 --guided",
     "honest publisher, noise 0.1": f"{ASK} 300 {LISTEN} --noise 0.1",
-    "honest publisher, noise 0.3": f"{ASK} 300 {LISTEN} --noise 0.3",
     "honest publisher, noise 0.1, guided": f"{ASK} 300 {LISTEN} --noise 0.1 --guided",
-    "chosen, 320 tokens, noise 0.3, guided": f"{ASK} 300 {CHOOSE} 320 --noise 0.3 --guided",
-    "chosen, 1600 tokens, noise 1, guided": f"{ASK} 300 {CHOOSE} 1600 --noise 1 --guided",
-    "chosen, 20 tokens, noise 0.1": f"{ASK} 300 {CHOOSE} 20 --noise 0.1",
-    "chosen, 320 tokens, noise 0.1": f"{ASK} 300 {CHOOSE} 320 --noise 0.1",
-    "chosen, 320 tokens, noise 0.3": f"{ASK} 300 {CHOOSE} 320 --noise 0.3",
-    "chosen, 1600 tokens, noise 0.3": f"{ASK} 300 {CHOOSE} 1600 --noise 0.3",
-    "chosen, 1600 tokens, noise 1": f"{ASK} 300 {CHOOSE} 1600 --noise 1",
-    "honest publisher, least rows 2": f"{ASK} 300 {LISTEN} --least-rows 2",
-    "honest publisher, least rows 8": f"{ASK} 300 {LISTEN} --least-rows 8",
-    "chosen, 20 tokens, least rows 8": f"{ASK} 300 {CHOOSE} 20 --least-rows 8",
-    "chosen, 80 shorter tokens, least rows 8": (
-        f"{ASK} 300 {CHOOSE} 80 --query-length 0.3 --least-rows 8"
+    "honest publisher, noise 0.1, 2 blocks, guided": (
+        f"{ASK} 300 {LISTEN} --noise 0.1 --blocks 2 --guided"
     ),
-    "honest publisher, noise 0.1, 3 blocks": f"{ASK} 300 {LISTEN} --noise 0.1 --blocks 3",
-    "chosen, 320 tokens, noise 0.3, 3 blocks": f"{ASK} 300 {CHOOSE} 320 --noise 0.3 --blocks 3",
+    "honest publisher, noise 0.3": f"{ASK} 300 {LISTEN} --noise 0.3",
+    "chosen, 20 tokens, noise 0.1": f"{ASK} 300 {CHOOSE} 20 --noise 0.1",
+    "chosen, 320 tokens, noise 0.3": f"{ASK} 300 {CHOOSE} 320 --noise 0.3",
+    "chosen, 320 tokens, noise 0.3, guided": f"{ASK} 300 {CHOOSE} 320 --noise 0.3 --guided",
+    "chosen, 1600 tokens, noise 1": f"{ASK} 300 {CHOOSE} 1600 --noise 1",
+    "chosen, 1600 tokens, noise 1, guided": f"{ASK} 300 {CHOOSE} 1600 --noise 1 --guided",
+    "honest publisher, least rows 8": f"{ASK} 300 {LISTEN} --least-rows 8",
+    "chosen, 80 shorter tokens, least rows 8, guided": (
+        f"{ASK} 300 {CHOOSE} 80 --query-length 0.3 --least-rows 8 --guided"
+    ),
 }
 """Options of `fedattn leak` by what they stand for."""
 UNBOUNDED = {

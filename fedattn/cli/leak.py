@@ -74,8 +74,9 @@ def leak(
         ),
     ] = None,
     question: Annotated[
-        str, typer.Option(help="Of the publisher that is overheard.")
-    ] = "What does the text say?",
+        str | None,
+        typer.Option(help="Of the publisher that is overheard; default: what the text says."),
+    ] = None,
     query_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens whose queries the attack chosen makes up.")
     ] = 20,
@@ -128,7 +129,7 @@ def leak(
     chosen = _read_attacks(attack, withheld, exchange)
     from fedattn.model.engine import open_engine
     from fedattn.research.leak.asked import Asking
-    from fedattn.research.leak.asked_run import AskedAttacker, Publisher, score_asked
+    from fedattn.research.leak.asked_run import QUESTION, AskedAttacker, Publisher, score_asked
     from fedattn.research.leak.attacks import Effort
     from fedattn.research.leak.pieces import Withheld
     from fedattn.research.leak.queries import QueryStyle
@@ -160,7 +161,7 @@ def leak(
     if exchange is Exchange.ROWS:
         attacker = Attacker(engine, sending, effort, hidden)
     else:
-        publisher = Publisher(question=question, style=style, is_guided=guided)
+        publisher = Publisher(question=question or QUESTION, style=style, is_guided=guided)
         attacker = AskedAttacker(engine, asking, publisher, effort)
     attacks = [Attack(name) for name in chosen]
     running = ((path, list(attacker.run(text, attacks))) for path, text in given.items())

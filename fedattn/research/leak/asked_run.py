@@ -13,6 +13,8 @@ from fedattn.research.leak.run import Answers, Attack, Outcome, summarize_answer
 from fedattn.research.simulate import SimulationSettings, Simulator
 from fedattn.research.tasks.cases import Case
 
+QUESTION = "What does the text say?"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publisher:

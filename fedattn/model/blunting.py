@@ -63,9 +63,9 @@ def add_noise(
     """
     sizes = rows.values[0].float().square().mean(dim=(1, 2)).sqrt().numpy()  # [Hkv]
     by_head = np.repeat(sizes, len(part.lse) // len(sizes))[:, None, None]
-    is_seen = part.lse > UNSEEN
-    output = part.output + is_seen[..., None] * by_head * _drawn(part.output, noise, random)
-    return PartialAttention(output=output, lse=part.lse + is_seen * _drawn(part.lse, noise, random))
+    seen = (part.lse > UNSEEN).astype(np.float32)
+    output = part.output + seen[..., None] * by_head * _drawn(part.output, noise, random)
+    return PartialAttention(output=output, lse=part.lse + seen * _drawn(part.lse, noise, random))
 
 
 def _drawn(like: FloatArray, noise: float, random: np.random.Generator) -> FloatArray:

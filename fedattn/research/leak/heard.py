@@ -102,4 +102,7 @@ class Heard:
         gram = self._left.transpose(1, 2) @ self._left
         gram += self._error * torch.eye(gram.shape[-1], dtype=gram.dtype)
         factor = torch.linalg.cholesky(gram)
-        return torch.linalg.solve_triangular(factor, self._left.transpose(1, 2), upper=False)
+        basis: torch.Tensor = torch.linalg.solve_triangular(
+            factor, self._left.transpose(1, 2), upper=False
+        )
+        return basis

@@ -90,4 +90,6 @@ def _evened(keys: torch.Tensor) -> torch.Tensor:
     apart = keys - keys.mean(dim=1, keepdim=True)
     variances, axes = torch.linalg.eigh(apart.transpose(1, 2) @ apart / keys.shape[1])
     least = _SMALLEST * variances.mean(dim=-1, keepdim=True)
-    return (axes * (variances.clamp_min(0) + least)[:, None].rsqrt()) @ axes.transpose(1, 2)
+    factors = (variances.clamp_min(0) + least)[:, None].rsqrt()
+    evened: torch.Tensor = (axes * factors) @ axes.transpose(1, 2)
+    return evened

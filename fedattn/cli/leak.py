@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,7 @@ from fedattn.cli.options import (
 from fedattn.cli.outfiles import report_console, validate_out, write_out
 from fedattn.cli.plans import choose
 from fedattn.cli.terminal import PlainConsole, plain_table, progress, tracked
+from fedattn.core.answer_bounds import AnswerBounds
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import check_text
@@ -36,6 +38,14 @@ if TYPE_CHECKING:
     from fedattn.research.leak.run import Answers, Outcome, Summary
 
 ATTACKS = ("lookup", "replay", "middle", "repeat", "withheld")
+ASK_ATTACKS = ("overheard", "chosen")
+
+
+class Exchange(StrEnum):
+    """How a contributor serves a block: its rows travel, or they stay and it answers queries."""
+
+    ROWS = "rows"
+    ASK = "ask"
 
 
 def leak(
@@ -46,16 +56,41 @@ def leak(
     keep_ratio: KeepRatio = None,
     selector: Selector = AUTO,
     keep_ends: KeepEnds = 0,
+    exchange: Annotated[
+        Exchange, typer.Option(help="What leaves: rows, or answers to queries.")
+    ] = Exchange.ROWS,
     noise: Annotated[
-        float, typer.Option(help="Gaussian noise added to rows, times the RMS of each.")
+        float,
+        typer.Option(
+            help="Gaussian noise added to rows, times the RMS of each; with --exchange ask to "
+            "answers, times the RMS of a head's values, and to lse."
+        ),
     ] = 0.0,
     attack: Annotated[
         list[str] | None,
         typer.Option(
             help=f"{', '.join(ATTACKS)}; may be repeated; default: all, with --withheld all but "
-            f"repeat."
+            f"repeat. With --exchange ask {', '.join(ASK_ATTACKS)}."
         ),
     ] = None,
+    question: Annotated[
+        str | None,
+        typer.Option(help="Of the publisher that is overheard; default: what the text says."),
+    ] = None,
+    query_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens whose queries the attack chosen makes up.")
+    ] = 20,
+    query_length: Annotated[
+        float, typer.Option(min=0.001, help="Of its queries, times the median of honest ones.")
+    ] = 1.0,
+    guided: Annotated[
+        bool,
+        typer.Option("--guided", help="With --exchange ask: seek each token behind the true ones."),
+    ] = False,
+    least_rows: Annotated[
+        float,
+        typer.Option(help="With --exchange ask: rows that attention is spread over at least."),
+    ] = 1.0,
     withheld: Annotated[
         str | None,
         typer.Option(help="Expression of what sends no rows, as in a policy; is guessed."),
@@ -91,15 +126,20 @@ def leak(
     validate_out("--plot", plot_path)
     wish = read_wish(codec, keep_ratio, 1.0, selector=selector, keep_ends=keep_ends, seed=seed)
     given = {path: _read_text(path) for path in texts}
-    chosen = _read_attacks(attack, withheld)
+    chosen = _read_attacks(attack, withheld, exchange)
     from fedattn.model.engine import open_engine
+    from fedattn.research.leak.asked import Asking
+    from fedattn.research.leak.asked_run import QUESTION, AskedAttacker, Publisher, score_asked
     from fedattn.research.leak.attacks import Effort
     from fedattn.research.leak.pieces import Withheld
+    from fedattn.research.leak.queries import QueryStyle
     from fedattn.research.leak.received import Sending, noisy_exchange
     from fedattn.research.leak.run import Attack, Attacker, score_answers, summarize
 
     make_exchange = noisy_exchange(noise, seed)
     hidden = None if withheld is None else Withheld(expression=withheld, alphabet=alphabet)
+    bounds = AnswerBounds(least_rows=least_rows, noise=noise, seed=seed)
+    style = QueryStyle(num_tokens=query_tokens, length=query_length, seed=seed)
     console = progress()
     engine = open_engine(model, system_prompt, progress=console.print)
     num_layers = engine.model.shape.num_layers
@@ -116,20 +156,32 @@ def leak(
         enough=2.0 if enough is None else enough,
         num_rows=rows,
     )
-    attacker = Attacker(engine, sending, effort, hidden)
+    asking = Asking(plan=sending.plan, bounds=replace(bounds, lengths=engine.model.row_bounds))
+    attacker: Attacker | AskedAttacker
+    if exchange is Exchange.ROWS:
+        attacker = Attacker(engine, sending, effort, hidden)
+    else:
+        publisher = Publisher(question=question or QUESTION, style=style, is_guided=guided)
+        attacker = AskedAttacker(engine, asking, publisher, effort)
     attacks = [Attack(name) for name in chosen]
     running = ((path, list(attacker.run(text, attacks))) for path, text in given.items())
     outcomes = dict(tracked(running, "texts", len(given), console))
     summaries = [summarize(same) for same in zip(*outcomes.values(), strict=True)]
     answered = None
     if answers:
-        answered = score_answers(engine, sending, generate_cases(answers, seed=seed))
+        cases = generate_cases(answers, seed=seed)
+        if exchange is Exchange.ROWS:
+            answered = score_answers(engine, sending, cases)
+        else:
+            answered = score_asked(engine, asking, cases)
     _print(report_console(json_path), summaries, chosen, answered)
     setting = {
+        "exchange": exchange.value,
         "plan": str(sending.plan),
         "codec": sent.compression.codec.name,
         "keep_ratio": sent.compression.keep_ratio,
         "noise": noise,
+        "least_rows": least_rows,
         "candidates": candidates or engine.model.sizes.vocab_size,
         "blocks": blocks,
         "withheld": withheld,
@@ -152,11 +204,16 @@ def _read_text(path: Path) -> str:
     return check_text(f"text {path}", text)
 
 
-def _read_attacks(names: list[str] | None, withheld: str | None) -> list[str]:
+def _read_attacks(names: list[str] | None, withheld: str | None, exchange: Exchange) -> list[str]:
     """Those named, once each, in the order of ATTACKS."""
-    unknown = [name for name in names or () if name not in ATTACKS]
+    known = ATTACKS if exchange is Exchange.ROWS else ASK_ATTACKS
+    unknown = [name for name in names or () if name not in known]
     if unknown:
-        raise InvalidRequestError(f"unknown attack {unknown[0]!r}; use one of {', '.join(ATTACKS)}")
+        raise InvalidRequestError(f"unknown attack {unknown[0]!r}; use one of {', '.join(known)}")
+    if exchange is Exchange.ASK:
+        if withheld is not None:
+            raise InvalidRequestError("--withheld goes only with --exchange rows")
+        return [name for name in ASK_ATTACKS if name in (names or ASK_ATTACKS)]
     left_out = "withheld" if withheld is None else "repeat"
     if left_out in (names or ()):
         how = "only with" if withheld is None else "not together with"

@@ -1,4 +1,4 @@
-"""How long the keys and values of a model can be at all: rows beyond that are nobody's.
+"""How long keys, values and queries of a model can be at all: what is longer is nobody's.
 
 A block makes its rows of a normalized hidden state, whose length the norm fixes. So no text and
 no rows of others bring an honest node above the bounds, and who sends longer rows made them up.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedattn.core.errors import CorruptFrameError
-from fedattn.core.types import FloatArray, HeadRows, KvShape
+from fedattn.core.types import FloatArray, HeadRows
 
 MARGIN = 1.25
 """On top of the bounds, for what codecs and half precision round."""
@@ -22,16 +22,33 @@ class RowBounds:
     Attributes:
         keys: [L, Hkv] float32; turning keys (RoPE) leaves their norm as it is.
         values: [L, Hkv] float32.
+        queries: [L, Hq] float32, scaled.
     """
 
     keys: FloatArray
     values: FloatArray
+    queries: FloatArray
 
-    @classmethod
-    def unbounded(cls, shape: KvShape) -> "RowBounds":
-        """For a model whose weights cannot be read: all that float32 can square passes."""
-        endless = np.full((shape.num_layers, shape.num_kv_heads), np.finfo(np.float32).max)
-        return cls(keys=endless, values=endless)
+    def check_queries(self, queries: FloatArray, layer: int, sender: str) -> None:
+        """Refuse queries that the model cannot have made.
+
+        Args:
+            queries: [Hq, T, D] float32 of that layer, scaled.
+            layer: zero-based.
+            sender: whose queries these are, for the message.
+
+        Raises:
+            CorruptFrameError: one is longer than MARGIN times its bound, or not finite.
+        """
+        limits = self.queries[layer].astype(np.float64)[:, None] * MARGIN  # [Hq, 1]
+        lengths = np.linalg.norm(queries.astype(np.float64), axis=-1)  # [Hq, T]; NaN stays NaN
+        if not (lengths <= limits).all():
+            head, token = np.unravel_index(np.argmax(lengths / limits), lengths.shape)
+            raise CorruptFrameError(
+                f"queries of {sender} at block {layer}: head {head} of norm "
+                f"{lengths[head, token]:.4g}, at most {limits[head, 0]:.4g} is taken; no text "
+                f"makes such queries of this model"
+            )
 
     def check(self, rows: HeadRows, layer: int, sender: str) -> None:
         """Refuse rows that the model cannot have made.

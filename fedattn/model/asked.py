@@ -6,12 +6,13 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
+from fedattn.core.answer_bounds import AnswerBounds
 from fedattn.core.asked import PartialAttention
 from fedattn.core.rotary import Rotary
 from fedattn.core.spans import Member
 from fedattn.core.transfer import places_of
 from fedattn.core.types import FloatArray, KvRows
-from fedattn.model.attending import attend_partly
+from fedattn.model.blunting import add_noise, attend_bluntly
 from fedattn.model.layer_cache import LayerCache
 
 
@@ -24,6 +25,7 @@ class AskedRows:
         windows: of every block, positions that a query sees; None for all earlier ones.
         withheld: tokens of the span, counted from its first, that no query sees.
         known: rows kept in an earlier session of the same text.
+        bounds: of queries and answers; None for those that change no honest one, but for lengths.
 
     Attributes:
         member: whose rows these are.
@@ -31,16 +33,19 @@ class AskedRows:
             are good for every session.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - spelt out
         self,
         member: Member,
         rotaries: Sequence[Rotary],
         windows: Sequence[int | None],
         withheld: Collection[int] = (),
+        *,
         known: Mapping[int, LayerCache] = MappingProxyType({}),
+        bounds: AnswerBounds | None = None,
     ) -> None:
         self.member, self._rotaries, self._windows = member, rotaries, windows
-        self._withheld = withheld
+        self._withheld, self._bounds = withheld, bounds or AnswerBounds()
+        self._random = np.random.default_rng(self._bounds.seed)
         self.kept: dict[int, LayerCache] = dict(known)
 
     def keep(self, layer: int, rows: KvRows) -> None:
@@ -60,14 +65,20 @@ class AskedRows:
             layer: one that is kept.
             queries: [Hq, T, D] float32 after RoPE, scaled.
             first_position: global, of the first of the T tokens; the others follow it.
+
+        Raises:
+            CorruptFrameError: the bounds refuse them.
         """
         rows, num_tokens, offset = self.kept[layer], queries.shape[1], self.member.position_offset
+        bounds = self._bounds
+        bounds.check(queries, layer, first_position, self.member)
         first = first_position - offset
         positions = torch.arange(first, first + num_tokens)
         turned = self._rotaries[layer].undo(queries, np.array([offset]))
-        query = torch.from_numpy(turned)[None]
-        output, lse = attend_partly(query, rows, positions, self._windows[layer], 1.0)
-        return PartialAttention(output=output[0].numpy(), lse=lse[0].numpy())
+        query, window = torch.from_numpy(turned)[None], self._windows[layer]
+        output, lse = attend_bluntly(query, rows, positions, window, bounds.least_rows)
+        part = PartialAttention(output=output[0].numpy(), lse=lse[0].numpy())
+        return add_noise(part, rows, bounds.noise, self._random) if bounds.noise else part
 
 
 def merge_parts(

@@ -125,6 +125,11 @@ class FederatedCache:
         finally:
             self._is_recalling = False
 
+    @property
+    def asks_others(self) -> bool:
+        """Whether its passes see rows that are elsewhere: then no decoder of own rows will do."""
+        return self._exchange is not None and bool(self._exchange.route.asks)
+
     def rows_before(self, num_rows: int) -> list[LayerCache]:
         """Rows of every block without the newest so many; views of the same memory."""
         return [layer.without_last(num_rows) for layer in self.layers]

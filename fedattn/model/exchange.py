@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
+from fedattn.core.answer_bounds import AnswerBounds
 from fedattn.core.asked import (
     PartialAttention,
     Piece,
@@ -100,6 +101,7 @@ class KvStore:
         withheld: by participant, tokens of its span whose rows never travel.
         windows: of every block, where contributors are asked.
         query_codec: of queries and what they make of rows.
+        bounds: of queries and answers, for `AskedRows`.
     """
 
     def __init__(  # noqa: PLR0913 - spelt out
@@ -113,6 +115,7 @@ class KvStore:
         withheld: Mapping[int, Collection[int]] = MappingProxyType({}),
         windows: Sequence[int | None] = (),
         query_codec: VectorCodec | None = None,
+        bounds: AnswerBounds | None = None,
     ) -> None:
         self.layout = layout
         self.shape = shape
@@ -122,7 +125,7 @@ class KvStore:
         self.withheld = withheld
         self.query_codec = query_codec or query_codec_by_name("fp32")
         self.asked = {
-            index: AskedRows(member, rotaries, windows, withheld.get(index, ()))
+            index: AskedRows(member, rotaries, windows, withheld.get(index, ()), bounds=bounds)
             for index, member in enumerate(layout.members)
             if member.is_asked
         }

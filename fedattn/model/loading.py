@@ -55,7 +55,7 @@ class LoadedModel:
         sizes: what its costs follow from.
         windows: of every block, positions that a query sees, its own included; None for all.
         rotaries: of every block, its rotary position embedding.
-        row_bounds: what its rows never exceed.
+        row_bounds: what its rows and queries never exceed.
         max_positions: tokens in its window.
         end_token_ids: decoding ends before any of these.
         fingerprint: hex SHA-256 of config and weights.
@@ -98,7 +98,7 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
     turnings = read_turnings(backbone.rotary_emb, read_bases(config))
     offset = FAMILIES[config.model_type].norm_offset
     projections = (read_projections(layer, offset) for layer in backbone.layers)  # one at a time
-    key_scales = [turning.longest(sizes.kv.head_dim) for turning in turnings]
+    scales = [turning.longest(sizes.kv.head_dim) for turning in turnings]
     ends = network.generation_config.eos_token_id  # type: ignore[union-attr]
     return LoadedModel(
         backbone=backbone,
@@ -107,7 +107,7 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
         sizes=sizes,
         windows=read_windows(config),
         rotaries=tuple(turning.rotary for turning in turnings),
-        row_bounds=largest_rows(projections, key_scales, sizes.kv),
+        row_bounds=largest_rows(projections, scales, sizes.kv),
         max_positions=read_max_positions(config),
         end_token_ids=frozenset([ends] if isinstance(ends, int) else ends or []),  # type: ignore[arg-type]
         fingerprint=fingerprint,

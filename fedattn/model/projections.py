@@ -31,6 +31,7 @@ class Projections:
         query: to [Hq D].
         key, value: to [Hkv D].
         query_norm, key_norm: [D] factors of the RMS norm of every head; None for none.
+        scaling: factor on the scores, which queries that travel carry already.
     """
 
     norm: torch.Tensor
@@ -39,6 +40,7 @@ class Projections:
     value: Projection
     query_norm: torch.Tensor | None
     key_norm: torch.Tensor | None
+    scaling: float
 
 
 def norm_factors(norm: Any, offset: float) -> torch.Tensor:
@@ -63,6 +65,7 @@ def read_projections(layer: Any, norm_offset: float = 0.0) -> Projections:
         value=value,
         query_norm=_of_heads(attention, "q_norm", norm_offset),
         key_norm=_of_heads(attention, "k_norm", norm_offset),
+        scaling=float(attention.scaling),
     )
 
 

@@ -26,7 +26,8 @@ class GreedyAnswers:
     def decode(self, prefill: PrefillResult, most: int) -> list[int]:
         """At most so many tokens, without an end token; leaves the cache as it was."""
         sampling = SamplingParams.most_likely(most)
-        tokens = list(generate_tokens(self._model, prefill, sampling, self._make_decoder))
+        make_decoder = None if prefill.cache.asks_others else self._make_decoder
+        tokens = list(generate_tokens(self._model, prefill, sampling, make_decoder))
         decoded = prefill.cache.layers[0].positions >= prefill.next_position
         prefill.cache.drop_last(int(decoded.sum()))
         return tokens

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from fedattn.core.answer_bounds import AnswerBounds
 from fedattn.core.asked import DEFAULT_QUERY_CODEC, query_codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.errors import ContextTooLongError, InvalidRequestError
@@ -40,6 +41,7 @@ class SimulationSettings:
         independent: contributors compute as if each followed the public prefix alone.
         asked: contributors, from 0, whose rows stay with them.
         query_codec: how queries to them, and what they make of rows, are written.
+        bounds: that they set to queries and answers; None for those that change no honest one.
     """
 
     plans: RolePlans
@@ -51,6 +53,7 @@ class SimulationSettings:
     independent: bool = False
     asked: tuple[int, ...] = ()
     query_codec: str = DEFAULT_QUERY_CODEC
+    bounds: AnswerBounds | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +287,7 @@ class Simulator:
             scorer=settings.scorer,
             windows=model.windows,
             query_codec=query_codec_by_name(settings.query_codec),
+            bounds=settings.bounds or AnswerBounds(lengths=model.row_bounds),
         )
         what = (tokens.prefix, tokens.contexts, settings)
         is_reused = settings.responder is None and self._last is not None and self._last[0] == what

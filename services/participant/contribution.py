@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from fedattn.core.answer_bounds import AnswerBounds
 from fedattn.core.errors import (
     FedAttnError,
     InternalError,
@@ -220,12 +221,18 @@ class Contributor:
         key = asked_key(request, accepted.span.version, member)
         known = node.asked.snapshot(_MOST_ASKED).get(key) if request.options.reuse else None
         node.asked.touch([key])
+        model, policy = node.prefiller.model, accepted.leave.policy
         return AskedRows(
             member,
-            node.prefiller.model.rotaries,
-            node.prefiller.model.windows,
+            model.rotaries,
+            model.windows,
             accepted.span.withheld,
             known={} if known is None else known.layers,
+            bounds=AnswerBounds(
+                lengths=model.row_bounds,
+                least_rows=policy.answer_least_rows,
+                noise=policy.answer_noise,
+            ),
         )
 
     def cancel(self, cancel: pb.SessionCancel) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 
+from fedattn.core.answer_bounds import MAX_LEAST_ROWS, MAX_NOISE
 from fedattn.core.consent import Ask
 from fedattn.core.errors import PolicyRefusedError
 from fedattn.core.limits import MAX_TOPIC_LENGTH
@@ -53,6 +54,12 @@ class Policy(BaseModel):
     max_queries_per_hour: WholeNumber | None = Field(None, ge=0, title="a whole number from 0")
     max_answers_per_query: WholeNumber | None = Field(None, ge=0, title="a whole number from 0")
     max_answers_per_hour: WholeNumber | None = Field(None, ge=0, title="a whole number from 0")
+    answer_least_rows: Annotated[float, Strict()] = Field(
+        1.0, ge=1, le=MAX_LEAST_ROWS, title="a number from 1 to 1000"
+    )
+    answer_noise: Annotated[float, Strict()] = Field(
+        0.0, ge=0, le=MAX_NOISE, title="a number from 0 to 100"
+    )
     hours: str | None = Field(None, title='hours such as "08:00-18:00" or "22:00-06:00"')
     days: Names = Field(DAYS, min_length=1, title=f"a list of some of {', '.join(DAYS)}")
     cache_lifetime_s: Annotated[float, Strict()] | None = Field(

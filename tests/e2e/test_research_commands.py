@@ -135,6 +135,26 @@ def test_leak_tells_what_each_attack_recovers(qwen_folder: Path, tmp_path: Path)
     assert (tmp_path / "leak.svg").exists()
 
 
+def test_leak_attacks_what_is_only_asked(qwen_folder: Path, tmp_path: Path) -> None:
+    text, out = tmp_path / "note.txt", tmp_path / "leak.json"
+    text.write_text("Code 4417.")
+    flags = (f"--model={qwen_folder}", "--plan=1", "--exchange=ask")
+    ended = run_cli(
+        "leak", str(text), *flags, "--query-tokens=40", "--answers=1", f"--json={out}"
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    document = json.loads(out.read_text())
+    found = {attack["attack"]: attack["found"] for attack in document["attacks"]}
+    assert list(found) == ["overheard", "chosen"]
+    assert found["chosen"] > 0.5
+    assert document["texts"][0]["outcomes"][1]["query_tokens"] == 40
+    assert document["answers"]["num_cases"] == 1
+    refused = run_cli("leak", str(text), *flags, "--query-length=1000")
+    assert "queries of the publisher at block 1: head" in refused.stderr
+    unfit = run_cli("leak", str(text), *flags, "--attack=replay")
+    assert "unknown attack 'replay'; use one of overheard, chosen" in unfit.stderr
+
+
 def test_leak_guesses_what_is_withheld(qwen_folder: Path, tmp_path: Path) -> None:
     text, out = tmp_path / "note.txt", tmp_path / "leak.json"
     text.write_text("The code is 4417.")

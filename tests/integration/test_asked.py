@@ -18,10 +18,12 @@ from fedattn.runtime.audit_chain import read_log
 from fedattn.wire.enums import EXCHANGES
 from fedattn.wire.v1 import participant_pb2 as pb
 from fedattn.wire.v1 import session_pb2
+from services.participant.asking import Asking
 from services.participant.policy import PolicyFile
 from tests.harness.networks import Network, ask, failure, running_network
 from tests.harness.tiny import NUM_LAYERS, words
 
+ASK_AS_IT_IS = Asking.ask
 ROWS, ASK = EXCHANGES.to_wire(Exchange.ROWS), EXCHANGES.to_wire(Exchange.ASK)
 
 
@@ -215,3 +217,37 @@ async def test_a_second_question_computes_nothing_at_those_who_are_asked(
         ]
     assert again.text == first.text
     assert second.num_tokens == first.num_tokens  # places in token order may change
+
+
+async def test_queries_among_the_rows_they_are_about_are_refused(
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that stands at the second row would see the first alone."""
+    monkeypatch.setattr(
+        Asking, "ask", lambda self, layer, queries, _: ASK_AS_IT_IS(self, layer, queries, 4)
+    )
+    async with network_of(model, tmp_path) as network:
+        result = result_of(await ask(network, **alone(exchange=ASK)))
+    member = members_of(result)["node-0"]
+    assert member.state == session_pb2.OUTCOME_LOST
+    assert "stand at position 4, expected at least" in member.detail
+
+
+async def test_queries_longer_than_the_model_makes_them_are_refused(
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Asking, "ask", lambda self, layer, queries, at: ASK_AS_IT_IS(self, layer, 1e4 * queries, at)
+    )
+    async with network_of(model, tmp_path) as network:
+        result = result_of(await ask(network, **alone(exchange=ASK)))
+    assert "no text makes such queries of this model" in members_of(result)["node-0"].detail
+
+
+async def test_an_owner_may_blunt_the_answers(model: LoadedModel, tmp_path: Path) -> None:
+    async with network_of(model, tmp_path) as network:
+        sharp = result_of(await ask(network, **alone(exchange=ASK)))
+    policies = {name: "answer_least_rows = 6\nanswer_noise = 2.0" for name in ("node_0", "node_1")}
+    async with network_of(model, tmp_path, **policies) as network:
+        blunt = result_of(await ask(network, **alone(exchange=ASK)))
+    assert blunt.text != sharp.text

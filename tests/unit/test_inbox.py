@@ -27,7 +27,9 @@ CODEC = codec_by_name("fp32")
 NEVER_S = 3600.0
 AT_ONCE_S = 1e-6
 BOUNDS = RowBounds(
-    keys=np.full((3, 1), 1e6, dtype=np.float32), values=np.full((3, 1), 1e6, dtype=np.float32)
+    keys=np.full((3, 1), 1e6, dtype=np.float32),
+    values=np.full((3, 1), 1e6, dtype=np.float32),
+    queries=np.full((3, 2), 1e6, dtype=np.float32),
 )
 
 

@@ -11,7 +11,9 @@ from fedattn.core.types import HeadRows, KvRows, KvShape
 from tests.harness.samples import ROTARY, SENDER, WIDE_SPAN
 
 BOUNDS = RowBounds(
-    keys=np.array([[1.0, 2.0]], dtype=np.float32), values=np.array([[4.0, 4.0]], dtype=np.float32)
+    keys=np.array([[1.0, 2.0]], dtype=np.float32),
+    values=np.array([[4.0, 4.0]], dtype=np.float32),
+    queries=np.array([[1.0, 2.0, 3.0]], dtype=np.float32),
 )
 
 

@@ -13,7 +13,7 @@ from fedattn.research.leak.guess import Guess, guess
 from fedattn.research.leak.pieces import Piece, Withheld, find_pieces
 from fedattn.research.leak.received import Received, Sending, receive_rows
 from fedattn.research.leak.repeat import repeat
-from fedattn.research.simulate import SimulationSettings, Simulator
+from fedattn.research.simulate import CaseResult, SimulationSettings, Simulator
 from fedattn.research.tasks.cases import Case
 
 
@@ -25,6 +25,8 @@ class Attack(StrEnum):
     MIDDLE: the same from the middle of a text of whose first half nothing is known.
     REPEAT: a question that asks for the text.
     WITHHELD: every candidate for a withheld piece, by the rows behind it.
+    OVERHEARD: rows that stay, by what an honest publisher hears of them for one question.
+    CHOSEN: the same by queries that were made up for it.
     """
 
     LOOKUP = "lookup"
@@ -32,6 +34,8 @@ class Attack(StrEnum):
     MIDDLE = "middle"
     REPEAT = "repeat"
     WITHHELD = "withheld"
+    OVERHEARD = "overheard"
+    CHOSEN = "chosen"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,7 @@ class Outcome:
         seconds: wall time.
         text: what was found, as a text.
         guesses: of WITHHELD, one a piece.
+        num_query_tokens: of OVERHEARD and CHOSEN, tokens whose queries were asked at every block.
     """
 
     attack: Attack
@@ -57,9 +62,11 @@ class Outcome:
     seconds: float
     text: str
     guesses: tuple[Guess, ...] = ()
+    num_query_tokens: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         guesses = [_guess_json(guess) for guess in self.guesses]
+        asked = self.num_query_tokens
         return {
             "attack": self.attack.value,
             "tokens": self.num_tokens,
@@ -69,6 +76,7 @@ class Outcome:
             "seconds": round(self.seconds, 2),
             "text": self.text,
             **({"guesses": guesses} if guesses else {}),
+            **({} if asked is None else {"query_tokens": asked}),
         }
 
 
@@ -136,8 +144,8 @@ class Attacker:
                 return replay(model, received, self._effort)
             case Attack.MIDDLE:
                 return replay(model, received, self._effort, skip=len(received.truth) // 2)
-            case Attack.REPEAT | Attack.WITHHELD:
-                raise ValueError(f"{attack} does not go through a text")
+            case Attack.REPEAT | Attack.WITHHELD | Attack.OVERHEARD | Attack.CHOSEN:
+                raise ValueError(f"{attack} does not go through the rows of a text")
             case _:
                 assert_never(attack)
 
@@ -242,7 +250,11 @@ def score_answers(engine: Engine, sending: Sending, cases: Sequence[Case]) -> An
     settings = SimulationSettings(
         plans=sending.plans, compression=sending.compression, scorer=sending.scorer
     )
-    results = list(simulator.run(cases, settings))
+    return summarize_answers(list(simulator.run(cases, settings)))
+
+
+def summarize_answers(results: Sequence[CaseResult]) -> Answers:
+    """Results, at least one, as one."""
     return Answers(
         num_cases=len(results),
         num_right=sum(result.match for result in results),

@@ -28,8 +28,8 @@ ROWS, ASK = EXCHANGES.to_wire(Exchange.ROWS), EXCHANGES.to_wire(Exchange.ASK)
 
 
 def alone(**changes: object) -> dict[str, object]:
-    """A query whose contributors attend to nobody: both exchanges compute the same."""
-    usual = {"plan": "none", "publisher_plan": "all", "query_codec": "fp32"}
+    """A query of independent contributors: both exchanges compute the same."""
+    usual = {"plan": "none", "publisher_plan": "all", "query_codec": "fp32", "independent": True}
     return {**usual, "contributors": ["node-0", "node-1"], **changes}
 
 
@@ -227,10 +227,8 @@ async def test_queries_among_the_rows_they_are_about_are_refused(
         Asking, "ask", lambda self, layer, queries, _: ASK_AS_IT_IS(self, layer, queries, 4)
     )
     async with network_of(model, tmp_path) as network:
-        result = result_of(await ask(network, **alone(exchange=ASK)))
-    member = members_of(result)["node-0"]
-    assert member.state == session_pb2.OUTCOME_LOST
-    assert "stand at position 4, expected at least" in member.detail
+        error = await failure(network, **alone(exchange=ASK))
+    assert "node-0 is lost (queries of the publisher at block 0 stand at position 4" in str(error)
 
 
 async def test_queries_longer_than_the_model_makes_them_are_refused(
@@ -240,14 +238,14 @@ async def test_queries_longer_than_the_model_makes_them_are_refused(
         Asking, "ask", lambda self, layer, queries, at: ASK_AS_IT_IS(self, layer, 1e4 * queries, at)
     )
     async with network_of(model, tmp_path) as network:
-        result = result_of(await ask(network, **alone(exchange=ASK)))
-    assert "no text makes such queries of this model" in members_of(result)["node-0"].detail
+        error = await failure(network, **alone(exchange=ASK))
+    assert "no text makes such queries of this model" in str(error)
 
 
 async def test_an_owner_may_blunt_the_answers(model: LoadedModel, tmp_path: Path) -> None:
     async with network_of(model, tmp_path) as network:
         sharp = result_of(await ask(network, **alone(exchange=ASK)))
-    policies = {name: "answer_least_rows = 6\nanswer_noise = 2.0" for name in ("node_0", "node_1")}
+    policies = dict.fromkeys(("node_0", "node_1"), "answer_least_rows = 6\nanswer_noise = 2.0")
     async with network_of(model, tmp_path, **policies) as network:
         blunt = result_of(await ask(network, **alone(exchange=ASK)))
     assert blunt.text != sharp.text

@@ -37,18 +37,12 @@ SETTINGS = {
     "honest publisher, guided": f"{ASK} 1000 {LISTEN} --guided",
     "chosen, 20 tokens": f"{ASK} 1000 {CHOOSE} 20",
     "chosen, 20 tokens, guided": f"{ASK} 1000 {CHOOSE} 20 --guided",
-    "honest publisher, noise 0.1": f"{ASK} 300 {LISTEN} --noise 0.1",
     "honest publisher, noise 0.1, guided": f"{ASK} 300 {LISTEN} --noise 0.1 --guided",
     "honest publisher, noise 0.1, 2 blocks, guided": (
         f"{ASK} 300 {LISTEN} --noise 0.1 --blocks 2 --guided"
     ),
-    "honest publisher, noise 0.3": f"{ASK} 300 {LISTEN} --noise 0.3",
-    "chosen, 20 tokens, noise 0.1": f"{ASK} 300 {CHOOSE} 20 --noise 0.1",
-    "chosen, 320 tokens, noise 0.3": f"{ASK} 300 {CHOOSE} 320 --noise 0.3",
     "chosen, 320 tokens, noise 0.3, guided": f"{ASK} 300 {CHOOSE} 320 --noise 0.3 --guided",
-    "chosen, 1600 tokens, noise 1": f"{ASK} 300 {CHOOSE} 1600 --noise 1",
     "chosen, 1600 tokens, noise 1, guided": f"{ASK} 300 {CHOOSE} 1600 --noise 1 --guided",
-    "honest publisher, least rows 8": f"{ASK} 300 {LISTEN} --least-rows 8",
     "chosen, 80 shorter tokens, least rows 8, guided": (
         f"{ASK} 300 {CHOOSE} 80 --query-length 0.3 --least-rows 8 --guided"
     ),
@@ -60,7 +54,9 @@ UNBOUNDED = {
     "chosen, 20 tokens",
     "chosen, 20 tokens, guided",
 }
-"""Settings measured on all notes; the others on the first alone."""
+"""Settings measured on all notes; the others on the first alone, whose tokens are among the 300
+likeliest behind the true ones but for four of 37.
+"""
 BOUNDS = {
     "noise 0.03": AnswerBounds(noise=0.03, seed=0),
     "noise 0.1": AnswerBounds(noise=0.1, seed=0),

@@ -76,7 +76,7 @@ class Conversation:
     @property
     def num_tokens(self) -> int:
         """Tokens whose queries were asked at a block."""
-        return max(sum(one.queries.shape[1] for one in told) for told in self.told.values())
+        return max(sum(len(one.queries[0]) for one in told) for told in self.told.values())
 
 
 class ListeningExchange(InProcessExchange):

@@ -44,6 +44,8 @@ MAX_PIECE_SIZE = (1 << 20) - 1024
 """Bytes, seal included: a piece is one message."""
 HEADER_SIZE = 32
 SEAL_SIZE = 16
+PIECES_AHEAD = 8
+"""Pieces of queries that a publisher sends before it has what all others make of the first."""
 UNSEEN = np.float32(-1e30)
 """The lse of a query that sees no row at all; its output is 0."""
 _MAGIC = b"FAP1"

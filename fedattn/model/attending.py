@@ -24,16 +24,18 @@ from fedattn.model.positions import seen_from, visible
 
 _SCORES_AT_ONCE = 64
 """Queries whose scores are in memory together, [Hq, 64, S]."""
-_ONE_BY_ONE = 9
-"""Up to so many queries attend alone."""
+ALONE = 9
+"""Up to so many queries of one pass of decoding attend one by one."""
 
 
-def attend_rows(
+def attend_rows(  # noqa: PLR0913 - spelt out
     query: torch.Tensor,
     rows: LayerCache,
     positions: torch.Tensor,
     window: int | None,
     scaling: float | None,
+    *,
+    alone: bool = False,
 ) -> torch.Tensor:
     """What queries make of the rows up to their own positions.
 
@@ -43,13 +45,18 @@ def attend_rows(
         positions: [T] int64 of the queries, increasing.
         window: positions that a query sees, its own included; None for all earlier ones.
         scaling: factor on the scores, None for 1 / sqrt(D).
+        alone: whether up to 9 queries attend one by one, so that what one makes does not depend,
+            to the bit, on how many there are.
 
     Returns:
         [1, Hq, T, D].
     """
     groups = rows.groups()
     parts = zip(query.chunk(len(groups), dim=1), groups, strict=True)
-    outputs = [_in_pieces(queries, group, positions, window, scaling) for queries, group in parts]
+    most = 1 if alone and query.shape[2] <= ALONE else QUERIES_AT_ONCE
+    outputs = [
+        _in_pieces(queries, group, positions, window, scaling, most) for queries, group in parts
+    ]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
@@ -62,7 +69,8 @@ def attend_partly(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `attend_rows` for some of the rows that the queries see, to be merged with the others.
 
-    The rows are in token order; there may be none that a query sees.
+    The rows are in token order; there may be none that a query sees. Up to 9 queries attend one by
+    one, as in `attend_rows` if it is told to.
 
     Returns:
         [1, Hq, T, D] float32, and the logarithm of the sum of the exponentials of the scores,
@@ -75,16 +83,15 @@ def attend_partly(
     for queries, group in parts:
         pieces = [
             _attend_partly(queries[0, :, some].float() * factor, group, positions[some], window)
-            for some in _pieces(query.shape[2], _SCORES_AT_ONCE)
+            for some in _pieces(query.shape[2], 1 if query.shape[2] <= ALONE else _SCORES_AT_ONCE)
         ]
         outputs.append(torch.cat([output for output, _ in pieces], dim=1))
         lses.append(torch.cat([lse for _, lse in pieces], dim=1))
     return torch.cat(outputs)[None], torch.cat(lses)[None]
 
 
-def _pieces(num_queries: int, most: int) -> list[slice]:
+def _pieces(num_queries: int, size: int) -> list[slice]:
     """Queries that attend together."""
-    size = 1 if num_queries <= _ONE_BY_ONE else most
     return [slice(start, min(start + size, num_queries)) for start in range(0, num_queries, size)]
 
 
@@ -105,16 +112,17 @@ def _attend_partly(
     return torch.bmm(weights, values).view(heads, num_queries, size), lse
 
 
-def _in_pieces(
+def _in_pieces(  # noqa: PLR0913, PLR0917 - spelt out
     query: torch.Tensor,
     rows: LayerCache,
     positions: torch.Tensor,
     window: int | None,
     scaling: float | None,
+    most: int,
 ) -> torch.Tensor:
-    """Of the query heads that see these rows."""
+    """Of the query heads that see these rows, so many queries at a time."""
     num_queries = query.shape[2]
-    pieces = _pieces(num_queries, QUERIES_AT_ONCE)
+    pieces = _pieces(num_queries, most)
     if len(pieces) == 1:
         return _attend(query, rows, positions, window, scaling)
     output = torch.empty_like(query)

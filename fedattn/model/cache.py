@@ -36,6 +36,7 @@ class FederatedCache:
         query_positions: [T] int64 of the tokens of the running forward pass.
         last_queries: of every block, the last query of the newest forward pass, scaled
             [1, Hq, 1, D]; empty before it gets there.
+        attends_alone: whether a few queries attend one by one, as `attend_rows` has it.
         between_blocks: makes what each block's exchange happens in, where a prefill gives way.
     """
 
@@ -57,6 +58,7 @@ class FederatedCache:
         self._kept: list[list[LayerCache]] = [[] for _ in windows]
         self.query_positions = torch.empty(0, dtype=torch.int64, device=device)
         self.last_queries = [torch.empty(0, device=device)] * len(windows)
+        self.attends_alone = False
         self.between_blocks: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def seed(self, layers: list[LayerCache]) -> None:
@@ -94,7 +96,8 @@ class FederatedCache:
             self.last_queries[layer] = query[:, :, -1:] * factor
         positions, window = self.query_positions, self.windows[layer]
         if asked is None and not (self._is_recalling and layer in self._recalled):
-            return attend_rows(query, rows, positions, window, scaling)
+            alone = self.attends_alone
+            return attend_rows(query, rows, positions, window, scaling, alone=alone)
         output, lse = attend_partly(query, rows, positions, window, scaling)
         parts = self._parts(layer, asked, _to_numpy(query * factor))
         return merge_parts(output, lse, parts).to(query.dtype)

@@ -95,6 +95,7 @@ class _Run:
         clock: Callable[[], float],
     ) -> None:
         self._model, self._cache = model, prefill.cache
+        self._cache.attends_alone = True
         self._position = prefill.next_position
         self._answer, self._pace, self._counts, self._clock = answer, pace, counts, clock
 

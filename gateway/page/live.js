@@ -38,6 +38,11 @@ export class Live {
   end(report) {
     if (this.#bytes || report.totals.kv_bytes) return;
     const isCached = report.participants.some((member) => member.rows === "publisher_cache");
+    const isAsked = report.participants.some((member) => member.rows === "asked");
+    if (isAsked) {
+      byId("latest").textContent = "No rows travelled: they stayed where they are, and were asked.";
+      return;
+    }
     byId("latest").textContent = isCached
       ? "Nothing had to travel: the publisher had these rows from an earlier question."
       : "Nothing travelled.";

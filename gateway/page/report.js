@@ -83,7 +83,7 @@ function sentences(member, body, live) {
   if (ending === "took no part") {
     return [`It ${ending}${why ? `: ${why}` : ""}. No rows left it.`];
   }
-  const blocks = member.layers.filter((layer) => layer.up > 0).length;
+  const blocks = member.rows === "asked" ? 0 : member.layers.filter((layer) => layer.up > 0).length;
   const words = [];
   if (blocks) {
     words.push(
@@ -91,6 +91,11 @@ function sentences(member, body, live) {
       + `(${of(member.text_tokens, member.context_tokens, "token")} of its text; ${counted(member.span_len, "row")}) `
       + `at ${blocks} of ${live.session.num_layers} blocks: ${bytes(member.bytes_up)}${travelled(member.compression)}, `
       + `read by ${listed(readers(member, live)) || "nobody"}.`,
+    );
+  } else if (member.rows === "asked") {
+    words.push(
+      `Its rows stayed with it: it answered ${counted(member.round_trips, "piece")} of queries about `
+      + `${of(member.passages, member.context_passages, "passage")} of its text.`,
     );
   } else if (member.rows === "publisher_cache") {
     words.push("Nothing travelled: the publisher had its rows from an earlier question.");

@@ -6,8 +6,15 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 
-from fedattn.core.asked import PieceHeader, PieceKind, read_header, read_piece, write_piece
-from fedattn.core.errors import MalformedFrameError
+from fedattn.core.asked import (
+    PIECES_AHEAD,
+    PieceHeader,
+    PieceKind,
+    read_header,
+    read_piece,
+    write_piece,
+)
+from fedattn.core.errors import FedAttnError, MalformedFrameError
 from fedattn.core.types import KvRows
 from fedattn.model.asked import AskedRows
 from fedattn.model.layer_cache import LayerCache
@@ -46,7 +53,7 @@ class Answers:
         self._index, self._publisher = place
         self._sealing, self._executor, self._send, self._spend = sealing, executor, send, spend
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[pb.AskedPiece | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[pb.AskedPiece | FedAttnError | None] = asyncio.Queue()
         self._kept = {layer: asyncio.Event() for layer in rows.member.answers.layers}
         for layer in rows.kept:
             self._kept[layer].set()
@@ -71,12 +78,21 @@ class Answers:
         self._loop.call_soon_threadsafe(self._kept[layer].set)
 
     def add(self, piece: pb.AskedPiece) -> None:
-        """Take queries of the publisher."""
+        """Take queries of the publisher.
+
+        Raises:
+            MalformedFrameError: it sends more than it may before it has the answers.
+        """
+        if self._queue.qsize() >= PIECES_AHEAD:
+            raise MalformedFrameError(
+                f"the publisher sends queries without waiting for answers; {PIECES_AHEAD} pieces "
+                f"may wait here"
+            )
         self._queue.put_nowait(piece)
 
-    def end(self) -> None:
-        """No more queries come."""
-        self._queue.put_nowait(None)
+    def end(self, error: FedAttnError | None = None) -> None:
+        """No more queries come, perhaps because the session has ended with an error."""
+        self._queue.put_nowait(error)
 
     async def run(self) -> None:
         """Answer until no more queries come.
@@ -84,8 +100,11 @@ class Answers:
         Raises:
             FrameError: what came is none of the publisher's queries.
             PolicyRefusedError: the owner lets no more be asked.
+            FedAttnError: that of `end`.
         """
         while (piece := await self._queue.get()) is not None:
+            if isinstance(piece, FedAttnError):
+                raise piece
             header = self._check(piece)
             self._spend(header.num_tokens)
             await self._kept[header.layer].wait()

@@ -1,11 +1,13 @@
 """The publisher's side of an asked exchange: queries out, parts of the attention in."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from fedattn.core.asked import (
+    PIECES_AHEAD,
     PartialAttention,
     PieceHeader,
     PieceKind,
@@ -55,6 +57,7 @@ class Asking:
         self._progress_timeout_s = progress_timeout_s
         self._send = send
         self._asked: dict[int, PieceHeader] = {}
+        self._unsent: deque[pb.ExchangeRequest] = deque()
         self._came: dict[tuple[int, int], bytes] = {}
         self._last_arrival = 0.0
         self.num_pieces = 0
@@ -103,7 +106,18 @@ class Asking:
                 self._asked[header.number] = header
             self.num_pieces += 1
             piece = pb.AskedPiece(layer=layer, number=header.number, data=data)
-            self._send(pb.ExchangeRequest(queries=piece))
+            self._unsent.append(pb.ExchangeRequest(queries=piece))
+        with self._losses.changed:
+            self._send_some()
+
+    def _send_some(self) -> None:
+        """As many pieces as may be under way."""
+        awaited = min((number for number in self._asked if self._waiting_for(number)), default=None)
+        while self._unsent:
+            number = self._unsent[0].queries.number
+            if awaited is not None and number >= awaited + PIECES_AHEAD:
+                return
+            self._send(self._unsent.popleft())
 
     def parts(self, layer: int) -> Mapping[int, PartialAttention]:
         """As `AskingExchange.parts`."""
@@ -111,6 +125,7 @@ class Asking:
         losses = self._losses
         with losses.changed:
             while losses.error is None and (missing := self._missing()):
+                self._send_some()
                 left_s = max(since, self._last_arrival) + self._progress_timeout_s
                 left_s -= time.monotonic()
                 if left_s > 0:
@@ -131,11 +146,15 @@ class Asking:
         return parts
 
     def _missing(self) -> list[int]:
+        late = {member for number in self._asked for member in self._waiting_for(number)}
+        return sorted(late)
+
+    def _waiting_for(self, number: int) -> list[int]:
+        """Members whose part is missing."""
         return [
             member
             for member in self._route.asked
-            if not self._losses.is_out(member)
-            and any((member, number) not in self._came for number in self._asked)
+            if not self._losses.is_out(member) and (member, number) not in self._came
         ]
 
     def _read(

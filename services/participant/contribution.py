@@ -336,6 +336,7 @@ class Contributor:
             await self._say_why(part, transfer, InternalError("it failed; see its log"), emit)
         finally:
             answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
             await self._end(part, transfer, outcome)
 
     async def _say_why(

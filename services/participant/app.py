@@ -111,7 +111,7 @@ def build_node(
         frames=KvCache(min(budget.total // 4, _MOST_FRAMES), budget=budget),
         rows=KvCache(rows_bytes, budget=budget),
         states=KvCache(rows_bytes, budget=budget),
-        asked=KvCache(min(budget.total // 4, _MOST_FRAMES), budget=budget),
+        asked=KvCache(rows_bytes, budget=budget),
         rows_lifetime_s=settings.rows_lifetime_s,
         policy=PolicyFile(settings.policy, ApprovalGate(ApprovalStore(state))),
         audit=AuditLog(state / AUDIT_FILE),

@@ -206,6 +206,7 @@ class Contributor:
             withheld=accepted.span.withheld,
             asked_rows=asked_rows,
             query_shape=(model.sizes.num_query_heads, model.shape.head_dim),
+            compute=self._node.compute,
             spend=lambda tokens: self._node.consent.spend_answers(session_id, tokens),
         )
         others = set(exchange.receivers()) - {request.node_id}

@@ -33,7 +33,7 @@ from fedattn.wire.exchange import Response, SentChunk, decline_of, write_chunk
 from fedattn.wire.timeline import timeline_to_wire
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
-from services.participant.answers import Answers
+from services.participant.answers import Answers, Compute
 from services.participant.arrivals import LayerArrivals, LayerListener
 from services.participant.asking import Asking
 from services.participant.inbox import RowInbox
@@ -74,7 +74,7 @@ class GrpcKvExchange:
         query_codec: how a publisher's queries, and what others make of them, are written.
         asked_rows: of a contributor that is asked; takes them.
         query_shape: query heads of the model, and their size.
-        spend: as of `Answers`.
+        spend, compute: as of `Answers`.
 
     Raises:
         SessionStateError: the terms count on rows that are not cached here.
@@ -99,6 +99,7 @@ class GrpcKvExchange:
         asked_rows: AskedRows | None = None,
         query_shape: tuple[int, int] = (0, 0),
         spend: Callable[[int], None] = lambda _: None,
+        compute: Compute | None = None,
     ) -> None:
         self.terms = terms
         self.state = SessionState(terms.layout, terms.shape)
@@ -136,12 +137,13 @@ class GrpcKvExchange:
         self.answers: Answers | None = None
         if self.route.answers:
             assert asked_rows is not None, "who is asked keeps its rows"
+            assert compute is not None
             self.answers = Answers(
                 asked_rows,
                 (index, len(self.state.routes) - 1),
                 query_shape,
                 sealing=self._sealing,
-                executor=executor,
+                compute=compute,
                 send=send,
                 spend=spend,
             )

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -270,12 +271,16 @@ async def run_answers(
             raise PolicyRefusedError("no more")
 
     with ThreadPoolExecutor(1) as executor:
+
+        async def compute(work: Callable[[], bytes]) -> bytes:
+            return await asyncio.get_running_loop().run_in_executor(executor, work)
+
         answers = Answers(
             rows,
             (0, 3),
             (HEADS, 2),
             sealing=NoSealing(),
-            executor=executor,
+            compute=compute,
             send=sent.append,
             spend=spend,
         )

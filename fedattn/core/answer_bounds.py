@@ -21,12 +21,14 @@ class AnswerBounds:
             attention is flattened, to as many as it sees at most; 1 leaves it as it is.
         noise: standard deviation of Gaussian noise: on outputs, times the root mean square of the
             head's values; on lse, in nats; 0 for none.
+        end: position that queries stand before; None for any.
         seed: of the noise, for repeatable measurements; None to draw it from the system.
     """
 
     lengths: RowBounds | None = None
     least_rows: float = 1.0
     noise: float = 0.0
+    end: int | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -59,6 +61,12 @@ class AnswerBounds:
             raise CorruptFrameError(
                 f"queries of the publisher at block {layer} stand at position {first_position}, "
                 f"expected at least {member.span.stop}, behind the rows of {member.node_id}"
+            )
+        last_position = first_position + queries.shape[1]
+        if self.end is not None and last_position > self.end:
+            raise CorruptFrameError(
+                f"queries of the publisher at block {layer} reach position {last_position}, the "
+                f"session ends before {self.end}"
             )
         if self.lengths is not None:
             self.lengths.check_queries(queries, layer, "the publisher")

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedattn.core.asked import PartialAttention
 from fedattn.core.errors import CorruptFrameError
 from fedattn.core.types import FloatArray, HeadRows
 
 MARGIN = 1.25
 """On top of the bounds, for what codecs and half precision round."""
+_NOISE_SHARE, _NOISE_NATS = 2.0, 4.0
+"""Room for an owner's noise: on outputs, as a factor, and on lse."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,6 +51,36 @@ class RowBounds:
                 f"queries of {sender} at block {layer}: head {head} of norm "
                 f"{lengths[head, token]:.4g}, at most {limits[head, 0]:.4g} is taken; no text "
                 f"makes such queries of this model"
+            )
+
+    def check_part(
+        self, part: PartialAttention, lengths: FloatArray, layer: int, num_rows: int, sender: str
+    ) -> None:
+        """Refuse what attention over rows of the model cannot have made of queries.
+
+        An output is a mean of values; lse is at most the logarithm of so many rows and the score of
+        the longest key. Both are given room for noise of an owner.
+
+        Args:
+            part: of one member.
+            lengths: [Hq, T] float32, norms of the queries, scaled.
+            layer: zero-based.
+            num_rows: of the member, at least 1.
+            sender: whose part it is, for the message.
+
+        Raises:
+            CorruptFrameError: a number is beyond that, or not finite.
+        """
+        heads = len(lengths) // self.keys.shape[1]
+        values = np.repeat(self.values[layer], heads).astype(np.float64)[:, None]
+        keys = np.repeat(self.keys[layer], heads).astype(np.float64)[:, None]
+        sizes = np.linalg.norm(part.output.astype(np.float64), axis=-1)
+        most_lse = np.log(num_rows) + lengths * keys * MARGIN + _NOISE_NATS
+        is_good = (sizes <= values * MARGIN * _NOISE_SHARE).all() and (part.lse <= most_lse).all()
+        if not is_good:
+            raise CorruptFrameError(
+                f"a part of {sender} at block {layer}: an output of norm {sizes.max():.4g} or an "
+                f"lse of {part.lse.max():.4g} is more than rows of this model can make"
             )
 
     def check(self, rows: HeadRows, layer: int, sender: str) -> None:

@@ -152,6 +152,15 @@ class SessionState:
         ledger.bytes_up[layer] = ledger.bytes_up.get(layer, 0) + size
         return tuple(index for index in route.asked if not self.ledgers[index].is_over)
 
+    def lagging(self, most: int) -> tuple[int, ...]:
+        """Members that are asked and have not answered more than so many pieces."""
+        sent, asked = self.ledgers[-1].num_pieces, self.routes[-1].asked
+        return tuple(
+            index
+            for index in asked
+            if not self.ledgers[index].is_over and sent - self.ledgers[index].num_pieces > most
+        )
+
     def take_part(self, sender: int, number: int, layer: int, size: int) -> None:
         """Check and count what a member that is asked makes of queries.
 

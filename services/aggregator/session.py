@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from fedattn.core.asked import MAX_PIECE_SIZE
+from fedattn.core.asked import MAX_PIECE_SIZE, PIECES_AHEAD
 from fedattn.core.chunks import Chunk
 from fedattn.core.errors import (
     FedAttnError,
@@ -38,6 +38,7 @@ _MESSAGE_OVERHEAD = 1024
 _LAST = MAX_LAYERS
 """Rank of what comes behind the rows of every block."""
 _LAST_QUERIES = pb.ExchangeResponse(last_queries=pb.LastQueries())
+_ANSWERS_SLOWLY = f"it answers too slowly: more than {PIECES_AHEAD} pieces of queries wait for it"
 _GONE_ON = "others went on without rows they waited for"
 
 Blame = Callable[[str, str, float], object]
@@ -143,6 +144,9 @@ class Session:
         self._check_piece(sender, piece)
         size = len(piece.data)
         receivers = self.state.take_queries(piece.number, piece.layer, size)
+        for slow in self.state.lagging(PIECES_AHEAD):
+            self.mark_lost(slow, SessionAbortedError(_ANSWERS_SLOWLY))
+        receivers = tuple(index for index in receivers if not self.state.ledgers[index].is_over)
         message = pb.ExchangeResponse(queries=piece)
         await self._deliver(receivers, message, piece.layer, size)
 
@@ -220,6 +224,10 @@ class Session:
         Raises:
             InvalidRequestError: it has not, or a value is out of range.
         """
+        if self.state.ledgers[index].is_asked and not self.state.ledgers[-1].is_over:
+            raise InvalidRequestError(
+                f"{self.state.member(index).node_id} says it is done, but the publisher still asks"
+            )
         if awaited := self.state.ledgers[index].awaited:
             raise InvalidRequestError(
                 f"{self.state.member(index).node_id} says it is done, "
@@ -297,8 +305,6 @@ class Session:
     def send_report(self) -> None:
         """Tell the publisher what everyone did, and end the session: nobody needs more rows."""
         for index, ledger in enumerate(self.state.ledgers):
-            if ledger.is_asked and ledger.late_from is not None:
-                self._blame(self.state.member(index).node_id, _GONE_ON, self.begun_at)
             if not ledger.is_over and ledger.awaited and self._pace.is_at_fault(index):
                 self._blame(self.state.member(index).node_id, _GONE_ON, self.begun_at)
         report = build_report(self.opened, self.state)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import asdict
 
+import structlog
+
 from fedattn.core.agreement import PassageSpan
 from fedattn.core.errors import FedAttnError
 from fedattn.core.sampling import SamplingParams
@@ -22,6 +24,8 @@ from services.participant.publisher_span import PublisherSpan
 from services.participant.query import Query
 from services.participant.sources import find_sources, place_passages
 from services.participant.spans import prefill_span
+
+log = structlog.get_logger(__name__)
 
 Emit = Callable[[pb.QueryEvent], None]
 """Takes an event from the model thread."""
@@ -85,7 +89,12 @@ class Answering:
         layout, model = exchange.terms.layout, self._node.prefiller.model
         placed = place_passages(layout, passages, own.passages)
         with span("find sources", {NODE: node_id}):
-            result.MergeFrom(find_sources(model, prefill, answer, placed, layout, asking))
+            try:
+                result.MergeFrom(find_sources(model, prefill, answer, placed, layout, asking))
+            except FedAttnError as error:  # the answer is there, and was told
+                if asking is None:
+                    raise
+                log.warning("no_sources", session=exchange.terms.session_id, error=str(error))
         if asking is not None:
             on_exchanged(time.monotonic() - begun - exchange.wait_s)
         support = result.support if result.HasField("support") else 0.0

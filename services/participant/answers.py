@@ -10,6 +10,7 @@ from fedattn.core.asked import (
     PIECES_AHEAD,
     PieceHeader,
     PieceKind,
+    piece_size,
     read_header,
     read_piece,
     write_piece,
@@ -36,8 +37,8 @@ class Answers:
         sealing: of the session.
         compute: runs the model in a thread, on as many CPU threads as the node lets it.
         send: takes a message for the publisher.
-        spend: told the tokens of each piece of queries before it is answered; raises
-            `PolicyRefusedError` where the owner lets no more be asked.
+        spend: told the tokens of each piece of queries, and the bytes of its answer, before it is
+            answered; raises `PolicyRefusedError` where the owner lets no more be asked.
     """
 
     def __init__(  # noqa: PLR0913 - spelt out
@@ -49,7 +50,7 @@ class Answers:
         sealing: Sealing,
         compute: Compute,
         send: Callable[[pb.ExchangeRequest], None],
-        spend: Callable[[int], None] = lambda _: None,
+        spend: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
         self._rows, self._query_shape = rows, query_shape
         self._index, self._publisher = place
@@ -92,8 +93,14 @@ class Answers:
             )
         self._queue.put_nowait(piece)
 
-    def end(self, error: FedAttnError | None = None) -> None:
-        """No more queries come, perhaps because the session has ended with an error."""
+    def end(self) -> None:
+        """No more queries come."""
+        self._queue.put_nowait(None)
+
+    def stop(self, error: FedAttnError | None = None) -> None:
+        """The session is over, perhaps with an error: what waits is answered no more."""
+        while not self._queue.empty():
+            self._queue.get_nowait()
         self._queue.put_nowait(error)
 
     async def run(self) -> None:
@@ -102,13 +109,13 @@ class Answers:
         Raises:
             FrameError: what came is none of the publisher's queries.
             PolicyRefusedError: the owner lets no more be asked.
-            FedAttnError: that of `end`.
+            FedAttnError: that of `stop`.
         """
         while (piece := await self._queue.get()) is not None:
             if isinstance(piece, FedAttnError):
                 raise piece
             header = self._check(piece)
-            self._spend(header.num_tokens)
+            self._spend(header.num_tokens, piece_size(replace(header, kind=PieceKind.PART)))
             await self._kept[header.layer].wait()
             data = await self._compute(partial(self._answer, piece.data, header))
             self.num_tokens += header.num_tokens

@@ -19,6 +19,7 @@ from fedattn.core.asked import (
 from fedattn.core.codecs import VectorCodec
 from fedattn.core.errors import FrameError, MalformedFrameError
 from fedattn.core.routing import Route
+from fedattn.core.row_bounds import RowBounds
 from fedattn.core.session import SessionState
 from fedattn.core.types import FloatArray
 from fedattn.wire.v1 import aggregator_pb2 as pb
@@ -37,6 +38,7 @@ class Asking:
         codec: of queries and parts.
         sealing: of the session.
         losses: of the session.
+        bounds: of the model; who answers with more is left out.
         progress_timeout_s: longest wait in which nothing at all comes.
         send: takes a message for those who are asked; from any thread.
     """
@@ -49,11 +51,14 @@ class Asking:
         codec: VectorCodec,
         sealing: Sealing,
         losses: Losses,
+        bounds: RowBounds,
         progress_timeout_s: float,
         send: Callable[[pb.ExchangeRequest], None],
     ) -> None:
         self._state, self._route = state, route
         self._codec, self._sealing, self._losses = codec, sealing, losses
+        self._bounds = bounds
+        self._lengths: dict[int, FloatArray] = {}
         self._progress_timeout_s = progress_timeout_s
         self._send = send
         self._asked: dict[int, PieceHeader] = {}
@@ -104,6 +109,7 @@ class Asking:
             data = write_piece(header, some, seal=seal)
             with self._losses.changed:
                 self._asked[header.number] = header
+                self._lengths[header.number] = np.linalg.norm(some, axis=-1)
             self.num_pieces += 1
             piece = pb.AskedPiece(layer=layer, number=header.number, data=data)
             self._unsent.append(pb.ExchangeRequest(queries=piece))
@@ -141,6 +147,7 @@ class Asking:
             asked, came = self._asked, self._came
             self._asked, self._came = {}, {}
         parts = self._read(layer, asked, came)
+        self._lengths = {}
         with losses.changed:
             losses.require_enough(layer, [one for one in self._route.asked if one not in parts])
         return parts
@@ -196,4 +203,8 @@ class Asking:
         )  # fmt: skip
         if got != expected:
             raise MalformedFrameError(f"a part of {name} is none of queries {asked.number}")
-        return read_piece(data, header, opener).part
+        part = read_piece(data, header, opener).part
+        num_rows = max(1, self._state.member(member).num_inputs)
+        lengths = self._lengths[header.number]
+        self._bounds.check_part(part, lengths, header.layer, num_rows, name)
+        return part

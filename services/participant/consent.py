@@ -11,7 +11,12 @@ from typing import Any, TypeVar
 import structlog
 
 from fedattn.core.consent import Ask
-from fedattn.core.errors import FedAttnError, InvalidRequestError, SessionStateError
+from fedattn.core.errors import (
+    FedAttnError,
+    InvalidRequestError,
+    PolicyRefusedError,
+    SessionStateError,
+)
 from fedattn.core.request import SessionRequest
 from fedattn.core.spans import Member, Role, Span
 from fedattn.core.transfer import max_upload_size
@@ -138,11 +143,12 @@ class Consent:
             self._spawn(self._take_back(giving))
             raise
 
-    def spend_answers(self, session_id: str, count: int) -> None:
+    def spend_answers(self, session_id: str, count: int, num_bytes: int) -> None:
         """Count answers to a publisher's queries before they are made; as of `PolicyFile`."""
         leave = self._open.get(session_id)
-        if leave is not None:
-            self.policy.spend_answers(leave.policy, session_id, count)
+        if leave is None:
+            raise PolicyRefusedError("its owner has let no such session ask")
+        self.policy.spend_answers(leave.policy, session_id, count, num_bytes)
 
     def refuse(
         self, session_id: str, request: SessionRequest | None, error: FedAttnError

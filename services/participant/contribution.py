@@ -20,6 +20,7 @@ from fedattn.core.reuse import asked_key
 from fedattn.core.spans import Member, PrefixMode
 from fedattn.core.terms import check_session_id
 from fedattn.model.asked import AskedRows
+from fedattn.model.draft_pace import MOST_DRAFTS
 from fedattn.runtime.tracing import NODE, SESSION, current_span, span
 from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.contexts import context_to_wire
@@ -193,7 +194,9 @@ class Contributor:
         if accepted.owns_prefix != is_first:
             raise TermsRefusedError("the terms differ in who owns the prefix")
         model, session_id = self._node.prefiller.model, accepted.session_id
-        asked_rows = self._asked_rows(accepted, member) if member.is_asked else None
+        asked_rows = None
+        if member.is_asked:
+            asked_rows = self._asked_rows(accepted, member, agreement.terms.layout.publisher)
         exchange = GrpcKvExchange(
             agreement.terms,
             agreement.index,
@@ -207,7 +210,7 @@ class Contributor:
             asked_rows=asked_rows,
             query_shape=(model.sizes.num_query_heads, model.shape.head_dim),
             compute=self._node.compute,
-            spend=lambda tokens: self._node.consent.spend_answers(session_id, tokens),
+            spend=lambda *spent: self._node.consent.spend_answers(session_id, *spent),
         )
         others = set(exchange.receivers()) - {request.node_id}
         accepted.leave.policy.check_receivers(sorted(others))
@@ -216,7 +219,7 @@ class Contributor:
             raise SessionStateError("the terms count on frames that are not cached here")
         return _Part(accepted=accepted, exchange=exchange, cached=cached)
 
-    def _asked_rows(self, accepted: Accepted, member: Member) -> AskedRows:
+    def _asked_rows(self, accepted: Accepted, member: Member, publisher: Member) -> AskedRows:
         """What this node is asked about, with what it still has of it."""
         node, request = self._node, accepted.signed.request
         key = asked_key(request, accepted.span.version, member)
@@ -233,6 +236,7 @@ class Contributor:
                 lengths=model.row_bounds,
                 least_rows=policy.answer_least_rows,
                 noise=policy.answer_noise,
+                end=publisher.span.stop + request.max_new_tokens + MOST_DRAFTS,
             ),
         )
 
@@ -301,6 +305,7 @@ class Contributor:
         session_id, outcome = accepted.session_id, SessionAbortedError.code
         transfer = asyncio.create_task(self._exchange(exchange, start))
         answering = asyncio.create_task(_answer_all(exchange))
+        answering.add_done_callback(lambda task: _stop_if_failed(task, exchange))
         try:
             with self._node.metrics.session("contributor"):
                 begun = time.monotonic()
@@ -404,3 +409,10 @@ async def _answer_all(exchange: GrpcKvExchange) -> float:
         return 0.0
     await exchange.answers.run()
     return exchange.answers.compute_s
+
+
+def _stop_if_failed(answering: asyncio.Task[float], exchange: GrpcKvExchange) -> None:
+    """Who cannot answer need not compute on either, and its reason is told at once."""
+    error = None if answering.cancelled() else answering.exception()
+    if isinstance(error, FedAttnError):
+        exchange.cancel(error)

@@ -98,7 +98,7 @@ class GrpcKvExchange:
         query_codec: str = DEFAULT_QUERY_CODEC,
         asked_rows: AskedRows | None = None,
         query_shape: tuple[int, int] = (0, 0),
-        spend: Callable[[int], None] = lambda _: None,
+        spend: Callable[[int, int], None] = lambda *_: None,
         compute: Compute | None = None,
     ) -> None:
         self.terms = terms
@@ -130,6 +130,7 @@ class GrpcKvExchange:
             codec=query_codec_by_name(query_codec),
             sealing=self._sealing,
             losses=self._losses,
+            bounds=bounds,
             progress_timeout_s=terms.progress_timeout_s,
             send=send,
         )
@@ -177,11 +178,6 @@ class GrpcKvExchange:
     def wait_s(self) -> float:
         """Time the model thread has waited for others so far, seconds."""
         return self._inbox.wait_s + self._asking.wait_s
-
-    @property
-    def num_queries(self) -> int:
-        """Pieces of queries sent so far: round trips."""
-        return self._asking.num_pieces
 
     @property
     def num_answered(self) -> int:
@@ -320,7 +316,7 @@ class GrpcKvExchange:
         """End the session for this member; the model thread stops at its next step."""
         self._losses.end(error)
         if self.answers is not None:
-            self.answers.end(error)
+            self.answers.stop(error)
 
     async def run(self, aggregator: AggregatorClient, member_token: str) -> None:
         """Move bytes until the aggregator ends the stream.
@@ -351,7 +347,8 @@ class GrpcKvExchange:
             raise
         finally:
             self._losses.end(InternalError("the exchange was cancelled"))
-            self._end_answers()
+            if self.answers is not None:
+                self.answers.stop()
             self._end_requests()
             self._release_all()
 
@@ -413,13 +410,10 @@ class GrpcKvExchange:
             case "part":
                 self._asking.add(response.part)
             case "last_queries":
-                self._end_answers()
+                if self.answers is not None:
+                    self.answers.end()
             case "report":
                 self._report = response.report
-
-    def _end_answers(self) -> None:
-        if self.answers is not None:
-            self.answers.end()
 
     def _end_requests(self) -> None:
         """Drop what has not left, and end `_requests`, which the ended call no longer does."""

@@ -143,24 +143,35 @@ class PolicyFile:
         """A session is over here and has sent so much: this counts from now on."""
         self._hour.settle(session_id, num_bytes)
 
-    def spend_answers(self, policy: Policy, session_id: str, count: int) -> None:
+    def spend_answers(self, policy: Policy, session_id: str, count: int, num_bytes: int) -> None:
         """Count answers to queries before they are made.
 
         Args:
             policy: as the session was let in.
             session_id: of a session that runs.
             count: tokens whose queries are to be answered at one block.
+            num_bytes: that these answers take.
 
         Raises:
             PolicyRefusedError: the owner lets no more be asked.
         """
-        of_session, of_hour = self._hour.answer(session_id, count)
-        for rule, got, limit in (
-            ("max_answers_per_query", of_session, policy.max_answers_per_query),
-            ("max_answers_per_hour", of_hour, policy.max_answers_per_hour),
+        counted = self._hour.count_answers(session_id, count, num_bytes)
+        if counted is None:
+            raise PolicyRefusedError("its owner has let no such session ask, or its hour is over")
+        of_session, of_hour, size = counted
+        for rule, what, got, limit in (
+            ("max_answers_per_query", "answers", of_session, policy.max_answers_per_query),
+            ("max_answers_per_hour", "answers", of_hour, policy.max_answers_per_hour),
+            ("max_bytes_per_query", "bytes", size, policy.max_bytes_per_query),
+            (
+                "max_bytes_per_hour",
+                "bytes",
+                size + self._hour.num_bytes(but=session_id),
+                policy.max_bytes_per_hour,
+            ),
         ):
             if limit is not None and got > limit:
-                refuse(rule, f"{got} answers were asked for", str(limit))
+                refuse(rule, f"{got} {what} were asked for", str(limit))
 
     def _check_hour(self, policy: Policy, ask: Ask) -> None:
         queries = self._hour.num_sessions(but=ask.session_id)

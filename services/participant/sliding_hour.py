@@ -17,6 +17,11 @@ class _Running:
     since: float
     ask: Ask
     answers: int = 0
+    answer_bytes: int = 0
+
+    @property
+    def num_bytes(self) -> int:
+        return max(self.ask.num_bytes, self.answer_bytes)
 
 
 @dataclass(slots=True)
@@ -41,19 +46,27 @@ class SlidingHour:
         """Bytes they sent, or may still send."""
         with self._lock:
             self._forget_old()
-            running = sum(it.ask.num_bytes for name, it in self._running.items() if name != but)
+            running = sum(it.num_bytes for name, it in self._running.items() if name != but)
             return running + sum(num_bytes for _, num_bytes, _ in self._ended)
 
-    def answer(self, session_id: str, count: int) -> tuple[int, int]:
-        """Count answers of a running session; those of it, and of all within the hour."""
+    def count_answers(
+        self, session_id: str, count: int, num_bytes: int
+    ) -> tuple[int, int, int] | None:
+        """Count answers of a running session, and their bytes.
+
+        Returns:
+            Answers of it, answers of all within the hour, bytes of it; None if it does not run.
+        """
         with self._lock:
             self._forget_old()
             running = self._running.get(session_id)
-            if running is not None:
-                running.answers += count
+            if running is None:
+                return None
+            running.answers += count
+            running.answer_bytes += num_bytes
             everywhere = sum(it.answers for it in self._running.values())
             everywhere += sum(answers for _, _, answers in self._ended)
-            return 0 if running is None else running.answers, everywhere
+            return running.answers, everywhere, running.answer_bytes
 
     def has_admitted(self, ask: Ask) -> bool:
         """Whether its session runs, and was admitted with at least what is asked for now."""

@@ -1,10 +1,12 @@
 """Fetching others' rows ahead of any question, once or again and again."""
 
 import asyncio
+from dataclasses import replace
 
 import structlog
 
-from fedattn.core.errors import AggregatorUnavailableError, FedAttnError
+from fedattn.core.errors import AggregatorUnavailableError, FedAttnError, InvalidRequestError
+from fedattn.core.request import Exchange
 from fedattn.runtime.tracing import NODE, span
 from fedattn.wire.aggregators import Aggregators
 from fedattn.wire.v1 import session_pb2
@@ -27,7 +29,7 @@ async def warm(
     """
     place = node.admission.take(node.node_id, query.options.subject)
     with place, span("warm", {NODE: node.node_id}):
-        session = PublisherSession(node, aggregators, query)
+        session = PublisherSession(node, aggregators, _for_rows(query))
         opened = await session.open(await session.prepare(), span_len=1)
         exchange = await session.exchange(opened.start)
         release = session.claim(exchange)
@@ -48,6 +50,19 @@ async def warm(
         if exchange.report is None:
             raise AggregatorUnavailableError("the aggregator ended the session without its report")
         return exchange.report
+
+
+def _for_rows(query: Query) -> Query:
+    """The query for nodes that send rows: those that are asked have nothing to fetch.
+
+    Raises:
+        InvalidRequestError: it wants to ask.
+    """
+    if query.options.exchange is Exchange.ASK:
+        raise InvalidRequestError(
+            "exchange ask: rows that stay with their owners cannot be fetched ahead; leave it out"
+        )
+    return replace(query, options=replace(query.options, exchange=Exchange.ROWS))
 
 
 def _receive_all(exchange: GrpcKvExchange) -> None:

@@ -25,6 +25,7 @@ from fedattn.core.errors import (
     SessionAbortedError,
 )
 from fedattn.core.plans import NOWHERE, RolePlans, SyncPlan
+from fedattn.core.row_bounds import RowBounds
 from fedattn.core.session import MemberState, SessionState
 from fedattn.core.spans import build_layout
 from fedattn.core.types import KvRows, KvShape
@@ -40,6 +41,11 @@ SHAPE = KvShape(num_layers=3, num_kv_heads=1, head_dim=2)
 HEADS = 2
 FP32 = query_codec_by_name("fp32")
 NEVER_S = 3600.0
+BOUNDS = RowBounds(
+    keys=np.full((3, 1), 10.0, np.float32),
+    values=np.full((3, 1), 10.0, np.float32),
+    queries=np.full((3, HEADS), 10.0, np.float32),
+)
 AT_ONCE_S = 1e-6
 
 
@@ -100,6 +106,16 @@ def test_parts_of_nobody_or_of_nothing_are_refused(sender: int, number: int, lay
         state.take_part(sender, number, layer, 1)
 
 
+def test_who_lags_behind_is_known() -> None:
+    state = make_state()
+    for number in range(3):
+        state.take_queries(number, 1, 1)
+    state.take_part(0, 0, 1, 1)
+    assert state.lagging(1) == (0, 2)
+    assert state.lagging(2) == (2,)
+    assert state.lagging(3) == ()
+
+
 def test_a_part_comes_once() -> None:
     state = make_state()
     state.take_queries(0, 1, 1)
@@ -132,6 +148,7 @@ def make_asking(
         codec=FP32,
         sealing=NoSealing(),
         losses=known,
+        bounds=BOUNDS,
         progress_timeout_s=timeout_s,
         send=sent.append,
     )
@@ -200,6 +217,23 @@ def test_a_part_that_is_none_leaves_its_sender_out_and_names_it(data: bytes) -> 
     assert losses.left_out().keys() == {2}
 
 
+@pytest.mark.parametrize(("size", "lse"), [(1e30, 0.0), (100.0, 0.0), (0.0, 1e30), (0.0, 20.0)])
+def test_a_part_that_no_rows_of_the_model_make_leaves_its_sender_out(
+    size: float, lse: float
+) -> None:
+    asking, losses = make_asking([])
+    asking.ask(1, queries(), 7)
+    answer(asking, 0, 0)
+    header = PieceHeader(
+        kind=PieceKind.PART, codec=FP32, layer=1, num_heads=HEADS, head_dim=2, number=0,
+        num_tokens=2, first_position=7,
+    )  # fmt: skip
+    output = np.full((HEADS, 2, 2), size, np.float32)
+    answer(asking, 2, 0, write_piece(header, output, np.full((HEADS, 2), lse, np.float32)))
+    assert list(asking.parts(1)) == [0]
+    assert "more than rows of this model can make" in losses.left_out()[2][1]
+
+
 def test_parts_of_who_is_not_asked_are_refused() -> None:
     asking, _ = make_asking([])
     asking.ask(1, queries(), 7)
@@ -266,7 +300,8 @@ async def run_answers(
     state, sent = make_state(), list[pb.ExchangeRequest]()
     rows = AskedRows(state.member(0), [ROTARY] * 3, [None] * 3)
 
-    def spend(count: int) -> None:
+    def spend(count: int, num_bytes: int) -> None:
+        assert num_bytes == 32 + HEADS * count * (2 + 1) * 4
         if most is not None and count > most:
             raise PolicyRefusedError("no more")
 

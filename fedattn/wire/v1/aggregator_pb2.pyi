@@ -887,9 +887,7 @@ Global___KvChunk: _TypeAlias = KvChunk  # noqa: Y015
 
 @_typing.final
 class AskedPiece(_message.Message):
-    """The member has sent and received all it needs.
-    A piece of queries, or what a member's rows make of it (`fedattn.core.asked`).
-    """
+    """A piece of queries, or what a member's rows make of it (`fedattn.core.asked`)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -923,6 +921,8 @@ Global___AskedPiece: _TypeAlias = AskedPiece  # noqa: Y015
 
 @_typing.final
 class MemberDone(_message.Message):
+    """The member has sent and received all it needs."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     WAIT_S_FIELD_NUMBER: _builtins.int
@@ -1053,7 +1053,7 @@ Global___ExchangeResponse: _TypeAlias = ExchangeResponse  # noqa: Y015
 
 @_typing.final
 class LastQueries(_message.Message):
-    """Rows of this member will not come any more."""
+    """The publisher asks no more."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1070,6 +1070,8 @@ Global___LastQueries: _TypeAlias = LastQueries  # noqa: Y015
 
 @_typing.final
 class MemberLost(_message.Message):
+    """Rows of this member will not come any more."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MEMBER_FIELD_NUMBER: _builtins.int

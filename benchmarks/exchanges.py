@@ -1,6 +1,7 @@
 """Sending rows against asking for them, over emulated edge links, side by side in one run.
 
-    python -m benchmarks.exchanges [--tokens 200 2000] [--repeats 3] [--json FILE]
+    python -m benchmarks.exchanges [--tokens 200 2000] [--repeats 3] [--rates 20 100 1000]
+                                   [--asked-plan auto] [--json FILE]
 
 Two contributors and a publisher, each behind a link of its own. Every repeat asks over each link
 and in each exchange, cold and again with what the nodes have kept. Medians:
@@ -56,10 +57,11 @@ def start_nodes(network: LocalNetwork, links: EdgeLinks, texts: list[str], folde
     list(network.wait_ready([*CONTRIBUTORS, PUBLISHER]))
 
 
-def query_of(exchange: Exchange, *, reuse: bool) -> QueryBody:
+def query_of(exchange: Exchange, asked_plan: str | None, *, reuse: bool) -> QueryBody:
     body = QueryBody(
         question=QUESTION,
         exchange=exchange,
+        asked_plan=asked_plan,
         reuse=reuse,
         independent=True,
         deadline_s=600,
@@ -68,7 +70,9 @@ def query_of(exchange: Exchange, *, reuse: bool) -> QueryBody:
     return whole_texts(body)
 
 
-def measure(tokens: int, repeats: int, links_to_try: tuple[Link, ...]) -> list[dict[str, Any]]:
+def measure(
+    tokens: int, repeats: int, links_to_try: list[Link], asked_plan: str | None
+) -> list[dict[str, Any]]:
     """Figures of each link and exchange, for texts of so many tokens."""
     cold: dict[tuple[Link, Exchange], list[QueryAnswer]] = defaultdict(list)
     again: dict[tuple[Link, Exchange], list[QueryAnswer]] = defaultdict(list)
@@ -78,13 +82,16 @@ def measure(tokens: int, repeats: int, links_to_try: tuple[Link, ...]) -> list[d
             start_nodes(network, links, make_contexts(tokens), Path(folder))
             gateway = Client(network.gateway_url)
             for exchange in EXCHANGES:
-                gateway.ask(query_of(exchange, reuse=True))  # warm-up, and fills what nodes keep
+                gateway.ask(
+                    query_of(exchange, asked_plan, reuse=True)
+                )  # warm-up, and fills what nodes keep
             for _ in range(repeats):
                 for link in links_to_try:
                     links.set_link(link)
                     for exchange in EXCHANGES:
-                        cold[link, exchange].append(gateway.ask(query_of(exchange, reuse=False)))
-                        again[link, exchange].append(gateway.ask(query_of(exchange, reuse=True)))
+                        for reuse, answers in ((False, cold), (True, again)):
+                            body = query_of(exchange, asked_plan, reuse=reuse)
+                            answers[link, exchange].append(gateway.ask(body))
             links.set_link(Link())
             network.stop()
     return [
@@ -131,11 +138,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--tokens", type=int, nargs="+", default=[200, 2000])
     parser.add_argument("--repeats", type=int, default=3)
+    rates = [link.rate_mbit_s for link in LINKS]
+    parser.add_argument("--rates", type=float, nargs="+", default=rates, help="links, by Mbit/s")
+    parser.add_argument("--asked-plan", help="as of a query")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    links = [link for link in LINKS if link.rate_mbit_s in arguments.rates]
     rows: list[dict[str, Any]] = []
     for tokens in arguments.tokens:
-        rows += measure(tokens, arguments.repeats, LINKS)
+        rows += measure(tokens, arguments.repeats, links, arguments.asked_plan)
     show(rows)
     if arguments.json:
         arguments.json.write_text(json.dumps({"exchanges": rows}, indent=2) + "\n")

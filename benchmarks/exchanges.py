@@ -82,9 +82,8 @@ def measure(
             start_nodes(network, links, make_contexts(tokens), Path(folder))
             gateway = Client(network.gateway_url)
             for exchange in EXCHANGES:
-                gateway.ask(
-                    query_of(exchange, asked_plan, reuse=True)
-                )  # warm-up, and fills what nodes keep
+                warm = query_of(exchange, asked_plan, reuse=True)
+                gateway.ask(warm)  # and fills what nodes keep
             for _ in range(repeats):
                 for link in links_to_try:
                     links.set_link(link)

@@ -3,7 +3,7 @@
     python -m benchmarks.query_codecs [--cases 12] [--json FILE]
 
 Three contributors of 200 tokens that are asked in this process, by the plan of the profile. KL from
-queries in float32 along the answer of those, nats a token; bytes of one token's queries and one part.
+queries in float32 along the answer of those, nats a token; bytes of a token's queries and part.
 """
 
 import argparse

@@ -30,7 +30,6 @@ them. Little-endian, 32 bytes of header, then the body:
 
 import struct
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -38,12 +37,12 @@ import numpy as np
 
 from fedattn.core.codecs import VECTOR_CODECS, VectorCodec
 from fedattn.core.errors import CorruptFrameError, InvalidRequestError, MalformedFrameError
+from fedattn.core.frames import SEAL_SIZE, Seal
 from fedattn.core.types import FloatArray
 
 MAX_PIECE_SIZE = (1 << 20) - 1024
 """Bytes, seal included: a piece is one message."""
 HEADER_SIZE = 32
-SEAL_SIZE = 16
 PIECES_AHEAD = 8
 """Pieces of queries that a publisher sends before it has what all others make of the first."""
 UNSEEN = np.float32(-1e30)
@@ -57,9 +56,6 @@ _BY_ID = {codec.codec_id: codec for codec in VECTOR_CODECS}
 _BY_NAME = {codec.name: codec for codec in VECTOR_CODECS}
 QUERY_CODEC_NAMES = tuple(_BY_NAME)
 DEFAULT_QUERY_CODEC = "bf16"
-
-Seal = Callable[[int, bytes, bytes | memoryview], bytes]
-"""(nonce, authenticated header, body) -> the body sealed, or opened again."""
 
 
 def query_codec_by_name(name: str) -> VectorCodec:

@@ -18,7 +18,7 @@ import torch
 
 from fedattn.core.asked import UNSEEN
 from fedattn.core.costs import QUERIES_AT_ONCE
-from fedattn.model.attention import sdpa
+from fedattn.model.attention import score_factor, sdpa
 from fedattn.model.layer_cache import LayerCache
 from fedattn.model.positions import seen_from, visible
 
@@ -78,7 +78,7 @@ def attend_partly(
     """
     groups = rows.groups()
     parts = zip(query.chunk(len(groups), dim=1), groups, strict=True)
-    factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+    factor = score_factor(query, scaling)
     outputs, lses = [], []
     for queries, group in parts:
         pieces = [

@@ -56,6 +56,11 @@ class KvView(Protocol):
         """
 
 
+def score_factor(query: torch.Tensor, scaling: float | None) -> float:
+    """What the scores of queries [..., D] are multiplied by, None standing for 1 / sqrt(D)."""
+    return float(query.shape[-1]) ** -0.5 if scaling is None else scaling
+
+
 def sdpa(
     query: torch.Tensor,
     keys: torch.Tensor,

@@ -23,7 +23,7 @@ import torch
 from fedattn.core.spans import Span
 from fedattn.model.asked import merge_parts
 from fedattn.model.attending import attend_partly, attend_rows
-from fedattn.model.attention import run_model
+from fedattn.model.attention import run_model, score_factor
 from fedattn.model.exchange import AskingExchange
 from fedattn.model.layer_cache import LayerCache, join_rows
 from fedattn.model.loading import LoadedModel
@@ -166,8 +166,8 @@ class WatchedRows:
         if layer not in self._layers:
             output = attend_rows(query, joined, positions, self.windows[layer], scaling)
         else:
-            factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-            queries = torch.cat([self._first[layer], query * factor], dim=2)
+            scaled = query * score_factor(query, scaling)
+            queries = torch.cat([self._first[layer], scaled], dim=2)
             output = self._watch_all(layer, queries, joined)[:, :, 1:].to(query.dtype)
         if layer >= max(self._layers, default=0):
             raise SeenEnough

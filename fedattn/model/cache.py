@@ -11,6 +11,7 @@ from fedattn.core.asked import PartialAttention
 from fedattn.core.types import FloatArray, HeadRows, IntArray, KvRows
 from fedattn.model.asked import merge_parts
 from fedattn.model.attending import attend_partly, attend_rows
+from fedattn.model.attention import score_factor
 from fedattn.model.exchange import AskingExchange, KvExchange
 from fedattn.model.head_rows import RaggedRows, as_dense
 from fedattn.model.layer_cache import LayerCache, join_rows
@@ -85,7 +86,7 @@ class FederatedCache:
         """
         own = LayerCache(key, value, self.query_positions)
         asked = self._asked_at(layer)
-        factor = _factor(query, scaling)
+        factor = score_factor(query, scaling)
         if asked is not None:
             asked.ask(layer, _to_numpy(query * factor), int(self.query_positions[0]))
         with self.between_blocks():
@@ -169,7 +170,7 @@ class FederatedCache:
             return []
         route = self._exchange.route
         if layer in route.needed:
-            factor = _factor(query, scaling)
+            factor = score_factor(query, scaling)
             self._exchange.send(layer, self._own_rows(own), lambda: _to_numpy(query * factor))
         if layer == route.last_needed and not self._keeps_rows:
             raise LastUploadDone
@@ -204,11 +205,6 @@ class FederatedCache:
             values=_to_numpy(own.values),
             positions=_positions_to_numpy(own.positions),
         )
-
-
-def _factor(query: torch.Tensor, scaling: float | None) -> float:
-    """What scores are scaled by."""
-    return float(query.shape[-1]) ** -0.5 if scaling is None else scaling
 
 
 def _to_numpy(rows: torch.Tensor) -> FloatArray:

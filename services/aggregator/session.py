@@ -179,14 +179,8 @@ class Session:
     ) -> None:
         """Before all rows that wait: nothing is computed meanwhile at either end."""
         message = response.SerializeToString()
-        size = len(message) + _MESSAGE_OVERHEAD
         for receiver in receivers:
-            try:
-                if await self.outboxes[receiver].put(message, size, self._stall_timeout_s):
-                    self.state.count_down(receiver, layer, num_bytes)
-            except TimeoutError:
-                reason = f"it took too few queries for {self._stall_timeout_s:g} s"
-                self.mark_lost(receiver, SessionAbortedError(reason))
+            await self._put(receiver, message, layer, num_bytes, "queries")
 
     async def _forward(self, sender: int, chunk: Chunk, message: bytes) -> None:
         """Low blocks first, as receivers need them; those of one sender in the order they came."""
@@ -200,17 +194,20 @@ class Session:
                 self.state.count_down(receiver, chunk.layer, len(chunk.data))
         if slow:
             with self._pace.held(sender):
-                await asyncio.gather(*(self._put_slowly(i, sender, chunk, message) for i in slow))
+                rank, num_bytes = self._ranks[sender], len(chunk.data)
+                waits = (self._put(i, message, chunk.layer, num_bytes, "rows", rank) for i in slow)
+                await asyncio.gather(*waits)
 
-    async def _put_slowly(self, receiver: int, sender: int, chunk: Chunk, message: bytes) -> None:
-        """Wait for a receiver that lags behind; lose it if it does not move."""
+    async def _put(  # noqa: PLR0913, PLR0917 - spelt out
+        self, receiver: int, message: bytes, layer: int, num_bytes: int, what: str, rank: int = 0
+    ) -> None:
+        """Send a member a message of a layer; waits if it lags behind, loses it if it stays so."""
         size = len(message) + _MESSAGE_OVERHEAD
         try:
-            rank = self._ranks[sender]
             if await self.outboxes[receiver].put(message, size, self._stall_timeout_s, rank):
-                self.state.count_down(receiver, chunk.layer, len(chunk.data))
+                self.state.count_down(receiver, layer, num_bytes)
         except TimeoutError:
-            reason = f"it took too few rows for {self._stall_timeout_s:g} s"
+            reason = f"it took too few {what} for {self._stall_timeout_s:g} s"
             self.mark_lost(receiver, SessionAbortedError(reason))
 
     def lose_slow(self) -> None:

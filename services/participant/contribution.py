@@ -363,8 +363,6 @@ class Contributor:
                 await asyncio.gather(transfer, return_exceptions=True)
             finally:
                 frames, member = exchange.bytes_sent, exchange.member
-                if exchange.answers is not None:
-                    frames = exchange.answers.bytes_sent
                 num_heads = exchange.terms.shape.num_kv_heads
                 await self._node.consent.note_sent(
                     session_id,

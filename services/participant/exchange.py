@@ -149,7 +149,7 @@ class GrpcKvExchange:
                 spend=spend,
             )
         self._sent: dict[int, bytes] = {}
-        self.bytes_sent: dict[int, int] = {}
+        self.bytes_sent = {} if self.answers is None else self.answers.bytes_sent
         self._scorer = scorer
         self._withheld = withheld
         self._keeps_frames = keeps and not is_publisher

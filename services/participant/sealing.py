@@ -11,9 +11,8 @@ from typing import Protocol
 
 import structlog
 
-from fedattn.core.asked import Seal
 from fedattn.core.errors import CorruptFrameError, FedAttnError, FrameError
-from fedattn.core.frames import ReceivedFrame, open_frame, seal_frame
+from fedattn.core.frames import ReceivedFrame, Seal, open_frame, seal_frame
 from fedattn.core.request import PublicKey
 from fedattn.core.terms import SessionTerms
 from fedattn.wire.identity import Identity, Kind, Peer

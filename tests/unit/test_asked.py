@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from fedattn.core.asked import (
     HEADER_SIZE,
     MAX_PIECE_SIZE,
-    SEAL_SIZE,
     PieceHeader,
     PieceKind,
     piece_size,
@@ -23,6 +22,7 @@ from fedattn.core.asked import (
 )
 from fedattn.core.codecs import VECTOR_CODECS, VectorCodec
 from fedattn.core.errors import CorruptFrameError, InvalidRequestError, MalformedFrameError
+from fedattn.core.frames import SEAL_SIZE
 from fedattn.wire.sealing import ContentKey
 
 

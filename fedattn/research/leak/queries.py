@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from fedattn.core.types import FloatArray
+from fedattn.model.attention import score_factor
 from fedattn.model.cache import FederatedCache
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import forward_tokens
@@ -48,8 +49,8 @@ class _Sampled(FederatedCache):
         scaling: float | None,
     ) -> torch.Tensor:
         """As `FederatedCache.attend`; scaled lengths are kept, [Hq, T] a block."""
-        factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-        self.lengths[layer] = query[0].float().norm(dim=-1) * factor
+        lengths = query[0].float().norm(dim=-1)
+        self.lengths[layer] = lengths * score_factor(query, scaling)
         return super().attend(layer, query, key, value, scaling)
 
 

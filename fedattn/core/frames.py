@@ -63,7 +63,7 @@ _TOP_BIAS = 127
 _CLEAR, _SEALED = 0, 1
 
 Seal = Callable[[int, bytes, bytes | bytearray | memoryview], bytes]
-"""(nonce, authenticated header, body) -> the body sealed, or opened; a frame's nonce is its layer."""
+"""(nonce, authenticated header, body) -> the body, sealed or opened; a frame has its layer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

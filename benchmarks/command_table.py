@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import typer
 
@@ -85,16 +85,23 @@ def _default_of(parameter: Any) -> str:
 
 def _values_of(parameter: Any) -> str:
     """Choices, or bounds; several if it may be repeated."""
-    annotation = parameter.type_descriptor.annotation
-    kind = next(iter(get_args(annotation)), annotation)
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        shown = ", ".join(f"`{one.value}`" for one in kind)
+    choices = _choices(parameter.type_descriptor.annotation)
+    if choices:
+        shown = ", ".join(f"`{one.value}`" for one in choices)
     else:
         limits = (("from", parameter.min), ("to", parameter.max))
         shown = " ".join(f"{word} {number(limit)}" for word, limit in limits if limit is not None)
     is_told = "repeated" in (parameter.help or "")
     repeated = "may be repeated" if parameter.multiple and not is_told else ""
     return "; ".join(filter(None, (shown, repeated)))
+
+
+def _choices(annotation: Any) -> tuple[Enum, ...]:
+    """Members of an enum, all or those that a Literal names; none of another type."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    kind = next(iter(get_args(annotation)), annotation)
+    return tuple(kind) if isinstance(kind, type) and issubclass(kind, Enum) else ()
 
 
 def _text(text: str | None) -> str:

@@ -3,9 +3,8 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -31,6 +30,7 @@ from fedattn.core.answer_bounds import AnswerBounds
 from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import check_text
+from fedattn.core.request import Exchange
 from fedattn.research.tasks.retrieval import generate_cases
 from fedattn.runtime.extras import require_extras
 
@@ -39,13 +39,6 @@ if TYPE_CHECKING:
 
 ATTACKS = ("lookup", "replay", "middle", "repeat", "withheld")
 ASK_ATTACKS = ("overheard", "chosen")
-
-
-class Exchange(StrEnum):
-    """How a contributor serves a block: its rows travel, or they stay and it answers queries."""
-
-    ROWS = "rows"
-    ASK = "ask"
 
 
 def leak(
@@ -57,7 +50,8 @@ def leak(
     selector: Selector = AUTO,
     keep_ends: KeepEnds = 0,
     exchange: Annotated[
-        Exchange, typer.Option(help="What leaves: rows, or answers to queries.")
+        Literal[Exchange.ROWS, Exchange.ASK],
+        typer.Option(help="What leaves: rows, or answers to queries."),
     ] = Exchange.ROWS,
     noise: Annotated[
         float,

@@ -29,12 +29,12 @@ them. Little-endian, 32 bytes of header, then the body:
 """
 
 import struct
-import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 
+from fedattn.core.checksums import checksum_of
 from fedattn.core.codecs import VECTOR_CODECS, VectorCodec
 from fedattn.core.errors import CorruptFrameError, InvalidRequestError, MalformedFrameError
 from fedattn.core.frames import SEAL_SIZE, Seal
@@ -187,7 +187,7 @@ def write_piece(header: PieceHeader, vectors: FloatArray, lse: FloatArray | None
         body += np.ascontiguousarray(lse, dtype="<f4").tobytes()
     fields = header.fields()
     if seal is None:
-        return fields + _CHECKSUM.pack(_checksum(fields, body)) + body
+        return fields + _CHECKSUM.pack(checksum_of(fields, body)) + body
     return fields + _CHECKSUM.pack(0) + seal(_nonce(header), fields, body)
 
 
@@ -231,7 +231,7 @@ def read_piece(data: bytes, header: PieceHeader, open_seal: Seal | None = None) 
     fields = data[: HEADER_SIZE - _CHECKSUM.size]
     if open_seal is not None:
         body = memoryview(open_seal(_nonce(header), fields, body))
-    elif _CHECKSUM.unpack_from(data, HEADER_SIZE - _CHECKSUM.size)[0] != _checksum(fields, body):
+    elif _CHECKSUM.unpack_from(data, HEADER_SIZE - _CHECKSUM.size)[0] != checksum_of(fields, body):
         raise CorruptFrameError("a piece was changed on its way: its checksum differs")
     heads, tokens, size = header.num_heads, header.num_tokens, header.head_dim
     vectors_size = header.codec.vectors_size(heads * tokens, size)
@@ -247,7 +247,3 @@ def read_piece(data: bytes, header: PieceHeader, open_seal: Seal | None = None) 
 def _nonce(header: PieceHeader) -> int:
     """Of a sender's key, which seals each number once; apart from those of frames."""
     return (1 << 64) + header.number
-
-
-def _checksum(fields: bytes, body: bytes | memoryview) -> int:
-    return zlib.crc32(body, zlib.crc32(fields))

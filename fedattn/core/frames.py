@@ -29,12 +29,12 @@ there is none. Either is looked at by who reads the rows.
 """
 
 import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from fedattn.core.checksums import checksum_of
 from fedattn.core.codecs import Codec, find_codec
 from fedattn.core.errors import CorruptFrameError, InvalidRequestError, MalformedFrameError
 from fedattn.core.rotary import Rotary
@@ -190,14 +190,7 @@ def encode_frame(
         body_size=len(bitmaps) + len(biases) + len(payload),
     )  # fmt: skip
     fields, body = header.fields(), (bitmaps, biases, payload)
-    return b"".join((fields, _CHECKSUM.pack(_checksum(fields, *body)), *body))
-
-
-def _checksum(*parts: bytes | bytearray | memoryview) -> int:
-    checksum = 0
-    for part in parts:
-        checksum = zlib.crc32(part, checksum)
-    return checksum
+    return b"".join((fields, _CHECKSUM.pack(checksum_of(fields, *body)), *body))
 
 
 def seal_frame(frame: bytes, seal: Seal) -> bytes:
@@ -355,7 +348,7 @@ def _verify_checksum(frame: ReceivedFrame) -> None:
     header = frame.header
     if header.is_sealed:
         return
-    if (found := _checksum(header.fields(), frame.body)) != header.checksum:
+    if (found := checksum_of(header.fields(), frame.body)) != header.checksum:
         raise CorruptFrameError(
             f"checksum expected {header.checksum:08x}, got {found:08x}; the bytes changed on the "
             f"way"

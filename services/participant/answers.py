@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from fedattn.core.asked import (
@@ -25,40 +25,51 @@ from services.participant.sealing import Sealing
 Compute = Callable[[Callable[[], bytes]], Awaitable[bytes]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedNode:
+    """What a node answers from.
+
+    Attributes:
+        rows: of this node.
+        compute: runs the model in a thread, on as many CPU threads as the node lets it.
+        spend: told the tokens of each piece of queries, and the bytes of its answer, before it is
+            answered; raises `PolicyRefusedError` where the owner lets no more be asked.
+    """
+
+    rows: AskedRows
+    compute: Compute
+    spend: Callable[[int, int], None] = lambda *_: None
+
+
 class Answers:
     """Answers the publisher's queries in their order, each once the rows of its block are there.
 
     Lives on the event loop, but for `keep`, which the model thread calls.
 
     Args:
-        rows: of this node.
+        node: keeps the rows.
         place: of this node and of the publisher in token order.
         query_shape: query heads of the model, and their size.
         sealing: of the session.
-        compute: runs the model in a thread, on as many CPU threads as the node lets it.
         send: takes a message for the publisher.
-        spend: told the tokens of each piece of queries, and the bytes of its answer, before it is
-            answered; raises `PolicyRefusedError` where the owner lets no more be asked.
     """
 
-    def __init__(  # noqa: PLR0913 - spelt out
+    def __init__(
         self,
-        rows: AskedRows,
+        node: AskedNode,
         place: tuple[int, int],
         query_shape: tuple[int, int],
         *,
         sealing: Sealing,
-        compute: Compute,
         send: Callable[[pb.ExchangeRequest], None],
-        spend: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
-        self._rows, self._query_shape = rows, query_shape
+        self._rows, self._compute, self._spend = node.rows, node.compute, node.spend
         self._index, self._publisher = place
-        self._sealing, self._compute, self._send, self._spend = sealing, compute, send, spend
+        self._query_shape, self._sealing, self._send = query_shape, sealing, send
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[pb.AskedPiece | FedAttnError | None] = asyncio.Queue()
-        self._kept = {layer: asyncio.Event() for layer in rows.member.answers.layers}
-        for layer in rows.kept:
+        self._kept = {layer: asyncio.Event() for layer in node.rows.member.answers.layers}
+        for layer in node.rows.kept:
             self._kept[layer].set()
         self._next = 0
         self.bytes_sent: dict[int, int] = {}

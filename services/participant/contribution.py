@@ -27,7 +27,9 @@ from fedattn.wire.contexts import context_to_wire
 from fedattn.wire.exchange import decline_of
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.acceptance import Accepted, accept
+from services.participant.answers import AskedNode
 from services.participant.exchange import GrpcKvExchange
+from services.participant.exchange_options import ContributorOptions
 from services.participant.kv_cache import CachedAsked, CachedFrames
 from services.participant.node import ParticipantNode
 from services.participant.spans import prefill_span
@@ -193,24 +195,19 @@ class Contributor:
         is_first = request.prefix.mode is PrefixMode.FIRST and agreement.index == 0
         if accepted.owns_prefix != is_first:
             raise TermsRefusedError("the terms differ in who owns the prefix")
-        model, session_id = self._node.prefiller.model, accepted.session_id
-        asked_rows = None
+        asked = None
         if member.is_asked:
-            asked_rows = self._asked_rows(accepted, member, agreement.terms.layout.publisher)
+            asked = self._asked_node(accepted, member, agreement.terms.layout.publisher)
         exchange = GrpcKvExchange(
             agreement.terms,
             agreement.index,
             self._node.threads.pool,
-            model.rotaries,
-            bounds=model.row_bounds,
+            self._node.prefiller.model,
             sealing=agreement.sealing(accepted.identity, accepted.keys, content_key),
             keeps=self._node.frames.max_bytes > 0,
-            scorer=self._node.scorer,
-            withheld=accepted.span.withheld,
-            asked_rows=asked_rows,
-            query_shape=(model.sizes.num_query_heads, model.shape.head_dim),
-            compute=self._node.compute,
-            spend=lambda *spent: self._node.consent.spend_answers(session_id, *spent),
+            contributor=ContributorOptions(
+                scorer=self._node.scorer, withheld=accepted.span.withheld, asked=asked
+            ),
         )
         others = set(exchange.receivers()) - {request.node_id}
         accepted.leave.policy.check_receivers(sorted(others))
@@ -218,6 +215,15 @@ class Contributor:
         if member.is_cached_by_owner and not is_held:
             raise SessionStateError("the terms count on frames that are not cached here")
         return _Part(accepted=accepted, exchange=exchange, cached=cached)
+
+    def _asked_node(self, accepted: Accepted, member: Member, publisher: Member) -> AskedNode:
+        """What this node answers from, as far as its owner lets it."""
+        consent, session_id = self._node.consent, accepted.session_id
+        return AskedNode(
+            rows=self._asked_rows(accepted, member, publisher),
+            compute=self._node.compute,
+            spend=lambda *spent: consent.spend_answers(session_id, *spent),
+        )
 
     def _asked_rows(self, accepted: Accepted, member: Member, publisher: Member) -> AskedRows:
         """What this node is asked about, with what it still has of it."""

@@ -1,80 +1,62 @@
 """`KvExchange` over gRPC: one stream to the aggregator for one member of one session."""
 
-import asyncio
-import threading
-import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Mapping
+from concurrent.futures import Executor
 
-import structlog
-
-from fedattn.core.asked import DEFAULT_QUERY_CODEC, PartialAttention, query_codec_by_name
-from fedattn.core.chunks import split_frame
+from fedattn.core.asked import PartialAttention, query_codec_by_name
 from fedattn.core.errors import (
     CorruptFrameError,
     FedAttnError,
     InternalError,
     SessionAbortedError,
 )
-from fedattn.core.rotary import Rotary
 from fedattn.core.routing import Route
-from fedattn.core.row_bounds import RowBounds
-from fedattn.core.row_scores import RowScorer
 from fedattn.core.session import SessionState
 from fedattn.core.spans import Member
 from fedattn.core.terms import SessionTerms
 from fedattn.core.timeline import Activity, Timeline
 from fedattn.core.transfer import write_frame
 from fedattn.core.types import FloatArray, HeadRows, KvRows, Queries
-from fedattn.model.asked import AskedRows
+from fedattn.model.loading import LoadedModel
 from fedattn.runtime.tracing import NODE, SESSION, current_span, span
 from fedattn.wire.clients import AggregatorClient
-from fedattn.wire.exchange import Response, SentChunk, decline_of, write_chunk
-from fedattn.wire.timeline import timeline_to_wire
+from fedattn.wire.exchange import Response, SentChunk
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
-from services.participant.answers import Answers, Compute
-from services.participant.arrivals import LayerArrivals, LayerListener
+from services.participant.answers import Answers
+from services.participant.arrivals import LayerArrivals
 from services.participant.asking import Asking
+from services.participant.exchange_options import ContributorOptions, PublisherOptions
 from services.participant.inbox import RowInbox
-from services.participant.kv_cache import CachedFrames, CachedRows
+from services.participant.kv_cache import CachedFrames
 from services.participant.losses import Losses
 from services.participant.report import corrected_report
 from services.participant.sealing import NoSealing, Sealing
 from services.participant.session_reuse import SessionReuse
+from services.participant.uplink import Uplink
 
-log = structlog.get_logger(__name__)
-
-MAX_FRAMES_IN_FLIGHT = 4
 _DEADLINE_MARGIN_S = 10.0
-_NOT_WRITTEN = "its rows could not be written; see its log"
-_Outgoing = tuple[int, Future[bytes]] | pb.ExchangeRequest | pb.MemberDone | pb.Decline | None
-"""(layer, frame being encoded), a piece, the last word, why there is none, or the end."""
 
 
 class GrpcKvExchange:
     """Sends own rows and receives others' while the model computes.
 
     The model thread calls `send` and `receive`; encoding happens in the executor; `run` moves
-    bytes on the event loop. At most MAX_FRAMES_IN_FLIGHT own frames wait to leave.
+    bytes on the event loop. At most MAX_FRAMES_IN_FLIGHT own frames wait to leave (`Uplink`).
 
     Args:
         terms: of the session.
         index: place of this node.
         executor: encodes frames.
-        rotaries: of every block.
-        bounds: of its rows, the own and the others'.
+        model: whose rows these are.
         sealing: how frames leave and are read; None for as they are.
-        cached: rows a publisher has from earlier sessions, by cache key.
-        on_layer: told of every layer received.
-        scorer: chooses rows for the selector `learned`.
-        withheld: tokens of its span whose rows never travel.
         keeps: whether frames sent and rows received are kept for later sessions.
-        required: ids of members without all of whose rows it cannot go on.
-        query_codec: how a publisher's queries, and what others make of them, are written.
-        asked_rows: of a contributor that is asked; takes them.
-        query_shape: query heads of the model, and their size.
-        spend, compute: as of `Answers`.
+        publisher: what this member says if it publishes.
+        contributor: what it says if it contributes.
+
+    Attributes:
+        answers: of a contributor that is asked.
+        bytes_sent: of frames, or of what it answered, by layer.
 
     Raises:
         SessionStateError: the terms count on rows that are not cached here.
@@ -85,22 +67,15 @@ class GrpcKvExchange:
         terms: SessionTerms,
         index: int,
         executor: Executor,
-        rotaries: Sequence[Rotary],
+        model: LoadedModel,
         *,
-        bounds: RowBounds,
         sealing: Sealing | None = None,
-        cached: Mapping[bytes, CachedRows] | None = None,
-        on_layer: LayerListener = lambda *_: None,
         keeps: bool = False,
-        scorer: RowScorer | None = None,
-        withheld: Collection[int] = (),
-        required: Collection[str] = (),
-        query_codec: str = DEFAULT_QUERY_CODEC,
-        asked_rows: AskedRows | None = None,
-        query_shape: tuple[int, int] = (0, 0),
-        spend: Callable[[int, int], None] = lambda *_: None,
-        compute: Compute | None = None,
+        publisher: PublisherOptions | None = None,
+        contributor: ContributorOptions | None = None,
     ) -> None:
+        publisher = publisher or PublisherOptions()
+        contributor = contributor or ContributorOptions()
         self.terms = terms
         self.state = SessionState(terms.layout, terms.shape)
         self.reuse = SessionReuse(self.state, index)
@@ -108,58 +83,56 @@ class GrpcKvExchange:
         self._timeline = Timeline(is_on=terms.wants_timeline)
         is_publisher = self.state.is_publisher(index)
         self._sealing = sealing or NoSealing()
-        self._loop = asyncio.get_running_loop()
-        self._outgoing: asyncio.Queue[_Outgoing] = asyncio.Queue()
+        required = publisher.required
         self._losses = Losses(self.state, terms.min_participants if is_publisher else 0, required)
         self._inbox = RowInbox(
             self.state,
             index,
-            rotaries,
-            bounds=bounds,
+            model.rotaries,
+            bounds=model.row_bounds,
             sealing=self._sealing,
             progress_timeout_s=terms.progress_timeout_s,
             losses=self._losses,
-            cached=self.reuse.find_cached(cached or {}),
+            cached=self.reuse.find_cached(publisher.cached),
             keeps_rows=keeps and is_publisher,
             timeline=self._timeline,
         )
-        send = _sender(self._loop, self._outgoing)
+        self._uplink = Uplink(
+            self.state,
+            index,
+            executor,
+            sealing=self._sealing,
+            losses=self._losses,
+            timeline=self._timeline,
+            keeps_frames=keeps and not is_publisher,
+        )
         self._asking = Asking(
             self.state,
             self.route,
-            codec=query_codec_by_name(query_codec),
+            codec=query_codec_by_name(publisher.query_codec),
             sealing=self._sealing,
             losses=self._losses,
-            bounds=bounds,
+            bounds=model.row_bounds,
             progress_timeout_s=terms.progress_timeout_s,
-            send=send,
+            send=self._uplink.send,
         )
         self._layers_asked: set[int] = set()
         self.answers: Answers | None = None
+        self.bytes_sent = self._uplink.bytes_sent
         if self.route.answers:
-            assert asked_rows is not None, "who is asked keeps its rows"
-            assert compute is not None
+            assert contributor.asked is not None, "who is asked keeps its rows"
             self.answers = Answers(
-                asked_rows,
+                contributor.asked,
                 (index, len(self.state.routes) - 1),
-                query_shape,
+                (model.sizes.num_query_heads, model.shape.head_dim),
                 sealing=self._sealing,
-                compute=compute,
-                send=send,
-                spend=spend,
+                send=self._uplink.send,
             )
-        self._sent: dict[int, bytes] = {}
-        self.bytes_sent = {} if self.answers is None else self.answers.bytes_sent
-        self._scorer = scorer
-        self._withheld = withheld
-        self._keeps_frames = keeps and not is_publisher
-        self._executor = executor
-        self._rotaries = rotaries
-        self._bounds = bounds
-        self._on_layer = on_layer
-        self._in_flight = threading.BoundedSemaphore(MAX_FRAMES_IN_FLIGHT)
+            self.bytes_sent = self.answers.bytes_sent
+        self._scorer, self._withheld = contributor.scorer, contributor.withheld
+        self._rotaries, self._bounds = model.rotaries, model.row_bounds
+        self._on_layer = publisher.on_layer
         self._report: session_pb2.SessionReport | None = None
-        self.room_wait_s = 0.0  # of the model thread, for own rows to leave
 
     @property
     def route(self) -> Route:
@@ -178,6 +151,11 @@ class GrpcKvExchange:
     def wait_s(self) -> float:
         """Time the model thread has waited for others so far, seconds."""
         return self._inbox.wait_s + self._asking.wait_s
+
+    @property
+    def room_wait_s(self) -> float:
+        """Time it has waited for own rows to leave so far, seconds."""
+        return self._uplink.room_wait_s
 
     @property
     def num_answered(self) -> int:
@@ -202,7 +180,8 @@ class GrpcKvExchange:
 
     def cacheable_frames(self) -> CachedFrames:
         """Frames that this contributor sent, if they stand for its rows as a whole."""
-        return self.reuse.cacheable_frames(self._sent, self.left_out(), self._sealing.content_key)
+        sent, content_key = self._uplink.frames_sent, self._sealing.content_key
+        return self.reuse.cacheable_frames(sent, self.left_out(), content_key)
 
     def left_out(self) -> dict[int, tuple[int, str]]:
         """Member -> first layer at which this one had to go on without it, and why."""
@@ -221,7 +200,7 @@ class GrpcKvExchange:
             self._timeline.lap(Activity.COMPUTE, layer)
             self.answers.keep(layer, rows)
             return
-        self._make_room(layer)
+        self._uplink.make_room(layer)
 
         def write() -> bytes:
             begin_s = self._timeline.now()
@@ -231,7 +210,7 @@ class GrpcKvExchange:
             self._timeline.add(Activity.ENCODE, layer, begin_s)
             return frame
 
-        self._enqueue(layer, self._executor.submit(write))
+        self._uplink.write(layer, write)
 
     def _check_own(self, rows: KvRows, layer: int) -> None:
         """Say oneself what others would refuse."""
@@ -246,26 +225,8 @@ class GrpcKvExchange:
 
     def send_frame(self, layer: int, frame: bytes) -> None:
         """Send a frame as it is, one that was cached as it left."""
-        self._make_room(layer)
-        encoded: Future[bytes] = Future()
-        encoded.set_result(frame)
-        self._enqueue(layer, encoded)
-
-    def _make_room(self, layer: int) -> None:
-        self._losses.check()
-        self._timeline.lap(Activity.COMPUTE, layer)
-        begun = time.monotonic()
-        self._in_flight.acquire()  # released when the frame has left, or the session has ended
-        self.room_wait_s += time.monotonic() - begun
-        try:
-            self._losses.check()  # the session may have ended meanwhile
-        except FedAttnError:
-            self._in_flight.release()
-            raise
-        self._timeline.lap(Activity.WAIT, layer)
-
-    def _enqueue(self, layer: int, encoding: Future[bytes]) -> None:
-        self._loop.call_soon_threadsafe(self._outgoing.put_nowait, (layer, encoding))
+        self._uplink.make_room(layer)
+        self._uplink.send_frame(layer, frame)
 
     def receive(self, layer: int) -> list[HeadRows]:
         self._timeline.lap(Activity.COMPUTE, layer)
@@ -305,12 +266,11 @@ class GrpcKvExchange:
                 for member, (layer, reason) in late.items()
             ],
         )
-        self._outgoing.put_nowait(done)
+        self._uplink.finish(done)
 
     def fail(self, error: FedAttnError) -> None:
         """This member cannot go on: say why, behind nothing that has not left yet."""
-        self._drop_outgoing()
-        self._outgoing.put_nowait(decline_of(error))
+        self._uplink.fail(error)
 
     def cancel(self, error: FedAttnError) -> None:
         """End the session for this member; the model thread stops at its next step."""
@@ -338,7 +298,8 @@ class GrpcKvExchange:
     async def _run(self, aggregator: AggregatorClient, member_token: str) -> None:
         timeout_s = self.terms.deadline_s + _DEADLINE_MARGIN_S
         try:
-            with aggregator.exchange(self._requests(member_token), timeout_s) as responses:
+            requests = self._uplink.requests(self.terms.session_id, member_token)
+            with aggregator.exchange(requests, timeout_s) as responses:
                 async for response in responses:
                     self._accept(response)
             self._losses.end(SessionAbortedError("the aggregator ended the exchange"))
@@ -349,51 +310,7 @@ class GrpcKvExchange:
             self._losses.end(InternalError("the exchange was cancelled"))
             if self.answers is not None:
                 self.answers.stop()
-            self._end_requests()
-            self._release_all()
-
-    async def _requests(self, member_token: str) -> AsyncIterator[pb.ExchangeRequest | bytes]:
-        hello = pb.Hello(session_id=self.terms.session_id, member_token=member_token)
-        yield pb.ExchangeRequest(hello=hello)
-        receivers = self.state.key_receivers(self._index)
-        keys = self._loop.run_in_executor(self._executor, self._sealing.keys_for, receivers)
-        for key in await keys:
-            yield pb.ExchangeRequest(key=key)
-        while (item := await self._outgoing.get()) is not None:
-            if isinstance(item, pb.MemberDone):
-                item.timeline.extend(timeline_to_wire(self._timeline.slices()))
-                yield pb.ExchangeRequest(done=item)
-                return
-            if isinstance(item, pb.Decline):
-                yield pb.ExchangeRequest(failed=item)
-                return
-            if isinstance(item, pb.ExchangeRequest):
-                yield item
-                continue
-            layer, encoding = item
-            try:
-                frame = await self._encoded(encoding)
-            except FedAttnError as error:
-                yield pb.ExchangeRequest(failed=decline_of(error))
-                return
-            begin_s = self._timeline.now()
-            self.bytes_sent[layer] = len(frame)
-            for chunk in split_frame(frame, layer):
-                yield write_chunk(chunk, self._index)
-            self._timeline.add(Activity.SEND, layer, begin_s)
-            if self._keeps_frames:
-                self._sent[layer] = frame
-            self._in_flight.release()
-
-    async def _encoded(self, encoding: Future[bytes]) -> bytes:
-        try:
-            return await asyncio.wrap_future(encoding)
-        except Exception as error:  # tell the model thread, and the others
-            known = error if isinstance(error, FedAttnError) else InternalError(_NOT_WRITTEN)
-            if known is not error:
-                log.exception("encoding_failed", session=self.terms.session_id)
-            self._losses.end(known)
-            raise known from error
+            self._uplink.close()
 
     def _accept(self, response: Response) -> None:
         if isinstance(response, SentChunk):
@@ -414,36 +331,3 @@ class GrpcKvExchange:
                     self.answers.end()
             case "report":
                 self._report = response.report
-
-    def _end_requests(self) -> None:
-        """Drop what has not left, and end `_requests`, which the ended call no longer does."""
-        self._drop_outgoing()
-        self._outgoing.put_nowait(None)
-
-    def _drop_outgoing(self) -> None:
-        while not self._outgoing.empty():
-            item = self._outgoing.get_nowait()
-            if isinstance(item, tuple):
-                item[1].cancel()
-
-    def _release_all(self) -> None:
-        """Nothing will leave any more: let a model thread that waits in `send` go on."""
-        for _ in range(MAX_FRAMES_IN_FLIGHT):
-            try:
-                self._in_flight.release()
-            except ValueError:
-                return
-
-
-def _sender(
-    loop: asyncio.AbstractEventLoop, outgoing: asyncio.Queue[_Outgoing]
-) -> Callable[[pb.ExchangeRequest], None]:
-    """Takes messages from any thread.
-
-    It knows no exchange: in a cycle the rows of one would wait for the garbage collector.
-    """
-
-    def send(message: pb.ExchangeRequest) -> None:
-        loop.call_soon_threadsafe(outgoing.put_nowait, message)
-
-    return send

@@ -23,6 +23,7 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from services.participant.arrivals import LayerListener
 from services.participant.disclosure import Disclosure, prepare_disclosure
 from services.participant.exchange import GrpcKvExchange
+from services.participant.exchange_options import PublisherOptions
 from services.participant.kv_cache import CachedState
 from services.participant.node import ParticipantNode
 from services.participant.query import Query
@@ -180,14 +181,15 @@ class PublisherSession:
             agreement.terms,
             agreement.index,
             self._node.threads.pool,
-            self._node.prefiller.model.rotaries,
-            bounds=self._node.prefiller.model.row_bounds,
+            self._node.prefiller.model,
             sealing=agreement.sealing(self._identity, self._keys),
-            cached=self._cached_rows,
-            on_layer=on_layer,
             keeps=self._node.rows.max_bytes > 0,
-            required=self._query.options.require,
-            query_codec=self._query.query_codec,
+            publisher=PublisherOptions(
+                cached=self._cached_rows,
+                required=self._query.options.require,
+                query_codec=self._query.query_codec,
+                on_layer=on_layer,
+            ),
         )
 
     def claim(self, exchange: GrpcKvExchange, state_key: bytes = b"") -> Callable[[], None]:

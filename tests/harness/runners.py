@@ -31,6 +31,7 @@ from services.aggregator.settings import AggregatorSettings
 from services.participant.app import Participant
 from services.participant.context import PrivateContext
 from services.participant.exchange import GrpcKvExchange
+from services.participant.exchange_options import PublisherOptions
 from services.participant.kv_cache import KvCache
 from services.participant.memory import MemoryBudget
 from services.participant.node import ParticipantNode
@@ -142,10 +143,9 @@ async def _publish(
         terms,
         agreement.index,
         node.threads.pool,
-        model.rotaries,
-        bounds=model.row_bounds,
+        model,
         sealing=sealing,
-        query_codec="fp32",
+        publisher=PublisherOptions(query_codec="fp32"),
     )
     transfer = asyncio.create_task(exchange.run(aggregator, start.member_token))
     own_prefix = prefix if terms.layout.prefix_len else []

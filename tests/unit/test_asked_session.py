@@ -31,7 +31,7 @@ from fedattn.core.spans import build_layout
 from fedattn.core.types import KvRows, KvShape
 from fedattn.model.asked import AskedRows
 from fedattn.wire.v1 import aggregator_pb2 as pb
-from services.participant.answers import Answers
+from services.participant.answers import Answers, AskedNode
 from services.participant.asking import Asking
 from services.participant.losses import Losses
 from services.participant.sealing import NoSealing
@@ -311,13 +311,11 @@ async def run_answers(
             return await asyncio.get_running_loop().run_in_executor(executor, work)
 
         answers = Answers(
-            rows,
+            AskedNode(rows=rows, compute=compute, spend=spend),
             (0, 3),
             (HEADS, 2),
             sealing=NoSealing(),
-            compute=compute,
             send=sent.append,
-            spend=spend,
         )
         own = np.ones((1, 2, 2), np.float32)
         for at in (1, 2):

@@ -33,7 +33,7 @@ from services.participant.background import look_after
 from services.participant.calibrating import calibrate_in_background
 from services.participant.context import PrivateContext
 from services.participant.context_log import ContextLog
-from services.participant.contribution import Contributor
+from services.participant.contributor import Contributor
 from services.participant.control import ControlLoop
 from services.participant.door import Door
 from services.participant.kv_cache import KvCache

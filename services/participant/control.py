@@ -24,7 +24,8 @@ from fedattn.wire.clients import AggregatorClient
 from fedattn.wire.security import Certificates
 from fedattn.wire.status import raise_if_cancelled
 from fedattn.wire.v1 import aggregator_pb2 as pb
-from services.participant.contribution import Contributor, decline
+from services.participant.contribution import decline
+from services.participant.contributor import Contributor
 from services.participant.door import Door
 from services.participant.introduction import heartbeat, join_message
 from services.participant.node import ParticipantNode

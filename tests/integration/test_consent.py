@@ -28,7 +28,7 @@ from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.participant.approvals import ApprovalGate
 from services.participant.consent import Consent
-from services.participant.contribution import Contributor
+from services.participant.contributor import Contributor
 from services.participant.node import ParticipantNode
 from services.participant.policy import PolicyFile
 from tests.harness.channels import way_to

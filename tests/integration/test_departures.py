@@ -20,7 +20,7 @@ from fedattn.wire.status import error_from_rpc
 from fedattn.wire.v1 import aggregator_pb2 as pb
 from fedattn.wire.v1 import session_pb2
 from services.aggregator.settings import AggregatorSettings
-from services.participant.contribution import Contributor
+from services.participant.contribution import Contribution
 from tests.harness.networks import Network, ask, failure
 from tests.harness.raw import RawNode, frame_chunks, hold_open, open_request, raw_node
 from tests.harness.runners import make_node, running_aggregator, running_participant
@@ -182,14 +182,14 @@ async def test_a_participant_that_stops_says_goodbye_and_answers_name_it(network
 @pytest.fixture
 def _broken_node(monkeypatch: pytest.MonkeyPatch) -> None:
     """Node 0 fails while it computes."""
-    compute = Contributor._compute
+    compute = Contribution._compute
 
-    def fail(contributor: Contributor, part: Any) -> None:
-        if contributor._node.node_id == "node-0":
+    def fail(contribution: Contribution) -> None:
+        if contribution.node.node_id == "node-0":
             raise ModelError("its weights are gone")
-        compute(contributor, part)
+        compute(contribution)
 
-    monkeypatch.setattr(Contributor, "_compute", fail)
+    monkeypatch.setattr(Contribution, "_compute", fail)
 
 
 @pytest.mark.usefixtures("_broken_node")

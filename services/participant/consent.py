@@ -18,11 +18,22 @@ from fedattn.core.errors import (
     SessionStateError,
 )
 from fedattn.core.request import SessionRequest
-from fedattn.core.spans import Member, Role, Span
-from fedattn.core.transfer import max_upload_size
 from fedattn.core.types import KvShape
 from fedattn.runtime.approvals import Approval
 from fedattn.runtime.audit import AuditEvent, AuditLog
+from services.participant.asks import (
+    describe_answers,
+    describe_rows,
+    members_of,
+    share_of,
+)
+from services.participant.audit_events import (
+    allowed_event,
+    declined_event,
+    dropped_event,
+    sent_event,
+    unbelieved_event,
+)
 from services.participant.policy import PolicyFile
 from services.participant.policy_rules import Policy
 from services.participant.threads import NodeThreads
@@ -119,13 +130,13 @@ class Consent:
             InvalidRequestError: shares of heads hide how many rows are asked for.
         """
         if part_size is not None:
-            ask = _describe_asked(session_id, request, part_size)
+            ask = describe_answers(session_id, request, part_size)
             return await self._let(Leave(policy, ask))
         most = min(pressure_keep_ratio, policy.max_keep_ratio(span_len))
-        members = _members(
+        members = members_of(
             request, span_len, num_withheld, can_score=can_score, max_keep_ratio=most
         )
-        ask = _describe(session_id, request, members, shape)
+        ask = describe_rows(session_id, request, members, shape)
         if ask.keep_ratio * span_len > most * span_len + 1:  # each head rounds up
             raise InvalidRequestError(
                 f"of the rows of {len(ask.layers)} blocks at most {most:.0%} may be sent, the "
@@ -166,18 +177,7 @@ class Consent:
         if request is None:
             self._num_unbelieved += 1
             return
-        event = AuditEvent(
-            event="declined",
-            session=session_id,
-            publisher=request.node_id,
-            subject=request.options.subject,
-            purpose=request.options.purpose,
-            share=request.options.share.value,
-            blocks=_layers(request),
-            outcome=error.code,
-            detail=str(error),
-        )
-        await self._note_or_log(event)
+        await self._note_or_log(declined_event(session_id, request, error))
 
     def drop(self, session_id: str) -> None:
         """A session that was let in never began; its approval is good for another."""
@@ -213,17 +213,11 @@ class Consent:
         leave = self._settle(session_id, sum(frames.values()))
         if leave is None:
             return
-        event = _event("sent", leave.ask, outcome=outcome)
-        event = replace(
-            event,
-            blocks=tuple(sorted(frames)),
-            answers=num_answers,
-            passages=passages if frames else (),
-            rows=math.ceil(num_rows) if frames and not num_answers else 0,
-            keep_ratio=_share(num_rows, span_len) if frames and not num_answers else 0.0,
-            bytes=sum(frames.values()),
-            receivers=tuple(sorted(receivers)) if frames else (),
-        )
+        event = sent_event(leave.ask, frames, receivers, outcome)
+        event = replace(event, answers=num_answers, passages=passages if frames else ())
+        if frames and not num_answers:
+            keep_ratio = share_of(num_rows, span_len)
+            event = replace(event, rows=math.ceil(num_rows), keep_ratio=keep_ratio)
         await self._note_or_log(event)
 
     async def settled(self) -> None:
@@ -255,7 +249,7 @@ class Consent:
             raise
         leave = self._open[ask.session_id] = replace(leave, approval=approval)
         try:
-            await self._note(_event("allowed", ask, outcome="allowed"))
+            await self._note(allowed_event(ask))
         except BaseException:
             self._settle(ask.session_id, 0)
             await self._return_approval(leave)
@@ -269,8 +263,7 @@ class Consent:
 
     async def _note_dropped(self, leave: Leave) -> None:
         await self._return_approval(leave)
-        event = _event("dropped", leave.ask, outcome="not_begun")
-        await self._note_or_log(replace(event, blocks=(), rows=0, keep_ratio=0.0, bytes=0))
+        await self._note_or_log(dropped_event(leave.ask))
 
     async def _return_approval(self, leave: Leave) -> None:
         used = leave.approval
@@ -317,8 +310,7 @@ class Consent:
         if not count:
             return ()
         self._summarized_at = self.monotonic()
-        detail = f"{count} invitations that no publisher can be shown to have asked for"
-        return (AuditEvent(event="unbelieved", outcome="declined", detail=detail),)
+        return (unbelieved_event(count),)
 
     async def _note_or_log(self, event: AuditEvent) -> None:
         """What has happened is not undone by a full disk, and is written if nobody waits."""
@@ -330,90 +322,3 @@ class Consent:
                 log.exception("audit_failed", session=event.session)
 
         await asyncio.shield(self._spawn(note()))
-
-
-def _layers(request: SessionRequest) -> tuple[int, ...]:
-    """Blocks at which a contributor may have to send rows, at most."""
-    return tuple(sorted({*request.plans.publisher.layers, *request.plans.contributors.layers}))
-
-
-def _members(
-    request: SessionRequest,
-    span_len: int,
-    num_withheld: int,
-    *,
-    can_score: bool,
-    max_keep_ratio: float,
-) -> list[Member]:
-    """This node as it may take part: on each rung that the request allows."""
-    return [
-        Member(
-            node_id="this",
-            role=Role.CONTRIBUTOR,
-            span=Span(0, span_len),
-            plan=request.plans.contributors,
-            compression=rung.of_member(can_score=can_score, max_keep_ratio=max_keep_ratio),
-            num_withheld=num_withheld,
-            is_sealed=request.key is not None,
-        )
-        for rung in request.rungs
-    ]
-
-
-def _describe(
-    session_id: str, request: SessionRequest, members: list[Member], shape: KvShape
-) -> Ask:
-    """The most that a request can take of a node."""
-    layers = _layers(request)
-    num_rows = max(member.mean_rows(layers, shape.num_kv_heads) for member in members)
-    return Ask(
-        publisher=request.node_id,
-        subject=request.options.subject,
-        purpose=request.options.purpose,
-        layers=layers,
-        num_rows=math.ceil(num_rows),
-        keep_ratio=_share(num_rows, len(members[0].span)),
-        num_bytes=max(
-            sum(max_upload_size(member, shape, layer) for layer in layers) for member in members
-        ),
-        session_id=session_id,
-        share=request.options.share.value,
-    )
-
-
-def _describe_asked(session_id: str, request: SessionRequest, part_size: int) -> Ask:
-    """What is expected to be asked of a node whose rows stay."""
-    layers = request.plans.asked.layers
-    num_tokens = request.span_len + request.max_new_tokens
-    return Ask(
-        publisher=request.node_id,
-        subject=request.options.subject,
-        purpose=request.options.purpose,
-        layers=layers,
-        num_rows=0,
-        keep_ratio=0.0,
-        num_bytes=len(layers) * num_tokens * part_size,
-        session_id=session_id,
-        share=request.options.share.value,
-        is_asked=True,
-    )
-
-
-def _share(num_rows: float, span_len: int) -> float:
-    return round(num_rows / max(1, span_len), 3)
-
-
-def _event(kind: str, ask: Ask, *, outcome: str) -> AuditEvent:
-    return AuditEvent(
-        event=kind,
-        session=ask.session_id,
-        publisher=ask.publisher,
-        subject=ask.subject,
-        purpose=ask.purpose,
-        share=ask.share,
-        blocks=ask.layers,
-        rows=ask.num_rows,
-        keep_ratio=ask.keep_ratio,
-        bytes=ask.num_bytes,
-        outcome=outcome,
-    )

@@ -25,7 +25,8 @@ from rich.table import Table
 
 from fedattn.core.codecs import CODECS, Codec, codec_by_name
 from fedattn.core.compression import Compression
-from fedattn.core.frames import FrameSpec, decode_frame, encode_frame
+from fedattn.core.frame_headers import FrameSpec
+from fedattn.core.frames import decode_frame, encode_frame
 from fedattn.core.plans import PlanSpec, shared_plan
 from fedattn.core.routing import Route
 from fedattn.core.selection import SELECTOR_NAMES

@@ -29,9 +29,10 @@ from benchmarks.one_process import OneProcess
 from benchmarks.session import CONTRIBUTORS, PUBLISHER, QUESTION, make_contexts
 from fedattn.cli.certificates import init_certificates
 from fedattn.core.agreement import MemberStatement
-from fedattn.core.frames import SEAL_SIZE, ReceivedFrame, check_frame
+from fedattn.core.frames import ReceivedFrame, check_frame
 from fedattn.core.plans import RolePlans
 from fedattn.core.request import SessionRequest, describe_prefix
+from fedattn.core.seals import SEAL_SIZE
 from fedattn.core.session import SessionState
 from fedattn.core.spans import PrefixMode
 from fedattn.core.terms import SessionTerms

@@ -37,7 +37,7 @@ import numpy as np
 from fedattn.core.checksums import checksum_of
 from fedattn.core.codecs import VECTOR_CODECS, VectorCodec
 from fedattn.core.errors import CorruptFrameError, InvalidRequestError, MalformedFrameError
-from fedattn.core.frames import SEAL_SIZE, Seal
+from fedattn.core.seals import SEAL_SIZE, Seal
 from fedattn.core.types import FloatArray
 
 MAX_PIECE_SIZE = (1 << 20) - 1024

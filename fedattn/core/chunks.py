@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fedattn.core.errors import MalformedFrameError
-from fedattn.core.frames import (
+from fedattn.core.frame_headers import (
     HEADER_SIZE,
     FrameHeader,
     FrameSpec,
-    ReceivedFrame,
     check_header,
     parse_header,
 )
+from fedattn.core.frames import ReceivedFrame
 
 MAX_CHUNK_SIZE = (1 << 20) - 1024
 """Bytes of frame in one message; the rest of 1 MiB is left to the message around it."""

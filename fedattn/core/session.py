@@ -15,7 +15,7 @@ from enum import Enum
 
 from fedattn.core.chunks import Chunk, FrameValidator
 from fedattn.core.errors import InvalidRequestError, SessionStateError
-from fedattn.core.frames import FrameSpec
+from fedattn.core.frame_headers import FrameSpec
 from fedattn.core.routing import Route, route_session
 from fedattn.core.spans import Member, SessionLayout
 from fedattn.core.timeline import Slice

@@ -6,13 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from fedattn.core.errors import InternalError
-from fedattn.core.frames import (
-    FrameSpec,
-    ReceivedFrame,
-    decode_body,
-    encode_frame,
-    max_frame_size,
-)
+from fedattn.core.frame_headers import FrameSpec, max_frame_size
+from fedattn.core.frames import ReceivedFrame, decode_body, encode_frame
 from fedattn.core.refit import behind_span, refit_rows
 from fedattn.core.rotary import Rotary
 from fedattn.core.row_scores import RowScorer

@@ -12,8 +12,9 @@ from typing import Protocol
 import structlog
 
 from fedattn.core.errors import CorruptFrameError, FedAttnError, FrameError
-from fedattn.core.frames import ReceivedFrame, Seal, open_frame, seal_frame
+from fedattn.core.frames import ReceivedFrame, open_frame, seal_frame
 from fedattn.core.request import PublicKey
+from fedattn.core.seals import Seal
 from fedattn.core.terms import SessionTerms
 from fedattn.wire.identity import Identity, Kind, Peer
 from fedattn.wire.protocol import MAX_SEALED_KEY_SIZE

@@ -9,7 +9,8 @@ import numpy as np
 
 from fedattn.core.chunks import Chunk, FrameAssembler, FrameValidator
 from fedattn.core.errors import FrameError
-from fedattn.core.frames import HEADER_SIZE, ReceivedFrame, decode_frame, max_frame_size
+from fedattn.core.frame_headers import HEADER_SIZE, max_frame_size
+from fedattn.core.frames import ReceivedFrame, decode_frame
 from fedattn.core.types import HeadRows
 from tests.fuzz.memory import peak_bytes
 from tests.fuzz.targets import SENDER, Target

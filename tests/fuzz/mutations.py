@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable
 from random import Random
 
-from fedattn.core.frames import HEADER_SIZE
+from fedattn.core.frame_headers import HEADER_SIZE
 from tests.fuzz.targets import Target, all_targets
 
 _FIELDS = {"magic": (0, 4), "version": (4, 1), "codec": (5, 1), "encoding": (6, 1),

@@ -6,7 +6,8 @@ from functools import cache
 import numpy as np
 
 from fedattn.core.codecs import CODECS, Codec
-from fedattn.core.frames import FrameSpec, encode_frame
+from fedattn.core.frame_headers import FrameSpec
+from fedattn.core.frames import encode_frame
 from fedattn.core.rotary import Rotary
 from fedattn.core.spans import Span
 from fedattn.core.types import HeadRows, KvShape

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from prometheus_client import CollectorRegistry
 
-from fedattn.core.frames import SEAL_SIZE
 from fedattn.core.node_id import AGGREGATOR
 from fedattn.core.request import SessionOptions, SessionRequest, describe_prefix
 from fedattn.core.sampling import SamplingParams
+from fedattn.core.seals import SEAL_SIZE
 from fedattn.model.decode import TransformersDecoder, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
 from fedattn.model.loading import LoadedModel

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedattn.core.codecs import codec_by_name
-from fedattn.core.frames import HEADER_SIZE, FrameSpec, encode_frame
+from fedattn.core.frame_headers import HEADER_SIZE, FrameSpec
+from fedattn.core.frames import encode_frame
 from fedattn.core.plans import RolePlans, SyncPlan
 from fedattn.core.rotary import Rotary
 from fedattn.core.spans import SessionLayout, Span, build_layout

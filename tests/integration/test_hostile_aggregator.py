@@ -16,8 +16,9 @@ from fedattn.core.errors import (
     IdentityMismatchError,
     TermsRefusedError,
 )
-from fedattn.core.frames import HEADER_SIZE, SEAL_SIZE
+from fedattn.core.frame_headers import HEADER_SIZE
 from fedattn.core.node_id import AGGREGATOR
+from fedattn.core.seals import SEAL_SIZE
 from fedattn.model.loading import LoadedModel
 from fedattn.passages.choice import Wish
 from fedattn.wire.identity import Identity, Kind

@@ -22,7 +22,7 @@ from fedattn.core.asked import (
 )
 from fedattn.core.codecs import VECTOR_CODECS, VectorCodec
 from fedattn.core.errors import CorruptFrameError, InvalidRequestError, MalformedFrameError
-from fedattn.core.frames import SEAL_SIZE
+from fedattn.core.seals import SEAL_SIZE
 from fedattn.wire.sealing import ContentKey
 
 

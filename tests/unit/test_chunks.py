@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from fedattn.core.chunks import MAX_CHUNK_SIZE, Chunk, FrameAssembler, FrameValidator, split_frame
 from fedattn.core.errors import FrameError, MalformedFrameError
-from fedattn.core.frames import HEADER_SIZE, FrameSpec, ReceivedFrame, encode_frame
+from fedattn.core.frame_headers import HEADER_SIZE, FrameSpec
+from fedattn.core.frames import ReceivedFrame, encode_frame
 from fedattn.core.spans import Span
 from fedattn.core.types import KvShape
 from tests.harness.samples import (

@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 
 from fedattn.core.codecs import CODECS, Codec, codec_by_name
 from fedattn.core.errors import CorruptFrameError, MalformedFrameError
-from fedattn.core.frames import (
-    HEADER_SIZE,
-    FrameSpec,
-    bitmaps_size,
-    decode_frame,
-    encode_frame,
-    max_frame_size,
-    read_positions,
-)
+from fedattn.core.frame_headers import HEADER_SIZE, FrameSpec, bitmaps_size, max_frame_size
+from fedattn.core.frames import decode_frame, encode_frame, read_positions
 from fedattn.core.spans import Span
 from fedattn.core.types import KvShape
 from tests.harness.samples import (

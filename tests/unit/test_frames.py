@@ -15,12 +15,8 @@ from fedattn.core.errors import (
     InvalidRequestError,
     MalformedFrameError,
 )
-from fedattn.core.frames import (
-    MAX_FRAME_SIZE,
-    decode_frame,
-    encode_frame,
-    max_frame_size,
-)
+from fedattn.core.frame_headers import MAX_FRAME_SIZE, max_frame_size
+from fedattn.core.frames import decode_frame, encode_frame
 from fedattn.core.spans import Span
 from fedattn.core.types import KvShape
 from tests.fuzz.memory import peak_bytes

@@ -11,7 +11,8 @@ from fedattn.core.chunks import split_frame
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.compression import Compression
 from fedattn.core.errors import MalformedFrameError, NotEnoughParticipantsError, SessionAbortedError
-from fedattn.core.frames import HEADER_SIZE, encode_frame
+from fedattn.core.frame_headers import HEADER_SIZE
+from fedattn.core.frames import encode_frame
 from fedattn.core.plans import PlanSpec, RolePlans
 from fedattn.core.row_bounds import RowBounds
 from fedattn.core.session import SessionState

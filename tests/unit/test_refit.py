@@ -9,7 +9,8 @@ import pytest
 
 from fedattn.core.codecs import codec_by_name
 from fedattn.core.errors import CorruptFrameError, MalformedFrameError
-from fedattn.core.frames import HEADER_SIZE, FrameSpec, decode_frame, encode_frame
+from fedattn.core.frame_headers import HEADER_SIZE, FrameSpec
+from fedattn.core.frames import decode_frame, encode_frame
 from fedattn.core.refit import MAX_QUERIES, behind_span, refit_head, refit_rows
 from fedattn.core.rotary import Rotary
 from fedattn.core.spans import Span

@@ -5,7 +5,8 @@ import pytest
 
 from fedattn.core.codecs import CODECS, Codec
 from fedattn.core.errors import CorruptFrameError
-from fedattn.core.frames import FrameSpec, decode_frame, encode_frame
+from fedattn.core.frame_headers import FrameSpec
+from fedattn.core.frames import decode_frame, encode_frame
 from fedattn.core.row_bounds import MARGIN, RowBounds
 from fedattn.core.types import HeadRows, KvRows, KvShape
 from tests.harness.samples import ROTARY, SENDER, WIDE_SPAN

@@ -5,17 +5,10 @@ from dataclasses import replace
 import pytest
 
 from fedattn.core.errors import CorruptFrameError, MalformedFrameError
-from fedattn.core.frames import (
-    HEADER_SIZE,
-    SEAL_SIZE,
-    ReceivedFrame,
-    check_frame,
-    decode_body,
-    max_frame_size,
-    open_frame,
-    seal_frame,
-)
+from fedattn.core.frame_headers import HEADER_SIZE, max_frame_size
+from fedattn.core.frames import ReceivedFrame, check_frame, decode_body, open_frame, seal_frame
 from fedattn.core.request import Kem
+from fedattn.core.seals import SEAL_SIZE
 from fedattn.wire.requests import KEY_SIZES
 from fedattn.wire.sealing import ContentKey, KeyPair, seal_key
 from tests.harness.samples import same_rows, sample_frame, sample_rows, sample_rules, sealed

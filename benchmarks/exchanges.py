@@ -30,7 +30,8 @@ from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.client import Client
 from fedattn.core.request import Exchange
 from fedattn.rest.answers import QueryAnswer
-from fedattn.rest.query import QueryBody, SamplingBody
+from fedattn.rest.fields import SamplingBody
+from fedattn.rest.query import QueryBody
 
 CONTRIBUTORS, PUBLISHER = ("a", "b"), "publisher"
 EXCHANGES = (Exchange.ROWS, Exchange.ASK)

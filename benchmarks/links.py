@@ -28,7 +28,8 @@ from fedattn.cli.chrome_trace import chrome_trace
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.client import Client
 from fedattn.rest.answers import QueryAnswer
-from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
+from fedattn.rest.fields import CompressionBody, SamplingBody
+from fedattn.rest.query import QueryBody
 
 LINKS = (Link(20, 20), Link(100, 5), Link(1000, 1))
 FREE = Link()

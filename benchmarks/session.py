@@ -47,7 +47,8 @@ from fedattn.research.oracle import oracle_logits
 from fedattn.research.simulate import SimulationSettings, Simulator
 from fedattn.research.tasks.cases import Case
 from fedattn.rest.answers import QueryAnswer
-from fedattn.rest.query import QueryBody, SamplingBody
+from fedattn.rest.fields import SamplingBody
+from fedattn.rest.query import QueryBody
 
 QUESTION = "What does every pump of each hall read, in degrees?"
 CONTRIBUTORS = ("a", "b", "c")

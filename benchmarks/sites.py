@@ -32,7 +32,8 @@ from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError
 from fedattn.core.report import NodeState, Outcome
 from fedattn.rest.answers import QueryAnswer
-from fedattn.rest.query import QueryBody, SamplingBody
+from fedattn.rest.fields import SamplingBody
+from fedattn.rest.query import QueryBody
 
 T = TypeVar("T")
 Figure = tuple[str, float]

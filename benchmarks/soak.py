@@ -21,7 +21,8 @@ import psutil
 from benchmarks.session import CONTRIBUTORS, PUBLISHER, make_contexts, peak_mib, whole_texts
 from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.client import Client
-from fedattn.rest.query import QueryBody, SamplingBody
+from fedattn.rest.fields import SamplingBody
+from fedattn.rest.query import QueryBody
 
 NODES = (*CONTRIBUTORS, PUBLISHER)
 PLANS = ("auto", "1-29")

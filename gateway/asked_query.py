@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import structlog
 
 from fedattn.core.errors import FedAttnError
-from fedattn.rest.answers import QueryEvent, QueuedEvent
+from fedattn.rest.events import QueryEvent, QueuedEvent
 from fedattn.wire.v1 import participant_pb2
 from gateway.metrics import GatewayMetrics
 from gateway.query_call import QueryCall

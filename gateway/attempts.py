@@ -13,14 +13,8 @@ from fedattn.core.errors import (
     RateLimitedError,
     UnavailableError,
 )
-from fedattn.rest.answers import (
-    QueryAnswer,
-    QueryEvent,
-    QueuedEvent,
-    Retried,
-    SessionEvent,
-    TokenEvent,
-)
+from fedattn.rest.answers import QueryAnswer, Retried
+from fedattn.rest.events import QueryEvent, QueuedEvent, SessionEvent, TokenEvent
 from gateway.asked_query import AskedQuery
 
 LEAST_TIME_S = 1.0

@@ -6,7 +6,7 @@ from typing import TypeAlias
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
-from fedattn.rest.answers import EVENT_MODELS, QueryEvent
+from fedattn.rest.events import EVENT_MODELS, QueryEvent
 from fedattn.rest.problems import Problem
 from gateway.attempts import Attempts
 from gateway.problems import problem_of

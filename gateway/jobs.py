@@ -19,7 +19,7 @@ from fedattn.core.errors import (
     RateLimitedError,
     UnknownJobError,
 )
-from fedattn.rest.answers import QueuedEvent
+from fedattn.rest.events import QueuedEvent
 from fedattn.rest.jobs import JobStatus
 from fedattn.runtime.background import keep_running
 from gateway.callers import Caller

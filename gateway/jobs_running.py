@@ -8,7 +8,7 @@ from typing import TypeAlias
 import structlog
 
 from fedattn.core.errors import JobsUnavailableError
-from fedattn.rest.answers import QueryEvent, QueuedEvent
+from fedattn.rest.events import QueryEvent, QueuedEvent
 from fedattn.rest.jobs import JobStatus
 from fedattn.rest.problems import Problem
 from gateway.attempts import Attempts

@@ -7,15 +7,8 @@ from typing import Any
 
 from sse_starlette import ServerSentEvent
 
-from fedattn.rest.answers import (
-    LayerEvent,
-    QueryAnswer,
-    QueryEvent,
-    QueuedEvent,
-    Retried,
-    SessionEvent,
-    TokenEvent,
-)
+from fedattn.rest.answers import QueryAnswer, Retried
+from fedattn.rest.events import LayerEvent, QueryEvent, QueuedEvent, SessionEvent, TokenEvent
 from fedattn.rest.openai_chat import FINISH_REASONS, Usage
 from fedattn.rest.openai_models import ErrorEnvelope
 from fedattn.rest.problems import Problem

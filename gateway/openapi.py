@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from fedattn.core.share import Share
-from fedattn.rest.answers import EVENT_MODELS, QueryAnswer
+from fedattn.rest.answers import QueryAnswer
+from fedattn.rest.events import EVENT_MODELS
 from fedattn.rest.jobs import JobSummary
 from fedattn.rest.problems import MEDIA_TYPE, Problem
 from fedattn.rest.query import QueryBody

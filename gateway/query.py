@@ -4,7 +4,8 @@ from dataclasses import asdict, replace
 
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.share import Share
-from fedattn.rest.query import QueryBody, SessionBody
+from fedattn.rest.query import QueryBody
+from fedattn.rest.session import SessionBody
 from fedattn.wire.convert import sampling_to_wire, wish_to_wire
 from fedattn.wire.enums import SHARES
 from fedattn.wire.session_options import options_to_wire

@@ -6,25 +6,24 @@ from typing import Any
 
 from fedattn.core.errors import InvalidInputError, ProtocolMismatchError
 from fedattn.core.report import NodeState, Outcome
-from fedattn.rest.answers import (
-    AnswerSource,
-    AskedReport,
+from fedattn.rest.answers import AnswerSource, QueryAnswer, WarmAnswer
+from fedattn.rest.events import (
     LayerEvent,
-    LayerTraffic,
-    NodeHealth,
-    ParticipantInfo,
-    ParticipantReport,
-    PlannedCost,
-    QueryAnswer,
     QueryEvent,
     RowArrival,
-    RowsReport,
     SessionEvent,
     SessionMember,
-    TimelineSlice,
     TokenEvent,
+)
+from fedattn.rest.participants import NodeHealth, ParticipantInfo
+from fedattn.rest.reports import (
+    AskedReport,
+    LayerTraffic,
+    ParticipantReport,
+    PlannedCost,
+    RowsReport,
+    TimelineSlice,
     Totals,
-    WarmAnswer,
 )
 from fedattn.wire.contexts import context_from_wire
 from fedattn.wire.convert import compression_from_wire

@@ -4,8 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 
-from fedattn.rest.answers import Health, ParticipantInfo, QueryAnswer, WarmAnswer
-from fedattn.rest.query import QueryBody, SessionBody
+from fedattn.rest.answers import Health, QueryAnswer, WarmAnswer
+from fedattn.rest.participants import ParticipantInfo
+from fedattn.rest.query import QueryBody
+from fedattn.rest.session import SessionBody
 from gateway.asking import Asking
 from gateway.callers import Caller, caller_of
 from gateway.disconnect import unless_disconnected

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Generic, TypeVar
 
 from fedattn.core.errors import NodeBusyError, RateLimitedError
-from fedattn.rest.answers import QueuedEvent
+from fedattn.rest.events import QueuedEvent
 from gateway.line import Line
 from gateway.places import Ask
 from gateway.waiting import Patience, Waiter

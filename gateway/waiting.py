@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from fedattn.core.fair_places import Place
-from fedattn.rest.query import SessionBody
+from fedattn.rest.session import SessionBody
 from gateway.places import Ask
 
 MAX_WAIT_S = 3600.0

@@ -13,17 +13,10 @@ from fedattn.client.reading import no_report
 from fedattn.core.printable import one_line
 from fedattn.core.report import Outcome, RowSource
 from fedattn.core.spans import Role
-from fedattn.rest.answers import (
-    LayerEvent,
-    ParticipantReport,
-    QueryAnswer,
-    QueuedEvent,
-    Retried,
-    SessionEvent,
-    TokenEvent,
-    Totals,
-)
+from fedattn.rest.answers import QueryAnswer, Retried
+from fedattn.rest.events import LayerEvent, QueuedEvent, SessionEvent, TokenEvent
 from fedattn.rest.query import QueryBody
+from fedattn.rest.reports import ParticipantReport, Totals
 
 _MAX_SOURCES, _MAX_INFLUENCES, _LEAST_SHARE = 3, 5, 0.05
 _CACHED = {RowSource.CONTRIBUTOR_CACHE, RowSource.PUBLISHER_CACHE}

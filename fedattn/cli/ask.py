@@ -45,7 +45,8 @@ from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.faults import checked
-from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
+from fedattn.rest.fields import CompressionBody, SamplingBody
+from fedattn.rest.query import QueryBody
 
 
 def ask(

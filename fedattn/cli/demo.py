@@ -15,7 +15,8 @@ from fedattn.cli.terminal import PlainConsole, output, plain, plain_table
 from fedattn.client import Client
 from fedattn.core.printable import one_line
 from fedattn.rest.answers import QueryAnswer
-from fedattn.rest.query import QueryBody, SamplingBody
+from fedattn.rest.fields import SamplingBody
+from fedattn.rest.query import QueryBody
 from fedattn.runtime.extras import require_extras
 
 CONTRIBUTORS = ("berths", "cranes", "customs")

@@ -16,7 +16,7 @@ from fedattn.client.connection import DEFAULT_GATEWAY
 from fedattn.core.errors import InvalidRequestError, UnavailableError
 from fedattn.core.printable import one_line
 from fedattn.core.report import NodeState, Pressure
-from fedattn.rest.answers import NodeHealth, ParticipantInfo
+from fedattn.rest.participants import NodeHealth, ParticipantInfo
 
 _STYLES = {Pressure.HIGH: "yellow", Pressure.CRITICAL: "red"}
 _STATE_STYLES = {

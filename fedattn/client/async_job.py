@@ -8,7 +8,8 @@ from fedattn.client import calls
 from fedattn.client.calls import Call
 from fedattn.client.reading import no_report
 from fedattn.core.errors import GatewayUnavailableError
-from fedattn.rest.answers import QueryAnswer, QueryEvent
+from fedattn.rest.answers import QueryAnswer
+from fedattn.rest.events import QueryEvent
 from fedattn.rest.jobs import Job as JobRecord
 from fedattn.rest.jobs import JobSummary
 

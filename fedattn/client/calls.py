@@ -9,7 +9,8 @@ from urllib.parse import quote
 import httpx
 
 from fedattn.client.retrying import DEADLINE
-from fedattn.rest.query import QueryBody, SessionBody
+from fedattn.rest.query import QueryBody
+from fedattn.rest.session import SessionBody
 
 CONNECT_TIMEOUT_S = 10.0
 _MARGIN_S = 30.0

@@ -17,10 +17,13 @@ from fedattn.client.options import QueryOptions, SessionOptions, query_of, sessi
 from fedattn.client.reading import no_report, read_answer, read_event, read_participants
 from fedattn.client.retrying import DEFAULT_RETRIES, RetryingTransport
 from fedattn.core.proxies import Endpoint
-from fedattn.rest.answers import ParticipantInfo, QueryAnswer, QueryEvent, WarmAnswer
+from fedattn.rest.answers import QueryAnswer, WarmAnswer
+from fedattn.rest.events import QueryEvent
 from fedattn.rest.jobs import Job as JobRecord
 from fedattn.rest.jobs import JobPage, JobSummary
-from fedattn.rest.query import QueryBody, SessionBody
+from fedattn.rest.participants import ParticipantInfo
+from fedattn.rest.query import QueryBody
+from fedattn.rest.session import SessionBody
 
 T = TypeVar("T")
 

@@ -6,7 +6,9 @@ from fedattn.core.request import Exchange
 from fedattn.core.share import Share
 from fedattn.core.spans import PrefixMode
 from fedattn.rest.faults import checked
-from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody, SessionBody, TurnBody
+from fedattn.rest.fields import CompressionBody, SamplingBody, TurnBody
+from fedattn.rest.query import QueryBody
+from fedattn.rest.session import SessionBody
 
 
 class SamplingOptions(TypedDict, total=False):

@@ -17,7 +17,8 @@ from fedattn.core.errors import (
     UnavailableError,
     error_from_code,
 )
-from fedattn.rest.answers import EVENT_MODELS, ParticipantInfo, QueryEvent
+from fedattn.rest.events import EVENT_MODELS, QueryEvent
+from fedattn.rest.participants import ParticipantInfo
 from fedattn.rest.problems import Problem
 
 T = TypeVar("T")

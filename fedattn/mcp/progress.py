@@ -3,14 +3,8 @@
 from collections.abc import Awaitable
 from typing import Protocol
 
-from fedattn.rest.answers import (
-    LayerEvent,
-    QueryEvent,
-    QueuedEvent,
-    Retried,
-    SessionEvent,
-    TokenEvent,
-)
+from fedattn.rest.answers import Retried
+from fedattn.rest.events import LayerEvent, QueryEvent, QueuedEvent, SessionEvent, TokenEvent
 
 
 class Report(Protocol):

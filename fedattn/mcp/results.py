@@ -6,7 +6,9 @@ from pydantic import BaseModel, Field
 
 from fedattn.core.report import FinishReason, Outcome
 from fedattn.core.spans import Role
-from fedattn.rest.answers import AnswerSource, ParticipantInfo, ParticipantReport, QueryAnswer
+from fedattn.rest.answers import AnswerSource, QueryAnswer
+from fedattn.rest.participants import ParticipantInfo
+from fedattn.rest.reports import ParticipantReport
 
 
 class TookPart(BaseModel):

@@ -5,7 +5,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, Field
 
-from fedattn.rest.answers import QueryAnswer, QueuedEvent
+from fedattn.rest.answers import QueryAnswer
+from fedattn.rest.events import QueuedEvent
 from fedattn.rest.problems import Problem
 
 MAX_PAGE = 100

@@ -9,9 +9,10 @@ from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import MAX_SEED
 from fedattn.core.sampling import MAX_NEW_TOKENS, MAX_STOP_LENGTH, MAX_STOP_STRINGS, SamplingParams
 from fedattn.rest.faults import checked
+from fedattn.rest.fields import SamplingBody
 from fedattn.rest.openai_messages import Message, split_messages
 from fedattn.rest.openai_parameters import NO_TOOLS, OpenAiParameters, ignored, only
-from fedattn.rest.query import AskBody, QueryBody, SamplingBody
+from fedattn.rest.query import AskBody, QueryBody
 
 DEFAULT_MAX_TOKENS = 512
 """Tokens of an answer whose length the client does not bound."""

@@ -6,8 +6,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from fedattn.core.turns import MAX_TURNS, Speaker
+from fedattn.rest.fields import TurnBody
 from fedattn.rest.openai_parameters import NO_TOOLS, OpenAiParameters, only
-from fedattn.rest.query import TurnBody
 
 _TEXT_PARTS = {"text", "input_text", "output_text"}
 _OTHER_PARTS = {"image_url", "input_image", "input_audio", "file", "input_file", "refusal"}

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from fedattn.client import Client
 from fedattn.core.errors import FedAttnError
 from fedattn.core.report import Outcome
-from fedattn.rest.answers import LayerEvent, QueryAnswer, SessionEvent, TokenEvent
-from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
+from fedattn.rest.answers import QueryAnswer
+from fedattn.rest.events import LayerEvent, SessionEvent, TokenEvent
+from fedattn.rest.fields import CompressionBody, SamplingBody
+from fedattn.rest.query import QueryBody
 from tests.chaos.faults import Phase
 
 DEADLINE_S = 30.0

@@ -16,7 +16,8 @@ import pytest
 from fedattn.cli.network import LocalNetwork, NodePlan, free_port, local_network
 from fedattn.client import Client
 from fedattn.rest.answers import QueryAnswer
-from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
+from fedattn.rest.fields import CompressionBody, SamplingBody
+from fedattn.rest.query import QueryBody
 from fedattn.runtime.state import PASSAGES_FILE
 
 SENTENCES = {

@@ -14,8 +14,10 @@ from fedattn.cli.network import LocalNetwork, NodePlan, free_port, local_network
 from fedattn.client import Client
 from fedattn.core.errors import FedAttnError
 from fedattn.core.spans import Role
-from fedattn.rest.answers import LayerEvent, QueryAnswer, SessionEvent, TokenEvent
-from fedattn.rest.query import QueryBody, SamplingBody
+from fedattn.rest.answers import QueryAnswer
+from fedattn.rest.events import LayerEvent, SessionEvent, TokenEvent
+from fedattn.rest.fields import SamplingBody
+from fedattn.rest.query import QueryBody
 from tests.e2e.conftest import CONTEXTS, PUBLISHER
 from tests.harness.forks import run_cli
 from tests.harness.tiny import save_tiny_model

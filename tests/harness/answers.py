@@ -4,7 +4,8 @@ from typing import Any
 
 from fedattn.core.report import FinishReason, Outcome, RowSource
 from fedattn.core.spans import Role
-from fedattn.rest.answers import ParticipantReport, QueryAnswer, RowsReport, Totals
+from fedattn.rest.answers import QueryAnswer
+from fedattn.rest.reports import ParticipantReport, RowsReport, Totals
 
 
 def sample_report(node_id: str, **fields: Any) -> ParticipantReport:

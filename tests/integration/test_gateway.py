@@ -6,7 +6,8 @@ from fedattn.core.errors import AggregatorUnavailableError, ConfigurationError
 from fedattn.core.profile import CompressionWish
 from fedattn.core.request import SessionOptions
 from fedattn.core.share import Share
-from fedattn.rest.answers import ParticipantInfo, QueryAnswer, WarmAnswer
+from fedattn.rest.answers import QueryAnswer, WarmAnswer
+from fedattn.rest.participants import ParticipantInfo
 from fedattn.wire.convert import wish_from_wire
 from fedattn.wire.session_options import options_from_wire
 from fedattn.wire.v1 import participant_pb2, session_pb2

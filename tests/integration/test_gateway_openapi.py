@@ -13,14 +13,19 @@ from pydantic import TypeAdapter
 from fedattn.core.share import Share
 from fedattn.rest import (
     answers,
+    events,
+    fields,
     jobs,
     openai_chat,
     openai_models,
     openai_responses,
+    participants,
     problems,
     query,
+    reports,
+    session,
 )
-from fedattn.rest.answers import EVENT_MODELS
+from fedattn.rest.events import EVENT_MODELS
 from gateway.app import create_app
 from gateway.callers import ANYONE
 from gateway.openai_errors import OPENAI_PATHS
@@ -29,7 +34,20 @@ from tests.harness.gateway import make_settings
 
 MODELS = [
     value
-    for module in (problems, query, answers, jobs, openai_chat, openai_models, openai_responses)
+    for module in (
+        problems,
+        fields,
+        session,
+        query,
+        participants,
+        reports,
+        answers,
+        events,
+        jobs,
+        openai_chat,
+        openai_models,
+        openai_responses,
+    )
     for value in vars(module).values()
     if hasattr(value, "__pydantic_fields__")
 ]

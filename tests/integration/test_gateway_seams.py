@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from fedattn.core.errors import NodeBusyError
 from fedattn.core.share import Share
-from fedattn.rest.answers import QueryAnswer, QueryEvent, TokenEvent
+from fedattn.rest.answers import QueryAnswer
+from fedattn.rest.events import QueryEvent, TokenEvent
 from fedattn.rest.problems import Problem
 from fedattn.rest.query import QueryBody
 from fedattn.wire.aggregators import Aggregators

@@ -9,7 +9,7 @@ from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
 from pydantic import BaseModel
 
 from fedattn.core.errors import SessionAbortedError
-from fedattn.rest.answers import EVENT_MODELS
+from fedattn.rest.events import EVENT_MODELS
 from tests.harness.gateway import (
     ANSWER,
     QUESTION,

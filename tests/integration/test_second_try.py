@@ -10,7 +10,8 @@ from httpx_sse import EventSource, aconnect_sse
 from prometheus_client import CollectorRegistry
 
 from fedattn.core.errors import NotEnoughParticipantsError
-from fedattn.rest.answers import EVENT_MODELS, Retried
+from fedattn.rest.answers import Retried
+from fedattn.rest.events import EVENT_MODELS
 from fedattn.wire.v1 import participant_pb2
 from tests.harness.gateway import (
     ANSWER,

@@ -14,8 +14,9 @@ from fedattn.core.errors import (
     PolicyRefusedError,
     PublisherUnavailableError,
 )
-from fedattn.rest.answers import QueryAnswer, QueuedEvent, Retried, SessionEvent, TokenEvent
-from fedattn.rest.answers import QueryEvent as Event
+from fedattn.rest.answers import QueryAnswer, Retried
+from fedattn.rest.events import QueryEvent as Event
+from fedattn.rest.events import QueuedEvent, SessionEvent, TokenEvent
 from fedattn.wire.v1 import participant_pb2
 from gateway.asked_query import AskedQuery
 from gateway.attempts import LEAST_TIME_S, Attempts

@@ -7,7 +7,7 @@ import pytest
 from fedattn.cli.chrome_trace import chrome_trace
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.timeline import Activity, Slice, Timeline, max_slices
-from fedattn.rest.answers import TimelineSlice
+from fedattn.rest.reports import TimelineSlice
 from fedattn.wire.timeline import timeline_from_wire, timeline_to_wire
 from fedattn.wire.v1 import session_pb2
 from tests.harness.answers import sample_answer, sample_report

@@ -10,7 +10,8 @@ from fedattn.model.loading import load_tokenizer
 from fedattn.model.prepare import prepare_model
 from fedattn.model.prompt import PromptTokenizer
 from fedattn.rest.faults import checked
-from fedattn.rest.query import QueryBody, TurnBody
+from fedattn.rest.fields import TurnBody
+from fedattn.rest.query import QueryBody
 from fedattn.wire.turns import turns_from_wire, turns_to_wire
 from fedattn.wire.v1 import participant_pb2 as pb
 from tests.harness.tiny import save_tiny_model

@@ -9,7 +9,8 @@ from fedattn.research.evaluate.scores import CaseScore, ScoresByName
 from fedattn.research.tasks.cases import Case
 from fedattn.research.tasks.task import Task
 from fedattn.rest.answers import QueryAnswer
-from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody
+from fedattn.rest.fields import CompressionBody, SamplingBody
+from fedattn.rest.query import QueryBody
 
 Ask = Callable[[QueryBody], QueryAnswer]
 """Sends a query and returns its answer."""

@@ -10,7 +10,7 @@ from fedattn.cli.nodes import node_table
 from fedattn.cli.terminal import output
 from fedattn.client import Client
 from fedattn.core.report import NodeState, Pressure
-from fedattn.rest.answers import NodeHealth, ParticipantInfo
+from fedattn.rest.participants import NodeHealth, ParticipantInfo
 
 
 def node(node_id: str, **fields: object) -> ParticipantInfo:

@@ -12,11 +12,11 @@ from fedattn.client import Client
 from fedattn.client.options import QueryOptions
 from fedattn.core.contexts import SkipReason
 from fedattn.core.report import Outcome
-from fedattn.rest.answers import (
+from fedattn.rest.answers import Retried
+from fedattn.rest.events import (
     LayerEvent,
     QueryEvent,
     QueuedEvent,
-    Retried,
     SessionEvent,
     SessionMember,
     TokenEvent,

@@ -23,8 +23,11 @@ from fedattn.core.errors import (
     RateLimitedError,
     SessionAbortedError,
 )
-from fedattn.rest.answers import LayerEvent, TokenEvent, WarmAnswer
-from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody, SessionBody
+from fedattn.rest.answers import WarmAnswer
+from fedattn.rest.events import LayerEvent, TokenEvent
+from fedattn.rest.fields import CompressionBody, SamplingBody
+from fedattn.rest.query import QueryBody
+from fedattn.rest.session import SessionBody
 from fedattn.runtime.doors import tls_context
 from tests.harness.answers import sample_answer
 from tests.harness.https import write_certificate

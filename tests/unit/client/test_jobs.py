@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fedattn.core.errors import NodeBusyError, SessionAbortedError
-from fedattn.rest.answers import QueuedEvent, TokenEvent
+from fedattn.rest.events import QueuedEvent, TokenEvent
 from fedattn.rest.jobs import Job, JobPage, JobStatus, JobSummary
 from tests.harness.answers import sample_answer
 from tests.unit.client.gateways import JSON, Blocking, Said, answering, events, problem

@@ -19,7 +19,8 @@ from fedattn.core.report import NodeState
 from fedattn.mcp.progress import Progress
 from fedattn.mcp.server import make_server
 from fedattn.mcp.serving import PATH, check_near, make_app
-from fedattn.rest.answers import ParticipantInfo, QueuedEvent, SessionEvent, SessionMember
+from fedattn.rest.events import QueuedEvent, SessionEvent, SessionMember
+from fedattn.rest.participants import ParticipantInfo
 from tests.harness.answers import sample_answer
 from tests.unit.client.gateways import EVENTS, JSON, Said, answering, events, problem
 

@@ -13,9 +13,11 @@ from fedattn.core.errors import FedAttnError, InvalidRequestError, InvalidSampli
 from fedattn.core.profile import CompressionWish
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode
-from fedattn.rest.answers import RowsReport
 from fedattn.rest.faults import checked
-from fedattn.rest.query import CompressionBody, QueryBody, SamplingBody, SessionBody
+from fedattn.rest.fields import CompressionBody, SamplingBody
+from fedattn.rest.query import QueryBody
+from fedattn.rest.reports import RowsReport
+from fedattn.rest.session import SessionBody
 from fedattn.wire.v1 import participant_pb2, session_pb2
 
 HALF = "\udce4"  # what Python makes of a byte that is no UTF-8

@@ -12,7 +12,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -50,6 +50,15 @@ def prefill(model: LoadedModel, token_ids: list[int]) -> PrefillResult:
     return PrefillResult(
         cache=cache, logits=model.head(hidden[-1:])[0], next_position=len(token_ids)
     )
+
+
+def logits_along(
+    decoder: Decoder[Any], start: PrefillResult, answer: Sequence[int]
+) -> torch.Tensor:
+    """Logits [A, V] of the tokens of a given answer [A], each behind those before it."""
+    state = decoder.begin(start, len(answer))
+    steps = (decoder.step([state], [token])[0] for token in answer[:-1])
+    return torch.stack([start.logits, *steps])
 
 
 def tokens_per_second(run: Callable[[int], int]) -> float:
@@ -128,11 +137,9 @@ def measure_quality(
         start = prefill(model, case_prompt.token_ids)
         answers = {}
         for name, decoder in decoders.items():
-            state = decoder.begin(start, len(case_prompt.answer))
-            logits = [start.logits]
-            logits += [decoder.step([state], [token])[0] for token in case_prompt.answer[:-1]]
+            logits = logits_along(decoder, start, case_prompt.answer)
             target = torch.tensor(case_prompt.answer)
-            loss = torch.nn.functional.cross_entropy(torch.stack(logits), target)
+            loss = torch.nn.functional.cross_entropy(logits, target)
             losses[name].append(float(loss))
             sampling = SamplingParams.most_likely(24)
             answers[name] = list(

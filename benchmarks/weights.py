@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.decoding import prefill
+from benchmarks.decoding import logits_along, prefill
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode import Decoder, generate_tokens
 from fedattn.model.engine import Engine, open_engine
@@ -125,10 +125,8 @@ def quality(engines: dict[str, Engine], num_cases: int) -> dict[str, dict[str, f
         for name, engine in engines.items():
             prompt = tokenize_case(case, engine.tokenizer, engine.model.shape.num_layers)
             start = prefill(engine.model, prompt.token_ids)
-            state = decoders[name].begin(start, len(prompt.answer))
-            logits = [start.logits]
-            logits += [decoders[name].step([state], [token])[0] for token in prompt.answer[:-1]]
-            logs = torch.log_softmax(torch.stack(logits).float(), dim=-1)
+            logits = logits_along(decoders[name], start, prompt.answer)
+            logs = torch.log_softmax(logits.float(), dim=-1)
             first = logs if first is None else first
             target = torch.tensor(prompt.answer)
             sums[name]["nll"] -= float(logs.gather(1, target[:, None]).sum())

@@ -15,6 +15,8 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
   --custom-compile-command 'make lock' --no-emit-package torch -c locks/torch.txt
 SHOW_PACKAGES := | sed -unE 's/^(Collecting|Installing) ([^ ]+).*/  \1 \2/p'
 PROTOS := $(wildcard proto/fedattn/wire/v1/*.proto)
+# Modules stay compiled: else every process of a network compiles torch anew, two seconds of CPU time each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup browser screenshots demo up test tests check lint format proto proto-check lock docs site compose-test cluster-test chart-check bench bench-all bench-links bench-load bench-scale bench-concurrency bench-decoding bench-sealing bench-codecs bench-frontier bench-plans bench-findings fuzz chaos audit clean
 

@@ -9,6 +9,7 @@ from fedattn.runtime.extras import ending_without, require_extras
 with ending_without("participant"):
     import structlog
 
+    from fedattn.runtime.collector import making_what_stays
     from fedattn.runtime.lifecycle import end_process, run_main, run_unless_stopped
     from fedattn.runtime.metrics import serve_metrics
     from fedattn.wire.certificate_folder import CertificateFolder, choose_security
@@ -40,9 +41,10 @@ def _build_node(
     settings: ParticipantSettings, certificates: CertificateFolder | None
 ) -> "ParticipantNode":
     log.info("model", step="loading torch")
-    from services.participant.app import build_node  # noqa: PLC0415 - loads torch
+    with making_what_stays():
+        from services.participant.app import build_node  # noqa: PLC0415 - loads torch
 
-    return build_node(settings, certificates)
+        return build_node(settings, certificates)
 
 
 def check(settings: ParticipantSettings) -> None:

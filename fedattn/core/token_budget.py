@@ -1,6 +1,6 @@
 """Whose texts take part if not all of them fit the tokens that a query allows."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 NODE_SHARE = 3
 """One node may fill a third of the tokens, where it knows what is asked: few nodes know much."""
@@ -24,23 +24,33 @@ def node_tokens(
     return max(1, min(max(share, WHOLE_PASSAGE), max_tokens // max(1, least_nodes)))
 
 
-def take_best(texts: Sequence[tuple[int, float]], max_tokens: int | None) -> set[int]:
+def take_best(
+    texts: Sequence[tuple[int, float]], max_tokens: int | None, certain: Collection[int] = ()
+) -> set[int]:
     """Places of the texts that take part: the best first, as many as fit.
+
+    As soon as one fits what is asked, those that do not fit it at all stay out: a small model
+    answers from whatever it is given.
 
     Example: texts of (100, 0.2), (200, 0.9) and (100, 0.5) tokens and fit, 300 tokens: the second
     and the third.
 
     Args:
-        texts: tokens of each, and how well it fits what is asked, 0 to 1.
+        texts: tokens of each, and how well it fits what is asked, 0 to 1; 0 for all if nobody
+            knows what is asked.
         max_tokens: of all that take part; None for no limit.
+        certain: places of texts that come first, whatever their fit.
     """
-    if max_tokens is None:
-        return set(range(len(texts)))
+    some_fit = any(fit for _, fit in texts)
     taken: set[int] = set()
     room = max_tokens
-    for place in sorted(range(len(texts)), key=lambda place: -texts[place][1]):
-        size = texts[place][0]
-        if size <= room:
+    for place in sorted(
+        range(len(texts)), key=lambda place: (place not in certain, -texts[place][1])
+    ):
+        size, fit = texts[place]
+        if some_fit and not fit and place not in certain:
+            continue
+        if room is None or size <= room:
             taken.add(place)
-            room -= size
+            room = None if room is None else room - size
     return taken

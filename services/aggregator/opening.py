@@ -6,7 +6,12 @@ from itertools import compress
 
 from cachetools import LRUCache
 
-from fedattn.core.errors import ContextTooLongError, FedAttnError, RateLimitedError
+from fedattn.core.errors import (
+    ContextTooLongError,
+    FedAttnError,
+    NothingToGiveError,
+    RateLimitedError,
+)
 from fedattn.core.errors import ParticipantDepartedError as _Departed
 from fedattn.core.request import SessionRequest
 from fedattn.core.reuse import rows_identity, with_cache_keys
@@ -152,18 +157,18 @@ class SessionOpener:
         """Those whose texts fit best, as many as the request has tokens for; and the others."""
         most = request.options.context_tokens
         is_first = request.prefix.mode is PrefixMode.FIRST  # its owner cannot be left out
-        certain = {*request.options.require, accepted[0].node.node_id if is_first else ""}
-        fits = [2.0 if one.node.node_id in certain else one.fit for one in accepted]
-        sizes = [one.text_len for one in accepted]
-        taken = take_best(list(zip(sizes, fits, strict=True)), most)
+        required = {*request.options.require, accepted[0].node.node_id if is_first else ""}
+        certain = {at for at, one in enumerate(accepted) if one.node.node_id in required}
+        taken = take_best([(one.text_len, one.fit) for one in accepted], most, certain)
         left = [one for place, one in enumerate(accepted) if place not in taken]
+        some_fit = any(one.fit for one in accepted)
         self._cancel(session_id, tuple(one.node for one in left), "other texts fit better")
-        why = ContextTooLongError(
-            f"what others give fits better, and fills the {most} tokens asked for"
-        )
         return (
             [one for place, one in enumerate(accepted) if place in taken],
-            [ExcludedNode(one.node.node_id, why, one.node.context) for one in left],
+            [
+                ExcludedNode(one.node.node_id, _why_left_out(one, some_fit, most), one.node.context)
+                for one in left
+            ],
         )
 
     def _put_in_order(
@@ -253,3 +258,11 @@ class SessionOpener:
         message = pb.SessionCancel(session_id=session_id, reason=reason)
         for node in nodes:
             node.send(pb.ControlResponse(cancel=message))
+
+
+def _why_left_out(one: Acceptance, some_fit: bool, most: int | None) -> FedAttnError:
+    if some_fit and not one.fit:
+        return NothingToGiveError("nothing to give: its text does not fit what is asked")
+    return ContextTooLongError(
+        f"what others give fits better, and fills the {most} tokens asked for"
+    )

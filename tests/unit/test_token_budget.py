@@ -35,8 +35,16 @@ def test_no_more_than_allowed_is_taken_and_nothing_better_is_left_that_would_fit
     taken = take_best(texts, most)
     used = sum(texts[place][0] for place in taken)
     assert used <= most
-    for place, (size, _) in enumerate(texts):
-        assert place in taken or used + size > most
+    some_fit = any(fit for _, fit in texts)
+    for place, (size, fit) in enumerate(texts):
+        assert place in taken or used + size > most or (some_fit and not fit)
+
+
+def test_what_does_not_fit_stays_out_once_something_does() -> None:
+    texts = [(100, 0.0), (50, 0.4), (10, 0.0)]
+    assert take_best(texts, None) == {1}
+    assert take_best(texts, 200, certain={0}) == {0, 1}
+    assert take_best([(100, 0.0), (10, 0.0)], None, certain={0}) == {0, 1}
 
 
 @pytest.mark.parametrize(

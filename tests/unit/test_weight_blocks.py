@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from fedattn.model.graph_layers import GraphLinear
 from fedattn.model.weights import matrix as matrix_module
-from fedattn.model.weights.direct import DirectProduct
+from fedattn.model.weights.direct import DirectProducts
 from fedattn.model.weights.formats import BlockFormat
 from fedattn.model.weights.ggml import ggml
 from fedattn.model.weights.gguf_file import expand_slowly
@@ -125,8 +125,8 @@ def test_direct_products_are_for_few_rows_and_for_this_thread_only() -> None:
     matrix = random_matrix(BlockFormat.Q8_0)
     bias = torch.nn.Parameter(torch.randn(24), requires_grad=False)
     layer, x = BlocksLinear(matrix, bias), torch.randn(1, 5, 256)
-    exact, rounded = layer(x), DirectProduct(matrix)(x[0]) + bias
-    with direct_products():
+    exact, rounded = layer(x), DirectProducts().multiply(matrix, x[0]) + bias
+    with direct_products(DirectProducts()):
         assert torch.equal(layer(x)[0], rounded)
         each = [layer(x[:, at : at + 1]) for at in range(5)]
         assert torch.equal(torch.cat(each, dim=1), layer(x))  # to the bit
@@ -136,6 +136,15 @@ def test_direct_products_are_for_few_rows_and_for_this_thread_only() -> None:
             assert torch.equal(elsewhere.submit(layer, x).result(), exact)
     assert torch.equal(layer(x), exact)
     assert not torch.equal(exact[0], rounded)
+
+
+def test_direct_products_of_several_matrices_share_room_and_nothing_else() -> None:
+    products = DirectProducts()
+    small, large = random_matrix(BlockFormat.Q4_K, 8), random_matrix(BlockFormat.Q8_0, 40, 512)
+    for count in (3, 1, 16, 2):
+        for matrix in (small, large, small):
+            x = torch.randn(count, matrix.width)
+            assert torch.equal(products.multiply(matrix, x), multiply([matrix], x))
 
 
 def test_an_embedding_expands_the_rows_it_looks_up() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fedattn.core.errors import ModelError
 from fedattn.core.sampling import SamplingParams
 from fedattn.model import graph_decoder
 from fedattn.model.decode import answer_log_probs, generate_tokens
@@ -94,3 +95,14 @@ def test_decoding_leaves_the_prefill_as_it_was() -> None:
     sampling = SamplingParams.most_likely(NUM_TOKENS)
     once = list(generate_tokens(model, prefill, sampling, lambda: decoder))
     assert once == list(generate_tokens(model, prefill, sampling, lambda: decoder))
+
+
+@pytest.mark.parametrize("name", ["keys", "values"])
+@pytest.mark.parametrize("scalar", [65_536.0, -1e6, torch.nan])
+def test_rows_that_half_precision_cannot_hold_are_refused(name: str, scalar: float) -> None:
+    model = tiny_model("llama")
+    prefill = prefills(model)[1]  # heads with rows of their own
+    with torch.inference_mode():
+        getattr(prefill.cache.layers[2], name)[0, 1, 0, 3] = scalar
+    with pytest.raises(ModelError, match=f"{name} of block 2: .* at most 65504.*decode-weights"):
+        GraphDecoder(model).begin(prefill, NUM_TOKENS)

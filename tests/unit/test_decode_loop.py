@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedattn.core.errors import SessionAbortedError
+from fedattn.core.errors import ModelError, SessionAbortedError
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode_loop import DecodeLoop
 
@@ -146,7 +146,7 @@ def test_a_choice_that_fails_ends_its_own_answer_only(loop: DecodeLoop, decoder:
 
         decoder.step = with_nan  # type: ignore[method-assign]
         decoder.let.release(20)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ModelError, match="got nan"):
             next(spoilt)
         assert stays.result() == [30, 31, 32, 33]
 

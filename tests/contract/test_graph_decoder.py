@@ -1,5 +1,6 @@
 """The decoder by graphs against the blocks of transformers: in float32 only rows are rounded."""
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -74,6 +75,20 @@ def test_more_answers_than_one_graph_takes_are_those_of_each_alone() -> None:
     for token in (5, 9):
         expected = decoder.step([alone], [token])
         assert torch.equal(decoder.step(states, [token] * 19), expected.expand(19, -1))
+
+
+def test_rows_are_gone_with_their_answer_whoever_comes_first_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graph_decoder, "_MOST_ANSWERS", 2)
+    model = tiny_model("llama")
+    decoder, prefill = GraphDecoder(model), prefills(model)[0]
+    states = [decoder.begin(prefill, 4) for _ in range(4)]
+    rows = [weakref.ref(state.blocks[0].keys) for state in states]
+    decoder.step(states, [5] * 4)  # the first with the second, the third with the fourth
+    del states[3], states[1]
+    decoder.step(states, [9] * 2)
+    assert [ref() is not None for ref in rows] == [True, False, True, False]
 
 
 def test_threads_share_the_work_and_change_nothing() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fedattn.core.errors import InternalError
 from fedattn.model.graph_layers import GraphLinear
 from fedattn.model.weights import matrix as matrix_module
 from fedattn.model.weights.direct import DirectProducts
@@ -99,6 +100,12 @@ def test_products_are_the_same_on_two_threads() -> None:
         torch.set_num_threads(1)
         assert torch.equal(shared, multiply([matrix, matrix], x[:2]))
         torch.set_num_threads(2)
+
+
+def test_a_graph_that_ggml_does_not_compute_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ggml().graphs.cpu, "ggml_graph_compute", lambda *_: -1)
+    with pytest.raises(InternalError, match="expected status 0, got -1"):
+        multiply([random_matrix(BlockFormat.Q4_0)], torch.randn(1, 256))
 
 
 def test_formats_may_differ_between_matrices_of_one_product() -> None:

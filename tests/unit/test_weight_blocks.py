@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from fedattn.core.errors import InternalError
 from fedattn.model.graph_layers import GraphLinear
 from fedattn.model.weights import matrix as matrix_module
-from fedattn.model.weights.direct import DirectProducts
+from fedattn.model.weights.direct import DirectProducts, most_bytes
 from fedattn.model.weights.formats import BlockFormat
 from fedattn.model.weights.ggml import ggml
 from fedattn.model.weights.gguf_file import expand_slowly
@@ -152,6 +153,28 @@ def test_direct_products_of_several_matrices_share_room_and_nothing_else() -> No
         for matrix in (small, large, small):
             x = torch.randn(count, matrix.width)
             assert torch.equal(products.multiply(matrix, x), multiply([matrix], x))
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_what_direct_products_hold_is_known_before(
+    form: BlockFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrices = [random_matrix(form, 8, 4096), random_matrix(form, 4096, 256)]
+    work, cpu = [], ggml().graphs.cpu
+    plan = cpu.ggml_graph_plan
+
+    def noted(*given: Any) -> Any:
+        work.append(plan(*given).work_size)
+        return plan(*given)
+
+    monkeypatch.setattr(cpu, "ggml_graph_plan", noted)
+    products = DirectProducts()
+    for matrix in matrices:
+        for count in range(1, 17):
+            products.multiply(matrix, torch.zeros(count, matrix.width))
+    rooms = 16 * 4 * (4096 + 4096)
+    assert len(work) == 10
+    assert 0.5 * most_bytes(matrices) < sum(work) + rooms < most_bytes(matrices)
 
 
 def test_an_embedding_expands_the_rows_it_looks_up() -> None:

@@ -1,6 +1,6 @@
 """Products of a few rows with a matrix by its blocks as they are, as decoding has them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,9 @@ from fedattn.model.weights.matrix import BlocksMatrix
 _SIZES = (1, 2, 4, 8, 16)
 MOST_ROWS = _SIZES[-1]
 _TENSORS = 8
+_GRAPH_BYTES = 12 << 10
+"""Of one graph, beside rows that it rounds."""
+_FLOAT = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +63,20 @@ class DirectProducts:
         )
         draft.into(out, 0, "mul_mat", weights, draft.take(inputs))
         return _Product(library.draw(draft, threads), inputs, out)
+
+
+def most_bytes(matrices: Sequence[BlocksMatrix]) -> int:
+    """What a `DirectProducts` holds once it has multiplied all of these by any number of rows.
+
+    Each graph has room for its rows as 8 bits and a scale, which is less than 2 bytes a scalar.
+    """
+    if not matrices:
+        return 0
+    widest = max(matrix.width for matrix in matrices)
+    tallest = max(matrix.num_rows for matrix in matrices)
+    rounded = sum(2 * sum(_SIZES) * matrix.width for matrix in matrices)
+    graphs = len(_SIZES) * len(matrices) * _GRAPH_BYTES
+    return rounded + graphs + MOST_ROWS * _FLOAT * (widest + tallest)
 
 
 def _at_least(num_scalars: int, room: torch.Tensor) -> torch.Tensor:

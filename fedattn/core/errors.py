@@ -50,7 +50,7 @@
     │   ├── JobCancelledError
     │   ├── RequestStaleError         a signed request is shown again, or a clock is wrong
     │   └── TermsRefusedError         the aggregator laid out what nobody asked for
-    ├── ModelError                   a model cannot be found, converted or loaded
+    ├── ModelError                   a model cannot be had, or what it gives are no numbers
     ├── ConfigurationError           settings or machine set-up
     └── InternalError                a defect; details are in the log of the node that raised it
 
@@ -289,6 +289,8 @@ class TermsRefusedError(SessionError):
 
 
 class ModelError(FedAttnError):
+    """A model cannot be found, converted or loaded, or what it computes are no numbers."""
+
     code = "model"
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from fedattn.core.errors import ModelError
 from fedattn.core.sampling import NO_REPETITION_PENALTY, SamplingParams
 from fedattn.model.cache import FederatedCache
 from fedattn.model.hugging_face import (
@@ -36,7 +37,17 @@ class TokenChooser:
         self._chosen: list[int] = []
 
     def choose(self, logits: torch.Tensor) -> int:
-        """The next token id for logits [V]."""
+        """The next token id for logits [V].
+
+        Raises:
+            ModelError: they are no numbers, so that any choice would be noise.
+        """
+        if not (largest := logits.max()).isfinite():
+            raise ModelError(
+                f"logits after {len(self._chosen)} tokens of the answer: expected finite numbers, "
+                f"got {float(largest)}; start this node with --decode-weights float32, and if that "
+                f"does not help, with --weights float32 or another --model"
+            )
         scores = logits
         if self._processors:
             chosen = torch.tensor([self._chosen], dtype=torch.int64, device=logits.device)
@@ -146,6 +157,9 @@ class AnswerTokens:
         """The token for logits [V]; None for an end token, which is no part of the answer.
 
         Afterwards `steps_left` says how many more may follow.
+
+        Raises:
+            ModelError: as `TokenChooser.choose`.
         """
         token = self._chooser.choose(logits)
         if token in self._end_token_ids:
@@ -177,6 +191,9 @@ def generate_tokens(
         sampling: how to choose.
         make_decoder: what runs the blocks, None for `TransformersDecoder`; asked for once the
             first token, which needs none, is out.
+
+    Raises:
+        ModelError: its logits are no numbers, or the decoder cannot hold its rows.
     """
     answer = AnswerTokens(model, sampling)
     token = answer.next(prefill.logits)

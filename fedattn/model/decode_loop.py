@@ -155,21 +155,18 @@ class DecodeLoop:
         """One token for each; those that go on."""
         if not running:
             return []
-        self._use_threads()
         try:
+            self._use_threads()
             logits = self._get_decoder().step(
                 [answer.state for answer in running], [answer.token for answer in running]
             )
+            self._on_step(len(running))
+            rows = dict(zip(running, logits.unbind(), strict=True))
         except Exception as error:  # border: their readers are told, later ones run
             for answer in running:
                 answer.out.put(error)
             return []
-        self._on_step(len(running))
-        return [
-            answer
-            for answer, row in zip(running, logits.unbind(), strict=True)
-            if answer.extend(row)
-        ]
+        return [answer for answer, row in rows.items() if answer.extend(row)]
 
     def _use_threads(self) -> None:
         wanted = self._num_threads()

@@ -15,7 +15,7 @@ seed. Drafts are chosen by a copy of the chooser, with the random numbers that i
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,7 @@ from fedattn.model.decode import AnswerTokens
 from fedattn.model.draft_pace import DraftPace
 from fedattn.model.loading import LoadedModel
 from fedattn.model.prefill import PrefillResult, forward_tokens
+from fedattn.model.weights.direct import DirectProducts
 from fedattn.model.weights.modules import direct_products
 
 
@@ -55,8 +56,10 @@ def generate_drafted(  # noqa: PLR0913 - spelt out
     pace: DraftPace | None = None,
     counts: DraftCounts | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """As `generate_tokens`, for a prefill whose cache asks others; extends that cache.
+
+    Graphs that multiply by stored blocks last as long as the iterator: close it to end early.
 
     Args:
         model: the model.
@@ -97,6 +100,7 @@ class _Run:
         self._model, self._cache = model, prefill.cache
         self._cache.attends_alone = True
         self._position = prefill.next_position
+        self._products = DirectProducts()
         self._answer, self._pace, self._counts, self._clock = answer, pace, counts, clock
 
     @torch.inference_mode()
@@ -129,7 +133,7 @@ class _Run:
         """[T, V] float32 logits after each; the rows of so many drafts come before them."""
         start = self._position + after
         positions = range(start, start + len(tokens))
-        with direct_products():
+        with direct_products(self._products):
             hidden = forward_tokens(self._model, self._cache, tokens, positions)
             logits: torch.Tensor = self._model.head(hidden).float()
         return logits

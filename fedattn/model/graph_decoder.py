@@ -133,6 +133,8 @@ class GraphDecoder:
         answers = tuple(state.serial for state in states)
         wanted = (answers, torch.get_num_threads(), threading.get_ident())
         kept: tuple[Any, Any] = states[0].drawn or (None, None)
+        for state in states[1:]:
+            state.drawn = None  # once the first: its graph reads the rows of answers that are gone
         if kept[0] != wanted or not kept[1].reaches(states):
             kept = states[0].drawn = wanted, _Step(self, states)
         return kept[1]  # type: ignore[no-any-return]

@@ -10,12 +10,14 @@ from itertools import count
 
 import torch
 
+from fedattn.core.errors import ModelError
 from fedattn.model.layer_cache import LayerCache
 from fedattn.model.positions import seen_from
 
 _UNIT = 32
 """Rows that the kernels take at a time."""
 _NEVER = 1 << 62
+_LARGEST = torch.finfo(torch.float16).max
 _serials = count()
 
 
@@ -73,6 +75,9 @@ class AnswerRows:
         position: of the next token.
         serial: no other answer of this process has it.
         drawn: a graph that begins with this answer, and what it was drawn for.
+
+    Raises:
+        ModelError: half precision cannot hold a row.
     """
 
     def __init__(
@@ -89,6 +94,8 @@ class AnswerRows:
             _seen(rows, position, window).groups()
             for rows, window in zip(layers, windows, strict=True)
         ]
+        for block, of_block in enumerate(groups):
+            _check_range(of_block, block)
         capacities = [[_units(len(one.positions) + room) for one in of] for of in groups]
         size = sum(map(sum, capacities))
         self._masks = torch.full((size,), -torch.inf)
@@ -136,6 +143,19 @@ def _seen(rows: LayerCache, position: int, window: int | None) -> LayerCache:
         return rows
     first = seen_from(position, window)
     return rows.where(lambda positions: positions >= first)
+
+
+def _check_range(groups: Sequence[LayerCache], block: int) -> None:
+    for rows in groups:
+        for name, of_heads in (("keys", rows.keys), ("values", rows.values)):
+            least, most = of_heads.aminmax()
+            largest = float(torch.maximum(-least, most))
+            if not largest <= _LARGEST:
+                raise ModelError(
+                    f"{name} of block {block}: expected scalars of at most {_LARGEST:.0f}, which "
+                    f"half precision can hold, got {largest:g}; start this node with "
+                    f"--decode-weights float32"
+                )
 
 
 def _lay_out(groups: Sequence[tuple[LayerCache, int, torch.Tensor]]) -> BlockRows:

@@ -36,6 +36,7 @@ from fedattn.model.prepare import (
 from fedattn.model.projections import read_projections
 from fedattn.model.rotaries import read_turnings
 from fedattn.model.weights.choice import FLOAT32_WEIGHTS, Weights
+from fedattn.model.weights.direct import most_bytes
 from fedattn.model.weights.formats import BlockFormat
 from fedattn.model.weights.modules import matrices_of
 from fedattn.model.weights.network import blocks_network, empty_network
@@ -63,6 +64,7 @@ class LoadedModel:
         read_block: finds the modules of a block for `FusedDecoder`; None if only transformers can
             run its blocks.
         is_in_blocks: whether its weights are `BlocksLinear` and the like.
+        direct_bytes: that an answer's `DirectProducts` holds at most.
     """
 
     backbone: torch.nn.Module
@@ -78,6 +80,7 @@ class LoadedModel:
     device: torch.device
     read_block: BlockReader | None
     is_in_blocks: bool = False
+    direct_bytes: int = 0
 
 
 def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
@@ -114,6 +117,7 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
         device=next(network.parameters()).device,
         read_block=block_reader(config),
         is_in_blocks=bool(matrices_of(network)),
+        direct_bytes=most_bytes(matrices_of(network)),
     )
 
 

@@ -52,7 +52,7 @@ _GOODBYE_S = 1.0
 """Longest wait for the aggregator to take this node's goodbye."""
 
 _MOST_FRAMES, _MOST_ROWS = 64 << 20, 256 << 20
-"""Bytes that a cache of frames, of rows or of states holds, however much memory there is."""
+"""Bytes that a cache of frames, or of rows of any kind, holds, however much memory there is."""
 
 
 def build_node(
@@ -79,7 +79,8 @@ def build_node(
     log.info("reading_context", is_given=settings.context is not None)
     make_decoder = choose_decoder(settings.decode_weights, engine.model)
     budget = _make_budget(settings, engine)
-    rows_bytes = min(budget.total // 2, _MOST_ROWS) if settings.publish else 0
+    asked_bytes = min(budget.total // 2, _MOST_ROWS)
+    rows_bytes = asked_bytes if settings.publish else 0
     store = PassageStore(
         settings.context, state / PASSAGES_FILE, encoding=settings.context_encoding
     )
@@ -111,7 +112,7 @@ def build_node(
         frames=KvCache(min(budget.total // 4, _MOST_FRAMES), budget=budget),
         rows=KvCache(rows_bytes, budget=budget),
         states=KvCache(rows_bytes, budget=budget),
-        asked=KvCache(rows_bytes, budget=budget),
+        asked=KvCache(asked_bytes, budget=budget),
         rows_lifetime_s=settings.rows_lifetime_s,
         policy=PolicyFile(settings.policy, ApprovalGate(ApprovalStore(state))),
         audit=AuditLog(state / AUDIT_FILE),

@@ -12,5 +12,5 @@ async def look_after(node: ParticipantNode, every_s: float = LOOK_EVERY_S) -> No
     """Now and then drop rows whose lifetime is over: an idle node holds none longer than it may."""
     while True:
         await asyncio.sleep(every_s)
-        for cache in (node.frames, node.rows, node.states):
+        for cache in (node.frames, node.rows, node.states, node.asked):
             cache.expire()

@@ -116,8 +116,10 @@ class ParticipantNode:
 
     def session_memory(self, layout: SessionLayout, index: int, num_new_tokens: int = 0) -> int:
         """Bytes that this node holds while a session runs, at a place in its layout."""
-        sizes = self.prefiller.model.sizes
-        return session_memory(layout, sizes, index, num_new_tokens=num_new_tokens)
+        model, member = self.prefiller.model, layout.members[index]
+        held = session_memory(layout, model.sizes, index, num_new_tokens=num_new_tokens)
+        drafts = member is layout.publisher and any(one.is_asked for one in layout.members)
+        return held + model.direct_bytes if drafts else held
 
     def listing(self, *, with_keys: bool = False, fingerprint: str = "") -> pb.ListNodesRequest:
         """This node asks its aggregator who is joined.

@@ -132,8 +132,10 @@ class Publication:
             deadline.cancel()
             self._stop(exchange, SessionAbortedError("the query was cancelled"))
             transfer.cancel()
-            await asyncio.gather(transfer, answer, return_exceptions=True)
-            release()
+            try:
+                await asyncio.gather(transfer, answer, return_exceptions=True)
+            finally:  # whoever is cancelled once may be so again
+                release()
 
     def _answer(self, exchange: GrpcKvExchange, span: PublisherSpan) -> pb.QueryResult:
         """Runs in a model thread."""

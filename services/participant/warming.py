@@ -44,8 +44,10 @@ async def warm(
             raise session.too_late() from None
         finally:
             transfer.cancel()
-            await asyncio.gather(transfer, return_exceptions=True)
-            release()
+            try:
+                await asyncio.gather(transfer, return_exceptions=True)
+            finally:  # whoever is cancelled once may be so again
+                release()
         session.cache_rows(exchange)
         if exchange.report is None:
             raise AggregatorUnavailableError("the aggregator ended the session without its report")

@@ -1,6 +1,7 @@
 """Answers with drafts are those of decoding token by token."""
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -15,7 +16,10 @@ from fedattn.model.drafted import DraftCounts, generate_drafted
 from fedattn.model.files import ModelFiles
 from fedattn.model.loading import LoadedModel, wrap_model
 from fedattn.model.prefill import forward_tokens
+from fedattn.model.weights.direct import DirectProducts
 from fedattn.model.weights.formats import BlockFormat
+from fedattn.model.weights.ggml import ggml
+from fedattn.model.weights.graphs import Draft
 from fedattn.model.weights.modules import direct_products
 from fedattn.model.weights.network import blocks_network, bring_to_blocks
 from fedattn.model.weights.stored import BLOCKS_FILE, write_tensors
@@ -112,7 +116,7 @@ def test_weights_in_blocks_give_the_same_tokens_with_any_number_of_drafts(
 def test_a_token_is_the_same_to_the_bit_in_a_pass_of_any_size(blocks_model: LoadedModel) -> None:
     cache = prefill_in_process(ASKED[2], blocks_model)[0].cache
     start, tokens = int(cache.layers[0].positions[-1]) + 1, [5, 17, 80, 3, 3, 41, 9, 60, 2]
-    with direct_products():
+    with direct_products(DirectProducts()):
         positions = range(start, start + len(tokens))
         together = forward_tokens(blocks_model, cache, tokens, positions)
         cache.drop_last(len(tokens))
@@ -121,6 +125,30 @@ def test_a_token_is_the_same_to_the_bit_in_a_pass_of_any_size(blocks_model: Load
             for token, at in zip(tokens, positions, strict=True)
         ]
     assert torch.equal(together, torch.cat(alone))
+
+
+def test_graphs_are_drawn_once_an_answer_and_gone_with_it(
+    blocks_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, drawn = ggml().graphs, []
+    draw = library.draw
+
+    def noted(draft: Draft, threads: int) -> Callable[[], None]:
+        run = draw(draft, threads)
+        drawn.append(weakref.ref(run))
+        return run
+
+    monkeypatch.setattr(library, "draw", noted)
+    prefill = prefill_in_process(ASKED[1], blocks_model)[0]
+    answer = generate_drafted(blocks_model, prefill, PLAIN, pace=Always(0))
+    assert next(answer) >= 0
+    assert next(answer) >= 0
+    num_matrices = len(drawn)
+    assert next(answer) >= 0
+    assert len(drawn) == num_matrices > 0
+    assert all(graph() for graph in drawn)
+    answer.close()
+    assert not any(graph() for graph in drawn)
 
 
 def test_drafts_that_are_right_save_passes(model: LoadedModel) -> None:
@@ -152,7 +180,7 @@ def test_answers_end_before_an_end_token(place: int, num_drafts: int, model: Loa
 def test_what_is_left_unread_leaves_a_cache_that_others_may_go_on_with(model: LoadedModel) -> None:
     scenario = ASKED[0]
     prefill = prefill_in_process(scenario, model)[0]
-    answer: Iterator[int] = generate_drafted(model, prefill, PLAIN, pace=Always(5))
+    answer = generate_drafted(model, prefill, PLAIN, pace=Always(5))
     begun = [token for token, _ in zip(answer, range(4), strict=False)]
     assert begun == undrafted(model, scenario, PLAIN)[:4]
     rows = prefill.cache.layers[0].positions

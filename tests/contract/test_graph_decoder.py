@@ -1,10 +1,12 @@
 """The decoder by graphs against the blocks of transformers: in float32 only rows are rounded."""
 
+import weakref
 from dataclasses import replace
 
 import pytest
 import torch
 
+from fedattn.core.errors import ModelError
 from fedattn.core.sampling import SamplingParams
 from fedattn.model import graph_decoder
 from fedattn.model.decode import answer_log_probs, generate_tokens
@@ -75,6 +77,20 @@ def test_more_answers_than_one_graph_takes_are_those_of_each_alone() -> None:
         assert torch.equal(decoder.step(states, [token] * 19), expected.expand(19, -1))
 
 
+def test_rows_are_gone_with_their_answer_whoever_comes_first_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graph_decoder, "_MOST_ANSWERS", 2)
+    model = tiny_model("llama")
+    decoder, prefill = GraphDecoder(model), prefills(model)[0]
+    states = [decoder.begin(prefill, 4) for _ in range(4)]
+    rows = [weakref.ref(state.blocks[0].keys) for state in states]
+    decoder.step(states, [5] * 4)  # the first with the second, the third with the fourth
+    del states[3], states[1]
+    decoder.step(states, [9] * 2)
+    assert [ref() is not None for ref in rows] == [True, False, True, False]
+
+
 def test_threads_share_the_work_and_change_nothing() -> None:
     model = tiny_model("qwen2")
     decoder, prefill = GraphDecoder(model), prefills(model)[1]
@@ -94,3 +110,14 @@ def test_decoding_leaves_the_prefill_as_it_was() -> None:
     sampling = SamplingParams.most_likely(NUM_TOKENS)
     once = list(generate_tokens(model, prefill, sampling, lambda: decoder))
     assert once == list(generate_tokens(model, prefill, sampling, lambda: decoder))
+
+
+@pytest.mark.parametrize("name", ["keys", "values"])
+@pytest.mark.parametrize("scalar", [65_536.0, -1e6, torch.nan])
+def test_rows_that_half_precision_cannot_hold_are_refused(name: str, scalar: float) -> None:
+    model = tiny_model("llama")
+    prefill = prefills(model)[1]  # heads with rows of their own
+    with torch.inference_mode():
+        getattr(prefill.cache.layers[2], name)[0, 1, 0, 3] = scalar
+    with pytest.raises(ModelError, match=f"{name} of block 2: .* at most 65504.*decode-weights"):
+        GraphDecoder(model).begin(prefill, NUM_TOKENS)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from fedattn.wire.v1 import session_pb2
 from services.participant.asking import Asking
 from services.participant.policy import PolicyFile
 from tests.harness.networks import Network, ask, failure, running_network
+from tests.harness.runners import make_node
+from tests.harness.scenarios import ASKED_SCENARIOS, SCENARIOS
 from tests.harness.tiny import NUM_LAYERS, words
 
 ASK_AS_IT_IS = Asking.ask
@@ -69,6 +72,20 @@ async def test_both_exchanges_give_the_same_answer_and_the_same_influence(
     assert {after[name].row_source for name in ("node-0", "node-1")} == {
         session_pb2.ROW_SOURCE_ASKED
     }
+
+
+def test_a_publisher_that_asks_claims_room_for_the_graphs_of_its_answer(model: LoadedModel) -> None:
+    plain = make_node("publisher", model, None)
+    with_graphs = make_node("publisher", replace(model, direct_bytes=1 << 20), None)
+    for scenario, claimed in ((ASKED_SCENARIOS[0], [0, 0, 0, 1 << 20]), (SCENARIOS[1], [0, 0, 0])):
+        layout = scenario.layout()
+        more = [
+            with_graphs.session_memory(layout, index) - plain.session_memory(layout, index)
+            for index in range(len(layout.members))
+        ]
+        assert more == claimed
+    plain.close()
+    with_graphs.close()
 
 
 async def test_the_report_counts_round_trips_and_drafts(model: LoadedModel, tmp_path: Path) -> None:

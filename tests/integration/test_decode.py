@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fedattn.core.errors import ModelError
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode import TokenChooser, answer_nll, generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
@@ -65,6 +66,16 @@ def draws(sampling: SamplingParams, count: int = 200) -> list[int]:
 
 def test_greedy_takes_the_most_likely() -> None:
     assert set(draws(PLAIN)) == {3}
+
+
+@pytest.mark.parametrize("sampling", [PLAIN, replace(PLAIN, temperature=1.0, top_k=2)])
+@pytest.mark.parametrize("logits", [[1.0, torch.nan], [1.0, torch.inf], [-torch.inf] * 2])
+def test_no_token_is_chosen_by_what_is_no_number(
+    sampling: SamplingParams, logits: list[float]
+) -> None:
+    chooser = TokenChooser(sampling, torch.device("cpu"))
+    with pytest.raises(ModelError, match=r"after 0 tokens .* expected finite numbers.*--weights"):
+        chooser.choose(torch.tensor(logits))
 
 
 def test_seed_decides_the_draw() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedattn.core.errors import SessionAbortedError
+from fedattn.core.errors import ModelError, SessionAbortedError
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode_loop import DecodeLoop
 
@@ -146,7 +146,7 @@ def test_a_choice_that_fails_ends_its_own_answer_only(loop: DecodeLoop, decoder:
 
         decoder.step = with_nan  # type: ignore[method-assign]
         decoder.let.release(20)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ModelError, match="got nan"):
             next(spoilt)
         assert stays.result() == [30, 31, 32, 33]
 
@@ -161,6 +161,53 @@ def test_a_step_that_fails_ends_its_answers_and_later_ones_run(
     with pytest.raises(RuntimeError, match="a defect"):
         next(answer)
     assert list(loop.generate(after(20), greedy(3))) == [20, 21, 22]
+
+
+class Failing(Counting):
+    """Fails beside its step, where a loop calls others."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__()
+        self.let.release(1000)
+        self.part = part
+
+    def step(self, states: Sequence[Any], tokens: Sequence[int]) -> torch.Tensor:
+        logits = super().step(states, tokens)
+        return logits.repeat(2, 1) if self.part == "rows" else logits
+
+    def num_threads(self) -> int:
+        return 1 // (self.part != "threads")
+
+    def on_step(self, _: int) -> None:
+        assert self.part != "count"
+
+
+@pytest.mark.parametrize("part", ["rows", "threads", "count"])
+def test_what_fails_beside_a_step_ends_its_answers_too_and_later_ones_run(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = Failing(part)
+    model: Any = SimpleNamespace(device=torch.device("cpu"), end_token_ids=frozenset([END]))
+    loop = DecodeLoop(
+        model, lambda: decoder, num_threads=decoder.num_threads, on_step=decoder.on_step
+    )
+    told: list[Exception] = []
+    over = threading.Event()  # the answer is, or the loop's thread
+    monkeypatch.setattr(threading, "excepthook", lambda _: over.set())
+
+    def read() -> None:
+        try:
+            list(loop.generate(after(5), greedy(4)))
+        except Exception as error:
+            told.append(error)
+        over.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    over.wait()
+    assert told
+    decoder.part = ""
+    assert list(loop.generate(after(5), greedy(4))) == [5, 6, 7, 8]
+    loop.close()
 
 
 def test_closing_ends_all_answers(loop: DecodeLoop, decoder: Counting) -> None:

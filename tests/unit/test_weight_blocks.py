@@ -5,14 +5,16 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from fedattn.core.errors import InternalError
 from fedattn.model.graph_layers import GraphLinear
 from fedattn.model.weights import matrix as matrix_module
-from fedattn.model.weights.direct import DirectProduct
+from fedattn.model.weights.direct import DirectProducts, most_bytes
 from fedattn.model.weights.formats import BlockFormat
 from fedattn.model.weights.ggml import ggml
 from fedattn.model.weights.gguf_file import expand_slowly
@@ -101,6 +103,12 @@ def test_products_are_the_same_on_two_threads() -> None:
         torch.set_num_threads(2)
 
 
+def test_a_graph_that_ggml_does_not_compute_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ggml().graphs.cpu, "ggml_graph_compute", lambda *_: -1)
+    with pytest.raises(InternalError, match="expected status 0, got -1"):
+        multiply([random_matrix(BlockFormat.Q4_0)], torch.randn(1, 256))
+
+
 def test_formats_may_differ_between_matrices_of_one_product() -> None:
     matrices = [random_matrix(BlockFormat.Q4_K), random_matrix(BlockFormat.Q6_K, 8)]
     x = torch.randn(2, 256)
@@ -125,8 +133,8 @@ def test_direct_products_are_for_few_rows_and_for_this_thread_only() -> None:
     matrix = random_matrix(BlockFormat.Q8_0)
     bias = torch.nn.Parameter(torch.randn(24), requires_grad=False)
     layer, x = BlocksLinear(matrix, bias), torch.randn(1, 5, 256)
-    exact, rounded = layer(x), DirectProduct(matrix)(x[0]) + bias
-    with direct_products():
+    exact, rounded = layer(x), DirectProducts().multiply(matrix, x[0]) + bias
+    with direct_products(DirectProducts()):
         assert torch.equal(layer(x)[0], rounded)
         each = [layer(x[:, at : at + 1]) for at in range(5)]
         assert torch.equal(torch.cat(each, dim=1), layer(x))  # to the bit
@@ -136,6 +144,37 @@ def test_direct_products_are_for_few_rows_and_for_this_thread_only() -> None:
             assert torch.equal(elsewhere.submit(layer, x).result(), exact)
     assert torch.equal(layer(x), exact)
     assert not torch.equal(exact[0], rounded)
+
+
+def test_direct_products_of_several_matrices_share_room_and_nothing_else() -> None:
+    products = DirectProducts()
+    small, large = random_matrix(BlockFormat.Q4_K, 8), random_matrix(BlockFormat.Q8_0, 40, 512)
+    for count in (3, 1, 16, 2):
+        for matrix in (small, large, small):
+            x = torch.randn(count, matrix.width)
+            assert torch.equal(products.multiply(matrix, x), multiply([matrix], x))
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_what_direct_products_hold_is_known_before(
+    form: BlockFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrices = [random_matrix(form, 8, 4096), random_matrix(form, 4096, 256)]
+    work, cpu = [], ggml().graphs.cpu
+    plan = cpu.ggml_graph_plan
+
+    def noted(*given: Any) -> Any:
+        work.append(plan(*given).work_size)
+        return plan(*given)
+
+    monkeypatch.setattr(cpu, "ggml_graph_plan", noted)
+    products = DirectProducts()
+    for matrix in matrices:
+        for count in range(1, 17):
+            products.multiply(matrix, torch.zeros(count, matrix.width))
+    rooms = 16 * 4 * (4096 + 4096)
+    assert len(work) == 10
+    assert 0.5 * most_bytes(matrices) < sum(work) + rooms < most_bytes(matrices)
 
 
 def test_an_embedding_expands_the_rows_it_looks_up() -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from fedattn.core.errors import InternalError
+
 _ALIGNMENT = 64
 F32, F16, I32, I64 = 0, 1, 26, 27
 """Numbers of formats in ggml, beside those of blocks."""
@@ -183,7 +185,10 @@ class Library:
         self._kept = threading.local()
 
     def draw(self, draft: Draft, threads: int) -> Callable[[], None]:
-        """What computes a finished draft on so many threads; for the calling thread alone."""
+        """What computes a finished draft on so many threads; for the calling thread alone.
+
+        It raises InternalError if ggml does not.
+        """
         graph, kept, pool = draft.graph, draft.close(), self._pool(threads)
         plan = self.cpu.ggml_graph_plan(graph, threads, pool.address if pool else None)
         work = ctypes.create_string_buffer(plan.work_size + _ALIGNMENT)
@@ -192,7 +197,8 @@ class Library:
         compute = self.cpu.ggml_graph_compute
 
         def run(_kept: list[Any] = kept) -> None:
-            compute(graph, ctypes.byref(plan))
+            if status := compute(graph, ctypes.byref(plan)):
+                raise InternalError(f"ggml computed no graph: expected status 0, got {status}")
 
         return run
 

@@ -13,23 +13,26 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-from fedattn.model.weights.direct import MOST_ROWS, DirectProduct
+from fedattn.model.weights.direct import MOST_ROWS, DirectProducts
 from fedattn.model.weights.matrix import BlocksMatrix
 
-_is_direct = ContextVar("direct products", default=False)
+_direct: ContextVar[DirectProducts | None] = ContextVar("direct products", default=None)
 
 
 @contextmanager
-def direct_products() -> Iterator[None]:
+def direct_products(products: DirectProducts) -> Iterator[None]:
     """Up to 16 rows are multiplied by stored blocks within it, in this thread.
 
     They are rounded to 8 bits, a scale for each block; a row's product depends on no other row.
+
+    Args:
+        products: those of the answer, whose graphs are kept for the next time.
     """
-    token = _is_direct.set(True)
+    token = _direct.set(products)
     try:
         yield
     finally:
-        _is_direct.reset(token)
+        _direct.reset(token)
 
 
 class BlocksLinear(torch.nn.Module):
@@ -43,7 +46,6 @@ class BlocksLinear(torch.nn.Module):
     def __init__(self, matrix: BlocksMatrix, bias: torch.nn.Parameter | None = None) -> None:
         super().__init__()
         self.matrix = matrix
-        self._direct = DirectProduct(matrix)
         self.out_features, self.in_features = matrix.num_rows, matrix.width
         self.bias: torch.nn.Parameter | None = bias
 
@@ -57,8 +59,8 @@ class BlocksLinear(torch.nn.Module):
         if x.requires_grad and torch.is_grad_enabled():
             return linear(x, self.weight, self.bias)
         rows = x.reshape(-1, self.in_features)
-        is_direct = _is_direct.get() and len(rows) <= MOST_ROWS
-        out = self._direct(rows) if is_direct else self.matrix.apply(rows)
+        direct = _direct.get() if len(rows) <= MOST_ROWS else None
+        out = self.matrix.apply(rows) if direct is None else direct.multiply(self.matrix, rows)
         if self.bias is not None:
             out += self.bias
         return out.view(*x.shape[:-1], self.out_features)

@@ -123,8 +123,10 @@ def read_sizes(prepared: PreparedModel, weights: Weights = FLOAT32_WEIGHTS) -> M
     Raises:
         ModelError: its config cannot be read, or asks for what our attention cannot do.
     """
-    config = prepared_files(prepared).config()
-    sizes = _sizes(empty_network(config, weights.dtype))
+    files = prepared_files(prepared)
+    network = empty_network(files, files.config(), weights.dtype)
+    with files.reading("config"):
+        sizes = _sizes(network)
     if weights.blocks is None:
         return sizes
     file = prepared.path / weights.name / BLOCKS_FILE
@@ -198,7 +200,7 @@ def _blocks(prepared: PreparedModel, weights: Weights, config: Any) -> Any:
     # blocks of the source are made with the folder, others beside them
     remedy_folder = None if weights.made_format is None else folder
     files = replace(prepared_files(prepared, remedy_folder), location=folder)
-    network = blocks_network(files, config)
+    network = blocks_network(files, empty_network(prepared_files(prepared), config))
     network.generation_config = prepared_files(prepared).generation_config()
     return network
 

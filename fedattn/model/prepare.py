@@ -175,7 +175,7 @@ def prepared_files(prepared: PreparedModel, folder: Path | None = None) -> Model
 def _read_weights(files: ModelFiles, config: Any) -> tuple[Any, StoredTensors | None]:
     """A network, and its weights in blocks if the source has them; else the network has them."""
     if files.location.is_file():
-        network = empty_network(config)
+        network = empty_network(files, config)
         with files.reading("weights"):
             try:
                 return network, read_gguf(files.location, network)
@@ -238,7 +238,7 @@ def read_network(prepared: PreparedModel, dtype: torch.dtype) -> Any:
     if not has_stored_blocks(prepared):
         return files.network(dtype)
     stored = replace(files, location=prepared.path / STORED_WEIGHTS.name)
-    network = float_network(stored, files.config(), dtype)
+    network = float_network(stored, empty_network(files, files.config(), dtype), dtype)
     network.generation_config = files.generation_config()
     return network
 

@@ -115,6 +115,27 @@ def test_sizes_need_a_config_that_can_be_read(prepared: PreparedModel) -> None:
         read_sizes(prepared)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_key_value_heads": 0},
+        {"head_dim": 0},
+        {"head_dim": -8},
+        {"hidden_act": "none of them"},
+        {"pad_token_id": 5000},
+        {"vocab_size": 0},
+        {"layer_types": 5},
+    ],
+)
+def test_a_config_that_makes_no_network_is_named_in_one_line(
+    prepared: PreparedModel, settings: dict[str, Any]
+) -> None:
+    configure(prepared.path, **settings)
+    with pytest.raises(ModelError, match=r"config .* cannot be read") as error:
+        read_sizes(prepared)
+    assert f"delete {prepared.path}" in one_line(error)
+
+
 def test_a_tokenizer_that_cannot_stream_text_is_refused(prepared: PreparedModel) -> None:
     for file in prepared.path.glob("tokenizer*"):
         file.unlink()

@@ -30,6 +30,7 @@ from fedattn.model.pieces import compute_in_pieces
 from fedattn.model.prepare import (
     PreparedModel,
     prepared_files,
+    read_floats,
     read_network,
     weights_folder,
 )
@@ -85,6 +86,7 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
 
     Raises:
         ModelError: its configuration asks for what our attention cannot do.
+        ValueError: its weights make rows of no finite length.
     """
     config: Any = network.config
     check_config(config)
@@ -170,12 +172,15 @@ def load_model(
         ModelError: they cannot be read, or the model is not supported.
         ConfigurationError: they are in blocks, for which the kernels are missing.
     """
-    config = prepared_files(prepared).config()  # refuses before weights are read
+    files = prepared_files(prepared)
+    config = files.config()  # refuses before weights are read
     if weights.blocks is None:
         network = _floats(prepared, weights, device)
     else:
         network = _blocks(prepared, weights, config)
-    return wrap_model(network.to(device), fingerprint_of(prepared, weights))
+    network = network.to(device)
+    with files.reading("weights"):
+        return wrap_model(network, fingerprint_of(prepared, weights))
 
 
 def fingerprint_of(prepared: PreparedModel, weights: Weights) -> str:
@@ -209,7 +214,7 @@ def _floats(prepared: PreparedModel, weights: Weights, device: torch.device) -> 
     path = weights_folder(prepared, weights) if device.type == "cpu" else prepared.path
     if path == prepared.path:
         return read_network(prepared, weights.dtype)
-    return prepared_files(prepared, path).network(weights.dtype)
+    return read_floats(prepared_files(prepared, path), weights.dtype)
 
 
 def load_tokenizer(prepared: PreparedModel) -> PreTrainedTokenizerFast:

@@ -30,9 +30,10 @@ from fedattn.model.weights.choice import FLOAT32_WEIGHTS, STORED_WEIGHTS, Weight
 from fedattn.model.weights.gguf_file import NotInBlocksError, read_gguf
 from fedattn.model.weights.network import bring_to_blocks, empty_network, float_network
 from fedattn.model.weights.stored import BLOCKS_FILE, StoredTensors, write_tensors
+from fedattn.model.weights.written import note_written, require_whole
 
 RECORD_NAME = "fedattn.json"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _FLOATS_FILE = "model.safetensors"
 
 log = logging.getLogger(__name__)
@@ -236,11 +237,22 @@ def read_network(prepared: PreparedModel, dtype: torch.dtype) -> Any:
     """
     files = prepared_files(prepared)
     if not has_stored_blocks(prepared):
-        return files.network(dtype)
+        return read_floats(files, dtype)
     stored = replace(files, location=prepared.path / STORED_WEIGHTS.name)
     network = float_network(stored, empty_network(files, files.config(), dtype), dtype)
     network.generation_config = files.generation_config()
     return network
+
+
+def read_floats(files: ModelFiles, dtype: torch.dtype) -> Any:
+    """The network in a folder of float weights that was made here.
+
+    Raises:
+        ModelError: they cannot be read, or are no longer what was written.
+    """
+    with files.reading("weights"):
+        require_whole(files.location / _FLOATS_FILE)
+    return files.network(dtype)
 
 
 def _save_config(network: Any, folder: Path) -> None:
@@ -250,7 +262,7 @@ def _save_config(network: Any, folder: Path) -> None:
 
 
 def _save_network(network: Any, folder: Path) -> None:
-    """Config and weights; every tensor once, tied heads are restored by the loader."""
+    """Config and weights, for `read_floats`; every tensor once, the loader ties heads again."""
     _save_config(network, folder)
     tensors: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
@@ -259,6 +271,7 @@ def _save_network(network: Any, folder: Path) -> None:
             seen.add(tensor.data_ptr())
             tensors[name] = tensor.contiguous()
     save_file(tensors, folder / _FLOATS_FILE, metadata={"format": "pt"})
+    note_written(folder / _FLOATS_FILE)
 
 
 def _fetch(source: ModelSource, progress: Progress) -> Path:

@@ -136,7 +136,8 @@ def test_a_damaged_file_of_blocks_is_named_with_what_to_delete(tmp_path: Path) -
     load_model(prepared, Q8)
     file = prepared.path / "q8_0" / BLOCKS_FILE
     whole = file.read_bytes()
-    for damaged in (whole[: len(whole) // 2], b"", whole[:8], b"x" * 100):
+    spoilt = whole[:-1000] + bytes(1000)
+    for damaged in (whole[: len(whole) // 2], b"", whole[:8], b"x" * 100, spoilt):
         file.write_bytes(damaged)
         with pytest.raises(ModelError, match=f"q8_0 cannot be read .*; delete {file.parent}"):
             load_model(prepared, Q8)

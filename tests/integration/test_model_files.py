@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer
 
 from fedattn.core.errors import ModelError
@@ -19,7 +20,8 @@ from fedattn.model.loading import load_model, load_tokenizer, read_sizes
 from fedattn.model.prepare import PreparedModel, prepare_model, weights_folder
 from fedattn.model.source import resolve_source
 from fedattn.model.store import default_cache_dir, written_at_once
-from fedattn.model.weights.choice import Weights
+from fedattn.model.weights.choice import FLOAT32_WEIGHTS, Weights
+from fedattn.model.weights.written import note_written
 from tests.harness.tiny import save_tiny_model
 
 HALF = Weights(dtype=torch.bfloat16)
@@ -89,6 +91,36 @@ def test_a_prepared_folder_damaged_since_is_named_in_one_line(
     with pytest.raises(ModelError, match=said) as error:
         open_engine(prepared)
     assert f"delete {prepared.path}" in one_line(error)
+
+
+def spoil(path: Path) -> None:
+    """Zeros over part of it; its length stays."""
+    with path.open("r+b") as stream:
+        stream.seek(-1000, os.SEEK_END)
+        stream.write(bytes(1000))
+
+
+@pytest.mark.parametrize("weights", [FLOAT32_WEIGHTS, HALF], ids=lambda weights: weights.name)
+def test_weights_that_are_not_those_written_are_named_in_one_line(
+    prepared: PreparedModel, weights: Weights
+) -> None:
+    load_model(prepared, weights)
+    place = weights_folder(prepared, weights)
+    spoil(place / "model.safetensors")
+    with pytest.raises(ModelError, match=r"weights .* cannot be read .*SHA-256") as error:
+        load_model(prepared, weights)
+    assert f"delete {place} " in one_line(error)
+
+
+def test_weights_that_are_not_numbers_are_named_in_one_line(prepared: PreparedModel) -> None:
+    file = prepared.path / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.3.self_attn.v_proj.weight"][0, 0] = torch.nan
+    save_file(tensors, file, metadata={"format": "pt"})
+    note_written(file)
+    with pytest.raises(ModelError, match="block 3 makes rows of no finite length") as error:
+        load_model(prepared)
+    assert f"delete {prepared.path} " in one_line(error)
 
 
 def test_a_damaged_copy_in_half_precision_is_named_itself(prepared: PreparedModel) -> None:

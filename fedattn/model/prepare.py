@@ -67,17 +67,18 @@ def prepare_model(
         progress: told in a few words what goes on.
 
     Raises:
-        ModelError: it cannot be found, is of another family, cannot be read, or the cache folder
-            cannot be written.
+        ModelError: it cannot be found, is of another family, cannot be read, changes meanwhile, or
+            the cache folder cannot be written.
     """
     if (record := _read_record(path_of(model))) is not None:
         return record
     source = resolve_source(model)
-    folder = _folder_of(source, cache_dir)
+    identity = source.identity()
+    folder = _folder_of(source, identity, cache_dir)
     if (record := _read_record(folder)) is not None:
         return record
     with claimed(folder):
-        return _read_record(folder) or _convert(source, folder, progress)
+        return _read_record(folder) or _convert(source, identity, folder, progress)
 
 
 def find_prepared(model: str, *, cache_dir: Path | None = None) -> PreparedModel | None:
@@ -88,11 +89,12 @@ def find_prepared(model: str, *, cache_dir: Path | None = None) -> PreparedModel
     """
     if (record := _read_record(path_of(model))) is not None:
         return record
-    return _read_record(_folder_of(resolve_source(model), cache_dir))
+    source = resolve_source(model)
+    return _read_record(_folder_of(source, source.identity(), cache_dir))
 
 
-def _folder_of(source: ModelSource, cache_dir: Path | None) -> Path:
-    key = hashlib.sha256(f"{FORMAT_VERSION}:{source.identity()}".encode()).hexdigest()[:12]
+def _folder_of(source: ModelSource, identity: str, cache_dir: Path | None) -> Path:
+    key = hashlib.sha256(f"{FORMAT_VERSION}:{identity}".encode()).hexdigest()[:12]
     slug = re.sub(r"[^\w.-]+", "-", source.name)
     return (cache_dir or default_cache_dir()) / "models" / f"{slug}-{key}"
 
@@ -123,7 +125,8 @@ def _read_record(folder: Path) -> PreparedModel | None:
     return PreparedModel(path=folder, fingerprint=record["fingerprint"], name=record["name"])
 
 
-def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedModel:
+def _convert(source: ModelSource, identity: str, folder: Path, progress: Progress) -> PreparedModel:
+    """Write the folder of a source; its record last, if the source is still what it was."""
     progress(f"preparing {source.name}, once; later starts take it from {folder.parent}")
     files = ModelFiles(
         name=source.name,
@@ -149,6 +152,8 @@ def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedM
             (staging / STORED_WEIGHTS.name).mkdir()
             write_tensors(blocks, staging / STORED_WEIGHTS.name / BLOCKS_FILE)
         tokenizer.save_pretrained(staging)
+        if source.identity() != identity:  # weights may not be those of the fingerprint
+            raise ModelError(f"model {source.name} changed while it was read; try again")
         record = asdict(prepared) | {"path": None, "format": FORMAT_VERSION}
         (staging / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n")
     progress("ready")

@@ -244,6 +244,18 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
         default_cache_dir()
 
 
+def test_whoever_may_read_other_folders_of_a_user_may_read_prepared_ones(
+    prepared: PreparedModel, tmp_path: Path
+) -> None:
+    load_model(prepared, HALF)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    folders, files = ((tmp_path / name).stat().st_mode for name in ("folder", "file"))
+    for path in (prepared.path, *prepared.path.rglob("*")):
+        if path.suffix != ".lock":
+            assert path.stat().st_mode == (folders if path.is_dir() else files), path
+
+
 def test_what_an_ended_run_left_half_written_is_removed_by_the_next(tmp_path: Path) -> None:
     leftover, other = tmp_path / ".preparing-model-x1", tmp_path / ".preparing-another-x1"
     leftover.mkdir()

@@ -140,6 +140,7 @@ def read_sizes(prepared: PreparedModel, weights: Weights = FLOAT32_WEIGHTS) -> M
 def _sizes(network: torch.nn.Module) -> ModelSizes:
     config: Any = network.config
     weights = list(network.parameters())  # tied ones once
+    windows = read_windows(config)
     return ModelSizes(
         kv=_kv_shape(config),
         hidden_size=config.hidden_size,
@@ -149,6 +150,7 @@ def _sizes(network: torch.nn.Module) -> ModelSizes:
         weight_bytes=sum(weight.nbytes for weight in weights)
         + sum(matrix.nbytes for matrix in matrices_of(network)),
         bytes_per_scalar=weights[0].element_size(),
+        windows=windows if any(windows) else (),
     )
 
 

@@ -139,6 +139,17 @@ def test_changed_source_is_prepared_anew(folder: Path, tmp_path: Path) -> None:
     assert before.fingerprint != after.fingerprint
 
 
+def test_files_that_no_model_is_loaded_from_make_no_second_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    first = prepare_model(str(folder), cache_dir=tmp_path / "c")
+    for name in ("README.md", ".gitattributes", "picture.png"):
+        (folder / name).write_text("new")
+    assert prepare_model(str(folder), cache_dir=tmp_path / "c") == first
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    assert prepare_model(str(folder), cache_dir=tmp_path / "c").path != first.path
+
+
 @pytest.mark.parametrize("step", ["fingerprinting", "reading the weights", "writing safetensors"])
 def test_a_source_that_changes_while_it_is_read_is_refused(
     folder: Path, tmp_path: Path, step: str

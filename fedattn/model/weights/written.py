@@ -4,11 +4,11 @@ Weights that were overwritten in part load without a word, and the node that has
 the fingerprint of their source. So a note beside the file, `weights.json`, says its length and its
 SHA-256.
 
-Hashing takes 60 ms for the embedded model on a desktop and ten times that on a small board, more
-than all the rest of loading. So a file is hashed once for each length, inode and time of change,
-which the note remembers: at most starts its length is all that is read. Where the folder may not
-be written, every start hashes. What spoils a file without the file system's knowledge, as a disk
-does, is not seen until the file is copied or touched.
+Hashing takes 0.13 s for the 92 MiB of the embedded model on one core of a server, more on small
+boards and for larger models. So a file is hashed once for each length, inode and time of change,
+which the note remembers: most starts read no more than these. Where the folder may not be written,
+every start hashes. What spoils a file without the file system's knowledge, as a disk does, is not
+seen until the file is copied or touched.
 """
 
 import hashlib

@@ -5,10 +5,14 @@ the stop of a contributor after its last upload, and the memory of attention wit
 scores are ours. Sizes in bytes; a multiply-add counts 2 operations.
 
 Letters: d hidden size, Hq and Hkv heads, D head size, F feed-forward size, V vocabulary, T computed
-own tokens, S keys visible at a layer, P tokens of the public prefix. Where heads receive different
-numbers of rows, S is their mean.
+own tokens, S keys visible at a layer, P tokens of the public prefix, W positions of a sliding
+window. Where heads receive different numbers of rows, S is their mean.
+
+At a block with a window, S is what is within W of the queries if no position lacks its row; where
+some do, less is computed than foretold.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,6 +41,8 @@ class ModelSizes:
         vocab_size: V.
         weight_bytes: all weights in memory.
         bytes_per_scalar: of weights and activations while computing.
+        windows: of every block, positions that a query sees, its own included, None for all; empty
+            if no block has a window.
     """
 
     kv: KvShape
@@ -46,11 +52,18 @@ class ModelSizes:
     vocab_size: int
     weight_bytes: int
     bytes_per_scalar: int = 4
+    windows: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = (self.hidden_size, self.num_query_heads, self.intermediate_size, self.vocab_size)
         if min(*sizes, self.weight_bytes, self.bytes_per_scalar) < 1:
             raise ValueError(f"ModelSizes needs positive sizes, got {self}")
+        if self.windows and len(self.windows) != self.kv.num_layers:
+            raise ValueError(
+                f"windows: expected none or {self.kv.num_layers}, got {len(self.windows)}"
+            )
+        if any(window is not None and window < 1 for window in self.windows):
+            raise ValueError(f"windows: expected positive ones, got {self.windows}")
 
     @property
     def query_width(self) -> int:
@@ -192,7 +205,9 @@ class _Part:
         self._received = [self._rows_of(others, layer) for layer in range(sizes.kv.num_layers)]
         own = self._prefix_len + self._tokens
         self._seen = [own + received for received in self._received]
-        """S of each layer: keys that the own tokens' queries are multiplied with."""
+        """S of each layer, whatever its window: rows that the own tokens come after or are."""
+        self._windows = [self._window_at(layer) for layer in range(sizes.kv.num_layers)]
+        self._is_apart = any(other.compression.is_refitted for other in others)
         self._num_new_tokens = num_new_tokens if self._is_publisher else 0
 
     @property
@@ -208,21 +223,21 @@ class _Part:
         if self._tokens == 0 or (not self._is_publisher and idle):
             return 0
         blocks = sum(
-            _block_flops(self._sizes, self._tokens, seen) for seen in self._seen[: self._num_blocks]
+            _block_flops(self._sizes, self._tokens, self._attended(layer))
+            for layer in range(self._num_blocks)
         )
         if self._is_publisher:
             return blocks + _head_flops(self._sizes)
         return blocks + _projection_flops(self._sizes, self._tokens)
 
     def flops_decode(self) -> int:
-        """One token a pass. The first comes of the prefill, and the last is not run.
-
-        Pass n sees n tokens of the answer, all passes together P (P + 1) / 2.
-        """
+        """One token a pass. The first comes of the prefill, and the last is not run."""
         passes = max(0, self._num_new_tokens - 1)
         rest = _block_flops(self._sizes, 1, 0) * len(self._seen) + _head_flops(self._sizes)
-        of_answer = passes * (passes + 1) / 2
-        seen = (_attention_flops(self._sizes, passes * seen + of_answer) for seen in self._seen)
+        seen = (
+            _attention_flops(self._sizes, _keys_of_passes(passes, seen, window))
+            for seen, window in zip(self._seen, self._windows, strict=True)
+        )
         return passes * rest + sum(seen)
 
     def peak_memory_bytes(self) -> int:
@@ -238,7 +253,8 @@ class _Part:
         held = self._rows_bytes() + self._tensors_bytes()
         if self._is_publisher:
             sizes = self._sizes
-            fresh = sum(self._seen) + sum(self._received)
+            windows = zip(self._seen, self._windows, strict=True)
+            fresh = sum(min(seen, window - 1) for seen, window in windows) + sum(self._received)
             fresh += self._num_new_tokens * sizes.kv.num_layers
             held += round(_FLOAT32 * fresh * sizes.kv.values_per_row)
         return held
@@ -260,6 +276,21 @@ class _Part:
         wide = 3 * min(tokens, TOKENS_AT_ONCE) * sizes.intermediate_size
         feed_forward = 2 * tokens * sizes.hidden_size + wide
         return max(seen, sizes.bytes_per_scalar * feed_forward)
+
+    def _window_at(self, layer: int) -> float:
+        """W; infinite for none, and where others are asked: own rows are not cut to it there."""
+        window = self._sizes.windows[layer] if self._sizes.windows else None
+        return math.inf if window is None or layer in self._route.asks else window
+
+    def _attended(self, layer: int) -> float:
+        """Keys that queries of the prefill are multiplied with: those up to W before a piece.
+
+        Rows of which each head has its own are only masked.
+        """
+        seen, window = self._seen[layer], self._windows[layer]
+        if self._is_apart and layer in self._route.receives:
+            return seen
+        return min(seen, window - 1 + min(self._tokens, QUERIES_AT_ONCE))
 
     def _rows_of(self, others: list[Member], layer: int) -> float:
         """Rows of others at a layer, mean over heads."""
@@ -283,6 +314,16 @@ def _block_flops(sizes: ModelSizes, num_tokens: int, num_visible: float) -> int:
     output = 2 * num_tokens * sizes.hidden_size * sizes.query_width
     feed_forward = 6 * num_tokens * sizes.hidden_size * sizes.intermediate_size
     return _projection_flops(sizes, num_tokens) + attention + output + feed_forward
+
+
+def _keys_of_passes(passes: int, seen: float, window: float) -> float:
+    """Keys of all passes of an answer together: pass n sees S and n more, at most W.
+
+    Example, 3 passes behind 4 rows: 5 + 6 + 7, and 5 + 5 + 5 if W is 5.
+    """
+    growing = int(min(passes, max(0, window - seen)))
+    keys = growing * seen + growing * (growing + 1) / 2
+    return keys if growing == passes else keys + (passes - growing) * window
 
 
 def _attention_flops(sizes: ModelSizes, num_pairs: float) -> int:

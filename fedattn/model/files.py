@@ -42,7 +42,7 @@ class ModelFiles:
         """The configuration, once neither `check_config` nor `check_gguf` is against it."""
         with self.reading("config"):
             config = AutoConfig.from_pretrained(**self._place())
-        check_config(config, self.name)
+            check_config(config, self.name)
         if self.location.is_file():
             with self.reading("config"):
                 head = read_head(self.location)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from fedattn.core.errors import ModelError
 from fedattn.model.hugging_face import PretrainedConfig
+from fedattn.model.source import WEIGHT_SUFFIXES
 
 _INDECISIVE_KEYS = frozenset({
     "_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "return_dict",
     "output_attentions", "output_hidden_states",
 })  # fmt: skip
 """Where a model lies, what wrote it, and how it is run: never what it computes."""
-_WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".bin")
 
 
 def fingerprint_model(config: PretrainedConfig, location: Path) -> str:
@@ -36,9 +36,9 @@ def fingerprint_model(config: PretrainedConfig, location: Path) -> str:
     decisive = {key: value for key, value in settings.items() if key not in _INDECISIVE_KEYS}
     digest.update(json.dumps(decisive, sort_keys=True, default=str).encode())
     files = [location] if location.is_file() else sorted(location.iterdir())
-    weights = [file for file in files if file.suffix in _WEIGHT_SUFFIXES]
+    weights = [file for file in files if file.suffix in WEIGHT_SUFFIXES]
     if not weights:
-        raise ModelError(f"no weights ({', '.join(_WEIGHT_SUFFIXES)}) in {location}")
+        raise ModelError(f"no weights ({', '.join(WEIGHT_SUFFIXES)}) in {location}")
     for file in weights:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())

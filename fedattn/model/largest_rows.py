@@ -24,6 +24,9 @@ def largest_rows(
         blocks: of every block.
         scales: of every block, by how much RoPE lengthens a key or a query at most.
         shape: of the rows.
+
+    Raises:
+        ValueError: some row has no bound, as weights that are damaged make it.
     """
     keys, values, queries = [], [], []
     for block, scale in zip(blocks, scales, strict=True):
@@ -31,6 +34,8 @@ def largest_rows(
         values.append(_lengths(block.norm, block.value, shape.head_dim))
         longest = _turned(block.norm, block.query, block.query_norm, shape.head_dim)
         queries.append(longest * scale * block.scaling)
+        if not all(made[-1].isfinite().all() for made in (keys, values, queries)):
+            raise ValueError(f"block {len(keys) - 1} makes rows of no finite length")
     return RowBounds(
         keys=torch.stack(keys).numpy(),
         values=torch.stack(values).numpy(),
@@ -49,10 +54,12 @@ def _turned(
 
 
 def _lengths(norm: torch.Tensor, linear: Projection, head_dim: int) -> torch.Tensor:
-    """[H] float32, of what a projection makes."""
+    """[H] float32, of what a projection makes; infinite if its weights are not finite."""
     weight: torch.Tensor = linear.weight.float() * norm
     heads = weight.view(-1, head_dim, weight.shape[-1])  # [H, D, d]
     gram = torch.bmm(heads, heads.transpose(1, 2)).cpu()  # [Hkv, D, D]
+    if not gram.isfinite().all():
+        return torch.full((len(gram),), torch.inf)
     largest = torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0)
     lengths: torch.Tensor = (largest * heads.shape[-1]).sqrt()
     if linear.bias is None:

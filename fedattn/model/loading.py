@@ -30,6 +30,7 @@ from fedattn.model.pieces import compute_in_pieces
 from fedattn.model.prepare import (
     PreparedModel,
     prepared_files,
+    read_floats,
     read_network,
     weights_folder,
 )
@@ -88,6 +89,7 @@ def wrap_model(network: torch.nn.Module, fingerprint: str) -> LoadedModel:
 
     Raises:
         ModelError: its configuration asks for what our attention cannot do.
+        ValueError: its weights make rows of no finite length.
     """
     config: Any = network.config
     check_config(config)
@@ -127,8 +129,10 @@ def read_sizes(prepared: PreparedModel, weights: Weights = FLOAT32_WEIGHTS) -> M
     Raises:
         ModelError: its config cannot be read, or asks for what our attention cannot do.
     """
-    config = prepared_files(prepared).config()
-    sizes = _sizes(empty_network(config, weights.dtype))
+    files = prepared_files(prepared)
+    network = empty_network(files, files.config(), weights.dtype)
+    with files.reading("config"):
+        sizes = _sizes(network)
     if weights.blocks is None:
         return sizes
     file = prepared.path / weights.name / BLOCKS_FILE
@@ -140,6 +144,7 @@ def read_sizes(prepared: PreparedModel, weights: Weights = FLOAT32_WEIGHTS) -> M
 def _sizes(network: torch.nn.Module) -> ModelSizes:
     config: Any = network.config
     weights = list(network.parameters())  # tied ones once
+    windows = read_windows(config)
     return ModelSizes(
         kv=_kv_shape(config),
         hidden_size=config.hidden_size,
@@ -149,6 +154,7 @@ def _sizes(network: torch.nn.Module) -> ModelSizes:
         weight_bytes=sum(weight.nbytes for weight in weights)
         + sum(matrix.nbytes for matrix in matrices_of(network)),
         bytes_per_scalar=weights[0].element_size(),
+        windows=windows if any(windows) else (),
     )
 
 
@@ -172,12 +178,15 @@ def load_model(
         ModelError: they cannot be read, or the model is not supported.
         ConfigurationError: they are in blocks, for which the kernels are missing.
     """
-    config = prepared_files(prepared).config()  # refuses before weights are read
+    files = prepared_files(prepared)
+    config = files.config()  # refuses before weights are read
     if weights.blocks is None:
         network = _floats(prepared, weights, device)
     else:
         network = _blocks(prepared, weights, config)
-    return wrap_model(network.to(device), fingerprint_of(prepared, weights))
+    network = network.to(device)
+    with files.reading("weights"):
+        return wrap_model(network, fingerprint_of(prepared, weights))
 
 
 def fingerprint_of(prepared: PreparedModel, weights: Weights) -> str:
@@ -202,7 +211,7 @@ def _blocks(prepared: PreparedModel, weights: Weights, config: Any) -> Any:
     # blocks of the source are made with the folder, others beside them
     remedy_folder = None if weights.made_format is None else folder
     files = replace(prepared_files(prepared, remedy_folder), location=folder)
-    network = blocks_network(files, config)
+    network = blocks_network(files, empty_network(prepared_files(prepared), config))
     network.generation_config = prepared_files(prepared).generation_config()
     return network
 
@@ -211,7 +220,7 @@ def _floats(prepared: PreparedModel, weights: Weights, device: torch.device) -> 
     path = weights_folder(prepared, weights) if device.type == "cpu" else prepared.path
     if path == prepared.path:
         return read_network(prepared, weights.dtype)
-    return prepared_files(prepared, path).network(weights.dtype)
+    return read_floats(prepared_files(prepared, path), weights.dtype)
 
 
 def load_tokenizer(prepared: PreparedModel) -> PreTrainedTokenizerFast:

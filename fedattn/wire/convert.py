@@ -88,6 +88,7 @@ def sizes_to_wire(sizes: ModelSizes) -> aggregator_pb2.ModelSizes:
         vocab_size=sizes.vocab_size,
         weight_bytes=sizes.weight_bytes,
         bytes_per_scalar=sizes.bytes_per_scalar,
+        windows=[window or 0 for window in sizes.windows],
     )
 
 
@@ -97,6 +98,10 @@ def sizes_from_wire(message: aggregator_pb2.ModelSizes, shape: KvShape) -> Model
         require_range(field, getattr(message, field), 1, limit)
     require_range("weight_bytes", message.weight_bytes, 1, 1 << 50)
     require_range("bytes_per_scalar", message.bytes_per_scalar, 1, 8)
+    if message.windows:
+        require_range("number of windows", len(message.windows), shape.num_layers, shape.num_layers)
+    for window in message.windows:
+        require_range("window", window, 0, limit)
     return ModelSizes(
         kv=shape,
         hidden_size=message.hidden_size,
@@ -105,6 +110,7 @@ def sizes_from_wire(message: aggregator_pb2.ModelSizes, shape: KvShape) -> Model
         vocab_size=message.vocab_size,
         weight_bytes=message.weight_bytes,
         bytes_per_scalar=message.bytes_per_scalar,
+        windows=tuple(window or None for window in message.windows),
     )
 
 

@@ -12,7 +12,12 @@ import torch
 from fedattn import __version__
 from fedattn.core.profile import Profile
 from fedattn.model.engine import Engine, open_engine
-from fedattn.model.placement import choose_decoder, choose_device, choose_weights
+from fedattn.model.placement import (
+    choose_decoder,
+    choose_device,
+    choose_weights,
+    decoder_bytes,
+)
 from fedattn.model.prepare import prepare_model
 from fedattn.passages.store import PassageStore
 from fedattn.passages.watching import keep_fresh
@@ -129,10 +134,9 @@ def _make_budget(settings: ParticipantSettings, engine: Engine) -> MemoryBudget:
     Raises:
         ConfigurationError: the memory of the settings has no room for a session.
     """
-    sizes = engine.model.sizes
     fixed = own_bytes()
-    if settings.publish and not engine.model.is_in_blocks:
-        fixed += sizes.weight_bytes // sizes.bytes_per_scalar  # int8, for the decoder
+    if settings.publish:
+        fixed += decoder_bytes(settings.decode_weights, engine.model)
     offered = memory_limit() or psutil.virtual_memory().total // 2
     room = room_beside(fixed, settings.memory, offered)
     log.info("memory", own_mib=fixed >> 20, for_sessions_mib=room >> 20)

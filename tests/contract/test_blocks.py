@@ -1,5 +1,6 @@
 """Models whose weights are in blocks: network == in-process == oracle, on the same weights."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     network: Any = tiny_network(request.param, **WIDTHS)
     write_tensors(bring_to_blocks(network, BlockFormat.Q4_0), folder / BLOCKS_FILE)
     files = ModelFiles(name="tiny", location=folder, remedy="make it again")
-    return wrap_model(blocks_network(files, network.config), "f" * 64)
+    return wrap_model(blocks_network(files, empty_network(files, network.config)), "f" * 64)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS[:3], ids=lambda scenario: scenario.name)
@@ -135,10 +136,23 @@ def test_a_damaged_file_of_blocks_is_named_with_what_to_delete(tmp_path: Path) -
     load_model(prepared, Q8)
     file = prepared.path / "q8_0" / BLOCKS_FILE
     whole = file.read_bytes()
-    for damaged in (whole[: len(whole) // 2], b"", whole[:8], b"x" * 100):
+    spoilt = whole[:-1000] + bytes(1000)
+    for damaged in (whole[: len(whole) // 2], b"", whole[:8], b"x" * 100, spoilt):
         file.write_bytes(damaged)
         with pytest.raises(ModelError, match=f"q8_0 cannot be read .*; delete {file.parent}"):
             load_model(prepared, Q8)
+
+
+def test_a_config_that_makes_no_network_for_blocks_is_named_with_what_to_delete(
+    tmp_path: Path,
+) -> None:
+    save_tiny_model(tmp_path / "tiny", **WIDTHS)
+    prepared = prepare_model(str(tmp_path / "tiny"), cache_dir=tmp_path / "cache")
+    load_model(prepared, Q8)
+    file = prepared.path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_act": "none of them"}))
+    with pytest.raises(ModelError, match=f"config .* cannot be read .*; delete {prepared.path} "):
+        load_model(prepared, Q8)
 
 
 def test_a_file_of_blocks_of_another_network_is_refused(
@@ -153,7 +167,7 @@ def test_a_file_of_blocks_of_another_network_is_refused(
     ):
         other = tiny_network("llama", **WIDTHS | settings).config
         with pytest.raises(ModelError, match=said):
-            blocks_network(files, other)
+            blocks_network(files, empty_network(files, other))
 
 
 def test_where_ggml_is_not_weights_are_floats(
@@ -182,12 +196,12 @@ def test_blocks_of_a_gguf_file_are_what_transformers_reads_in_it(
 ) -> None:
     source: Any = tiny_network(family, **WIDTHS)
     write_gguf(tmp_path / "tiny.gguf", family, source, GGMLQuantizationType.Q8_0)
-    tensors = read_gguf(tmp_path / "tiny.gguf", empty_network(source.config))
+    files = ModelFiles(name="tiny", location=tmp_path, remedy="make it again")
+    tensors = read_gguf(tmp_path / "tiny.gguf", empty_network(files, source.config))
     assert {one.form for one in tensors.matrices.values()} == {BlockFormat.Q8_0}
     write_tensors(tensors, tmp_path / BLOCKS_FILE)
-    files = ModelFiles(name="tiny", location=tmp_path, remedy="make it again")
-    blocks = blocks_network(files, source.config)
-    floats = float_network(files, source.config, torch.float32)
+    blocks = blocks_network(files, empty_network(files, source.config))
+    floats = float_network(files, empty_network(files, source.config), torch.float32)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="tiny.gguf")
     ids = torch.tensor([[1, 5, 9, 60]])
     with torch.inference_mode():

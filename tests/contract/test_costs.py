@@ -11,11 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fedattn.core.codecs import CODECS, Codec
 from fedattn.core.compression import Compression
-from fedattn.core.costs import session_bytes, session_costs
+from fedattn.core.costs import session_bytes, session_costs, session_memory
 from fedattn.core.sampling import SamplingParams
 from fedattn.model.decode import generate_tokens
 from fedattn.model.exchange import InProcessExchange, KvStore
-from fedattn.model.prefill import Prefiller
+from fedattn.model.families import Windows
+from fedattn.model.prefill import Prefiller, PrefillResult
+from fedattn.model.roomy_rows import with_room
 from tests.harness.learned import ragged, random_scorer
 from tests.harness.scenarios import LOSSLESS, SCENARIOS, Scenario, context_words
 from tests.harness.tiny import FAMILIES, tiny_model
@@ -35,13 +37,14 @@ BYTES_OF = {
 }
 
 
-def run_all(case: Scenario, prefiller: Prefiller, store: KvStore) -> None:
+def run_all(case: Scenario, prefiller: Prefiller, store: KvStore) -> PrefillResult:
     prefix, spans, question = case.tokens()
     layout = store.layout
     for index, token_ids in enumerate(spans):
         exchange = InProcessExchange(store, index)
         prefiller.contribute(layout.members[index], prefix, token_ids, exchange)
-    prefiller.publish(layout.publisher, prefix, question, InProcessExchange(store, len(spans)))
+    exchange = InProcessExchange(store, len(spans))
+    return prefiller.publish(layout.publisher, prefix, question, exchange)
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
@@ -102,9 +105,65 @@ def test_operations_are_foretold_where_heads_have_rows_of_their_own(family: str)
     require_operations_foretold(family, ("1,3", "all"), compression)
 
 
+def test_operations_are_foretold_where_blocks_have_windows() -> None:
+    """And windows are what tells them: they are shorter than the texts."""
+    sizes = tiny_model("gemma3_text").sizes
+    assert sizes.windows == (5, 5, None, 5, None)
+    require_operations_foretold("gemma3_text", ("all", "all"), LOSSLESS)
+
+
+@pytest.mark.parametrize("plans", [("1,3", "all"), ("none", "none"), ("2", "1,3")])
+@pytest.mark.parametrize("compression", COMPRESSIONS.values(), ids=COMPRESSIONS)
+def test_no_prefill_takes_more_operations_than_foretold_where_windows_have_gaps(
+    compression: Compression, plans: tuple[str, str]
+) -> None:
+    *prefills, decoding = operations("gemma3_text", plans, compression)
+    for counted_flops, foretold in prefills:
+        assert 0.98 * foretold <= counted_flops <= foretold
+    assert decoding[0] == decoding[1]
+
+
+def test_a_prefill_is_foretold_where_heads_have_rows_of_their_own_behind_windows() -> None:
+    """Rows that have left the window are only masked then."""
+    compression = ragged(LOSSLESS, tiny_model("gemma3_text").shape)
+    *prefills, _ = operations("gemma3_text", ("all", "all"), compression)
+    for counted_flops, foretold in prefills:
+        assert counted_flops == foretold
+
+
+def test_a_decoder_copies_as_many_rows_as_foretold() -> None:
+    """Those within the windows, and room for the answer."""
+    model = tiny_model("gemma3_text")
+    case = Scenario(name="", contexts=context_words(13, 8), plan="all", publisher_plan="all")
+    store = KvStore(case.layout(), model.shape, model.rotaries)
+    prefill = run_all(case, Prefiller(model), store)
+
+    def copied_bytes(windows: Windows) -> int:
+        layers = zip(prefill.cache.layers, windows, strict=True)
+        rows = [with_room(layer, 7, prefill.next_position, window) for layer, window in layers]
+        return sum(one._rows.nbytes for one in rows)  # type: ignore[attr-defined]
+
+    def foretold_bytes(windows: Windows) -> int:
+        sizes = replace(model.sizes, windows=windows)
+        return session_memory(store.layout, sizes, 2, num_new_tokens=7)
+
+    nowhere = (None,) * model.shape.num_layers
+    spared = copied_bytes(nowhere) - copied_bytes(model.windows)
+    assert spared > 0
+    assert foretold_bytes(nowhere) - foretold_bytes(model.windows) == spared
+
+
 def require_operations_foretold(
     family: str, plans: tuple[str, str], compression: Compression
 ) -> None:
+    for counted_flops, foretold in operations(family, plans, compression):
+        assert counted_flops == foretold
+
+
+def operations(
+    family: str, plans: tuple[str, str], compression: Compression
+) -> Iterator[tuple[int, int]]:
+    """Counted and foretold ones of every prefill in token order, and of decoding."""
     model = tiny_model(family)
     case = Scenario(
         name="",
@@ -123,15 +182,15 @@ def require_operations_foretold(
         exchange = InProcessExchange(store, index)
         with counted() as counter:
             prefiller.contribute(layout.members[index], prefix, token_ids, exchange)
-        assert counter.get_total_flops() == foretold[index].flops_prefill
+        yield counter.get_total_flops(), foretold[index].flops_prefill
     last = InProcessExchange(store, len(spans))
     with counted() as counter:
         prefill = prefiller.publish(layout.publisher, prefix, question, last)
-    assert counter.get_total_flops() == foretold[-1].flops_prefill
+    yield counter.get_total_flops(), foretold[-1].flops_prefill
     with counted() as counter:
         tokens = list(generate_tokens(model, prefill, SamplingParams(max_new_tokens=4)))
     assert len(tokens) == 4
-    assert counter.get_total_flops() == foretold[-1].flops_decode
+    yield counter.get_total_flops(), foretold[-1].flops_decode
 
 
 def test_peak_memory_is_near_the_tensors_that_torch_holds() -> None:

@@ -21,7 +21,7 @@ from fedattn.model.weights.formats import BlockFormat
 from fedattn.model.weights.ggml import ggml
 from fedattn.model.weights.graphs import Draft
 from fedattn.model.weights.modules import direct_products
-from fedattn.model.weights.network import blocks_network, bring_to_blocks
+from fedattn.model.weights.network import blocks_network, bring_to_blocks, empty_network
 from fedattn.model.weights.stored import BLOCKS_FILE, write_tensors
 from fedattn.research.oracle import oracle_greedy
 from tests.harness.runners import prefill_in_process
@@ -64,7 +64,7 @@ def blocks_model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     network: Any = tiny_network("llama", **sizes)
     write_tensors(bring_to_blocks(network, BlockFormat.Q4_0), folder / BLOCKS_FILE)
     files = ModelFiles(name="tiny", location=folder, remedy="make it again")
-    return wrap_model(blocks_network(files, network.config), "f" * 64)
+    return wrap_model(blocks_network(files, empty_network(files, network.config)), "f" * 64)
 
 
 def undrafted(model: LoadedModel, scenario: Scenario, sampling: SamplingParams) -> list[int]:

@@ -1,5 +1,6 @@
 """What the attention seam refuses, and that what it takes equals plain transformers."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,23 @@ from fedattn.core.errors import ConfigurationError, ModelError
 from fedattn.model.attention import federated_attention
 from fedattn.model.cache import FederatedCache
 from fedattn.model.decode import Decoder, TransformersDecoder
+from fedattn.model.engine import Engine
 from fedattn.model.families import FAMILIES, check_config
 from fedattn.model.fingerprint import fingerprint_model
 from fedattn.model.fused import FLOAT32, FusedDecoder
 from fedattn.model.loading import LoadedModel, load_model, read_sizes, wrap_model
-from fedattn.model.placement import choose_decoder
-from fedattn.model.prefill import PrefillResult, forward_tokens
+from fedattn.model.placement import choose_decoder, decoder_bytes
+from fedattn.model.prefill import Prefiller, PrefillResult, forward_tokens
 from fedattn.model.prepare import PreparedModel, prepare_model
+from services.participant import app
+from services.participant.settings import ParticipantSettings
 from tests.harness.tiny import (
     ALL_FAMILIES,
     configure_tiny,
     save_tiny_model,
     tiny_model,
     tiny_network,
+    word_tokenizer,
 )
 
 WINDOWS: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
@@ -177,6 +182,33 @@ def test_a_model_that_is_not_fused_decodes_by_transformers_unless_int8_is_wished
 )
 def test_a_model_on_a_cpu_decodes_with_the_weights_wished(weights: str, kind: type) -> None:
     assert isinstance(choose_decoder(weights, tiny_model("llama"))(), kind)
+
+
+@pytest.mark.parametrize(
+    ("weights", "differently", "is_int8"),
+    [
+        ("auto", {}, True),
+        ("int8", {}, True),
+        ("float32", {}, False),
+        ("auto", {"read_block": None}, False),
+        ("auto", {"is_in_blocks": True}, False),
+        ("auto", {"device": torch.device("cuda")}, False),
+    ],
+)
+def test_a_publisher_reserves_memory_for_a_decoder_in_int8_only(
+    weights: str, differently: dict[str, Any], is_int8: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "own_bytes", lambda: 0)
+    model = replace(tiny_model("llama"), **differently)
+    engine = Engine(
+        name="tiny", model=model, tokenizer=word_tokenizer(), prefiller=Prefiller(model)
+    )
+    asked: dict[str, Any] = {"node_id": "a", "memory": 1 << 30, "decode_weights": weights}
+    contributor = app._make_budget(ParticipantSettings(**asked), engine)
+    publisher = app._make_budget(ParticipantSettings(**asked, publish=True), engine)
+    assert contributor.total == 1 << 30
+    expected = model.sizes.weight_bytes // 4 if is_int8 else 0
+    assert contributor.total - publisher.total == decoder_bytes(weights, model) == expected
 
 
 def test_unknown_decode_weights_are_refused() -> None:

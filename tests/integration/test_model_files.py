@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer
 
 from fedattn.core.errors import ModelError
@@ -19,7 +20,8 @@ from fedattn.model.loading import load_model, load_tokenizer, read_sizes
 from fedattn.model.prepare import PreparedModel, prepare_model, weights_folder
 from fedattn.model.source import resolve_source
 from fedattn.model.store import default_cache_dir, written_at_once
-from fedattn.model.weights.choice import Weights
+from fedattn.model.weights.choice import FLOAT32_WEIGHTS, Weights
+from fedattn.model.weights.written import note_written
 from tests.harness.tiny import save_tiny_model
 
 HALF = Weights(dtype=torch.bfloat16)
@@ -91,6 +93,36 @@ def test_a_prepared_folder_damaged_since_is_named_in_one_line(
     assert f"delete {prepared.path}" in one_line(error)
 
 
+def spoil(path: Path) -> None:
+    """Zeros over part of it; its length stays."""
+    with path.open("r+b") as stream:
+        stream.seek(-1000, os.SEEK_END)
+        stream.write(bytes(1000))
+
+
+@pytest.mark.parametrize("weights", [FLOAT32_WEIGHTS, HALF], ids=lambda weights: weights.name)
+def test_weights_that_are_not_those_written_are_named_in_one_line(
+    prepared: PreparedModel, weights: Weights
+) -> None:
+    load_model(prepared, weights)
+    place = weights_folder(prepared, weights)
+    spoil(place / "model.safetensors")
+    with pytest.raises(ModelError, match=r"weights .* cannot be read .*SHA-256") as error:
+        load_model(prepared, weights)
+    assert f"delete {place} " in one_line(error)
+
+
+def test_weights_that_are_not_numbers_are_named_in_one_line(prepared: PreparedModel) -> None:
+    file = prepared.path / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.3.self_attn.v_proj.weight"][0, 0] = torch.nan
+    save_file(tensors, file, metadata={"format": "pt"})
+    note_written(file)
+    with pytest.raises(ModelError, match="block 3 makes rows of no finite length") as error:
+        load_model(prepared)
+    assert f"delete {prepared.path} " in one_line(error)
+
+
 def test_a_damaged_copy_in_half_precision_is_named_itself(prepared: PreparedModel) -> None:
     copy = weights_folder(prepared, HALF)
     truncate(copy / "model.safetensors")
@@ -113,6 +145,27 @@ def test_sizes_need_a_config_that_can_be_read(prepared: PreparedModel) -> None:
     truncate(prepared.path / "config.json")
     with pytest.raises(ModelError, match=r"config .* cannot be read"):
         read_sizes(prepared)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_key_value_heads": 0},
+        {"head_dim": 0},
+        {"head_dim": -8},
+        {"hidden_act": "none of them"},
+        {"pad_token_id": 5000},
+        {"vocab_size": 0},
+        {"layer_types": 5},
+    ],
+)
+def test_a_config_that_makes_no_network_is_named_in_one_line(
+    prepared: PreparedModel, settings: dict[str, Any]
+) -> None:
+    configure(prepared.path, **settings)
+    with pytest.raises(ModelError, match=r"config .* cannot be read") as error:
+        read_sizes(prepared)
+    assert f"delete {prepared.path}" in one_line(error)
 
 
 def test_a_tokenizer_that_cannot_stream_text_is_refused(prepared: PreparedModel) -> None:
@@ -189,6 +242,18 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(os.environ, "FEDATTN_CACHE", "~nobody-of-this-name/x")
     with pytest.raises(ModelError, match="set FEDATTN_CACHE"):
         default_cache_dir()
+
+
+def test_whoever_may_read_other_folders_of_a_user_may_read_prepared_ones(
+    prepared: PreparedModel, tmp_path: Path
+) -> None:
+    load_model(prepared, HALF)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    folders, files = ((tmp_path / name).stat().st_mode for name in ("folder", "file"))
+    for path in (prepared.path, *prepared.path.rglob("*")):
+        if path.suffix != ".lock":
+            assert path.stat().st_mode == (folders if path.is_dir() else files), path
 
 
 def test_what_an_ended_run_left_half_written_is_removed_by_the_next(tmp_path: Path) -> None:

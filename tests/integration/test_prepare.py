@@ -139,6 +139,32 @@ def test_changed_source_is_prepared_anew(folder: Path, tmp_path: Path) -> None:
     assert before.fingerprint != after.fingerprint
 
 
+def test_files_that_no_model_is_loaded_from_make_no_second_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    first = prepare_model(str(folder), cache_dir=tmp_path / "c")
+    for name in ("README.md", ".gitattributes", "picture.png"):
+        (folder / name).write_text("new")
+    assert prepare_model(str(folder), cache_dir=tmp_path / "c") == first
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    assert prepare_model(str(folder), cache_dir=tmp_path / "c").path != first.path
+
+
+@pytest.mark.parametrize("step", ["fingerprinting", "reading the weights", "writing safetensors"])
+def test_a_source_that_changes_while_it_is_read_is_refused(
+    folder: Path, tmp_path: Path, step: str
+) -> None:
+    def change(now: str) -> None:
+        if now == step:
+            save_tiny_model(folder, seed=1)
+
+    with pytest.raises(ModelError, match="model tiny changed while it was read; try again"):
+        prepare_model(str(folder), cache_dir=tmp_path / "c", progress=change)
+    assert not list((tmp_path / "c" / "models").glob("*/*"))
+    again = prepare_model(str(folder), cache_dir=tmp_path / "c")
+    assert again == prepare_model(str(folder), cache_dir=tmp_path / "c", progress=change)
+
+
 def test_other_family_is_refused_by_name(tmp_path: Path) -> None:
     config = GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=16, n_positions=8)
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from fedattn.core.codecs import CODECS
 from fedattn.core.compression import Compression
+from fedattn.core.costs import ModelSizes
 from fedattn.core.errors import InvalidRequestError, InvalidSamplingError
 from fedattn.core.node_id import check_node_id
 from fedattn.core.request import describe_prefix
@@ -64,6 +66,42 @@ def test_compression_out_of_range_is_refused_briefly(
     with pytest.raises(InvalidRequestError, match=complaint) as caught:
         convert.compression_from_wire(message)
     assert len(str(caught.value)) < 300
+
+
+SHAPE = KvShape(num_layers=3, num_kv_heads=2, head_dim=8)
+SIZES = ModelSizes(
+    kv=SHAPE, hidden_size=64, num_query_heads=8, intermediate_size=128, vocab_size=1000,
+    weight_bytes=1 << 30,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("windows", [(), (512, None, 4096)])
+def test_sizes_come_back_from_the_wire(windows: tuple[int | None, ...]) -> None:
+    sizes = replace(SIZES, windows=windows)
+    assert convert.sizes_from_wire(convert.sizes_to_wire(sizes), SHAPE) == sizes
+
+
+@pytest.mark.parametrize(
+    ("windows", "complaint"),
+    [
+        ([512], "number of windows must be between 3 and 3, got 1"),
+        ([0] * 100_000, "number of windows must be between 3 and 3, got 100000"),
+        ([512, 0, 2**32 - 1], "window must be between 0 and"),
+    ],
+)
+def test_windows_of_other_blocks_are_refused(windows: list[int], complaint: str) -> None:
+    message = convert.sizes_to_wire(SIZES)
+    message.windows.extend(windows)
+    with pytest.raises(InvalidRequestError, match=complaint):
+        convert.sizes_from_wire(message, SHAPE)
+
+
+@pytest.mark.parametrize("windows", [(512,), (512, 0, None)])
+def test_sizes_with_windows_that_no_model_has_are_impossible(
+    windows: tuple[int | None, ...],
+) -> None:
+    with pytest.raises(ValueError, match="windows: expected"):
+        replace(SIZES, windows=windows)
 
 
 def test_prefix_travels_as_length_and_digest_of_its_token_ids() -> None:

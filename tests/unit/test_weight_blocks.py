@@ -22,6 +22,7 @@ from fedattn.model.weights.graphs import Draft
 from fedattn.model.weights.matrix import BlocksMatrix
 from fedattn.model.weights.modules import BlocksEmbedding, BlocksLinear, direct_products
 from fedattn.model.weights.stored import BLOCKS_FILE, StoredTensors, read_tensors, write_tensors
+from fedattn.model.weights.written import note_written
 
 FORMATS = [BlockFormat.Q4_0, BlockFormat.Q4_1, BlockFormat.Q5_0, BlockFormat.Q5_1]
 FORMATS += [BlockFormat.Q8_0, BlockFormat.Q4_K, BlockFormat.Q5_K, BlockFormat.Q6_K]
@@ -210,6 +211,7 @@ def test_a_file_gives_back_what_was_written(file: Path) -> None:
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     save_file({"n": torch.ones(3)}, tmp_path / BLOCKS_FILE)
+    note_written(tmp_path / BLOCKS_FILE)
     with pytest.raises(ValueError, match="expected fedattn-blocks-1, got None"):
         read_tensors(tmp_path / BLOCKS_FILE)
 

@@ -24,6 +24,7 @@ _REMEDY = "choose a smaller --model, or --weights q8_0, or give the machine more
 def check_memory(subject: Subject) -> Iterator[Found]:
     """The cost model's word, against what is free and what there is at all."""
     require_extras("participant")
+    from fedattn.model.fused import FLOAT32
     from fedattn.model.loading import read_sizes
     from fedattn.model.placement import choose_device, choose_weights
     from fedattn.model.prepare import find_prepared
@@ -41,7 +42,8 @@ def check_memory(subject: Subject) -> Iterator[Found]:
     device = choose_device(subject.settings.device)
     weights = choose_weights(subject.settings.weights, prepared, device)
     sizes = read_sizes(prepared, weights)
-    decodes_int8 = weights.blocks is None and device.type == "cpu"
+    may_be_int8 = subject.settings.decode_weights != FLOAT32
+    decodes_int8 = may_be_int8 and weights.blocks is None and device.type == "cpu"
     needed = needed_bytes(sizes, subject.settings, decodes_int8=decodes_int8)
     told = f"needs about {needed >> 20} MiB, {there}"
     if needed > memory.total:

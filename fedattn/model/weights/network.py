@@ -18,29 +18,35 @@ from fedattn.model.weights.stored import BLOCKS_FILE, StoredTensors, read_tensor
 _EMBEDDING, _HEAD = "model.embed_tokens", "lm_head"
 
 
-def empty_network(config: Any, dtype: torch.dtype = torch.float32) -> Any:
+def empty_network(files: ModelFiles, config: Any, dtype: torch.dtype = torch.float32) -> Any:
     """A network whose matrices take no memory; what its code computes, such as angles, is there.
 
     All on the meta device would take 40 MiB for sympy, which torch's code for that imports.
+
+    Args:
+        files: where the configuration lies.
+        config: of the model.
+        dtype: of its weights.
+
+    Raises:
+        ModelError: transformers makes no network of this configuration.
     """
-    with for_inference(), no_init_weights(), _MatricesOnMeta():
-        network = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    return network.eval()
+    with files.reading("config"), for_inference(), no_init_weights(), _MatricesOnMeta():
+        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 
 
-def blocks_network(files: ModelFiles, config: Any) -> Any:
+def blocks_network(files: ModelFiles, network: Any) -> Any:
     """A network of mapped blocks.
 
     Args:
         files: the folder of the file of blocks.
-        config: of the model.
+        network: an empty one, which is filled.
 
     Raises:
         ModelError: the file is damaged, or not of this network.
         ConfigurationError: the kernels are not here.
     """
     ggml()
-    network = empty_network(config)
     with files.reading("weights"):
         tensors = read_tensors(files.location / BLOCKS_FILE)
         for name, matrix in tensors.matrices.items():
@@ -50,13 +56,12 @@ def blocks_network(files: ModelFiles, config: Any) -> Any:
     return network
 
 
-def float_network(files: ModelFiles, config: Any, dtype: torch.dtype) -> Any:
+def float_network(files: ModelFiles, network: Any, dtype: torch.dtype) -> Any:
     """As `blocks_network`, with all weights expanded; needs no kernels.
 
     Raises:
         ModelError: the file is damaged, or not of this network.
     """
-    network = empty_network(config, dtype)
     with files.reading("weights"):
         tensors = read_tensors(files.location / BLOCKS_FILE)
         floats = {name: value.to(dtype) for name, value in tensors.floats.items()}

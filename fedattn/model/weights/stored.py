@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from fedattn.model.weights.formats import BlockFormat
 from fedattn.model.weights.matrix import BlocksMatrix
+from fedattn.model.weights.written import note_written, require_whole
 
 BLOCKS_FILE = "blocks.safetensors"
 _KIND = "fedattn-blocks-1"
@@ -34,7 +35,7 @@ class StoredTensors:
 
 
 def write_tensors(tensors: StoredTensors, path: Path) -> None:
-    """Write the file.
+    """Write the file, and what `read_tensors` compares it with.
 
     Raises:
         OSError, SafetensorError: it cannot be written.
@@ -44,6 +45,7 @@ def write_tensors(tensors: StoredTensors, path: Path) -> None:
     save_file(
         blocks | dict(tensors.floats), path, metadata={"kind": _KIND, "forms": json.dumps(forms)}
     )
+    note_written(path)
 
 
 def read_tensors(path: Path) -> StoredTensors:
@@ -52,6 +54,7 @@ def read_tensors(path: Path) -> StoredTensors:
     Raises:
         OSError, SafetensorError, ValueError, KeyError: it is damaged, or none of ours.
     """
+    require_whole(path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         if metadata.get("kind") != _KIND:

@@ -197,6 +197,7 @@ class ModelSizes(_message.Message):
     VOCAB_SIZE_FIELD_NUMBER: _builtins.int
     WEIGHT_BYTES_FIELD_NUMBER: _builtins.int
     BYTES_PER_SCALAR_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
     hidden_size: _builtins.int
     """Scalars of a hidden state; at least 1."""
     num_query_heads: _builtins.int
@@ -209,6 +210,12 @@ class ModelSizes(_message.Message):
     """Weights in memory, bytes; at least 1."""
     bytes_per_scalar: _builtins.int
     """Bytes of a scalar while computing; 1 to 8."""
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of every block, positions that a query sees, its own included, 0 for all; empty if no block has
+        a window.
+        """
+
     def __init__(
         self,
         *,
@@ -218,10 +225,11 @@ class ModelSizes(_message.Message):
         vocab_size: _builtins.int = ...,
         weight_bytes: _builtins.int = ...,
         bytes_per_scalar: _builtins.int = ...,
+        windows: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_scalar", b"bytes_per_scalar", "hidden_size", b"hidden_size", "intermediate_size", b"intermediate_size", "num_query_heads", b"num_query_heads", "vocab_size", b"vocab_size", "weight_bytes", b"weight_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_scalar", b"bytes_per_scalar", "hidden_size", b"hidden_size", "intermediate_size", b"intermediate_size", "num_query_heads", b"num_query_heads", "vocab_size", b"vocab_size", "weight_bytes", b"weight_bytes", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -111,6 +111,19 @@ def test_memory_is_held_against_what_the_model_needs(
     assert states(check_memory(subject())) == [state]
 
 
+def test_a_publisher_that_decodes_in_float32_needs_no_copy_in_int8(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fedattn.model.prepare.find_prepared", lambda _: PREPARED)
+    monkeypatch.setattr("fedattn.model.loading.read_sizes", lambda *_: SIZES)
+    enough = needed_bytes(SIZES, subject("--publish").settings, decodes_int8=False)
+    memory = Memory(free=enough, total=enough)
+    monkeypatch.setattr("services.participant.machine.read_memory", lambda: memory)
+    assert states(check_memory(subject("--publish"))) == [State.PROBLEM]
+    in_float32 = subject("--publish", "--decode-weights=float32")
+    assert states(check_memory(in_float32)) == [State.OK]
+
+
 def test_a_proxy_on_the_way_is_a_warning() -> None:
     (found,) = check_proxy(subject(*FAR, environment=PROXY))
     assert found.state is State.WARNING

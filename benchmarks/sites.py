@@ -31,6 +31,7 @@ from fedattn.client import Client
 from fedattn.core.address import HostPort
 from fedattn.core.errors import ConfigurationError
 from fedattn.core.report import NodeState, Outcome
+from fedattn.core.share import Share
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.fields import SamplingBody
 from fedattn.rest.query import QueryBody
@@ -56,7 +57,10 @@ TEXTS = {
 EVERYBODY = {name for nodes in TEXTS.values() for name in nodes}
 THIN = Link(rate_mbit_s=1)
 _QUERY = QueryBody(
-    question="What is the passcode?", deadline_s=60, sampling=SamplingBody(max_new_tokens=4)
+    question="What is the passcode?",
+    share=Share.NOTHING,  # everybody takes part, whatever fits
+    deadline_s=60,
+    sampling=SamplingBody(max_new_tokens=4),
 )
 _NATS = """
 port: 4222

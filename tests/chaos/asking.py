@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fedattn.client import Client
 from fedattn.core.errors import FedAttnError
 from fedattn.core.report import Outcome
+from fedattn.core.share import Share
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.events import LayerEvent, SessionEvent, TokenEvent
 from fedattn.rest.fields import CompressionBody, SamplingBody
@@ -19,6 +20,7 @@ GUARD_S = DEADLINE_S + 45.0
 _EVENTS = {Phase.EXCHANGE: SessionEvent, Phase.DECODING: TokenEvent}
 QUERY = QueryBody(
     question="Which bed is free?",
+    share=Share.NOTHING,  # everybody takes part, whatever fits
     plan="1-4",
     compression=CompressionBody(codec="fp32", keep_ratio=1.0),
     sampling=SamplingBody(max_new_tokens=120, temperature=0.0),

@@ -13,6 +13,7 @@ import pytest
 from fedattn.cli.network import LocalNetwork, NodePlan, free_port, local_network
 from fedattn.client import Client
 from fedattn.core.errors import FedAttnError
+from fedattn.core.share import Share
 from fedattn.core.spans import Role
 from fedattn.rest.answers import QueryAnswer
 from fedattn.rest.events import LayerEvent, SessionEvent, TokenEvent
@@ -24,7 +25,12 @@ from tests.harness.tiny import save_tiny_model
 
 QUESTION = "What is the passcode?"
 FIELDS = {"question": QUESTION, "plan": "1-4", "sampling": {"max_new_tokens": 4}}
-QUERY = QueryBody(question=QUESTION, plan="1-4", sampling=SamplingBody(max_new_tokens=4))
+QUERY = QueryBody(
+    question=QUESTION,
+    share=Share.NOTHING,  # everybody takes part, whatever fits
+    plan="1-4",
+    sampling=SamplingBody(max_new_tokens=4),
+)
 
 
 def ask(network: LocalNetwork, **change: object) -> QueryAnswer:

@@ -35,7 +35,13 @@ Authority = Annotated[
 Model = Annotated[str, typer.Option(help="As for `model prepare`.")]
 SystemPrompt = Annotated[str | None, typer.Option(help="Public system prompt.")]
 
-Plan = Annotated[str, typer.Option(help="Sync plan of the contributors.")]
+Plan = Annotated[
+    str,
+    typer.Option(
+        help="Sync plan of the contributors: auto, auto@1/20, none, blocks such as 7,9,10-12; with "
+        "block 0, all or uniform:4 too, where owners' policies let it (lowest_block = 0)."
+    ),
+]
 PublisherPlan = Annotated[
     str | None, typer.Option(help="Sync plan of the publisher; default: as --plan.")
 ]

@@ -100,6 +100,10 @@ class NodeWatch:
                 yield News(text=f"goes on reading, {_num(passages, 'passage')} by now")
             case {"event": "nothing_to_give" | "context_unreadable", "why": str(why)}:
                 yield News(text=why, is_warning=True)
+            case {"event": "policy_unreadable", "why": str(why)}:
+                yield News(text=f"gives nothing to anyone: {one_line(why)}", is_warning=True)
+            case {"event": "policy_read"}:
+                yield News(text="has read its policy")
 
     def _count(self) -> None:
         """What the index holds by now; nothing is known while it is made."""

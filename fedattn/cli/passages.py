@@ -128,7 +128,11 @@ def _open(state: Path | None, texts: Path | None) -> "Iterator[PassageReader]":
 
     if state is not None and texts is not None:
         raise InvalidRequestError("--state and --texts: give one of them, not both")
-    reader = _of_node(find_state_dir(state)) if texts is None else _of_texts(texts)
+    reader = (
+        _of_node(find_state_dir(state, ", or --texts PATH without a node"))
+        if texts is None
+        else _of_texts(texts)
+    )
     try:
         yield reader
     except CannotReadError as error:

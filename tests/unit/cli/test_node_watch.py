@@ -54,6 +54,18 @@ def test_files_left_out_and_empty_texts_are_warnings(watch: NodeWatch) -> None:
     ]
 
 
+def test_a_policy_that_cannot_be_read_is_a_warning_until_it_is_read_again(watch: NodeWatch) -> None:
+    write(
+        watch,
+        {"event": "policy_unreadable", "why": "policy a.toml: expected TOML"},
+        {"event": "policy_read", "keys": ["publishers"]},
+    )
+    assert watch.poll() == [
+        News(text="gives nothing to anyone: policy a.toml: expected TOML", is_warning=True),
+        News(text="has read its policy"),
+    ]
+
+
 def test_lines_of_libraries_and_half_lines_wait_or_are_passed_over(watch: NodeWatch) -> None:
     write(watch, "a library speaks\n", "17\n", '{"event": "jo')
     assert watch.poll() == []

@@ -59,4 +59,12 @@ def test_a_file_in_the_current_folder_is_found(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=r"federation\.toml: .*key colour: unknown"):
         up()
-    assert "as federation.toml says" in capsys.readouterr().out
+    assert "as federation.toml says" not in capsys.readouterr().out
+
+
+def test_a_policy_that_says_what_it_may_not_is_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text("lowest_blok = 0")
+    file = tmp_path / "federation.toml"
+    file.write_text('[[node]]\nid = "a"\npolicy = "p.toml"')
+    with pytest.raises(ConfigurationError, match=r"p\.toml: lowest_blok: expected one of the keys"):
+        up(f"--file={file}", "--port=0")

@@ -32,7 +32,9 @@ def test_without_a_file_everything_but_the_lookup_block_is_open() -> None:
     policy = policy_file(None)
     policy.check(ask(layers=tuple(range(1, 30)), num_bytes=1 << 40))
     policy.check(ask(layers=()))
-    with pytest.raises(PolicyRefusedError, match=r"block 0 .* 1 and up; .* auto.* lowest_block = 0 "):
+    with pytest.raises(
+        PolicyRefusedError, match=r"block 0 .* 1 and up; .* auto.* lowest_block = 0 "
+    ):
         policy.check(ask(layers=(0, 1)))
     assert policy.current().max_keep_ratio(10_000) == 1.0
     assert policy.current().withheld == ()

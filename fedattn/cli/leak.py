@@ -31,6 +31,7 @@ from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import check_text
 from fedattn.core.request import Exchange
+from fedattn.core.unreadable import why_unreadable
 from fedattn.research.tasks.retrieval import generate_cases
 from fedattn.runtime.extras import require_extras
 
@@ -192,7 +193,7 @@ def _read_text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"text {path} cannot be read: {error}") from error
+        raise InvalidRequestError(f"text {path} cannot be read: {why_unreadable(error)}") from error
     if not text.strip():
         raise InvalidRequestError(f"text {path}: expected some text, got an empty file")
     return check_text(f"text {path}", text)

@@ -59,7 +59,7 @@ class Part:
 
     @property
     def ending(self) -> str:
-        """How it has ended, such as `was killed by signal 9`; empty if it has not."""
+        """How it has ended, by a signal or with an exit code; empty if it has not."""
         match self.process.poll():
             case None:
                 return ""

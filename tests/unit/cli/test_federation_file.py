@@ -83,19 +83,22 @@ def test_keys_are_settings_and_documented(
         (f"{NODE}polcy = 3", "[[node]] 1, key polcy: unknown; expected one of id, context"),
         ('[[node]]\nid = "a b"', "[[node]] 1, key id: node id 'a b': expected 1 to 64 characters"),
         ('[[node]]\nid = "gateway"', "key id: node id 'gateway' is that of another part"),
-        (f"{NODE}[gateway]\nport = 80000", "[gateway], key port: expected less than or equal to"),
+        (f"{NODE}[gateway]\nport = 80000", "[gateway], key port: expected at most 65535, got"),
         (
             f'{NODE}[gateway]\nshare = "all"',
             "key share: expected 'nothing' or 'question', got",
         ),
-        (f"{NODE}[aggregator]\nmax_sessions = 0", "[aggregator], key max_sessions: expected great"),
+        (
+            f"{NODE}[aggregator]\nmax_sessions = 0",
+            "[aggregator], key max_sessions: expected at least 1, got 0",
+        ),
         (f"colour = 1\n{NODE}", "key colour: unknown; expected one of model, publisher"),
         ("[[node]", "expected TOML in UTF-8, got: "),
         (f'{NODE}weights = "int3"', "[[node]] 1, key weights: expected 'auto', 'float32'"),
         (f'{NODE}decode_weights = "q8_0"', "key decode_weights: expected 'auto', 'float32' or"),
         (f'{NODE}device = "tpu"', "key device: expected auto, cpu, cuda or cuda:N, got 'tpu'"),
         (f'{NODE}context_encoding = "x"', "key context_encoding: expected a text encoding"),
-        (f"{NODE}max_sessions = 65", "key max_sessions: expected less than or equal to 64"),
+        (f"{NODE}max_sessions = 65", "key max_sessions: expected at most 64, got 65"),
     ],
 )
 def test_mistakes_are_told_by_file_table_and_key(tmp_path: Path, text: str, told: str) -> None:

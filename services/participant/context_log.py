@@ -15,12 +15,13 @@ _REMEDIES = {
     SkipReason.UNKNOWN_KIND: f"known kinds of text: {' '.join(sorted(SUFFIXES))}",
     SkipReason.EMPTY: "it has no bytes",
     SkipReason.BLANK: "it has no text",
-    SkipReason.BINARY: "it is no text; export it as one",
+    SkipReason.BINARY: "it is no text; export it as one, or rename a PDF to .pdf",
     SkipReason.UNDECODABLE: "its encoding is not certain; save it as UTF-8, or name its encoding "
     "with --context-encoding",
     SkipReason.TOO_LARGE: "a file of this kind must be read whole and is too large; split it",
     SkipReason.TOO_MANY: f"{MAX_ENTRIES} entries are looked at; this one and others are not",
-    SkipReason.UNREADABLE: "this process may not read it, or it is no regular file",
+    SkipReason.UNREADABLE: "this process may not read it, or it is no regular file, or a document "
+    "that is damaged or wants a password",
     SkipReason.OUTSIDE: "the link leads out of the folder; copy the file into it",
     SkipReason.DUPLICATE: "it is read already under another name",
 }

@@ -194,5 +194,3 @@ def _say_found(running: LocalFederation, node: NodeTable, found: Listing) -> Non
         running.say(f"{node.name} does not read {describe_skipped(reasons)}", "yellow")
     if any(file.reason is SkipReason.UNKNOWN_KIND for file in found.skipped):
         running.say(f"known kinds of text: {' '.join(sorted(SUFFIXES))}", "yellow")
-    if any(file.reason is SkipReason.BINARY for file in found.skipped):
-        running.say("binary files are no texts; a PDF is read if it is named .pdf", "yellow")

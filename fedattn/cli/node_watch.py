@@ -94,7 +94,8 @@ class NodeWatch:
             case {"event": "file_skipped", "file": str(name), "reason": str(reason)}:
                 if self.skipped.get(name) != reason:
                     self.skipped[name] = reason
-                    yield News(text=f"{name} is not read: {reason}", is_warning=True)
+                    remedy = f"; {event['remedy']}" if event.get("remedy") else ""
+                    yield News(text=f"{name} is not read: {reason}{remedy}", is_warning=True)
             case {"event": "still_indexing", "passages": int(passages)}:
                 self.is_slow, self.num_passages = True, passages
                 yield News(text=f"goes on reading, {_num(passages, 'passage')} by now")

@@ -46,11 +46,11 @@ def test_files_left_out_and_empty_texts_are_warnings(watch: NodeWatch) -> None:
         {"event": "context_read", "files": 0, "passages": 0, "tokens": 0},
         {"event": "nothing_to_give", "why": "nothing to give: no files"},
         {"event": "file_skipped", "file": "b.png", "reason": "unknown kind"},
-        {"event": "file_skipped", "file": "c.txt", "reason": "binary"},
+        {"event": "file_skipped", "file": "c.txt", "reason": "binary", "remedy": "rename it"},
     )
     assert watch.poll() == [
         News(text="nothing to give: no files", is_warning=True),
-        News(text="c.txt is not read: binary", is_warning=True),
+        News(text="c.txt is not read: binary; rename it", is_warning=True),
     ]
 
 

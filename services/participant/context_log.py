@@ -12,10 +12,11 @@ log = structlog.get_logger(__name__)
 _MAX_NAMES = 100
 """Skipped files that are named at each change; the rest is counted."""
 _REMEDIES = {
-    SkipReason.UNKNOWN_KIND: f"known kinds of text: {' '.join(sorted(SUFFIXES))}",
+    SkipReason.UNKNOWN_KIND: "rename it if its suffix is not that of its kind, such as a PDF to "
+    f".pdf; known kinds of text: {' '.join(sorted(SUFFIXES))}",
     SkipReason.EMPTY: "it has no bytes",
     SkipReason.BLANK: "it has no text",
-    SkipReason.BINARY: "it is no text; export it as one, or rename a PDF to .pdf",
+    SkipReason.BINARY: "it is no text; export it as one",
     SkipReason.UNDECODABLE: "its encoding is not certain; save it as UTF-8, or name its encoding "
     "with --context-encoding",
     SkipReason.TOO_LARGE: "a file of this kind must be read whole and is too large; split it",

@@ -30,8 +30,7 @@ def check_context(path: Path | None, encoding: str | None) -> Listing:
     except (OSError, SkippedError) as error:
         if isinstance(error, SkippedError) and error.reason in _HARMLESS:
             return Listing(skipped=[SkippedFile(path.name, error.reason)])
+        reason, remedy = error.strerror if isinstance(error, OSError) else "", _EXPECTED
         if isinstance(error, SkippedError):
             reason, remedy = error.reason.words, error.remedy or _EXPECTED
-        else:
-            reason, remedy = error.strerror, _EXPECTED
         raise ConfigurationError(f"the context {path} cannot be read: {reason}; {remedy}") from None

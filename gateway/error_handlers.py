@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedattn.core.errors import FedAttnError, InvalidRequestError
 from fedattn.rest.faults import describe_faults, summarize
+from fedattn.rest.field_names import similar_field, similar_own_field
 from gateway.problems import headers_of, http_code, make_problem, problem_of
 from gateway.rendering import Rendering
 
@@ -29,7 +30,9 @@ def install_error_handlers(app: FastAPI, max_body_bytes: int, render: Rendering)
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        faults = describe_faults(error.errors())
+        is_query = request.url.path.startswith("/v1/queries")
+        similar = similar_field if is_query else similar_own_field
+        faults = describe_faults(error.errors(), similar)
         problem = make_problem(422, InvalidRequestError.code, summarize(faults), faults)
         return render(request.url.path, problem)
 

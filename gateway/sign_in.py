@@ -126,8 +126,8 @@ class SignIn:
         given = bearer.strip() if scheme.lower() == "bearer" else headers.get(KEY_HEADER, "")
         if not given:
             raise NotSignedInError(
-                "this gateway asks who you are; send the header Authorization: Bearer KEY, with "
-                "an API key or a token of its issuer"
+                "this gateway asks who you are; send an API key or a token of its issuer: set "
+                "FEDATTN_API_KEY or give --api-key, or send the header Authorization: Bearer KEY"
             )
         if self._keys is not None and (given.startswith(PREFIX) or self._tokens is None):
             return self._keys.find(given)

@@ -152,8 +152,10 @@ def _sources(answer: QueryAnswer) -> str:
         for source in answer.sources[:_MAX_SOURCES]
         if source.share >= _LEAST_SHARE
     )
+    asked = any(member.rows is RowSource.ASKED for member in answer.participants)
+    among = "; of the rows that came: what nodes answered is not in it" * asked
     support = "" if answer.support is None else f"; support {answer.support:.2f}"
-    return f"drawn from {named}{support}"
+    return f"drawn from {named}{among}{support}"
 
 
 def _influences(answer: QueryAnswer) -> str:
@@ -192,11 +194,13 @@ def totals_line(answer: QueryAnswer) -> str:
             f"; {trips} round trips, {totals.asked_bytes / 1024:.1f} KiB of queries and answers, "
             f"{answer.asked.accepted} of {answer.asked.drafted} drafts held"
         )
-    return (
-        f"first token after {totals.time_to_first_token_s:.2f} s{decoding}{asked}; "
-        f"KV sent {totals.kv_bytes / 1024:.1f} KiB "
-        f"of {totals.planned_kv_bytes / 1024:.1f} planned ({_how(answer)}{_steps(totals)})"
-    )
+    sent = ""
+    if totals.kv_bytes or totals.planned_kv_bytes:
+        sent = (
+            f"; KV sent {totals.kv_bytes / 1024:.1f} KiB "
+            f"of {totals.planned_kv_bytes / 1024:.1f} planned ({_how(answer)}{_steps(totals)})"
+        )
+    return f"first token after {totals.time_to_first_token_s:.2f} s{decoding}{asked}{sent}"
 
 
 def _steps(totals: Totals) -> str:

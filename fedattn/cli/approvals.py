@@ -11,6 +11,7 @@ from rich.table import Table
 from fedattn.cli.options import AsJson
 from fedattn.cli.terminal import output, plain_table, write_json
 from fedattn.core.address import HostPort
+from fedattn.core.plans import format_layers
 from fedattn.runtime.approvals import DEFAULT_LIFETIME_S, Approval, ApprovalStore
 from fedattn.runtime.extras import require_extras
 from fedattn.runtime.state import find_state_dir
@@ -124,7 +125,7 @@ def _table(entries: tuple[Approval, ...]) -> Table:
             entry.publisher,
             entry.subject,
             entry.purpose,
-            ",".join(map(str, entry.blocks)),
+            format_layers(tuple(sorted(set(entry.blocks)))),
             _time(entry.asked_at),
             _time(entry.expires_at),
             _rows(entry),

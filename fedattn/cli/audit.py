@@ -9,6 +9,7 @@ from rich.table import Table
 from fedattn.cli.options import AsJson
 from fedattn.cli.terminal import PlainConsole, output, plain_table, progress, write_json
 from fedattn.core.errors import ConfigurationError, InvalidRequestError
+from fedattn.core.plans import format_layers
 from fedattn.runtime.audit_chain import Chain, read_log
 
 _COLUMNS = (
@@ -82,7 +83,14 @@ def _table(chain: Chain) -> Table:
 
 
 def _cell(name: str, value: object) -> str:
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    match value:
+        case [*parts] if name == "blocks":
+            blocks = {block for block in parts if isinstance(block, int)}
+            text = format_layers(tuple(sorted(blocks))) if blocks else ""
+        case [*parts]:
+            text = ",".join(map(str, parts))
+        case _:
+            text = str(value)
     return text[: _SHORTENED.get(name)]
 
 

@@ -74,11 +74,13 @@ def cost(
     lengths = SpanLengths(
         prefix=prefix_tokens, contributors=_read_lengths(contexts), publisher=publisher_tokens
     )
+    from fedattn.model.families import read_max_positions
     from fedattn.model.loading import read_sizes
     from fedattn.model.placement import choose_weights
-    from fedattn.model.prepare import prepare_model
+    from fedattn.model.prepare import prepare_model, prepared_files
 
-    prepared = prepare_model(model, progress=progress().print)
+    told = progress()
+    prepared = prepare_model(model, progress=told.print)
     sizes = read_sizes(prepared, choose_weights(weights, prepared))
     chosen = choose(plan, publisher_plan, sizes.kv.num_layers, prepared.fingerprint, wish)
     chosen.compression.check_shape(sizes.kv)
@@ -93,7 +95,15 @@ def cost(
     out = output()
     out.print(_table(layout, costs, sizes.kv.num_kv_heads))
     out.print(_total_line(costs, reference))
-    out.print(_exchange_line(times, chosen.plans))
+    link_words = f"links of {link_rate_mbit_s:g} Mbit/s and {link_rtt_ms:g} ms"
+    out.print(_exchange_line(times, chosen.plans, link_words))
+    window = read_max_positions(prepared_files(prepared).config())
+    if (excess := _in_all(lengths) + max_new_tokens - window) > 0:
+        told.print(
+            f"{excess} tokens too many: texts, prefix, question and answer have to fit the model's "
+            f"window of {window}; a query takes part of longer texts",
+            style="yellow",
+        )
 
 
 def _read_lengths(text: str) -> tuple[int, ...]:
@@ -137,11 +147,15 @@ def _total_line(costs: tuple[MemberCost, ...], reference: int) -> str:
     return f"KV sent {total / 1024:.1f} KiB at most, {share} bf16 at every layer"
 
 
-def _exchange_line(times: ExchangeTimes, plans: RolePlans) -> str:
+def _in_all(lengths: SpanLengths) -> int:
+    return lengths.prefix + sum(lengths.contributors) + lengths.publisher
+
+
+def _exchange_line(times: ExchangeTimes, plans: RolePlans, link: str) -> str:
     blocks = len(plans.asked.layers)
     return (
         f"asked instead, at {blocks} blocks: {times.asked_bytes / 1024:.1f} KiB, "
-        f"{times.round_trips} round trips; over that link rows take {times.rows:.2f} s, asking "
+        f"{times.round_trips} round trips; over {link} rows take {times.rows:.2f} s, asking "
         f"{times.asked:.2f} s besides computing"
     )
 

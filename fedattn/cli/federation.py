@@ -1,5 +1,6 @@
 """A whole network in one document: what `federation.toml` may say (docs/federation-file.md)."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -15,6 +16,7 @@ from pydantic import (
 
 from fedattn.cli.node_names import check_own_name, name_after
 from fedattn.core.errors import InvalidRequestError
+from fedattn.wire.protocol import MAX_LIFETIME_S
 
 FOLDER = "folder"
 """In the validation's context: the folder that relative paths start from."""
@@ -46,10 +48,27 @@ def _model(model: str, info: ValidationInfo) -> str:
     return str(path) if path.exists() else model
 
 
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+        raise ValueError("expected auto, cpu, cuda or cuda:N")
+    return name
+
+
+def _encoding(name: str) -> str:
+    try:
+        b"text".decode(name)
+    except (LookupError, UnicodeError):  # the former: unknown, or a codec that makes no text
+        raise ValueError("expected a text encoding of Python, such as cp1252") from None
+    return name
+
+
 NodeId = Annotated[str, AfterValidator(_check_id)]
 OwnPath = Annotated[Path, AfterValidator(_beside)]
 ExistingPath = Annotated[OwnPath, AfterValidator(_existing)]
 ModelName = Annotated[str, AfterValidator(_model)]
+WeightsName = Literal["auto", "float32", "bfloat16", "float16", "stored", "q8_0", "q4_0", "q4_k"]
+DecodeWeightsName = Literal["auto", "float32", "int8"]
+"""Both as the model names them, which is not loaded for it: that takes seconds."""
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -70,17 +89,17 @@ class NodeTable(Table):
 
     id: NodeId | None = None
     context: ExistingPath | None = None
-    context_encoding: str | None = None
+    context_encoding: Annotated[str, AfterValidator(_encoding)] | None = None
     model: ModelName | None = None
     policy: ExistingPath | None = None
     profile: ExistingPath | None = None
-    device: str | None = None
-    weights: str | None = None
-    decode_weights: str | None = None
-    threads: Annotated[int, Field(ge=0)] | None = None
-    max_sessions: Count | None = None
+    device: Annotated[str, AfterValidator(_device)] | None = None
+    weights: WeightsName | None = None
+    decode_weights: DecodeWeightsName | None = None
+    threads: Annotated[int, Field(ge=0, le=256)] | None = None
+    max_sessions: Annotated[int, Field(ge=1, le=64)] | None = None
     memory: Annotated[int, Field(ge=0)] | None = None
-    rows_lifetime_s: Annotated[float, Field(ge=0)] | None = None
+    rows_lifetime_s: Annotated[float, Field(ge=0, le=MAX_LIFETIME_S)] | None = None
     keep_warm_s: Annotated[float, Field(ge=0)] | None = None
 
     @model_validator(mode="after")

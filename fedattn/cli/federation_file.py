@@ -16,6 +16,7 @@ from fedattn.cli.federation import (
     NodeTable,
 )
 from fedattn.core.errors import ConfigurationError
+from fedattn.core.expectations import expectation
 
 FILE_NAME = "federation.toml"
 _TABLES: Mapping[str, type[BaseModel]] = {
@@ -58,7 +59,8 @@ def read_federation(path: Path) -> Federation:
 
 def _describe(item: ErrorDetails) -> str:
     """One mistake: where, what was expected, what there is."""
-    message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    wanted = expectation(item)
+    message = f"expected {wanted}" if wanted else item["msg"].removeprefix("Value error, ")
     message = _EXPECTED.get(item["type"], message)
     if not item["loc"]:  # of the document as a whole, which says where
         return message

@@ -1,7 +1,7 @@
 """`fedattn leak`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -31,10 +31,12 @@ from fedattn.core.codecs import DEFAULT_CODEC
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import check_text
 from fedattn.core.request import Exchange
+from fedattn.core.unreadable import why_unreadable
 from fedattn.research.tasks.retrieval import generate_cases
 from fedattn.runtime.extras import require_extras
 
 if TYPE_CHECKING:
+    from fedattn.research.leak.attacks import Effort
     from fedattn.research.leak.run import Answers, Outcome, Summary
 
 ATTACKS = ("lookup", "replay", "middle", "repeat", "withheld")
@@ -136,8 +138,7 @@ def leak(
     style = QueryStyle(num_tokens=query_tokens, length=query_length, seed=seed)
     console = progress()
     engine = open_engine(model, system_prompt, progress=console.print)
-    num_layers = engine.model.shape.num_layers
-    sent = choose(plan, None, num_layers, engine.model.fingerprint, wish)
+    sent = choose(plan, None, engine.model.shape.num_layers, engine.model.fingerprint, wish)
     sending = Sending(
         plan=sent.plans.publisher,
         compression=sent.compression,
@@ -158,7 +159,10 @@ def leak(
         publisher = Publisher(question=question or QUESTION, style=style, is_guided=guided)
         attacker = AskedAttacker(engine, asking, publisher, effort)
     attacks = [Attack(name) for name in chosen]
-    running = ((path, list(attacker.run(text, attacks))) for path, text in given.items())
+    console.print(_effort_line(chosen, len(given), effort, engine.model.sizes.vocab_size))
+    running = (
+        (path, _told(path, attacker.run(text, attacks), console)) for path, text in given.items()
+    )
     outcomes = dict(tracked(running, "texts", len(given), console))
     summaries = [summarize(same) for same in zip(*outcomes.values(), strict=True)]
     answered = None
@@ -188,11 +192,32 @@ def leak(
         _draw(summaries, setting, plot_path, console)
 
 
+def _told(path: Path, outcomes: "Iterable[Outcome]", console: PlainConsole) -> "list[Outcome]":
+    """The outcomes for one text; each is told when it is there."""
+    all_of_text = []
+    for outcome in outcomes:
+        console.print(f"{path.name}: {outcome.attack.value} took {outcome.seconds:.1f} s")
+        all_of_text.append(outcome)
+    return all_of_text
+
+
+def _effort_line(chosen: Sequence[str], num_texts: int, effort: "Effort", vocab_size: int) -> str:
+    """What will be tried, and what makes it shorter: long may pass before more is told."""
+    tried = effort.num_candidates or vocab_size
+    what = f"trying {', '.join(chosen)} on {num_texts} {'text' if num_texts == 1 else 'texts'}"
+    if effort.num_candidates is None and effort.enough > 1:
+        return (
+            f"{what}, up to {tried} candidates a token: some 15 s a token and attack for the "
+            f"embedded model; with --candidates 3000 --enough 0.3 half a second"
+        )
+    return f"{what}, up to {tried} candidates a token"
+
+
 def _read_text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"text {path} cannot be read: {error}") from error
+        raise InvalidRequestError(f"text {path} cannot be read: {why_unreadable(error)}") from error
     if not text.strip():
         raise InvalidRequestError(f"text {path}: expected some text, got an empty file")
     return check_text(f"text {path}", text)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -15,7 +15,13 @@ from fedattn.cli.network import LocalNetwork, NodePlan, local_network
 from fedattn.cli.node_watch import NodeWatch, describe_skipped
 from fedattn.cli.terminal import PlainConsole, plain, plain_table
 from fedattn.core.contexts import SkipReason
-from fedattn.core.errors import ConfigurationError
+from fedattn.core.errors import (
+    AggregatorUnavailableError,
+    ConfigurationError,
+    GatewayUnavailableError,
+    PublisherUnavailableError,
+    UnavailableError,
+)
 from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.runtime.state import PASSAGES_FILE
 from fedattn.texts.checking import check_context
@@ -26,6 +32,11 @@ _PATIENCE_S = 900.0
 """Longest wait in which no part says anything new: loading a large model takes minutes."""
 _STEP_WIDTH = 24
 _OWN_PLACES = ("id", "context", "model")
+_LOST: Mapping[str, type[UnavailableError]] = {
+    AGGREGATOR: AggregatorUnavailableError,
+    GATEWAY: GatewayUnavailableError,
+}
+"""Parts without which nothing goes on."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,16 +99,16 @@ class LocalFederation:
         """Tell of nodes that have ended; the others go on without them.
 
         Raises:
-            ConfigurationError: aggregator or gateway has ended, or no node is left.
+            UnavailableError: aggregator or gateway has ended, or no node is left.
         """
         for part in list(self.network.parts.values()):
-            code = part.process.poll()
-            if code is None:
+            ending = part.ending
+            if not ending:
                 continue
-            if part.name in {AGGREGATOR, GATEWAY} or len(self.watches) == 1:
-                part.require_alive()
+            if part.name in _LOST or len(self.watches) == 1:
+                part.require_alive(_LOST.get(part.name, PublisherUnavailableError))
             del self.network.parts[part.name], self.watches[part.name]
-            self.say(f"{part.name} ended with exit code {code}; its log ended so:", "red")
+            self.say(f"{part.name} {ending}; its log ended so:", "red")
             self.console.print(plain(part.log_tail()), soft_wrap=True)
             self.console.print("the others go on without it", style="yellow")
 

@@ -18,7 +18,7 @@ from fedattn.cli.nodes import joined
 from fedattn.cli.signals import unwinding_on_signals
 from fedattn.client import Client
 from fedattn.core.address import HostPort
-from fedattn.core.errors import ConfigurationError, UnavailableError
+from fedattn.core.errors import ConfigurationError, FedAttnError, UnavailableError
 from fedattn.core.node_id import AGGREGATOR, GATEWAY
 from fedattn.runtime.listening import find_free
 
@@ -57,13 +57,21 @@ class Part:
     process: subprocess.Popen[bytes]
     log_path: Path
 
-    def require_alive(self) -> None:
-        """Raise ConfigurationError with the log's tail if the process has ended."""
-        code = self.process.poll()
-        if code is not None:
-            raise ConfigurationError(
-                f"{self.name} ended with exit code {code}; the end of its log:\n{self.log_tail()}"
-            )
+    @property
+    def ending(self) -> str:
+        """How it has ended, by a signal or with an exit code; empty if it has not."""
+        match self.process.poll():
+            case None:
+                return ""
+            case code if code < 0:
+                return f"was killed by signal {-code}"
+            case code:
+                return f"ended with exit code {code}"
+
+    def require_alive(self, error: type[FedAttnError] = ConfigurationError) -> None:
+        """Raise an error with the log's tail if the process has ended."""
+        if ending := self.ending:
+            raise error(f"{self.name} {ending}; the end of its log:\n{self.log_tail()}")
 
     def log_tail(self) -> str:
         """The last lines of its log."""

@@ -94,12 +94,17 @@ class NodeWatch:
             case {"event": "file_skipped", "file": str(name), "reason": str(reason)}:
                 if self.skipped.get(name) != reason:
                     self.skipped[name] = reason
-                    yield News(text=f"{name} is not read: {reason}", is_warning=True)
+                    remedy = f"; {event['remedy']}" if event.get("remedy") else ""
+                    yield News(text=f"{name} is not read: {reason}{remedy}", is_warning=True)
             case {"event": "still_indexing", "passages": int(passages)}:
                 self.is_slow, self.num_passages = True, passages
                 yield News(text=f"goes on reading, {_num(passages, 'passage')} by now")
             case {"event": "nothing_to_give" | "context_unreadable", "why": str(why)}:
                 yield News(text=why, is_warning=True)
+            case {"event": "policy_unreadable", "why": str(why)}:
+                yield News(text=f"gives nothing to anyone: {one_line(why)}", is_warning=True)
+            case {"event": "policy_read"}:
+                yield News(text="has read its policy")
 
     def _count(self) -> None:
         """What the index holds by now; nothing is known while it is made."""

@@ -35,7 +35,13 @@ Authority = Annotated[
 Model = Annotated[str, typer.Option(help="As for `model prepare`.")]
 SystemPrompt = Annotated[str | None, typer.Option(help="Public system prompt.")]
 
-Plan = Annotated[str, typer.Option(help="Sync plan of the contributors.")]
+Plan = Annotated[
+    str,
+    typer.Option(
+        help="Sync plan of the contributors, such as auto, auto@1/20, 7,9,10-12 or none; all and "
+        "uniform:4 include block 0, which owners of nodes have to allow (lowest_block = 0).",
+    ),
+]
 PublisherPlan = Annotated[
     str | None, typer.Option(help="Sync plan of the publisher; default: as --plan.")
 ]

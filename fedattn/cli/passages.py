@@ -74,7 +74,8 @@ def search(
     """Print what this node would choose from for a question, best first.
 
     Coverage is the share of the weight of the words that a passage holds. What holds less than a
-    node asks for is left out. A text that is short takes part as a whole, whatever is asked.
+    node asks for is left out. A short text takes part as a whole, of at most 256 tokens and what a
+    node may give, and only if some word fits where the texts of others do.
     """
     with _open(state, texts) as reader:
         from fedattn.passages.choice import Wish, fitting
@@ -128,7 +129,11 @@ def _open(state: Path | None, texts: Path | None) -> "Iterator[PassageReader]":
 
     if state is not None and texts is not None:
         raise InvalidRequestError("--state and --texts: give one of them, not both")
-    reader = _of_node(find_state_dir(state)) if texts is None else _of_texts(texts)
+    reader = (
+        _of_node(find_state_dir(state, ", or --texts PATH without a node"))
+        if texts is None
+        else _of_texts(texts)
+    )
     try:
         yield reader
     except CannotReadError as error:

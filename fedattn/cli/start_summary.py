@@ -25,7 +25,16 @@ def show_start(running: LocalFederation, federation: Federation) -> None:
         console.print(
             f"      with FEDATTN_API_KEY set to a key of {federation.gateway.keys}", soft_wrap=True
         )
+    network = running.network
+    console.print(f"logs: {network.log_dir}, a file each", soft_wrap=True)
+    console.print(f"state: {network.state_dir}, {_state_words(federation)}", soft_wrap=True)
     console.print("stop: Ctrl-C")
+
+
+def _state_words(federation: Federation) -> str:
+    """What the state is for, and how long it stays."""
+    use = "a folder each, for --state of fedattn passages and approvals"
+    return use if federation.state is not None else f"{use}; goes at the end"
 
 
 def _nodes(running: LocalFederation) -> Table:

@@ -84,8 +84,9 @@ def _chosen(contexts: list[Path], file: Path | None, console: PlainConsole) -> I
         yield _of_contexts(contexts)
     elif file is not None or Path(FILE_NAME).exists():
         path = file or Path(FILE_NAME)
+        federation = read_federation(path)
         console.print(f"as {path} says", soft_wrap=True)
-        yield read_federation(path)
+        yield federation
     else:
         console.print(f"no --context, and no {FILE_NAME} here: with the texts of the demo")
         with demo_federation(DESK, _DEFAULT_PORT) as federation:
@@ -121,14 +122,17 @@ def _check_start(federation: Federation) -> None:
     """What would fail only after a while otherwise.
 
     Raises:
-        ConfigurationError: the port is taken.
+        ConfigurationError: the port is taken, or a policy says what it may not.
         ModelError: a model is none.
     """
     from fedattn.model.source import resolve_source
+    from services.participant.policy import check_policy
 
     try:
         find_free(HostPort("127.0.0.1", federation.gateway.port))
     except ConfigurationError as error:
         raise ConfigurationError(f"{error}: --port 0 takes any that is free") from None
+    for node in federation.nodes():
+        check_policy(node.policy)
     for model in {node.model or federation.model for node in federation.nodes()}:
         resolve_source(model)

@@ -39,9 +39,14 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreCounts:
-    """What a store holds, and the files that are not in it, by name."""
+    """What a store holds, and the files that are not in it, by name.
+
+    Attributes:
+        last_number: of the newest passage: it tells a text from another one of the same size.
+    """
 
     num_passages: int = 0
     num_chars: int = 0
     num_files: int = 0
+    last_number: int = 0
     skipped: tuple[SkippedFile, ...] = ()

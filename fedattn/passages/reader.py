@@ -108,11 +108,16 @@ class PassageReader:
 
 def count(connection: sqlite3.Connection) -> StoreCounts:
     """What a database holds."""
-    num_files, num_passages, num_chars = connection.execute(
-        "SELECT count(*), ifnull(sum(num_passages), 0), ifnull(sum(num_chars), 0) "
-        "FROM files WHERE num_passages > 0"
+    num_files, num_passages, num_chars, last_number = connection.execute(
+        "SELECT count(*), ifnull(sum(num_passages), 0), ifnull(sum(num_chars), 0), "
+        "(SELECT ifnull(max(number), 0) FROM passages) FROM files WHERE num_passages > 0"
     ).fetchone()
-    return StoreCounts(num_passages=num_passages, num_chars=num_chars, num_files=num_files)
+    return StoreCounts(
+        num_passages=num_passages,
+        num_chars=num_chars,
+        num_files=num_files,
+        last_number=last_number,
+    )
 
 
 def _search(connection: sqlite3.Connection, units: list[Unit], limit: int) -> list[Hit]:

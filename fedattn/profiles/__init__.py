@@ -8,6 +8,7 @@ from pathlib import Path
 from fedattn.core.errors import InvalidPlanError
 from fedattn.core.profile import Profile
 from fedattn.core.profile_file import MAX_PROFILE_BYTES, read_profile, write_profile
+from fedattn.core.unreadable import why_unreadable
 
 KEPT_PROFILE = "profile.json"
 """What a node finds out about a model, in the model's folder."""
@@ -33,7 +34,7 @@ def load_profile(path: Path) -> Profile:
             )
         text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidPlanError(f"profile {path} cannot be read: {error}") from error
+        raise InvalidPlanError(f"profile {path} cannot be read: {why_unreadable(error)}") from error
     return read_profile(text, str(path))
 
 

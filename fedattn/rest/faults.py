@@ -7,10 +7,13 @@ from typing import Any, ParamSpec, TypeVar
 from pydantic import ValidationError
 
 from fedattn.core.errors import InvalidRequestError
+from fedattn.core.expectations import expectation
+from fedattn.rest.field_names import similar_field
 from fedattn.rest.problems import FieldError
 
 MAX_FIELD_ERRORS = 16
 _MAX_QUOTED = 80
+_UNKNOWN = "an unknown field"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,12 +33,25 @@ def checked(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 def summarize(faults: Iterable[FieldError]) -> str:
     """All faults in one line."""
-    return "; ".join(f"{fault.field}: {fault.expected}, got {fault.got}" for fault in faults)
+    return "; ".join(map(_line, faults))
 
 
-def describe_faults(faults: Iterable[Mapping[str, Any]]) -> list[FieldError]:
-    """Field, expected and got of each fault that pydantic found, at most `MAX_FIELD_ERRORS`."""
-    return [_describe(fault) for fault in tuple(faults)[:MAX_FIELD_ERRORS]]
+def _line(fault: FieldError) -> str:
+    if fault.got == _UNKNOWN:
+        return f"unknown field `{fault.field}`; {fault.expected}"
+    return f"{fault.field}: {fault.expected}, got {fault.got}"
+
+
+def describe_faults(
+    faults: Iterable[Mapping[str, Any]], similar: Callable[[str], str | None] = similar_field
+) -> list[FieldError]:
+    """Field, expected and got of each fault that pydantic found, at most `MAX_FIELD_ERRORS`.
+
+    Args:
+        faults: as pydantic tells them.
+        similar: the field that is meant by the path of an unknown one.
+    """
+    return [_describe(fault, similar) for fault in tuple(faults)[:MAX_FIELD_ERRORS]]
 
 
 def printable(text: str) -> str:
@@ -43,7 +59,7 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _describe(fault: Mapping[str, Any]) -> FieldError:
+def _describe(fault: Mapping[str, Any], similar: Callable[[str], str | None]) -> FieldError:
     parts = [str(part) for part in fault["loc"] if part != "body"]
     path = printable(".".join(parts))[:_MAX_QUOTED] or "body"
     match fault["type"]:
@@ -52,14 +68,15 @@ def _describe(fault: Mapping[str, Any]) -> FieldError:
         case "missing":
             return FieldError(field=path, expected="a value (required)", got="nothing")
         case "extra_forbidden" | "unexpected_keyword_argument":
+            meant = similar(path)
+            hint = "" if meant is None else f"did you mean `{meant}`? "
             return FieldError(
-                field=path,
-                expected="no field of this name; see the schema at /openapi.json",
-                got="an unknown field",
+                field=path, expected=f"{hint}/openapi.json has all fields", got=_UNKNOWN
             )
         case "string_unicode":
             return FieldError(field=path, expected="UTF-8 text", got="bytes that are no text")
-    return FieldError(field=path, expected=fault["msg"], got=_describe_value(fault["input"]))
+    expected = expectation(fault) or fault["msg"].removeprefix("Value error, ")
+    return FieldError(field=path, expected=expected, got=_describe_value(fault["input"]))
 
 
 def _describe_value(value: object) -> str:

@@ -9,9 +9,7 @@ class FieldError(BaseModel):
     """What is wrong with one field of a request."""
 
     field: str = Field(description="Path of the field.", examples=["sampling.top_k"])
-    expected: str = Field(
-        description="What the field takes.", examples=["Input should be a valid integer"]
-    )
+    expected: str = Field(description="What the field takes.", examples=["a whole number"])
     got: str = Field(description="What came; free text is never repeated.", examples=["null"])
 
 

@@ -49,12 +49,12 @@ class SessionBody(BaseModel):
     plan: PlanText = Field(
         "auto",
         description=f"Sync plan of the contributors: {PLAN_TEXT}.",
-        examples=["auto", "auto@1/20", "uniform:4", "7,9,10-12"],
+        examples=["auto", "auto@1/20", "7,9,10-12"],
     )
     publisher_plan: PlanText | None = Field(
         None,
         description="Sync plan of the publisher; the same as plan if absent.",
-        examples=["all"],
+        examples=["7,9,10-12"],
     )
     exchange: Exchange = Field(
         Exchange.AUTO,

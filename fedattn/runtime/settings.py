@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from fedattn.core.address import HostPort, HostPorts
 from fedattn.core.errors import ConfigurationError
+from fedattn.core.expectations import expectation
 from fedattn.core.proxies import check_proxy_choice
 
 T = TypeVar("T")
@@ -126,7 +127,8 @@ def _describe(cls: type[ServiceSettings], error: ValidationError) -> str:
 
     def line(item: Any) -> str:
         name = str(item["loc"][0]) if item["loc"] else "settings"
-        message = item["msg"].removeprefix("Value error, ")
+        wanted = expectation(item)
+        message = f"expected {wanted}" if wanted else item["msg"].removeprefix("Value error, ")
         says_it = item["type"] == "missing" or "got " in message
         given = "" if says_it else f", got {str(item['input'])[:80]!r}"
         flag = "--" + name.replace("_", "-")

@@ -43,8 +43,12 @@ def default_state_dir(node_id: str) -> Path:
     return state_root() / (node_id.replace(".", "_") if is_path else node_id)
 
 
-def find_state_dir(given: Path | None) -> Path:
+def find_state_dir(given: Path | None, otherwise: str = "") -> Path:
     """The folder of a node's state, for a command: the one that was given, or the only one here.
+
+    Args:
+        given: by the user.
+        otherwise: what the user may do instead of giving one, for the message.
 
     Raises:
         ConfigurationError: it is not there, or several could be meant.
@@ -63,7 +67,8 @@ def find_state_dir(given: Path | None) -> Path:
     if len(found) != 1:
         there = ", ".join(folder.name for folder in found[:8]) or "none"
         raise ConfigurationError(
-            f"expected the state of one node in {root}, found {there}; give --state DIR"
+            f"expected the state of one node in {root}, found {there}; give --state DIR{otherwise}"
+            f"; fedattn up keeps it where its file says `state =`, and prints where"
         )
     return found[0]
 

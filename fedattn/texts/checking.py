@@ -11,6 +11,9 @@ _HARMLESS = {SkipReason.EMPTY, SkipReason.BLANK}
 """A single file may be so; it has nothing to give, but nothing is wrong with reading it."""
 
 
+_EXPECTED = "expected a text, or a folder of texts, that this process may read"
+
+
 def check_context(path: Path | None, encoding: str | None) -> Listing:
     """What will be read of a context, by names alone if it is a folder, and what is left out.
 
@@ -27,8 +30,7 @@ def check_context(path: Path | None, encoding: str | None) -> Listing:
     except (OSError, SkippedError) as error:
         if isinstance(error, SkippedError) and error.reason in _HARMLESS:
             return Listing(skipped=[SkippedFile(path.name, error.reason)])
-        reason = error.reason.words if isinstance(error, SkippedError) else error.strerror
-        raise ConfigurationError(
-            f"the context {path} cannot be read: {reason}; expected a text, or a folder of texts, "
-            f"that this process may read"
-        ) from None
+        reason, remedy = error.strerror if isinstance(error, OSError) else "", _EXPECTED
+        if isinstance(error, SkippedError):
+            reason, remedy = error.reason.words, error.remedy or _EXPECTED
+        raise ConfigurationError(f"the context {path} cannot be read: {reason}; {remedy}") from None

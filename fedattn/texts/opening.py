@@ -21,6 +21,7 @@ MAX_WHOLE_BYTES = 16 << 20
 _NUL_BLOCK = re.compile(rb"\0{8,}")
 _LINES_A_BAD_BYTE = 100
 """A log with more bad bytes is in another encoding, which its owner can name."""
+_PDF_BEGIN = b"%PDF-"
 HEAD_BYTES = 1 << 18
 NUM_HEAD_LINES = 200
 
@@ -117,7 +118,8 @@ def _look(
     if isinstance(reading, SkipReason) and is_tolerant and is_whole:
         reading = _repaired(data + rest, reading)
     if isinstance(reading, SkipReason):
-        raise SkippedError(reading)
+        is_pdf = data.startswith(_PDF_BEGIN)
+        raise SkippedError(reading, "this is a PDF; rename it to .pdf" if is_pdf else "")
     return Source(
         file=file,
         encoding=reading.encoding,

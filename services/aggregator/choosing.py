@@ -113,7 +113,12 @@ def _find(node_id: str, publisher: Node, registry: NodeRegistry) -> Node:
     found = registry.find(node_id)
     if found is None and (departed := registry.departures.error_of(node_id)) is not None:
         raise departed
-    if found is None or found is publisher:
+    if found is publisher:
+        raise UnknownParticipantError(
+            f"{node_id[:64]!r} asks here and cannot be a contributor too; name others, or another "
+            f"publisher"
+        )
+    if found is None:
         known = [node.node_id for node in registry.all() if node is not publisher]
         raise UnknownParticipantError(
             f"contributor {node_id[:64]!r} is not joined; joined are: {', '.join(known) or 'none'}"

@@ -12,7 +12,8 @@ log = structlog.get_logger(__name__)
 _MAX_NAMES = 100
 """Skipped files that are named at each change; the rest is counted."""
 _REMEDIES = {
-    SkipReason.UNKNOWN_KIND: f"known kinds of text: {' '.join(sorted(SUFFIXES))}",
+    SkipReason.UNKNOWN_KIND: "rename it if its suffix is not that of its kind, such as a PDF to "
+    f".pdf; known kinds of text: {' '.join(sorted(SUFFIXES))}",
     SkipReason.EMPTY: "it has no bytes",
     SkipReason.BLANK: "it has no text",
     SkipReason.BINARY: "it is no text; export it as one",
@@ -20,7 +21,8 @@ _REMEDIES = {
     "with --context-encoding",
     SkipReason.TOO_LARGE: "a file of this kind must be read whole and is too large; split it",
     SkipReason.TOO_MANY: f"{MAX_ENTRIES} entries are looked at; this one and others are not",
-    SkipReason.UNREADABLE: "this process may not read it, or it is no regular file",
+    SkipReason.UNREADABLE: "this process may not read it, or it is no regular file, or a document "
+    "that is damaged or wants a password",
     SkipReason.OUTSIDE: "the link leads out of the folder; copy the file into it",
     SkipReason.DUPLICATE: "it is read already under another name",
 }

@@ -15,6 +15,7 @@ from fedattn.core.errors import (
     SessionStateError,
     TermsRefusedError,
 )
+from fedattn.core.plans import format_layers
 from fedattn.core.reuse import asked_key
 from fedattn.core.spans import Member, PrefixMode
 from fedattn.model.asked import AskedRows
@@ -140,7 +141,7 @@ class Contribution:
                 share=accepted.signed.request.options.share.value,
                 passages=[one.number for one in accepted.span.spans],
                 publisher=accepted.signed.request.node_id,
-                blocks=sorted(exchange.bytes_sent),
+                blocks=format_layers(tuple(sorted(exchange.bytes_sent))),
                 answers=exchange.num_answered,
             )
         except FedAttnError as error:

@@ -157,9 +157,9 @@ class _TokenBudget:
         if room <= num_peers:
             raise ContextTooLongError(
                 f"the question has {question_len} tokens, the prefix {len(node.prefix)}, and "
-                f"{num_new} may be decoded, which leaves {room} of the model's window of {window} "
-                f"for the texts of {num_peers + 1} nodes; shorten the question or ask for fewer "
-                f"tokens"
+                f"{num_new} may be decoded: {num_peers + 1 - room} tokens too many for the model's "
+                f"window of {window} and the texts of {num_peers + 1} nodes; shorten the question "
+                f"or ask for fewer tokens"
             )
         total = min(room, query.options.context_tokens or context_tokens_of(node.profile))
         knows, asked = query.hint is not None, query.options.node_tokens

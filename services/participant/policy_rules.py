@@ -133,7 +133,9 @@ class Policy(BaseModel):
         if exchange is Exchange.ROWS:
             refuse("rows_may_leave", wanted, "ask")
         if not self.may_be_asked:
-            refuse("may_be_asked", wanted, "rows" if self.rows_may_leave else "neither")
+            if not self.rows_may_leave:
+                refuse("may_be_asked", "rows may not leave, and it may not be asked")
+            refuse("may_be_asked", wanted, "rows")
         if not request.plans.asked.layers:
             refuse("rows_may_leave", "there is no block to ask at", "ask, at one block or more")
         if request.prefix.mode is not PrefixMode.PUBLIC:
@@ -207,7 +209,13 @@ class Policy(BaseModel):
     def _check_sizes(self, ask: Ask) -> None:
         lowest = min(ask.layers, default=self.lowest_block)
         if lowest < self.lowest_block:
-            refuse("lowest_block", f"block {lowest} was asked for", f"{self.lowest_block} and up")
+            refuse(
+                "lowest_block",
+                f"block {lowest} was asked for",
+                f"{self.lowest_block} and up",
+                f"choose a plan of those blocks{', such as auto' * (self.lowest_block == 1)}, or "
+                f"have lowest_block = {lowest} set in its policy: only its owner can change that",
+            )
         if self.max_blocks is not None and len(ask.layers) > self.max_blocks:
             refuse("max_blocks", f"{len(ask.layers)} blocks were asked for", str(self.max_blocks))
         limit = self.max_bytes_per_query
@@ -225,16 +233,22 @@ def quoted(name: str) -> str:
     return ascii(name[:_MAX_QUOTED])
 
 
-def refuse(rule: str, asked: str, allowed: str) -> NoReturn:
+def refuse(
+    rule: str, asked: str, allowed: str = "", remedy: str = "only its owner can change that"
+) -> NoReturn:
     """Say which rule stands in the way.
+
+    Args:
+        rule: key of the policy.
+        asked: what was asked for.
+        allowed: what would be let; empty if nothing would.
+        remedy: for who asked.
 
     Raises:
         PolicyRefusedError: always.
     """
-    raise PolicyRefusedError(
-        f"its policy refuses by the rule {rule}: {asked}, allowed: {allowed}; only its owner can "
-        f"change that"
-    )
+    limit = f", allowed: {allowed}" if allowed else ""
+    raise PolicyRefusedError(f"its policy refuses by the rule {rule}: {asked}{limit}; {remedy}")
 
 
 def _require_known(kind: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:

@@ -92,6 +92,16 @@ def test_cost_foretells_the_bytes_that_simulate_counts(cases: Path, tiny_folder:
     assert json.loads(ended.stdout)["kv_bytes"] == case["kv_bytes"]
 
 
+def test_cost_names_the_links_it_assumes_and_a_window_that_is_too_small(tiny_folder: Path) -> None:
+    ended = run_cli(
+        *("cost", f"--model={tiny_folder}", "--contexts=99999", "--link-rate-mbit-s=20"),
+        *("--link-rtt-ms=40",),
+    )
+    assert ended.returncode == 0
+    assert "over links of 20 Mbit/s and 40 ms rows take" in " ".join(ended.stdout.split())
+    assert "tokens too many: texts, prefix, question and" in " ".join(ended.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [

@@ -306,6 +306,7 @@ def change(opening: pb.OpenSessionRequest, field: str, value: object) -> None:
     ("changes", "expected", "words"),
     [
         ({"contributors": ["ghost"]}, UnknownParticipantError, "'ghost' is not joined"),
+        ({"contributors": ["publisher"]}, UnknownParticipantError, "'publisher' asks here"),
         ({"contributors": ["stranger"]}, ModelMismatchError, "stranger runs model"),
         ({"contributors": ["a", "a"]}, InvalidRequestError, "named twice"),
         ({"cached_keys": [b"short"]}, InvalidRequestError, "size of a cached key"),

@@ -140,6 +140,15 @@ def test_a_passage_that_is_too_long_alone_is_cut(tmp_path: Path) -> None:
     assert [span.num_tokens for span in chosen.spans] == [5]
 
 
+def test_a_change_of_the_same_counts_is_told(tmp_path: Path) -> None:
+    told: list[StoreCounts] = []
+    context = context_of(tmp_path / "a.txt", lambda counts, _: told.append(counts))
+    for text in ("w4", "w7", "w7"):
+        (tmp_path / "a.txt").write_text(text)
+        context.refresh()
+    assert [(one.num_passages, one.num_chars) for one in told] == [(1, 2)] * 2
+
+
 def test_what_is_left_out_is_told_at_each_change_and_counted(tmp_path: Path) -> None:
     told: list[StoreCounts] = []
     (tmp_path / "a.txt").write_text("w5")

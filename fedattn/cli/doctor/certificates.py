@@ -45,6 +45,8 @@ def check_certificates(subject: Subject, clock: Callable[[], float] = time.time)
 
 
 def _without(subject: Subject) -> Found:
+    if not subject.is_described:
+        return skipped("no node was named", "give --certificates DIR to examine a node's")
     if not subject.settings.plaintext:
         return problem(
             "neither certificates nor plaintext is set",

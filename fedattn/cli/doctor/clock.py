@@ -48,7 +48,9 @@ class Offset:
     within_s: float
 
     def __str__(self) -> str:
-        return f"{self.offset_s:+.1f} s from the {self.who} (within {self.within_s:.1f} s)"
+        return (
+            f"{self.offset_s:+.1f} s from the {self.who}, known to {self.within_s:.1f} s either way"
+        )
 
 
 def _offsets(subject: Subject) -> Iterator[Offset]:

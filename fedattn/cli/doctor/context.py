@@ -11,7 +11,7 @@ from fedattn.runtime.extras import require_extras
 
 _REMEDIES = {
     SkipReason.UNDECODABLE: "name their encoding with --context-encoding, such as cp1252",
-    SkipReason.UNREADABLE: "let the user of the node read them",
+    SkipReason.UNREADABLE: "let the user of the node read them, and see that documents open",
     SkipReason.OUTSIDE: "put the files themselves into the folder, no links out of it",
     SkipReason.TOO_LARGE: "split them",
     SkipReason.TOO_MANY: "give folders with fewer files",

@@ -34,6 +34,8 @@ _LEAST_S = 1e-4
 """No upload counts as shorter: clocks and schedulers are no better."""
 _FAR_S, _SLOW_MBIT_S = 0.3, 2.0
 """A session of the embedded model still answers in seconds on this side of both."""
+_FAST_MBIT_S = 1000.0
+"""From here on no session waits for the link, and so few bytes measure it badly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,12 @@ class Link:
 
 def check_link(subject: Subject) -> Iterator[Found]:
     """Connects as the node does, and measures."""
+    if not subject.is_described:
+        yield skipped(
+            "no aggregator was named",
+            "give --aggregator HOST:PORT; a network of fedattn up is examined with --gateway alone",
+        )
+        return
     endpoint = subject.settings.endpoint
     if endpoint.proxy is None:
         connected = _connect(endpoint)
@@ -79,7 +87,9 @@ def describe(link: Link) -> Iterator[Found]:
         yield warning(delay, "expect seconds a question: each sync layer waits for the others")
     else:
         yield ok(delay)
-    rate = f"uploads at about {link.upload_mbit_s:.1f} Mbit/s; downloads are not measured"
+    mbit_s = link.upload_mbit_s
+    speed = f"about {mbit_s:.1f}" if mbit_s < _FAST_MBIT_S else f"more than {_FAST_MBIT_S:.0f}"
+    rate = f"uploads at {speed} Mbit/s; downloads are not measured"
     if link.upload_mbit_s < _SLOW_MBIT_S:
         yield warning(rate, "send fewer bytes: fedattn ask --kv-budget-bytes, or --keep-ratio")
     else:

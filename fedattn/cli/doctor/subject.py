@@ -35,3 +35,9 @@ class Subject:
     def node_id(self) -> str | None:
         """None if it has none yet."""
         return None if self.settings.node_id == UNNAMED else self.settings.node_id
+
+    @property
+    def is_described(self) -> bool:
+        """Whether anything says how a node here would reach its aggregator."""
+        given = self.settings.model_fields_set & {"aggregator", "certificates", "plaintext"}
+        return self.node_id is not None or bool(given)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import check_text
+from fedattn.core.unreadable import why_unreadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,9 @@ def read_cases(path: Path) -> list[Case]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"cases {path} cannot be read: {error}") from error
+        raise InvalidRequestError(
+            f"cases {path} cannot be read: {why_unreadable(error)}"
+        ) from error
     lines = enumerate(text.split("\n"), start=1)
     numbered = [(number, line) for number, line in lines if line.strip()]
     if not numbered:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedattn.core.errors import InvalidRequestError
 from fedattn.core.limits import check_text
+from fedattn.core.unreadable import why_unreadable
 from fedattn.research.tasks.cases import Case
 from fedattn.research.tasks.task import Task
 
@@ -85,7 +86,9 @@ def _read_file(path: Path) -> list[tuple[str, str]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"problems {path} cannot be read: {error}") from error
+        raise InvalidRequestError(
+            f"problems {path} cannot be read: {why_unreadable(error)}"
+        ) from error
     problems = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

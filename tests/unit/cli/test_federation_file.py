@@ -2,12 +2,22 @@
 
 import re
 from pathlib import Path
+from typing import get_args
+from unittest.mock import Mock
 
 import pytest
 
-from fedattn.cli.federation import AggregatorTable, GatewayTable, NodeTable, Table
+from fedattn.cli.federation import (
+    AggregatorTable,
+    DecodeWeightsName,
+    GatewayTable,
+    NodeTable,
+    Table,
+    WeightsName,
+)
 from fedattn.cli.federation_file import read_federation
 from fedattn.core.errors import ConfigurationError
+from fedattn.model.placement import choose_decoder, choose_weights
 from fedattn.runtime.settings import ServiceSettings
 from gateway.settings import GatewaySettings
 from services.aggregator.settings import AggregatorSettings
@@ -73,14 +83,22 @@ def test_keys_are_settings_and_documented(
         (f"{NODE}polcy = 3", "[[node]] 1, key polcy: unknown; expected one of id, context"),
         ('[[node]]\nid = "a b"', "[[node]] 1, key id: node id 'a b': expected 1 to 64 characters"),
         ('[[node]]\nid = "gateway"', "key id: node id 'gateway' is that of another part"),
-        (f"{NODE}[gateway]\nport = 80000", "[gateway], key port: expected less than or equal to"),
+        (f"{NODE}[gateway]\nport = 80000", "[gateway], key port: expected at most 65535, got"),
         (
             f'{NODE}[gateway]\nshare = "all"',
             "key share: expected 'nothing' or 'question', got",
         ),
-        (f"{NODE}[aggregator]\nmax_sessions = 0", "[aggregator], key max_sessions: expected great"),
+        (
+            f"{NODE}[aggregator]\nmax_sessions = 0",
+            "[aggregator], key max_sessions: expected at least 1, got 0",
+        ),
         (f"colour = 1\n{NODE}", "key colour: unknown; expected one of model, publisher"),
         ("[[node]", "expected TOML in UTF-8, got: "),
+        (f'{NODE}weights = "int3"', "[[node]] 1, key weights: expected 'auto', 'float32'"),
+        (f'{NODE}decode_weights = "q8_0"', "key decode_weights: expected 'auto', 'float32' or"),
+        (f'{NODE}device = "tpu"', "key device: expected auto, cpu, cuda or cuda:N, got 'tpu'"),
+        (f'{NODE}context_encoding = "x"', "key context_encoding: expected a text encoding"),
+        (f"{NODE}max_sessions = 65", "key max_sessions: expected at most 64, got 65"),
     ],
 )
 def test_mistakes_are_told_by_file_table_and_key(tmp_path: Path, text: str, told: str) -> None:
@@ -89,6 +107,15 @@ def test_mistakes_are_told_by_file_table_and_key(tmp_path: Path, text: str, told
         read_federation(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert told in str(caught.value)
+
+
+def test_forms_of_weights_are_those_that_models_take() -> None:
+    for choose, names in (
+        (lambda: choose_weights("int3", Mock()), WeightsName),
+        (lambda: choose_decoder("int3", Mock()), DecodeWeightsName),
+    ):
+        with pytest.raises(ConfigurationError, match=", ".join(get_args(names)) + ", got"):
+            choose()
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from fedattn.cli.node_watch import NodeWatch
 from fedattn.cli.start_summary import show_start
 from fedattn.cli.terminal import PlainConsole
 from fedattn.core.address import HostPort
-from fedattn.core.errors import ConfigurationError
+from fedattn.core.errors import ConfigurationError, UnavailableError
 
 
 class Process:
@@ -65,9 +65,9 @@ def told(running: LocalFederation) -> str:
     return running.console.file.getvalue()
 
 
-def end(running: LocalFederation, name: str) -> None:
+def end(running: LocalFederation, name: str, code: int = 3) -> None:
     process: Any = running.network.parts[name].process
-    process.code = 3
+    process.code = code
 
 
 def test_a_network_is_ready_once_all_have_joined(running: LocalFederation) -> None:
@@ -100,8 +100,15 @@ def test_a_node_that_ends_later_is_told_and_the_others_go_on(running: LocalFeder
 @pytest.mark.parametrize("name", ["gateway", "aggregator"])
 def test_without_gateway_or_aggregator_nothing_goes_on(running: LocalFederation, name: str) -> None:
     end(running, name)
-    with pytest.raises(ConfigurationError, match=f"{name} ended with exit code 3"):
+    with pytest.raises(UnavailableError, match=f"{name} ended with exit code 3") as ended:
         running.say_who_ended()
+    assert ended.value.code == f"{name}_unavailable"
+
+
+def test_a_part_that_was_killed_is_told_by_the_signal(running: LocalFederation) -> None:
+    end(running, "a", code=-9)
+    running.say_who_ended()
+    assert "a was killed by signal 9;" in told(running)
 
 
 def test_the_summary_says_who_has_what_and_how_to_ask(
@@ -118,6 +125,8 @@ def test_the_summary_says_who_has_what_and_how_to_ask(
         "b.png (unknown kind)      2        40    1800",
         "http://127.0.0.1:8123/",
         'fedattn ask --gateway http://127.0.0.1:8123 "your question"',
+        f"logs: {tmp_path}, a file each",
+        f"state: {tmp_path}, a folder each, for --state of fedattn passages and approvals; goes",
         f"FEDATTN_API_KEY set to a key of {keys}",
     ):
         assert words in shown

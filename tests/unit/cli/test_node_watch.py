@@ -46,11 +46,23 @@ def test_files_left_out_and_empty_texts_are_warnings(watch: NodeWatch) -> None:
         {"event": "context_read", "files": 0, "passages": 0, "tokens": 0},
         {"event": "nothing_to_give", "why": "nothing to give: no files"},
         {"event": "file_skipped", "file": "b.png", "reason": "unknown kind"},
-        {"event": "file_skipped", "file": "c.txt", "reason": "binary"},
+        {"event": "file_skipped", "file": "c.txt", "reason": "binary", "remedy": "rename it"},
     )
     assert watch.poll() == [
         News(text="nothing to give: no files", is_warning=True),
-        News(text="c.txt is not read: binary", is_warning=True),
+        News(text="c.txt is not read: binary; rename it", is_warning=True),
+    ]
+
+
+def test_a_policy_that_cannot_be_read_is_a_warning_until_it_is_read_again(watch: NodeWatch) -> None:
+    write(
+        watch,
+        {"event": "policy_unreadable", "why": "policy a.toml: expected TOML"},
+        {"event": "policy_read", "keys": ["publishers"]},
+    )
+    assert watch.poll() == [
+        News(text="gives nothing to anyone: policy a.toml: expected TOML", is_warning=True),
+        News(text="has read its policy"),
     ]
 
 

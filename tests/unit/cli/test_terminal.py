@@ -6,13 +6,13 @@ from typing import Unpack
 
 import pytest
 
-from fedattn.cli.answers import report_table, show_report, stream_answer
+from fedattn.cli.answers import report_table, show_report, stream_answer, totals_line
 from fedattn.cli.terminal import PlainConsole, plain, plain_table
 from fedattn.client import Client
 from fedattn.client.options import QueryOptions
 from fedattn.core.contexts import SkipReason
-from fedattn.core.report import Outcome
-from fedattn.rest.answers import Retried
+from fedattn.core.report import Outcome, RowSource
+from fedattn.rest.answers import AnswerSource, Retried
 from fedattn.rest.events import (
     LayerEvent,
     QueryEvent,
@@ -178,6 +178,22 @@ def test_a_report_says_what_the_answer_misses(console: PlainConsole) -> None:
         "\nnode-c: 3 files of its context not read (1 unknown kind, 2 undecodable)\n"
         in shown_on(console)
     )
+
+
+def test_a_report_speaks_of_rows_only_where_some_were_sent() -> None:
+    assert "KV sent 2.0 KiB of 4.0 planned (int8, all rows)" in totals_line(sample_answer())
+    still = sample_answer().totals.model_copy(update={"kv_bytes": 0, "planned_kv_bytes": 0})
+    assert totals_line(sample_answer(totals=still)) == "first token after 0.75 s, then 8.0 tokens/s"
+
+
+def test_sources_say_that_nodes_which_were_asked_are_not_among_them(console: PlainConsole) -> None:
+    source = AnswerSource(node_id="node-a", passage=3, share=1.0)
+    asked = sample_report("node-b", rows=RowSource.ASKED, round_trips=7)
+    show_report(
+        sample_answer(sources=[source], participants=[sample_report("node-a"), asked]), console
+    )
+    words = "node-a passage 3 (100%); of the rows that came: what nodes answered is not in it; supp"
+    assert words in shown_on(console)
 
 
 def test_a_second_try_says_who_was_lost_in_the_first(console: PlainConsole) -> None:

@@ -52,6 +52,18 @@ def test_a_text_that_cannot_be_read_is_told_before_anything_starts(tmp_path: Pat
         up(f"--context={tmp_path / 'a.txt'}", "--port=0")
 
 
+def test_a_pdf_under_another_name_is_told_as_that(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"%PDF-1.7\n" + bytes(range(256)) * 4)
+    with pytest.raises(ConfigurationError, match=r"a\.txt cannot be read: .*this is a PDF; rename"):
+        up(f"--context={tmp_path / 'a.txt'}", "--port=0")
+
+
+def test_a_damaged_pdf_is_told_in_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7\nnothing that follows")
+    with pytest.raises(ConfigurationError, match=r"a\.pdf cannot be read: .*damaged"):
+        up(f"--context={tmp_path / 'a.pdf'}", "--port=0")
+
+
 def test_a_file_in_the_current_folder_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,4 +71,12 @@ def test_a_file_in_the_current_folder_is_found(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=r"federation\.toml: .*key colour: unknown"):
         up()
-    assert "as federation.toml says" in capsys.readouterr().out
+    assert "as federation.toml says" not in capsys.readouterr().out
+
+
+def test_a_policy_that_says_what_it_may_not_is_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text("lowest_blok = 0")
+    file = tmp_path / "federation.toml"
+    file.write_text('[[node]]\nid = "a"\npolicy = "p.toml"')
+    with pytest.raises(ConfigurationError, match=r"p\.toml: lowest_blok: expected one of the keys"):
+        up(f"--file={file}", "--port=0")

@@ -8,6 +8,9 @@ import pytest
 
 from fedattn.core.compression import num_kept
 from fedattn.core.errors import ApprovalNeededError, ConfigurationError, PolicyRefusedError
+from fedattn.core.plans import shared_plan
+from fedattn.core.request import Exchange, SessionOptions, SessionRequest, describe_prefix
+from fedattn.core.spans import PrefixMode
 from services.participant.policy import PolicyFile, check_policy, read_policy
 from services.participant.policy_rules import Policy
 from tests.harness.codebase import ROOT
@@ -29,7 +32,9 @@ def test_without_a_file_everything_but_the_lookup_block_is_open() -> None:
     policy = policy_file(None)
     policy.check(ask(layers=tuple(range(1, 30)), num_bytes=1 << 40))
     policy.check(ask(layers=()))
-    with pytest.raises(PolicyRefusedError, match=r"lowest_block: block 0 .* allowed: 1 and up"):
+    with pytest.raises(
+        PolicyRefusedError, match=r"block 0 .* 1 and up; .* auto.* lowest_block = 0 "
+    ):
         policy.check(ask(layers=(0, 1)))
     assert policy.current().max_keep_ratio(10_000) == 1.0
     assert policy.current().withheld == ()
@@ -63,6 +68,28 @@ def test_refusal_names_rule_asked_allowed_and_who_can_change_it(
         policy_file(path).check(ask(**changes))
     assert "only its owner can change that" in str(refused.value)
     assert str(path.parent) not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ("rows_may_leave = false", "may_be_asked: rows may not leave, and it may not be asked; "),
+        ("", "may_be_asked: exchange ask was asked for, allowed: rows"),
+    ],
+)
+def test_who_may_not_be_asked_says_what_else_may_be(path: Path, rules: str, words: str) -> None:
+    path.write_text(f"may_be_asked = false\n{rules}")
+    exchange = Exchange.ASK if not rules else Exchange.AUTO
+    request = SessionRequest(
+        node_id="desk-1",
+        span_len=1,
+        prefix=describe_prefix(PrefixMode.PUBLIC, []),
+        plans=shared_plan([1]),
+        max_new_tokens=1,
+        options=SessionOptions(exchange=exchange),
+    )
+    with pytest.raises(PolicyRefusedError, match=words):
+        policy_file(path).current().is_asked(request)
 
 
 @pytest.mark.parametrize("name", ["publishers", "subjects"])

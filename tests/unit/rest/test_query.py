@@ -14,6 +14,7 @@ from fedattn.core.profile import CompressionWish
 from fedattn.core.sampling import SamplingParams
 from fedattn.core.spans import PrefixMode
 from fedattn.rest.faults import checked
+from fedattn.rest.field_names import similar_own_field
 from fedattn.rest.fields import CompressionBody, SamplingBody
 from fedattn.rest.query import QueryBody
 from fedattn.rest.reports import RowsReport
@@ -126,9 +127,39 @@ def test_checked_names_every_field_that_does_not_fit_and_repeats_no_text() -> No
     with pytest.raises(InvalidRequestError) as caught:
         checked(QueryBody.model_validate, {"question": ["secret"], "deadline_s": "secret", "x": 1})
     text = str(caught.value)
-    for words in ("question: ", "a list of 1 items", "deadline_s: ", "text of 6 characters", "x: "):
+    for words in (
+        "question: ",
+        "a list of 1 items",
+        "deadline_s: ",
+        "text of 6 characters",
+        "field `x`",
+    ):
         assert words in text
     assert "secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"codec": "int8"}, "unknown field `codec`; did you mean `compression.codec`?"),
+        ({"max_tokens": 3}, "did you mean `sampling.max_new_tokens`?"),
+        ({"contributers": []}, "did you mean `contributors`?"),
+        ({"sampling": {"topk": 2}}, "unknown field `sampling.topk`; did you mean `sampling.top_k`"),
+        ({"hello": 1}, "unknown field `hello`; /openapi.json has all fields"),
+        ({"question": "?" * 40_000}, "question: at most 32768 characters, got text of 40000"),
+        ({"node_tokens": 0}, "node_tokens: at least 1, got 0"),
+        ({"stream": 3}, "stream: true or false, got 3"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_our_words(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        checked(QueryBody.model_validate, {"question": "Who?", **fields})
+    assert words in str(caught.value)
+
+
+def test_fields_of_another_api_are_not_held_to_be_ours() -> None:
+    assert similar_own_field("temperatur") is None
+    assert similar_own_field("fedattn.codec") == "fedattn.compression.codec"
 
 
 def test_a_wrong_number_keeps_the_code_of_the_core() -> None:

@@ -89,7 +89,8 @@ def test_another_authority_is_a_problem(folder: Path, tmp_path: Path) -> None:
     [
         (["--plaintext"], State.SKIPPED),
         (["--plaintext", "--aggregator=10.0.0.5:50051"], State.WARNING),
-        ([], State.PROBLEM),
+        (["--node-id=a"], State.PROBLEM),
+        ([], State.SKIPPED),
     ],
 )
 def test_plaintext_is_well_on_the_loopback_only(flags: list[str], state: State) -> None:

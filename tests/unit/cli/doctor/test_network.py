@@ -48,6 +48,15 @@ def test_a_far_or_slow_link_is_a_warning(link: Link, expected: list[State]) -> N
     assert states(describe_link(link)) == expected
 
 
+def test_a_link_that_is_too_fast_to_measure_is_no_number() -> None:
+    _, rate = describe_link(Link(round_trip_s=0.0001, upload_mbit_s=20971.5))
+    assert rate.found.startswith("uploads at more than 1000 Mbit/s")
+
+
+def test_where_no_node_is_described_there_is_no_link_to_look_at() -> None:
+    assert states(check_link(subject())) == [State.SKIPPED]
+
+
 def test_a_gateway_says_whether_the_node_is_joined() -> None:
     gateway = FakeGateway(nodes=[("a", "f1")])
     assert not_ok(check_gateway(subject("--node-id=a", gateway=gateway))) == []

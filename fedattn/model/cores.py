@@ -32,6 +32,11 @@ class Cores:
         """Prefills that wait for a turn."""
         return len(self._waiting)
 
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether a prefill computes, or waits for its turn."""
+        return bool(self._computing or self._waiting)
+
     @contextmanager
     def answering(self) -> Iterator[None]:
         """An answer is decoded within this block."""

@@ -58,8 +58,8 @@ class DecodeLoop:
         model: the model.
         get_decoder: what runs the blocks; asked for by threads of answers, once their first token,
             which needs none, is out.
-        cores: told while answers run.
-        num_threads: CPU threads to compute on now.
+        cores: told while answers run, and asked for prefills.
+        num_threads: CPU threads to compute on now, while no prefill needs them.
         on_step: told the number of answers of each step.
     """
 
@@ -169,7 +169,10 @@ class DecodeLoop:
         return [answer for answer, row in rows.items() if answer.extend(row)]
 
     def _use_threads(self) -> None:
-        wanted = self._num_threads()
+        """One beside prefills: threads of a step wait for each other, and some would be kept from
+        a core for long.
+        """
+        wanted = 1 if self._cores.is_prefilling else self._num_threads()
         if torch.get_num_threads() != wanted:
             torch.set_num_threads(wanted)
 

@@ -46,7 +46,7 @@ class _Step:
         normed = decoder.norm.draw(draft, self._tokens.drawn_hidden)
         logits = decoder.head.draw(draft, normed)
         draft.into(self._logits, 0, "cont", logits)
-        self._run = library.draw(draft, torch.get_num_threads())
+        self._run = library.draw(draft)
 
     def reaches(self, states: Sequence[AnswerRows]) -> bool:
         """Whether it goes over the rows of one more step of each of the answers."""
@@ -58,7 +58,7 @@ class _Step:
         """Embedded tokens [N, d] at their positions to logits [N, V]."""
         self._tokens.hidden.copy_(hidden)
         self._tokens.positions.copy_(torch.tensor(positions))
-        self._run()
+        self._run(torch.get_num_threads())
         return self._logits.clone()
 
 
@@ -131,7 +131,7 @@ class GraphDecoder:
     def _drawn(self, states: Sequence[AnswerRows]) -> _Step:
         """Kept with the first answer, so that no rows outlive all answers."""
         answers = tuple(state.serial for state in states)
-        wanted = (answers, torch.get_num_threads(), threading.get_ident())
+        wanted = (answers, threading.get_ident())
         kept: tuple[Any, Any] = states[0].drawn or (None, None)
         for state in states[1:]:
             state.drawn = None  # once the first: its graph reads the rows of answers that are gone

@@ -133,8 +133,8 @@ def test_graphs_are_drawn_once_an_answer_and_gone_with_it(
     library, drawn = ggml().graphs, []
     draw = library.draw
 
-    def noted(draft: Draft, threads: int) -> Callable[[], None]:
-        run = draw(draft, threads)
+    def noted(draft: Draft) -> Callable[[int], None]:
+        run = draw(draft)
         drawn.append(weakref.ref(run))
         return run
 

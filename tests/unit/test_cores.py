@@ -80,3 +80,14 @@ def test_a_prefill_that_fails_away_ends_without_another_turn() -> None:
                 raise RuntimeError
         other.give_back()
         take(cores).give_back()
+
+
+def test_prefills_are_seen_while_they_compute_or_wait_for_a_turn() -> None:
+    cores = Cores()
+    seen = [cores.is_prefilling]
+    with cores.prefilling() as turn:
+        seen.append(cores.is_prefilling)
+        with turn.away():
+            seen.append(cores.is_prefilling)
+    seen.append(cores.is_prefilling)
+    assert seen == [False, True, False, False]

@@ -11,6 +11,7 @@ import torch
 
 from fedattn.core.errors import ModelError, SessionAbortedError
 from fedattn.core.sampling import SamplingParams
+from fedattn.model.cores import Cores
 from fedattn.model.decode_loop import DecodeLoop
 
 END = 0
@@ -208,6 +209,31 @@ def test_what_fails_beside_a_step_ends_its_answers_too_and_later_ones_run(
     decoder.part = ""
     assert list(loop.generate(after(5), greedy(4))) == [5, 6, 7, 8]
     loop.close()
+
+
+class Noting(Counting):
+    """A decoder that notes on how many threads it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[int] = []
+
+    def step(self, states: Sequence[Any], tokens: Sequence[int]) -> torch.Tensor:
+        self.threads.append(torch.get_num_threads())
+        return super().step(states, tokens)
+
+
+def test_beside_a_prefill_steps_take_one_thread() -> None:
+    decoder, cores = Noting(), Cores()
+    decoder.let.release(1000)
+    model: Any = SimpleNamespace(device=torch.device("cpu"), end_token_ids=frozenset([END]))
+    loop = DecodeLoop(model, lambda: decoder, cores=cores, num_threads=lambda: 2)
+    list(loop.generate(after(5), greedy(3)))
+    with cores.prefilling():
+        list(loop.generate(after(5), greedy(3)))
+    list(loop.generate(after(5), greedy(3)))
+    loop.close()
+    assert decoder.threads == [2, 2, 1, 1, 2, 2]
 
 
 def test_closing_ends_all_answers(loop: DecodeLoop, decoder: Counting) -> None:

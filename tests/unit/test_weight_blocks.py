@@ -43,7 +43,7 @@ def multiply(matrices: list[BlocksMatrix], x: torch.Tensor) -> torch.Tensor:
     for matrix, product in zip(matrices, products, strict=True):
         drawn = GraphLinear.of(BlocksLinear(matrix)).draw(draft, rows)
         draft.into(product, 0, "cont", drawn)
-    library.draw(draft, torch.get_num_threads())()
+    library.draw(draft)(torch.get_num_threads())
     return torch.cat(products, dim=-1)
 
 

@@ -21,7 +21,7 @@ _FLOAT = 4
 class _Product:
     """A graph for some rows [N, in] of inputs to out [N, out], both in rooms."""
 
-    run: Callable[[], None]
+    run: Callable[[int], None]
     inputs: torch.Tensor
     out: torch.Tensor
 
@@ -34,7 +34,7 @@ class DirectProducts:
     """
 
     def __init__(self) -> None:
-        self._drawn: dict[tuple[BlocksMatrix, int, int], _Product] = {}
+        self._drawn: dict[tuple[BlocksMatrix, int], _Product] = {}
         self._inputs, self._out = torch.zeros(0), torch.zeros(0)
 
     def multiply(self, matrix: BlocksMatrix, x: torch.Tensor) -> torch.Tensor:
@@ -43,15 +43,15 @@ class DirectProducts:
         The rows are rounded to 8 bits, a scale for each block; a row's product depends on no other.
         """
         size = next(size for size in _SIZES if size >= len(x))
-        key = matrix, size, torch.get_num_threads()
+        key = matrix, size
         product = self._drawn.get(key)
         if product is None:
             product = self._drawn[key] = self._draw(*key)
         product.inputs[: len(x)] = x
-        product.run()
+        product.run(torch.get_num_threads())
         return product.out[: len(x)].clone()
 
-    def _draw(self, matrix: BlocksMatrix, size: int, threads: int) -> _Product:
+    def _draw(self, matrix: BlocksMatrix, size: int) -> _Product:
         self._inputs = _at_least(MOST_ROWS * matrix.width, self._inputs)
         self._out = _at_least(MOST_ROWS * matrix.num_rows, self._out)
         inputs = self._inputs[: size * matrix.width].view(size, matrix.width)
@@ -62,7 +62,7 @@ class DirectProducts:
             matrix.blocks, matrix.width, matrix.num_rows, number=matrix.form.number
         )
         draft.into(out, 0, "mul_mat", weights, draft.take(inputs))
-        return _Product(library.draw(draft, threads), inputs, out)
+        return _Product(library.draw(draft), inputs, out)
 
 
 def most_bytes(matrices: Sequence[BlocksMatrix]) -> int:

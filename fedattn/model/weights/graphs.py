@@ -184,23 +184,29 @@ class Library:
         self.data_offset = self._find_data_offset()
         self._kept = threading.local()
 
-    def draw(self, draft: Draft, threads: int) -> Callable[[], None]:
-        """What computes a finished draft on so many threads; for the calling thread alone.
+    def draw(self, draft: Draft) -> Callable[[int], None]:
+        """What computes a finished draft on a number of threads; for the calling thread alone.
 
-        It raises InternalError if ggml does not.
+        It raises InternalError if ggml does not. What a number takes is made when it is first asked
+        for.
         """
-        graph, kept, pool = draft.graph, draft.close(), self._pool(threads)
-        plan = self.cpu.ggml_graph_plan(graph, threads, pool.address if pool else None)
-        work = ctypes.create_string_buffer(plan.work_size + _ALIGNMENT)
-        plan.work_data = ctypes.addressof(work)
-        kept += [plan, work, pool]
+        graph, kept, plans = draft.graph, draft.close(), dict[int, Any]()
         compute = self.cpu.ggml_graph_compute
 
-        def run(_kept: list[Any] = kept) -> None:
+        def run(threads: int, _kept: list[Any] = kept) -> None:
+            plan, _ = plans.get(threads) or plans.setdefault(threads, self._plan(graph, threads))
             if status := compute(graph, ctypes.byref(plan)):
                 raise InternalError(f"ggml computed no graph: expected status 0, got {status}")
 
         return run
+
+    def _plan(self, graph: int, threads: int) -> tuple[Plan, Any]:
+        """How so many threads compute a graph, and what must live as long."""
+        pool = self._pool(threads)
+        plan = self.cpu.ggml_graph_plan(graph, threads, pool.address if pool else None)
+        work = ctypes.create_string_buffer(plan.work_size + _ALIGNMENT)
+        plan.work_data = ctypes.addressof(work)
+        return plan, (work, pool)
 
     def _pool(self, threads: int) -> _Pool | None:
         """Of the calling thread; None if it needs no other."""

@@ -16,6 +16,7 @@ from pydantic import (
 
 from fedattn.cli.node_names import check_own_name, name_after
 from fedattn.core.errors import InvalidRequestError
+from fedattn.runtime.settings import check_text_encoding
 from fedattn.wire.protocol import MAX_LIFETIME_S
 
 FOLDER = "folder"
@@ -54,14 +55,6 @@ def _device(name: str) -> str:
     return name
 
 
-def _encoding(name: str) -> str:
-    try:
-        b"text".decode(name)
-    except (LookupError, UnicodeError):  # the former: unknown, or a codec that makes no text
-        raise ValueError("expected a text encoding of Python, such as cp1252") from None
-    return name
-
-
 NodeId = Annotated[str, AfterValidator(_check_id)]
 OwnPath = Annotated[Path, AfterValidator(_beside)]
 ExistingPath = Annotated[OwnPath, AfterValidator(_existing)]
@@ -89,7 +82,7 @@ class NodeTable(Table):
 
     id: NodeId | None = None
     context: ExistingPath | None = None
-    context_encoding: Annotated[str, AfterValidator(_encoding)] | None = None
+    context_encoding: Annotated[str, AfterValidator(check_text_encoding)] | None = None
     model: ModelName | None = None
     policy: ExistingPath | None = None
     profile: ExistingPath | None = None

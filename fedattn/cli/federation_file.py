@@ -16,7 +16,7 @@ from fedattn.cli.federation import (
     NodeTable,
 )
 from fedattn.core.errors import ConfigurationError
-from fedattn.core.expectations import expectation
+from fedattn.core.expectations import message_of
 
 FILE_NAME = "federation.toml"
 _TABLES: Mapping[str, type[BaseModel]] = {
@@ -59,9 +59,7 @@ def read_federation(path: Path) -> Federation:
 
 def _describe(item: ErrorDetails) -> str:
     """One mistake: where, what was expected, what there is."""
-    wanted = expectation(item)
-    message = f"expected {wanted}" if wanted else item["msg"].removeprefix("Value error, ")
-    message = _EXPECTED.get(item["type"], message)
+    message = _EXPECTED.get(item["type"]) or message_of(item)
     if not item["loc"]:  # of the document as a whole, which says where
         return message
     table, where = _place(item["loc"])

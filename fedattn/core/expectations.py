@@ -37,3 +37,15 @@ def expectation(fault: Mapping[str, Any]) -> str | None:
     """Such as `at most 64 characters`; None for a fault that tells by itself."""
     words = _WORDS.get(fault["type"])
     return None if words is None else words.format_map(fault.get("ctx", {}))
+
+
+def own_words(fault: Mapping[str, Any]) -> str:
+    """What the fault tells by itself."""
+    message: str = fault["msg"].removeprefix("Value error, ")
+    return message
+
+
+def message_of(fault: Mapping[str, Any]) -> str:
+    """Such as `expected at most 64 characters`, or what the fault tells by itself."""
+    wanted = expectation(fault)
+    return own_words(fault) if wanted is None else f"expected {wanted}"

@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 from pydantic import ValidationError
 
 from fedattn.core.errors import InvalidRequestError
-from fedattn.core.expectations import expectation
+from fedattn.core.expectations import expectation, own_words
 from fedattn.rest.field_names import similar_field
 from fedattn.rest.problems import FieldError
 
@@ -75,7 +75,7 @@ def _describe(fault: Mapping[str, Any], similar: Callable[[str], str | None]) ->
             )
         case "string_unicode":
             return FieldError(field=path, expected="UTF-8 text", got="bytes that are no text")
-    expected = expectation(fault) or fault["msg"].removeprefix("Value error, ")
+    expected = expectation(fault) or own_words(fault)
     return FieldError(field=path, expected=expected, got=_describe_value(fault["input"]))
 
 

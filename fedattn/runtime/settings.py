@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from fedattn.core.address import HostPort, HostPorts
 from fedattn.core.errors import ConfigurationError
-from fedattn.core.expectations import expectation
+from fedattn.core.expectations import message_of
 from fedattn.core.proxies import check_proxy_choice
 
 T = TypeVar("T")
@@ -54,6 +54,19 @@ def service_config(prefix: str, program: str) -> SettingsConfigDict:
         frozen=True,
         hide_input_in_errors=False,
     )
+
+
+def check_text_encoding(name: str) -> str:
+    """`name`, if Python decodes texts by it.
+
+    Raises:
+        ValueError: it does not.
+    """
+    try:
+        b"text".decode(name)
+    except (LookupError, UnicodeError):  # the former: unknown, or a codec that makes no text
+        raise ValueError("expected a text encoding of Python, such as cp1252") from None
+    return name
 
 
 def split_texts(text: str) -> tuple[str, ...]:
@@ -127,8 +140,7 @@ def _describe(cls: type[ServiceSettings], error: ValidationError) -> str:
 
     def line(item: Any) -> str:
         name = str(item["loc"][0]) if item["loc"] else "settings"
-        wanted = expectation(item)
-        message = f"expected {wanted}" if wanted else item["msg"].removeprefix("Value error, ")
+        message = message_of(item)
         says_it = item["type"] == "missing" or "got " in message
         given = "" if says_it else f", got {str(item['input'])[:80]!r}"
         flag = "--" + name.replace("_", "-")

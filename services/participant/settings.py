@@ -15,6 +15,7 @@ from fedattn.runtime.settings import (
     PeerAddresses,
     ProxyChoice,
     ServiceSettings,
+    check_text_encoding,
     service_config,
 )
 from fedattn.runtime.state import default_state_dir
@@ -164,11 +165,7 @@ class ParticipantSettings(ServiceSettings):
     @field_validator("context_encoding")
     @classmethod
     def _check_encoding(cls, value: str | None) -> str | None:
-        try:
-            b"text".decode(value or "utf-8")
-        except (LookupError, UnicodeError):  # the former: unknown, or a codec that makes no text
-            raise ValueError("expected a text encoding of Python, such as cp1252") from None
-        return value
+        return check_text_encoding(value) if value else value
 
     @field_validator("context", "policy", "profile")
     @classmethod

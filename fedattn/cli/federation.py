@@ -16,7 +16,7 @@ from pydantic import (
 
 from fedattn.cli.node_names import check_own_name, name_after
 from fedattn.core.errors import InvalidRequestError
-from fedattn.runtime.settings import check_text_encoding
+from fedattn.core.limits import check_text_encoding
 from fedattn.wire.protocol import MAX_LIFETIME_S
 
 FOLDER = "folder"

@@ -99,3 +99,16 @@ def _check(
             f"{name} must be above {limits['exclusiveMinimum']} and at most "
             f"{limits['maximum']}, got {value}"
         )
+
+
+def check_text_encoding(name: str) -> str:
+    """`name`, if Python decodes texts by it.
+
+    Raises:
+        ValueError: it does not.
+    """
+    try:
+        b"text".decode(name)
+    except (LookupError, UnicodeError):  # the former: unknown, or a codec that makes no text
+        raise ValueError("expected a text encoding of Python, such as cp1252") from None
+    return name

@@ -56,19 +56,6 @@ def service_config(prefix: str, program: str) -> SettingsConfigDict:
     )
 
 
-def check_text_encoding(name: str) -> str:
-    """`name`, if Python decodes texts by it.
-
-    Raises:
-        ValueError: it does not.
-    """
-    try:
-        b"text".decode(name)
-    except (LookupError, UnicodeError):  # the former: unknown, or a codec that makes no text
-        raise ValueError("expected a text encoding of Python, such as cp1252") from None
-    return name
-
-
 def split_texts(text: str) -> tuple[str, ...]:
     """The parts between commas; those that are empty are left out."""
     return tuple(part.strip() for part in text.split(",") if part.strip())

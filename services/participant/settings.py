@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedattn.core.address import HostPort, HostPorts
 from fedattn.core.errors import InvalidRequestError
+from fedattn.core.limits import check_text_encoding
 from fedattn.core.node_id import check_node_id
 from fedattn.core.proxies import AUTO, Endpoint, find_endpoint
 from fedattn.runtime.settings import (
@@ -15,7 +16,6 @@ from fedattn.runtime.settings import (
     PeerAddresses,
     ProxyChoice,
     ServiceSettings,
-    check_text_encoding,
     service_config,
 )
 from fedattn.runtime.state import default_state_dir
